@@ -1,0 +1,120 @@
+package gguf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+)
+
+// File holds the facts of one model: a single GGUF file, or all parts of a
+// split one. It is safe for concurrent use; arrays are read from the file.
+type File struct {
+	r       io.ReaderAt
+	closers []io.Closer
+	size    int64
+	dataOff int64
+	parts   int
+	version uint32
+	align   uint64
+	pairs   []pair
+	index   map[string]int32
+	tensors []Tensor
+	byName  map[string]int32
+}
+
+// Close closes the files that Open opened; arrays cannot be read after it.
+func (f *File) Close() error {
+	errs := make([]error, 0, len(f.closers))
+	for _, c := range f.closers {
+		errs = append(errs, c.Close())
+	}
+	f.closers = nil
+	return errors.Join(errs...)
+}
+
+// Version of the format, 2 or 3.
+func (f *File) Version() int { return int(f.version) }
+
+// Size in bytes, of all parts together.
+func (f *File) Size() int64 { return f.size }
+
+// Parts is the number of files that the model consists of.
+func (f *File) Parts() int { return f.parts }
+
+// Alignment of tensor data in bytes.
+func (f *File) Alignment() uint64 { return f.align }
+
+// DataOffset is where the tensor data of the first file begins, in bytes.
+func (f *File) DataOffset() int64 { return f.dataOff }
+
+// Lookup gives the metadata value under key.
+func (f *File) Lookup(key string) (Value, bool) {
+	i, ok := f.index[key]
+	if !ok {
+		return Value{}, false
+	}
+	return f.pairs[i].value, true
+}
+
+// Metadata walks keys and values in the order of the file.
+func (f *File) Metadata() iter.Seq2[string, Value] {
+	return func(yield func(string, Value) bool) {
+		for i := range f.pairs {
+			if !yield(f.pairs[i].key, f.pairs[i].value) {
+				return
+			}
+		}
+	}
+}
+
+// Tensors is the tensor table in the order of the files. The slice is the
+// file's own and must not be changed.
+func (f *File) Tensors() []Tensor { return f.tensors }
+
+// Tensor finds a tensor by name.
+func (f *File) Tensor(name string) (Tensor, bool) {
+	i, ok := f.byName[name]
+	if !ok {
+		return Tensor{}, false
+	}
+	return f.tensors[i], true
+}
+
+// Uint gives a non-negative integer. ErrNotFound and ErrType tell the failures.
+func (f *File) Uint(key string) (uint64, error) {
+	return typed(f, key, "a non-negative integer", Value.Uint)
+}
+
+// Float gives a number.
+func (f *File) Float(key string) (float64, error) {
+	return typed(f, key, "a number", Value.Float)
+}
+
+// Bool gives a bool.
+func (f *File) Bool(key string) (bool, error) {
+	return typed(f, key, "a bool", Value.Bool)
+}
+
+// Text gives a string.
+func (f *File) Text(key string) (string, error) {
+	return typed(f, key, "a string", Value.Text)
+}
+
+// Array gives an array, still in the file.
+func (f *File) Array(key string) (Array, error) {
+	return typed(f, key, "an array", Value.Array)
+}
+
+func typed[T any](f *File, key, want string, get func(Value) (T, bool)) (T, error) {
+	var zero T
+	v, ok := f.Lookup(key)
+	if !ok {
+		return zero, fmt.Errorf("%w: %s", ErrNotFound, key)
+	}
+	t, ok := get(v)
+	if !ok {
+		return zero, fmt.Errorf("%w: %s is %s %v, not %s", ErrType, key, v.typ, v, want)
+	}
+	return t, nil
+}

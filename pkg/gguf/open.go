@@ -1,0 +1,134 @@
+package gguf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strconv"
+)
+
+// Keys of the parts of a split model.
+const (
+	keySplitNo      = "split.no"
+	keySplitCount   = "split.count"
+	keySplitTensors = "split.tensors.count"
+	maxParts        = 1024
+)
+
+// Open reads the model at path. For a split model (NAME-00001-of-0000N.gguf)
+// path is the first part, and the others are read from beside it; the tensor
+// table then covers all of them. Close releases the files.
+func Open(path string) (*File, error) {
+	f, err := openPart(path)
+	if err != nil {
+		return nil, err
+	}
+	count, err := f.Uint(keySplitCount)
+	if errors.Is(err, ErrNotFound) || (err == nil && count <= 1) {
+		return f, nil
+	}
+	if err == nil {
+		err = f.addParts(path, count)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return f, nil
+}
+
+func openPart(path string) (*File, error) {
+	h, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open model: %w", err)
+	}
+	info, err := h.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s", ErrNotGGUF, info.Mode().Type())
+	}
+	var f *File
+	if err == nil {
+		f, err = NewReader(h, info.Size())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), h.Close())
+	}
+	f.closers = []io.Closer{h}
+	return f, nil
+}
+
+// addParts reads the parts after the first and joins their tensors.
+func (f *File) addParts(path string, count uint64) error {
+	if count > maxParts {
+		return fmt.Errorf("%w: %d parts, more than %d", ErrSplit, count, maxParts)
+	}
+	if no, err := f.Uint(keySplitNo); err != nil || no != 0 {
+		first, nameErr := PartPath(path, 1, int(count))
+		if nameErr != nil {
+			first = "the first part"
+		}
+		return fmt.Errorf("%w: this is not the first part; open %s", ErrSplit, first)
+	}
+	for i := 2; i <= int(count); i++ {
+		name, err := PartPath(path, i, int(count))
+		if err != nil {
+			return err
+		}
+		p, err := openPart(name)
+		if err != nil {
+			return fmt.Errorf("%w: part %d of %d: %w", ErrSplit, i, count, err)
+		}
+		f.closers = append(f.closers, p.closers...)
+		if err := f.join(p, i-1, count); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	f.parts = int(count)
+	want, err := f.Uint(keySplitTensors)
+	if err == nil && want != uint64(len(f.tensors)) {
+		return fmt.Errorf("%w: %d tensors announced, %d found in %d parts", ErrSplit, want, len(f.tensors), count)
+	}
+	return nil
+}
+
+func (f *File) join(p *File, no int, count uint64) error {
+	if n, err := p.Uint(keySplitNo); err != nil || n != uint64(no) {
+		return fmt.Errorf("%w: it says part %d where %d was expected", ErrSplit, n+1, no+1)
+	}
+	if n, err := p.Uint(keySplitCount); err != nil || n != count {
+		return fmt.Errorf("%w: it says %d parts, the first part %d", ErrSplit, n, count)
+	}
+	for _, t := range p.tensors {
+		if _, twice := f.byName[t.Name]; twice {
+			return fmt.Errorf("%w: tensor %q is in two parts", ErrSplit, t.Name)
+		}
+		t.Part = no
+		f.byName[t.Name] = int32(len(f.tensors))
+		f.tensors = append(f.tensors, t)
+	}
+	f.size += p.size
+	return nil
+}
+
+// SplitName takes apart the name of a part of a split model. ok is false for
+// a name that does not follow NAME-00001-of-00003.gguf.
+func SplitName(path string) (prefix string, no, count int, ok bool) {
+	m := regexp.MustCompile(`^(.*)-(\d{5})-of-(\d{5})\.gguf$`).FindStringSubmatch(path)
+	if m == nil {
+		return "", 0, 0, false
+	}
+	no, errNo := strconv.Atoi(m[2])
+	count, errCount := strconv.Atoi(m[3])
+	ok = errNo == nil && errCount == nil && no >= 1 && no <= count
+	return m[1], no, count, ok
+}
+
+// PartPath names part no (from 1) of the split model that path is a part of.
+func PartPath(path string, no, count int) (string, error) {
+	prefix, _, stated, ok := SplitName(path)
+	if !ok || stated != count {
+		return "", fmt.Errorf("%w: the file says %d parts but is not called NAME-00001-of-%05d.gguf", ErrSplit, count, count)
+	}
+	return fmt.Sprintf("%s-%05d-of-%05d.gguf", prefix, no, count), nil
+}

@@ -1,0 +1,229 @@
+package gguf
+
+import (
+	"fmt"
+	"io"
+	"math/bits"
+)
+
+const (
+	maxDims     = 4         // GGML_MAX_DIMS
+	maxName     = 63        // GGML_MAX_NAME less the final zero
+	maxHeld     = 256 << 20 // bytes of strings held in memory, a bound against hostile sparse files
+	defaultPad  = 32        // GGUF_DEFAULT_ALIGNMENT
+	minPair     = 8 + 1 + 4 + 1
+	minTensor   = 8 + 1 + 4 + 4 + 8
+	keyAlign    = "general.alignment"
+	presizedMax = 4096 // entries allocated ahead on the file's word alone
+)
+
+// pair is a metadata entry; its key, and its text when it is a string, are
+// ranges of the arena until reading is over.
+type pair struct {
+	key   string
+	value Value
+	kOff  int
+	kLen  int
+	sOff  int
+	sLen  int
+}
+
+// reader gathers one file. All strings go into one arena, so that the number
+// of allocations does not grow with the number of keys and tensors.
+type reader struct {
+	c       *cursor
+	f       *File
+	arena   []byte
+	nameLen []int
+	nameOff int
+	dataLen uint64
+}
+
+// NewReader reads the header of one GGUF file of size bytes. Arrays are read
+// from r later, when asked for; r must stay usable as long as they are. The
+// tensor data of a part of a split model may lie in other files: see Open.
+func NewReader(r io.ReaderAt, size int64) (*File, error) {
+	if size < 0 {
+		return nil, fmt.Errorf("%w: negative size %d", ErrMalformed, size)
+	}
+	rd := &reader{c: newCursor(r, 0, size), f: &File{r: r, size: size, parts: 1, align: defaultPad}}
+	kvs, tensors, err := rd.header()
+	if err != nil {
+		return nil, err
+	}
+	if err := rd.metadata(kvs); err != nil {
+		return nil, err
+	}
+	if err := rd.tensorTable(tensors); err != nil {
+		return nil, err
+	}
+	if err := rd.finish(); err != nil {
+		return nil, err
+	}
+	return rd.f, nil
+}
+
+func (rd *reader) header() (kvs, tensors uint64, err error) {
+	c := rd.c
+	if c.size < 4 {
+		return 0, 0, c.fail(ErrNotGGUF, "%d bytes are too few for the magic", c.size)
+	}
+	magic, err := c.u32()
+	if err != nil {
+		return 0, 0, err
+	}
+	const le, be = 0x46554747, 0x47475546 // "GGUF" read little-endian, and reversed
+	if magic == be {
+		return 0, 0, c.fail(ErrBigEndian, "the magic is reversed; convert the model for little-endian machines")
+	}
+	if magic != le {
+		return 0, 0, c.fail(ErrNotGGUF, "begins with %#08x", bits.ReverseBytes32(magic))
+	}
+	v, err := c.u32()
+	if err != nil {
+		return 0, 0, err
+	}
+	switch {
+	case v&0xffff == 0 && v != 0:
+		return 0, 0, c.fail(ErrBigEndian, "version reads as %#08x; convert the model for little-endian machines", v)
+	case v == 1:
+		return 0, 0, c.fail(ErrVersion, "version 1 is obsolete; convert the model again with a current llama.cpp")
+	case v != 2 && v != 3:
+		return 0, 0, c.fail(ErrVersion, "version %d, where 2 and 3 are read", v)
+	}
+	rd.f.version = v
+	if tensors, err = c.u64(); err != nil {
+		return 0, 0, err
+	}
+	if kvs, err = c.u64(); err != nil {
+		return 0, 0, err
+	}
+	if n := c.left() / minPair; kvs > n {
+		return 0, 0, c.fail(ErrTruncated, "%d metadata entries announced, room for %d", kvs, n)
+	}
+	if n := c.left() / minTensor; tensors > n {
+		return 0, 0, c.fail(ErrTruncated, "%d tensors announced, room for %d", tensors, n)
+	}
+	return kvs, tensors, nil
+}
+
+// hold reads a string of n bytes into the arena.
+func (rd *reader) hold(n uint64) (off, length int, err error) {
+	if n > rd.c.left() {
+		return 0, 0, rd.c.fail(ErrTruncated, "a string of %d bytes announced, %d left", n, rd.c.left())
+	}
+	if n > maxHeld || uint64(len(rd.arena)) > maxHeld-n {
+		return 0, 0, rd.c.fail(ErrMalformed, "more than %d bytes of strings", maxHeld)
+	}
+	off = len(rd.arena)
+	rd.arena, err = rd.c.appendBytes(rd.arena, n)
+	return off, len(rd.arena) - off, err
+}
+
+func (rd *reader) metadata(n uint64) error {
+	c := rd.c
+	c.part = "metadata"
+	rd.arena = make([]byte, 0, 16<<10)
+	rd.f.pairs = make([]pair, 0, min(n, presizedMax))
+	for i := range n {
+		l, err := c.u64()
+		if err != nil {
+			return err
+		}
+		if l == 0 {
+			return c.fail(ErrMalformed, "entry %d has an empty key", i)
+		}
+		var p pair
+		if p.kOff, p.kLen, err = rd.hold(l); err != nil {
+			return err
+		}
+		t, err := c.u32()
+		if err != nil {
+			return err
+		}
+		p.value.typ = ValueType(t)
+		if err := rd.value(&p); err != nil {
+			return err
+		}
+		rd.f.pairs = append(rd.f.pairs, p)
+	}
+	return rd.resolvePairs()
+}
+
+func (rd *reader) value(p *pair) (err error) {
+	c := rd.c
+	switch t := p.value.typ; t {
+	case String:
+		l, err := c.u64()
+		if err != nil {
+			return err
+		}
+		p.sOff, p.sLen, err = rd.hold(l)
+		return err
+	case ArrayOf:
+		p.value.arr, err = rd.array()
+		return err
+	default:
+		w := t.width()
+		if w == 0 {
+			return c.fail(ErrMalformed, "key %q has the unknown type %d", rd.arena[p.kOff:p.kOff+p.kLen], uint32(t))
+		}
+		p.value.num, err = c.fixed(w)
+		if t == Bool && p.value.num != 0 {
+			p.value.num = 1
+		}
+		return err
+	}
+}
+
+// array checks the extent of an array and moves past it.
+func (rd *reader) array() (Array, error) {
+	c := rd.c
+	t, err := c.u32()
+	if err != nil {
+		return Array{}, err
+	}
+	n, err := c.u64()
+	if err != nil {
+		return Array{}, err
+	}
+	a := Array{r: c.r, off: c.offset(), elem: ValueType(t), n: n}
+	switch w := a.elem.width(); {
+	case a.elem == String:
+		err = c.skipStrings(n)
+	case w == 0:
+		return Array{}, c.fail(ErrMalformed, "an array of %s, which the format does not have", a.elem)
+	case n > c.left()/uint64(w):
+		return Array{}, c.fail(ErrTruncated, "an array of %d %s announced, %d bytes left", n, a.elem, c.left())
+	default:
+		err = c.skip(n * uint64(w))
+	}
+	a.end = c.offset()
+	return a, err
+}
+
+// resolvePairs turns arena ranges into strings, indexes the keys and takes the
+// alignment.
+func (rd *reader) resolvePairs() error {
+	text := string(rd.arena)
+	rd.arena = rd.arena[:0]
+	rd.f.index = make(map[string]int32, len(rd.f.pairs))
+	for i := range rd.f.pairs {
+		p := &rd.f.pairs[i]
+		p.key = text[p.kOff : p.kOff+p.kLen]
+		if p.value.typ == String {
+			p.value.str = text[p.sOff : p.sOff+p.sLen]
+		}
+		if _, twice := rd.f.index[p.key]; twice {
+			return rd.c.fail(ErrMalformed, "key %q appears twice", p.key)
+		}
+		rd.f.index[p.key] = int32(i)
+	}
+	if v, ok := rd.f.Lookup(keyAlign); ok {
+		if v.typ != Uint32 || bits.OnesCount64(v.num) != 1 {
+			return rd.c.fail(ErrMalformed, "alignment %v (%s) is no power of two in 32 bits", v, v.typ)
+		}
+		rd.f.align = v.num
+	}
+	return nil
+}
