@@ -1,0 +1,174 @@
+package bundle
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// ErrContent is wrapped when a folder or a pack holds something that a bundle
+// may not hold, or not what its manifest says.
+var ErrContent = errors.New("bad bundle content")
+
+// Build returns a copy of m whose Files describe the folder: every regular
+// file, sorted, hashed, with its mode brought to 0644 or 0755. A file that m
+// already lists keeps its Target and Needed; for others Target is taken from
+// a name holding exactly one of m.Targets, such as "…_gfx1100.co". Symbolic
+// links and other special files are errors; manifest.json is left out.
+func Build(dir string, m Manifest) (*Manifest, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open bundle folder: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+
+	known := make(map[string]File, len(m.Files))
+	for _, f := range m.Files {
+		known[f.Path] = f
+	}
+	out := m
+	out.Schema = Schema
+	out.Targets = slices.Clone(m.Targets)
+	gfx.Sort(out.Targets)
+	out.Files = nil
+	err = fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() || p == ManifestName:
+			return nil
+		case !d.Type().IsRegular():
+			return fmt.Errorf("%w: %s is a %s; a bundle holds regular files only", ErrContent, p, typeName(d.Type()))
+		}
+		f, err := describe(root, p)
+		if err != nil {
+			return err
+		}
+		if k, ok := known[p]; ok {
+			f.Target, f.Needed = k.Target, slices.Clone(k.Needed)
+		} else {
+			f.Target = targetInName(p, out.Targets)
+		}
+		out.Files = append(out.Files, f)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read bundle folder: %w", err)
+	}
+	slices.SortFunc(out.Files, func(a, b File) int { return compareStrings(a.Path, b.Path) })
+	if err := out.Validate(); err != nil {
+		return nil, err
+	}
+	return &out, nil
+}
+
+// WriteManifest writes manifest.json into the folder.
+func WriteManifest(dir string, m *Manifest) error {
+	b, err := m.MarshalCanonical()
+	if err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return fmt.Errorf("open bundle folder: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	if err := root.WriteFile(ManifestName, b, 0o644); err != nil {
+		return fmt.Errorf("write manifest: %w", err)
+	}
+	return nil
+}
+
+// ReadManifest reads and validates the manifest.json of a bundle folder.
+func ReadManifest(dir string) (*Manifest, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open bundle folder: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	return readManifest(root)
+}
+
+func readManifest(root *os.Root) (*Manifest, error) {
+	f, err := root.Open(ManifestName)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, MaxManifestSize+1))
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	return ParseManifest(b)
+}
+
+func describe(root *os.Root, path string) (File, error) {
+	f, err := root.Open(path)
+	if err != nil {
+		return File{}, err
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat()
+	if err != nil {
+		return File{}, err
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		return File{}, err
+	}
+	if n != st.Size() {
+		return File{}, fmt.Errorf("%w: %s changed while it was read", ErrContent, path)
+	}
+	mode := uint32(0o644)
+	if st.Mode()&0o111 != 0 {
+		mode = 0o755
+	}
+	return File{Path: path, Size: n, Mode: mode, SHA256: hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+// targetInName returns the single target whose name stands in the path's last
+// element, bounded by other characters than letters and digits.
+func targetInName(path string, targets []gfx.Target) gfx.Target {
+	base := path[strings.LastIndexByte(path, '/')+1:]
+	var found gfx.Target
+	for word := range strings.FieldsFuncSeq(base, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
+	}) {
+		t := gfx.Target(word)
+		if !slices.Contains(targets, t) || t == found {
+			continue
+		}
+		if found != "" {
+			return ""
+		}
+		found = t
+	}
+	return found
+}
+
+func typeName(m fs.FileMode) string {
+	switch {
+	case m&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case m.IsDir():
+		return "folder"
+	case m&fs.ModeNamedPipe != 0:
+		return "named pipe"
+	case m&fs.ModeSocket != 0:
+		return "socket"
+	case m&fs.ModeDevice != 0:
+		return "device"
+	case m.IsRegular():
+		return "regular file"
+	}
+	return "special file"
+}
