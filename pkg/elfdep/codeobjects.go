@@ -1,0 +1,167 @@
+package elfdep
+
+import (
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// CodeObjects sums up what a file holds for one target.
+type CodeObjects struct {
+	Target  gfx.Target
+	Objects int   // code objects that are there
+	Bytes   int64 // their size, unpacked
+	Kernels int   // kernels in them
+}
+
+// kernelSuffix ends the symbol of a kernel descriptor, by the AMDHSA ABI.
+const kernelSuffix = ".kd"
+
+// kernelDescriptorSize is what the AMDHSA ABI gives a kernel descriptor.
+const kernelDescriptorSize = 64
+
+// CountKernels returns the target of an AMDGPU code object and the number of
+// its kernels: the exported kernel descriptors, which are what the HIP runtime
+// looks up.
+func CountKernels(code io.ReaderAt) (gfx.ID, int, error) {
+	f, err := openELF(code)
+	if err != nil {
+		return gfx.ID{}, 0, err
+	}
+	bad := func(err error) (gfx.ID, int, error) {
+		return gfx.ID{}, 0, &FormatError{What: "code object", Err: err}
+	}
+	if f.Machine != gfx.ELFMachine {
+		return bad(fmt.Errorf("machine %s, want AMDGPU", f.Machine))
+	}
+	flags, err := elfFlags(code)
+	if err != nil {
+		return bad(err)
+	}
+	id, err := gfx.FromELFFlags(flags, f.ABIVersion)
+	if err != nil {
+		return bad(err)
+	}
+	syms, err := f.DynamicSymbols()
+	if errors.Is(err, elf.ErrNoSymbols) {
+		return id, 0, nil
+	}
+	if err != nil {
+		return bad(err)
+	}
+	n := 0
+	for _, s := range syms {
+		if s.Section != elf.SHN_UNDEF && s.Size == kernelDescriptorSize && strings.HasSuffix(s.Name, kernelSuffix) {
+			n++
+		}
+	}
+	return id, n, nil
+}
+
+// elfFlags reads e_flags, which debug/elf does not give.
+func elfFlags(r io.ReaderAt) (uint32, error) {
+	const offset = 48 // of e_flags in an ELF64 header
+	var flags uint32
+	err := read(io.NewSectionReader(r, offset, 4), &flags)
+	return flags, noEOF(err)
+}
+
+// ReadCodeObjects lists what the ELF file at path holds for each target, in
+// the order of gfx.Compare. It reads every code object and checks that each is
+// for the target that the bundle says. ErrNoFatBinary says that there is none.
+func ReadCodeObjects(path string) ([]CodeObjects, error) {
+	var out []CodeObjects
+	err := withFatBinary(path, func(fb *FatBinary, _ *os.File) (err error) {
+		out, err = fb.CodeObjects()
+		return err
+	})
+	return out, err
+}
+
+// CodeObjects lists what the fat binary holds for each target, in the order of
+// gfx.Compare.
+func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
+	sums := map[gfx.Target]*CodeObjects{}
+	for i := range fb.Bundles {
+		b := &fb.Bundles[i]
+		for _, e := range b.Entries {
+			if e.ID.Host() || e.Size == 0 {
+				continue
+			}
+			id, n, err := CountKernels(fb.Code(b, e))
+			if err == nil && id.Target != e.ID.ID.Target {
+				err = &FormatError{What: "offload bundle", Err: fmt.Errorf("entry %s holds code for %s", e.ID, id)}
+			}
+			if err != nil {
+				return nil, fmt.Errorf("bundle at offset %#x, entry %s: %w", b.Offset, e.ID, err)
+			}
+			s := sums[id.Target]
+			if s == nil {
+				s = &CodeObjects{Target: id.Target}
+				sums[id.Target] = s
+			}
+			s.Objects++
+			s.Bytes += e.Size
+			s.Kernels += n
+		}
+	}
+	out := make([]CodeObjects, 0, len(sums))
+	for _, s := range sums {
+		out = append(out, *s)
+	}
+	slices.SortFunc(out, func(a, b CodeObjects) int { return gfx.Compare(a.Target, b.Target) })
+	return out, nil
+}
+
+// TargetError says that a file does not hold code for exactly the targets that
+// it should.
+type TargetError struct {
+	Path    string
+	Lacks   []gfx.Target // wanted, and not in the file or without any kernel
+	Surplus []gfx.Target // in the file, not wanted
+}
+
+// Error implements error.
+func (e *TargetError) Error() string {
+	var parts []string
+	if len(e.Lacks) > 0 {
+		parts = append(parts, "has no GPU code for "+gfx.Join(e.Lacks, ", ")+"; build it for that target")
+	}
+	if len(e.Surplus) > 0 {
+		parts = append(parts, "still has GPU code for "+gfx.Join(e.Surplus, ", ")+"; slim it")
+	}
+	return e.Path + " " + strings.Join(parts, " and ")
+}
+
+// CheckTargets proves that the ELF file at path holds kernels for exactly the
+// targets of want; otherwise the error is a *TargetError. A file without GPU
+// code lacks them all.
+func CheckTargets(path string, want []gfx.Target) ([]CodeObjects, error) {
+	got, err := ReadCodeObjects(path)
+	if err != nil && !errors.Is(err, ErrNoFatBinary) {
+		return nil, err
+	}
+	te := &TargetError{Path: path}
+	has := map[gfx.Target]bool{}
+	for _, c := range got {
+		has[c.Target] = c.Kernels > 0
+		if !slices.Contains(want, c.Target) {
+			te.Surplus = append(te.Surplus, c.Target)
+		}
+	}
+	for _, t := range want {
+		if !has[t] {
+			te.Lacks = append(te.Lacks, t)
+		}
+	}
+	if len(te.Lacks)+len(te.Surplus) > 0 {
+		return nil, te
+	}
+	return got, nil
+}

@@ -1,0 +1,124 @@
+package elfdep
+
+import (
+	"bytes"
+	"compress/zlib"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// Compression describes a bundle that clang wrote with --offload-compress.
+type Compression struct {
+	Version  int    // of the header: 1, 2 or 3
+	Method   string // "zlib" or "zstd"
+	Unpacked int64  // bytes
+	Hash     uint64 // truncated MD5 of the unpacked bundle, as written
+}
+
+// maxUnpacked bounds what one compressed bundle may claim to hold. The largest
+// plain bundle of Debian's rocBLAS is below 200 MiB.
+const maxUnpacked = 2 << 30
+
+// Values of llvm::compression::Format.
+const (
+	methodZlib = 0
+	methodZstd = 1
+)
+
+// readCompressed reads a bundle with the header that LLVM's documentation of
+// clang-offload-bundler gives under "Compressed Offload Bundle": magic,
+// version and method of 16 bits each, the file's size (from version 2), the
+// unpacked size (both 32 bits, from version 3 on 64), and a hash.
+func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
+	var h [32]byte
+	n, err := r.ReadAt(h[:min(limit, int64(len(h)))], off)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	head := bytes.NewReader(h[min(n, len(compressedMagic)):n])
+	var version, method uint16
+	if err := errors.Join(read(head, &version), read(head, &method)); err != nil {
+		return nil, fmt.Errorf("compressed header: %w", noEOF(err))
+	}
+	c := &Compression{Version: int(version)}
+	var total, unpacked uint64
+	switch version {
+	case 1:
+		var u uint32
+		err = read(head, &u)
+		unpacked = uint64(u)
+		total = uint64(limit) //nolint:gosec // not negative
+	case 2:
+		var t, u uint32
+		err = errors.Join(read(head, &t), read(head, &u))
+		total, unpacked = uint64(t), uint64(u)
+	case 3:
+		err = errors.Join(read(head, &total), read(head, &unpacked))
+	default:
+		return nil, fmt.Errorf("compressed header has version %d, known are 1 to 3", version)
+	}
+	if err = errors.Join(err, read(head, &c.Hash)); err != nil {
+		return nil, fmt.Errorf("compressed header: %w", noEOF(err))
+	}
+	headLen := int64(n) - int64(head.Len())
+	if total > uint64(limit) || int64(total) < headLen { //nolint:gosec // compared with limit first
+		return nil, fmt.Errorf("compressed bundle of %d bytes, %d are there", total, limit)
+	}
+	if unpacked > maxUnpacked {
+		return nil, fmt.Errorf("compressed bundle claims %d bytes unpacked, more than %d", unpacked, maxUnpacked)
+	}
+	c.Unpacked = int64(unpacked) //nolint:gosec // at most maxUnpacked
+	b := &Bundle{Offset: off, Size: int64(total), Compressed: c}
+	src := io.NewSectionReader(r, off+headLen, b.Size-headLen)
+	if b.data, err = unpack(c, method, src); err != nil {
+		return nil, fmt.Errorf("compressed bundle: %w", err)
+	}
+	if !bytes.HasPrefix(b.data, []byte(bundleMagic)) {
+		return nil, errors.New("compressed bundle: holds no offload bundle")
+	}
+	b.Entries, _, err = readEntries(bytes.NewReader(b.data), c.Unpacked)
+	return b, err
+}
+
+func read[T uint16 | uint32 | uint64](r io.Reader, v *T) error {
+	return binary.Read(r, binary.LittleEndian, v)
+}
+
+// unpack reads exactly c.Unpacked bytes and takes more or fewer for an error.
+// It grows its buffer as data comes, so that a lying header costs no memory.
+func unpack(c *Compression, method uint16, src io.Reader) ([]byte, error) {
+	var dec io.Reader
+	switch method {
+	case methodZlib:
+		c.Method = "zlib"
+		z, err := zlib.NewReader(src)
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close() //nolint:errcheck // reading ended
+		dec = z
+	case methodZstd:
+		c.Method = "zstd"
+		z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(1<<30))
+		if err != nil {
+			return nil, err
+		}
+		defer z.Close()
+		dec = z
+	default:
+		return nil, fmt.Errorf("unknown compression method %d", method)
+	}
+	var buf bytes.Buffer
+	n, err := io.Copy(&buf, io.LimitReader(dec, c.Unpacked+1))
+	if err != nil {
+		return nil, err
+	}
+	if n != c.Unpacked {
+		return nil, fmt.Errorf("unpacks to other than the %d bytes its header tells", c.Unpacked)
+	}
+	return buf.Bytes(), nil
+}

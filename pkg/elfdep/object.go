@@ -1,0 +1,165 @@
+package elfdep
+
+import (
+	"cmp"
+	"debug/elf"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// object is what the loader reads of one file.
+type object struct {
+	soname  string
+	interp  string
+	needed  []string
+	rpath   []string // DT_RPATH, split
+	runpath []string // DT_RUNPATH, split
+	vers    []VersionNeed
+}
+
+// VersionNeed is one set of symbol versions that a file requires of a library.
+type VersionNeed struct {
+	Library  string   // as DT_NEEDED spells it
+	Versions []string // such as "GLIBC_2.34", sorted by number
+}
+
+// FormatError says that a file is not what it was taken for.
+type FormatError struct {
+	Path string // "" where the reader was given bytes
+	What string // the structure that is wrong: "ELF header", "offload bundle"
+	Err  error
+}
+
+// Error implements error.
+func (e *FormatError) Error() string {
+	if e.Path == "" {
+		return fmt.Sprintf("bad %s: %v", e.What, e.Err)
+	}
+	return fmt.Sprintf("%s: bad %s: %v", e.Path, e.What, e.Err)
+}
+
+// Unwrap gives the cause.
+func (e *FormatError) Unwrap() error { return e.Err }
+
+func openELF(r io.ReaderAt) (*elf.File, error) {
+	f, err := elf.NewFile(r)
+	if err != nil {
+		return nil, &FormatError{What: "ELF header", Err: err}
+	}
+	if f.Class != elf.ELFCLASS64 || f.Data != elf.ELFDATA2LSB {
+		return nil, &FormatError{What: "ELF header", Err: fmt.Errorf("%s %s, want 64-bit little endian", f.Class, f.Data)}
+	}
+	return f, nil
+}
+
+// withELF opens the file at path for fn and puts the path into its errors.
+func withELF(path string, fn func(*elf.File, *os.File) error) error {
+	f, err := os.Open(path) //nolint:gosec // inspecting a file that the caller names is the purpose
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // read only
+	e, err := openELF(f)
+	if err == nil {
+		err = fn(e, f)
+	}
+	return atPath(path, err)
+}
+
+func atPath(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if fe, ok := err.(*FormatError); ok && fe.Path == "" { //nolint:errorlint // only an unwrapped one lacks the path
+		return &FormatError{Path: path, What: fe.What, Err: fe.Err}
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
+func readObject(f *elf.File) (*object, error) {
+	o := new(object)
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_INTERP || p.Filesz > 4096 {
+			continue
+		}
+		b := make([]byte, p.Filesz)
+		if _, err := p.ReadAt(b, 0); err != nil {
+			return nil, &FormatError{What: "program interpreter", Err: err}
+		}
+		o.interp = strings.TrimRight(string(b), "\x00")
+	}
+	if f.SectionByType(elf.SHT_DYNAMIC) == nil {
+		return o, nil
+	}
+	read := func(tag elf.DynTag) []string {
+		if o == nil {
+			return nil
+		}
+		s, err := f.DynString(tag)
+		if err != nil {
+			return nil
+		}
+		return s
+	}
+	if _, err := f.DynString(elf.DT_NEEDED); err != nil {
+		return nil, &FormatError{What: "dynamic section", Err: err}
+	}
+	o.needed = read(elf.DT_NEEDED)
+	if s := read(elf.DT_SONAME); len(s) > 0 {
+		o.soname = s[0]
+	}
+	o.rpath = splitPath(read(elf.DT_RPATH))
+	o.runpath = splitPath(read(elf.DT_RUNPATH))
+	needs, err := f.DynamicVersionNeeds()
+	if err != nil {
+		return nil, &FormatError{What: "symbol version needs", Err: err}
+	}
+	for _, n := range needs {
+		v := VersionNeed{Library: n.Name}
+		for _, d := range n.Needs {
+			v.Versions = append(v.Versions, d.Dep)
+		}
+		slices.SortFunc(v.Versions, CompareVersions)
+		o.vers = append(o.vers, v)
+	}
+	return o, nil
+}
+
+func splitPath(values []string) []string {
+	var out []string
+	for _, v := range values {
+		for p := range strings.SplitSeq(v, ":") {
+			if p != "" {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// CompareVersions orders symbol versions such as GLIBC_2.4 and GLIBC_2.34 by
+// their numbers, and different prefixes by name.
+func CompareVersions(a, b string) int {
+	pa, na, _ := strings.Cut(a, "_")
+	pb, nb, _ := strings.Cut(b, "_")
+	if c := strings.Compare(pa, pb); c != 0 {
+		return c
+	}
+	as, bs := strings.Split(na, "."), strings.Split(nb, ".")
+	for i := range min(len(as), len(bs)) {
+		x, errX := strconv.ParseUint(as[i], 10, 32)
+		y, errY := strconv.ParseUint(bs[i], 10, 32)
+		c := cmp.Compare(x, y)
+		if errX != nil || errY != nil {
+			c = strings.Compare(as[i], bs[i])
+		}
+		if c != 0 {
+			return c
+		}
+	}
+	return cmp.Compare(len(as), len(bs))
+}

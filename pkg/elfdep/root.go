@@ -1,0 +1,72 @@
+package elfdep
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// maxLinks bounds the symbolic links followed for one path, as Linux does.
+const maxLinks = 40
+
+// rootFS resolves paths inside a folder that stands for "/". Unlike os.Root it
+// follows absolute symbolic links, taking them as relative to the folder, for
+// that is what they mean in an unpacked image; ".." stops at the folder.
+type rootFS string
+
+// resolve follows every symbolic link of name and returns the final path
+// inside the root ("/usr/lib/x") and on this machine.
+func (r rootFS) resolve(name string) (inside, host string, err error) {
+	todo := strings.Split(path.Clean("/"+name), "/")[1:]
+	done := "/"
+	links := 0
+	for len(todo) > 0 {
+		part := todo[0]
+		todo = todo[1:]
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			done = path.Dir(done)
+			continue
+		}
+		next := path.Join(done, part)
+		fi, err := os.Lstat(r.host(next))
+		if err != nil {
+			return "", "", err
+		}
+		if fi.Mode()&fs.ModeSymlink == 0 {
+			done = next
+			continue
+		}
+		if links++; links > maxLinks {
+			return "", "", fmt.Errorf("%s: more than %d symbolic links", name, maxLinks)
+		}
+		target, err := os.Readlink(r.host(next))
+		if err != nil {
+			return "", "", err
+		}
+		if path.IsAbs(target) {
+			done = "/"
+		}
+		todo = append(strings.Split(target, "/"), todo...)
+	}
+	return done, r.host(done), nil
+}
+
+func (r rootFS) host(inside string) string {
+	if r == "" {
+		return inside
+	}
+	return filepath.Join(string(r), filepath.FromSlash(inside))
+}
+
+// isMissing reports whether a path simply is not there, also because a part of
+// it is no folder.
+func isMissing(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || strings.HasSuffix(err.Error(), "not a directory")
+}
