@@ -1,0 +1,243 @@
+package ci
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// keptOutput bounds how much a failing test may print into the log.
+const keptOutput = 32 << 10
+
+// event is one line of `go test -json`, as `go doc cmd/test2json` and
+// `go help buildjson` define it.
+type event struct {
+	Action, Package, Test, Output string
+	ImportPath, FailedBuild       string
+	Elapsed                       float64
+}
+
+// Report is what a stream of test results says.
+type Report struct {
+	Count
+	// Names holds the failed tests as "package Test", in the order in which
+	// they ended; a package without a failed test stands for itself.
+	Names []string
+}
+
+// namesShown bounds the list of failed tests in one line.
+const namesShown = 20
+
+// Err is nil when no test failed, and else names those that did.
+func (r Report) Err() error {
+	if r.Failed == 0 {
+		return nil
+	}
+	shown := r.Names[:min(namesShown, len(r.Names))]
+	more := ""
+	if n := len(r.Names) - len(shown); n > 0 {
+		more = fmt.Sprintf(" and %d more", n)
+	}
+	return fmt.Errorf("%d tests failed: %s%s", r.Failed, strings.Join(shown, ", "), more)
+}
+
+// Tally reads the stream of `go test -json` and counts its tests. To out it
+// writes one line for each finished package, the whole output of what failed,
+// and the reason of each skip. A package that fails beside its tests (it does
+// not compile, panics, runs out of time) counts as one failed test unless the
+// tests that it left unfinished were counted already.
+func Tally(stream io.Reader, out io.Writer) (Report, error) {
+	t := &tally{out: out, packages: map[string]*packageRun{}, builds: map[string]*tail{}}
+	lines := bufio.NewReader(stream)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(strings.TrimSpace(string(line))) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil {
+				// The go command itself speaks plain text at times.
+				fmt.Fprintf(out, "%s\n", strings.TrimRight(string(line), "\n"))
+			} else {
+				t.take(e)
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return t.report, t.unended()
+		}
+		if err != nil {
+			return t.report, fmt.Errorf("reading the results of go test: %w", err)
+		}
+	}
+}
+
+type tally struct {
+	out      io.Writer
+	report   Report
+	packages map[string]*packageRun
+	builds   map[string]*tail // compiler output by import path
+}
+
+type packageRun struct {
+	name   string
+	count  Count
+	tests  map[string]*testRun
+	output tail
+}
+
+type testRun struct {
+	name        string
+	parent      *testRun
+	children    bool // it ran subtests
+	ended       bool
+	failedBelow bool // one of its subtests failed
+	output      tail
+}
+
+func (t *tally) take(e event) {
+	switch {
+	case e.Action == "build-output":
+		build := t.builds[e.ImportPath]
+		if build == nil {
+			build = &tail{}
+			t.builds[e.ImportPath] = build
+		}
+		build.add(e.Output)
+	case e.Package == "":
+	case e.Test == "":
+		t.takePackage(t.run(e.Package), e)
+	default:
+		t.takeTest(t.run(e.Package), e)
+	}
+}
+
+func (t *tally) run(name string) *packageRun {
+	p := t.packages[name]
+	if p == nil {
+		p = &packageRun{name: name, tests: map[string]*testRun{}}
+		t.packages[name] = p
+	}
+	return p
+}
+
+func (p *packageRun) test(name string) *testRun {
+	if r := p.tests[name]; r != nil {
+		return r
+	}
+	r := &testRun{name: name}
+	p.tests[name] = r
+	if i := strings.LastIndexByte(name, '/'); i >= 0 {
+		r.parent = p.test(name[:i])
+		r.parent.children = true
+	}
+	return r
+}
+
+func (t *tally) takeTest(p *packageRun, e event) {
+	r := p.test(e.Test)
+	switch e.Action {
+	case "output":
+		r.output.add(e.Output)
+	case "pass", "skip":
+		r.ended = true
+		if e.Action == "skip" {
+			p.count.Skipped++
+			fmt.Fprintf(t.out, "skipped %s %s\n%s", p.name, r.name, r.output.quoted())
+		} else if !r.children {
+			p.count.Passed++
+		}
+		r.output = tail{}
+	case "fail":
+		t.fail(p, r)
+	}
+}
+
+func (t *tally) fail(p *packageRun, r *testRun) {
+	r.ended = true
+	for up := r.parent; up != nil; up = up.parent {
+		up.failedBelow = true
+	}
+	if r.failedBelow {
+		return
+	}
+	p.count.Failed++
+	t.report.Names = append(t.report.Names, p.name+" "+r.name)
+	fmt.Fprintf(t.out, "FAILED %s %s\n%s", p.name, r.name, r.output.quoted())
+}
+
+func (t *tally) takePackage(p *packageRun, e event) {
+	switch e.Action {
+	case "output":
+		p.output.add(e.Output)
+	case "pass", "skip", "fail":
+		if e.Action == "fail" {
+			t.failPackage(p, e)
+		}
+		word := map[string]string{"pass": "ok", "skip": "no tests", "fail": "FAILED"}[e.Action]
+		if e.Action != "skip" {
+			fmt.Fprintf(t.out, "%-8s %s  %s  (%.1fs)\n", word, p.name, p.count, e.Elapsed)
+		}
+		t.report.Count = t.report.Add(p.count)
+		delete(t.packages, p.name)
+	}
+}
+
+// failPackage counts the tests that never ended, deepest first, or else, when
+// no test failed at all, the package itself.
+func (t *tally) failPackage(p *packageRun, e event) {
+	for _, r := range slices.SortedFunc(maps.Values(p.tests), func(a, b *testRun) int {
+		return cmp.Or(cmp.Compare(len(b.name), len(a.name)), strings.Compare(a.name, b.name))
+	}) {
+		if !r.ended {
+			t.fail(p, r)
+		}
+	}
+	if p.count.Failed > 0 {
+		return
+	}
+	p.count.Failed++
+	t.report.Names = append(t.report.Names, p.name)
+	fmt.Fprintf(t.out, "FAILED %s\n", p.name)
+	if build := t.builds[e.FailedBuild]; build != nil {
+		fmt.Fprint(t.out, build.quoted())
+	}
+	fmt.Fprint(t.out, p.output.quoted())
+}
+
+// unended reports packages of which the stream never told the end.
+func (t *tally) unended() error {
+	if len(t.packages) == 0 {
+		return nil
+	}
+	names := slices.Sorted(maps.Keys(t.packages))
+	return fmt.Errorf("go test ended before it reported %s", strings.Join(names, ", "))
+}
+
+// tail keeps the end of an output, up to keptOutput bytes.
+type tail struct {
+	text string
+	cut  bool
+}
+
+func (t *tail) add(s string) {
+	t.text += s
+	if len(t.text) > 2*keptOutput {
+		t.text, t.cut = t.text[len(t.text)-keptOutput:], true
+	}
+}
+
+func (t *tail) quoted() string {
+	if t.text == "" {
+		return ""
+	}
+	head := ""
+	if t.cut {
+		head = "    … (cut)\n"
+	}
+	text := strings.TrimRight(t.text, "\n")
+	return head + "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
+}

@@ -1,0 +1,110 @@
+package ci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// buildTags names every tag behind which the project keeps files.
+const buildTags = "mage,e2e,install"
+
+// LintSteps returns the checks that need no bundle and run no test: format,
+// modules, vet for each platform, golangci-lint.
+func (p Project) LintSteps() []Step {
+	return []Step{
+		{Name: "gofmt", Limit: time.Minute, Run: uncounted(p.gofmt)},
+		{Name: "modules", Limit: 10 * time.Minute, Run: uncounted(p.tidy)},
+		{Name: "vet linux/amd64", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "amd64"))},
+		{Name: "vet linux/arm64", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "arm64"))},
+		{Name: "vet darwin/arm64", Limit: 15 * time.Minute, Run: uncounted(p.vet("darwin", "arm64"))},
+		{Name: "golangci-lint", Limit: 25 * time.Minute, Run: uncounted(p.golangci)},
+	}
+}
+
+// uncounted makes a step of a check that runs no Go tests.
+func uncounted(f func(context.Context, io.Writer) error) func(context.Context, io.Writer) (Count, error) {
+	return func(ctx context.Context, out io.Writer) (Count, error) { return Count{}, f(ctx, out) }
+}
+
+// gofmt stands apart from golangci-lint because it also sees files that no
+// build tag selects and speaks in a second.
+func (p Project) gofmt(ctx context.Context, out io.Writer) error {
+	files, err := p.command(out, nil, "gofmt", "-l", "-s", ".").output(ctx)
+	if err != nil {
+		return err
+	}
+	if files != "" {
+		return fmt.Errorf("run gofmt -s -w on: %s", strings.Join(strings.Fields(files), " "))
+	}
+	return nil
+}
+
+func (p Project) tidy(ctx context.Context, out io.Writer) error {
+	if err := p.inModules(ctx, out, nil, "go", "mod", "tidy", "-diff"); err != nil {
+		return fmt.Errorf("go.mod or go.sum is not what the sources ask for; run go mod tidy there: %w", err)
+	}
+	return nil
+}
+
+// vet checks the module for one platform. The nested ones hold benchmarks and
+// adapters for this machine's platform alone, so they are built and vetted
+// only there.
+func (p Project) vet(goos, goarch string) func(context.Context, io.Writer) error {
+	return func(ctx context.Context, out io.Writer) error {
+		env := []string{"GOOS=" + goos, "GOARCH=" + goarch}
+		if goos != "linux" || goarch != "amd64" {
+			env = append(env, "CGO_ENABLED=0")
+			return p.command(out, env, "go", "vet", "-tags", buildTags, "./...").run(ctx)
+		}
+		return errors.Join(
+			p.inModules(ctx, out, env, "go", "vet", "./..."),
+			p.command(out, env, "go", "vet", "-tags", buildTags, "./...").run(ctx),
+		)
+	}
+}
+
+func (p Project) golangci(ctx context.Context, out io.Writer) error {
+	program, err := p.tool(ctx, out, golangciLint)
+	if err != nil {
+		return err
+	}
+	// Nested modules have their own go.mod and are outside of "./...".
+	return p.inModules(ctx, out, nil, program, "run", "--allow-serial-runners", "./...")
+}
+
+// vulnerabilities reports known vulnerabilities that the code can reach. Its
+// data comes over the network at each run; a machine that does not reach it
+// proves nothing, which is said and does not fail the run.
+func (p Project) vulnerabilities(ctx context.Context, out io.Writer) error {
+	program, err := p.tool(ctx, out, govulncheck)
+	if err != nil {
+		return err
+	}
+	var said tail
+	err = p.command(io.MultiWriter(out, &said), nil, program, "./...").run(ctx)
+	return judgeVulnerabilities(err, said.text)
+}
+
+// judgeVulnerabilities reads govulncheck's end: exit status 3 is a finding
+// (go doc golang.org/x/vuln/cmd/govulncheck); a failed download ends with 1.
+func judgeVulnerabilities(err error, said string) error {
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit) && exit.ExitCode() == 3:
+		return errors.New("govulncheck found vulnerabilities, listed above; update the modules that it names")
+	case err != nil && strings.Contains(said, "fetching vulnerabilities: "):
+		return fmt.Errorf("%w: the vulnerability database cannot be reached from here (GOVULNDB names another one)", ErrNotDone)
+	}
+	return err
+}
+
+// Write keeps the end of what is written.
+func (t *tail) Write(b []byte) (int, error) {
+	t.add(string(b))
+	return len(b), nil
+}

@@ -1,0 +1,96 @@
+package ci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Project says where the checks run. The zero value means the current folder,
+// the user's cache folder and five seconds for each fuzz function.
+type Project struct {
+	// Root is the folder that holds go.mod.
+	Root string
+	// Cache keeps the lint tools between runs.
+	Cache string
+	// FuzzTime is how long each fuzz function runs.
+	FuzzTime time.Duration
+}
+
+func (p Project) withDefaults() (Project, error) {
+	if p.Root == "" {
+		p.Root = "."
+	}
+	root, err := filepath.Abs(p.Root)
+	if err != nil {
+		return p, fmt.Errorf("finding the project's folder: %w", err)
+	}
+	p.Root = root
+	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
+		return p, fmt.Errorf("the checks run in the folder that holds go.mod: %w", err)
+	}
+	if p.Cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return p, fmt.Errorf("finding a folder for the lint tools: %w (set HOME or XDG_CACHE_HOME)", err)
+		}
+		p.Cache = filepath.Join(dir, "go-rocm")
+	}
+	if p.FuzzTime == 0 {
+		p.FuzzTime = 5 * time.Second
+	}
+	return p, nil
+}
+
+func (p Project) command(out io.Writer, env []string, argv ...string) command {
+	return command{dir: p.Root, env: env, out: out, argv: argv}
+}
+
+// modules returns the folders of all Go modules of the project, the main one
+// first.
+func (p Project) modules() ([]string, error) {
+	var dirs []string
+	err := filepath.WalkDir(p.Root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := d.Name()
+		if d.IsDir() && path != p.Root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "dist") {
+			return filepath.SkipDir
+		}
+		if !d.IsDir() && name == "go.mod" {
+			dirs = append(dirs, filepath.Dir(path))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("looking for Go modules: %w", err)
+	}
+	return dirs, nil
+}
+
+// inModules runs one go command in each module of the project and collects
+// what failed.
+func (p Project) inModules(ctx context.Context, out io.Writer, env []string, argv ...string) error {
+	dirs, err := p.modules()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, dir := range dirs {
+		if err := (command{dir: dir, env: env, out: out, argv: argv}).run(ctx); err != nil {
+			name, relErr := filepath.Rel(p.Root, dir)
+			if relErr != nil {
+				name = dir
+			}
+			failed = append(failed, fmt.Errorf("in module %s: %w", name, err))
+		}
+	}
+	return errors.Join(failed...)
+}

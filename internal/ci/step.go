@@ -1,0 +1,155 @@
+package ci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// ErrNotDone marks a step that could not be carried out for a reason outside
+// the project, such as a database that this machine does not reach. It does
+// not fail the run; the reason is printed with the result.
+var ErrNotDone = errors.New("not done")
+
+// Step is one named check of a run.
+type Step struct {
+	// Name is short and unique within the run.
+	Name string
+	// Needs names the steps whose products this one uses. When one of them
+	// did not end well, this step is reported as failed without being run.
+	Needs []string
+	// Limit ends the step when it takes longer; zero sets no limit.
+	Limit time.Duration
+	// Run does the work and writes what it does to out. The count holds the
+	// Go tests that it really ran, and is honoured beside an error as well.
+	Run func(ctx context.Context, out io.Writer) (Count, error)
+}
+
+// Count is a number of Go tests by outcome. A test with subtests counts by
+// its subtests.
+type Count struct {
+	Passed, Failed, Skipped int
+}
+
+// Add returns the sum of both counts.
+func (c Count) Add(o Count) Count {
+	return Count{c.Passed + o.Passed, c.Failed + o.Failed, c.Skipped + o.Skipped}
+}
+
+// String gives the closing line of a run, such as "12 passed, 0 failed".
+func (c Count) String() string {
+	s := fmt.Sprintf("%d passed, %d failed", c.Passed, c.Failed)
+	if c.Skipped > 0 {
+		s += fmt.Sprintf(", %d skipped", c.Skipped)
+	}
+	return s
+}
+
+// FailedError tells which steps of a run failed.
+type FailedError struct {
+	Steps []string // names, in the order of the run
+	Total int      // steps in the run
+}
+
+// Error names the failed steps.
+func (e *FailedError) Error() string {
+	return fmt.Sprintf("%d of %d steps failed: %s", len(e.Steps), e.Total, strings.Join(e.Steps, ", "))
+}
+
+type result struct {
+	step  Step
+	count Count
+	took  time.Duration
+	err   error
+}
+
+func (r result) failed() bool { return r.err != nil && !errors.Is(r.err, ErrNotDone) }
+
+// Run carries out the steps in order and prints a table of results, the
+// reasons of all failures and the count of tests, in this order. The error is
+// a [*FailedError] when a step failed.
+func Run(ctx context.Context, out io.Writer, steps ...Step) error {
+	results := make([]result, 0, len(steps))
+	broken := map[string]bool{}
+	for i, s := range steps {
+		fmt.Fprintf(out, "==> %s (%d of %d)\n", s.Name, i+1, len(steps))
+		r := runStep(ctx, out, s, broken)
+		if r.err != nil {
+			broken[s.Name] = true
+			fmt.Fprintf(out, "<== %s: %v\n", s.Name, r.err)
+		}
+		results = append(results, r)
+	}
+	return report(out, results)
+}
+
+func runStep(ctx context.Context, out io.Writer, s Step, broken map[string]bool) result {
+	r := result{step: s}
+	for _, n := range s.Needs {
+		if broken[n] {
+			r.err = fmt.Errorf("not run: it needs %q, which did not end well", n)
+			return r
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		r.err = fmt.Errorf("not run: %w", err)
+		return r
+	}
+	limited, cancel := ctx, context.CancelFunc(func() {})
+	if s.Limit > 0 {
+		limited, cancel = context.WithTimeout(ctx, s.Limit)
+	}
+	defer cancel()
+	start := time.Now()
+	r.count, r.err = s.Run(limited, out)
+	r.took = time.Since(start)
+	switch {
+	case r.err != nil && limited.Err() != nil && ctx.Err() == nil:
+		r.err = fmt.Errorf("not finished within its limit of %v: %w", s.Limit, r.err)
+	case r.err == nil && r.count.Failed > 0:
+		r.err = fmt.Errorf("%d tests failed", r.count.Failed)
+	}
+	return r
+}
+
+func report(out io.Writer, results []result) error {
+	var sum Count
+	failed := &FailedError{Total: len(results)}
+	width := 0
+	for _, r := range results {
+		width = max(width, len(r.step.Name))
+	}
+	fmt.Fprintln(out)
+	for _, r := range results {
+		sum = sum.Add(r.count)
+		word, tests := "ok", ""
+		switch {
+		case r.failed():
+			word = "FAILED"
+			failed.Steps = append(failed.Steps, r.step.Name)
+		case r.err != nil:
+			word = "not done"
+		}
+		if r.count != (Count{}) {
+			tests = r.count.String()
+		}
+		line := fmt.Sprintf("%-*s  %-8s  %8s  %s", width, r.step.Name, word, r.took.Round(100*time.Millisecond), tests)
+		fmt.Fprintln(out, strings.TrimRight(line, " "))
+	}
+	for _, r := range results {
+		switch {
+		case r.failed():
+			fmt.Fprintf(out, "FAILED %s: %v\n", r.step.Name, r.err)
+		case r.err != nil:
+			fmt.Fprintf(out, "%s: %v\n", r.step.Name, r.err)
+		}
+	}
+	fmt.Fprintln(out, sum)
+	if len(failed.Steps) > 0 {
+		return failed
+	}
+	return nil
+}
