@@ -195,7 +195,7 @@ func (w *walker) open(host, inside string, parent *node, must bool) (*node, erro
 
 func (w *walker) follow(n *node) (missing []error, err error) {
 	names := n.obj.needed
-	if n.obj.interp != "" {
+	if n.obj.interp != "" && n.parent == nil { // libc names one too, for when it is run as a program
 		names = append(slices.Clip(names), n.obj.interp)
 	}
 	for _, name := range names {
