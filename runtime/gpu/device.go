@@ -1,0 +1,83 @@
+package gpu
+
+import (
+	"errors"
+	"fmt"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// VendorAMD is the PCI vendor id of the GPUs that this package knows.
+const VendorAMD = 0x1002
+
+// ErrNoDriver says that the kernel has no KFD: the amdgpu driver is not
+// loaded, or this is a container or machine without an AMD GPU.
+var ErrNoDriver = errors.New("no AMD GPU driver: /sys/class/kfd is missing (is amdgpu loaded?)")
+
+// NodeError is the failure to read one topology node.
+type NodeError struct {
+	Node int
+	Err  error
+}
+
+// Error implements error.
+func (e *NodeError) Error() string { return fmt.Sprintf("gpu node %d: %v", e.Node, e.Err) }
+
+// Unwrap gives the cause.
+func (e *NodeError) Unwrap() error { return e.Err }
+
+// Device is one GPU, or one partition of a GPU. Sizes are in bytes.
+type Device struct {
+	Node       int        `json:"node"`   // KFD topology node
+	Index      int        `json:"index"`  // position in the HSA runtime's unmasked order, -1 when the runtime cannot see it
+	Name       string     `json:"name"`   // marketing name where known, else vendor:device
+	PCI        string     `json:"pci"`    // address, "0000:03:00.0"
+	DeviceID   uint32     `json:"device"` // PCI device id
+	Revision   uint32     `json:"revision"`
+	Target     gfx.Target `json:"target"`
+	UniqueID   uint64     `json:"unique_id"`  // 0 where the hardware has none (many integrated GPUs)
+	Integrated bool       `json:"integrated"` // shares the machine's memory
+	Evidence   string     `json:"evidence"`   // what Integrated was read from
+
+	VRAMTotal   uint64 `json:"vram_total"`
+	VRAMUsed    uint64 `json:"vram_used"`
+	GTTTotal    uint64 `json:"gtt_total"` // system memory that the GPU may map
+	GTTUsed     uint64 `json:"gtt_used"`
+	MemoryKnown bool   `json:"memory_known"` // used figures were readable
+
+	RenderNode string  `json:"render_node"` // "/dev/dri/renderD128", empty when the node names none
+	Card       string  `json:"card"`        // "card1", empty when there is no DRM device
+	Sensors    Sensors `json:"sensors"`
+
+	Visible bool   `json:"visible"` // this process may use it
+	Why     string `json:"why"`     // when it may not: the reason and the remedy
+}
+
+// Sensors holds what hwmon and the driver report; 0 means not reported.
+type Sensors struct {
+	EdgeCelsius     float64 `json:"edge_celsius,omitempty"`
+	JunctionCelsius float64 `json:"junction_celsius,omitempty"`
+	MemoryCelsius   float64 `json:"memory_celsius,omitempty"`
+	PowerWatts      float64 `json:"power_watts,omitempty"`
+	PowerCapWatts   float64 `json:"power_cap_watts,omitempty"`
+	ShaderMHz       float64 `json:"shader_mhz,omitempty"`
+	MemoryMHz       float64 `json:"memory_mhz,omitempty"`
+	BusyPercent     float64 `json:"busy_percent,omitempty"`
+}
+
+// VRAMFree is the memory that no process holds.
+func (d Device) VRAMFree() uint64 {
+	if d.VRAMUsed >= d.VRAMTotal {
+		return 0
+	}
+	return d.VRAMTotal - d.VRAMUsed
+}
+
+// UUID is the name that ROCR_VISIBLE_DEVICES takes ("GPU-" and 16 hexadecimal
+// digits), empty for a device without a unique id.
+func (d Device) UUID() string {
+	if d.UniqueID == 0 {
+		return ""
+	}
+	return fmt.Sprintf("GPU-%016x", d.UniqueID)
+}

@@ -1,0 +1,42 @@
+package gpu
+
+import "forge.lthn.ai/core/go-rocm/pkg/gfx"
+
+// integrated decides whether the GPU shares the machine's memory, from the
+// best evidence there is, and never from its name:
+//
+//   - the format of the driver's gpu_metrics table: revision 1 is the one of
+//     discrete cards, 2 and 3 those of APUs (kgd_pp_interface.h in the kernel);
+//   - a topology node that has CPU cores besides SIMDs is an APU;
+//   - the target: LLVM's AMDGPU processor table says of each whether it is a
+//     dGPU or an APU.
+func (f FS) integrated(d *Device, p properties) {
+	if dir := f.drmDir(d); dir != "" {
+		if b, err := f.read(dir, "gpu_metrics"); err == nil && len(b) >= 4 {
+			switch b[2] {
+			case 1:
+				d.Integrated, d.Evidence = false, "metrics table of a discrete card"
+				return
+			case 2, 3:
+				d.Integrated, d.Evidence = true, "metrics table of an APU"
+				return
+			}
+		}
+	}
+	if p["cpu_cores_count"] > 0 {
+		d.Integrated, d.Evidence = true, "topology node shared with CPU cores"
+		return
+	}
+	d.Integrated, d.Evidence = apuTarget(d.Target), "target "+d.Target.String()
+}
+
+// apuTarget reports whether a target exists in APUs only (LLVM, "User Guide
+// for AMDGPU Backend", processor table).
+func apuTarget(t gfx.Target) bool {
+	switch t {
+	case "gfx902", "gfx909", "gfx90c", "gfx1013", "gfx1033", "gfx1035", "gfx1036", "gfx1037",
+		"gfx1103", "gfx1150", "gfx1151", "gfx1152", "gfx1153":
+		return true
+	}
+	return false
+}
