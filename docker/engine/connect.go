@@ -1,0 +1,171 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/client"
+)
+
+// installCommands are what a person types to get an engine; Connect runs the
+// same ones when it is allowed to.
+var installCommands = [][]string{
+	{"apt-get", "update"},
+	{"apt-get", "install", "-y", "--no-install-recommends", "docker.io", "iptables"},
+}
+
+// ErrNoEngine says that no container engine could be reached or started.
+var ErrNoEngine = errors.New("no container engine is reachable")
+
+// ConnectOptions say what Connect may do when no engine answers.
+type ConnectOptions struct {
+	// MayInstall is asked before packages are installed or a daemon is
+	// started; nil means no.
+	MayInstall func() bool
+	// LogDir is where a daemon that Connect starts keeps its log.
+	LogDir string
+	// Log gets a line for each step that takes time.
+	Log io.Writer
+}
+
+// Connect reaches the engine that DOCKER_HOST names, else the system's or the
+// user's own socket. With leave, on an apt-based system and as root, it
+// installs and starts one.
+func Connect(ctx context.Context, o ConnectOptions) (Engine, error) {
+	api, err := reach(ctx)
+	if err == nil {
+		return newDocker(ctx, api)
+	}
+	if os.Getenv(client.EnvOverrideHost) != "" {
+		return nil, fmt.Errorf("%w: DOCKER_HOST=%s does not answer: %w", ErrNoEngine, os.Getenv(client.EnvOverrideHost), err)
+	}
+	if reason := cannotInstall(); reason != "" {
+		return nil, fmt.Errorf("%w (%w): install Docker or set DOCKER_HOST; go-rocm does not do it here because %s", ErrNoEngine, err, reason)
+	}
+	if o.MayInstall == nil || !o.MayInstall() {
+		return nil, fmt.Errorf("%w; to have one, run as root:\n  apt-get update\n  apt-get install -y --no-install-recommends docker.io iptables\n  dockerd &", ErrNoEngine)
+	}
+	if err := install(ctx, o.Log); err != nil {
+		return nil, err
+	}
+	if err := startDaemon(ctx, o); err != nil {
+		return nil, err
+	}
+	api, err = reach(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w after its start: %w", ErrNoEngine, err)
+	}
+	return newDocker(ctx, api)
+}
+
+// reach tries the environment's engine and then a rootless one.
+func reach(ctx context.Context) (*client.Client, error) {
+	api, err := try(ctx, client.FromEnv)
+	if err == nil || os.Getenv(client.EnvOverrideHost) != "" {
+		return api, err
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
+		if api, e := try(ctx, client.WithHost("unix://"+filepath.Join(dir, "docker.sock"))); e == nil {
+			return api, nil
+		}
+	}
+	return nil, err
+}
+
+func try(ctx context.Context, opt client.Opt) (*client.Client, error) {
+	api, err := client.NewClientWithOpts(opt, client.WithAPIVersionNegotiation())
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := api.Ping(ctx); err != nil {
+		return nil, errors.Join(err, api.Close())
+	}
+	return api, nil
+}
+
+// cannotInstall gives the reason why this machine is not for us to change.
+func cannotInstall() string {
+	if os.Geteuid() != 0 {
+		return "this is not the root user"
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return "this system has no apt-get"
+	}
+	return ""
+}
+
+func install(ctx context.Context, log io.Writer) error {
+	if _, err := exec.LookPath("dockerd"); err == nil {
+		return nil
+	}
+	for _, argv := range installCommands {
+		if _, err := fmt.Fprintln(log, "engine:", argv); err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // a fixed list
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w\n%s", argv, err, out)
+		}
+	}
+	return nil
+}
+
+// startDaemon starts the engine by systemd where it runs, else by itself, and
+// waits until it answers. The daemon outlives this process, as an installed
+// service would.
+func startDaemon(ctx context.Context, o ConnectOptions) error {
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		if out, err := exec.CommandContext(ctx, "systemctl", "start", "docker").CombinedOutput(); err != nil {
+			return fmt.Errorf("systemctl start docker: %w\n%s", err, out)
+		}
+		return nil
+	}
+	if err := os.MkdirAll(o.LogDir, 0o750); err != nil {
+		return fmt.Errorf("make the engine's log folder: %w", err)
+	}
+	name := filepath.Join(o.LogDir, "dockerd.log")
+	logFile, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // our own folder
+	if err != nil {
+		return fmt.Errorf("open the engine's log: %w", err)
+	}
+	defer logFile.Close() //nolint:errcheck // the child keeps its own descriptor
+	if _, err := fmt.Fprintln(o.Log, "engine: starting dockerd, log in", name); err != nil {
+		return err
+	}
+	cmd := exec.Command("dockerd") //nolint:noctx // it is meant to outlive us
+	cmd.Stdout, cmd.Stderr = logFile, logFile
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start dockerd: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	deadline := time.NewTimer(90 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-ended:
+			return fmt.Errorf("dockerd ended at once (%w); see %s", err, name)
+		case <-deadline.C:
+			return fmt.Errorf("dockerd did not answer within 90 s; see %s", name)
+		case <-tick.C:
+			if api, err := reach(ctx); err == nil {
+				return api.Close()
+			}
+		}
+	}
+}

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+)
+
+// labelOwner marks our containers with the process that made them, so that a
+// later run can remove what a killed one left behind.
+const labelOwner = "org.lthn.go-rocm.owner"
+
+type docker struct {
+	api   *client.Client
+	owner string
+}
+
+// newDocker wraps an API client and removes the containers of dead runs.
+func newDocker(ctx context.Context, api *client.Client) (*docker, error) {
+	owner, err := ownerID()
+	if err != nil {
+		return nil, err
+	}
+	d := &docker{api: api, owner: owner}
+	if err := d.sweep(ctx); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *docker) Close() error { return d.api.Close() }
+
+func (d *docker) Image(ctx context.Context, ref string) (Image, error) {
+	info, err := d.api.ImageInspect(ctx, ref)
+	if errdefs.IsNotFound(err) {
+		return Image{}, fmt.Errorf("%w: %s", ErrNoImage, ref)
+	}
+	if err != nil {
+		return Image{}, fmt.Errorf("inspect image %s: %w", ref, err)
+	}
+	img := Image{ID: info.ID, Digests: info.RepoDigests}
+	if info.Config != nil {
+		img.Labels = info.Config.Labels
+	}
+	return img, nil
+}
+
+func (d *docker) Pull(ctx context.Context, ref string, progress io.Writer) (Image, error) {
+	r, err := d.api.ImagePull(ctx, ref, image.PullOptions{Platform: "linux/amd64"})
+	if err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
+	}
+	defer r.Close() //nolint:errcheck // reading only
+	if err := follow(r, progress); err != nil {
+		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
+	}
+	return d.Image(ctx, ref)
+}
+
+func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error) {
+	var changes []string
+	for _, k := range sortedKeys(labels) {
+		changes = append(changes, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(labels[k]))
+	}
+	r, err := d.api.ImageImport(ctx, image.ImportSource{Source: rootfs, SourceName: "-"}, ref,
+		image.ImportOptions{Changes: changes, Platform: "linux/amd64"})
+	if err != nil {
+		return Image{}, fmt.Errorf("import %s: %w", ref, err)
+	}
+	defer r.Close() //nolint:errcheck // reading only
+	if err := follow(r, io.Discard); err != nil {
+		return Image{}, fmt.Errorf("import %s: %w", ref, err)
+	}
+	return d.Image(ctx, ref)
+}
+
+// follow reads the engine's stream of JSON messages to its end, passes on the
+// finished steps and gives the error that the stream carries.
+func follow(r io.Reader, progress io.Writer) error {
+	dec := json.NewDecoder(r)
+	for {
+		var m struct {
+			ID, Status, Error string
+		}
+		err := dec.Decode(&m)
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("read the engine's progress: %w", err)
+		}
+		if m.Error != "" {
+			return errors.New(m.Error)
+		}
+		if m.Status == "Pull complete" || m.Status == "Already exists" || m.ID == "" {
+			if _, err := fmt.Fprintln(progress, m.ID, m.Status); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// imageFiles is a container that is never started.
+type imageFiles struct {
+	d  *docker
+	id string
+}
+
+func (d *docker) Files(ctx context.Context, ref string) (Files, error) {
+	c, err := d.api.ContainerCreate(ctx, &container.Config{
+		Image: ref, Cmd: []string{"/nothing"}, Labels: map[string]string{labelOwner: d.owner},
+	}, nil, nil, nil, "")
+	if err != nil {
+		return nil, fmt.Errorf("open the files of image %s: %w", ref, err)
+	}
+	return &imageFiles{d: d, id: c.ID}, nil
+}
+
+func (f *imageFiles) Close() error {
+	return f.d.remove(f.id)
+}
+
+func (f *imageFiles) Stat(ctx context.Context, p string) (Entry, error) {
+	st, err := f.d.api.ContainerStatPath(ctx, f.id, p)
+	if errdefs.IsNotFound(err) {
+		return Entry{}, fmt.Errorf("%w: %s", ErrNotExist, p)
+	}
+	if err != nil {
+		return Entry{}, fmt.Errorf("stat %s in the image: %w", p, err)
+	}
+	return Entry{Size: st.Size, LinkTarget: st.LinkTarget, Dir: st.Mode.IsDir()}, nil
+}
+
+func (f *imageFiles) Walk(ctx context.Context, p string, take func(*tar.Header, io.Reader) error) error {
+	return f.d.copyOut(ctx, f.id, p, take)
+}
+
+// copyOut streams a path of a container to take.
+func (d *docker) copyOut(ctx context.Context, id, p string, take func(*tar.Header, io.Reader) error) error {
+	r, _, err := d.api.CopyFromContainer(ctx, id, p)
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("%w: %s", ErrNotExist, p)
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s out: %w", p, err)
+	}
+	defer r.Close() //nolint:errcheck // reading only
+	tr := tar.NewReader(r)
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("copy %s out: %w", p, err)
+		}
+		h.Name = path.Clean(h.Name)
+		if err := take(h, tr); err != nil {
+			return fmt.Errorf("copy %s out: %w", h.Name, err)
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/pkg/stdcopy"
+)
+
+// keptLines is how many of a job's last lines an ExitError carries.
+const keptLines = 30
+
+func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+func (d *docker) Run(ctx context.Context, job Job) (err error) {
+	id, err := d.create(ctx, job)
+	if err != nil {
+		return fmt.Errorf("job %s: %w", job.Name, err)
+	}
+	defer func() {
+		if e := d.remove(id); e != nil && err == nil {
+			err = e
+		}
+	}()
+	if err := d.fill(ctx, id, job); err != nil {
+		return fmt.Errorf("job %s: %w", job.Name, err)
+	}
+	if err := d.start(ctx, id, job); err != nil {
+		return err
+	}
+	for _, o := range job.Out {
+		if err := d.copyOut(ctx, id, o.Path, o.Take); err != nil {
+			return fmt.Errorf("job %s: %w", job.Name, err)
+		}
+	}
+	if job.CommitAs == "" {
+		return nil
+	}
+	var changes []string
+	for _, k := range sortedKeys(job.CommitLabels) {
+		changes = append(changes, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(job.CommitLabels[k]))
+	}
+	if _, err := d.api.ContainerCommit(ctx, id, container.CommitOptions{Reference: job.CommitAs, Changes: changes}); err != nil {
+		return fmt.Errorf("job %s: keep the image %s: %w", job.Name, job.CommitAs, err)
+	}
+	return nil
+}
+
+func (d *docker) create(ctx context.Context, job Job) (string, error) {
+	network := container.NetworkMode("none")
+	if job.Network {
+		network = "default"
+	}
+	host := &container.HostConfig{
+		NetworkMode:    network,
+		ReadonlyRootfs: job.CommitAs == "",
+		CapDrop:        []string{"ALL"},
+		CapAdd:         job.Caps,
+		SecurityOpt:    []string{"no-new-privileges"},
+		Tmpfs:          map[string]string{"/tmp": "rw,exec,nosuid,nodev,mode=1777"},
+		Resources:      container.Resources{Memory: job.Memory, NanoCPUs: int64(job.CPUs * 1e9)},
+	}
+	if job.CommitAs != "" || len(job.Caps) > 0 {
+		// Package managers switch users, set owners and mount: the default
+		// set of capabilities, and files of /tmp belong to the image then.
+		host.CapDrop, host.SecurityOpt, host.Tmpfs = nil, nil, nil
+	}
+	volumes := make(map[string]struct{}, len(job.Volumes))
+	for _, v := range job.Volumes {
+		volumes[v] = struct{}{}
+	}
+	c, err := d.api.ContainerCreate(ctx, &container.Config{
+		Hostname: "build", Image: job.Image, Entrypoint: job.Cmd[:1], Cmd: job.Cmd[1:],
+		Env: job.Env, WorkingDir: job.Dir, Volumes: volumes,
+		User:         fmt.Sprintf("%d:%d", job.UID, job.GID),
+		Labels:       map[string]string{labelOwner: d.owner},
+		AttachStdout: true, AttachStderr: true,
+	}, host, nil, nil, "")
+	if err != nil {
+		return "", fmt.Errorf("create the container: %w", err)
+	}
+	return c.ID, nil
+}
+
+// fill gives the volumes their owner and the inputs their content.
+func (d *docker) fill(ctx context.Context, id string, job Job) error {
+	for _, v := range job.Volumes {
+		own := func(w *tar.Writer) error {
+			return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755, Uid: job.UID, Gid: job.GID, ModTime: time.Unix(0, 0)})
+		}
+		if err := d.copyIn(ctx, id, v, own); err != nil {
+			return err
+		}
+	}
+	for _, in := range job.In {
+		if err := d.copyIn(ctx, id, in.Dir, in.Write); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *docker) copyIn(ctx context.Context, id, dir string, write func(*tar.Writer) error) error {
+	pr, pw := io.Pipe()
+	go func() {
+		tw := tar.NewWriter(pw)
+		err := write(tw)
+		if err == nil {
+			err = tw.Close()
+		}
+		pw.CloseWithError(err)
+	}()
+	err := d.api.CopyToContainer(ctx, id, dir, pr, container.CopyToContainerOptions{})
+	pr.CloseWithError(io.ErrClosedPipe) // ends the writer when the engine stopped reading
+	if err != nil {
+		return fmt.Errorf("copy into %s: %w", dir, err)
+	}
+	return nil
+}
+
+// start runs the container to its end with its output going to the job's log.
+func (d *docker) start(ctx context.Context, id string, job Job) error {
+	hijack, err := d.api.ContainerAttach(ctx, id, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
+	if err != nil {
+		return fmt.Errorf("job %s: follow its output: %w", job.Name, err)
+	}
+	defer hijack.Close()
+	exited, failed := d.api.ContainerWait(ctx, id, container.WaitConditionNextExit)
+	if err := d.api.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+		return fmt.Errorf("job %s: start: %w", job.Name, err)
+	}
+
+	last := &tail{max: keptLines}
+	out := io.Writer(last)
+	if job.Log != nil {
+		out = io.MultiWriter(last, job.Log)
+	}
+	copied := make(chan error, 1)
+	go func() {
+		_, err := stdcopy.StdCopy(out, out, hijack.Reader)
+		copied <- err
+	}()
+	select {
+	case res := <-exited:
+		if err := <-copied; err != nil {
+			return fmt.Errorf("job %s: read its output: %w", job.Name, err)
+		}
+		if res.StatusCode == 0 {
+			return nil
+		}
+		oom := false
+		if info, err := d.api.ContainerInspect(ctx, id); err == nil && info.State != nil {
+			oom = info.State.OOMKilled
+		}
+		return &ExitError{Job: job.Name, Code: res.StatusCode, OOM: oom, LastLogs: last.Lines()}
+	case err := <-failed:
+		if ctx.Err() != nil {
+			return fmt.Errorf("job %s: stopped: %w", job.Name, ctx.Err())
+		}
+		return fmt.Errorf("job %s: wait for its end: %w", job.Name, err)
+	}
+}
+
+// remove ends and deletes a container with its volumes. It has a time of its
+// own, since it must also work after the job's context ended.
+func (d *docker) remove(id string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
+		return fmt.Errorf("remove container %.12s: %w", id, err)
+	}
+	return nil
+}
+
+// tail keeps the last lines that were written to it.
+type tail struct {
+	mu    sync.Mutex
+	max   int
+	lines []string
+	part  []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.part = append(t.part, p...)
+	for {
+		line, rest, ok := bytes.Cut(t.part, []byte("\n"))
+		if !ok {
+			return len(p), nil
+		}
+		t.lines = append(t.lines, strings.TrimRight(string(line), "\r"))
+		if len(t.lines) > t.max {
+			t.lines = t.lines[1:]
+		}
+		t.part = append(t.part[:0], rest...)
+	}
+}
+
+// Lines gives the last lines, the unfinished one included.
+func (t *tail) Lines() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.part) > 0 {
+		return append(slices.Clone(t.lines), string(t.part))
+	}
+	return slices.Clone(t.lines)
+}

@@ -1,0 +1,207 @@
+// Package stage keeps the results of build steps by the digest of their
+// inputs, so that a step whose inputs did not change is not done again.
+//
+// A result is a folder that appears whole or not at all: it is filled beside
+// its place and renamed there. Two processes that want the same result wait
+// for each other; what a killed one left half done is removed by the next.
+//
+// It caches whole steps and never single objects: HIP objects compiled through
+// an object cache differ from those compiled without one.
+package stage
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// recordName is the file that makes a folder a finished result.
+const recordName = "stage.json"
+
+// Cache is a folder of results.
+type Cache struct{ dir string }
+
+// Open makes the cache folder if it is missing.
+func Open(dir string) (*Cache, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open the stage cache: %w", err)
+	}
+	return &Cache{dir: dir}, nil
+}
+
+// Result is a finished step.
+type Result struct {
+	Name   string `json:"name"`
+	Key    string `json:"key"`    // digest of the inputs
+	Output string `json:"output"` // digest of the files: names, modes, content
+	Inputs any    `json:"inputs"` // as they were given, for people
+	Dir    string `json:"-"`      // the folder with the files
+	Cached bool   `json:"-"`      // nothing had to be done
+}
+
+// Key is the digest of a step's inputs: hex SHA-256 over their JSON form.
+func Key(inputs any) (string, error) {
+	b, err := json.Marshal(inputs)
+	if err != nil {
+		return "", fmt.Errorf("encode stage inputs: %w", err)
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// Lookup gives a finished result without making it.
+func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
+	key, err := Key(inputs)
+	if err != nil {
+		return nil, false, err
+	}
+	r, err := load(c.path(name, key))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, false, nil
+	}
+	return r, err == nil, err
+}
+
+// Do gives the result of the step name for inputs. When the cache lacks it,
+// make fills an empty folder with it.
+func (c *Cache) Do(ctx context.Context, name string, inputs any, make func(ctx context.Context, dir string) error) (*Result, error) {
+	key, err := Key(inputs)
+	if err != nil {
+		return nil, err
+	}
+	goal := c.path(name, key)
+	if r, err := load(goal); !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+	lock := flock.New(goal + ".lock")
+	if ok, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil || !ok {
+		return nil, fmt.Errorf("stage %s: wait for another build of it: %w", name, err)
+	}
+	defer lock.Unlock() //nolint:errcheck // the lock goes with the process anyway
+	if r, err := load(goal); !errors.Is(err, fs.ErrNotExist) {
+		return r, err
+	}
+
+	work := goal + ".part"
+	if err := os.RemoveAll(work); err != nil {
+		return nil, fmt.Errorf("stage %s: remove an unfinished result: %w", name, err)
+	}
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	out := filepath.Join(work, "out")
+	if err := os.Mkdir(out, 0o755); err != nil { //nolint:gosec // its mode is part of the result
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	if err := make(ctx, out); err != nil {
+		return nil, errors.Join(fmt.Errorf("stage %s: %w", name, err), os.RemoveAll(work))
+	}
+	r := &Result{Name: name, Key: key, Inputs: inputs}
+	if r.Output, err = Digest(out); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	if err := seal(work, r); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	if err := os.Rename(work, goal); err != nil {
+		return nil, fmt.Errorf("stage %s: %w", name, err)
+	}
+	r.Dir = filepath.Join(goal, "out")
+	return r, nil
+}
+
+func (c *Cache) path(name, key string) string {
+	return filepath.Join(c.dir, name+"-"+key[:24])
+}
+
+func load(dir string) (*Result, error) {
+	b, err := os.ReadFile(filepath.Join(dir, recordName)) //nolint:gosec // inside the cache
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{Dir: filepath.Join(dir, "out"), Cached: true}
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("read %s: %w; remove the folder %s to build the stage again", recordName, err, dir)
+	}
+	return r, nil
+}
+
+func seal(dir string, r *Result) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(filepath.Join(dir, recordName)) //nolint:gosec // inside the cache
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(append(b, '\n')); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// Digest is the hex SHA-256 over the sorted list of a folder's files with
+// mode, content digest and name; it does not depend on times or owners.
+func Digest(dir string) (string, error) {
+	sum := sha256.New()
+	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || p == dir {
+			return err
+		}
+		rel, err := filepath.Rel(dir, p)
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		var content string
+		switch {
+		case e.IsDir():
+			content = "dir"
+		case info.Mode()&fs.ModeSymlink != 0:
+			target, err := os.Readlink(p)
+			if err != nil {
+				return err
+			}
+			content = "link " + target
+		default:
+			if content, err = FileDigest(p); err != nil {
+				return err
+			}
+		}
+		_, err = fmt.Fprintf(sum, "%o %s %s\n", info.Mode().Perm(), content, strings.ReplaceAll(rel, "\n", "\\n"))
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("digest of %s: %w", dir, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// FileDigest is the hex SHA-256 of a file's content.
+func FileDigest(name string) (string, error) {
+	f, err := os.Open(name) //nolint:gosec // named by the caller
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() //nolint:errcheck // reading only
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}

@@ -1,0 +1,79 @@
+package toolchain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+// infoPath is where an image keeps the archive's own description of every
+// package installed in it (deb822 stanzas with SHA256).
+const infoPath = "/usr/share/go-rocm/packages"
+
+// recordScript runs in the image's root while the archive's index is still
+// there. dpkg itself does not remember the digest of what it unpacked.
+const recordScript = `mkdir -p /usr/share/go-rocm && dpkg-query -W -f '${Package}:${Architecture}=${Version}\n' | sort | xargs apt-cache show > ` + infoPath
+
+// mmdebstrapArgs builds the image's root as a tar stream. The archive's
+// signatures are checked; the expiry of its index is not, since a mirror or
+// snapshot may be past it.
+func (s Spec) mmdebstrapArgs() []string {
+	return []string{
+		"--variant=minbase", "--format=tar", "--quiet",
+		`--aptopt=Acquire::Check-Valid-Until "false"`,
+		"--aptopt=Acquire::Retries 3",
+		"--dpkgopt=path-exclude=/usr/share/man/*",
+		"--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--include=" + strings.Join(s.Set.Packages(), ","),
+		`--customize-hook=chroot "$1" sh -euc '` + strings.ReplaceAll(recordScript, "'", `'\''`) + `'`,
+		s.Suite, "-",
+	}
+}
+
+func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
+	if _, err := fmt.Fprintf(log, "toolchain: making %s from Debian %s (downloads: about %s)\n", tag, s.Suite, downloadSize[s.Set]); err != nil {
+		return engine.Image{}, err
+	}
+	if s.MmdebstrapImage != "" {
+		return s.debianInside(ctx, eng, tag, log)
+	}
+	if _, err := exec.LookPath("mmdebstrap"); err != nil {
+		return engine.Image{}, errors.New("mmdebstrap is not installed: run `apt-get install mmdebstrap`, or name an image that has it in GOROCM_MMDEBSTRAP_IMAGE")
+	}
+	cmd := exec.CommandContext(ctx, "mmdebstrap", s.mmdebstrapArgs()...) //nolint:gosec // our own arguments
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC")
+	rootfs, err := cmd.StdoutPipe()
+	if err != nil {
+		return engine.Image{}, err
+	}
+	messages, err := cmd.StderrPipe()
+	if err != nil {
+		return engine.Image{}, err
+	}
+	if err := cmd.Start(); err != nil {
+		return engine.Image{}, fmt.Errorf("start mmdebstrap: %w", err)
+	}
+	said := make(chan error, 1)
+	go func() { said <- logLines(messages, log, "toolchain: ") }()
+	img, importErr := eng.Import(ctx, tag, rootfs, nil)
+	if importErr != nil {
+		_, err := io.Copy(io.Discard, rootfs) // lets mmdebstrap end and say why
+		importErr = errors.Join(importErr, err)
+	}
+	err = errors.Join(<-said, cmd.Wait())
+	if err != nil {
+		return engine.Image{}, fmt.Errorf("mmdebstrap: %w (its messages are above)", err)
+	}
+	return img, importErr
+}
+
+// downloadSize tells a person what to expect; measured with Debian forky of
+// November 2026.
+var downloadSize = map[Set]string{CPU: "110 MB", HIP: "700 MB"}

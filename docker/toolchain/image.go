@@ -1,0 +1,90 @@
+package toolchain
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+// debianInside runs mmdebstrap in a container of an image that has it, for
+// hosts that are not Debian.
+func (s Spec) debianInside(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
+	pr, pw := io.Pipe()
+	type result struct {
+		img engine.Image
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		img, err := eng.Import(ctx, tag, pr, nil)
+		pr.CloseWithError(err)
+		done <- result{img, err}
+	}()
+	args := s.mmdebstrapArgs()
+	args[len(args)-1] = "/work/rootfs.tar"
+	err := eng.Run(ctx, engine.Job{
+		Name: "mmdebstrap", Image: s.MmdebstrapImage,
+		Cmd:     append([]string{"mmdebstrap", "--mode=root", "--skip=check/canmount"}, args...),
+		Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/work"},
+		Dir:     "/work",
+		Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/work"}, Log: log,
+		Out: []engine.Output{{Path: "/work/rootfs.tar", Take: func(_ *tar.Header, r io.Reader) error {
+			_, err := io.Copy(pw, r)
+			return err
+		}}},
+	})
+	pw.CloseWithError(err)
+	res := <-done
+	if err != nil {
+		return engine.Image{}, fmt.Errorf("mmdebstrap in image %s: %w", s.MmdebstrapImage, err)
+	}
+	return res.img, res.err
+}
+
+// addScript brings a foreign image up to what a compile needs and records its
+// packages. $1 is a list of packages.
+const addScript = `
+for p in $1; do dpkg-query -W "$p" >/dev/null 2>&1 || missing="${missing-} $p"; done
+apt-get -o Acquire::Check-Valid-Until=false update
+if [ -n "${missing-}" ]; then
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+fi
+` + recordScript + ` || [ -s ` + infoPath + ` ]
+rm -rf /var/lib/apt/lists/*
+`
+
+// makeFrom adds what is missing to an image that the user or the amd kind
+// names. ROCm itself must already be in it.
+func (s Spec) makeFrom(ctx context.Context, eng engine.Engine, base, tag string, log io.Writer) (engine.Image, error) {
+	if base == "" || (s.Kind == "amd" && s.BaseImage == "" && !strings.Contains(base, "@sha256:")) {
+		return engine.Image{}, errors.New("the digest of AMD's image is not recorded yet: run `mage lock` where a registry can be reached, or name an image in GOROCM_BASE_IMAGE")
+	}
+	if _, err := eng.Image(ctx, base); errors.Is(err, engine.ErrNoImage) {
+		if _, err := eng.Pull(ctx, base, log); err != nil {
+			return engine.Image{}, err
+		}
+	} else if err != nil {
+		return engine.Image{}, err
+	}
+	script := addScript
+	if s.Set == HIP {
+		script += "[ -x " + s.ROCm() + "/bin/hipconfig ] || [ -x /usr/bin/hipconfig ] || { echo 'this image has no ROCm: hipconfig is missing'; exit 1; }\n"
+	}
+	err := eng.Run(ctx, engine.Job{
+		Name: "prepare " + base, Image: base,
+		Cmd:     []string{"/bin/sh", "-eu", "-c", script, "prepare", strings.Join(basePackages, " ")},
+		Env:     []string{"LC_ALL=C.UTF-8", "TZ=UTC", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+		Dir:     "/",
+		Network: true, CommitAs: tag, Log: log,
+	})
+	if err != nil {
+		return engine.Image{}, err
+	}
+	return eng.Image(ctx, tag)
+}

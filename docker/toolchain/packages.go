@@ -1,0 +1,99 @@
+package toolchain
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/textproto"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+// Package is one installed Debian package. SHA256 is the digest of the .deb
+// as the signed archive index gives it, empty when no index knows it.
+type Package struct {
+	Name, Version, Arch, SHA256 string
+}
+
+// readPackages reads the record that was made with the image.
+func readPackages(ctx context.Context, eng engine.Engine, image string) (pkgs []Package, err error) {
+	files, err := eng.Files(ctx, image)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, files.Close()) }()
+	err = files.Walk(ctx, infoPath, func(_ *tar.Header, r io.Reader) error {
+		pkgs, err = ParsePackages(r)
+		return err
+	})
+	if err == nil && len(pkgs) == 0 {
+		err = fmt.Errorf("image %s lists no packages in %s", image, infoPath)
+	}
+	return pkgs, err
+}
+
+// ParsePackages reads the stanzas that apt-cache show prints (deb822, see
+// deb822(5)) and gives the packages sorted by name, each once.
+func ParsePackages(r io.Reader) ([]Package, error) {
+	tp := textproto.NewReader(bufio.NewReader(r))
+	byName := map[string]Package{}
+	for {
+		h, err := tp.ReadMIMEHeader()
+		if len(h) > 0 {
+			p := Package{Name: h.Get("Package"), Version: h.Get("Version"), Arch: h.Get("Architecture"), SHA256: h.Get("Sha256")}
+			if p.Name == "" || p.Version == "" || p.Arch == "" {
+				return nil, fmt.Errorf("a package stanza lacks Package, Version or Architecture: %v", h)
+			}
+			key := p.Name + ":" + p.Arch
+			if old, ok := byName[key]; !ok || old.SHA256 == "" {
+				byName[key] = p
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read package stanzas: %w", err)
+		}
+	}
+	pkgs := make([]Package, 0, len(byName))
+	for _, p := range byName {
+		pkgs = append(pkgs, p)
+	}
+	slices.SortFunc(pkgs, func(a, b Package) int {
+		return strings.Compare(a.Name+":"+a.Arch, b.Name+":"+b.Arch)
+	})
+	return pkgs, nil
+}
+
+// Compare says, a sentence each, where found differs from locked.
+func Compare(locked, found []Package) []string {
+	byName := map[string]Package{}
+	for _, p := range locked {
+		byName[p.Name+":"+p.Arch] = p
+	}
+	var diff []string
+	for _, p := range found {
+		key := p.Name + ":" + p.Arch
+		old, ok := byName[key]
+		delete(byName, key)
+		switch {
+		case !ok:
+			diff = append(diff, fmt.Sprintf("%s %s is not in the lock", p.Name, p.Version))
+		case old.Version != p.Version:
+			diff = append(diff, fmt.Sprintf("%s is %s, locked is %s", p.Name, p.Version, old.Version))
+		case old.SHA256 != p.SHA256:
+			diff = append(diff, fmt.Sprintf("%s %s has sha256 %s, locked is %s", p.Name, p.Version, p.SHA256, old.SHA256))
+		}
+	}
+	for _, p := range byName {
+		diff = append(diff, fmt.Sprintf("%s %s is locked but not installed", p.Name, p.Version))
+	}
+	slices.Sort(diff)
+	return diff
+}

@@ -1,0 +1,205 @@
+// Package toolchain provides the images that llama.cpp is compiled in, and
+// says exactly what is in them.
+//
+// There are three kinds: Debian (made here from the signed archive by
+// mmdebstrap and imported), AMD's own ROCm image by registry digest, and any
+// image the user names. Whatever the kind, the packages found in the image are
+// compared with the lock file in the tree; the compile itself later runs
+// without a network, so nothing else can get in.
+package toolchain
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+)
+
+// Set says which tools an image must hold.
+type Set string
+
+// The two sets: CPU is enough for everything but HIP code.
+const (
+	CPU Set = "cpu"
+	HIP Set = "hip"
+)
+
+// basePackages are the tools of both sets, hipPackages those that HIP adds.
+var (
+	basePackages = []string{"binutils", "ca-certificates", "cmake", "g++", "gcc", "ninja-build", "zstd"}
+	hipPackages  = []string{"hipcc", "libamdhip64-dev", "libhipblas-dev", "librocblas-dev"}
+)
+
+// Packages are the Debian packages that the set asks for by name.
+func (s Set) Packages() []string {
+	if s == HIP {
+		return append(append([]string{}, basePackages...), hipPackages...)
+	}
+	return basePackages
+}
+
+// Spec says which image is wanted.
+type Spec struct {
+	Kind  string // debian or amd
+	Set   Set
+	Suite string // Debian suite, for kind debian
+	// BaseImage names an image to use as it is; tools it lacks are added.
+	BaseImage string
+	// MmdebstrapImage names an image to run mmdebstrap in.
+	MmdebstrapImage string
+	Epoch           time.Time
+	Locked          bool
+}
+
+// Toolchain is an image with its content known.
+type Toolchain struct {
+	Kind     string
+	Image    string // reference to run
+	ID       string // its content digest
+	Packages []Package
+	// Deviations says, a sentence each, where the packages differ from the
+	// lock file.
+	Deviations []string
+}
+
+// ROCm is where the image keeps ROCm.
+func (s Spec) ROCm() string {
+	if s.Kind == "amd" || s.BaseImage != "" {
+		return "/opt/rocm"
+	}
+	return "/usr"
+}
+
+// inputs is what the image is made from; it keys the stage cache.
+type inputs struct {
+	Kind, Suite, Base string
+	Packages          []string
+	Script            int // raise it when the way an image is made changes
+	Epoch             int64
+}
+
+func (s Spec) inputs() inputs {
+	in := inputs{Kind: s.Kind, Suite: s.Suite, Packages: s.Set.Packages(), Script: 1, Epoch: s.Epoch.Unix()}
+	if base := s.base(); base != "" {
+		in.Base, in.Suite = base, ""
+	}
+	return in
+}
+
+// base is the image that tools are added to; empty for one made from scratch.
+func (s Spec) base() string {
+	if s.BaseImage != "" {
+		return s.BaseImage
+	}
+	if s.Kind == "amd" {
+		return amdImage()
+	}
+	return ""
+}
+
+// listFile is the stage's output: the packages as a lock file has them.
+const listFile = "packages.lock"
+
+// Describe gives the toolchain's content from the cache, or makes the image to
+// find out. Ensure must be called before a job runs in it.
+func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, log io.Writer) (*Toolchain, error) {
+	in := s.inputs()
+	key, err := stage.Key(in)
+	if err != nil {
+		return nil, err
+	}
+	tag := "go-rocm/toolchain-" + string(s.Set) + ":" + key[:12]
+	res, err := cache.Do(ctx, "toolchain-"+string(s.Set), in, func(ctx context.Context, dir string) error {
+		img, err := s.make(ctx, eng, tag, log)
+		if err != nil {
+			return err
+		}
+		pkgs, err := readPackages(ctx, eng, img.ID)
+		if err != nil {
+			return err
+		}
+		return writeLock(dir, listFile, img.ID, pkgs)
+	})
+	if err != nil {
+		return nil, err
+	}
+	id, pkgs, err := readLock(res.Dir, listFile)
+	if err != nil {
+		return nil, fmt.Errorf("toolchain: %w; remove %s to make the image again", err, res.Dir)
+	}
+	t := &Toolchain{Kind: s.Kind, Image: tag, ID: id, Packages: pkgs}
+	if s.base() != "" {
+		return t, nil // the lock file speaks of the Debian image
+	}
+	locked, err := Locked(s.Set)
+	if err != nil {
+		return nil, err
+	}
+	t.Deviations = Compare(locked, pkgs)
+	if s.Locked && len(t.Deviations) > 0 {
+		return nil, fmt.Errorf("toolchain: the archive no longer has the locked packages (GOROCM_LOCKED=true); accept the new ones with `mage lock`:\n  %s",
+			strings.Join(t.Deviations, "\n  "))
+	}
+	return t, nil
+}
+
+// Ensure makes sure that the engine holds the image and that it is the one
+// described.
+func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io.Writer) error {
+	img, err := eng.Image(ctx, t.Image)
+	if err == nil && img.ID == t.ID {
+		return nil
+	}
+	if err != nil && !errors.Is(err, engine.ErrNoImage) {
+		return err
+	}
+	if img, err = s.make(ctx, eng, t.Image, log); err != nil {
+		return err
+	}
+	pkgs, err := readPackages(ctx, eng, img.ID)
+	if err != nil {
+		return err
+	}
+	if diff := Compare(t.Packages, pkgs); len(diff) > 0 {
+		return &ChangedError{Image: t.Image, Differences: diff}
+	}
+	t.ID = img.ID
+	return nil
+}
+
+// ChangedError says that an image had to be made again and came out with
+// other packages than the cached results were compiled with.
+type ChangedError struct {
+	Image       string
+	Differences []string
+}
+
+// Error lists what differs.
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("toolchain: image %s came out with other packages than before:\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
+}
+
+func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
+	if base := s.base(); base != "" {
+		return s.makeFrom(ctx, eng, base, tag, log)
+	}
+	return s.makeDebian(ctx, eng, tag, log)
+}
+
+// logLines passes a stream on as lines with a prefix.
+func logLines(r io.Reader, w io.Writer, prefix string) error {
+	sc := bufio.NewScanner(r)
+	sc.Buffer(nil, 1<<20)
+	for sc.Scan() {
+		if _, err := fmt.Fprintln(w, prefix+sc.Text()); err != nil {
+			return err
+		}
+	}
+	return sc.Err()
+}

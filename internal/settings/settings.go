@@ -1,0 +1,184 @@
+// Package settings reads everything that a build can be told from the
+// environment, once, into one typed struct. A variable that is malformed, or
+// that begins with GOROCM_ and means nothing, is an error: a misspelt setting
+// must not be ignored.
+package settings
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/docker/go-units"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// Settings is what a build can be told.
+type Settings struct {
+	Variants   []string     `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
+	Targets    []gfx.Target `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
+	Embed      string       `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
+	Toolchain  string       `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
+	Suite      string       `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
+	BaseImage  string       `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
+	Mmdebstrap string       `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
+	Locked     bool         `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
+	Source     string       `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
+	CMake      []string     `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE"`
+	Jobs       int          `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
+	Memory     Bytes        `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
+	Cache      string       `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
+	Dist       string       `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
+	Version    string       `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
+	Epoch      string       `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
+	CI         bool         `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
+	Yes        bool         `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
+}
+
+// elsewhere are GOROCM_ names that other parts of the project read.
+var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_DEB", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE"}
+
+// Bytes is a size such as 16GiB.
+type Bytes int64
+
+// UnmarshalText reads a size with an optional binary unit.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := units.RAMInBytes(string(text))
+	if err != nil || n < 0 {
+		return fmt.Errorf("%q is not a size such as 16GiB", text)
+	}
+	*b = Bytes(n)
+	return nil
+}
+
+// Read reads and checks the environment.
+func Read() (*Settings, error) {
+	return Parse(os.Environ())
+}
+
+// Parse reads and checks an environment given as NAME=value strings.
+func Parse(environ []string) (*Settings, error) {
+	values := env.ToMap(environ)
+	for name, v := range values {
+		if v == "" {
+			delete(values, name) // empty means unset
+		}
+	}
+	s := &Settings{}
+	if err := env.ParseWithOptions(s, env.Options{Environment: values}); err != nil {
+		return nil, fmt.Errorf("settings: %w", err)
+	}
+	if err := unknown(values); err != nil {
+		return nil, err
+	}
+	if s.Jobs == 0 {
+		s.Jobs = runtime.NumCPU()
+	}
+	if s.Cache == "" {
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return nil, fmt.Errorf("settings: no cache folder: %w; set GOROCM_CACHE", err)
+		}
+		s.Cache = filepath.Join(dir, "go-rocm")
+	}
+	return s, s.check()
+}
+
+func unknown(values map[string]string) error {
+	params, err := env.GetFieldParams(&Settings{})
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	known := slices.Clone(elsewhere)
+	for _, p := range params {
+		known = append(known, p.Key)
+	}
+	slices.Sort(known)
+	var errs []error
+	for _, name := range slices.Sorted(keys(values)) {
+		if strings.HasPrefix(name, "GOROCM_") && !slices.Contains(known, name) {
+			errs = append(errs, fmt.Errorf("settings: %s is not a setting; `mage config` lists them", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func keys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+func (s *Settings) check() error {
+	var errs []error
+	bad := func(name, format string, args ...any) {
+		errs = append(errs, fmt.Errorf("settings: "+name+": "+format, args...))
+	}
+	for _, v := range s.Variants {
+		if v != "hip" && v != "cpu" {
+			bad("GOROCM_VARIANTS", "%q is not a variant; choose from hip, cpu", v)
+		}
+	}
+	if !slices.Contains(s.Variants, s.Embed) {
+		bad("GOROCM_EMBED", "%q is not among the variants %v that are built", s.Embed, s.Variants)
+	}
+	if s.Toolchain != "debian" && s.Toolchain != "amd" {
+		bad("GOROCM_TOOLCHAIN", "%q is not a toolchain; choose debian or amd", s.Toolchain)
+	}
+	if len(s.Targets) == 0 && slices.Contains(s.Variants, "hip") {
+		bad("GOROCM_TARGETS", "the hip variant needs at least one target, such as gfx1100")
+	}
+	for _, o := range s.CMake {
+		if name, _, ok := strings.Cut(o, "="); !ok || name == "" || strings.HasPrefix(name, "-") {
+			bad("GOROCM_CMAKE", "%q is not of the form NAME=VALUE", o)
+		}
+	}
+	if s.Jobs < 1 {
+		bad("GOROCM_JOBS", "%d is not a number of jobs", s.Jobs)
+	}
+	if s.Epoch != "" {
+		if _, err := ParseEpoch(s.Epoch); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ParseEpoch reads a SOURCE_DATE_EPOCH: whole seconds since 1970 in UTC (see
+// reproducible-builds.org's specification of the variable).
+func ParseEpoch(v string) (time.Time, error) {
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 || strings.HasPrefix(v, "+") {
+		return time.Time{}, fmt.Errorf("settings: SOURCE_DATE_EPOCH=%q is not a number of seconds since 1970", v)
+	}
+	return time.Unix(n, 0).UTC(), nil
+}
+
+// Print writes the settings as they stand, one a line.
+func (s *Settings) Print(w io.Writer) error {
+	params, err := env.GetFieldParams(s)
+	if err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	tw := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	for _, row := range s.rows(params) {
+		if _, err := fmt.Fprintln(tw, row); err != nil {
+			return err
+		}
+	}
+	return tw.Flush()
+}
