@@ -1,0 +1,164 @@
+package plan
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+)
+
+// Estimate is the expected memory of one place, in bytes.
+type Estimate struct {
+	Name      string `json:"name"` // product and address, or "host"
+	Weights   uint64 `json:"weights"`
+	KV        uint64 `json:"kv"` // attention cache and recurrent state
+	Compute   uint64 `json:"compute"`
+	Projector uint64 `json:"projector,omitempty"`
+	Adapters  uint64 `json:"adapters,omitempty"`
+	Draft     uint64 `json:"draft,omitempty"`
+	Margin    uint64 `json:"margin,omitempty"` // what is to stay free
+	Hidden    uint64 `json:"hidden,omitempty"` // used by graphics programs, which HIP does not see
+	Free      uint64 `json:"free,omitempty"`   // free before loading
+	Total     uint64 `json:"total,omitempty"`  // size of the memory
+	Layers    int    `json:"layers"`
+}
+
+// Used is what the model is expected to take, margins left out.
+func (e Estimate) Used() uint64 {
+	return e.Weights + e.KV + e.Compute + e.Projector + e.Adapters + e.Draft
+}
+
+// Plan is how to run a model.
+type Plan struct {
+	Args        []string   `json:"args"`    // for llama-server, without how it is reached
+	Env         []string   `json:"env"`     // KEY=VALUE, added to the child's
+	Reasons     []string   `json:"reasons"` // plain sentences, most important first
+	GPU         bool       `json:"gpu"`     // a GPU is used
+	Fits        bool       `json:"fits"`    // everything is on the GPU
+	Fallback    string     `json:"fallback,omitempty"`
+	Layers      int        `json:"layers"`       // expected on GPUs, output layer included
+	TotalLayers int        `json:"total_layers"` // output layer included
+	Context     int        `json:"context"`      // tokens in all that the estimate is for
+	Slots       int        `json:"slots"`
+	Devices     []Estimate `json:"devices"`
+	Host        Estimate   `json:"host"`
+	Request     Request    `json:"-"`
+}
+
+// Make plans. It fails with ErrOption for options that make no sense, with
+// ErrNoGPU when a GPU is required and none can be used, and with ErrDoesNotFit
+// when not even the host has room.
+func Make(r Request) (*Plan, error) {
+	if err := r.Options.Validate(); err != nil {
+		return nil, err
+	}
+	m, err := newModel(r.Model)
+	if err != nil {
+		return nil, err
+	}
+	sel, err := selectDevices(&r)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Request: r, TotalLayers: m.layers + 1}
+	if len(sel.devices) == 0 {
+		if r.Options.RequireGPU {
+			return nil, fmt.Errorf("%w: %s", ErrNoGPU, sel.why)
+		}
+		p.Fallback = sel.why
+		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)
+	}
+	p.GPU = len(sel.devices) > 0
+	p.Reasons = append(p.Reasons, sel.reasons...)
+	if err := p.estimate(m, sel.devices); err != nil {
+		return nil, err
+	}
+	p.arguments(sel)
+	p.environment(sel)
+	return p, nil
+}
+
+// arguments writes what llama-server is told. What --fit may choose stays
+// unset.
+func (p *Plan) arguments(sel selection) {
+	o := p.Request.Options
+	add := func(args ...string) { p.Args = append(p.Args, args...) }
+	add("--model", p.Request.ModelPath)
+	if o.Context > 0 {
+		add("--ctx-size", strconv.Itoa(o.Context))
+	}
+	if o.Slots > 0 {
+		add("--parallel", strconv.Itoa(o.Slots))
+		if !o.SplitContext {
+			add("--kv-unified")
+		}
+	}
+	if o.Batch > 0 {
+		add("--ubatch-size", strconv.Itoa(o.Batch))
+	}
+	if o.KVTypeK != "" {
+		add("--cache-type-k", o.KVTypeK)
+	}
+	if o.KVTypeV != "" {
+		add("--cache-type-v", o.KVTypeV)
+	}
+	if o.FullSWA {
+		add("--swa-full")
+	}
+	if o.NoFlash {
+		add("--flash-attn", "off")
+	}
+	switch {
+	case o.CacheRAM > 0:
+		add("--cache-ram", strconv.Itoa(o.CacheRAM))
+	case o.CacheRAM < 0:
+		add("--cache-ram", "0")
+	}
+	if o.Projector != "" {
+		add("--mmproj", o.Projector)
+	}
+	for _, a := range o.Adapters {
+		add("--lora", a)
+	}
+	if o.Draft != "" {
+		add("--model-draft", o.Draft)
+	}
+	p.placement(sel, add)
+}
+
+// placement writes the arguments about devices, layers and margins.
+func (p *Plan) placement(sel selection, add func(...string)) {
+	if len(sel.devices) == 0 {
+		add("--device", "none", "--gpu-layers", "0")
+		return
+	}
+	switch n := p.Request.Options.Layers; {
+	case n == AllLayers:
+		add("--gpu-layers", "all")
+	case n >= 0:
+		add("--gpu-layers", strconv.Itoa(n))
+	}
+	margins := make([]string, len(p.Devices))
+	for i, d := range p.Devices {
+		margins[i] = strconv.FormatUint((d.Margin+d.Hidden+MiB-1)/MiB, 10)
+	}
+	add("--fit", "on", "--fit-target", strings.Join(margins, ","))
+}
+
+// environment writes the masks and switches of the ROCm stack.
+func (p *Plan) environment(sel selection) {
+	if len(sel.devices) == 0 {
+		// Set but empty hides every device, so that no driver is initialised.
+		p.Env = append(p.Env, gpu.EnvROCR+"=", gpu.EnvHIP+"=")
+		return
+	}
+	p.Env = append(p.Env, gpu.For(sel.devices)...)
+	if sel.override != "" {
+		p.Env = append(p.Env, EnvOverride+"="+sel.override)
+	}
+	if !hasTarget(p.Request.HIPBLASLt, sel) {
+		p.Env = append(p.Env, "ROCBLAS_USE_HIPBLASLT=0")
+		p.Reasons = append(p.Reasons, fmt.Sprintf("hipBLASLt is off: the bundle has no kernels of it for %s", sel.target))
+	}
+}

@@ -1,0 +1,232 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+)
+
+// EnvOverride makes the runtime take a device for another target.
+const EnvOverride = "HSA_OVERRIDE_GFX_VERSION"
+
+// selection is the outcome of choosing devices.
+type selection struct {
+	devices  []gpu.Device
+	override string // value for EnvOverride, empty for none
+	target   gfx.Target
+	reasons  []string
+	why      string // when no device was chosen: why not
+}
+
+// candidate is a device that could be used, with the override it needs.
+type candidate struct {
+	gpu.Device
+	native   bool
+	override string
+	target   gfx.Target
+}
+
+// selectDevices picks the devices: visible ones whose target the bundle can
+// serve, native before overridden, discrete before integrated, then by free
+// memory. Options narrow the choice.
+func selectDevices(r *Request) (selection, error) {
+	var sel selection
+	o := r.Options
+	if o.Layers == 0 {
+		sel.why = "the options ask for the CPU (0 layers on the GPU)"
+		return sel, nil
+	}
+	mask := gpu.NewMask(r.Environ)
+	var (
+		cands    []candidate
+		rejected []string
+	)
+	devices := mask.Apply(r.Devices)
+	for _, d := range devices {
+		if o.Device != "" && !names(d, o.Device) {
+			continue
+		}
+		c, why, err := judge(d, r)
+		if err != nil {
+			return sel, err
+		}
+		if why != "" {
+			rejected = append(rejected, fmt.Sprintf("%s at %s: %s", d.Name, d.PCI, why))
+			continue
+		}
+		cands = append(cands, c)
+	}
+	if len(cands) == 0 {
+		sel.why = noneReason(o, devices, rejected)
+		return sel, nil
+	}
+	slices.SortStableFunc(cands, compareCandidates)
+	chosen, err := take(cands, o.GPUs)
+	if err != nil {
+		return sel, err
+	}
+	for _, c := range chosen {
+		sel.devices = append(sel.devices, c.Device)
+	}
+	sel.override, sel.target = chosen[0].override, chosen[0].target
+	sel.explain(cands, chosen, rejected, mask)
+	return sel, nil
+}
+
+func names(d gpu.Device, wish string) bool {
+	return strings.EqualFold(d.PCI, wish) || (d.UUID() != "" && strings.EqualFold(d.UUID(), wish))
+}
+
+// judge tells whether a device can be used: why is empty then.
+func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
+	c = candidate{Device: d, target: d.Target}
+	if !d.Visible {
+		return c, d.Why, nil
+	}
+	if forced := string(r.Options.Override); forced != "" && r.Options.Override != OverrideOff && r.Options.Override != OverrideAuto {
+		t, err := overrideTarget(forced)
+		if err != nil {
+			return c, "", err
+		}
+		if !slices.Contains(r.BundleTargets, t) {
+			return c, fmt.Sprintf("the override %s makes it %s, which the bundle has no code for (it has %s)", forced, t, gfx.Join(r.BundleTargets, ", ")), nil
+		}
+		c.native, c.override, c.target = t == d.Target, forced, t
+		return c, "", nil
+	}
+	if slices.Contains(r.BundleTargets, d.Target) {
+		c.native = true
+		return c, "", nil
+	}
+	relatives := d.Target.RelativesIn(r.BundleTargets)
+	if len(relatives) == 0 || !relatives[0].SameISA {
+		return c, fmt.Sprintf("the bundle has no code for %s (it has %s)", d.Target, gfx.Join(r.BundleTargets, ", ")), nil
+	}
+	if r.Options.Override != OverrideAuto {
+		return c, fmt.Sprintf("the bundle has no code for %s; its relative %s may work with the override set to auto", d.Target, relatives[0].Target), nil
+	}
+	c.override, c.target = relatives[0].Override, relatives[0].Target
+	return c, "", nil
+}
+
+// overrideTarget reads "11.0.0" as gfx1100.
+func overrideTarget(v string) (gfx.Target, error) {
+	parts := strings.Split(v, ".")
+	if len(parts) != 3 {
+		return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrOption, v)
+	}
+	var n [3]uint64
+	for i, p := range parts {
+		u, err := strconv.ParseUint(p, 10, 8)
+		if err != nil || (i > 0 && u > 15) {
+			return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrOption, v)
+		}
+		n[i] = u
+	}
+	return gfx.Parse(fmt.Sprintf("gfx%d%x%x", n[0], n[1], n[2]))
+}
+
+// compareCandidates orders discrete before integrated, native before
+// overridden, then by free memory, then by the runtime's own order.
+func compareCandidates(a, b candidate) int {
+	return cmp.Or(
+		boolFirst(!a.Integrated, !b.Integrated),
+		boolFirst(a.native, b.native),
+		cmp.Compare(b.VRAMFree(), a.VRAMFree()),
+		cmp.Compare(a.Index, b.Index),
+	)
+}
+
+func boolFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// take picks the best candidate and, when several are asked for, its equals:
+// same target, same override, same kind.
+func take(cands []candidate, want int) ([]candidate, error) {
+	if want <= 1 {
+		return cands[:1], nil
+	}
+	var out []candidate
+	for _, c := range cands {
+		if c.Target == cands[0].Target && c.override == cands[0].override && c.Integrated == cands[0].Integrated {
+			out = append(out, c)
+		}
+	}
+	if len(out) < want {
+		return nil, fmt.Errorf("%w: %d equal cards asked for, %d of %s found", ErrNoGPU, want, len(out), cands[0].Target)
+	}
+	return out[:want], nil
+}
+
+func (s *selection) explain(cands, chosen []candidate, rejected []string, mask gpu.Mask) {
+	for _, c := range chosen {
+		kind := "discrete"
+		if c.Integrated {
+			kind = "integrated"
+		}
+		s.reasons = append(s.reasons, fmt.Sprintf("using %s at %s (%s, %s, %s of %s free)",
+			c.Name, c.PCI, c.Target, kind, size(c.VRAMFree()), size(c.VRAMTotal)))
+		if c.override != "" {
+			s.reasons = append(s.reasons, fmt.Sprintf("%s runs code for %s by %s=%s; AMD does not support this", c.Target, c.target, EnvOverride, c.override))
+		}
+	}
+	for _, c := range cands[len(chosen):] {
+		s.reasons = append(s.reasons, fmt.Sprintf("not using %s at %s: %s", c.Name, c.PCI, second(chosen[0], c)))
+	}
+	for _, why := range rejected {
+		s.reasons = append(s.reasons, "not using "+why)
+	}
+	if !mask.Empty() {
+		s.reasons = append(s.reasons, "the masks in the environment were applied first and are translated for the server")
+	}
+}
+
+// second says why c came after the chosen best.
+func second(best, c candidate) string {
+	switch {
+	case c.Integrated && !best.Integrated:
+		return "it is integrated and a discrete card is there"
+	case !c.native && best.native:
+		return "it needs an override and another card does not"
+	case c.VRAMFree() < best.VRAMFree():
+		return "it has less free memory (" + size(c.VRAMFree()) + ")"
+	default:
+		return "another card is as good and comes first"
+	}
+}
+
+func noneReason(o Options, devices []gpu.Device, rejected []string) string {
+	switch {
+	case len(rejected) > 0:
+		return strings.Join(rejected, "; ")
+	case o.Device != "":
+		return fmt.Sprintf("no device is called %s", o.Device)
+	case len(devices) == 0:
+		return "no AMD GPU was found"
+	default:
+		return "no device is left"
+	}
+}
+
+// size prints bytes in the binary unit that people use for memory.
+func size(b uint64) string {
+	switch {
+	case b >= 1<<30:
+		return fmt.Sprintf("%.1f GiB", float64(b)/(1<<30))
+	default:
+		return fmt.Sprintf("%.0f MiB", float64(b)/(1<<20))
+	}
+}
