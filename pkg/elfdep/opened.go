@@ -1,0 +1,143 @@
+package elfdep
+
+import (
+	"bytes"
+	"debug/elf"
+	"fmt"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Candidate is a name in a file's read-only data that looks like a library
+// opened at run time.
+type Candidate struct {
+	Name string // as it stands there, without folders
+	In   string // SONAME of the file
+	// Split is true where the name was put together from two 16-byte
+	// constants, the way compilers copy short strings; it may then be wrong.
+	Split bool
+}
+
+// libraryName is what dlopen is given on Linux, alone or as a printf pattern.
+// Prose that merely mentions a library has blanks and does not match.
+const libraryName = `^[A-Za-z0-9_%][A-Za-z0-9_+.%-]*\.so(\.[0-9%][0-9A-Za-z.%]*)?$`
+
+// maxNameLen bounds the strings that are considered; PATH_MAX is far beyond
+// anything a library writes down.
+const maxNameLen = 512
+
+// OpenedNames returns the names of libraries that the ELF file at path may
+// open at run time, sorted, each once. It looks at complete strings of
+// sections that hold initialised data (not at the names in the dynamic
+// section, and not at GPU code), and at names that the compiler cut into two
+// overlapping 16-byte constants. Names that are put together from smaller
+// pieces, or that stand in instructions, are not found: the result is material
+// for Review, no proof that there are no others.
+func OpenedNames(path string) ([]Candidate, error) {
+	var out []Candidate
+	err := withELF(path, func(f *elf.File, _ *os.File) error {
+		o, err := readObject(f)
+		if err != nil {
+			return err
+		}
+		soname := o.soname
+		if soname == "" {
+			soname = path[strings.LastIndexByte(path, '/')+1:]
+		}
+		re := regexp.MustCompile(libraryName)
+		seen := map[string]bool{}
+		add := func(name string, split bool) {
+			if name != soname && !seen[name] {
+				seen[name] = true
+				out = append(out, Candidate{Name: name, In: soname, Split: split})
+			}
+		}
+		for _, s := range f.Sections {
+			if !holdsData(s) {
+				continue
+			}
+			data, err := s.Data()
+			if err != nil {
+				return &FormatError{What: "section " + s.Name, Err: err}
+			}
+			wholeNames(data, re, add)
+			splitNames(data, s.Addr, re, add)
+		}
+		return nil
+	})
+	slices.SortFunc(out, func(a, b Candidate) int { return strings.Compare(a.Name, b.Name) })
+	return out, err
+}
+
+func holdsData(s *elf.Section) bool {
+	return s.Type == elf.SHT_PROGBITS && s.Flags&elf.SHF_ALLOC != 0 && s.Flags&elf.SHF_EXECINSTR == 0 &&
+		s.Name != FatBinarySection && s.Name != ".interp" && !strings.HasPrefix(s.Name, ".eh_frame")
+}
+
+func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {
+	marker := []byte(".so")
+	for at := 0; ; {
+		i := bytes.Index(data[at:], marker)
+		if i < 0 {
+			return
+		}
+		i += at
+		at = i + len(marker)
+		from := bytes.LastIndexByte(data[:i], 0) + 1
+		to := bytes.IndexByte(data[i:], 0)
+		if to < 0 || i+to-from > maxNameLen {
+			continue
+		}
+		if name := path.Base(string(data[from : i+to])); re.MatchString(name) {
+			add(name, false)
+		}
+	}
+}
+
+// splitNames joins two aligned 16-byte constants that overlap: a string of 17
+// to 31 bytes is copied as its first 16 and its last 16.
+func splitNames(data []byte, addr uint64, re *regexp.Regexp, add func(string, bool)) {
+	const width = 16
+	var heads, tails []string
+	for i := int(-addr & (width - 1)); i+width <= len(data); i += width { //nolint:gosec // masked to four bits
+		c := string(data[i : i+width])
+		t := strings.TrimRight(c, "\x00")
+		switch {
+		case strings.HasPrefix(c, "lib") && !strings.ContainsFunc(c, notInName):
+			heads = append(heads, c)
+		case len(t) > 4 && strings.Contains(t, ".so") && !strings.ContainsFunc(t, notInName):
+			tails = append(tails, t)
+		}
+	}
+	for _, h := range heads {
+		for _, t := range tails {
+			for k := min(len(t), width) - 1; k > 0; k-- {
+				if name := h + t[k:]; strings.HasSuffix(h, t[:k]) && re.MatchString(name) {
+					add(name, true)
+					break
+				}
+			}
+		}
+	}
+}
+
+func notInName(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("._+-", r)
+}
+
+// UnreviewedError lists names found in the files of a bundle about which
+// nobody has decided.
+type UnreviewedError struct{ Names []Candidate }
+
+// Error implements error.
+func (e *UnreviewedError) Error() string {
+	parts := make([]string, len(e.Names))
+	for i, c := range e.Names {
+		parts[i] = fmt.Sprintf("%s (in %s)", c.Name, c.In)
+	}
+	return "libraries that may be opened at run time and are not reviewed: " + strings.Join(parts, ", ") +
+		"; add each to the reviewed list, to be bundled or excluded, with the reason"
+}

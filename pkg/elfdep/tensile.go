@@ -1,0 +1,134 @@
+package elfdep
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// TensileFile is what the name of a file in rocBLAS's library folder says. It
+// is code or an index for matrix multiplication made by AMD's Tensile.
+type TensileFile struct {
+	Name string
+	Kind TensileKind
+	// Target is the GPU the file is for; zero where it serves all (the index of
+	// fallback kernels).
+	Target gfx.ID
+	// Type is the pair of data types, as Tensile spells it: input and output,
+	// such as "SS" (float32), "HH" (float16), "BB" (bfloat16), "I8I", "DD"
+	// (float64), "CC" and "ZZ" (complex). Empty for files of no one type.
+	Type string
+	// HPA is set for "high precision accumulate": half-sized inputs are added
+	// up as float32.
+	HPA bool
+	// Fallback is set for kernels that are not tuned for the target.
+	Fallback bool
+}
+
+// TensileKind says what a file holds.
+type TensileKind string
+
+// The kinds of file in a Tensile library folder.
+const (
+	TensileIndex   TensileKind = "index"   // TensileLibrary_lazy_*.dat: which files to load for which problem
+	TensileKernels TensileKind = "kernels" // *.co, *.hsaco of one type: machine code
+	TensileMap     TensileKind = "map"     // *.dat of one type: which kernel to take for which size
+	TensileCommon  TensileKind = "common"  // Kernels.so-*.hsaco: kernels that Tensile itself needs
+)
+
+// tensileName matches the names that Tensile's lazy library loading gives
+// (rocBLAS 4.x, ROCm 5.5 and later).
+const tensileName = `^(?:` +
+	`Kernels\.so-000-(gfx[0-9a-z]+(?:-xnack[+-])?)\.hsaco|` +
+	`TensileLibrary_lazy_(gfx[0-9a-z]+(?:-xnack[+-])?)\.dat|` +
+	`TensileLibrary_Type_([A-Z0-9]+)(_HPA)?_Contraction_[0-9A-Za-z_]*?(_fallback)?(?:_(gfx[0-9a-z]+(?:-xnack[+-])?))?\.(dat|co|hsaco)` +
+	`)$`
+
+// ParseTensileName classifies a file of rocBLAS's library folder by its name.
+// A name of another form is an error: a bundle must not ship or leave out what
+// nobody has understood.
+func ParseTensileName(name string) (TensileFile, error) {
+	m := regexp.MustCompile(tensileName).FindStringSubmatch(name)
+	if m == nil {
+		return TensileFile{}, fmt.Errorf("%q is not the name of a Tensile library file known here (rocBLAS 4.x)", name)
+	}
+	f := TensileFile{Name: name, Type: m[3], HPA: m[4] != "", Fallback: m[5] != ""}
+	target := m[1] + m[2] + m[6] // at most one is there
+	switch {
+	case m[1] != "":
+		f.Kind = TensileCommon
+	case m[2] != "":
+		f.Kind = TensileIndex
+	case m[7] == "dat":
+		f.Kind = TensileMap
+	default:
+		f.Kind = TensileKernels
+	}
+	if target == "" {
+		if f.Kind != TensileMap || !f.Fallback {
+			return TensileFile{}, fmt.Errorf("tensile file %q names no target", name)
+		}
+		return f, nil
+	}
+	id, err := gfx.ParseID(strings.Replace(target, "-xnack", ":xnack", 1))
+	if err != nil {
+		return TensileFile{}, fmt.Errorf("tensile file %q: %w", name, err)
+	}
+	f.Target = id
+	return f, nil
+}
+
+// Shared reports whether the file serves every target.
+func (f TensileFile) Shared() bool { return f.Target.Target == "" }
+
+// Complex reports whether the file is for complex numbers.
+func (f TensileFile) Complex() bool { return f.Type == "CC" || f.Type == "ZZ" }
+
+// Double reports whether the file is for real numbers of 64 bits.
+func (f TensileFile) Double() bool { return f.Type == "DD" }
+
+// TensileSelection is which files of a Tensile folder to ship.
+type TensileSelection struct {
+	Keep, Drop []TensileFile // sorted by name
+}
+
+// SelectTensile splits the files of a Tensile folder into those that the
+// targets need and the others. skip may leave out more, such as types that the
+// program never calls; nil skips none. The error is a *TargetError where the
+// folder lacks the index, the common kernels or the code of a target.
+func SelectTensile(names []string, targets []gfx.Target, skip func(TensileFile) bool) (TensileSelection, error) {
+	var sel TensileSelection
+	seen := map[gfx.Target]map[TensileKind]bool{}
+	for _, t := range targets {
+		seen[t] = map[TensileKind]bool{}
+	}
+	sorted := slices.Sorted(slices.Values(names))
+	for _, n := range sorted {
+		f, err := ParseTensileName(n)
+		if err != nil {
+			return TensileSelection{}, err
+		}
+		kinds, wanted := seen[f.Target.Target]
+		if (!wanted && !f.Shared()) || (skip != nil && f.Type != "" && skip(f)) {
+			sel.Drop = append(sel.Drop, f)
+			continue
+		}
+		sel.Keep = append(sel.Keep, f)
+		if wanted {
+			kinds[f.Kind] = true
+		}
+	}
+	var lacks []gfx.Target
+	for _, t := range targets {
+		if k := seen[t]; !k[TensileIndex] || !k[TensileCommon] || !k[TensileKernels] {
+			lacks = append(lacks, t)
+		}
+	}
+	if len(lacks) > 0 {
+		return TensileSelection{}, &TargetError{Path: "the Tensile library folder", Lacks: lacks}
+	}
+	return sel, nil
+}
