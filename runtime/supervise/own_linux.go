@@ -1,0 +1,310 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// outcome is how one run of the program ended.
+type outcome struct {
+	err     error // nil: it was stopped as asked
+	stopped bool
+	ready   bool // it had been ready
+}
+
+// own is the goroutine that owns the state from the first start to the end.
+func (c *Child) own(first chan<- error) {
+	defer close(c.done)
+	defer c.hub.close()
+	defer c.removeDirs()
+	defer c.gate.base.CloseIdleConnections()
+	defer c.probe.CloseIdleConnections()
+
+	var failures []time.Time
+	tell := func(err error) {
+		select {
+		case first <- err:
+		default:
+		}
+	}
+	for {
+		o := c.run(func() { tell(nil) })
+		if o.stopped {
+			c.change(Stopped, nil, "stopped")
+			tell(ErrStopped)
+			return
+		}
+		err := o.err
+		now := time.Now()
+		failures = append(failures, now)
+		for len(failures) > 0 && now.Sub(failures[0]) > c.spec.Restart.Window {
+			failures = failures[1:]
+		}
+		switch {
+		case c.spec.Restart.Mode == Never || Permanent(err) || cleanExit(err):
+		case len(failures) >= c.spec.Restart.Burst:
+			err = fmt.Errorf("%w: it failed %d times in %s: %w", ErrCrashLoop, len(failures), c.spec.Restart.Window, err)
+		case c.pause(len(failures), err):
+			continue
+		default: // stopped while waiting
+			c.change(Stopped, nil, "stopped")
+			tell(ErrStopped)
+			return
+		}
+		c.fail(err)
+		tell(err)
+		return
+	}
+}
+
+// cleanExit reports whether the program ended with status 0 by itself.
+func cleanExit(err error) bool {
+	var e *ExitError
+	return errors.As(err, &e) && e.Code == 0 && e.Signal == 0
+}
+
+// pause waits before the next start; false when Stop was called meanwhile.
+func (c *Child) pause(n int, cause error) bool {
+	wait := c.spec.Restart.backoff(n)
+	c.change(Starting, cause, "starting again in "+wait.Round(time.Millisecond).String())
+	ctx, cancel := c.untilStop()
+	defer cancel()
+	select {
+	case <-time.After(wait):
+	case <-ctx.Done():
+		return false
+	}
+	if settle := c.spec.Restart.Settle; settle != nil {
+		if err := settle(ctx); err != nil && ctx.Err() == nil {
+			c.spec.Log.Warn("the gpu's memory did not settle", "cause", err.Error())
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// untilStop is a context that ends when Stop is called.
+func (c *Child) untilStop() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		select {
+		case <-c.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
+// run starts the program once and stays with it until it is gone.
+func (c *Child) run(ready func()) outcome {
+	select {
+	case <-c.stop:
+		return outcome{stopped: true}
+	default:
+	}
+	if c.path != "" {
+		if err := removeStale(c.path); err != nil {
+			return outcome{err: err}
+		}
+	}
+	tail := newLogTail(c.spec.LogLines, []string{c.key}, c.spec.Log)
+	defer tail.close()
+	news := newNews(tail)
+	p, err := c.launch(tail, news)
+	if err != nil {
+		return outcome{err: err}
+	}
+	o := c.startup(p, news)
+	if o == nil {
+		ready()
+		o = c.serve(p)
+	}
+	<-p.exited
+	c.bury(p, o.err)
+	return *o
+}
+
+// launch starts the process and makes it the current one.
+func (c *Child) launch(tail *logTail, news *news) (*process, error) {
+	c.mu.Lock()
+	c.attempt++
+	attempt := c.attempt
+	c.progress = 0
+	c.mu.Unlock()
+	p, err := spawn(append(append([]string{}, c.spec.Argv...), c.args...), c.env, c.spec.Dir, c.record.Marker, tail)
+	if err != nil {
+		return nil, err
+	}
+	p.gen = attempt
+	news.speaks(p.speaks)
+	c.record.Child, c.record.ChildStart = p.pid, p.start
+	if err := c.record.write(c.dir); err != nil {
+		c.spec.Log.Warn("could not record the child", "cause", err.Error())
+	}
+	c.mu.Lock()
+	c.cur = p
+	c.mu.Unlock()
+	c.change(Starting, nil, "process started")
+	return p, nil
+}
+
+// bury notes why a run ended, for those whose requests it broke.
+func (c *Child) bury(p *process, err error) {
+	c.gate.base.CloseIdleConnections()
+	c.probe.CloseIdleConnections()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		err = ErrStopped
+	}
+	c.deaths[p.gen] = err
+	delete(c.deaths, p.gen-16) // nobody asks for one so old
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// serve is the time from ready to the end of the process.
+func (c *Child) serve(p *process) *outcome {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	seen := make(chan observation)
+	if c.spec.StallTimeout > 0 {
+		go c.watch(ctx, seen)
+	}
+	var grace <-chan time.Time
+	for {
+		select {
+		case <-p.exited:
+			return &outcome{err: c.exitError(p, c.State()), ready: true}
+		case <-c.stop:
+			c.shutDown(p, true)
+			return &outcome{stopped: true, ready: true}
+		case o := <-seen:
+			switch {
+			case o.err != nil:
+				c.spec.Log.Warn("stalls cannot be told for this server", "cause", o.err.Error())
+			case o.stalled:
+				c.change(Stalled, ErrStalled, "no token for "+o.idle.Round(time.Millisecond).String())
+				if c.spec.StallGrace > 0 {
+					grace = time.After(c.spec.StallGrace)
+				}
+			default:
+				grace = nil
+				c.change(Ready, nil, "tokens move again")
+			}
+		case <-grace:
+			err := &StuckError{
+				Kind: ErrStalled, After: c.spec.StallTimeout + c.spec.StallGrace, While: Ready, Pid: p.pid,
+				Remedy: "the process was ended to give the GPU back; if it comes back, update the kernel and the GPU firmware",
+				Log:    p.tail.last(),
+			}
+			p.signal(unix.SIGKILL)
+			<-p.exited
+			return &outcome{err: err, ready: true}
+		}
+	}
+}
+
+// shutDown ends the process by the ladder: drain, ask, SIGTERM, SIGKILL.
+func (c *Child) shutDown(p *process, drain bool) {
+	c.change(Stopping, nil, "asked to stop")
+	if drain && c.spec.DrainTimeout > 0 {
+		c.drain(p)
+	}
+	if !drain || !p.askExit() {
+		p.signal(unix.SIGTERM)
+	}
+	half := time.After(c.spec.StopTimeout / 2)
+	limit := time.After(c.spec.StopTimeout)
+	for {
+		select {
+		case <-p.exited:
+			return
+		case <-half:
+			p.signal(unix.SIGTERM)
+		case <-c.kill:
+			p.signal(unix.SIGKILL)
+			<-p.exited
+			return
+		case <-limit:
+			c.spec.Log.Warn("llama-server did not end in time and was killed", "pid", p.pid, "after", c.spec.StopTimeout.String())
+			p.signal(unix.SIGKILL)
+			<-p.exited
+			return
+		}
+	}
+}
+
+// drain waits for running requests.
+func (c *Child) drain(p *process) {
+	limit := time.After(c.spec.DrainTimeout)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for c.gate.running.Load() > 0 {
+		select {
+		case <-limit:
+			return
+		case <-c.kill:
+			return
+		case <-p.exited:
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// exitError describes a process that ended unasked.
+func (c *Child) exitError(p *process, while State) error {
+	e := &ExitError{
+		Code: p.status.code, Signal: p.status.signal, Core: p.status.core,
+		Pid: p.pid, While: while, Log: p.tail.last(),
+	}
+	recognise(e, p.oomStruck())
+	if p.status.err != nil {
+		return fmt.Errorf("%w (%w)", e, p.status.err)
+	}
+	return e
+}
+
+// change sets the state and tells everybody.
+func (c *Child) change(to State, cause error, note string) {
+	c.mu.Lock()
+	e := Event{Time: time.Now(), From: c.state, To: to, Cause: cause, Note: note, Attempt: c.attempt, Progress: c.progress}
+	if c.cur != nil {
+		e.Pid = c.cur.pid
+	}
+	c.state = to
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.mu.Unlock()
+	c.hub.publish(e)
+}
+
+// fail is change to Failed with its error kept.
+func (c *Child) fail(err error) {
+	c.mu.Lock()
+	c.err = err
+	c.mu.Unlock()
+	c.change(Failed, err, "will not be started again")
+}
+
+// healthy asks /health once: 0 when nobody answers.
+func (c *Child) healthy(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/health", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	res, err := c.probe.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	_ = res.Body.Close()
+	return res.StatusCode, nil
+}

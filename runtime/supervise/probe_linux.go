@@ -1,0 +1,130 @@
+package supervise
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// maxHelp bounds what is read of --help; v0.5.0 writes some 60 KB.
+const maxHelp = 4 << 20
+
+// ProbeFlags runs the program's --help once for each digest and gives what it
+// takes.
+func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
+	if len(p.Argv) == 0 {
+		return nil, fmt.Errorf("%w: Argv is empty; give the program to ask", ErrSpec)
+	}
+	if p.Digest == "" {
+		var err error
+		if p.Digest, err = fileDigest(p.Argv[len(p.Argv)-1]); err != nil {
+			return nil, err
+		}
+	}
+	if p.Dir == "" {
+		p.Dir = filepath.Dir(p.Argv[len(p.Argv)-1])
+	}
+	name := ""
+	if p.CacheDir != "" {
+		key := sha256.Sum256([]byte(p.Digest))
+		name = filepath.Join(p.CacheDir, "flags-"+hex.EncodeToString(key[:12])+".json")
+		if raw, err := os.ReadFile(name); err == nil { //nolint:gosec // in our own cache
+			var f Flags
+			if json.Unmarshal(raw, &f) == nil && len(f.Takes) > 0 {
+				return &f, nil
+			}
+		}
+	}
+	text, err := help(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	f, err := ParseHelp(text)
+	if err != nil {
+		return nil, err
+	}
+	if name != "" {
+		keep(name, f)
+	}
+	return f, nil
+}
+
+func help(ctx context.Context, p Probe) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	argv := append(append([]string{}, p.Argv...), "--help")
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the program is the caller's
+	cmd.Dir = p.Dir
+	cmd.Env, _ = scrub(os.Environ(), nil)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = time.Second
+	var out, errs bounded
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			return nil, startError(argv[0], p.Dir, err)
+		}
+		e := &ExitError{Code: exit.ExitCode(), Pid: exit.Pid(), While: Starting}
+		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			e.Code, e.Signal = -1, ws.Signal()
+		}
+		for line := range bytes.Lines(errs.Bytes()) {
+			e.Log = append(e.Log, cleanLine(line))
+		}
+		recognise(e, false)
+		return nil, fmt.Errorf("ask for its flags: %w", e)
+	}
+	return out.Bytes(), nil
+}
+
+// bounded is a buffer that takes maxHelp bytes and drops the rest.
+type bounded struct{ bytes.Buffer }
+
+// Write implements io.Writer.
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := maxHelp - b.Len(); room > 0 {
+		_, _ = b.Buffer.Write(p[:min(room, len(p))])
+	}
+	return len(p), nil
+}
+
+// keep stores the answer; without it the next start asks again.
+func keep(name string, f *Flags) {
+	raw, err := json.Marshal(f)
+	if err != nil || os.MkdirAll(filepath.Dir(name), 0o700) != nil {
+		return
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(name), ".flags-*")
+	if err != nil {
+		return
+	}
+	_, err = tmp.Write(raw)
+	if cerr := tmp.Close(); err != nil || cerr != nil || os.Rename(tmp.Name(), name) != nil {
+		_ = os.Remove(tmp.Name())
+	}
+}
+
+func fileDigest(name string) (string, error) {
+	f, err := os.Open(name) //nolint:gosec // the program is the caller's
+	if err != nil {
+		return "", fmt.Errorf("the llama-server to ask: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("the llama-server to ask: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}

@@ -1,0 +1,85 @@
+package supervise
+
+import (
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+// sign is a line of output that tells a cause.
+type sign struct {
+	kind    error
+	pattern *regexp.Regexp
+	// source says where the line comes from, so that a new version can be checked.
+	source string
+	remedy string
+}
+
+const (
+	remedyVRAM    = "use a smaller context, fewer slots or fewer GPU layers, or close what else uses the GPU"
+	remedyHostMem = "close other programs, use a smaller model or context, or raise the memory limit"
+	remedyHang    = "the GPU was reset: start again; if it comes back, update the kernel and the GPU firmware"
+	remedyFault   = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
+	remedyTarget  = "this build has no code for the GPU: use a build for its target, or set HSA_OVERRIDE_GFX_VERSION to a related one"
+	remedyModel   = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
+	remedyLibrary = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
+	remedyKFD     = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
+	remedyArg     = "remove or correct the argument; 'llama-server --help' lists what this version knows"
+	remedyAddress = "choose another address or end what listens there"
+	remedyAVX     = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
+)
+
+// signs are tried in order; the first that matches any line of the tail wins,
+// so what is more exact stands before what is more general.
+func signs() []sign {
+	s := func(kind error, pattern, source, remedy string) sign {
+		return sign{kind: kind, pattern: regexp.MustCompile(pattern), source: source, remedy: remedy}
+	}
+	return []sign{
+		s(ErrGPUHang, `HW Exception by GPU node-\d+.*GPU Hang`, "ROCR runtime", remedyHang),
+		s(ErrGPUHang, `HSA_STATUS_ERROR_HARDWARE_EXCEPTION|hipErrorLaunchTimeOut`, "ROCR, HIP", remedyHang),
+		s(ErrGPUFault, `Memory access fault by GPU node-\d+`, "ROCR runtime", remedyFault),
+		s(ErrGPUFault, `an illegal memory access was encountered|HSA_STATUS_ERROR_MEMORY_APERTURE_VIOLATION`, "HIP, ROCR", remedyFault),
+		s(ErrUnsupportedTarget, `rocBLAS error: Cannot read .*TensileLibrary`, "rocBLAS", remedyTarget),
+		s(ErrUnsupportedTarget, `hipErrorNoBinaryForGpu|no kernel image is available|invalid device function|HSA_STATUS_ERROR_INVALID_ISA`, "HIP, ROCR", remedyTarget),
+		s(ErrPermission, `Unable to open /dev/kfd.*(Permission denied|Operation not permitted)`, "ROCm thunk", remedyKFD),
+		s(ErrOutOfMemory, `cudaMalloc failed: out of memory|hipMalloc failed: out of memory|ROCm error: out of memory|CUDA error: out of memory`, "ggml-cuda.cu", remedyVRAM),
+		s(ErrOutOfMemory, `unable to allocate \S+ buffer|failed to allocate \S+ buffer of size|failed to allocate buffer for|failed to allocate compute (pp |tg )?buffers|HSA_STATUS_ERROR_OUT_OF_RESOURCES`, "llama-model.cpp, ggml-alloc.c, llama-kv-cache.cpp", remedyVRAM),
+		s(ErrOutOfMemory, `std::bad_alloc|failed to allocate +[\d.]+ MB|Cannot allocate memory`, "libstdc++, ggml.c, libc", remedyHostMem),
+		s(ErrLibraryMissing, `error while loading shared libraries: `, "glibc's loader", remedyLibrary),
+		s(ErrLibraryMissing, "symbol lookup error: |version `[^']+' not found", "glibc's loader", remedyLibrary),
+		s(ErrBadArgument, `error: invalid argument: |error while handling argument `, "common/arg.cpp", remedyArg),
+		s(ErrAddress, `couldn't bind HTTP server socket|couldn't start HTTP listener`, "server-http.cpp", remedyAddress),
+		s(ErrModelInvalid, `invalid magic characters|data is not within the file bounds|unknown model architecture|unknown pre-tokenizer type`, "gguf.cpp, llama-model-loader.cpp, llama-model.cpp, llama-vocab.cpp", remedyModel),
+		s(ErrModelInvalid, `error loading model|failed to open GGUF file|failed to load model`, "llama.cpp, gguf.cpp, common.cpp", remedyModel),
+	}
+}
+
+// recognise finds the cause of an exit in its last lines and its status.
+// hostOOM says that the kernel's out-of-memory killer struck in our control
+// group during the child's life.
+func recognise(e *ExitError, hostOOM bool) {
+	if e.Signal == syscall.SIGKILL && hostOOM {
+		e.Kind, e.Remedy = ErrOutOfMemory, remedyHostMem
+		e.Line = "the kernel's out-of-memory killer ended a process of this control group"
+		return
+	}
+	for _, s := range signs() {
+		for i := len(e.Log) - 1; i >= 0; i-- {
+			if s.pattern.MatchString(e.Log[i]) {
+				e.Kind, e.Remedy, e.Line = s.kind, s.remedy, strings.TrimSpace(e.Log[i])
+				return
+			}
+		}
+	}
+	switch {
+	case e.Signal == syscall.SIGKILL:
+		e.Remedy = "something ended it with SIGKILL; often that is the kernel's out-of-memory killer: see the kernel log"
+	case e.Signal == syscall.SIGILL:
+		e.Remedy = remedyAVX
+	case e.Signal == 0 && e.Code == 127:
+		e.Kind, e.Remedy = ErrLibraryMissing, remedyLibrary
+	case e.Signal == 0 && e.Code == 126:
+		e.Kind, e.Remedy = ErrPermission, "make the program executable and see that its folder is not mounted noexec"
+	}
+}

@@ -1,0 +1,190 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// noContext is for slog calls that belong to the child and to no request.
+var noContext = context.Background()
+
+// Spec says what to run and how to look after it. The zero value of every field
+// but Argv has a sound meaning.
+type Spec struct {
+	// Argv starts the program: a bundle's loader with its library path and
+	// llama-server, or the path of a llama-server alone.
+	Argv []string
+	// Args follow Argv. The listening address and the key are added by Start
+	// and must not be among them.
+	Args []string
+	// Env is added, as NAME=value, after scrubbing; it wins over what is there.
+	Env []string
+	// Dir is the working directory; empty means the folder of the last element
+	// of Argv. ggml loads modules from the working directory, so it must never
+	// be one that others may write to.
+	Dir string
+	// SocketDir is the folder under which sockets and the records of live
+	// children lie; empty means go-rocm in $XDG_RUNTIME_DIR, else the user's
+	// cache folder.
+	SocketDir string
+	// TCP is a host:port to listen on instead of a unix socket. Port 0 lets the
+	// kernel choose. The listening socket is proven to be the child's.
+	TCP string
+
+	// ModelBytes is the size of the model on disk; it scales StartTimeout's
+	// default.
+	ModelBytes int64
+	// StartTimeout is how long a start may take without any sign of progress
+	// (a log line, load progress); ten times as long it may take in all.
+	// Default: one minute and a second for every 32 MiB of ModelBytes.
+	StartTimeout time.Duration
+	// DrainTimeout is how long Stop waits for running requests; default 5 s.
+	// Negative: not at all.
+	DrainTimeout time.Duration
+	// StopTimeout is how long the child gets from the first request to end
+	// until SIGKILL; default 10 s.
+	StopTimeout time.Duration
+	// StallTimeout is how long requests may run without a token before the
+	// child counts as stalled; default 2 minutes; negative: never.
+	StallTimeout time.Duration
+	// StallGrace is how long a stalled child may stay so before it is killed,
+	// with ErrStalled as the cause; default StallTimeout; negative: never.
+	StallGrace time.Duration
+
+	// Restart says whether and how a dead child is started again.
+	Restart Policy
+	// Flags, when set, drops or renames arguments that the program does not
+	// know; ProbeFlags makes it.
+	Flags *Flags
+	// LogLines bounds the lines of the child's output that are kept; default 400.
+	LogLines int
+	// Log takes state changes and, at debug level, the child's output; nil: none.
+	Log *slog.Logger
+}
+
+// Mode says when a child that ended by itself is started again.
+type Mode uint8
+
+// The modes of a Policy.
+const (
+	// Never leaves a dead child dead: the library's default.
+	Never Mode = iota
+	// OnFailure starts it again unless it ended with status 0, or the cause is
+	// one that starting again cannot cure (see Permanent).
+	OnFailure
+)
+
+// Policy bounds how a child is started again.
+type Policy struct {
+	Mode Mode
+	// MinBackoff and MaxBackoff bound the wait before a start, which doubles
+	// with each failure and is jittered by a quarter; defaults 500 ms and 1 min.
+	MinBackoff, MaxBackoff time.Duration
+	// Burst failures within Window end it with ErrCrashLoop; defaults 5 in 10 min.
+	Burst  int
+	Window time.Duration
+	// Settle is called before each new start, to wait until the GPU's memory
+	// has been given back; its error is noted and does not prevent the start.
+	Settle func(ctx context.Context) error
+}
+
+// RestartNever is the library's default policy.
+func RestartNever() Policy { return Policy{} }
+
+// RestartOnFailure is the policy for services.
+func RestartOnFailure() Policy { return Policy{Mode: OnFailure} }
+
+func (p Policy) withDefaults() Policy {
+	if p.MinBackoff <= 0 {
+		p.MinBackoff = 500 * time.Millisecond
+	}
+	if p.MaxBackoff < p.MinBackoff {
+		p.MaxBackoff = max(time.Minute, p.MinBackoff)
+	}
+	if p.Burst <= 0 {
+		p.Burst = 5
+	}
+	if p.Window <= 0 {
+		p.Window = 10 * time.Minute
+	}
+	return p
+}
+
+// backoff is the wait before the start that follows the n-th failure, n from 1.
+func (p Policy) backoff(n int) time.Duration {
+	d := p.MinBackoff
+	for i := 1; i < n && d < p.MaxBackoff; i++ {
+		d *= 2
+	}
+	d = min(d, p.MaxBackoff)
+	return d - d/8 + rand.N(d/4+1) //nolint:gosec // jitter, not a secret
+}
+
+// ErrSpec is wrapped by every complaint about a Spec.
+var ErrSpec = errors.New("supervise: bad spec")
+
+func (s Spec) withDefaults() (Spec, error) {
+	if len(s.Argv) == 0 || s.Argv[0] == "" {
+		return s, fmt.Errorf("%w: Argv is empty; give the program to run", ErrSpec)
+	}
+	if !filepath.IsAbs(s.Argv[0]) {
+		found, err := exec.LookPath(s.Argv[0])
+		if err == nil {
+			found, err = filepath.Abs(found)
+		}
+		if err != nil {
+			return s, fmt.Errorf("%w: Argv: %w", ErrSpec, err)
+		}
+		s.Argv = append([]string{found}, s.Argv[1:]...)
+	}
+	for _, a := range s.Args {
+		name, _, _ := strings.Cut(a, "=")
+		switch name {
+		case "--host", "--port", "--api-key", "--api-key-file", "--reuse-port":
+			return s, fmt.Errorf("%w: %s is chosen by the supervisor; use TCP to listen on an address of your own", ErrSpec, name)
+		}
+	}
+	for _, kv := range s.Env {
+		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" {
+			return s, fmt.Errorf("%w: %q in Env is not NAME=value", ErrSpec, kv)
+		}
+	}
+	if s.TCP != "" {
+		if _, _, err := net.SplitHostPort(s.TCP); err != nil {
+			return s, fmt.Errorf("%w: TCP: %w; write host:port", ErrSpec, err)
+		}
+	}
+	if s.Dir == "" {
+		s.Dir = filepath.Dir(s.Argv[len(s.Argv)-1])
+	}
+	if s.StartTimeout <= 0 {
+		s.StartTimeout = time.Minute + time.Duration(s.ModelBytes>>25)*time.Second
+	}
+	s.DrainTimeout = defaulted(s.DrainTimeout, 5*time.Second)
+	s.StopTimeout = defaulted(s.StopTimeout, 10*time.Second)
+	s.StallTimeout = defaulted(s.StallTimeout, 2*time.Minute)
+	s.StallGrace = defaulted(s.StallGrace, s.StallTimeout)
+	if s.LogLines <= 0 {
+		s.LogLines = 400
+	}
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	s.Restart = s.Restart.withDefaults()
+	return s, nil
+}
+
+func defaulted(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}

@@ -1,0 +1,126 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// idleConn is how long an unused connection is kept: llama-server closes it
+	// after five seconds, and a request must not meet that moment.
+	idleConn = 3 * time.Second
+	// deathWait is how long a broken request waits to learn whether its process
+	// died; the kernel closes a socket a moment before the parent is told.
+	deathWait = time.Second
+)
+
+// newBase is a transport for one child's address and nothing else.
+func newBase(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
+	return &http.Transport{
+		Proxy:               nil,
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression:  true,
+		MaxIdleConnsPerHost: 256,
+		IdleConnTimeout:     idleConn,
+	}
+}
+
+// gate is the http.RoundTripper of a child's users. It holds requests back
+// until the child is ready, adds the key, counts what runs, says why a broken
+// request broke, and repeats a request whose process died before it answered
+// if another is started.
+type gate struct {
+	child   *Child
+	base    *http.Transport
+	running atomic.Int64
+}
+
+// RoundTrip implements http.RoundTripper.
+func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := req.Context()
+	for repeat := 0; ; repeat++ {
+		p, err := g.child.waitReady(ctx)
+		if err != nil {
+			drainBody(req)
+			return nil, err
+		}
+		out := req.Clone(ctx)
+		if repeat > 0 && req.GetBody != nil {
+			if out.Body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+		if out.Header.Get("Authorization") == "" {
+			out.Header.Set("Authorization", "Bearer "+g.child.key)
+		}
+		g.running.Add(1)
+		res, err := g.base.RoundTrip(out)
+		if err == nil {
+			res.Body = &trackedBody{ReadCloser: res.Body, gate: g, p: p, ctx: ctx}
+			return res, nil
+		}
+		g.running.Add(-1)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		death := g.child.deathOf(ctx, p)
+		if death == nil {
+			return nil, err
+		}
+		replayable := req.Body == nil || req.GetBody != nil
+		if !replayable || g.child.spec.Restart.Mode == Never || repeat >= g.child.spec.Restart.Burst {
+			return nil, fmt.Errorf("%w (%w)", death, err)
+		}
+	}
+}
+
+func drainBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// trackedBody counts a request as running until its body is closed or ended,
+// and gives a broken one its cause.
+type trackedBody struct {
+	io.ReadCloser
+	gate *gate
+	p    *process
+	ctx  context.Context //nolint:containedctx // of the request that the body belongs to
+	done atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *trackedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == nil {
+		return n, nil
+	}
+	b.finish()
+	if errors.Is(err, io.EOF) || b.ctx.Err() != nil {
+		return n, err
+	}
+	if death := b.gate.child.deathOf(b.ctx, b.p); death != nil {
+		return n, fmt.Errorf("%w (%w)", death, err)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *trackedBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.finish()
+	return err
+}
+
+func (b *trackedBody) finish() {
+	if b.done.CompareAndSwap(false, true) {
+		b.gate.running.Add(-1)
+	}
+}
