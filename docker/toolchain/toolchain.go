@@ -203,3 +203,7 @@ func logLines(r io.Reader, w io.Writer, prefix string) error {
 	}
 	return sc.Err()
 }
+
+// Image reports whether tools are added to a given image, whose content then
+// decides more than the packages tell.
+func (s Spec) Image() bool { return s.base() != "" }

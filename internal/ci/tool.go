@@ -61,7 +61,7 @@ func (p Project) install(ctx context.Context, out io.Writer, dir, spec string) (
 	if err := os.Chmod(stage, 0o755); err != nil {
 		return fmt.Errorf("opening the folder of %s: %w", spec, err)
 	}
-	install := p.command(out, []string{"GOBIN=" + stage, "GOFLAGS="}, "go", "install", spec)
+	install := p.command(out, []string{"GOBIN=" + stage}, "go", "install", spec)
 	if err := install.run(ctx); err != nil {
 		return fmt.Errorf("installing a tool: %w (does the Go module proxy answer?)", err)
 	}

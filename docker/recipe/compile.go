@@ -1,0 +1,228 @@
+package recipe
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	_ "embed" // the compile script is part of the program
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+)
+
+//go:embed compile.sh
+var compileScript string
+
+// exitUnusedOption is the script's status when CMake did not use an option.
+const exitUnusedOption = 64
+
+// buildUser runs the compile; any number that is not root's will do.
+const buildUser = 1000
+
+// UnknownOptionError says that the project does not know CMake options that
+// it was given.
+type UnknownOptionError struct {
+	Component string
+	Options   []string
+}
+
+// Error names the options.
+func (e *UnknownOptionError) Error() string {
+	return fmt.Sprintf("compile %s: llama.cpp does not know the CMake option %s: check the spelling in GOROCM_CMAKE, or write COMPONENT:NAME=VALUE for an option of one component",
+		e.Component, strings.Join(e.Options, ", "))
+}
+
+// compileInputs key a compile.
+type compileInputs struct {
+	Component string
+	Tree      string
+	Image     string `json:",omitempty"` // for images that are not made from the archive
+	Packages  []toolchain.Package
+	Options   []string
+	Env       []string
+	Script    string
+}
+
+// compile gives the stage result of one component.
+func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t *toolchain.Toolchain) (*stage.Result, error) {
+	known, err := declaredOptions(src.Dir)
+	if err != nil {
+		return nil, err
+	}
+	in := compileInputs{
+		Component: c.Name, Tree: r.Lock.Tree, Packages: t.Packages,
+		Options: c.arguments(r.CMake, known), Script: compileScript,
+		Env: r.environment(c),
+	}
+	if r.toolchainSpec(c.Set).Image() {
+		in.Image = t.ID
+	}
+	name := "compile-" + c.Name
+	return r.Cache.Do(ctx, name, in, func(ctx context.Context, dir string) error {
+		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(c.Set), t, r.Log); err != nil {
+			return err
+		}
+		log, err := r.Progress.Open(name)
+		if err != nil {
+			return err
+		}
+		defer log.Close() //nolint:errcheck // a log
+		var configure bytes.Buffer
+		err = r.Engine.Run(ctx, engine.Job{
+			Name: name, Image: t.Image,
+			Cmd: append([]string{"/bin/sh", "-eu", "-c", compileScript, "compile"}, in.Options...),
+			Env: append(in.Env, "JOBS="+strconv.Itoa(r.Jobs)),
+			Dir: "/build", UID: buildUser, GID: buildUser,
+			Volumes: []string{"/src", "/build"},
+			In:      []engine.Input{{Dir: "/src", Write: tarFolder(src.Dir, r.Lock.Time())}},
+			Out:     []engine.Output{{Path: "/build/out", Take: intoFolder(dir)}},
+			Log:     io.MultiWriter(log, &limited{w: &configure, left: 1 << 20}),
+			CPUs:    0, Memory: r.Memory,
+		})
+		var exit *engine.ExitError
+		if errors.As(err, &exit) && exit.Code == exitUnusedOption {
+			return &UnknownOptionError{Component: c.Name, Options: UnusedOptions(configure.String())}
+		}
+		return err
+	})
+}
+
+// environment is the whole environment of a compile. What it holds is fixed:
+// the results must not depend on the machine.
+func (r *Recipe) environment(c Component) []string {
+	rocm := ""
+	if c.Set == toolchain.HIP {
+		rocm = r.toolchainSpec(c.Set).ROCm()
+	}
+	env := []string{
+		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/build", "LC_ALL=C.UTF-8", "TZ=UTC", "NINJA_STATUS=[%f/%t] ",
+		"SOURCE_DATE_EPOCH=" + strconv.FormatInt(r.Lock.Epoch, 10),
+		"ROCM=" + rocm,
+		"BUILD=" + strings.Join(c.Build, " "),
+		"PROGRAMS=" + strings.Join(c.Programs, " "),
+		"LIBRARIES=" + strings.Join(c.Libraries, " "),
+		"MODULES=" + strings.Join(c.Modules, " "),
+	}
+	if rocm != "" && rocm != "/usr" {
+		env[0] = "PATH=" + rocm + "/bin:" + strings.TrimPrefix(env[0], "PATH=")
+		env = append(env, "ROCM_PATH="+rocm)
+	}
+	return env
+}
+
+// UnusedOptions reads the names under CMake's warning about variables that a
+// project did not use.
+func UnusedOptions(log string) []string {
+	_, rest, ok := strings.Cut(log, "Manually-specified variables were not used by the project:")
+	if !ok {
+		return nil
+	}
+	var names []string
+	for line := range strings.Lines(rest) {
+		switch name := strings.TrimSpace(line); {
+		case name == "" && len(names) == 0: // the blank line before the list
+		case name == "" || !strings.HasPrefix(line, " "):
+			return names
+		default:
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// declaredOptions reports which options the source's top CMake files declare.
+func declaredOptions(src string) (func(string) bool, error) {
+	var all []byte
+	for _, name := range []string{"CMakeLists.txt", "ggml/CMakeLists.txt"} {
+		b, err := os.ReadFile(filepath.Join(src, name)) //nolint:gosec // the checked source
+		if err != nil {
+			return nil, fmt.Errorf("read the source's options: %w", err)
+		}
+		all = append(all, b...)
+	}
+	return func(option string) bool {
+		return bytes.Contains(all, []byte("option("+option+" ")) || bytes.Contains(all, []byte("set("+option+" "))
+	}, nil
+}
+
+// tarFolder writes a folder as tar entries that do not depend on the machine:
+// sorted, fixed owner and time, modes reduced to executable or not.
+func tarFolder(dir string, when time.Time) func(*tar.Writer) error {
+	return func(w *tar.Writer) error {
+		return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+			if err != nil || p == dir {
+				return err
+			}
+			rel, err := filepath.Rel(dir, p)
+			if err != nil {
+				return err
+			}
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			h := &tar.Header{Name: rel, Mode: 0o644, Uid: buildUser, Gid: buildUser, ModTime: when, Typeflag: tar.TypeReg, Size: info.Size()}
+			switch {
+			case e.IsDir():
+				h.Typeflag, h.Mode, h.Size = tar.TypeDir, 0o755, 0
+			case info.Mode()&fs.ModeSymlink != 0:
+				h.Typeflag, h.Size = tar.TypeSymlink, 0
+				if h.Linkname, err = os.Readlink(p); err != nil {
+					return err
+				}
+			case info.Mode()&0o100 != 0:
+				h.Mode = 0o755
+			}
+			if err := w.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
+				return err
+			}
+			f, err := os.Open(p) //nolint:gosec // inside the checked source
+			if err != nil {
+				return err
+			}
+			defer f.Close() //nolint:errcheck // reading only
+			_, err = io.Copy(w, f)
+			return err
+		})
+	}
+}
+
+// intoFolder takes the files of one folder out of a container.
+func intoFolder(dir string) func(*tar.Header, io.Reader) error {
+	return func(h *tar.Header, r io.Reader) error {
+		switch h.Typeflag {
+		case tar.TypeDir:
+			return nil
+		case tar.TypeReg:
+			return writeFile(filepath.Join(dir, path.Base(h.Name)), r, fs.FileMode(h.Mode&0o777)) //nolint:gosec // permission bits
+		}
+		return fmt.Errorf("unexpected entry of type %q", h.Typeflag)
+	}
+}
+
+// limited passes on the first bytes of what is written to it.
+type limited struct {
+	w    io.Writer
+	left int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.left)
+	l.left -= n
+	if _, err := l.w.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}

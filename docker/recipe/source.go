@@ -1,0 +1,131 @@
+package recipe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+)
+
+// TreeMismatchError says that a source is not the one that the lock pins.
+type TreeMismatchError struct {
+	From      string
+	Want, Got string
+}
+
+// Error names both hashes and what to do.
+func (e *TreeMismatchError) Error() string {
+	return fmt.Sprintf("source from %s has git tree %s, the lock wants %s: give the source of that release, or change the lock", e.From, e.Got, e.Want)
+}
+
+// Source gives the checked source tree as a stage result. A path given by the
+// user is checked each time, even when the cache holds the tree.
+func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string, log io.Writer) (*stage.Result, error) {
+	inputs := map[string]string{"tree": lock.Tree}
+	if userPath != "" {
+		tmp, err := os.MkdirTemp("", "go-rocm-source-")
+		if err != nil {
+			return nil, err
+		}
+		defer os.RemoveAll(tmp) //nolint:errcheck // scratch
+		dir := filepath.Join(tmp, "tree")
+		if err := checkout(ctx, fromPath(userPath), lock, dir, tmp); err != nil {
+			return nil, err
+		}
+		return cache.Do(ctx, "source", inputs, func(_ context.Context, out string) error {
+			if err := os.Remove(out); err != nil {
+				return err
+			}
+			return os.CopyFS(out, os.DirFS(dir))
+		})
+	}
+	return cache.Do(ctx, "source", inputs, func(ctx context.Context, out string) error {
+		var errs []error
+		for _, p := range []provider{fromGit(lock), fromNPM(lock)} {
+			if _, err := fmt.Fprintf(log, "source: llama.cpp %s from %s\n", lock.Tag, p.name); err != nil {
+				return err
+			}
+			tmp, err := os.MkdirTemp("", "go-rocm-source-")
+			if err != nil {
+				return err
+			}
+			err = checkout(ctx, p, lock, out, tmp)
+			if err = errors.Join(err, os.RemoveAll(tmp)); err == nil {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			errs = append(errs, err)
+			if _, err := fmt.Fprintf(log, "source: %v\n", err); err != nil {
+				return err
+			}
+			if err := errors.Join(os.RemoveAll(out), os.Mkdir(out, 0o755)); err != nil { //nolint:gosec // part of the result
+				return err
+			}
+		}
+		return fmt.Errorf("no way led to the source (give it in GOROCM_SOURCE as a git repository, git bundle or tarball): %w", errors.Join(errs...))
+	})
+}
+
+// checkout gets the source from p into dir, and checks what is then there:
+// the hash is computed from the files themselves.
+func checkout(ctx context.Context, p provider, lock Lock, dir, tmp string) error {
+	if err := p.get(ctx, lock, dir, tmp); err != nil {
+		return fmt.Errorf("%s: %w", p.name, err)
+	}
+	got, err := treeHash(ctx, dir, tmp)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.name, err)
+	}
+	if got != lock.Tree {
+		return &TreeMismatchError{From: p.name, Want: lock.Tree, Got: got}
+	}
+	return nil
+}
+
+// treeHash computes the git tree hash of a folder's files.
+func treeHash(ctx context.Context, dir, tmp string) (string, error) {
+	repo := filepath.Join(tmp, "hash.git")
+	if _, err := git(ctx, "init", "--quiet", "--bare", repo); err != nil {
+		return "", err
+	}
+	if _, err := git(ctx, "--git-dir="+repo, "--work-tree="+dir, "-c", "core.fileMode=true", "add", "--all", "--force"); err != nil {
+		return "", err
+	}
+	return git(ctx, "--git-dir="+repo, "write-tree")
+}
+
+// git runs git without the user's or the system's configuration and gives
+// its trimmed output.
+func git(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false"}, args...)...) //nolint:gosec // our own arguments
+	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_DIR=", "LC_ALL=C.UTF-8")
+	cmd.Env = without(cmd.Env, "GIT_DIR")
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if errors.Is(err, exec.ErrNotFound) {
+			return "", errors.New("git is not installed: run `apt-get install git`")
+		}
+		return "", fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+	}
+	return strings.TrimSpace(stdout.String()), nil
+}
+
+// without drops a variable from an environment.
+func without(env []string, name string) []string {
+	kept := env[:0]
+	for _, v := range env {
+		if !strings.HasPrefix(v, name+"=") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}

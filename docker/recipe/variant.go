@@ -1,0 +1,157 @@
+package recipe
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// Option is one CMake cache entry.
+type Option struct {
+	Name, Value string
+	// IfKnown drops the option when the source does not declare it, for
+	// options that only some releases have.
+	IfKnown bool
+}
+
+// Component is one compile: a set of options and the build targets made with
+// them. Bundles are put together from components, so that what bundles share
+// is compiled once.
+type Component struct {
+	Name    string
+	Set     toolchain.Set
+	Options []Option
+	Build   []string // build targets
+	// Files are the results, by their names in the build's bin folder.
+	// Libraries are renamed to their SONAME.
+	Programs, Libraries, Modules []string
+}
+
+// Variant is one kind of bundle.
+type Variant struct {
+	Name       string
+	Components []string
+	Set        toolchain.Set // where its run-time libraries come from
+}
+
+// Variants are the bundles that can be built. Another back end is one more
+// component with one module, and one more row here.
+var Variants = []Variant{
+	{Name: "cpu", Components: []string{"core"}, Set: toolchain.CPU},
+	{Name: "hip", Components: []string{"core", "hip"}, Set: toolchain.HIP},
+}
+
+// VariantNamed finds a variant.
+func VariantNamed(name string) (Variant, error) {
+	for _, v := range Variants {
+		if v.Name == name {
+			return v, nil
+		}
+	}
+	return Variant{}, fmt.Errorf("there is no variant %q", name)
+}
+
+// Hardening and path hygiene. Assertions name source files relative to the
+// tree, so that no build path is left in a file.
+const (
+	prefixMap   = "-ffile-prefix-map=/src=. -ffile-prefix-map=/build=."
+	hostFlags   = "-fstack-protector-strong -fstack-clash-protection -fcf-protection -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 " + prefixMap
+	hipFlags    = "-Xarch_host -fstack-protector-strong -Xarch_host -fstack-clash-protection -Xarch_host -fcf-protection " + prefixMap
+	linkFlags   = "-Wl,-z,relro,-z,now,-z,noexecstack"
+	buildFolder = "/build/tree"
+)
+
+// shared are the options of every component.
+func shared(lock Lock) []Option {
+	return []Option{
+		{Name: "CMAKE_BUILD_TYPE", Value: "Release"},
+		{Name: "CMAKE_C_FLAGS", Value: hostFlags},
+		{Name: "CMAKE_CXX_FLAGS", Value: hostFlags},
+		{Name: "CMAKE_POSITION_INDEPENDENT_CODE", Value: "ON"},
+		{Name: "CMAKE_EXE_LINKER_FLAGS", Value: "-pie " + linkFlags},
+		{Name: "CMAKE_SHARED_LINKER_FLAGS", Value: linkFlags},
+		{Name: "CMAKE_MODULE_LINKER_FLAGS", Value: linkFlags},
+		{Name: "CMAKE_BUILD_WITH_INSTALL_RPATH", Value: "ON"},
+		{Name: "CMAKE_INSTALL_RPATH", Value: "$ORIGIN"},
+		{Name: "BUILD_SHARED_LIBS", Value: "ON"},
+		{Name: "GGML_BACKEND_DL", Value: "ON"},
+		{Name: "GGML_NATIVE", Value: "OFF"},
+		{Name: "GGML_CCACHE", Value: "OFF"},
+		{Name: "GGML_RPC", Value: "OFF"},
+		{Name: "LLAMA_OPENSSL", Value: "OFF"},
+		{Name: "LLAMA_SUBPROCESS", Value: "OFF", IfKnown: true},
+		{Name: "LLAMA_BUILD_UI", Value: "OFF", IfKnown: true},
+		{Name: "LLAMA_USE_PREBUILT_UI", Value: "OFF", IfKnown: true},
+		{Name: "LLAMA_BUILD_APP", Value: "OFF", IfKnown: true},
+		{Name: "LLAMA_BUILD_IS_DEV", Value: "OFF", IfKnown: true},
+		{Name: "LLAMA_BUILD_TESTS", Value: "OFF"},
+		{Name: "LLAMA_BUILD_EXAMPLES", Value: "OFF"},
+		{Name: "LLAMA_BUILD_NUMBER", Value: "0"},
+		{Name: "LLAMA_BUILD_COMMIT", Value: lock.Tree[:12]},
+	}
+}
+
+// components gives every component by name. ROCm lies under rocm, its clang
+// is found by the compile script.
+func components(lock Lock, targets []gfx.Target) map[string]Component {
+	core := Component{
+		Name: "core", Set: toolchain.CPU,
+		Options:  append(shared(lock), Option{Name: "GGML_CPU_ALL_VARIANTS", Value: "ON"}),
+		Build:    []string{"llama-server", "llama-fit-params"},
+		Programs: []string{"llama-server", "llama-fit-params"},
+		Libraries: []string{
+			"libggml.so", "libggml-base.so", "libllama.so", "libllama-common.so", "libmtmd.so",
+			"libllama-server-impl.so", "libllama-fit-params-impl.so",
+		},
+		Modules: []string{"libggml-cpu-*.so"},
+	}
+	names := make([]string, len(targets))
+	for i, t := range targets {
+		names[i] = t.String()
+	}
+	slices.Sort(names)
+	hip := Component{
+		Name: "hip", Set: toolchain.HIP,
+		Options: append(shared(lock),
+			Option{Name: "GGML_CPU", Value: "OFF"},
+			Option{Name: "GGML_HIP", Value: "ON"},
+			Option{Name: "GGML_HIP_ROCWMMA_FATTN", Value: "OFF", IfKnown: true},
+			Option{Name: "CMAKE_HIP_ARCHITECTURES", Value: strings.Join(names, ";")},
+			Option{Name: "CMAKE_HIP_FLAGS", Value: hipFlags},
+			Option{Name: "LLAMA_BUILD_COMMON", Value: "OFF"},
+			Option{Name: "LLAMA_BUILD_TOOLS", Value: "OFF"},
+			Option{Name: "LLAMA_BUILD_SERVER", Value: "OFF"},
+		),
+		Build:     []string{"ggml-hip"},
+		Libraries: []string{"libggml-base.so"},
+		Modules:   []string{"libggml-hip.so"},
+	}
+	return map[string]Component{core.Name: core, hip.Name: hip}
+}
+
+// arguments gives a component's options as CMake arguments, with the user's
+// own last. extra entries are NAME=VALUE, or COMPONENT:NAME=VALUE for one
+// component alone.
+func (c Component) arguments(extra []string, known func(option string) bool) []string {
+	var args []string
+	for _, o := range c.Options {
+		if o.IfKnown && !known(o.Name) {
+			continue
+		}
+		args = append(args, "-D"+o.Name+"="+o.Value)
+	}
+	for _, e := range extra {
+		name, _, _ := strings.Cut(e, "=")
+		if only, _, ok := strings.Cut(name, ":"); ok {
+			if only != c.Name {
+				continue
+			}
+			e = strings.TrimPrefix(e, only+":")
+		}
+		args = append(args, "-D"+e)
+	}
+	return args
+}

@@ -1,0 +1,153 @@
+// Package build puts the build's rooms together: it is what the mage targets
+// call. Each function is one target; what they do in which order is written
+// here and nowhere else.
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/internal/progress"
+	"forge.lthn.ai/core/go-rocm/internal/settings"
+)
+
+// Session is an opened build: settings read, cache and engine at hand.
+type Session struct {
+	Settings *settings.Settings
+	Recipe   *recipe.Recipe
+	Epoch    time.Time
+	Out      io.Writer
+	engine   *lazyEngine
+}
+
+// Open reads the settings and prepares a build. The container engine is only
+// reached when a step needs it.
+func Open() (*Session, error) {
+	s, err := settings.Read()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := recipe.SourceLock()
+	if err != nil {
+		return nil, err
+	}
+	epoch := lock.Time()
+	if s.Epoch != "" {
+		if epoch, err = settings.ParseEpoch(s.Epoch); err != nil {
+			return nil, err
+		}
+	}
+	cache, err := stage.Open(filepath.Join(s.Cache, "stages"))
+	if err != nil {
+		return nil, err
+	}
+	logs := filepath.Join(s.Cache, "logs")
+	eng := &lazyEngine{options: engine.ConnectOptions{
+		MayInstall: func() bool { return mayInstall(s) }, LogDir: logs, Log: os.Stderr,
+	}}
+	return &Session{
+		Settings: s, Epoch: epoch, Out: os.Stderr, engine: eng,
+		Recipe: &recipe.Recipe{
+			Engine: eng, Cache: cache, Lock: lock, Source: s.Source, Targets: s.Targets,
+			CMake: s.CMake, Jobs: s.Jobs, Memory: int64(s.Memory), Log: os.Stderr,
+			Progress: progress.New(os.Stderr, logs),
+			Toolchain: toolchain.Spec{
+				Kind: s.Toolchain, Suite: s.Suite, BaseImage: s.BaseImage,
+				MmdebstrapImage: s.Mmdebstrap, Epoch: lock.Time(), Locked: s.Locked,
+			},
+		},
+	}, nil
+}
+
+// Close lets go of the engine.
+func (s *Session) Close() error { return s.engine.Close() }
+
+// Interruptible gives a context that ends with Ctrl-C or SIGTERM.
+func Interruptible() (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+}
+
+// say prints a line about the build itself.
+func (s *Session) say(format string, args ...any) error {
+	_, err := fmt.Fprintf(s.Out, format+"\n", args...)
+	return err
+}
+
+// mayInstall asks for leave to put a container engine on this machine.
+func mayInstall(s *settings.Settings) bool {
+	if s.CI || s.Yes {
+		return true
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) { //nolint:gosec // a descriptor fits
+		return false
+	}
+	fmt.Fprint(os.Stderr, "No container engine is running. Install docker.io and iptables and start dockerd? [y/N] ") //nolint:errcheck // a question
+	var answer string
+	if _, err := fmt.Fscanln(os.Stdin, &answer); err != nil {
+		return false
+	}
+	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
+}
+
+// Variants gives the variants that are asked for, in the order of the table.
+func (s *Session) Variants() ([]recipe.Variant, error) {
+	var vs []recipe.Variant
+	for _, name := range s.Settings.Variants {
+		v, err := recipe.VariantNamed(name)
+		if err != nil {
+			return nil, err
+		}
+		vs = append(vs, v)
+	}
+	return vs, nil
+}
+
+// within runs f in an opened, interruptible build.
+func within(f func(context.Context, *Session) error) error {
+	s, err := Open()
+	if err != nil {
+		return err
+	}
+	ctx, stop := Interruptible()
+	defer stop()
+	return errors.Join(f(ctx, s), s.Close())
+}
+
+// Config prints the settings as they stand.
+func Config() error {
+	s, err := settings.Read()
+	if err != nil {
+		return err
+	}
+	return s.Print(os.Stdout)
+}
+
+// Compile compiles what the variants need, and nothing more.
+func Compile() error {
+	return within(func(ctx context.Context, s *Session) error {
+		vs, err := s.Variants()
+		if err != nil {
+			return err
+		}
+		for _, v := range vs {
+			if _, err := s.Recipe.Compile(ctx, v); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}

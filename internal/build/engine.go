@@ -1,0 +1,79 @@
+package build
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+// lazyEngine connects on first use, so that a build whose stages are all
+// cached needs no engine at all.
+type lazyEngine struct {
+	options engine.ConnectOptions
+	mu      sync.Mutex
+	eng     engine.Engine
+}
+
+func (l *lazyEngine) get(ctx context.Context) (engine.Engine, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.eng == nil {
+		eng, err := engine.Connect(ctx, l.options)
+		if err != nil {
+			return nil, err
+		}
+		l.eng = eng
+	}
+	return l.eng, nil
+}
+
+func (l *lazyEngine) Image(ctx context.Context, ref string) (engine.Image, error) {
+	eng, err := l.get(ctx)
+	if err != nil {
+		return engine.Image{}, err
+	}
+	return eng.Image(ctx, ref)
+}
+
+func (l *lazyEngine) Pull(ctx context.Context, ref string, progress io.Writer) (engine.Image, error) {
+	eng, err := l.get(ctx)
+	if err != nil {
+		return engine.Image{}, err
+	}
+	return eng.Pull(ctx, ref, progress)
+}
+
+func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (engine.Image, error) {
+	eng, err := l.get(ctx)
+	if err != nil {
+		return engine.Image{}, err
+	}
+	return eng.Import(ctx, ref, rootfs, labels)
+}
+
+func (l *lazyEngine) Run(ctx context.Context, job engine.Job) error {
+	eng, err := l.get(ctx)
+	if err != nil {
+		return err
+	}
+	return eng.Run(ctx, job)
+}
+
+func (l *lazyEngine) Files(ctx context.Context, ref string) (engine.Files, error) {
+	eng, err := l.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return eng.Files(ctx, ref)
+}
+
+func (l *lazyEngine) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.eng == nil {
+		return nil
+	}
+	return l.eng.Close()
+}
