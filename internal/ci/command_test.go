@@ -1,0 +1,100 @@
+//go:build unix
+
+package ci
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Cancelling has to end grandchildren too: a test binary that starts servers
+// would leave them behind.
+func TestCancelEndsTheWholeGroup(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for {
+			if b, err := os.ReadFile(filepath.Join(dir, "pid")); err == nil && strings.HasSuffix(string(b), "\n") {
+				cancel()
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	c := command{dir: dir, out: io.Discard, argv: []string{"sh", "-c", "sleep 600 & echo $! > pid; wait"}}
+	if err := c.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for gone := false; !gone; gone = ended(pid) {
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// ended tells whether a process is gone or waits for its parent to notice.
+func ended(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return true
+	}
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	return err == nil && strings.Contains(string(stat), ") Z ")
+}
+
+func TestCommandErrors(t *testing.T) {
+	t.Run("unknown program", func(t *testing.T) {
+		c := command{out: io.Discard, argv: []string{"no-such-program-anywhere"}}
+		if err := c.run(t.Context()); err == nil || !strings.Contains(err.Error(), "install it") {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("exit status", func(t *testing.T) {
+		var out strings.Builder
+		c := command{out: &out, env: []string{"WORD=hello"}, argv: []string{"sh", "-c", "echo $WORD; exit 3"}}
+		if err := c.run(t.Context()); err == nil || !strings.Contains(err.Error(), "exit status 3") {
+			t.Errorf("got %v", err)
+		}
+		if !strings.HasSuffix(out.String(), "hello\n") {
+			t.Errorf("output %q", &out)
+		}
+	})
+	t.Run("a reader that gives up", func(t *testing.T) {
+		c := command{out: io.Discard, argv: []string{"sh", "-c", "yes | head -c 1000000"}}
+		gaveUp := errors.New("enough")
+		if err := c.stream(t.Context(), func(io.Reader) error { return gaveUp }); !errors.Is(err, gaveUp) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestJudgeVulnerabilities(t *testing.T) {
+	exit := func(code string) error {
+		return command{out: io.Discard, argv: []string{"sh", "-c", "exit " + code}}.run(t.Context())
+	}
+	if err := judgeVulnerabilities(nil, "No vulnerabilities found."); err != nil {
+		t.Errorf("clean: %v", err)
+	}
+	if err := judgeVulnerabilities(exit("3"), ""); err == nil || errors.Is(err, ErrNotDone) {
+		t.Errorf("found: %v", err)
+	}
+	if err := judgeVulnerabilities(exit("1"), "govulncheck: fetching vulnerabilities: no such host"); !errors.Is(err, ErrNotDone) {
+		t.Errorf("unreachable: %v", err)
+	}
+	if err := judgeVulnerabilities(exit("1"), "loading packages: broken"); err == nil || errors.Is(err, ErrNotDone) {
+		t.Errorf("broken: %v", err)
+	}
+}

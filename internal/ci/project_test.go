@@ -1,0 +1,166 @@
+package ci
+
+import (
+	"archive/zip"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestFuzzFindsEveryFunction(t *testing.T) {
+	fuzzer := func(name, body string) string {
+		return "package p\n\nimport \"testing\"\n\nfunc " + name + "(f *testing.F) {\n\tf.Add(\"x\")\n\tf.Fuzz(func(t *testing.T, s string) {\n" + body + "\n\t})\n}\n"
+	}
+	p := writeModule(t, map[string]string{
+		"a/a_test.go":     fuzzer("FuzzOne", "_ = s"),
+		"b/c/b_test.go":   fuzzer("FuzzTwo", "if s != \"\" { t.Error(\"found one\") }"),
+		"d/plain_test.go": "package d\n\nimport \"testing\"\n\nfunc TestNothing(*testing.T) {}\n",
+	})
+	targets, err := p.fuzzTargets(t.Context(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []fuzzTarget{{"example.test/m/a", "FuzzOne"}, {"example.test/m/b/c", "FuzzTwo"}}
+	if diff := cmp.Diff(want, targets, cmp.AllowUnexported(fuzzTarget{})); diff != "" {
+		t.Fatalf("targets (-want +got):\n%s", diff)
+	}
+	p.FuzzTime = 10 * time.Millisecond
+	var out strings.Builder
+	count, err := p.fuzz(t.Context(), &out)
+	if count != (Count{Passed: 1, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "FuzzTwo") {
+		t.Errorf("count %v, error %v\n%s", count, err, &out)
+	}
+}
+
+func TestModules(t *testing.T) {
+	p := writeModule(t, map[string]string{
+		"a/a.go":              "package a\n",
+		"nested/go.mod":       "module example.test/nested\n\ngo 1.26\n",
+		"a/testdata/go.mod":   "not one of ours",
+		".hidden/go.mod":      "not one of ours",
+		"dist/goproxy/go.mod": "a product",
+	})
+	dirs, err := p.modules()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{p.Root, filepath.Join(p.Root, "nested")}, dirs); diff != "" {
+		t.Errorf("modules (-want +got):\n%s", diff)
+	}
+}
+
+func TestChecksNameTheCulprit(t *testing.T) {
+	p := writeModule(t, map[string]string{
+		"a/a.go":        "package a\nfunc  A() {}\n",
+		"b/b.go":        "package b\n\nimport \"fmt\"\n\n// B is wrong.\nfunc B() { fmt.Printf(\"%d\", \"x\") }\n",
+		"c/c_darwin.go": "package c\n\nvar x int = \"no\"\n",
+		"c/c.go":        "package c\n",
+		"nested/go.mod": "module example.test/nested\n\ngo 1.26\n\nrequire example.test/unused v1.0.0\n",
+	})
+	if err := p.gofmt(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "a/a.go") {
+		t.Errorf("gofmt: %v", err)
+	}
+	var out strings.Builder
+	if err := p.vet("linux", "amd64")(t.Context(), &out); err == nil || !strings.Contains(out.String(), "b/b.go") {
+		t.Errorf("vet: %v\n%s", err, &out)
+	}
+	out.Reset()
+	if err := p.vet("darwin", "arm64")(t.Context(), &out); err == nil || !strings.Contains(out.String(), "c_darwin.go") {
+		t.Errorf("vet darwin: %v\n%s", err, &out)
+	}
+	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "in module nested") {
+		t.Errorf("tidy: %v", err)
+	}
+}
+
+func TestProjectOutsideOfAModule(t *testing.T) {
+	if err := Lint(t.Context(), io.Discard, Project{Root: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "go.mod") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// proxyWith serves one module as a folder, in the layout of the module proxy
+// protocol (go.dev/ref/mod#goproxy-protocol).
+func proxyWith(t *testing.T, module, version string, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	dir := filepath.Join(root, module, "@v")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mod := "module " + module + "\n\ngo 1.26\n"
+	files["go.mod"] = mod
+	for name, text := range map[string]string{"list": version + "\n", version + ".mod": mod, version + ".info": `{"Version":"` + version + `"}`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Create(filepath.Join(dir, version+".zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	z := zip.NewWriter(f)
+	for name, text := range files {
+		w, err := z.Create(module + "@" + version + "/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+func TestToolIsInstalledOnce(t *testing.T) {
+	proxy := proxyWith(t, "example.test/tool", "v1.2.3", map[string]string{
+		"cmd/probe/main.go": "package main\n\nfunc main() { println(\"probed\") }\n",
+	})
+	p := writeModule(t, map[string]string{"a/a.go": "package a\n"})
+	t.Setenv("GOPROXY", "file://"+proxy)
+	t.Setenv("GONOSUMDB", "example.test")
+	t.Setenv("GOFLAGS", "-modcacherw")
+	t.Setenv("GOMODCACHE", t.TempDir())
+	const spec = "example.test/tool/cmd/probe@v1.2.3"
+
+	var out strings.Builder
+	installs := 0
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for range 3 {
+		wg.Go(func() {
+			var mine strings.Builder
+			program, err := p.tool(t.Context(), &mine, spec)
+			mu.Lock()
+			defer mu.Unlock()
+			installs += strings.Count(mine.String(), "installing probe v1.2.3")
+			if err != nil {
+				t.Errorf("%v\n%s", err, &mine)
+				return
+			}
+			if err := p.command(&out, nil, program).run(t.Context()); err != nil || !strings.Contains(out.String(), "probed") {
+				t.Errorf("running %s: %v\n%s", program, err, &out)
+			}
+		})
+	}
+	wg.Wait()
+	if installs != 1 {
+		t.Errorf("installed %d times", installs)
+	}
+	if _, err := p.tool(t.Context(), io.Discard, "example.test/tool/cmd/absent@v1.2.3"); err == nil || !strings.Contains(err.Error(), "absent@v1.2.3") {
+		t.Errorf("an absent tool: %v", err)
+	}
+	if left, err := filepath.Glob(filepath.Join(p.Cache, "tools", "absent*.*")); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
