@@ -1,0 +1,16 @@
+// Package assets holds the files that packages ship or run beside the program:
+// the systemd unit with its user and folders, the settings file and the
+// maintainer scripts.
+//
+// They are plain files, so that each is read, checked and changed with the tools
+// of its own kind. What they become in a package (name, mode, owner) is the
+// business of packaging/deb.
+package assets
+
+import "embed"
+
+// Debian holds the files of the Debian packages under "debian/". Names that end
+// in ".tmpl" are text/template sources; the others are taken as they are.
+//
+//go:embed debian
+var Debian embed.FS

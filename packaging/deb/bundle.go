@@ -1,0 +1,76 @@
+package deb
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// installedBundle is where the command looks for an installed bundle.
+const installedBundle = "/usr/lib/go-rocm/llama"
+
+// unpacked is a bundle's folder that was found to be what its manifest says.
+type unpacked struct {
+	dir      string
+	manifest *bundle.Manifest
+	licences []origin.Component
+}
+
+// readBundle reads and verifies the bundle in dir.
+func readBundle(ctx context.Context, dir string) (*unpacked, error) {
+	m, err := bundle.ReadManifest(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w: give the folder of an unpacked bundle", ErrBundle, err)
+	}
+	found, err := bundle.Build(dir, *m)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if found.Digest() != m.Digest() {
+		return nil, fmt.Errorf("%w: %s differs from its manifest: build it anew", ErrBundle, dir)
+	}
+	licences, err := origin.Licences(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	return &unpacked{dir: dir, manifest: m, licences: licences}, nil
+}
+
+// entries are the bundle's files as a package installs them.
+func (u *unpacked) entries() []entry {
+	out := []entry{{
+		path: path.Join(installedBundle, bundle.ManifestName),
+		from: filepath.Join(u.dir, bundle.ManifestName),
+		mode: 0o644,
+	}}
+	for _, f := range u.manifest.Files {
+		out = append(out, entry{
+			path: path.Join(installedBundle, f.Path),
+			from: filepath.Join(u.dir, filepath.FromSlash(f.Path)),
+			mode: os.FileMode(f.Mode) & os.ModePerm,
+		})
+	}
+	return out
+}
+
+// targets names the GPU targets for people, "none" when the bundle has no code
+// for any.
+func (u *unpacked) targets() string {
+	var names []string
+	for _, t := range u.manifest.Targets {
+		names = append(names, fmt.Sprint(t))
+	}
+	if len(names) == 0 {
+		return "none (it computes on the CPU)"
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,218 @@
+package deb
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/packaging/origin"
+)
+
+// terms are the components of a package, from which its copyright file is made.
+type terms struct {
+	linked  []origin.Component // in the command
+	bundled []origin.Component // in the bundle
+	own     string             // the text of go-rocm's own licence
+}
+
+// gatherTerms reads the licences of everything that goes into the packages.
+func gatherTerms(o Options, b *unpacked) (terms, error) {
+	linked, err := origin.Modules(o.Command, o.ModuleCache, o.GoRoot)
+	if err != nil {
+		return terms{}, fmt.Errorf("%w: %w", ErrCommand, err)
+	}
+	own, err := readAsset("expat.txt")
+	if err != nil {
+		return terms{}, err
+	}
+	return terms{linked: linked, bundled: b.licences, own: string(own)}, nil
+}
+
+func (t terms) all() terms     { return t }
+func (t terms) command() terms { t.bundled = nil; return t }
+func (t terms) bundle() terms  { t.linked = nil; return t }
+
+// copyright writes the file in Debian's machine-readable format
+// (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/). The
+// texts of bundled packages stand in it as those packages have them.
+func (t terms) copyright(epoch time.Time) []byte {
+	w := &stanzas{}
+	w.field("Format", "https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/")
+	w.field("Upstream-Name", "go-rocm")
+	w.field("Source", "https://forge.lthn.ai/core/go-rocm")
+	w.end()
+
+	ours := fmt.Sprintf("%d The go-rocm authors", epoch.UTC().Year())
+	w.field("Files", "*")
+	w.field("Copyright", ours)
+	w.field("License", "Expat")
+	w.end()
+
+	linked := t.linkedLicences()
+	if len(t.linked) > 0 {
+		names := []string{"Expat"}
+		for _, l := range linked {
+			names = append(names, l.name)
+		}
+		w.field("Files", "usr/bin/go-rocm")
+		w.lines("Copyright", append([]string{ours}, holders(t.linked)...))
+		w.field("License", strings.Join(names, " and "))
+		w.lines("Comment", listing("Linked into the program:", t.linked))
+		w.end()
+	}
+	if len(t.bundled) > 0 {
+		var names []string
+		for _, c := range t.bundled {
+			names = append(names, c.Name)
+		}
+		w.field("Files", "usr/lib/go-rocm/llama/*")
+		w.lines("Copyright", holders(t.bundled))
+		w.field("License", strings.Join(names, " and "))
+		w.lines("Comment", listing("Parts of these are in the bundle, each under the licence paragraph of its name:", t.bundled))
+		w.end()
+	}
+
+	w.text("License", "Expat", t.own)
+	for _, l := range linked {
+		w.text("License", l.name, l.text)
+	}
+	for _, c := range t.bundled {
+		var b strings.Builder
+		for _, text := range c.Texts {
+			b.WriteString(text.Body + "\n")
+		}
+		w.text("License", c.Name, b.String())
+	}
+	return w.bytes()
+}
+
+// licence is a licence paragraph: a short name and the text it stands for.
+type licence struct{ name, text string }
+
+// linkedLicences gives each differing text of the linked modules once, named by
+// its SPDX identifiers and, from the second text of a name on, by its module.
+func (t terms) linkedLicences() []licence {
+	var out []licence
+	names := map[string]bool{"Expat": true}
+	texts := map[string]bool{}
+	for _, c := range t.linked {
+		for _, text := range c.Texts {
+			body := commonText(c, text.Body)
+			key := strings.Join(strings.Fields(body), " ")
+			if texts[key] {
+				continue
+			}
+			texts[key] = true
+			name := shortName(c)
+			if names[name] {
+				name += "~" + c.Name
+			}
+			for n := 2; names[name]; n++ {
+				name = fmt.Sprintf("%s~%s~%d", shortName(c), c.Name, n)
+			}
+			names[name] = true
+			out = append(out, licence{name: name, text: body})
+		}
+	}
+	sort.SliceStable(out, func(i, j int) bool { return out[i].name < out[j].name })
+	return out
+}
+
+// shortName joins the identifiers into one word, in Debian's names.
+func shortName(c origin.Component) string {
+	if len(c.Licences) == 0 {
+		return "terms~" + c.Name
+	}
+	var ids []string
+	for _, id := range c.Licences {
+		if id == "MIT" {
+			id = "Expat"
+		}
+		ids = append(ids, id)
+	}
+	return strings.Join(ids, "+")
+}
+
+// commonText gives way to the system's own copy of a long licence that Debian
+// keeps once for all packages (Policy 12.5).
+func commonText(c origin.Component, body string) string {
+	if slices.Contains(c.Licences, "Apache-2.0") && strings.Contains(body, "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION") {
+		return "Licensed under the Apache License, Version 2.0.\n\nOn Debian systems its full text is in /usr/share/common-licenses/Apache-2.0.\n"
+	}
+	return body
+}
+
+// holders lists the copyright statements of components, each once.
+func holders(cs []origin.Component) []string {
+	var out []string
+	seen := map[string]bool{}
+	for _, c := range cs {
+		if len(c.Holders) == 0 {
+			out = append(out, fmt.Sprintf("the authors of %s, whom its licence text does not name", c.Name))
+		}
+		for _, h := range c.Holders {
+			if !seen[h] {
+				seen[h] = true
+				out = append(out, h)
+			}
+		}
+	}
+	return out
+}
+
+// listing names components with their versions and licences, one a line.
+func listing(head string, cs []origin.Component) []string {
+	out := []string{head}
+	for _, c := range cs {
+		line := c.Name
+		if c.Version != "" {
+			line += " " + c.Version
+		}
+		if len(c.Licences) > 0 {
+			line += " (" + strings.Join(c.Licences, ", ") + ")"
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// stanzas writes paragraphs of fields.
+type stanzas struct {
+	b    strings.Builder
+	open bool
+}
+
+func (w *stanzas) field(name, value string) {
+	w.open = true
+	fmt.Fprintf(&w.b, "%s: %s\n", name, value)
+}
+
+// lines writes a field with the first line beside its name.
+func (w *stanzas) lines(name string, values []string) {
+	w.field(name, strings.Join(values, "\n "))
+}
+
+// text writes a field whose value is a name and, indented below it, a text.
+func (w *stanzas) text(field, name, body string) {
+	w.field(field, name)
+	for line := range strings.Lines(strings.TrimSpace(body)) {
+		line = strings.TrimRight(line, " \t\r\n\f\v")
+		if line == "" {
+			line = "."
+		}
+		fmt.Fprintf(&w.b, " %s\n", line)
+	}
+	w.end()
+}
+
+// end closes the paragraph.
+func (w *stanzas) end() {
+	if w.open {
+		w.b.WriteByte('\n')
+		w.open = false
+	}
+}
+
+func (w *stanzas) bytes() []byte { return []byte(strings.TrimRight(w.b.String(), "\n") + "\n") }

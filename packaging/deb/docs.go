@@ -1,0 +1,84 @@
+package deb
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// manualPlaces says where the written manual goes, by folder of Options.Manual.
+func manualPlaces() []struct{ from, to string } {
+	return []struct{ from, to string }{
+		{"man1", "/usr/share/man/man1"},
+		{"bash", "/usr/share/bash-completion/completions"},
+		{"zsh", "/usr/share/zsh/vendor-completions"},
+		{"fish", "/usr/share/fish/vendor_completions.d"},
+	}
+}
+
+// manualEntries are the man pages, compressed, and the shell completions.
+func manualEntries(o Options) ([]entry, error) {
+	var out []entry
+	for _, place := range manualPlaces() {
+		dir := filepath.Join(o.Manual, place.from)
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			return nil, fmt.Errorf("%w: manual: %w: write it with packaging/assets/writemanual", ErrOptions, err)
+		}
+		if len(files) == 0 {
+			return nil, fmt.Errorf("%w: manual: %s is empty: write it with packaging/assets/writemanual", ErrOptions, dir)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(filepath.Join(dir, f.Name())) //nolint:gosec // the caller names the folder
+			if err != nil {
+				return nil, fmt.Errorf("read the manual: %w", err)
+			}
+			name := f.Name()
+			if place.from == "man1" {
+				if text, err = compress(text); err != nil {
+					return nil, err
+				}
+				name += ".gz"
+			}
+			out = append(out, entry{path: path.Join(place.to, name), text: text, mode: 0o644})
+		}
+	}
+	return out, nil
+}
+
+// changelog is the history in Debian's form, compressed. The version that is
+// being built stands first, whether or not the written history names it yet.
+func changelog(name string, o Options, v Version) ([]byte, error) {
+	history, err := readAsset("changelog")
+	if err != nil {
+		return nil, err
+	}
+	// The history is written once, for go-rocm; both packages have it.
+	text := strings.ReplaceAll(string(history), "go-rocm (", name+" (")
+	if head := fmt.Sprintf("%s (%s) ", name, v); !strings.HasPrefix(text, head) {
+		text = fmt.Sprintf("%sunstable; urgency=medium\n\n  * Build of version %s.\n\n -- %s  %s\n\n", head,
+			v.Upstream(), o.Maintainer, o.Epoch.Format(time.RFC1123Z)) + text
+	}
+	return compress([]byte(text))
+}
+
+// compress packs with gzip as `gzip -9n` does: no name, no time.
+func compress(text []byte) ([]byte, error) {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, fmt.Errorf("compress a document: %w", err)
+	}
+	if _, err := z.Write(text); err != nil {
+		return nil, fmt.Errorf("compress a document: %w", err)
+	}
+	if err := z.Close(); err != nil {
+		return nil, fmt.Errorf("compress a document: %w", err)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,150 @@
+package origin
+
+import (
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"sort"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/mod/module"
+)
+
+// Modules lists what is linked into the Go program command beside its own
+// module: the modules that its build information names, and Go itself. moduleCache is
+// the folder that `go env GOMODCACHE` prints, goRoot that of `go env GOROOT`.
+func Modules(command, moduleCache, goRoot string) ([]Component, error) {
+	info, err := buildinfo.ReadFile(command)
+	if err != nil {
+		return nil, fmt.Errorf("read the build information of %s: %w", command, err)
+	}
+	var out []Component
+	for _, dep := range info.Deps {
+		if dep.Replace != nil {
+			dep = dep.Replace
+		}
+		dir, err := moduleDir(moduleCache, dep.Path, dep.Version)
+		if err != nil {
+			return nil, err
+		}
+		c := Component{Kind: GoModule, Name: dep.Path, Version: dep.Version, Sum: dep.Sum}
+		if c.Texts, err = licenceFiles(dir); err != nil {
+			return nil, fmt.Errorf("licence of module %s %s: %w: run `go mod download` and try again", dep.Path, dep.Version, err)
+		}
+		c.describe()
+		out = append(out, c)
+	}
+	golang := Component{Kind: GoRuntime, Name: "go", Version: strings.TrimPrefix(info.GoVersion, "go")}
+	if golang.Texts, err = licenceFiles(goRoot); err != nil {
+		return nil, fmt.Errorf("licence of Go: %w: give Go's own folder, as `go env GOROOT` prints it", err)
+	}
+	golang.describe()
+	out = append(out, golang)
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+// moduleDir is where the module cache keeps a module; a version that is a path
+// is a replacement by a folder.
+func moduleDir(cache, path, version string) (string, error) {
+	if version == "" {
+		return path, nil
+	}
+	p, err := module.EscapePath(path)
+	if err != nil {
+		return "", fmt.Errorf("module %s: %w", path, err)
+	}
+	v, err := module.EscapeVersion(version)
+	if err != nil {
+		return "", fmt.Errorf("module %s: %w", path, err)
+	}
+	return filepath.Join(cache, filepath.FromSlash(p)+"@"+v), nil
+}
+
+// licenceName matches the files in which projects keep terms and notices.
+var licenceName = regexp.MustCompile(`(?i)^(un)?(licen[cs]e|copying|copyright|notice|patents)([-_.].*)?$`)
+
+// licenceFiles reads the licence files of a folder, in the order of their names.
+func licenceFiles(dir string) ([]Text, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoLicence, err)
+	}
+	var out []Text
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !licenceName.MatchString(e.Name()) || strings.HasSuffix(e.Name(), ".go") {
+			continue
+		}
+		t, err := readText(filepath.Join(dir, e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w in %s", ErrNoLicence, dir)
+	}
+	return out, nil
+}
+
+// readText reads a file as UTF-8; what is not UTF-8 is taken as Latin-1, in
+// which old copyright files are written.
+func readText(path string) (Text, error) {
+	raw, err := os.ReadFile(path) //nolint:gosec // the caller names the folder
+	if err != nil {
+		return Text{}, fmt.Errorf("read licence: %w", err)
+	}
+	body := string(raw)
+	if !utf8.Valid(raw) {
+		runes := make([]rune, len(raw))
+		for i, b := range raw {
+			runes[i] = rune(b)
+		}
+		body = string(runes)
+	}
+	body = strings.ReplaceAll(body, "\r\n", "\n")
+	return Text{Name: filepath.Base(path), Body: strings.TrimRight(body, "\n") + "\n"}, nil
+}
+
+// Licences lists the components whose terms a bundle carries: each folder below
+// bundleDir/licenses is one, and every file in it one text.
+func Licences(bundleDir string) ([]Component, error) {
+	root := filepath.Join(bundleDir, "licenses")
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("bundle without licences: %w: %w", ErrNoLicence, err)
+	}
+	var out []Component
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		c := Component{Kind: Bundled, Name: e.Name()}
+		err := filepath.WalkDir(filepath.Join(root, e.Name()), func(path string, d os.DirEntry, err error) error {
+			if err != nil || !d.Type().IsRegular() {
+				return err
+			}
+			t, err := readText(path)
+			if err != nil {
+				return err
+			}
+			c.Texts = append(c.Texts, t)
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("licences of %s: %w", e.Name(), err)
+		}
+		if len(c.Texts) == 0 {
+			return nil, fmt.Errorf("licences of %s: %w in the bundle", e.Name(), ErrNoLicence)
+		}
+		c.describe()
+		out = append(out, c)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("bundle without licences: %w in %s", ErrNoLicence, root)
+	}
+	return out, nil
+}
