@@ -1,0 +1,27 @@
+package supervise
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestScrub(t *testing.T) {
+	in := []string{
+		"PATH=/bin", "LLAMA_ARG_PORT=1", "LLAMA_API_KEY=stolen", "GGML_BACKEND_PATH=/x.so", "LD_PRELOAD=/y.so",
+		"http_proxy=http://p", "HTTPS_PROXY=http://p", "no_proxy=*", "AIP_MODE=PREDICTION", "HF_TOKEN=secret",
+		"HIP_VISIBLE_DEVICES=1", "HOME=/h", "HOME=/h2", "GO_ROCM_CHILD=other", "NOTIFY_SOCKET=/n", "ODD", "=x",
+	}
+	got, dropped := scrub(in, []string{"LLAMA_API_KEY=ours", "HIP_VISIBLE_DEVICES=0", "EMPTY="})
+	want := []string{"PATH=/bin", "HIP_VISIBLE_DEVICES=0", "HOME=/h2", "LLAMA_API_KEY=ours", "EMPTY="}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	wantDropped := []string{
+		"AIP_MODE", "GGML_BACKEND_PATH", "GO_ROCM_CHILD", "HF_TOKEN", "HTTPS_PROXY", "LD_PRELOAD",
+		"LLAMA_API_KEY", "LLAMA_ARG_PORT", "NOTIFY_SOCKET", "http_proxy", "no_proxy",
+	}
+	if d := cmp.Diff(wantDropped, dropped); d != "" {
+		t.Error(d)
+	}
+}

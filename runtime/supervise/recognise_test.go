@@ -1,0 +1,58 @@
+package supervise
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// The lines are as the named programs write them; docs/faults.md has the table.
+func TestRecognise(t *testing.T) {
+	tests := []struct {
+		name string
+		in   ExitError
+		oom  bool
+		want error
+	}{
+		{"gpu hang", ExitError{Signal: syscall.SIGABRT, Log: []string{"HW Exception by GPU node-1 (Agent handle: 0x55dc6e221990) reason :GPU Hang"}}, false, ErrGPUHang},
+		{"gpu fault", ExitError{Signal: syscall.SIGABRT, Log: []string{"Memory access fault by GPU node-1 (Agent handle: 0x7f) on address 0x1000. Reason: Page not present or supervisor privilege."}}, false, ErrGPUFault},
+		{"tensile", ExitError{Signal: syscall.SIGABRT, Log: []string{"rocBLAS error: Cannot read /opt/rocm/lib/rocblas/library/TensileLibrary.dat: Illegal seek for GPU arch : gfx1103"}}, false, ErrUnsupportedTarget},
+		{"no code object", ExitError{Signal: syscall.SIGABRT, Log: []string{"ROCm error: invalid device function", "  current device: 0, in function ggml_cuda_compute_forward"}}, false, ErrUnsupportedTarget},
+		{"kfd", ExitError{Code: 1, Log: []string{"Unable to open /dev/kfd read-write: Permission denied"}}, false, ErrPermission},
+		{"vram", ExitError{Code: 1, Log: []string{
+			"ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of memory",
+			"llama_model_load: error loading model: unable to allocate ROCm0 buffer",
+			"srv    load_model: failed to load model, '/m.gguf'",
+		}}, false, ErrOutOfMemory},
+		{"kv cache", ExitError{Code: 1, Log: []string{"llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache"}}, false, ErrOutOfMemory},
+		{"host oom", ExitError{Signal: syscall.SIGKILL}, true, ErrOutOfMemory},
+		{"library", ExitError{Code: 127, Log: []string{"llama-server: error while loading shared libraries: libllama.so.0: cannot open shared object file: No such file or directory"}}, false, ErrLibraryMissing},
+		{"glibc", ExitError{Code: 1, Log: []string{"./llama-server: /lib/libc.so.6: version `GLIBC_2.43' not found (required by ./llama-server)"}}, false, ErrLibraryMissing},
+		{"argument", ExitError{Code: 1, Log: []string{"error: invalid argument: --no-such-flag"}}, false, ErrBadArgument},
+		{"bind", ExitError{Code: 1, Log: []string{"E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 80"}}, false, ErrAddress},
+		{"magic", ExitError{Code: 1, Log: []string{"gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'", "srv    load_model: failed to load model, 'x'"}}, false, ErrModelInvalid},
+		{"architecture", ExitError{Code: 1, Log: []string{"llama_model_load: error loading model: error loading model architecture: unknown model architecture: 'new'"}}, false, ErrModelInvalid},
+		{"unknown", ExitError{Code: 3, Log: []string{"something else"}}, false, nil},
+		{"killed by a person", ExitError{Signal: syscall.SIGKILL}, false, nil},
+		{"segv", ExitError{Signal: syscall.SIGSEGV}, false, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			e := tt.in
+			recognise(&e, tt.oom)
+			if !errors.Is(e.Kind, tt.want) || (tt.want == nil && e.Kind != nil) {
+				t.Fatalf("got %v, want %v", e.Kind, tt.want)
+			}
+			if tt.want != nil && (e.Remedy == "" || e.Line == "") {
+				t.Errorf("remedy %q, line %q: both must be told", e.Remedy, e.Line)
+			}
+			if tt.want != nil && !errors.Is(&e, tt.want) {
+				t.Errorf("%v does not unwrap to %v", &e, tt.want)
+			}
+			if !strings.Contains(e.Error(), e.Remedy) {
+				t.Errorf("the text lacks the remedy: %s", e.Error())
+			}
+		})
+	}
+}
