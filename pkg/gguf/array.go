@@ -94,3 +94,6 @@ func (a Array) Uints(limit int) ([]uint64, error) {
 	}
 	return out, nil
 }
+
+// Raw reads the elements as the file stores them, lengths included.
+func (a Array) Raw() *io.SectionReader { return io.NewSectionReader(a.r, a.off, a.Bytes()) }

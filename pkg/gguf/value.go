@@ -1,6 +1,7 @@
 package gguf
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 )
@@ -148,4 +149,14 @@ func float(bits uint64, t ValueType) float64 {
 		return float64(math.Float32frombits(uint32(bits)))
 	}
 	return math.Float64frombits(bits)
+}
+
+// Stored gives the little-endian bytes of a number or bool as the file has
+// them; nil for strings and arrays.
+func (v Value) Stored() []byte {
+	w := v.typ.width()
+	if w == 0 {
+		return nil
+	}
+	return binary.LittleEndian.AppendUint64(nil, v.num)[:w]
 }

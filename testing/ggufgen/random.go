@@ -1,0 +1,85 @@
+package ggufgen
+
+import (
+	"encoding/binary"
+	"io"
+	"math"
+	"math/rand/v2"
+)
+
+// normalF16 fills with normally distributed half-precision numbers.
+func normalF16(r *rand.Rand, deviation float64) Fill {
+	return func(w io.Writer, size uint64) error {
+		buf := make([]byte, 0, 64<<10)
+		for left := size / 2; left > 0; {
+			n := min(left, uint64(cap(buf)/2))
+			buf = buf[:0]
+			for range n {
+				buf = binary.LittleEndian.AppendUint16(buf, half(float32(r.NormFloat64()*deviation)))
+			}
+			if _, err := w.Write(buf); err != nil {
+				return err
+			}
+			left -= n
+		}
+		return nil
+	}
+}
+
+// normalF32 fills with normally distributed single-precision numbers.
+func normalF32(r *rand.Rand, deviation float64) Fill {
+	return func(w io.Writer, size uint64) error {
+		for range size / 4 {
+			v := math.Float32bits(float32(r.NormFloat64() * deviation))
+			if _, err := w.Write(binary.LittleEndian.AppendUint32(nil, v)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// ones fills with single-precision ones, as norms start out.
+func ones(w io.Writer, size uint64) error {
+	one := binary.LittleEndian.AppendUint32(nil, math.Float32bits(1))
+	for range size / 4 {
+		if _, err := w.Write(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// half rounds to the nearest IEEE 754 half-precision number, ties to even;
+// what is too large becomes infinite, what is too small zero.
+func half(f float32) uint16 {
+	b := math.Float32bits(f)
+	sign := uint16(b >> 16 & 0x8000)
+	exp := int(b>>23&0xff) - 127 + 15
+	frac := b & 0x7fffff
+	switch {
+	case exp == 0xff-127+15 && frac != 0:
+		return sign | 0x7e00
+	case exp >= 31:
+		return sign | 0x7c00
+	case exp <= 0:
+		if exp < -10 {
+			return sign
+		}
+		frac |= 0x800000
+		shift := uint(14 - exp)
+		return sign | roundShift(frac, shift)
+	}
+	return sign | (uint16(exp)<<10 + roundShift(frac, 13))
+}
+
+// roundShift shifts right and rounds to nearest, ties to even.
+func roundShift(v uint32, n uint) uint16 {
+	out := v >> n
+	rest := v & (1<<n - 1)
+	middle := uint32(1) << (n - 1)
+	if rest > middle || (rest == middle && out&1 == 1) {
+		out++
+	}
+	return uint16(out)
+}

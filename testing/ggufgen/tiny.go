@@ -1,0 +1,117 @@
+package ggufgen
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+)
+
+// TinyOptions shapes a tiny model; zero fields take the default given.
+type TinyOptions struct {
+	Layers  int             // 2
+	Width   int             // of the hidden state: 64
+	Heads   int             // attention heads: 4
+	KVHeads int             // heads of keys and values: 2
+	Feed    int             // width of the feed-forward part: 128
+	Context int             // 2048
+	Seed    uint64          // of the weights
+	Type    gguf.TensorType // of matrices, F16 or F32 (which is the zero value)
+	Name    string          // general.name: "tiny"
+}
+
+func (o *TinyOptions) defaults() error {
+	set := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	set(&o.Layers, 2)
+	set(&o.Width, 64)
+	set(&o.Heads, 4)
+	set(&o.KVHeads, 2)
+	set(&o.Feed, 128)
+	set(&o.Context, 2048)
+	if o.Name == "" {
+		o.Name = "tiny"
+	}
+	switch {
+	case o.Layers < 1 || o.Width < 1 || o.Heads < 1 || o.KVHeads < 1 || o.Feed < 1 || o.Context < 1:
+		return fmt.Errorf("tiny model: sizes must be positive: %+v", *o)
+	case o.Width%o.Heads != 0 || o.Heads%o.KVHeads != 0 || o.Width/o.Heads%2 != 0:
+		return fmt.Errorf("tiny model: %d wide, %d heads and %d key heads do not divide evenly", o.Width, o.Heads, o.KVHeads)
+	case o.Type != gguf.F16 && o.Type != gguf.F32:
+		return fmt.Errorf("tiny model: weights are F16 or F32, not %s", o.Type)
+	}
+	return nil
+}
+
+// Tiny builds a small model of the llama architecture with random weights and
+// the tokenizer of vocab, such as one of llama.cpp's models/ggml-vocab-*.gguf.
+// vocab must stay open until the builder has been written.
+func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
+	if err := o.defaults(); err != nil {
+		return nil, err
+	}
+	tok, err := vocab.Tokenizer()
+	if err != nil {
+		return nil, fmt.Errorf("tiny model: %w", err)
+	}
+	if tok.Size == 0 {
+		return nil, fmt.Errorf("tiny model: the vocabulary of %q is empty", vocab.Name())
+	}
+	b := New("llama")
+	b.Text("general.type", "model")
+	b.Text("general.name", o.Name)
+	b.Uint("general.file_type", map[gguf.TensorType]uint32{gguf.F32: 0, gguf.F16: 1}[o.Type])
+	b.Uint("llama.block_count", uint32(o.Layers))
+	b.Uint("llama.context_length", uint32(o.Context))
+	b.Uint("llama.embedding_length", uint32(o.Width))
+	b.Uint("llama.feed_forward_length", uint32(o.Feed))
+	b.Uint("llama.attention.head_count", uint32(o.Heads))
+	b.Uint("llama.attention.head_count_kv", uint32(o.KVHeads))
+	b.Float("llama.attention.layer_norm_rms_epsilon", 1e-5)
+	b.Uint("llama.rope.dimension_count", uint32(o.Width/o.Heads))
+	b.Uint("llama.vocab_size", uint32(tok.Size))
+	for key, v := range vocab.Metadata() {
+		if strings.HasPrefix(key, "tokenizer.") {
+			b.Copy(key, v)
+		}
+	}
+	b.tinyTensors(o, uint64(tok.Size))
+	return b, b.err
+}
+
+// tinyTensors adds the weights. The output layer is the token embedding, which
+// keeps a model with a large vocabulary small.
+func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
+	// Each tensor has its own stream of random numbers, so that changing one
+	// shape does not change all others.
+	stream := uint64(0)
+	matrix := func(name string, in, out uint64) {
+		stream++
+		r := rand.New(rand.NewPCG(o.Seed, stream)) //nolint:gosec // reproducible weights are the purpose
+		fill := normalF32(r, 0.1)
+		if o.Type == gguf.F16 {
+			fill = normalF16(r, 0.1)
+		}
+		b.Tensor(name, o.Type, fill, in, out)
+	}
+	w, f := uint64(o.Width), uint64(o.Feed)
+	kv := w / uint64(o.Heads) * uint64(o.KVHeads)
+	matrix("token_embd.weight", w, vocab)
+	for i := range o.Layers {
+		p := fmt.Sprintf("blk.%d.", i)
+		b.Tensor(p+"attn_norm.weight", gguf.F32, ones, w)
+		matrix(p+"attn_q.weight", w, w)
+		matrix(p+"attn_k.weight", w, kv)
+		matrix(p+"attn_v.weight", w, kv)
+		matrix(p+"attn_output.weight", w, w)
+		b.Tensor(p+"ffn_norm.weight", gguf.F32, ones, w)
+		matrix(p+"ffn_gate.weight", w, f)
+		matrix(p+"ffn_up.weight", w, f)
+		matrix(p+"ffn_down.weight", f, w)
+	}
+	b.Tensor("output_norm.weight", gguf.F32, ones, w)
+}
