@@ -48,12 +48,9 @@ func CountKernels(code io.ReaderAt) (gfx.ID, int, error) {
 	if err != nil {
 		return bad(err)
 	}
-	syms, err := f.DynamicSymbols()
-	if errors.Is(err, elf.ErrNoSymbols) {
-		return id, 0, nil
-	}
+	syms, err := dynamicSymbols(f)
 	if err != nil {
-		return bad(err)
+		return gfx.ID{}, 0, err
 	}
 	n := 0
 	for _, s := range syms {

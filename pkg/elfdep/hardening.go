@@ -76,13 +76,7 @@ func (h *Hardened) readDynamic(f *elf.File) error {
 }
 
 func (h *Hardened) readSymbols(f *elf.File) error {
-	syms, err := f.DynamicSymbols()
-	if errors.Is(err, elf.ErrNoSymbols) {
-		return nil
-	}
-	if err != nil {
-		return &FormatError{What: "dynamic symbols", Err: err}
-	}
+	syms, err := dynamicSymbols(f)
 	for _, s := range syms {
 		switch {
 		case s.Section != elf.SHN_UNDEF:
@@ -93,7 +87,7 @@ func (h *Hardened) readSymbols(f *elf.File) error {
 		}
 	}
 	slices.Sort(h.Fortify)
-	return nil
+	return err
 }
 
 // Weak lists what a file lacks of the protections that every file of a bundle

@@ -6,102 +6,90 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 )
 
 // Leak is a path of the build machine that stands in a file.
 type Leak struct {
-	Offset int64  // of Text in the file
-	Text   string // the printable text around the path, cut at maxLeak bytes
+	Offset int64  // of the path in the file
+	Text   string // the path and the printable text after it, cut at maxLeak bytes
 }
 
-const maxLeak = 256
+const (
+	maxLeak     = 200
+	leakWindow  = 1 << 20
+	leakOverlap = 4096
+)
 
-// ScanStrings finds texts of r that contain a path at or under one of dirs
-// (absolute, such as "/build"): the folder's name must be followed by "/" or
-// the end of the text, and must not be the tail of a longer path, so that
-// "/usr/src/x" is no leak of "/src". At most limit leaks are returned, in
-// order; 0 means all.
+// ScanStrings finds paths at or under one of dirs (absolute, such as "/build")
+// in r: the folder's name must be followed by "/" or the end of the text, and
+// must not be the tail of a longer path, so that "/usr/src/x" is no leak of
+// "/src". Leaks come in the order of the file; limit stops the scan after that
+// many, 0 means all.
 func ScanStrings(r io.Reader, dirs []string, limit int) ([]Leak, error) {
 	for _, d := range dirs {
-		if !path.IsAbs(d) || path.Clean(d) != d || d == "/" {
+		if !path.IsAbs(d) || path.Clean(d) != d || d == "/" || len(d) > leakOverlap/2 {
 			return nil, fmt.Errorf("scan for build paths: %q is no clean absolute folder", d)
 		}
 	}
-	s := leakScanner{dirs: dirs, limit: limit}
-	buf := make([]byte, 1<<20)
+	var found []Leak
+	buf := make([]byte, leakWindow)
+	have, base, done := 0, int64(0), 0 // done: paths that begin before buf[done] are dealt with
 	for {
-		n, err := io.ReadFull(r, buf)
-		s.feed(buf[:n])
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			s.endText()
-			return s.found, nil
-		case err != nil:
+		n, err := io.ReadFull(r, buf[have:])
+		have += n
+		last := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !last {
 			return nil, err
 		}
-		if s.full() {
-			return s.found, nil
+		until := have
+		if !last {
+			until -= leakOverlap / 2 // a path that begins later may be cut
 		}
-	}
-}
-
-type leakScanner struct {
-	dirs  []string
-	limit int
-	found []Leak
-	text  []byte // the printable bytes seen last
-	start int64  // where text begins
-	pos   int64
-}
-
-func (s *leakScanner) full() bool { return s.limit > 0 && len(s.found) >= s.limit }
-
-func (s *leakScanner) feed(b []byte) {
-	for len(b) > 0 && !s.full() {
-		n := 0
-		for n < len(b) && b[n] >= 0x20 && b[n] < 0x7f {
-			n++
-		}
-		if n > 0 {
-			if len(s.text) == 0 {
-				s.start = s.pos
+		for _, l := range leaksIn(buf[:have], dirs, done, until) {
+			l.Offset += base
+			if found = append(found, l); limit > 0 && len(found) == limit {
+				return found, nil
 			}
-			s.text = append(s.text, b[:n]...)
-			s.pos += int64(n)
-			b = b[n:]
-			continue
 		}
-		s.endText()
-		for n < len(b) && (b[n] < 0x20 || b[n] >= 0x7f) {
-			n++
+		if last {
+			return found, nil
 		}
-		s.pos += int64(n)
-		b = b[n:]
+		keep := leakOverlap
+		copy(buf, buf[have-keep:have])
+		base += int64(have - keep)
+		done = keep - leakOverlap/2
+		have = keep
 	}
 }
 
-func (s *leakScanner) endText() {
-	defer func() { s.text = s.text[:0] }()
-	for _, d := range s.dirs {
-		for at := 0; !s.full(); {
-			i := bytes.Index(s.text[at:], []byte(d))
-			if i < 0 {
+// leaksIn finds the paths that begin in b[from:until].
+func leaksIn(b []byte, dirs []string, from, until int) []Leak {
+	var out []Leak
+	for _, d := range dirs {
+		for at := from; ; {
+			i := bytes.Index(b[at:], []byte(d))
+			if i < 0 || at+i >= until {
 				break
 			}
 			i += at
 			at = i + len(d)
-			if at < len(s.text) && s.text[at] != '/' || i > 0 && pathByte(s.text[i-1]) {
+			after := b[at:min(len(b), i+maxLeak)]
+			if len(after) > 0 && after[0] != '/' && pathByte(after[0]) || i > 0 && pathByte(b[i-1]) {
 				continue
 			}
-			from := max(0, i-maxLeak/4)
-			s.found = append(s.found, Leak{Offset: s.start + int64(from), Text: string(s.text[from:min(len(s.text), from+maxLeak)])})
-			break // one for each text and folder is enough to act on
+			if n := bytes.IndexFunc(after, func(r rune) bool { return r < 0x20 || r >= 0x7f }); n >= 0 {
+				after = after[:n]
+			}
+			out = append(out, Leak{Offset: int64(i), Text: d + string(after)})
 		}
 	}
+	slices.SortFunc(out, func(a, b Leak) int { return int(a.Offset - b.Offset) })
+	return out
 }
 
-// pathByte reports whether a byte before a path makes it a part of a longer one.
+// pathByte reports whether a byte beside a path makes it a part of another.
 func pathByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("._-+~", c) >= 0
 }

@@ -3,6 +3,7 @@ package elfdep
 import (
 	"bytes"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -16,6 +17,10 @@ import (
 type Candidate struct {
 	Name string // as it stands there, without folders
 	In   string // SONAME of the file
+	// CanOpen is true where the file itself imports or defines dlopen or
+	// dlmopen. Otherwise the name is most likely data, such as an argument
+	// for a linker, but another library could still open it on its behalf.
+	CanOpen bool
 	// Split is true where the name was put together from two 16-byte
 	// constants, the way compilers copy short strings; it may then be wrong.
 	Split bool
@@ -47,12 +52,16 @@ func OpenedNames(path string) ([]Candidate, error) {
 		if soname == "" {
 			soname = path[strings.LastIndexByte(path, '/')+1:]
 		}
+		canOpen, err := namesSymbol(f, "dlopen", "dlmopen")
+		if err != nil {
+			return err
+		}
 		re := regexp.MustCompile(libraryName)
 		seen := map[string]bool{}
 		add := func(name string, split bool) {
 			if name != soname && !seen[name] {
 				seen[name] = true
-				out = append(out, Candidate{Name: name, In: soname, Split: split})
+				out = append(out, Candidate{Name: name, In: soname, CanOpen: canOpen, Split: split})
 			}
 		}
 		for _, s := range f.Sections {
@@ -70,6 +79,40 @@ func OpenedNames(path string) ([]Candidate, error) {
 	})
 	slices.SortFunc(out, func(a, b Candidate) int { return strings.Compare(a.Name, b.Name) })
 	return out, err
+}
+
+// Imports returns the symbols that the ELF file at path takes from others and
+// whose names begin with prefix, sorted: the proof of which functions of a
+// library a program can call at all.
+func Imports(path, prefix string) ([]string, error) {
+	var out []string
+	err := withELF(path, func(f *elf.File, _ *os.File) error {
+		syms, err := dynamicSymbols(f)
+		for _, s := range syms {
+			if s.Section == elf.SHN_UNDEF && strings.HasPrefix(s.Name, prefix) {
+				out = append(out, s.Name)
+			}
+		}
+		return err
+	})
+	slices.Sort(out)
+	return slices.Compact(out), err
+}
+
+func dynamicSymbols(f *elf.File) ([]elf.Symbol, error) {
+	syms, err := f.DynamicSymbols()
+	switch {
+	case errors.Is(err, elf.ErrNoSymbols):
+		return nil, nil
+	case err != nil:
+		return nil, &FormatError{What: "dynamic symbols", Err: err}
+	}
+	return syms, nil
+}
+
+func namesSymbol(f *elf.File, names ...string) (bool, error) {
+	syms, err := dynamicSymbols(f)
+	return slices.ContainsFunc(syms, func(s elf.Symbol) bool { return slices.Contains(names, s.Name) }), err
 }
 
 func holdsData(s *elf.Section) bool {

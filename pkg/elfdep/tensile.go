@@ -24,6 +24,9 @@ type TensileFile struct {
 	// HPA is set for "high precision accumulate": half-sized inputs are added
 	// up as float32.
 	HPA bool
+	// Variant names a special set of kernels, such as "Fp16Alt" or "CU104"
+	// (for devices with 104 compute units); mostly empty.
+	Variant string
 	// Fallback is set for kernels that are not tuned for the target.
 	Fallback bool
 }
@@ -42,10 +45,13 @@ const (
 // tensileName matches the names that Tensile's lazy library loading gives
 // (rocBLAS 4.x, ROCm 5.5 and later).
 const tensileName = `^(?:` +
-	`Kernels\.so-000-(gfx[0-9a-z]+(?:-xnack[+-])?)\.hsaco|` +
-	`TensileLibrary_lazy_(gfx[0-9a-z]+(?:-xnack[+-])?)\.dat|` +
-	`TensileLibrary_Type_([A-Z0-9]+)(_HPA)?_Contraction_[0-9A-Za-z_]*?(_fallback)?(?:_(gfx[0-9a-z]+(?:-xnack[+-])?))?\.(dat|co|hsaco)` +
+	`Kernels\.so-000-(` + tensileTarget + `)\.hsaco|` +
+	`TensileLibrary_lazy_(` + tensileTarget + `)\.dat|` +
+	`TensileLibrary_Type_([A-Z0-9]+)(_HPA)?((?:_[A-Za-z0-9]+)*?)` +
+	`_Contraction_l_[A-Za-z]+_[A-Za-z]+_Cijk_Dijk(_CU[0-9]+)?(_fallback)?(?:_(` + tensileTarget + `))?\.(dat|co|hsaco)` +
 	`)$`
+
+const tensileTarget = `gfx[0-9a-z]+(?:-xnack[+-])?`
 
 // ParseTensileName classifies a file of rocBLAS's library folder by its name.
 // A name of another form is an error: a bundle must not ship or leave out what
@@ -55,14 +61,14 @@ func ParseTensileName(name string) (TensileFile, error) {
 	if m == nil {
 		return TensileFile{}, fmt.Errorf("%q is not the name of a Tensile library file known here (rocBLAS 4.x)", name)
 	}
-	f := TensileFile{Name: name, Type: m[3], HPA: m[4] != "", Fallback: m[5] != ""}
-	target := m[1] + m[2] + m[6] // at most one is there
+	f := TensileFile{Name: name, Type: m[3], HPA: m[4] != "", Variant: strings.Trim(m[5]+m[6], "_"), Fallback: m[7] != ""}
+	target := m[1] + m[2] + m[8] // at most one is there
 	switch {
 	case m[1] != "":
 		f.Kind = TensileCommon
 	case m[2] != "":
 		f.Kind = TensileIndex
-	case m[7] == "dat":
+	case m[9] == "dat":
 		f.Kind = TensileMap
 	default:
 		f.Kind = TensileKernels
@@ -89,6 +95,9 @@ func (f TensileFile) Complex() bool { return f.Type == "CC" || f.Type == "ZZ" }
 
 // Double reports whether the file is for real numbers of 64 bits.
 func (f TensileFile) Double() bool { return f.Type == "DD" }
+
+// Integer reports whether the file is for integers.
+func (f TensileFile) Integer() bool { return strings.HasPrefix(f.Type, "I") }
 
 // TensileSelection is which files of a Tensile folder to ship.
 type TensileSelection struct {
