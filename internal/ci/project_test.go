@@ -75,7 +75,7 @@ func TestChecksNameTheCulprit(t *testing.T) {
 	if err := p.vet("darwin", "arm64")(t.Context(), &out); err == nil || !strings.Contains(out.String(), "c_darwin.go") {
 		t.Errorf("vet darwin: %v\n%s", err, &out)
 	}
-	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "in module nested") {
+	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "nested is not what") {
 		t.Errorf("tidy: %v", err)
 	}
 }

@@ -1,0 +1,171 @@
+// Package rooms holds the directions in which the project's packages may
+// import each other: which room may know which, and what the run side must
+// never drag into a user's program.
+//
+// The linter (depguard) sees direct imports while one edits; this package
+// looks at everything that a room reaches, on each platform. It judges a list
+// of packages and does not ask the go command itself; its test does.
+package rooms
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Module is the path of the project's module.
+const Module = "forge.lthn.ai/core/go-rocm"
+
+// Package is what `go list -json` tells of a package.
+type Package struct {
+	ImportPath string
+	Standard   bool
+	Imports    []string
+}
+
+// Room is a folder of the project with what it may import directly, beside
+// the standard library and itself.
+type Room struct {
+	Folder string // "pkg/gfx"; packages below it belong to it
+	May    []string
+}
+
+// onRunSide tells whether a folder of the project goes into users' programs.
+func onRunSide(folder string) bool {
+	top, _, _ := strings.Cut(folder, "/")
+	return slices.Contains([]string{"pkg", "runtime", "embed", "cmd"}, top)
+}
+
+// neverOnRunSide are modules and folders that only the build side may reach.
+func neverOnRunSide() []string {
+	return []string{
+		"github.com/docker/docker",
+		"github.com/goreleaser/nfpm",
+		"github.com/magefile/mage",
+		Module + "/docker",
+		Module + "/packaging",
+		Module + "/testing",
+		Module + "/internal/ci",
+	}
+}
+
+// Rooms returns the rooms whose direct imports are bounded.
+func Rooms() []Room {
+	const (
+		zstd = "github.com/klauspost/compress"
+		sys  = "golang.org/x/sys"
+	)
+	own := func(folders ...string) []string {
+		for i, f := range folders {
+			folders[i] = Module + "/" + f
+		}
+		return folders
+	}
+	return []Room{
+		{"pkg/gfx", nil},
+		{"pkg/gguf", nil},
+		{"pkg/inference", nil},
+		{"pkg/llamaapi", nil},
+		{"pkg/elfdep", append(own("pkg/gfx"), zstd)},
+		{"pkg/bundle", append(own("pkg/gfx"), zstd, sys)},
+		{"embed", own("pkg/bundle")},
+		{"runtime/extract", append(own("pkg/gfx", "pkg/bundle"), sys, zstd)},
+		{"runtime/gpu", append(own("pkg/gfx"), sys)},
+		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
+		{"runtime/supervise", []string{sys}},
+		{"pkg/rocm", append(own("pkg", "runtime", "embed"), sys)},
+	}
+}
+
+// Violation is one import against the directions.
+type Violation struct {
+	From string
+	// To is what From may not know.
+	To string
+	// Via is the chain of imports between the two, empty for a direct one.
+	Via []string
+	Why string
+}
+
+// String gives the chain and the rule.
+func (v Violation) String() string {
+	chain := slices.Concat([]string{v.From}, v.Via, []string{v.To})
+	return fmt.Sprintf("%s: %s", strings.Join(chain, " -> "), v.Why)
+}
+
+// Check judges a whole program: every package of the module with all its
+// dependencies.
+func Check(packages []Package) []Violation {
+	g := graph{}
+	for _, p := range packages {
+		g[p.ImportPath] = p
+	}
+	var found []Violation
+	for _, p := range packages {
+		folder, ours := strings.CutPrefix(p.ImportPath, Module+"/")
+		if !ours {
+			continue
+		}
+		found = append(found, g.direct(p, folder)...)
+		if onRunSide(folder) {
+			found = append(found, g.reached(p)...)
+		}
+	}
+	return found
+}
+
+type graph map[string]Package
+
+// direct holds a package to what its room may import.
+func (g graph) direct(p Package, folder string) []Violation {
+	var found []Violation
+	for _, room := range Rooms() {
+		if !within(folder, room.Folder) {
+			continue
+		}
+		allowed := append([]string{Module + "/" + room.Folder}, room.May...)
+		for _, to := range p.Imports {
+			if g.standard(to) || slices.ContainsFunc(allowed, func(a string) bool { return within(to, a) }) {
+				continue
+			}
+			found = append(found, Violation{From: p.ImportPath, To: to, Why: room.Folder + " may not import it"})
+		}
+	}
+	return found
+}
+
+// reached walks all that a package of the run side pulls in.
+func (g graph) reached(p Package) []Violation {
+	type step struct {
+		path string
+		via  []string
+	}
+	var found []Violation
+	seen := map[string]bool{p.ImportPath: true}
+	for queue := []step{{p.ImportPath, nil}}; len(queue) > 0; queue = queue[1:] {
+		at := queue[0]
+		for _, to := range g[at.path].Imports {
+			if seen[to] {
+				continue
+			}
+			seen[to] = true
+			if slices.ContainsFunc(neverOnRunSide(), func(n string) bool { return within(to, n) }) {
+				found = append(found, Violation{From: p.ImportPath, To: to, Via: at.via, Why: "the run side never reaches it"})
+				continue
+			}
+			queue = append(queue, step{to, append(slices.Clip(at.via), to)})
+		}
+	}
+	return found
+}
+
+// standard tells whether a path belongs to the standard library. A package
+// that was not listed counts as foreign.
+func (g graph) standard(path string) bool {
+	p, ok := g[path]
+	return ok && p.Standard || path == "unsafe" || path == "C"
+}
+
+func within(path, folder string) bool {
+	return path == folder || strings.HasPrefix(path, folder+"/")
+}
