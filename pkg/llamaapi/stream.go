@@ -1,0 +1,352 @@
+package llamaapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Stream is one running completion. One goroutine reads it; Close may be called
+// by any. The zero value is not usable.
+//
+//	s, err := client.Completion(ctx, req)
+//	if err != nil { ... }
+//	defer s.Close()
+//	for s.Next() {
+//		fmt.Print(s.Token().Text)
+//	}
+//	if err := s.Err(); err != nil { ... }
+type Stream struct {
+	ctx     context.Context //nolint:containedctx // the context of the request whose answer this is
+	client  *Client
+	body    io.ReadCloser
+	sse     *sseReader
+	ev      event
+	stopIDs []int32
+	words   bool // the request has stop texts
+
+	tok   Token
+	queue []Token // sampled but not yet yielded, see hold
+	ready int     // how many of queue may be yielded
+	probs []Position
+
+	seen     int // ids known so far, with those that were recovered
+	last     int // tokens_predicted of the last event
+	final    Final
+	ended    bool
+	err      error
+	start    time.Time
+	first    time.Duration
+	progress func(Progress)
+
+	cut       atomic.Int32 // why it must not go on: cutByUser, cutByContext
+	unwatch   func() bool
+	closeOnce sync.Once
+	closeErr  error
+}
+
+const (
+	cutByUser = iota + 1
+	cutByContext
+)
+
+// drainTime is how long the end of the answer may take behind its final event.
+const drainTime = 250 * time.Millisecond
+
+func newStream(ctx context.Context, c *Client, start time.Time, body io.ReadCloser, r *CompletionRequest) *Stream {
+	s := &Stream{
+		ctx: ctx, client: c, body: body, sse: newSSEReader(body, c.maxEvent),
+		stopIDs: r.StopIDs, words: len(r.Stop) > 0, final: Final{Reason: StopNone}, start: start,
+	}
+	// Events that are already here must not outlive the context; asking it for
+	// each token would cost more than reading the token.
+	s.unwatch = context.AfterFunc(ctx, func() { s.cut.CompareAndSwap(0, cutByContext) })
+	return s
+}
+
+// Progress is how far the prompt has been processed, in tokens.
+type Progress struct {
+	// Total of the prompt, Cached of it found in the slot, Processed so far with those.
+	Total     int `json:"total"`
+	Cached    int `json:"cache"`
+	Processed int `json:"processed"`
+	// Elapsed is in milliseconds.
+	Elapsed int64 `json:"time_ms"`
+}
+
+// OnProgress calls f from Next for every progress event; the request must have
+// asked for them.
+func (s *Stream) OnProgress(f func(Progress)) { s.progress = f }
+
+// Next waits for the next token and reports whether there is one. After it
+// returned false, Err says whether the completion ended well.
+func (s *Stream) Next() bool {
+	for {
+		if s.ready > 0 && (s.ended || s.cut.Load() == 0) {
+			s.tok = s.queue[0]
+			s.queue = s.queue[:copy(s.queue, s.queue[1:])]
+			s.ready--
+			return true
+		}
+		if s.ended {
+			return false
+		}
+		if s.cut.Load() != 0 {
+			s.fail(s.readError(nil))
+			continue
+		}
+		data, err := s.sse.next()
+		if err != nil {
+			s.fail(s.readError(err))
+			continue
+		}
+		if err := s.ev.decode(data); err != nil {
+			s.fail(fmt.Errorf("%w: %w", ErrMalformed, err))
+			continue
+		}
+		if s.step() {
+			return true
+		}
+	}
+}
+
+// step takes the decoded event in. It is true when a token is in s.tok.
+func (s *Stream) step() bool {
+	e := &s.ev
+	if len(e.failure) > 0 {
+		if err := e.err(); err != nil {
+			s.fail(err)
+			return false
+		}
+	}
+	if e.stop {
+		s.finish()
+		return false
+	}
+	if len(e.tokens) != 1 || len(s.queue) > 0 || e.content == "" ||
+		e.predicted != s.last+1 || len(s.stopIDs) > 0 || len(e.probs) > 0 {
+		return s.stepSlow()
+	}
+	// Nearly all events come this way: one token, its text, nothing withheld.
+	if s.last == 0 {
+		s.first = time.Since(s.start)
+	}
+	s.last = e.predicted
+	s.seen++
+	s.tok = Token{ID: e.tokens[0], Text: e.content}
+	s.probs = s.probs[:0]
+	return true
+}
+
+// stepSlow handles what step does not: progress, stop ids, withheld text and
+// runes that were split over tokens.
+func (s *Stream) stepSlow() bool {
+	e := &s.ev
+	if len(e.progress) > 0 && s.progress != nil {
+		var p Progress
+		if err := json.Unmarshal(e.progress, &p); err != nil {
+			s.fail(fmt.Errorf("%w: progress: %w", ErrMalformed, err))
+			return false
+		}
+		s.progress(p)
+	}
+	if len(e.tokens) == 0 && e.content == "" {
+		return false
+	}
+	if s.last == 0 {
+		s.first = time.Since(s.start)
+	}
+	s.probs = s.probs[:0]
+	if len(e.probs) > 0 {
+		pos, err := parsePositions(e.probs)
+		if err != nil {
+			s.fail(fmt.Errorf("%w: probabilities: %w", ErrMalformed, err))
+			return false
+		}
+		s.probs = pos
+	}
+	ids := e.tokens
+	if missing := e.predicted - s.last - len(ids); missing > 0 && s.last+len(ids) <= e.predicted && len(ids) == 1 {
+		if found := s.client.runeIDs(s.ctx, e.content, ids[0], missing); found != nil {
+			ids = append(found, ids[0])
+		} else {
+			s.final.LostTokens += missing
+		}
+	}
+	s.last = max(s.last, e.predicted)
+	s.seen += len(ids)
+	for i, id := range ids {
+		if slices.Contains(s.stopIDs, id) {
+			s.stopAt(id)
+			return false
+		}
+		t := Token{ID: id}
+		if i == len(ids)-1 {
+			t.Text = e.content
+		}
+		s.queue = append(s.queue, t)
+	}
+	s.release()
+	return false
+}
+
+// release lets go of what is queued. A token without text stays, for it may be
+// the one that ends the model's turn, or the beginning of a stop text: only the
+// next event tells. With stop texts a token that brings withheld text stays as
+// well, since that may come with the end-of-sequence token.
+func (s *Stream) release() {
+	n := len(s.queue)
+	s.ready = n
+	if s.queue[n-1].Text == "" || s.words && n > 1 && s.queue[n-2].Text == "" {
+		s.ready = 0
+		for i, t := range s.queue {
+			if t.Text != "" && i < n-1 {
+				s.ready = i + 1
+			}
+		}
+	}
+}
+
+// stopAt ends the stream at a stop id, which the server knows nothing of: it is
+// hung up on, and that frees the slot.
+func (s *Stream) stopAt(id int32) {
+	e := &s.ev
+	f, err := e.final()
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	f.Reason, f.StopToken, f.LostTokens = StopID, id, s.final.LostTokens
+	s.final = f
+	s.ready = len(s.queue)
+	s.end(nil)
+}
+
+// finish takes the final event in.
+func (s *Stream) finish() {
+	lost := s.final.LostTokens
+	f, err := s.ev.final()
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	if missing := f.PredictedTokens - s.last; missing > 0 {
+		lost += missing // it ended in the middle of a rune
+	}
+	f.LostTokens = lost
+	s.final = f
+	switch f.Reason {
+	case StopWord:
+		// Behind the last text there is nothing but the stop text.
+		for n := len(s.queue); n > 0 && s.queue[n-1].Text == ""; n-- {
+			s.queue = s.queue[:n-1]
+		}
+	case StopEOS:
+		s.dropEnd()
+	}
+	s.ready = len(s.queue)
+	s.end(nil)
+}
+
+// dropEnd takes the end-of-sequence token off the queue, where it stands last,
+// and leaves text that came with it to the token before.
+func (s *Stream) dropEnd() {
+	n := len(s.queue)
+	if n == 0 {
+		return
+	}
+	if text := s.queue[n-1].Text; text != "" {
+		if n == 1 {
+			return // no token to carry it: keep it rather than lose text
+		}
+		s.queue[n-2].Text += text
+	}
+	s.queue = s.queue[:n-1]
+}
+
+// readError says what a failed read means.
+func (s *Stream) readError(err error) error {
+	switch {
+	case s.cut.Load() == cutByUser:
+		return ErrClosed
+	case s.ctx.Err() != nil:
+		return s.ctx.Err()
+	case errors.Is(err, ErrEventTooLarge):
+		return err
+	case errors.Is(err, io.EOF):
+		return ErrTruncated
+	}
+	return fmt.Errorf("%w: %w", ErrTruncated, err)
+}
+
+func (s *Stream) fail(err error) {
+	s.queue, s.ready = s.queue[:0], 0
+	s.end(err)
+}
+
+func (s *Stream) end(err error) {
+	s.ended, s.err = true, err
+	if err == nil && s.final.Reason != StopID {
+		// Only an answer read to its end leaves the connection to the next request.
+		timer := time.AfterFunc(drainTime, func() { closeQuietly(s.body) })
+		_, _ = s.sse.next() // whatever stands behind the final event says nothing more
+		timer.Stop()
+	}
+	closeQuietly(s)
+}
+
+// Token is the token that Next found.
+func (s *Stream) Token() Token { return s.tok }
+
+// Positions are the candidates of the token, if they were asked for. They hold
+// until the next call of Next.
+func (s *Stream) Positions() []Position { return s.probs }
+
+// Err is why the stream failed: nil after a well-formed end, ctx's error when
+// ctx ended, ErrClosed when it was closed before its end, else ErrTruncated, an
+// *APIError or another failure. Before the end it is nil.
+func (s *Stream) Err() error { return s.err }
+
+// Final is what is known of the completion; it is whole once Next returned
+// false without an error.
+func (s *Stream) Final() Final {
+	f := s.final
+	if !s.ended || f.Reason == StopNone {
+		f.PredictedTokens, f.PromptTokens = s.last, s.ev.evaluated
+	}
+	return f
+}
+
+// FirstToken is the time from sending the request to its first token, 0 before that.
+func (s *Stream) FirstToken() time.Duration { return s.first }
+
+// Close hangs up, which frees the slot if the completion still runs. It may be
+// called at any time, by any goroutine, and more than once.
+func (s *Stream) Close() error {
+	s.closeOnce.Do(func() {
+		s.cut.CompareAndSwap(0, cutByUser)
+		s.unwatch()
+		s.closeErr = s.body.Close()
+	})
+	return s.closeErr
+}
+
+// All yields the remaining tokens and closes the stream when the loop ends or
+// is left. Err says how it went.
+func (s *Stream) All() iter.Seq[Token] {
+	return func(yield func(Token) bool) {
+		defer closeQuietly(s)
+		for s.Next() {
+			if !yield(s.tok) {
+				return
+			}
+		}
+	}
+}
