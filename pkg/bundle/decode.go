@@ -1,0 +1,244 @@
+package bundle
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// minWindow is the smallest decoder window allowed; zstd's own smallest
+	// is 1 KiB, and frames of tiny files need no more.
+	minWindow = 128 << 10
+	// chunk is the size of the pieces in which file data is handed on.
+	chunk = 256 << 10
+)
+
+// sink takes one file's data in ascending order; what it skips is zero.
+type sink interface {
+	data(off int64, b []byte) error
+	// done is called after the last byte and checks the whole.
+	done(f File) error
+	// abort is called instead of done when something failed.
+	abort()
+}
+
+// frameDecoder decodes frames one after another with memory for one window.
+type frameDecoder struct {
+	zr  *zstd.Decoder
+	in  *bufio.Reader
+	buf []byte
+}
+
+func newFrameDecoder(window int64) (*frameDecoder, error) {
+	zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxWindow(uint64(max(window, minWindow)))) //nolint:gosec // windows are checked to be small and positive
+	if err != nil {
+		return nil, fmt.Errorf("zstd decoder: %w", err)
+	}
+	return &frameDecoder{zr: zr, in: bufio.NewReaderSize(nil, chunk), buf: make([]byte, chunk)}, nil
+}
+
+func (d *frameDecoder) close() { d.zr.Close() }
+
+// boundedReader gives at most left bytes and then says that there is more
+// than the index allows, where a plain LimitedReader would stay silent.
+type boundedReader struct {
+	ctx  context.Context
+	r    io.Reader
+	left int64
+	pos  int64
+}
+
+func (b *boundedReader) Read(p []byte) (int, error) {
+	if err := b.ctx.Err(); err != nil {
+		return 0, err
+	}
+	if b.left == 0 {
+		var one [1]byte
+		for {
+			n, err := b.r.Read(one[:])
+			if n > 0 {
+				return 0, fmt.Errorf("%w: a frame holds more than its index says", ErrContent)
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	b.pos += int64(n)
+	return n, err
+}
+
+// decode reads the frame from src and gives each member that open returns a
+// sink for. It stops after the last such member; if that is the frame's last,
+// the frame's end and its checksum are checked too.
+func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, open func(path string, stored int64) (File, sink)) error {
+	d.in.Reset(src)
+	if err := d.zr.Reset(d.in); err != nil {
+		return fmt.Errorf("%w: %w", ErrContent, err)
+	}
+	br := &boundedReader{ctx: ctx, r: d.zr, left: f.Raw}
+	whole := true
+	for _, m := range f.Members {
+		file, s := open(m.Path, m.Stored)
+		if whole = s != nil; !whole {
+			continue
+		}
+		err := d.member(br, m, file, s)
+		if err == nil {
+			err = s.done(file)
+		} else {
+			s.abort()
+		}
+		if err != nil {
+			return decodeError(ctx, m.Path, err)
+		}
+	}
+	if !whole {
+		return nil
+	}
+	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{br}, d.buf); err != nil {
+		return decodeError(ctx, "the frame's end", err)
+	}
+	if br.left > 0 {
+		return fmt.Errorf("%w: a frame is %d bytes shorter than its index says", ErrContent, br.left)
+	}
+	return nil
+}
+
+// decodeError marks what the decoder says about damaged bytes as ErrContent;
+// errors of the sinks and of the context stay what they are.
+func decodeError(ctx context.Context, what string, err error) error {
+	if cerr := ctx.Err(); cerr != nil {
+		return context.Cause(ctx)
+	}
+	var se *sinkError
+	if errors.As(err, &se) || errors.Is(err, ErrContent) {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrContent, what, err)
+}
+
+// sinkError marks an error of writing, as opposed to reading the pack.
+type sinkError struct{ err error }
+
+func (e *sinkError) Error() string { return e.err.Error() }
+func (e *sinkError) Unwrap() error { return e.err }
+
+func (d *frameDecoder) member(br *boundedReader, m member, f File, s sink) error {
+	if skip := m.Data - br.pos; skip > 0 {
+		if err := d.discard(br, skip); err != nil {
+			return err
+		}
+	}
+	extents := []extent{{0, f.Size}}
+	if m.Sparse {
+		var err error
+		if extents, _, err = readSparseMap(br, f.Size, m.Stored); err != nil {
+			return err
+		}
+	} else if m.Stored != f.Size {
+		return fmt.Errorf("%w: %d bytes stored for a file of %d", ErrContent, m.Stored, f.Size)
+	}
+	for _, e := range extents {
+		for off := e.off; off < e.end(); {
+			n := min(int64(len(d.buf)), e.end()-off)
+			if _, err := io.ReadFull(br, d.buf[:n]); err != nil {
+				return shortRead(err)
+			}
+			if err := s.data(off, d.buf[:n]); err != nil {
+				return err
+			}
+			off += n
+		}
+	}
+	return nil
+}
+
+func (d *frameDecoder) discard(r io.Reader, n int64) error {
+	for n > 0 {
+		k := min(n, int64(len(d.buf)))
+		if _, err := io.ReadFull(r, d.buf[:k]); err != nil {
+			return shortRead(err)
+		}
+		n -= k
+	}
+	return nil
+}
+
+func shortRead(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: a frame ends early", ErrContent)
+	}
+	return err
+}
+
+// zeros is read only: what holes feed into hashes.
+var zeros [chunk]byte //nolint:gochecknoglobals // a constant that Go cannot spell
+
+// hashSink hashes a file, holes included, and compares with the manifest.
+type hashSink struct {
+	h   hash.Hash
+	pos int64
+}
+
+func newHashSink() *hashSink { return &hashSink{h: sha256.New()} }
+
+func (s *hashSink) data(off int64, b []byte) error {
+	s.skipTo(off)
+	_, _ = s.h.Write(b) // hash.Hash never fails
+	s.pos += int64(len(b))
+	return nil
+}
+
+func (s *hashSink) skipTo(off int64) {
+	for s.pos < off {
+		n := min(off-s.pos, int64(len(zeros)))
+		_, _ = s.h.Write(zeros[:n])
+		s.pos += n
+	}
+}
+
+func (s *hashSink) done(f File) error {
+	s.skipTo(f.Size)
+	if sum := hex.EncodeToString(s.h.Sum(nil)); sum != f.SHA256 {
+		return fmt.Errorf("%w: %s has sha256 %s, the manifest says %s", ErrContent, f.Path, sum, f.SHA256)
+	}
+	return nil
+}
+
+func (s *hashSink) abort() {}
+
+// byteSink collects a small file; with want set it compares instead.
+type byteSink struct {
+	got  []byte
+	want []byte
+}
+
+func (s *byteSink) data(off int64, b []byte) error {
+	if int64(len(s.got)) != off || len(s.got)+len(b) > MaxManifestSize {
+		return fmt.Errorf("%w: the manifest is too large or has holes", ErrContent)
+	}
+	s.got = append(s.got, b...)
+	return nil
+}
+
+func (s *byteSink) done(f File) error {
+	if s.want != nil && !bytes.Equal(s.got, s.want) {
+		return fmt.Errorf("%w: %s differs from what was packed", ErrContent, f.Path)
+	}
+	return nil
+}
+
+func (s *byteSink) abort() {}

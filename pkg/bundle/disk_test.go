@@ -1,0 +1,21 @@
+package bundle_test
+
+import (
+	"os"
+	"syscall"
+	"testing"
+)
+
+// diskUse returns the bytes that a file takes on its file system.
+func diskUse(t *testing.T, path string) int64 {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	if !ok {
+		t.Fatal("no block count on this system")
+	}
+	return sys.Blocks * 512
+}

@@ -1,0 +1,93 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strconv"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// MaxWindow is the largest zstd window of a pack in bytes: 2^27, what the
+// zstd command opens without an option (ZSTD_WINDOWLOG_LIMIT_DEFAULT).
+const MaxWindow = 128 << 20
+
+// DefaultWindow is the window of a pack in bytes. A decoder holds one window
+// for each frame it decodes at a time; see docs/pack.md for sizes and memory
+// by window.
+const DefaultWindow = 8 << 20
+
+// An Encoder compresses size bytes from src into exactly one zstd frame. It
+// must be deterministic: equal input gives equal output. It may be called from
+// several goroutines at once.
+type Encoder func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error
+
+// GoEncoder returns an Encoder that needs no program: klauspost/compress at
+// that level (zstd.SpeedDefault … zstd.SpeedBestCompression) and window.
+func GoEncoder(level zstd.EncoderLevel, window int) Encoder {
+	return func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error {
+		enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithWindowSize(window),
+			zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(true), zstd.WithLowerEncoderMem(true))
+		if err != nil {
+			return fmt.Errorf("zstd encoder: %w", err)
+		}
+		enc.ResetContentSize(dst, size)
+		if _, err := io.Copy(enc, contextReader{ctx, src}); err != nil {
+			_ = enc.Close()
+			return err
+		}
+		return enc.Close()
+	}
+}
+
+// CommandEncoder returns an Encoder that runs a program as a filter from its
+// standard input to its standard output, such as the argv of ZstdCommand or a
+// `docker exec -i` around it. The program must not write to the terminal.
+func CommandEncoder(argv func(size int64) []string) Encoder {
+	return func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error {
+		args := argv(size)
+		if len(args) == 0 {
+			return errors.New("zstd encoder: empty command")
+		}
+		var stderr bytes.Buffer
+		cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // the caller chooses its own encoder
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = src, dst, &stderr
+		if err := cmd.Run(); err != nil {
+			if msg := bytes.TrimSpace(stderr.Bytes()); len(msg) > 0 {
+				return fmt.Errorf("run %s: %w: %s", args[0], err, msg)
+			}
+			return fmt.Errorf("run %s: %w", args[0], err)
+		}
+		return nil
+	}
+}
+
+// ZstdCommand returns the arguments of the zstd program for one frame at that
+// level (1 to 22) and window logarithm (10 to 27). One thread, since frames
+// are encoded side by side and the bytes must not depend on the machine.
+func ZstdCommand(level, windowLog int) func(size int64) []string {
+	return func(size int64) []string {
+		return []string{
+			"zstd", "-q", "-c", "--no-progress", "--single-thread", "--check", "--ultra",
+			"-" + strconv.Itoa(level), "--zstd=wlog=" + strconv.Itoa(windowLog),
+			"--stream-size=" + strconv.FormatInt(size, 10), "-",
+		}
+	}
+}
+
+// contextReader ends a copy when the context ends.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c contextReader) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}

@@ -1,0 +1,156 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"slices"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// blob is one content to store, with the files that have it. The first of
+// them is a regular tar member, the others are hard links to it.
+type blob struct {
+	files   []File
+	extents []extent
+	sparse  bool
+}
+
+func (b *blob) file() File { return b.files[0] }
+
+// stored is the number of bytes that the member takes in the archive.
+func (b *blob) stored() int64 {
+	n := dataBytes(b.extents)
+	if b.sparse {
+		n += int64(len(sparseMap(b.extents, b.file().Size)))
+	}
+	return n
+}
+
+// framePlan is a frame before it is encoded.
+type framePlan struct {
+	group string
+	blobs []*blob
+	last  bool // carries the two zero blocks that end a tar archive
+}
+
+// planFrames cuts the blobs of each group into frames of about frameSize bytes
+// of data; a larger file gets a frame of its own. Core comes first, so that a
+// reader for one target reads the pack's head and one further run.
+func planFrames(blobs []*blob, targets []gfx.Target, frameSize int64) []*framePlan {
+	groups := []string{groupCore}
+	for _, t := range targets {
+		groups = append(groups, string(t))
+	}
+	var plans []*framePlan
+	for _, g := range groups {
+		var cur *framePlan
+		var n int64
+		for _, b := range blobs {
+			if b.group() != g {
+				continue
+			}
+			size := b.stored()
+			if cur == nil || n+size > frameSize {
+				cur, n = &framePlan{group: g}, 0
+				plans = append(plans, cur)
+			}
+			cur.blobs = append(cur.blobs, b)
+			n += size
+		}
+	}
+	return plans
+}
+
+// group is the target that alone needs the content, else core.
+func (b *blob) group() string {
+	t := b.file().Target
+	for _, f := range b.files[1:] {
+		if f.Target != t {
+			return groupCore
+		}
+	}
+	if t == "" {
+		return groupCore
+	}
+	return string(t)
+}
+
+// scanFiles reads every file of the manifest once, checks it against the
+// manifest, finds its holes, and gathers equal files. The result is sorted by
+// the first path of each blob.
+func scanFiles(ctx context.Context, root *os.Root, m *Manifest, workers int) ([]*blob, error) {
+	scanned := make([]*blob, len(m.Files))
+	err := parallel(ctx, len(m.Files), workers, func(ctx context.Context, i int) error {
+		b, err := scanFile(ctx, root, m.Files[i])
+		scanned[i] = b
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	type key struct {
+		sum  string
+		mode uint32
+	}
+	byContent := make(map[key]*blob, len(scanned))
+	var out []*blob
+	for _, b := range scanned {
+		f := b.file()
+		if first, ok := byContent[key{f.SHA256, f.Mode}]; ok && f.Size > 0 {
+			first.files = append(first.files, f)
+			continue
+		}
+		byContent[key{f.SHA256, f.Mode}] = b
+		out = append(out, b)
+	}
+	return out, nil
+}
+
+func scanFile(ctx context.Context, root *os.Root, f File) (*blob, error) {
+	in, err := root.Open(f.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = in.Close() }()
+	st, err := in.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() != f.Size {
+		return nil, fmt.Errorf("%w: %s is a %s of %d bytes, the manifest says a file of %d", ErrContent, f.Path, typeName(st.Mode().Type()), st.Size(), f.Size)
+	}
+	h := sha256.New()
+	ext, size, err := scanExtents(contextReader{ctx, in}, h)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Path, err)
+	}
+	if sum := hex.EncodeToString(h.Sum(nil)); size != f.Size || sum != f.SHA256 {
+		return nil, fmt.Errorf("%w: %s has sha256 %s, the manifest says %s", ErrContent, f.Path, sum, f.SHA256)
+	}
+	b := &blob{files: []File{f}}
+	b.extents, b.sparse = closeHoles(ext, size)
+	return b, nil
+}
+
+// byWeight returns the indices 0..n-1, heaviest first, so that parallel work
+// ends at about the same time.
+func byWeight(n int, weight func(int) int64) []int {
+	order := make([]int, n)
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int {
+		switch wa, wb := weight(a), weight(b); {
+		case wa > wb:
+			return -1
+		case wa < wb:
+			return 1
+		}
+		return 0
+	})
+	return order
+}

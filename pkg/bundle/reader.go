@@ -1,0 +1,195 @@
+package bundle
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Reader reads a packed bundle. It is safe for concurrent use.
+type Reader struct {
+	r         io.ReaderAt
+	index     *index
+	manifest  *Manifest
+	canonical []byte
+	// bySum finds the frame and member with a content.
+	bySum map[string]place
+}
+
+type place struct{ frame, member int }
+
+// Open reads the index and the manifest of a pack of size bytes and checks
+// them against each other. Nothing else is read yet. A file that is no pack,
+// or is cut short, gives an error wrapping ErrNotPack.
+func Open(r io.ReaderAt, size int64) (*Reader, error) {
+	x, err := readIndex(r, size)
+	if err != nil {
+		return nil, err
+	}
+	p := &Reader{r: r, index: x}
+	if err := p.readManifest(); err != nil {
+		return nil, fmt.Errorf("read pack: %w", err)
+	}
+	if err := p.match(); err != nil {
+		return nil, fmt.Errorf("read pack: %w", err)
+	}
+	return p, nil
+}
+
+// PackFile is a Reader over a file, to be closed after use.
+type PackFile struct {
+	*Reader
+	f *os.File
+}
+
+// Close closes the file.
+func (p *PackFile) Close() error { return p.f.Close() }
+
+// OpenFile opens the packed bundle at path.
+func OpenFile(path string) (*PackFile, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open pack: %w", err)
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s is a %s", ErrNotPack, path, typeName(st.Mode().Type()))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	r, err := Open(f, st.Size())
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return &PackFile{Reader: r, f: f}, nil
+}
+
+// Manifest returns the pack's manifest; callers must not change it.
+func (r *Reader) Manifest() *Manifest { return r.manifest }
+
+// Digest returns the content address without hashing again.
+func (r *Reader) Digest() string { return r.index.Manifest }
+
+// ManifestBytes returns the canonical manifest; callers must not change it.
+func (r *Reader) ManifestBytes() []byte { return r.canonical }
+
+// selection is a set of files and where their content is.
+type selection struct {
+	frames []int             // of the index, ascending
+	files  map[string][]File // by the path of the member with their content
+}
+
+// choose gathers the wanted files; nil wants all.
+func (r *Reader) choose(want func(File) bool) selection {
+	s := selection{files: make(map[string][]File)}
+	frames := make([]bool, len(r.index.Frames))
+	for _, f := range r.manifest.Files {
+		if want != nil && !want(f) {
+			continue
+		}
+		p := r.bySum[f.SHA256]
+		frames[p.frame] = true
+		path := r.index.Frames[p.frame].Members[p.member].Path
+		s.files[path] = append(s.files[path], f)
+	}
+	for i, used := range frames {
+		if used {
+			s.frames = append(s.frames, i)
+		}
+	}
+	return s
+}
+
+// Packed returns the packed size in bytes of the frames that the selected
+// files need; nil selects all.
+func (r *Reader) Packed(want func(File) bool) int64 {
+	n := r.index.Frames[0].Length
+	for _, i := range r.choose(want).frames {
+		n += r.index.Frames[i].Length
+	}
+	return n
+}
+
+// Need returns what the selected files take on a disk: bytes in whole blocks
+// of 4096, holes and second links left out, and inodes, folders not counted.
+// nil selects all.
+func (r *Reader) Need(want func(File) bool) (bytes, inodes int64) {
+	for path := range r.choose(want).files {
+		f, _ := r.manifest.File(path)
+		p := r.bySum[f.SHA256]
+		bytes += (r.index.Frames[p.frame].Members[p.member].Stored + holeBlock - 1) / holeBlock * holeBlock
+		inodes++
+	}
+	return bytes, inodes
+}
+
+func (r *Reader) readManifest() error {
+	f := &r.index.Frames[0]
+	if len(f.Members) != 1 || f.Members[0].Path != ManifestName || f.Raw > MaxManifestSize+2*tarBlock || f.Members[0].Sparse {
+		return fmt.Errorf("%w: the first frame must hold %s alone", ErrNotPack, ManifestName)
+	}
+	d, err := newFrameDecoder(max(f.Window, minWindow))
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	s := &byteSink{got: make([]byte, 0, f.Members[0].Stored)}
+	err = d.decode(context.Background(), r.section(f), f, func(path string, stored int64) (File, sink) {
+		return File{Path: path, Size: stored}, s
+	})
+	if err != nil {
+		return err
+	}
+	if sum := sha256.Sum256(s.got); hex.EncodeToString(sum[:]) != r.index.Manifest {
+		return fmt.Errorf("%w: the manifest is not the one the index names", ErrContent)
+	}
+	r.canonical = s.got
+	r.manifest, err = ParseManifest(s.got)
+	return err
+}
+
+func (r *Reader) section(f *frame) *io.SectionReader {
+	return io.NewSectionReader(r.r, f.Offset, f.Length)
+}
+
+// match checks the index against the manifest: each member is a file of it
+// with a plausible size, and each file's content is stored once. With that
+// the manifest's sizes bound what any frame can make a reader write.
+func (r *Reader) match() error {
+	r.bySum = make(map[string]place, len(r.manifest.Files))
+	seen := make(map[string]bool, len(r.manifest.Files))
+	for i := 1; i < len(r.index.Frames); i++ {
+		f := &r.index.Frames[i]
+		raw := int64(2 * tarBlock)
+		for j, m := range f.Members {
+			file, ok := r.manifest.File(m.Path)
+			switch {
+			case !ok:
+				return fmt.Errorf("%w: %q is in the index and not in the manifest", ErrContent, m.Path)
+			case seen[m.Path]:
+				return fmt.Errorf("%w: %s is stored twice", ErrContent, m.Path)
+			case !m.Sparse && m.Stored != file.Size, m.Sparse && m.Stored > file.Size+maxMapSize:
+				return fmt.Errorf("%w: %s has %d bytes in the index and %d in the manifest", ErrContent, m.Path, m.Stored, file.Size)
+			}
+			seen[m.Path] = true
+			if _, ok := r.bySum[file.SHA256]; !ok {
+				r.bySum[file.SHA256] = place{i, j}
+			}
+			raw += m.Stored
+		}
+		if f.Raw > raw+int64(len(r.manifest.Files)+1)*maxHeaders {
+			return fmt.Errorf("%w: a frame of %d bytes for files of %d", ErrContent, f.Raw, raw)
+		}
+	}
+	for i := range r.manifest.Files {
+		if f := &r.manifest.Files[i]; r.bySum[f.SHA256].frame == 0 {
+			return fmt.Errorf("%w: %s is in the manifest and not in the pack", ErrContent, f.Path)
+		}
+	}
+	return nil
+}
