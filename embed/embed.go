@@ -1,0 +1,139 @@
+// Package payload holds the packed bundles that were compiled into the
+// program, and writes the parts that get compiled in.
+//
+// A bundle is cut into parts of at most 95 MiB, since Go module proxies and
+// git hosts refuse larger single files. The parts are read in place, without
+// a copy and without joining them: they stay in the program's own pages,
+// which the kernel loads when they are read and drops when memory is short.
+//
+// The package unpacks nothing; see runtime/extract. Without a bundle it still
+// compiles, and Open says what is missing.
+package payload
+
+import (
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// The pattern names the folder, so that the program compiles with any number
+// of parts in it, none included; embedding leaves out names that begin with a
+// dot or underscore.
+//
+//go:embed payload
+var built embed.FS
+
+const (
+	// folder is where the parts are, in the embedded tree and below this
+	// package in the source.
+	folder = "payload"
+	prefix = "llama-"
+	// packSuffix ends a pack's name; a dot and three digits number the part.
+	packSuffix = ".tar.zst"
+)
+
+// ErrNotBuilt means that no bundle was compiled into this program.
+var ErrNotBuilt = errors.New("no bundle is built in; run mage build, install the go-rocm package, or set GOROCM_BUNDLE")
+
+// Open returns a reader of the bundle that was compiled in. A program with
+// several variants built in must name one, see OpenVariant.
+func Open() (*bundle.Reader, error) {
+	vs, err := Variants()
+	if err != nil {
+		return nil, err
+	}
+	switch len(vs) {
+	case 0:
+		return nil, ErrNotBuilt
+	case 1:
+		return OpenVariant(vs[0])
+	}
+	return nil, fmt.Errorf("several bundles are built in (%s): choose one by its variant", strings.Join(vs, ", "))
+}
+
+// Variants lists the variants that were compiled in, such as "cpu" and "hip".
+func Variants() ([]string, error) {
+	packs, err := listParts(built, folder)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(packs)), nil
+}
+
+// OpenVariant returns a reader of one variant's bundle. The error wraps
+// ErrNotBuilt when it is not there.
+func OpenVariant(variant string) (*bundle.Reader, error) {
+	return openFS(built, folder, variant)
+}
+
+func openFS(fsys fs.FS, dir, variant string) (*bundle.Reader, error) {
+	packs, err := listParts(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	names, ok := packs[variant]
+	if !ok {
+		return nil, fmt.Errorf("variant %q: %w", variant, ErrNotBuilt)
+	}
+	parts, err := openParts(fsys, dir, names)
+	if err != nil {
+		return nil, fmt.Errorf("built-in bundle: %w", err)
+	}
+	r, err := bundle.Open(parts, parts.Size())
+	if err != nil {
+		return nil, fmt.Errorf("built-in bundle: %w; build the program again", err)
+	}
+	if got := r.Manifest().Variant; got != variant {
+		return nil, fmt.Errorf("built-in bundle: the parts named %s hold the variant %s; build the program again", variant, got)
+	}
+	return r, nil
+}
+
+// listParts returns the part names of each variant in order, and refuses a
+// row with a gap: a missing part would else look like a damaged bundle.
+func listParts(fsys fs.FS, dir string) (map[string][]string, error) {
+	entries, err := fs.ReadDir(fsys, dir)
+	if err != nil {
+		return nil, fmt.Errorf("list built-in bundles: %w", err)
+	}
+	packs := make(map[string][]string)
+	for _, e := range entries { // sorted by name
+		variant, number, ok := parsePartName(e.Name())
+		if !ok {
+			continue
+		}
+		if want := len(packs[variant]); number != want {
+			return nil, fmt.Errorf("built-in bundle %s: part %03d is missing; build the program again", variant, want)
+		}
+		packs[variant] = append(packs[variant], e.Name())
+	}
+	return packs, nil
+}
+
+func openParts(fsys fs.FS, dir string, names []string) (*Parts, error) {
+	p := new(Parts)
+	for _, n := range names {
+		f, err := fsys.Open(path.Join(dir, n))
+		if err != nil {
+			return nil, err
+		}
+		st, err := f.Stat()
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		r, ok := f.(io.ReaderAt)
+		if !ok {
+			return nil, errors.Join(fmt.Errorf("%s cannot be read at an offset", n), f.Close())
+		}
+		p.add(r, st.Size())
+	}
+	return p, nil
+}
