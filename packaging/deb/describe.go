@@ -135,13 +135,12 @@ func (p *pkg) finish(o Options, v Version, parts scriptParts, t terms) error {
 		entry{path: path.Join(doc, "copyright"), text: t.copyright(o.Epoch), mode: 0o644},
 		entry{path: path.Join(doc, "changelog.Debian.gz"), text: changes, mode: 0o644},
 	)
-	if len(p.overrides) > 0 {
-		p.entries = append(p.entries, entry{
-			path: path.Join("/usr/share/lintian/overrides", p.name),
-			text: overridesFile(p.name, p.overrides),
-			mode: 0o644,
-		})
-	}
+	p.overrides = append(p.overrides, packageOverrides()...)
+	p.entries = append(p.entries, entry{
+		path: path.Join("/usr/share/lintian/overrides", p.name),
+		text: overridesFile(p.name, p.overrides),
+		mode: 0o644,
+	})
 	return nil
 }
 

@@ -3,6 +3,8 @@ package deb
 import (
 	"fmt"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
 // override answers a lintian tag for a package, with the reason that stands
@@ -12,9 +14,34 @@ type override struct {
 	reason string
 }
 
-func commandOverrides() []override { return nil }
+// packageOverrides are those of every package.
+func packageOverrides() []override {
+	return []override{
+		{"malformed-deb-archive *data.tar.zst*", "dpkg reads zstd since 1.21.18 (Debian 12, Ubuntu 22.04). Both are the oldest releases that this package is for."},
+		{"initial-upload-closes-no-bugs *", "The package is published outside of Debian: no bug asked for it."},
+	}
+}
 
-func bundleOverrides(*unpacked) []override { return nil }
+func commandOverrides() []override {
+	return []override{
+		{"statically-linked-binary *usr/bin/go-rocm*", "A Go program without cgo; its parts are listed in the copyright file."},
+	}
+}
+
+// bundleOverrides answer for the bundle's own user space, which is the point of
+// it: the same bytes run on every distribution, whatever its C library.
+func bundleOverrides(b *unpacked) []override {
+	if b.manifest.Flavour != bundle.FlavourHermetic {
+		return nil
+	}
+	const private = "*usr/lib/go-rocm/llama/*"
+	return []override{
+		{"embedded-library " + private, "The bundle runs with its own libraries alone, so that it does not depend on the distribution's versions."},
+		{"missing-dependency-on-libc " + private, "The bundle carries its C library and is started through its own loader."},
+		{"shared-library-is-executable *usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*", "This is the loader; it is run as a program."},
+		{"shared-library-lacks-prerequisites *usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*", "The loader is what resolves the others' prerequisites; it has none itself."},
+	}
+}
 
 // overridesFile is the file that lintian reads for a package.
 func overridesFile(name string, list []override) []byte {

@@ -14,8 +14,8 @@ import (
 	"github.com/goreleaser/nfpm/v2/files"
 )
 
-// compression is a level that dpkg reads since 1.21.18 (Debian 12, Ubuntu 22.04)
-// and that keeps the long empty stretches of slimmed libraries small and quick.
+// compression is what dpkg reads since 1.21.18 (Debian 12, Ubuntu 22.04), at a
+// level that keeps the long empty stretches of slimmed libraries small.
 const compression = "zstd:19"
 
 // write makes the package in o.OutDir and returns its path.
