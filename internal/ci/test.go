@@ -20,18 +20,29 @@ const (
 	EnvBundle = "GOROCM_BUNDLE"
 	// EnvHIPBundle names the packed hip bundle.
 	EnvHIPBundle = "GOROCM_HIP_BUNDLE"
-	// EnvDist names the folder with the finished packages.
-	EnvDist = "GOROCM_DIST"
+	// EnvSource names the folder of the pinned llama.cpp source, of which the
+	// tests take tokenizers.
+	EnvSource = "GOROCM_LLAMA_SOURCE"
+	// EnvCLI names the finished command with the bundle inside.
+	EnvCLI = "GOROCM_CLI"
+	// EnvDeb names the finished package.
+	EnvDeb = "GOROCM_DEB"
 )
 
-// Hooks make the products that the tests run against. Each may be nil when
-// the run has no use for it; its steps are then left out.
+// Product is something that the tests on real artifacts run against.
+type Product struct {
+	// Name is that of its step, such as "cpu bundle".
+	Name string
+	// Env is the variable that carries its path to the tests.
+	Env string
+	// Make builds it, or finds it in the stage cache.
+	Make func(ctx context.Context) (path string, err error)
+}
+
+// Hooks say what a run makes and does beside the checks of this package.
 type Hooks struct {
-	// Bundle builds, or finds in the stage cache, the packed bundle of a
-	// variant ("cpu", "hip") and returns its path.
-	Bundle func(ctx context.Context, variant string) (path string, err error)
-	// Package makes the packages and returns the folder that holds them.
-	Package func(ctx context.Context) (dist string, err error)
+	// Products are made in this order, before the tests that use them.
+	Products []Product
 	// More steps are run after all others, for example a comparison of two
 	// builds.
 	More []Step
@@ -46,42 +57,50 @@ func (p Project) UnitSteps() []Step {
 	}
 }
 
-// ProductSteps returns the tests that run the real artifacts.
+// ProductSteps returns the steps that make the products and run the tests on
+// them. The end-to-end tests run even where the hip bundle failed: those of
+// them that want it then say so.
 func (p Project) ProductSteps(h Hooks) []Step {
 	var steps []Step
 	env := &productEnv{}
-	if h.Bundle != nil {
-		for _, b := range []struct{ variant, name string }{{"cpu", EnvBundle}, {"hip", EnvHIPBundle}} {
-			steps = append(steps, Step{Name: b.variant + " bundle", Run: uncounted(func(ctx context.Context, _ io.Writer) error {
-				path, err := h.Bundle(ctx, b.variant)
-				return env.set(b.name, path, err)
-			})})
+	names := map[string]string{}
+	for _, product := range h.Products {
+		names[product.Env] = product.Name
+		steps = append(steps, Step{Name: product.Name, Run: uncounted(func(ctx context.Context, _ io.Writer) error {
+			return env.add(ctx, product)
+		})})
+	}
+	for _, suite := range []struct {
+		name, tag string
+		needs     []string
+	}{
+		{"end to end", "e2e", []string{EnvBundle, EnvSource}},
+		{"install tests", "install", []string{EnvDeb}},
+	} {
+		var needs []string
+		for _, e := range suite.needs {
+			if name, ok := names[e]; ok {
+				needs = append(needs, name)
+			}
+		}
+		if len(needs) == 0 {
+			continue
 		}
 		steps = append(steps, Step{
-			Name: "end to end", Needs: []string{"cpu bundle", "hip bundle"}, Limit: 30 * time.Minute,
+			Name: suite.name, Needs: needs, Limit: 30 * time.Minute,
 			Run: func(ctx context.Context, out io.Writer) (Count, error) {
-				return p.goTest(ctx, out, p.Root, env.vars, "-count=1", "-timeout=25m", "-tags", "e2e", "./testing/e2e/...")
-			},
-		})
-	}
-	if h.Package != nil {
-		steps = append(steps, Step{Name: "packages", Run: uncounted(func(ctx context.Context, _ io.Writer) error {
-			dist, err := h.Package(ctx)
-			return env.set(EnvDist, dist, err)
-		})}, Step{
-			Name: "install tests", Needs: []string{"packages"}, Limit: 30 * time.Minute,
-			Run: func(ctx context.Context, out io.Writer) (Count, error) {
-				return p.goTest(ctx, out, p.Root, env.vars, "-count=1", "-timeout=25m", "-tags", "install", "./testing/install/...")
+				return p.goTest(ctx, out, p.Root, env.vars, "-count=1", "-timeout=28m", "-tags", suite.tag, "./testing/"+suite.tag+"/...")
 			},
 		})
 	}
 	return append(steps, h.More...)
 }
 
-// productEnv collects what the building steps made for the testing steps.
+// productEnv collects what the making steps hand to the testing steps.
 type productEnv struct{ vars []string }
 
-func (e *productEnv) set(name, path string, err error) error {
+func (e *productEnv) add(ctx context.Context, product Product) error {
+	path, err := product.Make(ctx)
 	if err != nil {
 		return err
 	}
@@ -92,7 +111,7 @@ func (e *productEnv) set(name, path string, err error) error {
 	if _, err := os.Stat(abs); err != nil {
 		return fmt.Errorf("the build reported a product that is not there: %w", err)
 	}
-	e.vars = append(e.vars, name+"="+abs)
+	e.vars = append(e.vars, product.Env+"="+abs)
 	return nil
 }
 

@@ -78,9 +78,12 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s has sha256 %s, not %s", e.File, e.Got, e.Want)
 }
 
-// CacheDir is the folder where models are kept: GOROCM_CACHE, or else the
-// user's cache folder, each with "models" below it.
+// CacheDir is the folder where models are kept: GOROCM_MODELS, or "models" in
+// GOROCM_CACHE or in the project's part of the user's cache folder.
 func CacheDir() (string, error) {
+	if dir := os.Getenv("GOROCM_MODELS"); dir != "" {
+		return dir, nil
+	}
 	if dir := os.Getenv("GOROCM_CACHE"); dir != "" {
 		return filepath.Join(dir, "models"), nil
 	}

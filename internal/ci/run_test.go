@@ -1,0 +1,63 @@
+package ci
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestProducts makes two products, one of which fails, and looks at what the
+// suites get to see.
+func TestProducts(t *testing.T) {
+	p := writeModule(t, map[string]string{
+		"bundle": "packed",
+		"testing/e2e/e_test.go": `//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestSees(t *testing.T) {
+	if p := os.Getenv("GOROCM_BUNDLE"); !strings.HasPrefix(p, "/") {
+		t.Error(p)
+	}
+	if os.Getenv("GOROCM_HIP_BUNDLE") != "" {
+		t.Error("the failed product is there")
+	}
+}
+`,
+		"testing/install/i_test.go": "//go:build install\n\npackage install\n\nimport \"testing\"\n\nfunc TestNever(*testing.T) {}\n",
+	})
+	product := func(name, env, path string, err error) Product {
+		return Product{Name: name, Env: env, Make: func(context.Context) (string, error) { return path, err }}
+	}
+	var out strings.Builder
+	err := Run(t.Context(), &out, p.ProductSteps(Hooks{
+		Products: []Product{
+			product("cpu bundle", EnvBundle, filepath.Join(p.Root, "bundle"), nil),
+			product("hip bundle", EnvHIPBundle, "", errors.New("compiler said no")),
+			product("deb", EnvDeb, filepath.Join(p.Root, "absent.deb"), nil),
+		},
+		More: []Step{{Name: "more", Run: ends(Count{}, nil)}},
+	})...)
+	if want := "3 of 6 steps failed: hip bundle, deb, install tests"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s\n%s", err, want, &out)
+	}
+	for _, want := range []string{"compiler said no", "absent.deb", "1 passed, 0 failed\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("output lacks %q:\n%s", want, &out)
+		}
+	}
+}
+
+func TestProductStepsWithoutProducts(t *testing.T) {
+	if steps := (Project{}).ProductSteps(Hooks{}); len(steps) != 0 {
+		t.Errorf("got %d steps", len(steps))
+	}
+}
