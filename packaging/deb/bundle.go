@@ -28,15 +28,8 @@ func readBundle(ctx context.Context, dir string) (*unpacked, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: give the folder of an unpacked bundle", ErrBundle, err)
 	}
-	found, err := bundle.Build(dir, *m)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if found.Digest() != m.Digest() {
-		return nil, fmt.Errorf("%w: %s differs from its manifest: build it anew", ErrBundle, dir)
+	if err := bundle.Verify(ctx, dir, m); err != nil {
+		return nil, fmt.Errorf("%w: %s differs from its manifest: %w: build it anew", ErrBundle, dir, err)
 	}
 	licences, err := origin.Licences(dir)
 	if err != nil {
