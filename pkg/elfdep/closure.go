@@ -101,7 +101,8 @@ type walker struct {
 // Closure returns the given programs and libraries and everything that the
 // loader would load for them, breadth first, so that the order is the loader's
 // own. roots are paths inside Options.Root, or of files under Options.Stage.
-// All missing libraries are reported at once, each as a *MissingError.
+// All missing libraries are reported at once, each as a *MissingError, and all
+// missing symbol versions, each as a *VersionError.
 func Closure(roots []string, o Options) ([]Lib, error) {
 	if o.SearchPaths == nil {
 		o.SearchPaths = DefaultSearchPaths()
@@ -122,6 +123,7 @@ func Closure(roots []string, o Options) ([]Lib, error) {
 		}
 		missing = append(missing, errs...)
 	}
+	missing = append(missing, w.checkVersions()...)
 	if len(missing) > 0 {
 		return nil, joined(missing)
 	}
@@ -137,7 +139,11 @@ func Closure(roots []string, o Options) ([]Lib, error) {
 func (w *walker) openRoot(name string) (*node, error) {
 	for _, s := range w.o.Stage {
 		if rel, err := filepath.Rel(s, name); err == nil && filepath.IsLocal(rel) {
-			return w.open(name, "", nil, true)
+			host, err := filepath.EvalSymlinks(name)
+			if err != nil {
+				return nil, err
+			}
+			return w.open(host, "", nil, true)
 		}
 	}
 	inside, host, err := w.root.resolve(name)

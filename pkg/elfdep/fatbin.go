@@ -109,8 +109,8 @@ func skipZeros(r io.ReaderAt, off, end int64) (int64, error) {
 	buf := make([]byte, 1<<16)
 	for off < end {
 		n := min(int64(len(buf)), end-off)
-		if _, err := r.ReadAt(buf[:n], off); err != nil {
-			return 0, &FormatError{What: "offload bundle", Err: fmt.Errorf("reading at %#x: %w", off, noEOF(err))}
+		if err := readFull(r, buf[:n], off); err != nil {
+			return 0, &FormatError{What: "offload bundle", Err: fmt.Errorf("reading at %#x: %w", off, err)}
 		}
 		if rest := bytes.TrimLeft(buf[:n], "\x00"); len(rest) > 0 {
 			return off + n - int64(len(rest)), nil
@@ -118,6 +118,15 @@ func skipZeros(r io.ReaderAt, off, end int64) (int64, error) {
 		off += n
 	}
 	return end, nil
+}
+
+// readFull fills b. A reader may tell the end of its data together with the
+// last bytes.
+func readFull(r io.ReaderAt, b []byte, off int64) error {
+	if n, err := r.ReadAt(b, off); n < len(b) {
+		return noEOF(err)
+	}
+	return nil
 }
 
 func noEOF(err error) error {
@@ -129,8 +138,8 @@ func noEOF(err error) error {
 
 func readBundle(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	head := make([]byte, min(limit, int64(len(bundleMagic))))
-	if _, err := r.ReadAt(head, off); err != nil {
-		return nil, noEOF(err)
+	if err := readFull(r, head, off); err != nil {
+		return nil, err
 	}
 	switch {
 	case string(head) == bundleMagic:
@@ -154,8 +163,8 @@ func readEntries(r io.ReaderAt, limit int64) (entries []Entry, size int64, err e
 		if pos+8 > limit {
 			return 0, io.ErrUnexpectedEOF
 		}
-		if _, err := r.ReadAt(b[:], pos); err != nil {
-			return 0, noEOF(err)
+		if err := readFull(r, b[:], pos); err != nil {
+			return 0, err
 		}
 		pos += 8
 		v := binary.LittleEndian.Uint64(b[:])
@@ -186,8 +195,8 @@ func readEntries(r io.ReaderAt, limit int64) (entries []Entry, size int64, err e
 			return nil, 0, fmt.Errorf("entry %d: id of %d bytes does not fit", i, idLen)
 		}
 		id := make([]byte, idLen)
-		if _, err := r.ReadAt(id, pos); err != nil {
-			return nil, 0, fmt.Errorf("entry %d: %w", i, noEOF(err))
+		if err := readFull(r, id, pos); err != nil {
+			return nil, 0, fmt.Errorf("entry %d: %w", i, err)
 		}
 		pos += idLen
 		if e.ID, err = gfx.ParseBundleID(string(id)); err != nil {

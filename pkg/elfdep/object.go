@@ -1,13 +1,11 @@
 package elfdep
 
 import (
-	"cmp"
 	"debug/elf"
 	"fmt"
 	"io"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -19,6 +17,7 @@ type object struct {
 	rpath   []string // DT_RPATH, split
 	runpath []string // DT_RUNPATH, split
 	vers    []VersionNeed
+	defs    []string // versions that it defines
 }
 
 // VersionNeed is one set of symbol versions that a file requires of a library.
@@ -95,28 +94,34 @@ func readObject(f *elf.File) (*object, error) {
 	if f.SectionByType(elf.SHT_DYNAMIC) == nil {
 		return o, nil
 	}
-	read := func(tag elf.DynTag) []string {
-		if o == nil {
-			return nil
-		}
+	var soname, rpath, runpath []string
+	for tag, into := range map[elf.DynTag]*[]string{
+		elf.DT_NEEDED: &o.needed, elf.DT_SONAME: &soname, elf.DT_RPATH: &rpath, elf.DT_RUNPATH: &runpath,
+	} {
 		s, err := f.DynString(tag)
 		if err != nil {
-			return nil
+			return nil, &FormatError{What: "dynamic section", Err: err}
 		}
-		return s
+		*into = s
 	}
-	if _, err := f.DynString(elf.DT_NEEDED); err != nil {
-		return nil, &FormatError{What: "dynamic section", Err: err}
+	if len(soname) > 0 {
+		o.soname = soname[0]
 	}
-	o.needed = read(elf.DT_NEEDED)
-	if s := read(elf.DT_SONAME); len(s) > 0 {
-		o.soname = s[0]
-	}
-	o.rpath = splitPath(read(elf.DT_RPATH))
-	o.runpath = splitPath(read(elf.DT_RUNPATH))
+	o.rpath, o.runpath = splitPath(rpath), splitPath(runpath)
+	return o, o.readVersions(f)
+}
+
+func (o *object) readVersions(f *elf.File) error {
 	needs, err := f.DynamicVersionNeeds()
 	if err != nil {
-		return nil, &FormatError{What: "symbol version needs", Err: err}
+		return &FormatError{What: "symbol version needs", Err: err}
+	}
+	defs, err := f.DynamicVersions()
+	if err != nil {
+		return &FormatError{What: "symbol version definitions", Err: err}
+	}
+	for _, d := range defs {
+		o.defs = append(o.defs, d.Name)
 	}
 	for _, n := range needs {
 		v := VersionNeed{Library: n.Name}
@@ -126,7 +131,7 @@ func readObject(f *elf.File) (*object, error) {
 		slices.SortFunc(v.Versions, CompareVersions)
 		o.vers = append(o.vers, v)
 	}
-	return o, nil
+	return nil
 }
 
 func splitPath(values []string) []string {
@@ -139,27 +144,4 @@ func splitPath(values []string) []string {
 		}
 	}
 	return out
-}
-
-// CompareVersions orders symbol versions such as GLIBC_2.4 and GLIBC_2.34 by
-// their numbers, and different prefixes by name.
-func CompareVersions(a, b string) int {
-	pa, na, _ := strings.Cut(a, "_")
-	pb, nb, _ := strings.Cut(b, "_")
-	if c := strings.Compare(pa, pb); c != 0 {
-		return c
-	}
-	as, bs := strings.Split(na, "."), strings.Split(nb, ".")
-	for i := range min(len(as), len(bs)) {
-		x, errX := strconv.ParseUint(as[i], 10, 32)
-		y, errY := strconv.ParseUint(bs[i], 10, 32)
-		c := cmp.Compare(x, y)
-		if errX != nil || errY != nil {
-			c = strings.Compare(as[i], bs[i])
-		}
-		if c != 0 {
-			return c
-		}
-	}
-	return cmp.Compare(len(as), len(bs))
 }

@@ -116,7 +116,7 @@ func namesSymbol(f *elf.File, names ...string) (bool, error) {
 }
 
 func holdsData(s *elf.Section) bool {
-	return s.Type == elf.SHT_PROGBITS && s.Flags&elf.SHF_ALLOC != 0 && s.Flags&elf.SHF_EXECINSTR == 0 &&
+	return s.Type == elf.SHT_PROGBITS && s.Flags&elf.SHF_ALLOC != 0 && s.Flags&(elf.SHF_EXECINSTR|elf.SHF_COMPRESSED) == 0 &&
 		s.Name != FatBinarySection && s.Name != ".interp" && !strings.HasPrefix(s.Name, ".eh_frame")
 }
 
@@ -129,9 +129,13 @@ func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {
 		}
 		i += at
 		at = i + len(marker)
-		from := bytes.LastIndexByte(data[:i], 0) + 1
-		to := bytes.IndexByte(data[i:], 0)
-		if to < 0 || i+to-from > maxNameLen {
+		low := max(0, i-maxNameLen)
+		from := low + bytes.LastIndexByte(data[low:i], 0) + 1
+		if from == low && low > 0 {
+			continue // no start in sight
+		}
+		to := bytes.IndexByte(data[i:min(len(data), i+maxNameLen)], 0)
+		if to < 0 {
 			continue
 		}
 		if name := path.Base(string(data[from : i+to])); re.MatchString(name) {
@@ -154,6 +158,10 @@ func splitNames(data []byte, addr uint64, re *regexp.Regexp, add func(string, bo
 		case len(t) > 4 && strings.Contains(t, ".so") && !strings.ContainsFunc(t, notInName):
 			tails = append(tails, t)
 		}
+	}
+	for _, l := range []*[]string{&heads, &tails} {
+		slices.Sort(*l)
+		*l = slices.Compact(*l)
 	}
 	for _, h := range heads {
 		for _, t := range tails {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 // maxLinks bounds the symbolic links followed for one path, as Linux does.
@@ -68,5 +69,5 @@ func (r rootFS) host(inside string) string {
 // isMissing reports whether a path simply is not there, also because a part of
 // it is no folder.
 func isMissing(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || strings.HasSuffix(err.Error(), "not a directory")
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }

@@ -1,0 +1,102 @@
+package elfdep
+
+import (
+	"cmp"
+	"debug/elf"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// VersionError names a symbol version that a library of the closure lacks. The
+// loader refuses to start a program then.
+type VersionError struct {
+	Version  string // such as "GLIBC_2.43"
+	Library  string // SONAME of the library that should define it
+	Path     string // where that library was found
+	NeededBy string // SONAME of the file that asks for it
+}
+
+// Error implements error.
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("%s needs version %s of %s, which %s does not define; take a newer one, or build against an older one",
+		e.NeededBy, e.Version, e.Library, e.Path)
+}
+
+// checkVersions holds every version need against the library that answers to
+// the name. A library that defines no versions at all satisfies everything, as
+// it does for the loader.
+func (w *walker) checkVersions() []error {
+	var errs []error
+	for _, n := range w.order {
+		for _, v := range n.lib.Versions {
+			lib := w.byName[v.Library]
+			if lib == nil || len(lib.obj.defs) == 0 {
+				continue
+			}
+			for _, name := range v.Versions {
+				if !slices.Contains(lib.obj.defs, name) {
+					errs = append(errs, &VersionError{Version: name, Library: v.Library, Path: lib.where(), NeededBy: n.lib.SONAME})
+				}
+			}
+		}
+	}
+	return errs
+}
+
+// CompareVersions orders symbol versions such as GLIBC_2.4 and GLIBC_2.34 by
+// their numbers, and different prefixes by name.
+func CompareVersions(a, b string) int {
+	pa, na, _ := strings.Cut(a, "_")
+	pb, nb, _ := strings.Cut(b, "_")
+	if c := strings.Compare(pa, pb); c != 0 {
+		return c
+	}
+	as, bs := strings.Split(na, "."), strings.Split(nb, ".")
+	for i := range min(len(as), len(bs)) {
+		x, errX := strconv.ParseUint(as[i], 10, 32)
+		y, errY := strconv.ParseUint(bs[i], 10, 32)
+		c := cmp.Compare(x, y)
+		if errX != nil || errY != nil {
+			c = strings.Compare(as[i], bs[i])
+		}
+		if c != 0 {
+			return c
+		}
+	}
+	return cmp.Compare(len(as), len(bs))
+}
+
+// Undefined is a symbol that nothing in a closure defines.
+type Undefined struct {
+	Symbol string
+	In     string // SONAME of the file that asks for it
+}
+
+// Unresolved returns the symbols that the files of a closure ask for and that
+// none of them defines, weak ones aside, in the order of libs. With BIND_NOW
+// each of them would stop the program at start.
+func Unresolved(libs []Lib) ([]Undefined, error) {
+	defined := map[string]bool{}
+	var asked []Undefined
+	for _, l := range libs {
+		err := withELF(l.Path, func(f *elf.File, _ *os.File) error {
+			syms, err := dynamicSymbols(f)
+			for _, s := range syms {
+				switch bind := elf.ST_BIND(s.Info); {
+				case s.Section != elf.SHN_UNDEF:
+					defined[s.Name] = true
+				case bind != elf.STB_WEAK && s.Name != "":
+					asked = append(asked, Undefined{Symbol: s.Name, In: l.SONAME})
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(asked, func(u Undefined) bool { return defined[u.Symbol] }), nil
+}
