@@ -1,0 +1,53 @@
+package models
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+)
+
+// EnvSource names the folder of a llama.cpp source tree.
+const EnvSource = "GOROCM_LLAMA_SOURCE"
+
+// ErrNoSource means that nobody said where the llama.cpp source lies.
+var ErrNoSource = errors.New(EnvSource + " is not set: give it the folder of the llama.cpp source (mage test does)")
+
+// Tiny writes a model of the llama architecture with random weights into dir
+// and returns its path. It speaks the tokenizer that llama.cpp's own tests
+// use under the given name: "llama-spm" is models/ggml-vocab-llama-spm.gguf
+// of its source.
+func Tiny(dir, tokenizer string, o ggufgen.TinyOptions) (path string, err error) {
+	source := os.Getenv(EnvSource)
+	if source == "" {
+		return "", ErrNoSource
+	}
+	vocab, err := gguf.Open(filepath.Join(source, "models", "ggml-vocab-"+tokenizer+".gguf"))
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("%w (does %s name the root of a llama.cpp source?)", err, EnvSource)
+		}
+		return "", fmt.Errorf("taking the tokenizer %s: %w", tokenizer, err)
+	}
+	defer func() { err = errors.Join(err, vocab.Close()) }()
+	model, err := ggufgen.Tiny(vocab, o)
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, fmt.Sprintf("tiny-%s-%d.gguf", tokenizer, o.Seed))
+	f, err := os.Create(path)
+	if err != nil {
+		return "", fmt.Errorf("writing a tiny model: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := bufio.NewWriter(f)
+	if _, err := model.WriteTo(w); err != nil {
+		return "", fmt.Errorf("writing a tiny model: %w", err)
+	}
+	return path, w.Flush()
+}
