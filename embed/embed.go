@@ -11,7 +11,6 @@
 package payload
 
 import (
-	"embed"
 	"errors"
 	"fmt"
 	"io"
@@ -23,13 +22,6 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
-
-// The pattern names the folder, so that the program compiles with any number
-// of parts in it, none included; embedding leaves out names that begin with a
-// dot or underscore.
-//
-//go:embed payload
-var built embed.FS
 
 const (
 	// folder is where the parts are, in the embedded tree and below this

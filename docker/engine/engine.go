@@ -82,12 +82,13 @@ type Job struct {
 	Cmd   []string
 	Env   []string // NAME=value; the whole environment apart from PATH
 	Dir   string   // working directory
-	// UID and GID run the command and own the volumes; 0 is root.
+	// UID and GID run the command; 0 is root.
 	UID, GID int
 	Network  bool
 	// Caps are capabilities added for jobs that make file systems.
 	Caps []string
-	// Volumes are absolute paths of empty, writable folders.
+	// Volumes are absolute paths of writable folders. Each takes over the
+	// owner of the image's folder of that path.
 	Volumes []string
 	// In fills folders before the start; each path must lie in a volume
 	// unless the root is writable.

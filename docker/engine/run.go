@@ -92,16 +92,8 @@ func (d *docker) create(ctx context.Context, job Job) (string, error) {
 	return c.ID, nil
 }
 
-// fill gives the volumes their owner and the inputs their content.
+// fill gives the inputs their content.
 func (d *docker) fill(ctx context.Context, id string, job Job) error {
-	for _, v := range job.Volumes {
-		own := func(w *tar.Writer) error {
-			return w.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: "./", Mode: 0o755, Uid: job.UID, Gid: job.GID, ModTime: time.Unix(0, 0)})
-		}
-		if err := d.copyIn(ctx, id, v, own); err != nil {
-			return err
-		}
-	}
 	for _, in := range job.In {
 		if err := d.copyIn(ctx, id, in.Dir, in.Write); err != nil {
 			return err

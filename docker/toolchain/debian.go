@@ -32,6 +32,8 @@ func (s Spec) mmdebstrapArgs() []string {
 		"--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--include=" + strings.Join(s.Set.Packages(), ","),
+		// Volumes take over the owner of the folder they are mounted on.
+		`--customize-hook=install -d -o 1000 -g 1000 "$1/src" "$1/build"`,
 		`--customize-hook=chroot "$1" sh -euc '` + strings.ReplaceAll(recordScript, "'", `'\''`) + `'`,
 		s.Suite, "-",
 	}

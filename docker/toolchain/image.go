@@ -57,6 +57,7 @@ if [ -n "${missing-}" ]; then
 fi
 ` + recordScript + ` || [ -s ` + infoPath + ` ]
 rm -rf /var/lib/apt/lists/*
+install -d -o 1000 -g 1000 /src /build
 `
 
 // makeFrom adds what is missing to an image that the user or the amd kind

@@ -85,7 +85,7 @@ type inputs struct {
 }
 
 func (s Spec) inputs() inputs {
-	in := inputs{Kind: s.Kind, Suite: s.Suite, Packages: s.Set.Packages(), Script: 1, Epoch: s.Epoch.Unix()}
+	in := inputs{Kind: s.Kind, Suite: s.Suite, Packages: s.Set.Packages(), Script: 2, Epoch: s.Epoch.Unix()}
 	if base := s.base(); base != "" {
 		in.Base, in.Suite = base, ""
 	}

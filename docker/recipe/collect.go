@@ -1,0 +1,317 @@
+package recipe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// collectRevision is part of the key of bundles: raise it when what goes into
+// a bundle changes by a change of this code.
+const collectRevision = 1
+
+// serverName is the program that a bundle is for.
+const serverName = "llama-server"
+
+// leftOut are results of the compile that bundles do not ship.
+var leftOut = []string{"llama-fit-params", "libllama-fit-params-impl.so"}
+
+// collectInputs key a bundle.
+type collectInputs struct {
+	Variant  string
+	Targets  []gfx.Target
+	Compiled map[string]string // component: digest of its output
+	Packages []toolchain.Package
+	Image    string `json:",omitempty"`
+	Lock     Lock
+	Revision int
+}
+
+// Bundle gives the bundle folder of a variant, manifest included.
+func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
+	compiled, err := r.Compile(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	t, err := toolchain.Describe(ctx, r.Engine, r.Cache, r.toolchainSpec(v.Set), r.Log)
+	if err != nil {
+		return nil, err
+	}
+	in := collectInputs{
+		Variant: v.Name, Compiled: map[string]string{}, Packages: t.Packages, Lock: r.Lock, Revision: collectRevision,
+	}
+	if slices.Contains(v.Components, "hip") {
+		in.Targets = r.sortedTargets()
+	}
+	if r.toolchainSpec(v.Set).Image() {
+		in.Image = t.ID
+	}
+	for name, res := range compiled {
+		in.Compiled[name] = res.Output
+	}
+	return r.Cache.Do(ctx, "bundle-"+v.Name, in, func(ctx context.Context, dir string) error {
+		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(v.Set), t, r.Log); err != nil {
+			return err
+		}
+		c := &collector{recipe: r, variant: v, toolchain: t, targets: in.Targets, dir: dir, compiled: compiled}
+		return c.run(ctx)
+	})
+}
+
+func (r *Recipe) sortedTargets() []gfx.Target {
+	ts := slices.Clone(r.Targets)
+	slices.SortFunc(ts, gfx.Compare)
+	return ts
+}
+
+// collector fills one bundle folder.
+type collector struct {
+	recipe    *Recipe
+	variant   Variant
+	toolchain *toolchain.Toolchain
+	targets   []gfx.Target
+	compiled  map[string]*stage.Result
+	dir       string
+
+	libs     *libraries
+	excluded []bundle.Excluded
+	objects  []bundle.CodeObjects
+}
+
+func (c *collector) run(ctx context.Context) (err error) {
+	if err := c.takeCompiled(); err != nil {
+		return err
+	}
+	files, err := c.recipe.Engine.Files(ctx, c.toolchain.Image)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, files.Close()) }()
+	tmp, err := os.MkdirTemp(filepath.Dir(c.dir), "root-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
+	root, err := newRootfs(ctx, files, tmp)
+	if err != nil {
+		return err
+	}
+	rocm := c.recipe.toolchainSpec(c.variant.Set).ROCm()
+	if c.libs, err = c.recipe.resolve(ctx, root, c.dir, rocm); err != nil {
+		return err
+	}
+	if err := c.takeLibraries(); err != nil {
+		return err
+	}
+	if len(c.targets) > 0 {
+		if err := c.takeTensile(ctx, root); err != nil {
+			return err
+		}
+		if err := c.slim(); err != nil {
+			return err
+		}
+	}
+	if err := c.takeLicences(ctx, root); err != nil {
+		return err
+	}
+	if err := c.prove(); err != nil {
+		return err
+	}
+	return c.writeManifest()
+}
+
+// takeCompiled copies what the components made. A file that two components
+// made must be the same, or their modules would not fit together.
+func (c *collector) takeCompiled() error {
+	for _, name := range c.variant.Components {
+		from := c.compiled[name].Dir
+		entries, err := os.ReadDir(from)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if slices.Contains(leftOut, e.Name()) {
+				continue
+			}
+			to := filepath.Join(c.dir, e.Name())
+			if exists(to) {
+				a, errA := stage.FileDigest(filepath.Join(from, e.Name()))
+				b, errB := stage.FileDigest(to)
+				if err := errors.Join(errA, errB); err != nil {
+					return err
+				}
+				if a != b {
+					return fmt.Errorf("component %s made another %s than the components before it: %s against %s", name, e.Name(), a, b)
+				}
+				continue
+			}
+			if err := copyFile(filepath.Join(from, e.Name()), to, 0o755); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// takeLibraries moves the closure's libraries in, each under its SONAME.
+func (c *collector) takeLibraries() error {
+	for _, l := range c.libs.libs {
+		mode := os.FileMode(0o644)
+		if l.SONAME == loaderName {
+			mode = 0o755
+		}
+		if err := copyFile(l.Path, filepath.Join(c.dir, l.SONAME), mode); err != nil {
+			return fmt.Errorf("take %s: %w", l.InRoot, err)
+		}
+	}
+	for _, v := range c.libs.excluded {
+		c.exclude(v.Candidate.Name+" (opened by "+v.Candidate.In+")", v.Reason)
+	}
+	return nil
+}
+
+func (c *collector) exclude(name, reason string) {
+	e := bundle.Excluded{Name: name, Reason: reason}
+	if !slices.ContainsFunc(c.excluded, func(o bundle.Excluded) bool { return o.Name == name }) {
+		c.excluded = append(c.excluded, e)
+	}
+}
+
+// slim takes the code of other targets out of every file, and records what is
+// left. Every file with GPU code must then have it for exactly our targets.
+func (c *collector) slim() error {
+	names, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, err := elfdep.ReadCodeObjects(name)
+		if errors.Is(err, elfdep.ErrNoFatBinary) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := elfdep.Slim(name, c.targets); err != nil {
+			return err
+		}
+		objects, err := elfdep.CheckTargets(name, c.targets)
+		if err != nil {
+			return err
+		}
+		for _, o := range objects {
+			c.objects = append(c.objects, bundle.CodeObjects{File: filepath.Base(name), Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
+		}
+	}
+	for _, must := range []string{"libggml-hip.so"} {
+		if !slices.ContainsFunc(c.objects, func(o bundle.CodeObjects) bool { return o.File == must }) {
+			return fmt.Errorf("%s holds no GPU code", must)
+		}
+	}
+	return nil
+}
+
+// prove checks what every file of a bundle must keep.
+func (c *collector) prove() error {
+	names, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		base := filepath.Base(name)
+		ours := c.libs.needed[base] != nil && !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
+		h, err := elfdep.Hardening(name)
+		if err != nil {
+			return err
+		}
+		if weak := h.Weak(); ours && len(weak) > 0 {
+			errs = append(errs, fmt.Errorf("%s is built without %s", base, strings.Join(weak, ", ")))
+		}
+		for _, p := range h.Runpath {
+			if p != "$ORIGIN" && ours {
+				errs = append(errs, fmt.Errorf("%s has the run path %q", base, p))
+			}
+		}
+		if !ours {
+			continue
+		}
+		f, err := os.Open(name) //nolint:gosec // inside the stage
+		if err != nil {
+			return err
+		}
+		leaks, err := elfdep.ScanStrings(f, []string{"/src", "/build"}, 3)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		for _, l := range leaks {
+			errs = append(errs, fmt.Errorf("%s holds the build path %q", base, l.Text))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (c *collector) writeManifest() error {
+	r := c.recipe
+	m := bundle.Manifest{
+		Schema: bundle.Schema, Name: "llama-" + c.variant.Name, Variant: c.variant.Name,
+		Flavour: bundle.FlavourHermetic, Version: r.Lock.Tag, Targets: c.targets,
+		Source: bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
+		Toolchain: bundle.Toolchain{
+			Kind: r.Toolchain.Kind, Locked: len(c.toolchain.Deviations) == 0, Deviations: c.toolchain.Deviations,
+		},
+		SourceDateEpoch: r.Lock.Epoch,
+		Entry:           bundle.Entry{Loader: loaderName, Program: serverName},
+		CodeObjects:     c.objects, Excluded: c.excluded,
+	}
+	if r.Toolchain.Kind == "debian" {
+		m.Toolchain.Kind += "-" + r.Toolchain.Suite
+	}
+	for _, p := range c.toolchain.Packages {
+		m.Toolchain.Packages = append(m.Toolchain.Packages, bundle.Package(p))
+	}
+	for _, name := range c.variant.Components {
+		res := c.compiled[name]
+		all := components(r.Lock, r.Targets)[name]
+		m.Stages = append(m.Stages, bundle.Stage{
+			Name: res.Name, Digest: res.Key, Output: res.Output, Env: r.environment(all), Options: all.arguments(r.CMake, func(string) bool { return true }),
+		})
+	}
+	slices.SortFunc(m.Excluded, func(a, b bundle.Excluded) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(m.CodeObjects, func(a, b bundle.CodeObjects) int {
+		return strings.Compare(a.File+" "+a.Target.String(), b.File+" "+b.Target.String())
+	})
+	entries, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		base := filepath.Base(e)
+		m.Files = append(m.Files, bundle.File{Path: base, Needed: c.libs.needed[base]})
+	}
+	full, err := bundle.Build(c.dir, m)
+	if err != nil {
+		return err
+	}
+	return bundle.WriteManifest(c.dir, full)
+}
+
+// copyFile copies a file, holes kept, with that mode.
+func copyFile(from, to string, mode os.FileMode) error {
+	f, err := os.Open(from) //nolint:gosec // our own folders
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // reading only
+	return writeSparse(to, f, mode)
+}

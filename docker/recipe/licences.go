@@ -1,0 +1,122 @@
+package recipe
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+// licenceFolder holds a copyright file for every package whose files are in
+// the bundle, and the full texts that those refer to.
+const licenceFolder = "licenses"
+
+// takeLicences collects what the licences of the bundled files ask for.
+func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
+	if err := c.upstreamLicences(); err != nil {
+		return err
+	}
+	owners, err := root.owners(ctx)
+	if err != nil {
+		return err
+	}
+	packages := map[string]bool{}
+	for _, l := range c.libs.libs {
+		real, err := root.resolve(ctx, l.InRoot)
+		if err != nil {
+			return err
+		}
+		owner, ok := owners[mergedPath(real)]
+		if !ok {
+			return fmt.Errorf("no package of the image owns %s, so its licence is unknown", real)
+		}
+		packages[owner] = true
+	}
+	for p := range packages {
+		file, err := root.fetch(ctx, "/usr/share/doc/"+p+"/copyright")
+		if err != nil {
+			return fmt.Errorf("copyright of package %s: %w", p, err)
+		}
+		dir := filepath.Join(c.dir, licenceFolder, p)
+		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // part of the result
+			return err
+		}
+		if err := copyFile(file, filepath.Join(dir, "copyright"), 0o644); err != nil {
+			return err
+		}
+	}
+	err = root.folder(ctx, "/usr/share/common-licenses", filepath.Join(c.dir, licenceFolder, "common"), func(string) bool { return true })
+	if errors.Is(err, engine.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// upstreamLicences takes llama.cpp's own licence texts.
+func (c *collector) upstreamLicences() error {
+	src, ok, err := c.recipe.Cache.Lookup("source", map[string]string{"tree": c.recipe.Lock.Tree})
+	if err != nil || !ok {
+		return fmt.Errorf("the source stage is gone: %w", errors.Join(err, os.ErrNotExist))
+	}
+	to := filepath.Join(c.dir, licenceFolder, "llama.cpp")
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // part of the result
+		return err
+	}
+	if err := copyFile(filepath.Join(src.Dir, "LICENSE"), filepath.Join(to, "LICENSE"), 0o644); err != nil {
+		return err
+	}
+	more, err := filepath.Glob(filepath.Join(src.Dir, "licenses", "*"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(more)
+	for _, f := range more {
+		if err := copyFile(f, filepath.Join(to, filepath.Base(f)), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// owners maps the files of the image to the packages that own them, from
+// dpkg's file lists.
+func (r *rootfs) owners(ctx context.Context) (map[string]string, error) {
+	owners := map[string]string{}
+	err := r.files.Walk(ctx, "/var/lib/dpkg/info", func(h *tar.Header, body io.Reader) error {
+		name, ok := strings.CutSuffix(path.Base(h.Name), ".list")
+		if !ok || h.Typeflag != tar.TypeReg {
+			return nil
+		}
+		pkg, _, _ := strings.Cut(name, ":")
+		sc := bufio.NewScanner(body)
+		for sc.Scan() {
+			if strings.Contains(sc.Text(), ".so") {
+				owners[mergedPath(sc.Text())] = pkg
+			}
+		}
+		return sc.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the image's file lists: %w", err)
+	}
+	return owners, nil
+}
+
+// mergedPath gives a path as it is in merged-/usr systems.
+func mergedPath(p string) string {
+	for _, top := range []string{"/lib/", "/lib64/"} {
+		if strings.HasPrefix(p, top) {
+			return "/usr" + p
+		}
+	}
+	return p
+}

@@ -1,0 +1,159 @@
+package recipe
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+// rootfs is the part of an image's file system that was asked for so far, as
+// a folder of this machine. Whole toolchain images are gigabytes; what a
+// bundle takes from them is a few dozen files.
+type rootfs struct {
+	files engine.Files
+	dir   string
+}
+
+// newRootfs starts with the top folders that are links in merged-/usr systems.
+func newRootfs(ctx context.Context, files engine.Files, dir string) (*rootfs, error) {
+	r := &rootfs{files: files, dir: dir}
+	for _, top := range []string{"lib", "lib64", "bin", "sbin"} {
+		e, err := files.Stat(ctx, "/"+top)
+		if errors.Is(err, engine.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.LinkTarget != "" {
+			if err := os.Symlink(strings.TrimPrefix(e.LinkTarget, "/"), filepath.Join(dir, top)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return r, nil
+}
+
+// fetch brings a file of the image, links followed, to its place below dir.
+// engine.ErrNotExist says that the image has none.
+func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
+	local := filepath.Join(r.dir, filepath.FromSlash(p))
+	if _, err := os.Lstat(local); err == nil {
+		return local, nil
+	}
+	real, err := r.resolve(ctx, p)
+	if err != nil {
+		return "", err
+	}
+	if real != p {
+		// One copy under the name that was asked for; links between
+		// libraries carry no meaning in a bundle.
+		if target := filepath.Join(r.dir, filepath.FromSlash(real)); exists(target) {
+			return local, r.link(local, target)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(local), 0o750); err != nil {
+		return "", err
+	}
+	return local, r.files.Walk(ctx, real, func(h *tar.Header, body io.Reader) error {
+		if h.Typeflag != tar.TypeReg {
+			return fmt.Errorf("%s is no regular file", real)
+		}
+		return writeSparse(local, body, fs.FileMode(h.Mode&0o777)) //nolint:gosec // permission bits
+	})
+}
+
+func (r *rootfs) link(local, target string) error {
+	if err := os.MkdirAll(filepath.Dir(local), 0o750); err != nil {
+		return err
+	}
+	return os.Link(target, local)
+}
+
+// resolve follows the links of a file, inside the image.
+func (r *rootfs) resolve(ctx context.Context, p string) (string, error) {
+	for range 16 {
+		e, err := r.files.Stat(ctx, p)
+		if err != nil {
+			return "", err
+		}
+		if e.LinkTarget == "" {
+			if e.Dir {
+				return "", fmt.Errorf("%s is a folder", p)
+			}
+			return p, nil
+		}
+		if path.IsAbs(e.LinkTarget) {
+			p = path.Clean(e.LinkTarget)
+		} else {
+			p = path.Join(path.Dir(p), e.LinkTarget)
+		}
+	}
+	return "", fmt.Errorf("%s: too many links", p)
+}
+
+// folder brings the regular files of a folder to to, those that want takes.
+func (r *rootfs) folder(ctx context.Context, p, to string, want func(name string) bool) error {
+	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // part of the result
+		return err
+	}
+	return r.files.Walk(ctx, p, func(h *tar.Header, body io.Reader) error {
+		name := path.Base(h.Name)
+		if h.Typeflag != tar.TypeReg || !want(name) {
+			return nil
+		}
+		return writeFile(filepath.Join(to, name), body, 0o644)
+	})
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
+// writeSparse writes a file and leaves blocks of zeros as holes.
+func writeSparse(name string, r io.Reader, mode fs.FileMode) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode) //nolint:gosec // our own folders
+	if err != nil {
+		return err
+	}
+	return errors.Join(copyHoles(f, r), f.Chmod(mode), f.Close())
+}
+
+func copyHoles(f *os.File, r io.Reader) error {
+	buf := make([]byte, 1<<16)
+	var size int64
+	for {
+		n, err := io.ReadFull(r, buf)
+		if block := buf[:n]; !allZero(block) {
+			if _, err := f.WriteAt(block, size); err != nil {
+				return err
+			}
+		}
+		size += int64(n)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return f.Truncate(size)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
