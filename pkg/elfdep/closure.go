@@ -185,7 +185,7 @@ func (w *walker) open(host, inside string, parent *node, must bool) (*node, erro
 		if must {
 			return nil, fmt.Errorf("%s is for %s, the other files for %s", host, machine, w.machine)
 		}
-		return nil, nil //nolint:nilnil // documented: passed over
+		return nil, nil
 	}
 	o := n.obj
 	n.lib.SONAME, n.lib.Path, n.lib.InRoot = o.soname, host, inside
@@ -234,88 +234,4 @@ func (n *node) where() string {
 		return n.lib.InRoot
 	}
 	return n.lib.Path
-}
-
-// find looks for name as ld.so(8) describes: a name with a slash is a path;
-// else DT_RPATH of the file and of those that brought it in (only where the
-// file has no DT_RUNPATH), the library path, DT_RUNPATH, the configured
-// folders.
-func (w *walker) find(name string, by *node) (*node, []string, error) {
-	if strings.Contains(name, "/") {
-		n, err := w.try(name, by)
-		return n, []string{path.Dir(name)}, err
-	}
-	var searched []string
-	look := func(dir string, host bool) (*node, error) {
-		searched = append(searched, dir)
-		if host {
-			return w.tryHost(filepath.Join(dir, name), by)
-		}
-		return w.try(path.Join(dir, name), by)
-	}
-	for _, s := range w.o.Stage {
-		if n, err := look(s, true); n != nil || err != nil {
-			return n, searched, err
-		}
-	}
-	if len(by.obj.runpath) == 0 {
-		for p := by; p != nil; p = p.parent {
-			if len(p.obj.runpath) > 0 {
-				continue
-			}
-			for _, d := range p.obj.rpath {
-				if n, err := look(p.expand(d), p.lib.InRoot == ""); n != nil || err != nil {
-					return n, searched, err
-				}
-			}
-		}
-	}
-	for _, d := range w.o.LibraryPaths {
-		if n, err := look(d, false); n != nil || err != nil {
-			return n, searched, err
-		}
-	}
-	for _, d := range by.obj.runpath {
-		dir := by.expand(d)
-		if n, err := look(dir, by.lib.InRoot == "" && strings.Contains(d, "ORIGIN")); n != nil || err != nil {
-			return n, searched, err
-		}
-	}
-	for _, d := range w.o.SearchPaths {
-		if n, err := look(d, false); n != nil || err != nil {
-			return n, searched, err
-		}
-	}
-	return nil, searched, nil
-}
-
-// expand replaces the tokens of ld.so(8) in a RPATH or RUNPATH entry.
-func (n *node) expand(entry string) string {
-	return strings.NewReplacer(
-		"${ORIGIN}", n.dir, "$ORIGIN", n.dir,
-		"${LIB}", "lib/x86_64-linux-gnu", "$LIB", "lib/x86_64-linux-gnu",
-		"${PLATFORM}", "x86_64", "$PLATFORM", "x86_64",
-	).Replace(entry)
-}
-
-func (w *walker) try(name string, by *node) (*node, error) {
-	inside, host, err := w.root.resolve(name)
-	if err != nil {
-		if isMissing(err) {
-			return nil, nil //nolint:nilnil // not here, look on
-		}
-		return nil, err
-	}
-	return w.open(host, inside, by, false)
-}
-
-func (w *walker) tryHost(name string, by *node) (*node, error) {
-	host, err := filepath.EvalSymlinks(name)
-	if err != nil {
-		if isMissing(err) {
-			return nil, nil //nolint:nilnil // not here, look on
-		}
-		return nil, err
-	}
-	return w.open(host, "", by, false)
 }

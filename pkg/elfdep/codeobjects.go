@@ -116,10 +116,10 @@ func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 	return out, nil
 }
 
-// TargetError says that a file does not hold code for exactly the targets that
+// TargetError says that a file or a part of it does not hold code for exactly the targets that
 // it should.
 type TargetError struct {
-	Path    string
+	Where   string       // the file, or what part of it
 	Lacks   []gfx.Target // wanted, and not in the file or without any kernel
 	Surplus []gfx.Target // in the file, not wanted
 }
@@ -133,7 +133,7 @@ func (e *TargetError) Error() string {
 	if len(e.Surplus) > 0 {
 		parts = append(parts, "still has GPU code for "+gfx.Join(e.Surplus, ", ")+"; slim it")
 	}
-	return e.Path + " " + strings.Join(parts, " and ")
+	return e.Where + " " + strings.Join(parts, " and ")
 }
 
 // CheckTargets proves that the ELF file at path holds kernels for exactly the
@@ -144,7 +144,7 @@ func CheckTargets(path string, want []gfx.Target) ([]CodeObjects, error) {
 	if err != nil && !errors.Is(err, ErrNoFatBinary) {
 		return nil, err
 	}
-	te := &TargetError{Path: path}
+	te := &TargetError{Where: path}
 	has := map[gfx.Target]bool{}
 	for _, c := range got {
 		has[c.Target] = c.Kernels > 0

@@ -13,7 +13,7 @@ import (
 
 // Compression describes a bundle that clang wrote with --offload-compress.
 type Compression struct {
-	Version  int    // of the header: 1, 2 or 3
+	Version  int    // of the header: 2 or 3
 	Method   string // "zlib" or "zstd"
 	Unpacked int64  // bytes
 	Hash     uint64 // truncated MD5 of the unpacked bundle, as written
@@ -31,8 +31,8 @@ const (
 
 // readCompressed reads a bundle with the header that LLVM's documentation of
 // clang-offload-bundler gives under "Compressed Offload Bundle": magic,
-// version and method of 16 bits each, the file's size (from version 2), the
-// unpacked size (both 32 bits, from version 3 on 64), and a hash.
+// version and method of 16 bits each, the size of the whole and the unpacked
+// size (32 bits each, from version 3 on 64), and a hash.
 func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	var h [32]byte
 	n, err := r.ReadAt(h[:min(limit, int64(len(h)))], off)
@@ -48,10 +48,7 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	var total, unpacked uint64
 	switch version {
 	case 1:
-		var u uint32
-		err = read(head, &u)
-		unpacked = uint64(u)
-		total = uint64(limit) //nolint:gosec // not negative
+		return nil, errors.New("compressed header of version 1 (LLVM before 19) does not tell where its bundle ends; build with a newer compiler or with --no-offload-compress")
 	case 2:
 		var t, u uint32
 		err = errors.Join(read(head, &t), read(head, &u))
@@ -59,7 +56,7 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	case 3:
 		err = errors.Join(read(head, &total), read(head, &unpacked))
 	default:
-		return nil, fmt.Errorf("compressed header has version %d, known are 1 to 3", version)
+		return nil, fmt.Errorf("compressed header has version %d, known are 2 and 3", version)
 	}
 	if err = errors.Join(err, read(head, &c.Hash)); err != nil {
 		return nil, fmt.Errorf("compressed header: %w", noEOF(err))
@@ -99,7 +96,7 @@ func unpack(c *Compression, method uint16, src io.Reader) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		defer z.Close() //nolint:errcheck // reading ended
+		defer z.Close()
 		dec = z
 	case methodZstd:
 		c.Method = "zstd"

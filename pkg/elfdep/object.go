@@ -28,17 +28,13 @@ type VersionNeed struct {
 
 // FormatError says that a file is not what it was taken for.
 type FormatError struct {
-	Path string // "" where the reader was given bytes
 	What string // the structure that is wrong: "ELF header", "offload bundle"
 	Err  error
 }
 
 // Error implements error.
 func (e *FormatError) Error() string {
-	if e.Path == "" {
-		return fmt.Sprintf("bad %s: %v", e.What, e.Err)
-	}
-	return fmt.Sprintf("%s: bad %s: %v", e.Path, e.What, e.Err)
+	return fmt.Sprintf("bad %s: %v", e.What, e.Err)
 }
 
 // Unwrap gives the cause.
@@ -57,26 +53,19 @@ func openELF(r io.ReaderAt) (*elf.File, error) {
 
 // withELF opens the file at path for fn and puts the path into its errors.
 func withELF(path string, fn func(*elf.File, *os.File) error) error {
-	f, err := os.Open(path) //nolint:gosec // inspecting a file that the caller names is the purpose
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // read only
+	defer f.Close()
 	e, err := openELF(f)
 	if err == nil {
 		err = fn(e, f)
 	}
-	return atPath(path, err)
-}
-
-func atPath(path string, err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	if fe, ok := err.(*FormatError); ok && fe.Path == "" { //nolint:errorlint // only an unwrapped one lacks the path
-		return &FormatError{Path: path, What: fe.What, Err: fe.Err}
-	}
-	return fmt.Errorf("%s: %w", path, err)
+	return nil
 }
 
 func readObject(f *elf.File) (*object, error) {

@@ -40,7 +40,7 @@ func Slim(path string, keep []gfx.Target) (SlimStats, error) {
 	}
 	var stats SlimStats
 	err := withFatBinary(path, func(fb *FatBinary, f *os.File) error {
-		plan, err := planSlim(path, fb, keep)
+		plan, err := planSlim(fb, keep)
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ type slimPlan struct {
 	zero  []extent // sorted, disjoint
 }
 
-func planSlim(path string, fb *FatBinary, keep []gfx.Target) (*slimPlan, error) {
+func planSlim(fb *FatBinary, keep []gfx.Target) (*slimPlan, error) {
 	p := new(slimPlan)
 	var kept []extent
 	for _, b := range fb.Bundles {
@@ -84,7 +84,7 @@ func planSlim(path string, fb *FatBinary, keep []gfx.Target) (*slimPlan, error) 
 			p.zero = append(p.zero, x, extent{b.Offset + e.sizeField, b.Offset + e.sizeField + 8})
 		}
 		if lacks := missingTargets(keep, has); len(lacks) > 0 && len(b.Entries) > 0 {
-			return nil, &TargetError{Path: fmt.Sprintf("%s (bundle at offset %#x)", path, b.Offset), Lacks: lacks}
+			return nil, &TargetError{Where: fmt.Sprintf("the offload bundle at offset %#x", b.Offset), Lacks: lacks}
 		}
 	}
 	gfx.Sort(p.stats.Dropped)

@@ -137,7 +137,7 @@ func SelectTensile(names []string, targets []gfx.Target, skip func(TensileFile) 
 		}
 	}
 	if len(lacks) > 0 {
-		return TensileSelection{}, &TargetError{Path: "the Tensile library folder", Lacks: lacks}
+		return TensileSelection{}, &TargetError{Where: "the Tensile library folder", Lacks: lacks}
 	}
 	return sel, nil
 }
