@@ -70,6 +70,10 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	// llama-server closes idle connections after five seconds, perhaps at the very
+	// moment that one is used again. An empty key is not sent, but lets the
+	// transport try again on a new connection if not a byte of an answer came.
+	req.Header["Idempotency-Key"] = []string{}
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}

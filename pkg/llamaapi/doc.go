@@ -7,8 +7,8 @@
 // token; everything else goes through encoding/json.
 //
 // The package knows nothing of processes, models or files: it is given a base
-// address and an *http.Client, which may dial a unix socket. It never retries,
-// since only the caller knows whether a token was already used.
+// address and an *http.Client, which may dial a unix socket. It does not try
+// again once an answer began, since only the caller knows whether a token was used.
 //
 // The wire facts are those of llama.cpp v0.5.0, tools/server: server-schema.cpp
 // (requests), server-task.cpp (answers), server-context.cpp (when an event is

@@ -157,7 +157,8 @@ func (s *Stream) stepSlow() bool {
 		}
 		s.progress(p)
 	}
-	if len(e.tokens) == 0 && e.content == "" {
+	// A progress event has a token id of 0 that stands for nothing.
+	if e.content == "" && (len(e.tokens) == 0 || len(e.progress) > 0) {
 		return false
 	}
 	if s.last == 0 {

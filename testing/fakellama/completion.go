@@ -1,0 +1,347 @@
+package fakellama
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// request is the part of a completion request that the imitation heeds.
+type request struct {
+	Prompt      json.RawMessage `json:"prompt"`
+	Stream      bool            `json:"stream"`
+	Predict     *int            `json:"n_predict"`
+	MaxTokens   *int            `json:"max_tokens"`
+	Temperature *float64        `json:"temperature"`
+	Seed        *int64          `json:"seed"`
+	Stop        []string        `json:"stop"`
+	Probs       int             `json:"n_probs"`
+	Post        bool            `json:"post_sampling_probs"`
+	PerToken    bool            `json:"timings_per_token"`
+	Tokens      bool            `json:"return_tokens"`
+	Progress    bool            `json:"return_progress"`
+	Fields      []string        `json:"response_fields"`
+	Grammar     string          `json:"grammar"`
+}
+
+func (r *request) limit() int {
+	for _, n := range []*int{r.Predict, r.MaxTokens} {
+		if n != nil {
+			return *n
+		}
+	}
+	return -1
+}
+
+// seed is what the babble depends on beside the prompt: nothing when greedy.
+func (r *request) seed() uint64 {
+	if r.Temperature != nil && *r.Temperature == 0 {
+		return 0
+	}
+	if r.Seed != nil && *r.Seed >= 0 {
+		return 1 + uint64(*r.Seed) //nolint:gosec // not negative
+	}
+	return rand.Uint64() //nolint:gosec // an imitation needs no secret
+}
+
+// task is one prompt of a request.
+type task struct {
+	s       *Server
+	req     *request
+	index   int
+	prompt  []int32
+	reply   string
+	fault   []Fault
+	slot    int
+	cached  int
+	begun   time.Time
+	first   time.Time
+	sampled []int32
+	text    string // all text
+	sent    int    // bytes of text that events told
+	stop    string // stop_type
+	word    string
+	full    bool // the context was full
+	probs   []map[string]any
+}
+
+// promptTokens reads the forms of tokenize_input_prompts: a text, ids, a mixture,
+// an object with media, or an array of those.
+func (s *Server) promptTokens(raw json.RawMessage) ([][]int32, *apiError) {
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) == nil && len(list) > 0 {
+		mixed := true
+		for _, item := range list {
+			mixed = mixed && isNumber(item)
+		}
+		if !mixed {
+			out := make([][]int32, 0, len(list))
+			for _, item := range list {
+				ids, err := s.onePrompt(item)
+				if err != nil {
+					return nil, err
+				}
+				out = append(out, ids)
+			}
+			return out, nil
+		}
+	}
+	ids, err := s.onePrompt(raw)
+	return [][]int32{ids}, err
+}
+
+func isNumber(raw json.RawMessage) bool {
+	return len(raw) > 0 && (raw[0] == '-' || raw[0] >= '0' && raw[0] <= '9')
+}
+
+func (s *Server) onePrompt(raw json.RawMessage) ([]int32, *apiError) {
+	var text string
+	if json.Unmarshal(raw, &text) == nil && len(raw) > 0 && raw[0] == '"' {
+		return s.vocab.tokenize(text, true), nil
+	}
+	var ids []int32
+	if len(raw) > 0 && raw[0] == '[' && json.Unmarshal(raw, &ids) == nil {
+		for _, id := range ids {
+			if !s.vocab.known(id) {
+				return nil, errRequest("Prompt contains invalid tokens")
+			}
+		}
+		return ids, nil
+	}
+	var object struct {
+		Text  *string  `json:"prompt_string"`
+		Media []string `json:"multimodal_data"`
+	}
+	if len(raw) > 0 && raw[0] == '{' && json.Unmarshal(raw, &object) == nil && object.Text != nil {
+		if len(object.Media) > 0 {
+			return nil, errRequest("Multimodal data provided, but model does not support multimodal requests.")
+		}
+		return s.vocab.tokenize(*object.Text, true), nil
+	}
+	return nil, errRequest(`"prompt" elements must be a string, a list of tokens, a JSON object containing a prompt string, or a list of mixed strings & tokens.`)
+}
+
+// completion answers /completion.
+func (s *Server) completion(w http.ResponseWriter, r *http.Request) {
+	var req request
+	if !decode(w, r, &req) {
+		return
+	}
+	s.run(w, r, &req)
+}
+
+func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request) {
+	s.mu.Lock()
+	s.requests++
+	number := s.requests
+	s.mu.Unlock()
+	var faults []Fault
+	for _, f := range s.script.Faults {
+		if f.Request == 0 || f.Request == number {
+			faults = append(faults, f)
+		}
+	}
+	if s.refuse(w, r, faults) {
+		return
+	}
+	prompts, bad := s.promptTokens(req.Prompt)
+	if bad == nil && strings.Contains(req.Grammar, "\x00") {
+		bad = errRequest("failed to parse grammar")
+	}
+	if bad != nil {
+		writeError(w, bad)
+		return
+	}
+	tasks := make([]*task, len(prompts))
+	for i, p := range prompts {
+		if len(p) >= s.script.ContextLen {
+			writeError(w, &apiError{
+				status: 400, Type: "exceed_context_size_error", Prompt: len(p), Context: s.script.ContextLen,
+				Message: fmt.Sprintf("request (%d tokens) exceeds the available context size (%d tokens), try increasing it",
+					len(p), s.script.ContextLen),
+			})
+			return
+		}
+		tasks[i] = &task{s: s, req: req, index: i, prompt: p, reply: s.script.Reply, fault: faults}
+	}
+	if req.Stream {
+		s.stream(w, r, tasks)
+		return
+	}
+	s.whole(w, r, tasks)
+}
+
+// refuse handles the faults that leave no answer or one of their own.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, faults []Fault) bool {
+	for _, f := range faults {
+		switch f.Kind {
+		case KindNoAnswer:
+			s.hang(r)
+		case KindStatus:
+			writeError(w, f.apiError())
+			return true
+		case KindFlood:
+			if s.flood != nil {
+				s.flood(f.Bytes)
+			}
+		case KindError, KindCrash, KindStall, KindCut, KindCutRune, KindNoFinal, KindOversize, KindGarbage,
+			KindHangEnd, KindTrickle: // of the stream
+		}
+	}
+	return false
+}
+
+func (f Fault) apiError() *apiError {
+	e := &apiError{status: f.Status, Type: f.Type, Message: f.Message}
+	if e.status == 0 {
+		e.status = 500
+	}
+	if e.Type == "" {
+		e.Type = "server_error"
+	}
+	if e.Message == "" {
+		e.Message = "scripted fault"
+	}
+	e.Code = e.status
+	return e
+}
+
+// whole answers without a stream.
+func (s *Server) whole(w http.ResponseWriter, r *http.Request, tasks []*task) {
+	results := make([]any, len(tasks))
+	errs := make(chan error, len(tasks))
+	for i, t := range tasks {
+		go func() {
+			err := t.generate(r.Context(), func(event) error { return nil })
+			if err == nil {
+				results[i] = pick(t.final(false), t.req.Fields)
+			}
+			errs <- err
+		}()
+	}
+	var failed error
+	for range tasks {
+		if err := <-errs; err != nil {
+			failed = err
+		}
+	}
+	switch {
+	case failed != nil:
+		panic(http.ErrAbortHandler)
+	case len(results) == 1:
+		writeJSON(w, results[0])
+	default:
+		writeJSON(w, results)
+	}
+}
+
+// generate runs the task in a slot and tells of each token that shows.
+func (t *task) generate(ctx context.Context, tell func(event) error) error {
+	t.begun = time.Now()
+	var err error
+	if t.slot, t.cached, err = t.s.slots.take(ctx, t.prompt, t.req.limit()); err != nil {
+		return err
+	}
+	defer t.s.slots.release(t.slot)
+	t.begun = time.Now()
+	if t.req.Progress && len(t.prompt) > 0 {
+		if err := tell(t.progressEvent()); err != nil {
+			return err
+		}
+	}
+	if err := sleep(ctx, t.s.script.PromptDelay); err != nil {
+		return err
+	}
+	t.first = time.Now()
+	if t.req.limit() == 0 {
+		t.stop = "limit"
+		return nil
+	}
+	model := newSampler(t.s.vocab, t.prompt, t.req.seed(), t.reply, t.s.script.NeverEnds)
+	for t.stop == "" {
+		if len(t.sampled) > 0 {
+			if err := sleep(ctx, t.s.script.TokenDelay); err != nil {
+				return err
+			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.take(model, tell); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take samples a token, as process_token in server-context.cpp does.
+func (t *task) take(model *sampler, tell func(event) error) error {
+	id := model.next()
+	t.sampled = append(t.sampled, id)
+	t.s.slots.decoded(t.slot, len(t.sampled))
+	piece := t.s.vocab.piece(id)
+	t.text += piece
+	if !incomplete(t.text) {
+		show := t.shown(len(piece), ends(id))
+		if t.req.Probs > 0 {
+			t.probs = append(t.probs, t.probsOf(model, id, show))
+		}
+		if err := tell(t.tokenEvent(id, show)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case ends(id):
+		t.stop = "eos"
+	case t.stop != "": // a stop text
+	case len(t.prompt)+len(t.sampled)+1 > t.s.script.ContextLen:
+		t.stop, t.full = "limit", true
+	case t.req.limit() >= 0 && len(t.sampled) >= t.req.limit():
+		t.stop = "limit"
+	}
+	return nil
+}
+
+// shown takes the text that the event may tell: none while it may be the
+// beginning of a stop text, and nothing from a stop text on.
+func (t *task) shown(last int, ending bool) string {
+	rest := t.text[t.sent:]
+	for _, w := range t.req.Stop {
+		from := max(0, len(rest)-last-len(w))
+		if at := strings.Index(rest[from:], w); w != "" && at >= 0 {
+			t.stop, t.word = "word", w
+			t.text = t.text[:t.sent+from+at]
+			rest = t.text[t.sent:]
+			break
+		}
+	}
+	if t.stop == "" && !ending {
+		for _, w := range t.req.Stop {
+			for n := min(len(w), len(rest)); n > 0; n-- {
+				if strings.HasSuffix(rest, w[:n]) {
+					return ""
+				}
+			}
+		}
+	}
+	t.sent = len(t.text)
+	return rest
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,143 @@
+package fakellama
+
+import (
+	_ "embed"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// flagTable holds the flags of llama-server v0.5.0, one option a line: its
+// names, a tab, and what its value is called (empty: it takes none). The source
+// is the output of llama-server --help.
+//
+//go:embed flags.txt
+var flagTable string
+
+// option is a line of the table.
+type option struct {
+	names []string
+	hint  string
+}
+
+// values is how many arguments the option takes.
+func (o option) values() int {
+	switch {
+	case o.hint == "":
+		return 0
+	case o.hint == "START END":
+		return 2
+	}
+	return 1
+}
+
+func options() []option {
+	var out []option
+	for line := range strings.Lines(flagTable) {
+		names, hint, _ := strings.Cut(strings.TrimRight(line, "\n"), "\t")
+		out = append(out, option{strings.Split(names, ","), hint})
+	}
+	return out
+}
+
+// args is what the imitation heeds of a command line.
+type args struct {
+	host       string
+	port       int
+	model      string
+	alias      string
+	slots      int
+	context    int
+	keys       []string
+	loras      []string
+	slotSave   string
+	embeddings bool
+	reranking  bool
+	help       bool
+	version    bool
+}
+
+// parseArgs reads llama-server's flags. Flags in old are unknown.
+func parseArgs(argv, old []string) (args, error) {
+	a := args{host: "127.0.0.1", port: 8080, slots: 4, context: 4096}
+	known := map[string]option{}
+	for _, o := range options() {
+		for _, n := range o.names {
+			if !slices.Contains(old, n) {
+				known[n] = o
+			}
+		}
+	}
+	for i := 0; i < len(argv); i++ {
+		name := argv[i]
+		o, ok := known[name]
+		if !ok {
+			return a, fmt.Errorf("error: invalid argument: %s", name)
+		}
+		n := o.values()
+		if i+n >= len(argv) {
+			return a, fmt.Errorf("error while handling argument %q: expected value for argument", name)
+		}
+		value := ""
+		if n > 0 {
+			value = argv[i+1]
+		}
+		i += n
+		if err := a.set(o, value); err != nil {
+			return a, fmt.Errorf("error while handling argument %q: %w", name, err)
+		}
+	}
+	return a, nil
+}
+
+func (a *args) set(o option, value string) (err error) {
+	switch o.names[len(o.names)-1] {
+	case "--host":
+		a.host = value
+	case "--port":
+		a.port, err = strconv.Atoi(value)
+	case "--model":
+		a.model = value
+	case "--alias":
+		a.alias = value
+	case "--parallel":
+		a.slots, err = strconv.Atoi(value)
+	case "--ctx-size":
+		a.context, err = strconv.Atoi(value)
+	case "--api-key":
+		a.keys = append(a.keys, strings.Split(value, ",")...)
+	case "--lora":
+		a.loras = append(a.loras, strings.Split(value, ",")...)
+	case "--slot-save-path":
+		a.slotSave = value
+	case "--embeddings":
+		a.embeddings = true
+	case "--reranking":
+		a.reranking = true
+	case "--version":
+		a.version = true
+	case "--usage":
+		a.help = true
+	}
+	return err
+}
+
+// help writes the flags in the columns of llama-server's own.
+func help(w io.Writer, old []string) error {
+	if _, err := io.WriteString(w, "----- common params -----\n\n"); err != nil {
+		return err
+	}
+	for _, o := range options() {
+		names := slices.DeleteFunc(slices.Clone(o.names), func(n string) bool { return slices.Contains(old, n) })
+		if len(names) == 0 {
+			continue
+		}
+		head := strings.TrimSpace(strings.Join(names, ", ") + " " + o.hint)
+		if _, err := fmt.Fprintf(w, "%-39s as in llama-server\n", head); err != nil {
+			return err
+		}
+	}
+	return nil
+}

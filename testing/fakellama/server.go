@@ -1,0 +1,221 @@
+package fakellama
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Server is the imitation. It is safe for concurrent use.
+type Server struct {
+	script Script
+	vocab  *vocab
+	mux    *http.ServeMux
+	start  time.Time
+	slots  *slots
+	closed chan struct{}
+	wedged chan struct{} // closed once a stall began
+
+	mu        sync.Mutex
+	requests  int // completions so far
+	loras     []float32
+	saved     map[string][]int32
+	once      sync.Once
+	wedgeOnce sync.Once
+
+	// crash and flood are what a process does; nil in process.
+	crash func(signal int)
+	flood func(bytes int)
+}
+
+// New returns a server that follows the script. It panics on a script that
+// Validate refuses, since a test cannot go on with one.
+func New(script Script) *Server {
+	if err := script.Validate(); err != nil {
+		panic(err)
+	}
+	script = script.withDefaults()
+	s := &Server{
+		script: script, vocab: newVocab(), mux: http.NewServeMux(), start: time.Now(),
+		slots: newSlots(script.Slots), closed: make(chan struct{}), wedged: make(chan struct{}),
+		loras: make([]float32, len(script.Adapters)), saved: map[string][]int32{},
+	}
+	for i := range s.loras {
+		s.loras[i] = 1
+	}
+	s.routes()
+	return s
+}
+
+// Close frees requests that hang on purpose. Requests after it fail.
+func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
+
+// Busy is how many slots are at work.
+func (s *Server) Busy() int { return s.slots.busy() }
+
+// Requests is how many completions were asked for.
+func (s *Server) Requests() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.requests
+}
+
+func (s *Server) routes() {
+	s.mux.HandleFunc("GET /health", s.health)
+	s.mux.HandleFunc("GET /v1/health", s.health)
+	s.mux.HandleFunc("GET /props", s.props)
+	s.mux.HandleFunc("GET /slots", s.listSlots)
+	s.mux.HandleFunc("POST /slots/{id}", s.slotAction)
+	s.mux.HandleFunc("GET /v1/models", s.models)
+	s.mux.HandleFunc("POST /completion", s.completion)
+	s.mux.HandleFunc("POST /completions", s.completion)
+	s.mux.HandleFunc("POST /v1/chat/completions", s.chat)
+	s.mux.HandleFunc("POST /tokenize", s.tokenize)
+	s.mux.HandleFunc("POST /detokenize", s.detokenize)
+	s.mux.HandleFunc("POST /apply-template", s.applyTemplate)
+	s.mux.HandleFunc("POST /embedding", s.embeddings)
+	s.mux.HandleFunc("POST /embeddings", s.embeddings)
+	s.mux.HandleFunc("POST /rerank", s.rerank)
+	s.mux.HandleFunc("GET /lora-adapters", s.listLoRAs)
+	s.mux.HandleFunc("POST /lora-adapters", s.setLoRAs)
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, &apiError{status: 404, Type: "not_found_error", Message: "File Not Found"})
+	})
+}
+
+// loading reports whether the model is still not there.
+func (s *Server) loading() bool {
+	return s.script.LoadForever || time.Since(s.start) < s.script.LoadTime
+}
+
+// ServeHTTP answers in the order of server-http.cpp: first whether the model is
+// loaded, then the key.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Server", "llama.cpp")
+	select {
+	case <-s.closed:
+		panic(http.ErrAbortHandler)
+	default:
+	}
+	isHealth := strings.HasSuffix(r.URL.Path, "/health")
+	if isHealth && s.script.Health != HealthOK {
+		s.mux.ServeHTTP(w, r)
+		return
+	}
+	if s.loading() {
+		writeError(w, errLoading())
+		return
+	}
+	if key := s.script.APIKey; key != "" && !isHealth {
+		given := r.Header.Get("Authorization")
+		if given == "" {
+			given = r.Header.Get("X-Api-Key")
+		}
+		if strings.TrimPrefix(given, "Bearer ") != key {
+			writeError(w, &apiError{status: 401, Type: "authentication_error", Message: "Invalid API Key"})
+			return
+		}
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+func (s *Server) health(w http.ResponseWriter, r *http.Request) {
+	switch s.script.Health {
+	case HealthWrong:
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<html>It works!</html>") // the client may be gone, which is its own affair
+	case HealthError:
+		writeError(w, &apiError{status: 500, Type: "server_error", Message: "internal error"})
+	case HealthHang:
+		s.hang(r)
+	case HealthLoading:
+		writeError(w, errLoading())
+	case HealthOK:
+		writeJSON(w, map[string]string{"status": "ok"})
+	}
+}
+
+// hang waits until the client leaves or the server is closed.
+func (s *Server) hang(r *http.Request) {
+	select {
+	case <-r.Context().Done():
+	case <-s.closed:
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// apiError is the server's error object.
+type apiError struct {
+	status  int
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+	Type    string `json:"type"`
+	Prompt  int    `json:"n_prompt_tokens,omitempty"`
+	Context int    `json:"n_ctx,omitempty"`
+}
+
+func (e *apiError) Error() string { return e.Message }
+
+func errLoading() *apiError {
+	return &apiError{status: 503, Type: "unavailable_error", Message: "Loading model"}
+}
+
+func errRequest(format string, args ...any) *apiError {
+	return &apiError{status: 400, Type: "invalid_request_error", Message: fmt.Sprintf(format, args...)}
+}
+
+func errUnsupported(message string) *apiError {
+	return &apiError{status: 501, Type: "not_supported_error", Message: message}
+}
+
+func writeError(w http.ResponseWriter, e *apiError) {
+	e.Code = e.status
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(e.status)
+	_, _ = w.Write(encode(map[string]any{"error": e})) // the client may be gone
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	_, _ = w.Write(encode(v)) // the client may be gone
+}
+
+// encode is JSON as llama-server writes it: without escapes for HTML, without a
+// line end, and with the replacement character for what is no UTF-8.
+func encode(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(fmt.Sprintf("fakellama: %v", err)) // only our own types come here
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}
+
+// maxBody bounds a request.
+const maxBody = 64 << 20
+
+// decode reads a request's JSON and answers the request itself if it is none.
+func decode(w http.ResponseWriter, r *http.Request, v any) bool {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = json.Unmarshal(b, v)
+	}
+	if err == nil {
+		return true
+	}
+	var own *apiError
+	if errors.As(err, &own) {
+		writeError(w, own)
+		return false
+	}
+	// A parse error is an exception that is no invalid_argument: 500.
+	writeError(w, &apiError{status: 500, Type: "server_error", Message: "[json.exception.parse_error.101] " + err.Error()})
+	return false
+}

@@ -1,0 +1,95 @@
+package fakellama
+
+import (
+	"context"
+	"sync"
+)
+
+// slots hands out the places that completions run in.
+type slots struct {
+	free chan int
+
+	mu    sync.Mutex
+	state []slotState
+	tasks int
+}
+
+type slotState struct {
+	processing bool
+	task       int
+	prompt     []int32
+	cached     int
+	decoded    int
+	remain     int
+}
+
+func newSlots(n int) *slots {
+	s := &slots{free: make(chan int, n), state: make([]slotState, n)}
+	for i := range n {
+		s.free <- i
+	}
+	return s
+}
+
+// take waits for a slot and begins a task in it. It returns the slot and how
+// many tokens of the prompt it already held.
+func (s *slots) take(ctx context.Context, prompt []int32, limit int) (id, cached int, err error) {
+	select {
+	case id = <-s.free:
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for cached < len(prompt)-1 && cached < len(s.state[id].prompt) && s.state[id].prompt[cached] == prompt[cached] {
+		cached++ // the last token is always computed, its logits are needed
+	}
+	s.tasks++
+	s.state[id] = slotState{processing: true, task: s.tasks, prompt: prompt, cached: cached, remain: limit}
+	return id, cached, nil
+}
+
+func (s *slots) decoded(id, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state[id].decoded = n
+	if s.state[id].remain > 0 {
+		s.state[id].remain--
+	}
+}
+
+func (s *slots) release(id int) {
+	s.mu.Lock()
+	s.state[id].processing = false
+	s.mu.Unlock()
+	s.free <- id
+}
+
+func (s *slots) busy() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, st := range s.state {
+		if st.processing {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *slots) snapshot() []slotState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]slotState(nil), s.state...)
+}
+
+// swap replaces what an idle slot holds and returns what it held.
+func (s *slots) swap(id int, with []int32) (held []int32, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id < 0 || id >= len(s.state) {
+		return nil, false
+	}
+	held, s.state[id].prompt = s.state[id].prompt, with
+	return held, true
+}

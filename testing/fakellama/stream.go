@@ -1,0 +1,201 @@
+package fakellama
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// errCut ends a stream in disorder.
+var errCut = errors.New("the script cuts the connection")
+
+// out writes a stream and lets its faults happen.
+type out struct {
+	w       http.ResponseWriter
+	flush   *http.ResponseController
+	s       *Server
+	ctx     context.Context //nolint:containedctx // of the request that is answered
+	faults  []Fault
+	end     string // of a line
+	mu      sync.Mutex
+	events  int
+	bytes   int
+	begun   bool
+	trickle bool
+}
+
+// stream answers with events; several prompts share the stream and are told
+// apart by their index.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
+	o := &out{w: w, flush: http.NewResponseController(w), s: s, ctx: r.Context(), faults: tasks[0].fault, end: "\n"}
+	if s.script.CRLF {
+		o.end = "\r\n"
+	}
+	for _, f := range o.faults {
+		o.trickle = o.trickle || f.Kind == KindTrickle
+	}
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	errs := make(chan error, len(tasks))
+	for _, t := range tasks {
+		go func() { errs <- o.task(ctx, t) }()
+	}
+	var failed error
+	for range tasks {
+		if err := <-errs; err != nil && failed == nil {
+			failed = err
+			cancel()
+		}
+	}
+	if failed != nil {
+		panic(http.ErrAbortHandler)
+	}
+	for _, f := range o.faults {
+		if f.Kind == KindHangEnd {
+			s.hang(r)
+		}
+	}
+}
+
+// errEnded ends a stream in order before its final event.
+var errEnded = errors.New("the script ends the stream")
+
+func (o *out) task(ctx context.Context, t *task) error {
+	err := t.generate(ctx, func(e event) error { return o.event(encode(e)) })
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range o.faults {
+		if f.Kind == KindNoFinal {
+			return nil
+		}
+	}
+	return o.event(encode(pick(t.final(true), t.req.Fields)))
+}
+
+// event sends one event, before it what the script has for this place.
+func (o *out) event(data []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.begun {
+		o.begun = true
+		o.w.Header().Set("Content-Type", "text/event-stream")
+		o.w.Header().Set("X-Accel-Buffering", "no")
+	}
+	for _, f := range o.faults {
+		if f.AfterBytes == 0 && f.AfterTokens == o.events {
+			if err := o.happen(f, data); err != nil {
+				return err
+			}
+		}
+	}
+	if n := o.s.script.PingEvery; n > 0 && o.events%n == 0 {
+		if err := o.write([]byte(":" + o.end + o.end)); err != nil {
+			return err
+		}
+	}
+	o.events++
+	return o.send(data)
+}
+
+func (o *out) send(data []byte) error {
+	return o.write([]byte("data: " + string(data) + o.end + o.end))
+}
+
+// happen lets a fault happen before an event.
+func (o *out) happen(f Fault, data []byte) error {
+	switch f.Kind {
+	case KindError:
+		if err := o.send(encode(map[string]any{"error": f.apiError()})); err != nil {
+			return err
+		}
+		return errEnded
+	case KindGarbage:
+		return o.send([]byte(`{"content": "unfinished`))
+	case KindOversize:
+		return o.send(encode(event{Content: strings.Repeat("x", f.Bytes), Tokens: []int32{firstByte + 'x'}, Slot: -1}))
+	case KindCutRune:
+		whole := append([]byte("data: "), data...)
+		for i, ch := range whole {
+			if ch >= 0xe0 { // behind the first byte of a rune
+				if err := o.write(whole[:i+1]); err != nil {
+					return err
+				}
+				return errCut
+			}
+		}
+		// No such rune here: make one.
+		if err := o.write([]byte("data: {\"content\":\"\xf0\x9f")); err != nil {
+			return err
+		}
+		return errCut
+	case KindCut, KindCrash, KindStall:
+		return o.stop(f)
+	case KindNoFinal:
+		if f.AfterTokens > 0 {
+			return errEnded
+		}
+	case KindStatus, KindNoAnswer, KindFlood, KindHangEnd, KindTrickle: // have their own places
+	}
+	return nil
+}
+
+// stop ends or stalls the connection.
+func (o *out) stop(f Fault) error {
+	switch f.Kind {
+	case KindCrash:
+		if o.s.crash != nil {
+			sig := f.Signal
+			if sig == 0 {
+				sig = int(syscall.SIGKILL)
+			}
+			o.s.crash(sig)
+		}
+	case KindStall:
+		o.s.wedgeOnce.Do(func() { close(o.s.wedged) })
+		select {
+		case <-o.ctx.Done():
+		case <-o.s.closed:
+		}
+	default: // a cut
+	}
+	return errCut
+}
+
+// write sends bytes at once, up to the place where a fault is due.
+func (o *out) write(b []byte) error {
+	for _, f := range o.faults {
+		if f.AfterBytes > 0 && o.bytes <= f.AfterBytes && o.bytes+len(b) > f.AfterBytes {
+			if err := o.raw(b[:f.AfterBytes-o.bytes]); err != nil {
+				return err
+			}
+			return o.stop(f)
+		}
+	}
+	return o.raw(b)
+}
+
+func (o *out) raw(b []byte) error {
+	o.bytes += len(b)
+	step := len(b)
+	if o.trickle {
+		step = 1
+	}
+	for len(b) > 0 {
+		n := min(step, len(b))
+		if _, err := o.w.Write(b[:n]); err != nil {
+			return err
+		}
+		if err := o.flush.Flush(); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
