@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -27,6 +29,8 @@ type ExtractOptions struct {
 	// Sync makes every file durable before it counts as written. Folders are
 	// left to the caller, who knows when the last name is in place.
 	Sync bool
+	// DirMode is the mode of folders that Extract makes; 0 is 0755.
+	DirMode os.FileMode
 	// Guard is called before a file is opened for writing; what it returns is
 	// called after it is closed. Nil guards nothing.
 	Guard func(File) (release func())
@@ -135,13 +139,22 @@ func (e *extraction) makeDirs() error {
 			}
 		}
 	}
-	for d := range dirs {
-		if err := e.root.MkdirAll(d, 0o755); err != nil {
-			return err
-		}
+	mode := e.o.DirMode
+	if mode == 0 {
+		mode = 0o755
 	}
-	for d := range dirs { // whatever the umask is
-		if err := e.root.Chmod(d, 0o755); err != nil { //nolint:gosec // programs of other users may share an installed bundle
+	for _, d := range slices.Sorted(maps.Keys(dirs)) { // parents first
+		err := e.root.Mkdir(d, mode)
+		if err == nil {
+			err = e.root.Chmod(d, mode) // whatever the umask is
+		}
+		if errors.Is(err, os.ErrExist) {
+			st, serr := e.root.Lstat(d)
+			if serr != nil || st.IsDir() {
+				err = serr
+			}
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -160,40 +161,53 @@ func listFolder(root *os.Root, m *Manifest) (map[string]bool, []Difference, erro
 	return present, diffs, err
 }
 
-// CheckFile compares one file below root with its manifest entry: type, size,
-// mode and content, in that order; content is read only if type and size fit.
-func CheckFile(ctx context.Context, root *os.Root, f File) []Difference {
-	unreadable := func(err error) []Difference {
-		if errors.Is(err, fs.ErrNotExist) {
-			return []Difference{{Path: f.Path, Kind: Missing}}
-		}
-		return []Difference{{Path: f.Path, Kind: Unreadable, Err: err}}
-	}
+// StatFile compares type, size and mode of one file below root with its
+// manifest entry; ok is true if they fit. It reads no content.
+func StatFile(root *os.Root, f File) (d Difference, ok bool) {
 	st, err := root.Lstat(f.Path)
 	if err != nil {
-		return unreadable(err)
+		return unreadable(f.Path, err), false
 	}
 	if !st.Mode().IsRegular() {
-		return []Difference{{Path: f.Path, Kind: WrongType, Want: typeName(0), Got: typeName(st.Mode().Type())}}
-	}
-	var diffs []Difference
-	if got := uint32(st.Mode().Perm()) | uint32(st.Mode()&(fs.ModeSetuid|fs.ModeSetgid|fs.ModeSticky)); got != f.Mode {
-		diffs = append(diffs, Difference{Path: f.Path, Kind: WrongMode, Want: fmt.Sprintf("%#o", f.Mode), Got: st.Mode().String()})
+		return Difference{Path: f.Path, Kind: WrongType, Want: typeName(0), Got: typeName(st.Mode().Type())}, false
 	}
 	if st.Size() != f.Size {
-		return append(diffs, Difference{Path: f.Path, Kind: WrongSize, Want: fmt.Sprint(f.Size), Got: fmt.Sprint(st.Size())})
+		return Difference{Path: f.Path, Kind: WrongSize, Want: strconv.FormatInt(f.Size, 10), Got: strconv.FormatInt(st.Size(), 10)}, false
+	}
+	if got := st.Mode() &^ fs.ModeType; got != fs.FileMode(f.Mode) {
+		return Difference{Path: f.Path, Kind: WrongMode, Want: fs.FileMode(f.Mode).String(), Got: got.String()}, false
+	}
+	return Difference{}, true
+}
+
+// CheckFile is StatFile and, if type and size fit, a look at the content. It
+// returns all differences found.
+func CheckFile(ctx context.Context, root *os.Root, f File) []Difference {
+	var diffs []Difference
+	if d, ok := StatFile(root, f); !ok {
+		diffs = append(diffs, d)
+		if d.Kind != WrongMode {
+			return diffs
+		}
 	}
 	in, err := root.Open(f.Path)
 	if err != nil {
-		return append(diffs, unreadable(err)...)
+		return append(diffs, unreadable(f.Path, err))
 	}
 	defer func() { _ = in.Close() }()
 	h := sha256.New()
 	if _, err := io.CopyBuffer(h, struct{ io.Reader }{contextReader{ctx, in}}, make([]byte, chunk)); err != nil {
-		return append(diffs, unreadable(err)...)
+		return append(diffs, unreadable(f.Path, err))
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != f.SHA256 {
 		diffs = append(diffs, Difference{Path: f.Path, Kind: WrongSum, Want: f.SHA256, Got: sum})
 	}
 	return diffs
+}
+
+func unreadable(path string, err error) Difference {
+	if errors.Is(err, fs.ErrNotExist) {
+		return Difference{Path: path, Kind: Missing}
+	}
+	return Difference{Path: path, Kind: Unreadable, Err: err}
 }

@@ -1,0 +1,234 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// repair brings an existing folder to what the manifest says for the targets
+// wanted and those already there. It returns whether it wrote anything and
+// the targets that are there now.
+func (j *job) repair(ctx context.Context) (fresh bool, have []gfx.Target, err error) {
+	have = sortedTargets(j.targets, j.presentTargets())
+	want := bundle.ForTargets(have)
+	bad, extra, err := j.inspect(ctx, want)
+	if err != nil {
+		return false, nil, err
+	}
+	for _, p := range extra {
+		j.o.Log.Warn("removing a file that is not the bundle's", "path", filepath.Join(j.dir, j.digest, p))
+		if err := j.root.RemoveAll(filepath.Join(j.digest, p)); err != nil {
+			return false, nil, err
+		}
+	}
+	if len(bad) > 0 {
+		if err := j.replace(ctx, bad); err != nil {
+			return false, nil, err
+		}
+		j.o.trace("replaced")
+	}
+	root, err := j.root.OpenRoot(j.digest)
+	if err != nil {
+		return false, nil, err
+	}
+	defer func() { _ = root.Close() }()
+	return len(bad)+len(extra) > 0, have, syncTree(root)
+}
+
+// presentTargets lists the targets that the folder already serves: those of
+// its seal, or without one those with any file in place.
+func (j *job) presentTargets() []gfx.Target {
+	if rec, err := j.readSeal(j.digest); err == nil {
+		return slices.DeleteFunc(rec.targets, func(t gfx.Target) bool { return !slices.Contains(j.m.Targets, t) })
+	}
+	there := make(map[gfx.Target]bool)
+	for _, f := range j.m.Files {
+		if f.Target == "" || there[f.Target] {
+			continue
+		}
+		if _, err := j.statNoFollow(filepath.Join(j.digest, f.Path)); err == nil {
+			there[f.Target] = true
+		}
+	}
+	return slices.Collect(maps.Keys(there))
+}
+
+// inspect finds wanted files that are not as they must be, and names that
+// must not be there. A file that fits a valid seal is not hashed again.
+func (j *job) inspect(ctx context.Context, want func(bundle.File) bool) (bad map[string]bool, extra []string, err error) {
+	dir, err := j.root.OpenRoot(j.digest)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = dir.Close() }()
+	handle, err := dir.Open(".")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = handle.Close() }()
+	sealed := j.sealedEntries()
+	fits := func(path string) bool {
+		old, ok := sealed[path]
+		now, err := statEntry(int(handle.Fd()), path) //nolint:gosec // descriptors are small
+		return ok && err == nil && now == old && int(now.uid) == os.Geteuid()
+	}
+	if extra, err = j.fixFolders(dir, int(handle.Fd())); err != nil { //nolint:gosec // descriptors are small
+		return nil, nil, err
+	}
+	bad = make(map[string]bool)
+	for _, f := range j.m.Files {
+		if !want(f) || fits(f.Path) {
+			continue
+		}
+		diffs := bundle.CheckFile(ctx, dir, f)
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
+		if len(diffs) == 0 && !j.ours(f.Path) {
+			diffs = []bundle.Difference{{Path: f.Path, Kind: bundle.WrongMode, Got: "another owner", Want: "this user"}}
+		}
+		if len(diffs) > 0 {
+			bad[f.Path] = true
+			if diffs[0].Kind != bundle.Missing {
+				j.o.Log.Warn("bundle file is damaged, taking it from the pack again", "difference", diffs[0].String())
+			}
+			if err := descriptorsLeft(diffs[0].Err); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if m, err := dir.ReadFile(bundle.ManifestName); err != nil || string(m) != string(j.r.ManifestBytes()) || !j.ours(bundle.ManifestName) {
+		if err := descriptorsLeft(err); err != nil {
+			return nil, nil, err
+		}
+		bad[bundle.ManifestName] = true
+	}
+	return bad, extra, nil
+}
+
+// descriptorsLeft keeps a shortage of descriptors from passing for damage.
+func descriptorsLeft(err error) error {
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return err
+	}
+	return nil
+}
+
+func (j *job) ours(path string) bool {
+	st, err := j.statNoFollow(filepath.Join(j.digest, path))
+	return err == nil && int(st.Uid) == os.Geteuid()
+}
+
+func (j *job) sealedEntries() map[string]sealEntry {
+	rec, err := j.readSeal(j.digest)
+	if err != nil {
+		return nil
+	}
+	out := make(map[string]sealEntry, len(rec.entries))
+	for _, e := range rec.entries {
+		if !e.dir {
+			out[e.path] = e
+		}
+	}
+	return out
+}
+
+// fixFolders gives the bundle's folders their mode, puts real folders where
+// something else stands, and lists names that are not the bundle's.
+func (j *job) fixFolders(dir *os.Root, fd int) (extra []string, err error) {
+	dirs := make(map[string]bool)
+	files := map[string]bool{bundle.ManifestName: true}
+	for _, f := range j.m.Files {
+		files[f.Path] = true
+		for d := filepath.Dir(f.Path); d != "."; d = filepath.Dir(d) {
+			dirs[d] = true
+		}
+	}
+	for _, d := range slices.Sorted(maps.Keys(dirs)) {
+		e, err := statEntry(fd, d)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue // made when a file of it is
+		case err != nil && !errors.Is(err, unix.ENOTDIR):
+			return nil, err
+		case err != nil || !e.dir || int(e.uid) != os.Geteuid():
+			extra = append(extra, d)
+			continue
+		}
+		if e.mode&0o7777 != 0o700 {
+			if err := dir.Chmod(d, 0o700); err != nil {
+				return nil, err
+			}
+		}
+	}
+	err = fs.WalkDir(dir.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case p == "." || d.IsDir() && dirs[p] || files[p] && !d.IsDir():
+			return nil
+		case slices.Contains(extra, p):
+		default:
+			extra = append(extra, p)
+		}
+		if d.IsDir() {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return extra, err
+}
+
+// replace takes the bad files from the pack and renames them into place one
+// by one. A running server keeps the old ones; no file is ever half new.
+func (j *job) replace(ctx context.Context, bad map[string]bool) error {
+	stage, err := j.stage(ctx, func(f bundle.File) bool { return bad[f.Path] }, bad[bundle.ManifestName])
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := j.root.RemoveAll(stage); err != nil {
+			j.o.Log.Warn("stage is left behind", "name", stage, "error", err)
+		}
+	}()
+	for _, path := range slices.Sorted(maps.Keys(bad)) {
+		goal := filepath.Join(j.digest, path)
+		if err := j.makeFolders(filepath.Dir(path)); err != nil {
+			return err
+		}
+		if st, err := j.statNoFollow(goal); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			if err := j.root.RemoveAll(goal); err != nil {
+				return err
+			}
+		}
+		if err := j.root.Rename(filepath.Join(stage, path), goal); err != nil {
+			return fmt.Errorf("put %s in place: %w", path, err)
+		}
+	}
+	return nil
+}
+
+func (j *job) makeFolders(path string) error {
+	if path == "." {
+		return nil
+	}
+	if err := j.makeFolders(filepath.Dir(path)); err != nil {
+		return err
+	}
+	err := j.root.Mkdir(filepath.Join(j.digest, path), 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
+}

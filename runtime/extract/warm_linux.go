@@ -1,0 +1,197 @@
+package extract
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+func sealName(digest string) string { return digest + ".seal" }
+
+// errStale says that the folder needs a closer look; it never leaves here.
+var errStale = errors.New("bundle folder does not fit its seal")
+
+// readSeal reads the record of a bundle.
+func (s *store) readSeal(digest string) (*seal, error) {
+	f, err := s.openNoFollow(sealName(digest), unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxSealSize {
+		return nil, fmt.Errorf("%w: not a file of its kind", errSeal)
+	}
+	b := make([]byte, st.Size())
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("%w: %w", errSeal, err)
+	}
+	rec, err := parseSeal(b)
+	if err != nil {
+		return nil, err
+	}
+	if rec.digest != digest {
+		return nil, fmt.Errorf("%w: it is another bundle's", errSeal)
+	}
+	return rec, nil
+}
+
+// warm checks the folder against its seal without reading content or taking
+// the lock. It returns the targets that are there, or an error wrapping
+// errStale.
+func (s *store) warm(digest string, want []gfx.Target) ([]gfx.Target, error) {
+	rec, err := s.readSeal(digest)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errStale, err)
+	}
+	for _, t := range want {
+		if !slices.Contains(rec.targets, t) {
+			return nil, fmt.Errorf("%w: target %s is not there yet", errStale, t)
+		}
+	}
+	dir, err := s.openNoFollow(digest, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errStale, err)
+	}
+	defer func() { _ = dir.Close() }()
+	fd := int(dir.Fd()) //nolint:gosec // descriptors are small
+	for i := range rec.entries {
+		e := &rec.entries[i]
+		now, err := statEntry(fd, e.path)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", errStale, e.path, err)
+		}
+		if e.dir {
+			now.size = e.size
+		}
+		if now != *e {
+			return nil, fmt.Errorf("%w: %s changed", errStale, e.path)
+		}
+	}
+	return rec.targets, nil
+}
+
+// statEntry describes a path below the folder fd; "." is the folder itself.
+func statEntry(fd int, path string) (sealEntry, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(fd, path, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return sealEntry{}, err
+	}
+	return sealEntry{
+		path: path, dir: st.Mode&unix.S_IFMT == unix.S_IFDIR,
+		size: st.Size, inode: st.Ino, mode: st.Mode, uid: st.Uid,
+		mtime: st.Mtim.Nano(), ctime: st.Ctim.Nano(),
+	}, nil
+}
+
+// writeSeal records the folder as it is now. Its caller has just hashed every
+// file of these targets.
+func (s *store) writeSeal(m *bundle.Manifest, digest string, targets []gfx.Target) error {
+	dir, err := s.openNoFollow(digest, unix.O_PATH|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	rec := seal{digest: digest, targets: targets}
+	var newest int64
+	for _, path := range sealPaths(m, targets) {
+		e, err := statEntry(int(dir.Fd()), path) //nolint:gosec // descriptors are small
+		if err != nil {
+			return &fs.PathError{Op: "lstat", Path: filepath.Join(s.dir, digest, path), Err: err}
+		}
+		if e.dir {
+			e.size = 0
+		}
+		newest = max(newest, e.ctime)
+		rec.entries = append(rec.entries, e)
+	}
+	// A change within the same tick of the kernel's coarse clock would leave
+	// the change time as it is: seal only once that tick is over.
+	for coarseNow() <= newest {
+		time.Sleep(time.Millisecond)
+	}
+	return s.replaceFile(sealName(digest), rec.encode())
+}
+
+// coarseNow is the clock that file times are taken from.
+func coarseNow() int64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts) != nil {
+		return time.Now().UnixNano()
+	}
+	return ts.Nano()
+}
+
+// sealPaths lists what a seal records: the folders, the manifest and the
+// files of the targets.
+func sealPaths(m *bundle.Manifest, targets []gfx.Target) []string {
+	want := bundle.ForTargets(append([]gfx.Target{}, targets...))
+	dirs := map[string]bool{".": true}
+	files := []string{bundle.ManifestName}
+	for _, f := range m.Files {
+		if !want(f) {
+			continue
+		}
+		files = append(files, f.Path)
+		for d := filepath.Dir(f.Path); !dirs[d]; d = filepath.Dir(d) {
+			dirs[d] = true
+		}
+	}
+	out := make([]string, 0, len(files)+len(dirs))
+	for d := range dirs {
+		out = append(out, d)
+	}
+	slices.Sort(out)
+	return append(out, files...)
+}
+
+// replaceFile writes a file of the store anew: beside it, synced, renamed.
+func (s *store) replaceFile(name string, b []byte) error {
+	tmp := name + ".new"
+	if err := s.root.RemoveAll(tmp); err != nil {
+		return err
+	}
+	f, err := s.openNoFollow(tmp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = s.root.Rename(tmp, name)
+	}
+	if err != nil {
+		_ = s.root.Remove(tmp) // the first error is the one to report
+		return err
+	}
+	return s.handle.Sync()
+}
+
+// syncTree makes the names in a folder and the folders below it durable.
+func syncTree(root *os.Root) error {
+	return fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		f, err := root.Open(p)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
+}
