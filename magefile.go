@@ -4,8 +4,29 @@ package main
 
 import "forge.lthn.ai/core/go-rocm/internal/build"
 
-// Compile compiles llama.cpp for the chosen variants, without bundling.
-func Compile() error { return build.Compile() }
+// Build makes the bundles and the command with a bundle inside, into dist/.
+func Build() error { return build.Build() }
+
+// Package makes what build makes, and the Debian package.
+func Package() error { return build.Package() }
+
+// Release makes everything that is published, with checksums, into dist/.
+func Release() error { return build.Release() }
+
+// Test runs every test, also on the real bundles, command and package.
+func Test() error { return build.Test() }
+
+// Lint checks format, style, imports and vet on each platform.
+func Lint() error { return build.Lint() }
+
+// CI runs lint and test, as a change has to pass them.
+func CI() error { return build.CI() }
+
+// Lock records the packages of the toolchain that the archive has now.
+func Lock() error { return build.Lock() }
 
 // Config prints every setting, its value and its meaning.
 func Config() error { return build.Config() }
+
+// Clean removes dist/ and the embedded bundle; the stage cache is kept.
+func Clean() error { return build.Clean() }

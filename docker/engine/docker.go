@@ -67,6 +67,14 @@ func (d *docker) Pull(ctx context.Context, ref string, progress io.Writer) (Imag
 	return d.Image(ctx, ref)
 }
 
+func (d *docker) Resolve(ctx context.Context, ref string) (string, error) {
+	info, err := d.api.DistributionInspect(ctx, ref, "")
+	if err != nil {
+		return "", fmt.Errorf("ask the registry for %s: %w", ref, err)
+	}
+	return info.Descriptor.Digest.String(), nil
+}
+
 func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error) {
 	var changes []string
 	for _, k := range sortedKeys(labels) {

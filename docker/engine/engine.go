@@ -43,6 +43,9 @@ type Engine interface {
 	// Pull fetches an image from its registry; progress gets one line for
 	// each finished layer.
 	Pull(ctx context.Context, ref string, progress io.Writer) (Image, error)
+	// Resolve asks an image's registry for the digest behind a reference,
+	// without fetching the image.
+	Resolve(ctx context.Context, ref string) (digest string, err error)
 	// Import makes an image of one layer from the tar stream of a root
 	// file system.
 	Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error)

@@ -48,6 +48,14 @@ func amdImage() string {
 	return AMDReference
 }
 
+// FormatAMDLock writes the lock of AMD's image: the reference without its tag,
+// with the digest.
+func FormatAMDLock(w io.Writer, digest string) error {
+	name := AMDReference[:strings.LastIndexByte(AMDReference, ':')]
+	_, err := fmt.Fprintf(w, "# %s, as the registry had it when `mage lock` ran.\n%s@%s\n", AMDReference, name, digest)
+	return err
+}
+
 // FormatLock writes packages as a lock file: name, version, architecture and
 // SHA-256 a line, "-" for an unknown digest.
 func FormatLock(w io.Writer, pkgs []Package) error {

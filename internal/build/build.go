@@ -11,11 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/term"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
@@ -56,21 +53,23 @@ func Open() (*Session, error) {
 		return nil, err
 	}
 	logs := filepath.Join(s.Cache, "logs")
-	eng := &lazyEngine{options: engine.ConnectOptions{
-		MayInstall: func() bool { return mayInstall(s) }, LogDir: logs, Log: os.Stderr,
-	}}
-	return &Session{
-		Settings: s, Epoch: epoch, Out: os.Stderr, engine: eng,
-		Recipe: &recipe.Recipe{
-			Engine: eng, Cache: cache, Lock: lock, Source: s.Source, Targets: s.Targets,
-			CMake: s.CMake, Jobs: s.Jobs, Memory: int64(s.Memory), Log: os.Stderr,
-			Progress: progress.New(os.Stderr, logs),
-			Toolchain: toolchain.Spec{
-				Kind: s.Toolchain, Suite: s.Suite, BaseImage: s.BaseImage,
-				MmdebstrapImage: s.Mmdebstrap, Epoch: lock.Time(), Locked: s.Locked,
-			},
+	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr}
+	b.engine = &lazyEngine{options: engine.ConnectOptions{
+		MayInstall: func() bool {
+			return b.agree("No container engine is running. Install docker.io and iptables and start dockerd?")
 		},
-	}, nil
+		LogDir: logs, Log: os.Stderr,
+	}}
+	b.Recipe = &recipe.Recipe{
+		Engine: b.engine, Cache: cache, Lock: lock, Source: s.Source, Targets: s.Targets,
+		CMake: s.CMake, Jobs: s.Jobs, Memory: int64(s.Memory), Log: os.Stderr,
+		Progress: progress.New(os.Stderr, logs),
+		Toolchain: toolchain.Spec{
+			Kind: s.Toolchain, Suite: s.Suite, BaseImage: s.BaseImage,
+			MmdebstrapImage: s.Mmdebstrap, Epoch: lock.Time(), Locked: s.Locked,
+		},
+	}
+	return b, nil
 }
 
 // Close lets go of the engine.
@@ -85,22 +84,6 @@ func Interruptible() (context.Context, context.CancelFunc) {
 func (s *Session) say(format string, args ...any) error {
 	_, err := fmt.Fprintf(s.Out, format+"\n", args...)
 	return err
-}
-
-// mayInstall asks for leave to put a container engine on this machine.
-func mayInstall(s *settings.Settings) bool {
-	if s.CI || s.Yes {
-		return true
-	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) { //nolint:gosec // a descriptor fits
-		return false
-	}
-	fmt.Fprint(os.Stderr, "No container engine is running. Install docker.io and iptables and start dockerd? [y/N] ") //nolint:errcheck // a question
-	var answer string
-	if _, err := fmt.Fscanln(os.Stdin, &answer); err != nil {
-		return false
-	}
-	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
 }
 
 // Variants gives the variants that are asked for, in the order of the table.
@@ -134,20 +117,4 @@ func Config() error {
 		return err
 	}
 	return s.Print(os.Stdout)
-}
-
-// Compile compiles what the variants need, and nothing more.
-func Compile() error {
-	return within(func(ctx context.Context, s *Session) error {
-		vs, err := s.Variants()
-		if err != nil {
-			return err
-		}
-		for _, v := range vs {
-			if _, err := s.Recipe.Compile(ctx, v); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }

@@ -45,6 +45,14 @@ func (l *lazyEngine) Pull(ctx context.Context, ref string, progress io.Writer) (
 	return eng.Pull(ctx, ref, progress)
 }
 
+func (l *lazyEngine) Resolve(ctx context.Context, ref string) (string, error) {
+	eng, err := l.get(ctx)
+	if err != nil {
+		return "", err
+	}
+	return eng.Resolve(ctx, ref)
+}
+
 func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (engine.Image, error) {
 	eng, err := l.get(ctx)
 	if err != nil {

@@ -1,0 +1,91 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/internal/ci"
+)
+
+// Lint runs the checks that need neither a test nor a bundle.
+func Lint() error {
+	return checking(func(ctx context.Context, _ *Session, p ci.Project) error {
+		return ci.Lint(ctx, os.Stdout, p)
+	})
+}
+
+// Test runs everything that proves the project by running it, on the real
+// bundles, the command and the package; it makes them when they are missing.
+func Test() error {
+	return checking(func(ctx context.Context, s *Session, p ci.Project) error {
+		return ci.Test(ctx, os.Stdout, p, s.hooks(p.Root))
+	})
+}
+
+// CI runs what a change has to pass: lint and tests.
+func CI() error {
+	return checking(func(ctx context.Context, s *Session, p ci.Project) error {
+		return ci.All(ctx, os.Stdout, p, s.hooks(p.Root))
+	})
+}
+
+func checking(f func(context.Context, *Session, ci.Project) error) error {
+	return within(func(ctx context.Context, s *Session) error {
+		root, err := Root()
+		if err != nil {
+			return err
+		}
+		if err := s.prepare(ctx, testPrograms); err != nil {
+			return err
+		}
+		return f(ctx, s, ci.Project{Root: root, Cache: s.Settings.Cache})
+	})
+}
+
+// hooks are the products that the tests run on. The bundles come before the
+// delivery, so that a failed compile is told as such.
+func (s *Session) hooks(root string) ci.Hooks {
+	pack := func(variant string) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) {
+			v, err := recipe.VariantNamed(variant)
+			if err != nil {
+				return "", err
+			}
+			if err := s.prepare(ctx, buildPrograms); err != nil {
+				return "", err
+			}
+			p, err := s.Recipe.Pack(ctx, v)
+			if err != nil {
+				return "", err
+			}
+			return p.File, nil
+		}
+	}
+	return ci.Hooks{Products: []ci.Product{
+		{Name: "cpu bundle", Env: ci.EnvBundle, Make: pack("cpu")},
+		{Name: "hip bundle", Env: ci.EnvHIPBundle, Make: pack("hip")},
+		{Name: "llama.cpp source", Env: ci.EnvSource, Make: func(ctx context.Context) (string, error) {
+			src, err := recipe.Source(ctx, s.Recipe.Cache, s.Recipe.Lock, s.Recipe.Source, s.Out)
+			if err != nil {
+				return "", err
+			}
+			return src.Dir, nil
+		}},
+		{Name: "release", Env: ci.EnvCLI, Make: func(ctx context.Context) (string, error) {
+			return filepath.Join(s.dist(root), "go-rocm"), s.release(ctx)
+		}},
+		{Name: "package", Env: ci.EnvDeb, Make: func(context.Context) (string, error) {
+			found, err := filepath.Glob(filepath.Join(s.dist(root), "*.deb"))
+			if err != nil {
+				return "", err
+			}
+			if len(found) != 1 {
+				return "", fmt.Errorf("the release holds %d packages, expected one: %v", len(found), found)
+			}
+			return found[0], nil
+		}},
+	}}
+}

@@ -1,0 +1,93 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// commandPackage is the command's import path from the root.
+const commandPackage = "./cmd/go-rocm"
+
+// Root is the folder of the module that the build runs in.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		b, err := os.ReadFile(filepath.Join(d, "go.mod")) //nolint:gosec // looking for our own
+		if err == nil && strings.HasPrefix(string(b), "module forge.lthn.ai/core/go-rocm\n") {
+			return d, nil
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("%s is not inside a checkout of go-rocm", dir)
+		}
+	}
+}
+
+var changelogVersion = regexp.MustCompile(`(?m)^## \[?v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)\]?`)
+
+// Version is the version that is being built: the setting, else the newest in
+// the changelog; the llama.cpp version goes into its build metadata.
+func (s *Session) Version(root string) (string, error) {
+	v := s.Settings.Version
+	if v == "" {
+		b, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md")) //nolint:gosec // our own file
+		if err != nil {
+			return "", err
+		}
+		m := changelogVersion.FindSubmatch(b)
+		if m == nil {
+			return "", fmt.Errorf("CHANGELOG.md has no version heading such as `## 0.1.0`; add one or set GOROCM_VERSION")
+		}
+		v = string(m[1])
+	}
+	v, _, _ = strings.Cut(strings.TrimPrefix(v, "v"), "+")
+	return v + "+llama." + strings.TrimPrefix(s.Recipe.Lock.Tag, "v"), nil
+}
+
+// command compiles the static command to out. Nothing of the machine gets in:
+// no path, no build id, no VCS state.
+func (s *Session) command(ctx context.Context, root, out, version string, tags ...string) error {
+	args := []string{
+		"build", "-trimpath", "-buildvcs=false", "-tags=" + strings.Join(tags, ","),
+		"-ldflags=-s -w -buildid= -X forge.lthn.ai/core/go-rocm/cmd/go-rocm/cli.version=" + version,
+		"-o", out, commandPackage,
+	}
+	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own arguments
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, b)
+	}
+	return os.Chmod(out, 0o755) //nolint:gosec // a program
+}
+
+// goEnv asks the go command for one of its settings.
+func goEnv(ctx context.Context, name string) (string, error) {
+	out, err := exec.CommandContext(ctx, "go", "env", name).Output() //nolint:gosec // a fixed name
+	if err != nil {
+		return "", fmt.Errorf("go env %s: %w", name, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// builder says which Go compiles.
+func builder() string { return runtime.Version() }
+
+// checkBundle makes sure that a cached bundle folder still is what its
+// manifest says before it is shipped.
+func checkBundle(ctx context.Context, dir string, m *bundle.Manifest) error {
+	if err := bundle.Verify(ctx, dir, m); err != nil {
+		return fmt.Errorf("the cached bundle was changed; remove %s and build again: %w", filepath.Dir(dir), err)
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package build
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// program is a command of this machine and the Debian package that has it.
+type program struct{ name, pkg string }
+
+// buildPrograms are what a build calls on this machine; everything else is in
+// containers. testPrograms are what the tests call beside that.
+var (
+	buildPrograms = []program{{"git", "git"}, {"mmdebstrap", "mmdebstrap"}}
+	testPrograms  = []program{{"zstd", "zstd"}, {"tar", "tar"}, {"gcc", "gcc"}, {"lintian", "lintian"}, {"unzip", "unzip"}}
+)
+
+// prepare makes sure that programs are there. What is missing is installed
+// where we may, else the error says what to type.
+func (s *Session) prepare(ctx context.Context, programs []program) error {
+	var missing []string
+	for _, p := range programs {
+		if p.name == "mmdebstrap" && (s.Settings.Mmdebstrap != "" || s.Settings.BaseImage != "" || s.Settings.Toolchain == "amd") {
+			continue
+		}
+		if _, err := exec.LookPath(p.name); err != nil && !slices.Contains(missing, p.pkg) {
+			missing = append(missing, p.pkg)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if slices.Contains(missing, "mmdebstrap") {
+		missing = append(missing, "debian-archive-keyring")
+	}
+	install := "apt-get install -y --no-install-recommends " + strings.Join(missing, " ")
+	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || !s.agree("Install "+strings.Join(missing, ", ")+"?") {
+		return fmt.Errorf("missing on this machine: %s; as root, run: apt-get update && %s", strings.Join(missing, ", "), install)
+	}
+	for _, argv := range [][]string{{"apt-get", "update"}, strings.Fields(install)} {
+		if err := s.say("prepare: %s", strings.Join(argv, " ")); err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // a fixed list
+		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
+		}
+	}
+	return nil
+}
+
+// agree asks a person; in CI the answer is yes, and without a terminal no.
+func (s *Session) agree(question string) bool {
+	if s.Settings.CI || s.Settings.Yes {
+		return true
+	}
+	if !term.IsTerminal(int(os.Stdin.Fd())) { //nolint:gosec // a descriptor fits
+		return false
+	}
+	fmt.Fprint(os.Stderr, question+" [y/N] ") //nolint:errcheck // a question
+	var answer string
+	if _, err := fmt.Fscanln(os.Stdin, &answer); err != nil {
+		return false
+	}
+	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
+}
