@@ -44,6 +44,7 @@ type Device struct {
 	GTTTotal    uint64 `json:"gtt_total"` // system memory that the GPU may map
 	GTTUsed     uint64 `json:"gtt_used"`
 	MemoryKnown bool   `json:"memory_known"` // used figures were readable
+	ComputeUsed uint64 `json:"compute_used"` // of VRAMUsed, what ROCm processes hold
 
 	RenderNode string  `json:"render_node"` // "/dev/dri/renderD128", empty when the node names none
 	Card       string  `json:"card"`        // "card1", empty when there is no DRM device
@@ -71,6 +72,16 @@ func (d Device) VRAMFree() uint64 {
 		return 0
 	}
 	return d.VRAMTotal - d.VRAMUsed
+}
+
+// HiddenUsed is the used memory that HIP's own count of free memory leaves
+// out: what graphics programs hold. HIP asks KFD, which counts ROCm processes
+// and pinned buffers only (ggml-org/llama.cpp issue 24906).
+func (d Device) HiddenUsed() uint64 {
+	if d.ComputeUsed >= d.VRAMUsed {
+		return 0
+	}
+	return d.VRAMUsed - d.ComputeUsed
 }
 
 // UUID is the name that ROCR_VISIBLE_DEVICES takes ("GPU-" and 16 hexadecimal

@@ -122,6 +122,7 @@ func (f FS) node(n int) (d Device, isGPU bool, err error) {
 	if !d.MemoryKnown {
 		d.VRAMTotal = f.bankBytes(dir)
 	}
+	d.ComputeUsed = f.computeUsed(dir)
 	f.integrated(&d, p)
 	d.Name = f.productName(d)
 	d.Visible, d.Why = f.usable(d)
@@ -135,6 +136,29 @@ func hiddenNode(n int) Device {
 		Node: n, Name: "AMD GPU (not readable)",
 		Why: "the container's device rules do not allow it; pass its render node in (--device /dev/dri/renderD…)",
 	}
+}
+
+// computeUsed sums what the processes known to KFD hold on a node's memory:
+// /sys/class/kfd/kfd/proc/PID/vram_GPUID, in bytes. Processes that end while
+// they are read count nothing.
+func (f FS) computeUsed(node string) uint64 {
+	const procs = "sys/class/kfd/kfd/proc"
+	id, err := f.number(nodesDir, node, "gpu_id")
+	if err != nil {
+		return 0
+	}
+	pids, err := f.numbered("", procs)
+	if err != nil {
+		return 0
+	}
+	var sum uint64
+	for _, pid := range pids {
+		n := f.optional(procs, strconv.Itoa(pid), fmt.Sprintf("vram_%d", id))
+		if s := sum + n; s >= sum {
+			sum = s
+		}
+	}
+	return sum
 }
 
 // bankBytes sums the frame buffer banks of a node; heap types 1 and 2 are

@@ -5,90 +5,245 @@ import (
 	"slices"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-// defaultBatch is llama.cpp's physical batch (n_ubatch).
-const defaultBatch = 512
+// loadOf turns options into how the model is run, the context left out.
+func loadOf(o Options) (load, error) {
+	l := load{slots: uint64(o.Slots), unified: !o.SplitContext, batch: uint64(o.Batch), flash: !o.NoFlash, fullWindow: o.FullSWA}
+	var err error
+	if l.keyType, err = kvType(o.KVTypeK); err != nil {
+		return l, err
+	}
+	if l.valueType, err = kvType(o.KVTypeV); err != nil {
+		return l, err
+	}
+	if o.Slots == 0 {
+		l.slots, l.unified = autoSlots, true
+	}
+	if o.Batch == 0 {
+		l.batch = defaultBatch
+	}
+	l.outputs = l.slots // llama-server wants the logits of one token of each slot
+	return l, nil
+}
 
 // estimate fills the memory figures and the expected number of layers.
 func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 	o := p.Request.Options
-	p.Slots = o.Slots
-	if p.Slots == 0 {
-		p.Slots = 4
-	}
-	p.Context = o.Context
-	if p.Context == 0 {
-		p.Context = m.train
-	}
-	typeK, err := kvType(o.KVTypeK)
+	l, err := loadOf(o)
 	if err != nil {
 		return err
 	}
-	typeV, err := kvType(o.KVTypeV)
-	if err != nil {
-		return err
+	extra := p.companions()
+	r := make(room, len(devices))
+	for i, d := range devices {
+		e := p.deviceRow(d)
+		if i == 0 {
+			e.Projector, e.Adapters, e.Draft = extra.Projector, extra.Adapters, extra.Draft
+		}
+		p.Devices = append(p.Devices, e)
+		r[i] = less(e.Free, e.Margin+e.Used())
 	}
-	batch := uint64(o.Batch)
-	if batch == 0 {
-		batch = defaultBatch
+	l.context = p.chooseContext(m, r, l)
+	a, u := p.choosePlacement(m, r, l)
+	p.record(m, a, u, l)
+	if len(devices) == 0 {
+		p.Host.Projector, p.Host.Adapters, p.Host.Draft = extra.Projector, extra.Adapters, extra.Draft
 	}
-	cells := (uint64(p.Context) + 255) &^ 255
-	p.Host = Estimate{Name: "host", Weights: m.input, Total: p.Request.HostTotal}
-	compute := batch*m.vocab*4 + batch*m.embd*4*8
-	margin := o.Margin
+	p.explainFit()
+	return p.admitHost()
+}
+
+// deviceRow starts the row of a device: its memory before the model.
+func (p *Plan) deviceRow(d gpu.Device) Estimate {
+	margin := p.Request.Options.Margin
 	if margin == 0 {
 		margin = DefaultMargin
 	}
-	for _, d := range devices {
-		p.Devices = append(p.Devices, Estimate{
-			Name: d.Name + " " + d.PCI, Margin: margin, Free: d.VRAMFree(), Total: d.VRAMTotal, Compute: compute,
-		})
+	return Estimate{
+		Name: d.Name, Place: d.PCI, Margin: margin,
+		Hidden: d.HiddenUsed(), Free: d.VRAMFree(), Total: d.VRAMTotal,
 	}
-	// Layers go to the devices from the back, the output layer first.
-	place := func(bytesW, bytesKV uint64) bool {
-		for i := len(p.Devices) - 1; i >= 0; i-- {
-			e := &p.Devices[i]
-			if e.Used()+bytesW+bytesKV+e.Margin <= e.Free {
-				e.Weights += bytesW
-				e.KV += bytesKV
-				e.Layers++
-				return true
-			}
-		}
-		return false
-	}
-	onGPU := len(devices) > 0 && place(m.output, 0)
-	if onGPU {
-		p.Layers++
-	} else if !m.tied {
-		p.Host.Weights += m.output
-	}
-	for i := range slices.Backward(m.layer) {
-		kv := m.layer[i].kvBytes(cells, typeK, typeV)
-		onGPU = onGPU && place(m.layer[i].weights, kv)
-		if onGPU {
-			p.Layers++
-			continue
-		}
-		p.Host.Weights += m.layer[i].weights
-		p.Host.KV += kv
-		p.Host.Layers++
-	}
-	if p.Layers < p.TotalLayers {
-		p.Host.Compute = compute
-	}
-	p.Fits = p.GPU && p.Layers == p.TotalLayers
-	if p.GPU {
-		p.Reasons = append(p.Reasons, fmt.Sprintf("%d of %d layers are expected on the GPU", p.Layers, p.TotalLayers))
-	}
-	if p.Host.Total > 0 && p.Host.Used() > p.Host.Total {
-		return fmt.Errorf("%w: %s needed on the host, which has %s", ErrDoesNotFit, size(p.Host.Used()), size(p.Host.Total))
-	}
-	return nil
 }
 
-func hasTarget(have []gfx.Target, sel selection) bool {
-	return slices.Contains(have, sel.target)
+// companions sums the files that are loaded beside the model. llama-server
+// puts them on the first device.
+func (p *Plan) companions() (e Estimate) {
+	r := p.Request
+	if r.Projector != nil {
+		e.Projector = r.Projector.TensorBytes()
+	}
+	for _, a := range r.Adapters {
+		e.Adapters += a.TensorBytes()
+	}
+	if r.Draft == nil {
+		return e
+	}
+	e.Draft = r.Draft.TensorBytes()
+	if d, err := newModel(r.Draft); err == nil {
+		if l, err := loadOf(r.Options); err == nil {
+			l.context = uint64(max(r.Options.Context, minFitContext))
+			u := d.usage(d.spread(len(d.layers)+1, room{1}), 1, l)
+			e.Draft = u.devices[0].Used()
+		}
+	}
+	return e
+}
+
+// chooseContext gives the context that is set or, like --fit, the largest up
+// to the trained one for every slot with which everything fits, and no less
+// than the smallest that --fit goes to.
+func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
+	if c := p.Request.Options.Context; c > 0 {
+		return uint64(c)
+	}
+	fits := func(c uint64) bool {
+		l.context = c
+		if len(r) == 0 {
+			u := m.usage(m.hostOnly(), 0, l)
+			return p.Request.HostTotal == 0 || u.host.Used()+DefaultMargin <= p.Request.HostTotal
+		}
+		return m.usage(m.spread(p.wantLayers(m), r), len(r), l).fits(r)
+	}
+	most := max(m.train, cellPad) * l.slots
+	least := min(uint64(minFitContext)*l.streams(), most)
+	if fits(most) {
+		return most
+	}
+	if !fits(least) {
+		return least
+	}
+	low, high := least/cellPad, most/cellPad // in steps that caches are rounded to
+	for high-low > 1 {
+		if mid := (low + high) / 2; fits(mid * cellPad) {
+			low = mid
+		} else {
+			high = mid
+		}
+	}
+	return max(low*cellPad, least)
+}
+
+// wantLayers is how many entries are to be on devices at best.
+func (p *Plan) wantLayers(m *model) int {
+	all := len(m.layers) + 1
+	if n := p.Request.Options.Layers; n >= 0 {
+		return min(n, all)
+	}
+	return all
+}
+
+func (p *Plan) choosePlacement(m *model, r room, l load) (assignment, usage) {
+	if len(r) == 0 {
+		a := m.hostOnly()
+		return a, m.usage(a, 0, l)
+	}
+	a := m.spread(p.wantLayers(m), r)
+	u := m.usage(a, len(r), l)
+	if u.fits(r) || p.Request.Options.Layers != AutoLayers {
+		return a, u // a number that was asked for is not changed by --fit
+	}
+	return m.search(r, l)
+}
+
+// record copies the outcome into the plan.
+func (p *Plan) record(m *model, a assignment, u usage, l load) {
+	p.Context, p.Slots = int(l.context), int(l.slots)
+	p.TotalLayers = len(m.layers) + 1
+	p.Layers, p.WholeLayers = a.onDevices()
+	for i := range u.devices {
+		e := &p.Devices[i]
+		e.Weights, e.KV, e.Compute, e.Layers = u.devices[i].Weights, u.devices[i].KV, u.devices[i].Compute, u.devices[i].Layers
+	}
+	p.Host = u.host
+	p.Host.Total = p.Request.HostTotal
+	within := true
+	for _, e := range p.Devices {
+		within = within && e.Used()+e.Margin <= e.Free
+	}
+	p.Fits = p.GPU && within && p.WholeLayers == p.TotalLayers
+	p.Overfull = p.GPU && !within
+}
+
+// explainFit adds the sentences about memory, layers and context.
+func (p *Plan) explainFit() {
+	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
+	for _, e := range p.Devices {
+		if e.Hidden > 0 {
+			say("programs other than ROCm hold %s on %s, which HIP does not see; that much is added to the margin", size(e.Hidden), e.Name)
+		}
+	}
+	o := p.Request.Options
+	switch {
+	case !p.GPU:
+	case p.Overfull && o.Layers != AutoLayers:
+		say("%d layers were asked for and need more than is free; loading will probably fail", p.Layers)
+	case p.Fits:
+		say("all %d layers fit on the GPU: %s of %s free", p.TotalLayers, size(p.Devices[0].Used()), size(p.Devices[0].Free))
+	case p.WholeLayers < p.Layers:
+		say("%d of %d layers are expected on the GPU, %d of them with their experts; the other experts stay in host memory", p.Layers, p.TotalLayers, p.WholeLayers)
+	default:
+		say("%d of %d layers are expected on the GPU, the rest in host memory", p.Layers, p.TotalLayers)
+	}
+	if trained := p.Request.Model.ContextLength() * p.Slots; o.Context == 0 && p.Context < trained {
+		say("the context is expected to be %d tokens instead of %d, so that it fits", p.Context, trained)
+	}
+}
+
+// admitHost refuses what cannot be held at all.
+func (p *Plan) admitHost() error {
+	need := p.Host.Used()
+	if p.Host.Total == 0 || need <= p.Host.Total {
+		return nil
+	}
+	if p.Request.Options.Overcommit {
+		p.Reasons = append(p.Reasons, fmt.Sprintf("the host needs %s and has %s: weights will be read from disk again and again", size(need), size(p.Host.Total)))
+		return nil
+	}
+	return fmt.Errorf("%w: %s are needed in host memory and there are %s; use a smaller model or quantisation, a shorter context, or allow overcommit",
+		ErrDoesNotFit, size(need), size(p.Host.Total))
+}
+
+// less subtracts without going below zero.
+func less(a, b uint64) uint64 {
+	if b >= a {
+		return 0
+	}
+	return a - b
+}
+
+func hasTarget(have []gfx.Target, sel selection) bool { return slices.Contains(have, sel.target) }
+
+// Memory is what a model takes in one place when it is loaded whole there.
+type Memory struct {
+	Weights, KV, Compute uint64
+}
+
+// Total is the sum.
+func (m Memory) Total() uint64 { return m.Weights + m.KV + m.Compute }
+
+// Whole estimates a model that is loaded entirely into host memory, with
+// logits computed for outputs tokens of each batch: what llama-fit-params
+// prints for the host without a GPU, where outputs is the batch.
+func Whole(f *gguf.File, o Options, outputs int) (Memory, error) {
+	if err := o.Validate(); err != nil {
+		return Memory{}, err
+	}
+	m, err := newModel(f)
+	if err != nil {
+		return Memory{}, err
+	}
+	l, err := loadOf(o)
+	if err != nil {
+		return Memory{}, err
+	}
+	l.context = uint64(o.Context)
+	if o.Context == 0 {
+		l.context = m.train
+	}
+	l.outputs = uint64(max(outputs, 1))
+	u := m.usage(m.hostOnly(), 0, l)
+	return Memory{u.host.Weights, u.host.KV, u.host.Compute}, nil
 }

@@ -1,107 +1,180 @@
 package plan
 
 import (
+	"errors"
 	"fmt"
-	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// layerShape is what one layer needs to be known of.
-type layerShape struct {
-	weights uint64 // bytes
-	kvBytes func(cells uint64, k, v gguf.TensorType) uint64
-	window  bool // sliding-window attention
+// maxWidth bounds every size that is read from metadata and multiplied here,
+// far above real models and far below overflow.
+const maxWidth = 1 << 24
+
+// layer is what one layer needs and keeps.
+type layer struct {
+	dense     uint64 // bytes of weights besides the experts
+	experts   uint64 // bytes of expert weights
+	largest   uint64 // bytes of the largest tensor
+	keyRow    uint64 // elements of a cached key, 0: no attention cache
+	valueRow  uint64 // elements of a cached value
+	window    bool   // keeps a window only
+	recurrent bool   // keeps convolution and state
+	query     uint64 // elements of the queries of a token
+	heads     uint64
+	feed      uint64 // width of the dense feed-forward part
 }
 
 // model holds the sizes that estimates are computed from.
 type model struct {
-	file    *gguf.File
-	layers  int
-	train   int // trained context
-	vocab   uint64
-	embd    uint64
-	window  uint64 // of sliding-window layers, in tokens
-	input   uint64 // bytes of tensors that stay on the host
-	output  uint64 // bytes of the output layer's tensors
-	tied    bool   // the output layer is the token embedding
-	headDim uint64
-	layer   []layerShape
+	file   *gguf.File
+	arch   string
+	layers []layer
+	train  uint64 // trained context
+	vocab  uint64
+	embd   uint64
+	window uint64 // tokens
+
+	input  uint64 // bytes of tensors that stay on the host
+	output uint64 // bytes of the output layer's tensors, the embedding left out when tied
+	tied   uint64 // bytes of the embedding that the output layer uses too, 0 when it has its own
+
+	conv, state uint64 // floats of a recurrent layer for a sequence
+	cached      bool   // keeps anything between batches
+	gated       bool   // feed-forward with a separate gate
+	fusedGate   bool   // gate and up in one tensor
+	used        uint64 // experts per token
+	expertFeed  uint64 // width of an expert
+	inner       uint64 // width of the recurrent part
+	project     uint64 // width of its input projection
 }
 
-// newModel reads the shapes of a model.
+// newModel reads the sizes of a model.
 func newModel(f *gguf.File) (*model, error) {
+	if f == nil {
+		return nil, fmt.Errorf("%w: no model", ErrOption)
+	}
 	m := &model{
-		file: f, layers: f.BlockCount(), train: f.ContextLength(),
-		vocab: uint64(f.VocabSize()), embd: uint64(f.EmbeddingLength()),
+		file: f, arch: f.Architecture(), train: uint64(f.ContextLength()),
+		vocab: uint64(f.VocabSize()), embd: uint64(f.EmbeddingLength()), cached: !noCache(f.Architecture()),
 	}
-	if f.Architecture() == "" || m.layers <= 0 || m.embd == 0 {
-		return nil, fmt.Errorf("%w: a file of kind %q without layers cannot be run by itself", ErrOption, f.Kind())
+	next, _ := f.ArchUint("nextn_predict_layers") // absent: none
+	n := f.BlockCount() - int(min(next, 512))
+	if m.arch == "" || n <= 0 || n > 512 || m.embd == 0 || m.embd > maxWidth || m.vocab > maxWidth || m.train > 1<<32 {
+		return nil, fmt.Errorf("%w: a file of kind %q, architecture %q, %d layers of width %d is no model that runs by itself",
+			ErrOption, f.Kind(), m.arch, n, m.embd)
 	}
-	m.layer = make([]layerShape, m.layers)
+	m.layers = make([]layer, n)
 	m.placeTensors()
-	if err := m.cacheShapes(); err != nil {
-		return nil, err
+	if err := m.shapes(); err != nil {
+		return nil, fmt.Errorf("plan: %w", err)
 	}
 	return m, nil
 }
 
-// placeTensors sums the bytes of each layer, of the input and of the output.
+// placeTensors sums the bytes of the layers, of the input and of the output.
 func (m *model) placeTensors() {
-	block := regexp.MustCompile(`^blk\.(\d+)\.`)
+	var embedding uint64
+	own := false
 	for _, t := range m.file.Tensors() {
-		if s := block.FindStringSubmatch(t.Name); s != nil {
-			if i, err := strconv.Atoi(s[1]); err == nil && i < m.layers {
-				m.layer[i].weights += t.Bytes
-				continue
+		if i, rest, ok := block(t.Name); ok {
+			if i < len(m.layers) {
+				m.layers[i].add(rest, t.Bytes)
+				m.feedKind(rest, t)
 			}
+			continue // layers past the last are for speculation and not loaded
 		}
 		switch t.Name {
-		case "output.weight", "output.bias", "output_norm.weight", "output_norm.bias":
+		case "token_embd.weight":
+			embedding = t.Bytes
+			m.input += t.Bytes
+		case "position_embd.weight", "token_types.weight", "per_layer_token_embd.weight":
+			m.input += t.Bytes
+		case "output.weight":
+			own = true
 			m.output += t.Bytes
 		default:
-			m.input += t.Bytes
+			m.output += t.Bytes
 		}
 	}
-	if _, own := m.file.Tensor("output.weight"); !own {
-		m.tied = true
-		if t, ok := m.file.Tensor("token_embd.weight"); ok {
-			m.output += t.Bytes
+	if !own && m.cached {
+		m.tied = embedding
+	}
+}
+
+func (l *layer) add(name string, bytes uint64) {
+	if strings.HasSuffix(name, "_exps.weight") || strings.HasSuffix(name, "_chexps.weight") {
+		l.experts += bytes
+	} else {
+		l.dense += bytes
+	}
+	l.largest = max(l.largest, bytes)
+}
+
+// feedKind notes from the tensors how the feed-forward part is built.
+func (m *model) feedKind(name string, t gguf.Tensor) {
+	switch name {
+	case "ffn_gate.weight", "ffn_gate_exps.weight":
+		m.gated = true
+	case "ffn_gate_up_exps.weight":
+		m.gated = true
+	case "ffn_up.weight":
+		feed, _ := m.file.ArchUint("feed_forward_length") // compared only
+		m.fusedGate = m.fusedGate || (feed > 0 && t.Dims[1] == 2*feed)
+	case "ssm_in.weight", "attn_qkv.weight":
+		if _, ok := m.file.ArchUint("ssm.inner_size"); ok {
+			m.project = max(m.project, min(t.Dims[1], maxWidth))
 		}
 	}
 }
 
-// cacheShapes derives the bytes of the attention cache of each layer.
-func (m *model) cacheShapes() error {
-	f := m.file
-	heads := uint64(f.HeadCount())
-	if heads == 0 {
-		heads = 1
-	}
-	keyLen, ok := f.ArchUint("attention.key_length")
+// block takes "blk.12.attn_q.weight" apart.
+func block(name string) (i int, rest string, ok bool) {
+	name, ok = strings.CutPrefix(name, "blk.")
 	if !ok {
-		keyLen = m.embd / heads
+		return 0, "", false
 	}
-	valLen, ok := f.ArchUint("attention.value_length")
-	if !ok {
-		valLen = m.embd / heads
+	number, rest, ok := strings.Cut(name, ".")
+	i, err := strconv.Atoi(number)
+	return i, rest, ok && err == nil && i >= 0
+}
+
+// perLayer reads a value per layer; a scalar counts for all. It gives
+// fallback for an absent key.
+func (m *model) perLayer(key string, fallback uint64) ([]uint64, error) {
+	out := slices.Repeat([]uint64{fallback}, len(m.layers))
+	v, err := m.file.ArchUints(key)
+	if errors.Is(err, gguf.ErrNotFound) {
+		return out, nil
 	}
-	m.headDim = keyLen
-	kv, err := f.ArchUints("attention.head_count_kv")
 	if err != nil {
-		kv = []uint64{heads}
+		return nil, err
 	}
-	for i := range m.layer {
-		n := kv[min(i, len(kv)-1)]
-		m.layer[i].kvBytes = func(cells uint64, k, v gguf.TensorType) uint64 {
-			kb, errK := k.RowBytes(n * keyLen)
-			vb, errV := v.RowBytes(n * valLen)
-			if errK != nil || errV != nil {
-				return 0
-			}
-			return cells * (kb + vb)
+	for i := range out {
+		switch {
+		case len(v) == 1:
+			out[i] = v[0]
+		case i < len(v):
+			out[i] = v[i]
+		}
+		if out[i] > maxWidth {
+			return nil, fmt.Errorf("%w: %s is %d", gguf.ErrMalformed, m.file.ArchKey(key), out[i])
 		}
 	}
-	return nil
+	return out, nil
+}
+
+// one reads a single size, fallback when absent.
+func (m *model) one(key string, fallback uint64) (uint64, error) {
+	v, ok := m.file.ArchUint(key)
+	if !ok {
+		return fallback, nil
+	}
+	if v > maxWidth {
+		return 0, fmt.Errorf("%w: %s is %d", gguf.ErrMalformed, m.file.ArchKey(key), v)
+	}
+	return v, nil
 }

@@ -66,6 +66,7 @@ type Options struct {
 	FullSWA      bool     `json:"full_swa"`      // keep the whole context of sliding-window layers
 	NoFlash      bool     `json:"no_flash"`      // no flash attention
 	SplitContext bool     `json:"split_context"` // slots do not share the context
+	Overcommit   bool     `json:"overcommit"`    // accept a model larger than the host's memory
 }
 
 // DefaultOptions lets --fit choose layers and context.

@@ -10,7 +10,8 @@ import (
 
 // Estimate is the expected memory of one place, in bytes.
 type Estimate struct {
-	Name      string `json:"name"` // product and address, or "host"
+	Name      string `json:"name"`            // product, or "host"
+	Place     string `json:"place,omitempty"` // PCI address
 	Weights   uint64 `json:"weights"`
 	KV        uint64 `json:"kv"` // attention cache and recurrent state
 	Compute   uint64 `json:"compute"`
@@ -31,13 +32,15 @@ func (e Estimate) Used() uint64 {
 
 // Plan is how to run a model.
 type Plan struct {
-	Args        []string   `json:"args"`    // for llama-server, without how it is reached
-	Env         []string   `json:"env"`     // KEY=VALUE, added to the child's
-	Reasons     []string   `json:"reasons"` // plain sentences, most important first
-	GPU         bool       `json:"gpu"`     // a GPU is used
-	Fits        bool       `json:"fits"`    // everything is on the GPU
+	Args        []string   `json:"args"`               // for llama-server, without how it is reached
+	Env         []string   `json:"env"`                // KEY=VALUE, added to the child's
+	Reasons     []string   `json:"reasons"`            // plain sentences, most important first
+	GPU         bool       `json:"gpu"`                // a GPU is used
+	Fits        bool       `json:"fits"`               // everything is on the GPU, with the margin
+	Overfull    bool       `json:"overfull,omitempty"` // layers that were asked for exceed what is free
 	Fallback    string     `json:"fallback,omitempty"`
-	Layers      int        `json:"layers"`       // expected on GPUs, output layer included
+	Layers      int        `json:"layers"`       // expected on GPUs at least in part, output layer included
+	WholeLayers int        `json:"whole_layers"` // of these, with all their weights
 	TotalLayers int        `json:"total_layers"` // output layer included
 	Context     int        `json:"context"`      // tokens in all that the estimate is for
 	Slots       int        `json:"slots"`
@@ -61,7 +64,7 @@ func Make(r Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Request: r, TotalLayers: m.layers + 1}
+	p := &Plan{Request: r}
 	if len(sel.devices) == 0 {
 		if r.Options.RequireGPU {
 			return nil, fmt.Errorf("%w: %s", ErrNoGPU, sel.why)

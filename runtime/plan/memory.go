@@ -1,0 +1,166 @@
+package plan
+
+import "forge.lthn.ai/core/go-rocm/pkg/gguf"
+
+const (
+	// defaultBatch is llama.cpp's physical batch (n_ubatch).
+	defaultBatch = 512
+	// autoSlots is what llama-server uses when no number of slots is given.
+	autoSlots = 4
+	cellPad   = 256 // contexts and windows are rounded up to this many cells
+)
+
+// load is how a model is run, as far as memory depends on it.
+type load struct {
+	context    uint64 // tokens in all
+	slots      uint64
+	unified    bool // slots share one context
+	batch      uint64
+	outputs    uint64 // tokens of a batch that logits are computed for
+	keyType    gguf.TensorType
+	valueType  gguf.TensorType
+	flash      bool
+	fullWindow bool
+}
+
+func padCells(n uint64) uint64 { return (n + cellPad - 1) / cellPad * cellPad }
+
+// streams is the number of separate caches.
+func (l load) streams() uint64 {
+	if l.unified {
+		return 1
+	}
+	return l.slots
+}
+
+// perStream is the number of cells of a full-context cache of one stream.
+func (l load) perStream() uint64 {
+	if l.unified {
+		return padCells(l.context)
+	}
+	return padCells(padCells(l.context) / l.slots)
+}
+
+// windowCells is the number of cells of a sliding-window cache of one stream.
+func (l load) windowCells(window uint64) uint64 {
+	base := l.perStream()
+	if l.fullWindow {
+		return base
+	}
+	sequences := uint64(1)
+	if l.unified {
+		sequences = l.slots
+	}
+	return padCells(min(base, window*sequences+l.batch))
+}
+
+// cacheBytes is what layer i keeps: keys and values, or state, or both.
+func (m *model) cacheBytes(i int, l load) uint64 {
+	y := m.layers[i]
+	var sum uint64
+	if y.recurrent && m.cached {
+		sum = (m.conv + m.state) * 4 * l.slots
+	}
+	if y.keyRow == 0 {
+		return sum
+	}
+	cells := l.perStream()
+	if y.window {
+		cells = l.windowCells(m.window)
+	}
+	value := y.valueRow
+	if !l.flash {
+		value = m.widestValue(value) // without flash attention values are stored transposed, all equally wide
+	}
+	return sum + cells*l.streams()*(rowBytes(l.keyType, y.keyRow)+rowBytes(l.valueType, value))
+}
+
+func (m *model) widestValue(v uint64) uint64 {
+	if v == 0 {
+		return 0
+	}
+	for i := range m.layers {
+		v = max(v, m.layers[i].valueRow)
+	}
+	return v
+}
+
+// rowBytes is RowBytes for rows that may end within a block, as llama.cpp
+// sizes them.
+func rowBytes(t gguf.TensorType, n uint64) uint64 {
+	return n / t.BlockElements() * t.BlockBytes()
+}
+
+// computeBytes estimates the scratch memory of the largest graph: the greater
+// of what a layer and what the output needs at once. The terms were found by
+// measuring llama.cpp's own reservation over 22 architectures' shapes; the
+// comparison is kept by testing/ggufgen/cmd/fitcheck.
+func (m *model) computeBytes(l load) uint64 {
+	tokens := min(l.batch, max(l.context, 1))
+	var peak uint64
+	for i := range m.layers {
+		peak = max(peak, m.layerFloats(i, l)*4*tokens)
+	}
+	peak += m.maskBytes(l, tokens)
+	if m.inner > 0 {
+		peak += m.state * 4 * l.slots
+	}
+	logits := (m.vocab*min(l.outputs, tokens) + 4*m.embd*tokens) * 4
+	return max(peak, logits)
+}
+
+// layerFloats is the floats for each token that are alive at once in a layer.
+func (m *model) layerFloats(i int, l load) uint64 {
+	y := m.layers[i]
+	rest := 3*m.embd + y.query
+	width := y.feed
+	if m.gated || m.fusedGate {
+		width = 3 * y.feed
+	}
+	if y.experts > 0 {
+		feed := m.used * m.expertFeed
+		width = max(3*feed, 2*m.used*m.embd+feed)
+	}
+	floats := rest + width
+	if y.recurrent && m.inner > 0 {
+		floats = max(floats, m.project+3*m.inner+3*m.embd)
+	}
+	if !l.flash && y.keyRow > 0 {
+		cells := l.perStream()
+		if y.window {
+			cells = l.windowCells(m.window)
+		}
+		floats = max(floats, y.heads*cells+6*max(m.embd, y.query))
+	}
+	return floats
+}
+
+// maskBytes is the size of the attention masks: one number for each token of
+// the batch and cell of a cache, of two bytes with flash attention.
+func (m *model) maskBytes(l load, tokens uint64) uint64 {
+	width := uint64(4)
+	if l.flash {
+		width = 2
+	}
+	var full, window uint64
+	for i := range m.layers {
+		switch y := m.layers[i]; {
+		case y.query == 0:
+		case y.window:
+			window = l.windowCells(m.window)
+		default:
+			full = l.perStream()
+		}
+	}
+	if !m.cached {
+		full = tokens
+	}
+	return (full + window) * tokens * width
+}
+
+// inputBytes is what the host prepares for a graph that runs on GPUs: the
+// embedded tokens and the masks.
+func (m *model) inputBytes(l load) uint64 {
+	tokens := min(l.batch, max(l.context, 1))
+	return m.embd*tokens*4 + m.maskBytes(l, tokens)
+}

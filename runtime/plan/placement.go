@@ -1,0 +1,166 @@
+package plan
+
+// onHost stands for the host in an assignment.
+const onHost = -1
+
+// assignment says where each layer, and as the last entry the output layer,
+// is computed: an index of a device, or onHost. expertsHost marks layers whose
+// expert weights stay on the host although the rest is on a device.
+type assignment struct {
+	device      []int
+	expertsHost []bool
+}
+
+func (m *model) hostOnly() assignment {
+	a := assignment{device: make([]int, len(m.layers)+1), expertsHost: make([]bool, len(m.layers)+1)}
+	for i := range a.device {
+		a.device[i] = onHost
+	}
+	return a
+}
+
+// usage is the expected memory by place.
+type usage struct {
+	devices []Estimate
+	host    Estimate
+}
+
+// usage sums the memory for an assignment over n devices.
+func (m *model) usage(a assignment, n int, l load) usage {
+	u := usage{devices: make([]Estimate, n), host: Estimate{Name: "host", Weights: m.input}}
+	place := func(d int) *Estimate {
+		if d == onHost {
+			return &u.host
+		}
+		return &u.devices[d]
+	}
+	var hostLargest uint64
+	for i := range m.layers {
+		e := place(a.device[i])
+		e.Layers++
+		e.Weights += m.layers[i].dense
+		e.KV += m.cacheBytes(i, l)
+		experts := e
+		if a.expertsHost[i] {
+			experts = &u.host
+		}
+		experts.Weights += m.layers[i].experts
+		if a.device[i] == onHost || (a.expertsHost[i] && m.layers[i].experts > 0) {
+			hostLargest = max(hostLargest, m.layers[i].largest)
+		}
+	}
+	out := a.device[len(m.layers)]
+	e := place(out)
+	e.Layers++
+	e.Weights += m.output
+	if out != onHost {
+		e.Weights += m.tied // the embedding is there twice then, for the input and for the output
+	}
+	m.scratch(&u, l, hostLargest)
+	return u
+}
+
+// scratch adds the compute memory: whole on every place that has layers. When
+// weights stay on the host, the device also holds a copy of the tensor that a
+// large batch is being multiplied with.
+func (m *model) scratch(u *usage, l load, hostLargest uint64) {
+	compute := m.computeBytes(l)
+	anyDevice := false
+	for d := range u.devices {
+		if u.devices[d].Layers > 0 {
+			anyDevice = true
+			u.devices[d].Compute = compute + hostLargest
+		}
+	}
+	switch {
+	case !anyDevice || u.host.Layers > 0:
+		u.host.Compute = compute
+	default:
+		u.host.Compute = m.inputBytes(l)
+	}
+}
+
+// room is what a device may be filled with.
+type room []uint64
+
+func (u usage) fits(r room) bool {
+	for d := range u.devices {
+		if u.devices[d].Used() > r[d] {
+			return false
+		}
+	}
+	return true
+}
+
+// spread puts the last n entries on the devices, in proportion to their room:
+// the split that llama.cpp makes when it is given none.
+func (m *model) spread(n int, r room) assignment {
+	a := m.hostOnly()
+	total := len(a.device)
+	var sum uint64
+	for _, b := range r {
+		sum += b
+	}
+	start := total - min(n, total)
+	for i := start; i < total; i++ {
+		d, upTo := 0, uint64(0)
+		for d = range r {
+			upTo += r[d]
+			if float64(i-start)/float64(total-start) < float64(upTo)/float64(max(sum, 1)) {
+				break
+			}
+		}
+		a.device[i] = d
+	}
+	return a
+}
+
+// search finds what --fit of llama.cpp is expected to choose for a model that
+// does not fit whole: dense models get as many whole layers as fit, from the
+// back; mixtures get the dense part of as many layers as fit, and, when that
+// is all of them, whole layers from the front.
+func (m *model) search(r room, l load) (assignment, usage) {
+	best := m.hostOnly()
+	bestUse := m.usage(best, len(r), l)
+	mixture := m.used > 0
+	for n := 1; n <= len(m.layers)+1; n++ {
+		a := m.spread(n, r)
+		if mixture {
+			for i := range m.layers {
+				a.expertsHost[i] = a.device[i] != onHost
+			}
+		}
+		u := m.usage(a, len(r), l)
+		if !u.fits(r) {
+			break
+		}
+		best, bestUse = a, u
+	}
+	if !mixture || best.device[0] == onHost {
+		return best, bestUse
+	}
+	for i := range m.layers {
+		best.expertsHost[i] = false
+		u := m.usage(best, len(r), l)
+		if !u.fits(r) {
+			best.expertsHost[i] = true
+			break
+		}
+		bestUse = u
+	}
+	return best, bestUse
+}
+
+// onDevices counts the entries on devices, and those that are there whole.
+func (a assignment) onDevices() (part, whole int) {
+	for i, d := range a.device {
+		if d == onHost {
+			continue
+		}
+		part++
+		if !a.expertsHost[i] {
+			whole++
+		}
+	}
+	return part, whole
+}
