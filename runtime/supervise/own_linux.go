@@ -283,6 +283,9 @@ func (c *Child) change(to State, cause error, note string) {
 	c.changed = make(chan struct{})
 	c.mu.Unlock()
 	c.hub.publish(e)
+	if c.spec.OnEvent != nil {
+		c.spec.OnEvent(e)
+	}
 }
 
 // fail is change to Failed with its error kept.

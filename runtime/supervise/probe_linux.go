@@ -38,7 +38,7 @@ func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 	if p.CacheDir != "" {
 		key := sha256.Sum256([]byte(p.Digest))
 		name = filepath.Join(p.CacheDir, "flags-"+hex.EncodeToString(key[:12])+".json")
-		if raw, err := os.ReadFile(name); err == nil { //nolint:gosec // in our own cache
+		if raw, err := os.ReadFile(name); err == nil {
 			var f Flags
 			if json.Unmarshal(raw, &f) == nil && len(f.Takes) > 0 {
 				return &f, nil
@@ -63,7 +63,7 @@ func help(ctx context.Context, p Probe) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	argv := append(append([]string{}, p.Argv...), "--help")
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // the program is the caller's
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = p.Dir
 	cmd.Env, _ = scrub(os.Environ(), nil)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -117,7 +117,7 @@ func keep(name string, f *Flags) {
 }
 
 func fileDigest(name string) (string, error) {
-	f, err := os.Open(name) //nolint:gosec // the program is the caller's
+	f, err := os.Open(name)
 	if err != nil {
 		return "", fmt.Errorf("the llama-server to ask: %w", err)
 	}

@@ -165,7 +165,7 @@ func (p *process) oomStruck() bool { return oomKills() > p.oom }
 // oomKills reads the control group's counter; 0 where there is none to read.
 func oomKills() uint64 {
 	for _, name := range oomCounters() {
-		raw, err := os.ReadFile(name) //nolint:gosec // a file of the kernel's
+		raw, err := os.ReadFile(name)
 		if err != nil {
 			continue
 		}

@@ -66,6 +66,9 @@ type Spec struct {
 	Flags *Flags
 	// LogLines bounds the lines of the child's output that are kept; default 400.
 	LogLines int
+	// OnEvent is called with each event from the goroutine that owns the state;
+	// it must not block. Start has begun by then, so nothing is missed.
+	OnEvent func(Event)
 	// Log takes state changes and, at debug level, the child's output; nil: none.
 	Log *slog.Logger
 }

@@ -1,0 +1,257 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+)
+
+// envAPIKey holds the key that clients must give, where no file does.
+const envAPIKey = "GOROCM_API_KEY"
+
+// serveFlags are the flags of serve beside those of the model.
+type serveFlags struct {
+	modelFlags
+	listen, keyFile, alias string
+	tlsCert, tlsKey        string
+	embeddings, reranking  bool
+	slotDir                string
+	drain                  time.Duration
+	noRestart              bool
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve MODEL",
+		Short: "serve a model to OpenAI clients",
+		Long: `Loads MODEL and answers OpenAI-compatible requests (chat completions,
+completions, responses, embeddings, rerank), and llama-server's own, on
+127.0.0.1:8080 or where --listen says. llama-server itself is reached through a
+private socket only, and is started again when it dies; requests wait for it.
+
+Without an API key only this machine may ask. Put one key a line into a file for
+--api-key-file, or one into $` + envAPIKey + `. An address that others reach is
+refused without a key.
+
+Under systemd it tells readiness, its state and that it is alive (Type=notify,
+WatchdogSec=).`,
+		Example: `  go-rocm serve qwen3-8b-q4_k_m.gguf
+  go-rocm serve model.gguf --listen 0.0.0.0:8080 --api-key-file keys
+  curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return serve(cmd, args[0], &f) },
+	}
+	f.register(cmd.Flags())
+	fs := cmd.Flags()
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "where to listen: host:port, or unix:PATH")
+	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the keys that clients must give, one a line")
+	fs.StringVar(&f.alias, "alias", "", "the model's name in answers (default: the file's name)")
+	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve TLS with this PEM certificate")
+	fs.StringVar(&f.tlsKey, "tls-key", "", "the certificate's PEM key")
+	fs.BoolVar(&f.embeddings, "embeddings", false, "serve embeddings alone (for embedding models)")
+	fs.BoolVar(&f.reranking, "reranking", false, "serve reranking alone (for reranking models)")
+	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this folder")
+	fs.DurationVar(&f.drain, "drain", 20*time.Second, "how long running requests may take when it is to end")
+	fs.BoolVar(&f.noRestart, "no-restart", false, "end when llama-server dies")
+	return cmd
+}
+
+func serve(cmd *cobra.Command, path string, f *serveFlags) error {
+	keys, err := apiKeys(f.keyFile, os.Getenv(envAPIKey))
+	if err != nil {
+		return err
+	}
+	local, err := isLocal(f.listen)
+	if err != nil {
+		return err
+	}
+	if !local && len(keys) == 0 {
+		return fmt.Errorf("%w: others can reach %s, so an API key is needed: give --api-key-file, or set %s", errUsage, f.listen, envAPIKey)
+	}
+	if (f.tlsCert == "") != (f.tlsKey == "") {
+		return fmt.Errorf("%w: --tls-cert and --tls-key go together", errUsage)
+	}
+	log := serveLogger(cmd)
+	note := newNotifier(os.Getenv("NOTIFY_SOCKET"), log)
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	l, err := listen(ctx, f)
+	if err != nil {
+		return err
+	}
+	door := newDoor(keys, local, log)
+	srv := &http.Server{
+		Handler: door, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	defer func() { _ = srv.Close() }()
+
+	settings := f.serverSettings(cmd, log, note)
+	back, err := rocm.Launch(ctx, path, settings)
+	if err != nil {
+		note.tell("STOPPING=1")
+		if ctx.Err() != nil {
+			return nil // asked to end while loading
+		}
+		return err
+	}
+	door.open(back)
+	note.tell("READY=1\nSTATUS=serving " + back.Path)
+	log.Info("serving", "model", back.Path, "address", l.Addr().String(), "bundle", back.BundleDir)
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "serving %s on %s\n", back.Path, address(f, l))
+	stopWatchdog := note.watchdog(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID"), back.Child.State)
+	defer stopWatchdog()
+
+	var failure error
+	select {
+	case <-ctx.Done():
+	case <-back.Child.Done():
+		failure = back.Child.Err()
+	case err := <-served:
+		failure = fmt.Errorf("serve on %s: %w", f.listen, err)
+	}
+	stop() // a second signal ends it at once
+	note.tell("STOPPING=1\nSTATUS=ending")
+	return errors.Join(failure, wind(srv, back, f.drain))
+}
+
+// wind lets running requests end and stops llama-server.
+func wind(srv *http.Server, back *rocm.Server, drain time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		_ = srv.Close() // their time is over
+	}
+	return back.Close()
+}
+
+func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, note *notifier) rocm.Settings {
+	s := f.settings(cmd)
+	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
+	if !f.noRestart {
+		s.Restart = supervise.RestartOnFailure()
+	}
+	s.DrainTimeout = -1 // the listener drains
+	line := newProgressLine(cmd)
+	line.attach(&s)
+	draw := s.Loading
+	s.Loading = func(e supervise.Event) {
+		draw(e)
+		note.state(e)
+	}
+	return s
+}
+
+// serveLogger tells changes of state too: a service's journal is read afterwards.
+func serveLogger(cmd *cobra.Command) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose, err := cmd.Flags().GetBool("verbose"); err == nil && verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+}
+
+func listen(ctx context.Context, f *serveFlags) (net.Listener, error) {
+	network, addr := "tcp", f.listen
+	if path, ok := strings.CutPrefix(f.listen, "unix:"); ok {
+		network, addr = "unix", path
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
+	}
+	if network == "unix" {
+		if err := os.Chmod(addr, 0o600); err != nil {
+			return nil, errors.Join(err, l.Close())
+		}
+	}
+	if f.tlsCert == "" {
+		return l, nil
+	}
+	cert, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("tls: %w", err), l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+}
+
+func address(f *serveFlags, l net.Listener) string {
+	scheme := "http"
+	if f.tlsCert != "" {
+		scheme = "https"
+	}
+	if l.Addr().Network() == "unix" {
+		return f.listen
+	}
+	return scheme + "://" + l.Addr().String()
+}
+
+// isLocal reports whether only this machine can reach an address.
+func isLocal(listen string) (bool, error) {
+	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
+		if path == "" {
+			return false, fmt.Errorf("%w: --listen unix: needs a path", errUsage)
+		}
+		return true, nil
+	}
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false, fmt.Errorf("%w: --listen: %w; write host:port or unix:PATH", errUsage, err)
+	}
+	if host == "localhost" {
+		return true, nil
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback(), nil
+}
+
+// apiKeys reads the keys: lines of a file that are neither empty nor begin with
+// #, and the environment's.
+func apiKeys(file, env string) ([]string, error) {
+	var keys []string
+	if env = strings.TrimSpace(env); env != "" {
+		keys = append(keys, env)
+	}
+	if file == "" {
+		return keys, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("api keys: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	before := len(keys)
+	sc := bufio.NewScanner(f)
+	for sc.Scan() {
+		if line := strings.TrimSpace(sc.Text()); line != "" && !strings.HasPrefix(line, "#") {
+			keys = append(keys, line)
+		}
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("api keys: %w", err)
+	}
+	if len(keys) == before {
+		return nil, fmt.Errorf("api keys: %s holds none; write one a line", file)
+	}
+	return keys, nil
+}

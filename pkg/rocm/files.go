@@ -1,0 +1,92 @@
+package rocm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+)
+
+// modelFile finds the GGUF file that path names: itself, or the only model in a
+// folder. A split model is named by its first part.
+func modelFile(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("model %s: %w", path, err)
+	}
+	info, err := os.Stat(abs)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
+	}
+	if !info.IsDir() {
+		return abs, nil
+	}
+	entries, err := os.ReadDir(abs)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
+	}
+	var found []string
+	foreign := false
+	for _, e := range entries {
+		name := e.Name()
+		foreign = foreign || strings.HasSuffix(name, ".safetensors")
+		if e.IsDir() || !strings.HasSuffix(name, ".gguf") || strings.HasPrefix(name, "mmproj") {
+			continue
+		}
+		if _, no, _, split := gguf.SplitName(name); split && no != 1 {
+			continue
+		}
+		found = append(found, name)
+	}
+	switch {
+	case len(found) == 1:
+		return filepath.Join(abs, found[0]), nil
+	case len(found) > 1:
+		slices.Sort(found)
+		return "", fmt.Errorf("%w: %s holds several models (%s); name one", ErrModelFile, abs, strings.Join(found, ", "))
+	case foreign:
+		return "", fmt.Errorf("%w: %s holds safetensors, which llama.cpp does not load; convert it with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, abs)
+	}
+	return "", fmt.Errorf("%w: %s holds no .gguf file", ErrModelFile, abs)
+}
+
+// openFacts reads a model's header and says what is wrong with it in the words
+// of somebody who wants to load it.
+func openFacts(path string) (*gguf.File, error) {
+	f, err := gguf.Open(path)
+	if err == nil {
+		return f, nil
+	}
+	if errors.Is(err, gguf.ErrNotGGUF) {
+		return nil, fmt.Errorf("%w: %s: %w; give a .gguf file, or convert the model with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, path, err)
+	}
+	return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+}
+
+// openAdapter reads the header of a LoRA adapter.
+func openAdapter(path string) (*gguf.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("adapter: %w", err)
+	}
+	const convert = "convert it with llama.cpp's convert_lora_to_gguf.py"
+	if info.IsDir() || strings.HasSuffix(path, ".safetensors") || strings.HasSuffix(path, ".bin") {
+		return nil, fmt.Errorf("%w: the adapter %s is not GGUF; %s", ErrModelFile, path, convert)
+	}
+	f, err := gguf.Open(path)
+	if errors.Is(err, gguf.ErrNotGGUF) {
+		return nil, fmt.Errorf("%w: the adapter %s: %w; %s", ErrModelFile, path, err, convert)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: the adapter %s: %w", ErrModelFile, path, err)
+	}
+	if kind := f.Kind(); kind != "adapter" {
+		_ = f.Close()
+		return nil, fmt.Errorf("%w: %s is a %s and no adapter", ErrModelFile, path, kind)
+	}
+	return f, nil
+}

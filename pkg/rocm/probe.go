@@ -1,0 +1,53 @@
+package rocm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+)
+
+// flagsFor asks the program once for its flags; the answer is kept by its
+// content. A bundle that this project built takes all that the plan writes, yet
+// the folder may hold any llama-server.
+func flagsFor(ctx context.Context, r *ready) (*supervise.Flags, error) {
+	p := supervise.Probe{Argv: r.argv, Dir: r.dir, Digest: r.digest, CacheDir: os.Getenv(extract.CacheEnv)}
+	if p.CacheDir == "" {
+		if cache, err := os.UserCacheDir(); err == nil {
+			p.CacheDir = filepath.Join(cache, "go-rocm")
+		}
+	}
+	flags, err := supervise.ProbeFlags(ctx, p)
+	if err != nil {
+		return nil, fmt.Errorf("llama-server: %w", err)
+	}
+	return flags, nil
+}
+
+// Probed is what is known of a bundle whose llama-server was run.
+type Probed struct {
+	// Dir is where the bundle lies unpacked, Flags how many spellings of flags
+	// its llama-server knows.
+	Dir   string
+	Flags int
+}
+
+// Probe unpacks what every machine needs of the bundle and runs its
+// llama-server far enough to learn its flags: every library must be found for
+// that. The answer is never taken from a cache.
+func (b *Bundle) Probe(ctx context.Context, log *slog.Logger) (Probed, error) {
+	r, err := b.unpack(ctx, []gfx.Target{}, log, nil)
+	if err != nil {
+		return Probed{}, err
+	}
+	flags, err := supervise.ProbeFlags(ctx, supervise.Probe{Argv: r.argv, Dir: r.dir, Digest: r.digest})
+	if err != nil {
+		return Probed{}, fmt.Errorf("llama-server: %w", err)
+	}
+	return Probed{Dir: r.dir, Flags: len(flags.Takes)}, nil
+}

@@ -1,0 +1,278 @@
+package rocm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+)
+
+// Server is a llama-server that runs a model: what the command line serves, and
+// what a Model stands on.
+type Server struct {
+	// Child is the supervised process.
+	Child *supervise.Child
+	// Plan is what it was told and why.
+	Plan *plan.Plan
+	// Path is the model's file, Info what its header says.
+	Path string
+	Info inference.ModelInfo
+	// Bundle is where the program came from.
+	Origin    Origin
+	BundleDir string
+
+	devices []gpu.Device
+	sysfs   gpu.FS
+}
+
+// Launch finds the bundle, plans, starts llama-server and waits until it is
+// ready. The caller closes the server.
+func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
+	if !supported() {
+		return nil, ErrUnavailable
+	}
+	path, err := modelFile(path)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := openFacts(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = facts.Close() }()
+	found, err := FindBundle(s.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = found.Close() }()
+
+	srv := &Server{Path: path, Info: infoOf(facts), Origin: found.Origin, sysfs: gpu.NewFS("/")}
+	all, err := srv.sysfs.Devices()
+	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
+		s.logger().Warn("not every gpu could be read", "cause", err.Error())
+	}
+	if srv.Plan, err = makePlan(&s, path, facts, found.Targets(), all); err != nil {
+		return nil, err
+	}
+	srv.devices = chosen(all, srv.Plan)
+	for _, why := range srv.Plan.Reasons {
+		s.logger().Info("plan", "reason", why)
+	}
+	r, err := found.unpack(ctx, needed(found.Targets(), srv.devices), s.logger(), s.Unpacking)
+	if err != nil {
+		return nil, err
+	}
+	srv.BundleDir = r.dir
+	spec := srv.spec(&s, r, facts)
+	if spec.Flags, err = flagsFor(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := srv.start(ctx, spec, s.Loading); err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	return srv, nil
+}
+
+// Preview plans what Launch would do with the model at path, and starts nothing.
+func Preview(path string, s Settings) (*plan.Plan, error) {
+	path, err := modelFile(path)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := openFacts(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = facts.Close() }()
+	var targets []gfx.Target
+	found, err := FindBundle(s.Bundle)
+	switch {
+	case err == nil:
+		targets = found.Targets()
+		_ = found.Close()
+	case !errors.Is(err, ErrNoBundle):
+		return nil, err
+	default:
+		s.logger().Warn("planned without a bundle: every target counts as missing", "cause", err.Error())
+	}
+	devices, err := gpu.NewFS("/").Devices()
+	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
+		s.logger().Warn("not every gpu could be read", "cause", err.Error())
+	}
+	return makePlan(&s, path, facts, targets, devices)
+}
+
+// makePlan decides arguments and environment.
+func makePlan(s *Settings, path string, facts *gguf.File, targets []gfx.Target, devices []gpu.Device) (*plan.Plan, error) {
+	o, err := s.planOptions()
+	if err != nil {
+		return nil, err
+	}
+	req := plan.Request{
+		Model: facts, ModelPath: path, Devices: devices, Environ: environ(),
+		BundleTargets: targets, HostTotal: hostMemory(), Options: o,
+	}
+	for i, a := range o.Adapters {
+		abs, err := filepath.Abs(a)
+		if err != nil {
+			return nil, fmt.Errorf("adapter %s: %w", a, err)
+		}
+		f, err := openAdapter(abs)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }()
+		req.Options.Adapters[i] = abs
+		req.Adapters = append(req.Adapters, f)
+	}
+	for _, extra := range []struct {
+		path *string
+		into **gguf.File
+	}{{&req.Options.Projector, &req.Projector}, {&req.Options.Draft, &req.Draft}} {
+		if *extra.path == "" {
+			continue
+		}
+		if *extra.path, err = modelFile(*extra.path); err != nil {
+			return nil, err
+		}
+		if *extra.into, err = openFacts(*extra.path); err != nil {
+			return nil, err
+		}
+		defer func() { _ = (*extra.into).Close() }()
+	}
+	p, err := plan.Make(req)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	return p, nil
+}
+
+// chosen are the devices that the plan uses.
+func chosen(all []gpu.Device, p *plan.Plan) []gpu.Device {
+	var out []gpu.Device
+	for _, d := range all {
+		for _, e := range p.Devices {
+			if strings.Contains(e.Name, d.PCI) {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
+// needed are the targets of the bundle whose files must be unpacked. Without a
+// GPU none is needed beyond what every machine needs.
+func needed(targets []gfx.Target, devices []gpu.Device) []gfx.Target {
+	out := []gfx.Target{}
+	for _, t := range targets {
+		for _, d := range devices {
+			if d.Target == t {
+				out = append(out, t)
+				break
+			}
+		}
+	}
+	if len(out) == 0 && len(devices) > 0 {
+		return nil // an override is at work: take all
+	}
+	return out
+}
+
+func (srv *Server) spec(s *Settings, r *ready, facts *gguf.File) supervise.Spec {
+	args := append([]string{}, srv.Plan.Args...)
+	alias := s.Alias
+	if alias == "" {
+		alias = strings.TrimSuffix(filepath.Base(srv.Path), ".gguf")
+	}
+	args = append(args, "--alias", alias, "--offline")
+	if s.ChatTemplateFile != "" {
+		if abs, err := filepath.Abs(s.ChatTemplateFile); err == nil {
+			args = append(args, "--chat-template-file", abs)
+		}
+	}
+	if s.Embeddings {
+		args = append(args, "--embeddings")
+	}
+	if s.Reranking {
+		args = append(args, "--reranking")
+	}
+	if s.SlotDir != "" {
+		if abs, err := filepath.Abs(s.SlotDir); err == nil {
+			args = append(args, "--slot-save-path", abs)
+		}
+	}
+	restart := s.Restart
+	if restart.Mode != supervise.Never && restart.Settle == nil && len(srv.devices) > 0 {
+		restart.Settle = srv.settle
+	}
+	return supervise.Spec{
+		Argv: r.argv, Args: append(args, s.Args...), Env: srv.Plan.Env, Dir: r.dir, TCP: s.TCP,
+		ModelBytes: facts.Size(), StartTimeout: s.StartTimeout, DrainTimeout: s.DrainTimeout,
+		StopTimeout: s.StopTimeout, StallTimeout: s.StallTimeout, Restart: restart, Log: s.logger(),
+	}
+}
+
+// start starts the child and tells loading of its states until it is ready.
+func (srv *Server) start(ctx context.Context, spec supervise.Spec, loading func(supervise.Event)) error {
+	spec.OnEvent = loading
+	child, err := supervise.Start(ctx, spec)
+	if err != nil {
+		return err
+	}
+	srv.Child = child
+	return nil
+}
+
+// settle waits until a dead child's GPU memory is free again.
+func (srv *Server) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	const slack = 16 << 20
+	for _, d := range srv.devices {
+		if _, err := srv.sysfs.Settle(ctx, d, 100*time.Millisecond, slack); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// memory is what is used on the plan's devices now, 0 without a GPU.
+func (srv *Server) memory() uint64 {
+	var sum uint64
+	for _, d := range srv.devices {
+		s := srv.sysfs.Sample(d)
+		if s.Err != nil {
+			continue
+		}
+		sum += s.VRAMUsed
+		if d.Integrated {
+			sum += s.GTTUsed
+		}
+	}
+	return sum
+}
+
+// Close stops the server.
+func (srv *Server) Close() error {
+	if srv.Child == nil {
+		return nil
+	}
+	return srv.Child.Stop(context.Background())
+}
+
+// infoOf takes the contract's facts from a header.
+func infoOf(f *gguf.File) inference.ModelInfo {
+	return inference.ModelInfo{
+		Architecture: f.Architecture(), VocabSize: f.VocabSize(), NumLayers: f.BlockCount(),
+		HiddenSize: f.EmbeddingLength(), QuantBits: f.QuantBits(), QuantGroup: f.QuantGroup(),
+	}
+}

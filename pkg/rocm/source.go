@@ -1,0 +1,168 @@
+package rocm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	payload "forge.lthn.ai/core/go-rocm/embed"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+)
+
+const (
+	// EnvBundle names the bundle to use: a folder, or a packed file.
+	EnvBundle = "GOROCM_BUNDLE"
+	// InstalledDir is where the Debian package puts the bundle.
+	InstalledDir = "/usr/lib/go-rocm/llama"
+)
+
+// ErrNoBundle means that there is no llama-server to run.
+var ErrNoBundle = errors.New("no llama-server bundle found")
+
+// Origin says where a bundle comes from.
+type Origin string
+
+// The places where a bundle is looked for, in this order.
+const (
+	OriginGiven     Origin = "given"     // Settings.Bundle or GOROCM_BUNDLE
+	OriginInstalled Origin = "installed" // InstalledDir
+	OriginEmbedded  Origin = "embedded"  // built into this program
+)
+
+// Bundle is a bundle found, not yet unpacked where it is packed.
+type Bundle struct {
+	Origin Origin
+	// Path is the folder or the packed file; empty for the embedded one.
+	Path string
+	// Dir is set for a bundle that lies unpacked.
+	Dir string
+	// Manifest is nil for a folder that has none, such as a llama.cpp build of
+	// the user's own.
+	Manifest *bundle.Manifest
+
+	packed *bundle.Reader
+	close  func() error
+}
+
+// FindBundle looks for a bundle: given (a folder or a packed file) if it is not
+// empty, else GOROCM_BUNDLE, the installed one, the embedded one. The caller
+// closes it.
+func FindBundle(given string) (*Bundle, error) {
+	if given == "" {
+		given = os.Getenv(EnvBundle)
+	}
+	if given != "" {
+		return givenBundle(given)
+	}
+	switch _, err := os.Stat(filepath.Join(InstalledDir, manifestName)); {
+	case err == nil:
+		return folder(OriginInstalled, InstalledDir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("the installed bundle: %w; install the package again", err)
+	}
+	r, err := payload.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; set %s to a bundle's folder or file, or install the go-rocm package", ErrNoBundle, err, EnvBundle)
+	}
+	return &Bundle{Origin: OriginEmbedded, Manifest: r.Manifest(), packed: r, close: func() error { return nil }}, nil
+}
+
+const manifestName = "manifest.json"
+
+func givenBundle(path string) (*Bundle, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", path, err)
+	}
+	info, err := os.Stat(abs)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w; %s must name a bundle's folder or packed file", ErrNoBundle, err, EnvBundle)
+	}
+	if info.IsDir() {
+		return folder(OriginGiven, abs)
+	}
+	f, err := bundle.OpenFile(abs)
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", abs, err)
+	}
+	return &Bundle{Origin: OriginGiven, Path: abs, Manifest: f.Manifest(), packed: f.Reader, close: f.Close}, nil
+}
+
+func folder(origin Origin, dir string) (*Bundle, error) {
+	b := &Bundle{Origin: origin, Path: dir, Dir: dir, close: func() error { return nil }}
+	raw, err := os.ReadFile(filepath.Join(dir, manifestName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Stat(filepath.Join(dir, serverName)); err != nil {
+			return nil, fmt.Errorf("%w: %s holds neither %s nor %s", ErrNoBundle, dir, manifestName, serverName)
+		}
+		return b, nil
+	case err != nil:
+		return nil, fmt.Errorf("bundle %s: %w", dir, err)
+	}
+	if b.Manifest, err = bundle.ParseManifest(raw); err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", dir, err)
+	}
+	return b, nil
+}
+
+// Close releases a packed bundle's file.
+func (b *Bundle) Close() error { return b.close() }
+
+// Targets are the GPU targets that the bundle has code for.
+func (b *Bundle) Targets() []gfx.Target {
+	if b.Manifest == nil {
+		return nil
+	}
+	return b.Manifest.Targets
+}
+
+const (
+	serverName = "llama-server"
+	loaderName = "ld-linux-x86-64.so.2"
+)
+
+// ready is a bundle that can be started.
+type ready struct {
+	dir    string
+	argv   []string
+	digest string // of the content, empty where there is no manifest
+}
+
+// unpack makes the bundle startable. targets bounds what is unpacked of the
+// files that only some GPUs need; nil takes all.
+func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, log *slog.Logger, progress func(done, total int64)) (*ready, error) {
+	if b.Dir != "" && b.Manifest == nil {
+		return &ready{dir: b.Dir, argv: plainCommand(b.Dir)}, nil
+	}
+	var in *extract.Installed
+	var err error
+	if b.Dir != "" {
+		in, err = extract.OpenInstalled(b.Dir)
+	} else {
+		in, err = extract.Extract(ctx, b.packed, extract.Options{
+			Targets: targets, Log: log, Progress: progress,
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bundle: %w", err)
+	}
+	return &ready{dir: in.Dir, argv: in.Command(), digest: in.Manifest.Digest()}, nil
+}
+
+// plainCommand starts the llama-server of a folder without a manifest, through
+// its own loader where one lies beside it.
+func plainCommand(dir string) []string {
+	program := filepath.Join(dir, serverName)
+	loader := filepath.Join(dir, loaderName)
+	if _, err := os.Stat(loader); err == nil {
+		return []string{loader, "--library-path", dir, program}
+	}
+	return []string{program}
+}
