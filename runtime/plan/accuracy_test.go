@@ -1,0 +1,56 @@
+package plan_test
+
+import (
+	"os"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
+)
+
+// TestAgainstFitParams holds the estimate to what llama-fit-params of
+// llama.cpp v0.5.0 printed for the same shapes and arguments. The record is
+// made by
+//
+//	go run ./testing/ggufgen/cmd/fitcheck -record runtime/plan/testdata/fit-params.txt LLAMA-FIT-PARAMS
+func TestAgainstFitParams(t *testing.T) {
+	f, err := os.Open("testdata/fit-params.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	said, err := fitcheck.Recorded(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	archs := map[string]bool{}
+	compared := 0
+	dir := t.TempDir()
+	for _, k := range ggufgen.Catalogue() {
+		path, err := fitcheck.Write(dir, k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range fitcheck.Scenarios() {
+			want, ok := said[k.ID()+" "+s.Name]
+			if !ok {
+				t.Errorf("%s %s is not in the record; make it anew", k.ID(), s.Name)
+				continue
+			}
+			got, err := fitcheck.Expect(path, s)
+			if err != nil {
+				t.Errorf("%s %s: %v", k.ID(), s.Name, err)
+				continue
+			}
+			row := fitcheck.Row{Model: k, Scenario: s.Name, Said: want, Expected: got}
+			if off := row.Off(); off != "" {
+				t.Errorf("%s %s: %s", k.ID(), s.Name, off)
+			}
+			archs[k.Arch] = true
+			compared++
+		}
+	}
+	if len(archs) < 15 || compared != len(said) {
+		t.Errorf("%d architectures and %d of %d recorded figures compared", len(archs), compared, len(said))
+	}
+}
