@@ -1,0 +1,78 @@
+package elfdep_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
+)
+
+func blocks(t *testing.T, path string) int64 {
+	t.Helper()
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
+// largeFat is a library whose code for gfx1030 takes 8 MiB, in the middle.
+func largeFat() elfgen.Spec {
+	s := lib("large.so")
+	s.Sections = []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
+		elfgen.Entry{ID: id1100, Code: elfgen.CodeObject(mach1100, []string{"k"}, 100)},
+		elfgen.Entry{ID: id1030, Code: elfgen.CodeObject(mach1030, []string{"k"}, 8<<20)},
+		elfgen.Entry{ID: id1101, Code: elfgen.CodeObject(mach1101, []string{"k"}, 100)},
+	))}
+	return s
+}
+
+func TestSlimLeavesHoles(t *testing.T) {
+	path := write(t, "large.so", largeFat())
+	full := blocks(t, path)
+	if _, err := elfdep.Slim(path, []gfx.Target{gfx.GFX1100, gfx.GFX1101}); err != nil {
+		t.Fatal(err)
+	}
+	if slim := blocks(t, path); slim > full-(8<<20) {
+		t.Errorf("takes %d bytes on disk, %d before", slim, full)
+	}
+}
+
+// A full disk must leave the old file whole and nothing else. The limit on
+// the size of files stands for it: writing fails in the middle all the same.
+func TestSlimOnFullDisk(t *testing.T) {
+	if path := os.Getenv("ELFDEP_SLIM_FULL"); path != "" {
+		signal.Ignore(syscall.SIGXFSZ)
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4 << 20, Max: 4 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		_, err := elfdep.Slim(path, []gfx.Target{gfx.GFX1100, "gfx1030"})
+		if !errors.Is(err, syscall.EFBIG) {
+			t.Fatalf("got %v, want a write error", err)
+		}
+		return
+	}
+	path := write(t, "large.so", largeFat())
+	before := readFile(t, path)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSlimOnFullDisk$", "-test.v") //nolint:gosec // this very test
+	cmd.Env = append(os.Environ(), "ELFDEP_SLIM_FULL="+path)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "PASS") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if string(before) != string(readFile(t, path)) {
+		t.Error("the file changed")
+	}
+	onlyFile(t, path)
+	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
+		t.Error(err)
+	}
+}
