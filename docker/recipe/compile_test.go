@@ -1,0 +1,146 @@
+package recipe
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+const unusedWarning = `-- Configuring done (8.2s)
+-- Generating done (0.1s)
+CMake Warning:
+  Manually-specified variables were not used by the project:
+
+    GGML_HIPP
+    NO_SUCH_OPTION
+
+
+-- Build files have been written to: /build/tree
+`
+
+func TestUnusedOptions(t *testing.T) {
+	for _, tc := range []struct {
+		log  string
+		want []string
+	}{
+		{unusedWarning, []string{"GGML_HIPP", "NO_SUCH_OPTION"}},
+		{"-- Build files have been written to: /build/tree\n", nil},
+		{"  Manually-specified variables were not used by the project:\n\n    ONE", []string{"ONE"}},
+		{"  Manually-specified variables were not used by the project:\n", nil},
+	} {
+		if got := UnusedOptions(tc.log); !slices.Equal(got, tc.want) {
+			t.Errorf("%q: got %q, want %q", tc.log, got, tc.want)
+		}
+	}
+}
+
+func targets(t *testing.T, names ...string) []gfx.Target {
+	t.Helper()
+	var ts []gfx.Target
+	for _, n := range names {
+		target, err := gfx.Parse(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ts = append(ts, target)
+	}
+	return ts
+}
+
+func TestArguments(t *testing.T) {
+	lock, err := SourceLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := components(lock, targets(t, "gfx1101", "gfx1100"))
+	everything := func(string) bool { return true }
+	nothing := func(string) bool { return false }
+
+	hip := all["hip"].arguments([]string{"GGML_CUDA_FA=OFF", "core:GGML_LTO=ON", "hip:GGML_HIP_GRAPHS=OFF"}, nothing)
+	for _, want := range []string{"-DCMAKE_HIP_ARCHITECTURES=gfx1100;gfx1101", "-DGGML_HIP=ON", "-DGGML_CUDA_FA=OFF", "-DGGML_HIP_GRAPHS=OFF"} {
+		if !slices.Contains(hip, want) {
+			t.Errorf("hip lacks %s", want)
+		}
+	}
+	for _, not := range []string{"-DGGML_LTO=ON", "-DGGML_HIP_ROCWMMA_FATTN=OFF"} {
+		if slices.Contains(hip, not) {
+			t.Errorf("hip has %s", not)
+		}
+	}
+	core := all["core"].arguments(nil, everything)
+	if slices.ContainsFunc(core, func(a string) bool { return strings.Contains(a, "HIP") }) {
+		t.Errorf("core has an option of hip, so changing that would rebuild both: %q", core)
+	}
+	for _, never := range []string{"-DGGML_RPC=ON", "-DGGML_CCACHE=ON", "-DGGML_NATIVE=ON"} {
+		if slices.Contains(core, never) {
+			t.Errorf("core has %s", never)
+		}
+	}
+}
+
+func TestVariantsNameTheirComponents(t *testing.T) {
+	lock, err := SourceLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := components(lock, targets(t, "gfx1100"))
+	for _, v := range Variants {
+		for _, name := range v.Components {
+			if _, ok := all[name]; !ok {
+				t.Errorf("variant %s names %q", v.Name, name)
+			}
+		}
+		if got, err := VariantNamed(v.Name); err != nil || got.Name != v.Name {
+			t.Errorf("VariantNamed(%s): %v, %v", v.Name, got, err)
+		}
+	}
+	if _, err := VariantNamed("metal"); err == nil {
+		t.Error("an unknown variant was found")
+	}
+}
+
+// What goes into the container must not show who checked the source out, when,
+// or under which umask.
+func TestTarFolderDoesNotDependOnTheMachine(t *testing.T) {
+	pack := func(umask os.FileMode, when time.Time) []byte {
+		dir := t.TempDir()
+		for name, mode := range map[string]os.FileMode{"b": 0o666, "a/run": 0o777} {
+			p := filepath.Join(dir, name)
+			err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o777&^umask), os.WriteFile(p, []byte(name), 0o600), os.Chmod(p, mode&^umask), os.Chtimes(p, when, when))
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := errors.Join(tarFolder(dir, time.Unix(1, 0))(w), w.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	if !bytes.Equal(pack(0o022, time.Unix(5, 0)), pack(0o077, time.Unix(9, 0))) {
+		t.Error("the stream differs")
+	}
+}
+
+func TestLimited(t *testing.T) {
+	var b bytes.Buffer
+	l := &limited{w: &b, left: 5}
+	for range 3 {
+		if n, err := io.WriteString(l, "abc"); n != 3 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	if b.String() != "abcab" {
+		t.Errorf("got %q", b.String())
+	}
+}

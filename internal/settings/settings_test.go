@@ -1,0 +1,78 @@
+package settings
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		env  []string
+		err  string // part of the error, empty for none
+		ok   func(*Settings) bool
+	}{
+		{"defaults", nil, "", func(s *Settings) bool {
+			return len(s.Variants) == 2 && len(s.Targets) == 2 && s.Targets[0].String() == "gfx1100" && s.Jobs > 0 && s.Embed == "hip"
+		}},
+		{"one variant", []string{"GOROCM_VARIANTS=cpu", "GOROCM_EMBED=cpu"}, "", func(s *Settings) bool { return len(s.Variants) == 1 }},
+		{"empty means unset", []string{"GOROCM_VARIANTS="}, "", func(s *Settings) bool { return len(s.Variants) == 2 }},
+		{"memory", []string{"GOROCM_MEMORY=16GiB"}, "", func(s *Settings) bool { return s.Memory == 16<<30 }},
+		{"options", []string{"GOROCM_CMAKE=A=1;hip:B=2;3"}, "\"3\" is not of the form NAME=VALUE", nil},
+		{"options kept whole", []string{"GOROCM_CMAKE=A=1,2;B=x y"}, "", func(s *Settings) bool { return len(s.CMake) == 2 && s.CMake[0] == "A=1,2" }},
+		{"other parts' variables", []string{"GOROCM_BUNDLE=/x", "HOME=/h"}, "", nil},
+		{"misspelt", []string{"GOROCM_TARGET=gfx1100"}, "GOROCM_TARGET is not a setting", nil},
+		{"unknown variant", []string{"GOROCM_VARIANTS=hip,metal"}, `"metal" is not a variant`, nil},
+		{"embed what is not built", []string{"GOROCM_VARIANTS=cpu"}, "is not among the variants", nil},
+		{"bad target", []string{"GOROCM_TARGETS=rx7900"}, "rx7900", nil},
+		{"bad jobs", []string{"GOROCM_JOBS=-2"}, "-2 is not a number of jobs", nil},
+		{"bad memory", []string{"GOROCM_MEMORY=lots"}, "is not a size", nil},
+		{"bad bool", []string{"GOROCM_LOCKED=maybe"}, "maybe", nil},
+		{"bad epoch", []string{"SOURCE_DATE_EPOCH=yesterday"}, "is not a number of seconds", nil},
+		{"bad toolchain", []string{"GOROCM_TOOLCHAIN=suse"}, `"suse" is not a toolchain`, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, err := Parse(append(tc.env, "HOME=/nonexistent"))
+			if tc.err == "" && err != nil || tc.err != "" && (err == nil || !strings.Contains(err.Error(), tc.err)) {
+				t.Fatalf("got error %v, want one with %q", err, tc.err)
+			}
+			if tc.ok != nil && !tc.ok(s) {
+				t.Errorf("got %+v", s)
+			}
+		})
+	}
+}
+
+func TestParseEpoch(t *testing.T) {
+	for _, bad := range []string{"", "-1", "+1", "1.5", "1e9", "99999999999999999999"} {
+		if _, err := ParseEpoch(bad); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+	got, err := ParseEpoch("1790556072")
+	if err != nil || got.Format("2006-01-02T15:04:05Z07:00") != "2026-09-28T00:41:12Z" {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
+func TestPrintNamesEverySetting(t *testing.T) {
+	s, err := Parse([]string{"GOROCM_CMAKE=A=1;B=2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := s.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"GOROCM_TARGETS", "gfx1100,gfx1101", "A=1;B=2", "SOURCE_DATE_EPOCH"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, b.String())
+		}
+	}
+	for line := range strings.Lines(b.String()) {
+		if len(strings.Fields(line)) < 2 {
+			t.Errorf("a setting without a meaning: %q", line)
+		}
+	}
+}
