@@ -1,0 +1,74 @@
+// Command ask loads a model and asks it one question. It knows the contract of
+// pkg/inference and nothing else of the project, as a user's program would:
+// the backend is imported for its registration alone.
+//
+//	ask [-max N] [-raw] MODEL.gguf QUESTION
+//
+// Tokens are written as they come, then, on standard error, one JSON object
+// with what the model and its metrics say.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	_ "forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// facts is what ask reports of an answer.
+type facts struct {
+	Yielded int
+	Type    string
+	Info    inference.ModelInfo
+	Metrics inference.GenerateMetrics
+	Took    time.Duration // of loading
+}
+
+func main() {
+	limit := flag.Int("max", 64, "tokens to generate at most")
+	raw := flag.Bool("raw", false, "continue the text as it is, without the model's chat template")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := ask(ctx, flag.Args(), *limit, *raw); err != nil {
+		fmt.Fprintln(os.Stderr, "ask:", err)
+		os.Exit(1)
+	}
+}
+
+func ask(ctx context.Context, args []string, limit int, raw bool) (err error) {
+	if len(args) != 2 {
+		return errors.New("usage: ask [-max N] [-raw] MODEL.gguf QUESTION")
+	}
+	start := time.Now()
+	model, err := inference.LoadModel(args[0], inference.WithContextLen(2048))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, model.Close()) }()
+	took := time.Since(start)
+
+	tokens := model.Chat(ctx, []inference.Message{{Role: "user", Content: args[1]}}, inference.WithMaxTokens(limit))
+	if raw {
+		tokens = model.Generate(ctx, args[1], inference.WithMaxTokens(limit))
+	}
+	yielded := 0
+	for token := range tokens {
+		yielded++
+		fmt.Print(token.Text)
+	}
+	fmt.Println()
+	if err := model.Err(); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stderr).Encode(facts{
+		Yielded: yielded, Type: model.ModelType(), Info: model.Info(), Metrics: model.Metrics(), Took: took,
+	})
+}

@@ -1,0 +1,181 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// await polls until a condition holds. The deadline is no bar of speed: it
+// only keeps a broken run from waiting for ever.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come true in a minute", what)
+		}
+	}
+}
+
+// idle tells whether no slot of the child works.
+func idle(t *testing.T, model *rocm.Model) bool {
+	t.Helper()
+	slots, err := model.API().Slots(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range slots {
+		if s.Processing {
+			return false
+		}
+	}
+	return len(slots) > 0
+}
+
+// long is a request that would keep a slot busy for minutes.
+func long(ctx context.Context, model *rocm.Model) func(func(inference.Token) bool) {
+	return model.Chat(ctx, []inference.Message{{Role: "user", Content: "Write a very long story about a river."}},
+		inference.WithMaxTokens(1800))
+}
+
+func TestLeavingFreesTheSlot(t *testing.T) {
+	model := load(t, real(t, models.SmolLM2()), inference.WithParallelSlots(1))
+	t.Run("break", func(t *testing.T) {
+		for range long(t.Context(), model) {
+			break
+		}
+		if err := model.Err(); err != nil {
+			t.Errorf("leaving the loop is no failure: %v", err)
+		}
+		await(t, "an idle slot after break", func() bool { return idle(t, model) })
+	})
+	t.Run("cancel", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := 0
+		for range long(ctx, model) {
+			if n++; n == 2 {
+				cancel()
+			}
+		}
+		if err := model.Err(); !errors.Is(err, context.Canceled) {
+			t.Errorf("Err is %v", err)
+		}
+		await(t, "an idle slot after cancel", func() bool { return idle(t, model) })
+	})
+	t.Run("the one slot answers again", func(t *testing.T) {
+		var text string
+		for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: question}}, inference.WithMaxTokens(16)) {
+			text += token.Text
+		}
+		if err := model.Err(); err != nil || !strings.Contains(text, answer) {
+			t.Errorf("answered %q, %v", text, err)
+		}
+	})
+	t.Run("close ends a loop", func(t *testing.T) {
+		pid := model.Server().Child.Pid()
+		n := 0
+		for range long(t.Context(), model) {
+			if n++; n == 1 {
+				go func() { _ = model.Close() }()
+			}
+		}
+		if err := model.Err(); !errors.Is(err, rocm.ErrClosed) {
+			t.Errorf("Err is %v", err)
+		}
+		if err := model.Close(); err != nil {
+			t.Errorf("closing twice: %v", err)
+		}
+		if !ended(pid) {
+			t.Errorf("process %d lives on after Close", pid)
+		}
+	})
+}
+
+// TestKilledParentLeavesNoOrphan kills a program in the middle of an answer,
+// in the one way that it cannot notice.
+func TestKilledParentLeavesNoOrphan(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), askProgram(t), "-max", "1800", real(t, models.SmolLM2()), "Write a very long story about a river.")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadByte(); err != nil {
+		t.Fatalf("ask said nothing: %v", err)
+	}
+	servers := children(t, cmd.Process.Pid)
+	if len(servers) == 0 {
+		t.Error("found no llama-server under ask")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("ask ended well though it was killed")
+	}
+	for _, pid := range servers {
+		await(t, "the end of the orphaned server", func() bool { return ended(pid) })
+	}
+	// The next start finds and clears away what the dead one left.
+	if got := ask(t, nil, "-max", "16", real(t, models.SmolLM2()), question); !strings.Contains(got.Text, answer) {
+		t.Errorf("answered %q", got.Text)
+	}
+}
+
+// TestProcessesExtractTogether starts several programs on an empty cache at
+// the same moment.
+func TestProcessesExtractTogether(t *testing.T) {
+	cache := t.TempDir()
+	model := tiny(t, "llama-spm", 1)
+	bin := askProgram(t)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			cmd := exec.CommandContext(t.Context(), bin, "-raw", "-max", "4", model, "Hello")
+			cmd.Env = append(os.Environ(), envCache+"="+cache)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("ask: %v\n%s", err, out)
+			}
+		})
+	}
+	wg.Wait()
+	found, err := rocm.FindBundle("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := found.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if found.Dir != "" {
+		return // an unpacked bundle: nothing is extracted
+	}
+	var servers []string
+	err = filepath.WalkDir(cache, func(path string, _ os.DirEntry, err error) error {
+		if err == nil && filepath.Base(path) == "llama-server" {
+			servers = append(servers, path)
+		}
+		return err
+	})
+	if err != nil || len(servers) != 1 {
+		t.Errorf("the cache holds %d extractions: %v, %v", len(servers), servers, err)
+	}
+}
