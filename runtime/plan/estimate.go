@@ -63,7 +63,7 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 		margin = DefaultMargin
 	}
 	return Estimate{
-		Name: d.Name, Place: d.PCI, Margin: margin,
+		Name: d.Name + " " + d.PCI, Place: d.PCI, Margin: margin,
 		Hidden: d.HiddenUsed(), Free: d.VRAMFree(), Total: d.VRAMTotal,
 	}
 }

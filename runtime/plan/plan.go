@@ -10,7 +10,7 @@ import (
 
 // Estimate is the expected memory of one place, in bytes.
 type Estimate struct {
-	Name      string `json:"name"`            // product, or "host"
+	Name      string `json:"name"`            // product and address, or "host"
 	Place     string `json:"place,omitempty"` // PCI address
 	Weights   uint64 `json:"weights"`
 	KV        uint64 `json:"kv"` // attention cache and recurrent state
@@ -46,7 +46,9 @@ type Plan struct {
 	Slots       int        `json:"slots"`
 	Devices     []Estimate `json:"devices"`
 	Host        Estimate   `json:"host"`
-	Request     Request    `json:"-"`
+	// Chosen are the devices used, in the order in which the server numbers them.
+	Chosen  []gpu.Device `json:"-"`
+	Request Request      `json:"-"`
 }
 
 // Make plans. It fails with ErrOption for options that make no sense, with
@@ -72,7 +74,7 @@ func Make(r Request) (*Plan, error) {
 		p.Fallback = sel.why
 		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)
 	}
-	p.GPU = len(sel.devices) > 0
+	p.GPU, p.Chosen = len(sel.devices) > 0, sel.devices
 	p.Reasons = append(p.Reasons, sel.reasons...)
 	if err := p.estimate(m, sel.devices); err != nil {
 		return nil, err
