@@ -1,0 +1,101 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+)
+
+// maxSteps bounds the ladder.
+const maxSteps = 5
+
+// Step is one attempt to load again after memory ran out.
+type Step struct {
+	Number  int     `json:"number"` // from 1
+	Options Options `json:"options"`
+	Reason  string  `json:"reason"` // what is changed, in a sentence
+}
+
+// Ladder gives, one after another, what to try when loading failed for lack of
+// GPU memory: a larger margin, a quantised cache, half the context, fewer
+// layers, and at last the CPU. What the user has set is left alone: a context
+// or cache type that was asked for stays. Plan each step anew with Make, since
+// the free memory will have changed. Each call of Next goes one step further
+// from the plan that failed.
+type Ladder struct {
+	start Options
+	done  []string // kinds of steps taken
+	taken int
+}
+
+// NewLadder starts from the options of the plan that failed first.
+func NewLadder(o Options) *Ladder { return &Ladder{start: o} }
+
+// Next gives the step after the failure of p; ok is false when nothing is
+// left to try.
+func (l *Ladder) Next(p *Plan) (s Step, ok bool) {
+	if p == nil || !p.GPU || l.taken >= maxSteps {
+		return Step{}, false
+	}
+	o := p.Request.Options
+	for _, try := range []struct {
+		kind string
+		step func(Options, *Plan) (Options, string, bool)
+	}{
+		{"margin", l.margin}, {"cache", l.cache}, {"context", l.context}, {"layers", l.layers}, {"cpu", l.cpu},
+	} {
+		if slices.Contains(l.done, try.kind) {
+			continue
+		}
+		l.done = append(l.done, try.kind)
+		if next, why, ok := try.step(o, p); ok {
+			l.taken++
+			return Step{Number: l.taken, Options: next, Reason: why}, true
+		}
+	}
+	return Step{}, false
+}
+
+// margin helps while --fit chooses; a fixed number of layers ignores it.
+func (l *Ladder) margin(o Options, _ *Plan) (Options, string, bool) {
+	if o.Layers != AutoLayers {
+		return o, "", false
+	}
+	if o.Margin == 0 {
+		o.Margin = DefaultMargin
+	}
+	o.Margin += DefaultMargin
+	return o, fmt.Sprintf("keeping %s free instead of %s", size(o.Margin), size(o.Margin-DefaultMargin)), true
+}
+
+func (l *Ladder) cache(o Options, _ *Plan) (Options, string, bool) {
+	if l.start.KVTypeK != "" || l.start.KVTypeV != "" || o.NoFlash {
+		return o, "", false
+	}
+	o.KVTypeK, o.KVTypeV = "q8_0", "q8_0"
+	return o, "keeping the cache in 8 bits (q8_0) instead of 16", true
+}
+
+func (l *Ladder) context(o Options, p *Plan) (Options, string, bool) {
+	if l.start.Context > 0 || p.Context/2 < minFitContext {
+		return o, "", false
+	}
+	o.Context = p.Context / 2 / cellPad * cellPad
+	return o, fmt.Sprintf("a context of %d tokens instead of %d", o.Context, p.Context), true
+}
+
+func (l *Ladder) layers(o Options, p *Plan) (Options, string, bool) {
+	n := p.Layers * 3 / 4
+	if l.start.Layers >= 0 || n < 1 {
+		return o, "", false
+	}
+	o.Layers = n
+	return o, fmt.Sprintf("%d layers on the GPU instead of %d", n, p.Layers), true
+}
+
+func (l *Ladder) cpu(o Options, _ *Plan) (Options, string, bool) {
+	if l.start.RequireGPU {
+		return o, "", false
+	}
+	o.Layers = 0
+	return o, "the CPU instead of the GPU", true
+}
