@@ -1,0 +1,270 @@
+//go:build e2e
+
+// Package engine tests docker/engine against a real daemon, on an image of one
+// program that it makes itself.
+package engine_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+)
+
+const image = "go-rocm/test-probe:latest"
+
+func connect(t *testing.T) engine.Engine {
+	t.Helper()
+	e, err := engine.Connect(t.Context(), engine.ConnectOptions{
+		MayInstall: func() bool { return os.Getenv("CI") == "true" }, LogDir: t.TempDir(), Log: os.Stderr,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+// probeImage compiles the probe and imports it as an image.
+func probeImage(t *testing.T, e engine.Engine) {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "probe")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./probe")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	program, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rootfs bytes.Buffer
+	w := tar.NewWriter(&rootfs)
+	for _, h := range []*tar.Header{
+		{Name: "tmp/", Typeflag: tar.TypeDir, Mode: 0o1777},
+		{Name: "in/", Typeflag: tar.TypeDir, Mode: 0o755, Uid: 1234, Gid: 1234},
+		{Name: "out/", Typeflag: tar.TypeDir, Mode: 0o755, Uid: 1234, Gid: 1234},
+		{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "probe", Mode: 0o777},
+		{Name: "probe", Typeflag: tar.TypeReg, Mode: 0o755, Size: int64(len(program))},
+	} {
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Write(program); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	img, err := e.Import(t.Context(), image, &rootfs, map[string]string{"test": `a "label"`})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if img.Labels["test"] != `a "label"` || !strings.HasPrefix(img.ID, "sha256:") {
+		t.Errorf("imported %+v", img)
+	}
+}
+
+func TestHermeticJob(t *testing.T) {
+	e := connect(t)
+	probeImage(t, e)
+	var log bytes.Buffer
+	err := e.Run(t.Context(), engine.Job{
+		Name: "facts", Image: image, Cmd: []string{"/probe", "facts"}, Env: []string{"A=1"}, Dir: "/",
+		UID: 1234, GID: 1234, Volumes: []string{"/out"}, Log: &log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	for _, want := range []string{"uid 1234", "host build", "interface lo", "root writable false", "volume writable true", "env A=1"} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("missing %q in %q", want, lines)
+		}
+	}
+	for _, l := range lines {
+		if strings.HasPrefix(l, "interface ") && l != "interface lo" {
+			t.Errorf("the job has a network: %s", l)
+		}
+		if strings.HasPrefix(l, "env ") && l != "env A=1" && !strings.HasPrefix(l, "env PATH=") && !strings.HasPrefix(l, "env HOSTNAME=") && !strings.HasPrefix(l, "env HOME=") {
+			t.Errorf("the job has a variable nobody gave it: %s", l)
+		}
+	}
+}
+
+func TestFilesInAndOut(t *testing.T) {
+	e := connect(t)
+	probeImage(t, e)
+	got := map[string]string{}
+	err := e.Run(t.Context(), engine.Job{
+		Name: "copy", Image: image, Cmd: []string{"/probe", "copy"}, Dir: "/", UID: 1234, GID: 1234,
+		Volumes: []string{"/in", "/out"},
+		In: []engine.Input{{Dir: "/in", Write: func(w *tar.Writer) error {
+			err := w.WriteHeader(&tar.Header{Name: "file", Mode: 0o644, Size: 5, Typeflag: tar.TypeReg})
+			if err == nil {
+				_, err = io.WriteString(w, "hello")
+			}
+			return err
+		}}},
+		Out: []engine.Output{{Path: "/out", Take: func(h *tar.Header, r io.Reader) error {
+			b, err := io.ReadAll(r)
+			got[h.Name] = string(b)
+			return err
+		}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got["out/file"] != "hello copied" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestFailedInputStopsTheJob(t *testing.T) {
+	e := connect(t)
+	probeImage(t, e)
+	broken := errors.New("broken input")
+	err := e.Run(t.Context(), engine.Job{
+		Name: "copy", Image: image, Cmd: []string{"/probe", "copy"}, Dir: "/", Volumes: []string{"/in", "/out"},
+		In: []engine.Input{{Dir: "/in", Write: func(*tar.Writer) error { return broken }}},
+	})
+	if err == nil || !strings.Contains(err.Error(), "copy into /in") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestExitErrorCarriesTheLastLines(t *testing.T) {
+	e := connect(t)
+	probeImage(t, e)
+	err := e.Run(t.Context(), engine.Job{Name: "fail", Image: image, Cmd: []string{"/probe", "fail"}, Dir: "/"})
+	var exit *engine.ExitError
+	if !errors.As(err, &exit) {
+		t.Fatalf("got %v", err)
+	}
+	if exit.Code != 7 || len(exit.LastLogs) < 20 || !slices.Contains(exit.LastLogs, "the reason") || slices.Contains(exit.LastLogs, "line 0") {
+		t.Errorf("got %+v", exit)
+	}
+}
+
+// Ctrl-C must not leave a container that compiles on.
+func TestCancelRemovesTheContainer(t *testing.T) {
+	e := connect(t)
+	probeImage(t, e)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := e.Run(ctx, engine.Job{
+		Name: "sleep", Image: image, Cmd: []string{"/probe", "sleep"}, Dir: "/",
+		Log: writer(func(p []byte) { cancel() }),
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if left := containers(t); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
+
+// containers lists our containers of the probe image.
+func containers(t *testing.T) []string {
+	t.Helper()
+	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	list, err := api.ContainerList(t.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("ancestor", image))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for _, c := range list {
+		ids = append(ids, c.ID)
+	}
+	return ids
+}
+
+// A build that was killed leaves its container; the next one removes it.
+func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
+	if os.Getenv("TEST_RUN_AND_HANG") != "" {
+		e := connect(t)
+		t.Fatal(e.Run(context.Background(), engine.Job{Name: "sleep", Image: image, Cmd: []string{"/probe", "sleep"}, Dir: "/", Log: os.Stdout}))
+	}
+	e := connect(t)
+	probeImage(t, e)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLeftoversOfAKilledRunAreSwept$")
+	cmd.Env = append(os.Environ(), "TEST_RUN_AND_HANG=1")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(out, make([]byte, len("sleeping"))); err != nil {
+		t.Fatalf("the job did not start: %v", err)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	if left := containers(t); len(left) != 1 {
+		t.Fatalf("expected the orphan, got %v", left)
+	}
+	connect(t)
+	deadline := time.Now().Add(10 * time.Second)
+	for len(containers(t)) > 0 {
+		if time.Now().After(deadline) {
+			t.Fatal("the orphan is still there")
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func TestFilesOfAnImage(t *testing.T) {
+	e := connect(t)
+	probeImage(t, e)
+	f, err := e.Files(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if s, err := f.Stat(t.Context(), "/link"); err != nil || s.LinkTarget == "" {
+		t.Errorf("link: %+v, %v", s, err)
+	}
+	if s, err := f.Stat(t.Context(), "/probe"); err != nil || s.Size == 0 || s.Dir {
+		t.Errorf("file: %+v, %v", s, err)
+	}
+	if _, err := f.Stat(t.Context(), "/none"); !errors.Is(err, engine.ErrNotExist) {
+		t.Errorf("missing file: %v", err)
+	}
+	if _, err := e.Image(t.Context(), "go-rocm/no-such:image"); !errors.Is(err, engine.ErrNoImage) {
+		t.Errorf("missing image: %v", err)
+	}
+}
