@@ -38,7 +38,7 @@ var epoch = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 func buildProgram(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "go-rocm")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", out, "./testdata/program")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", out, "./testdata/program")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, b)
@@ -48,7 +48,7 @@ func buildProgram(t *testing.T) string {
 
 func goEnv(t *testing.T, name string) string {
 	t.Helper()
-	out, err := exec.Command("go", "env", name).Output()
+	out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -299,7 +299,7 @@ func checkShell(t *testing.T, name, script string) {
 	if !strings.HasPrefix(script, "#!/bin/sh\n") || strings.Contains(script, "{{") {
 		t.Errorf("%s does not begin as a script:\n%s", name, script)
 	}
-	cmd := exec.Command("sh", "-n")
+	cmd := exec.CommandContext(t.Context(), "sh", "-n")
 	cmd.Stdin = strings.NewReader(script)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%s: %v\n%s", name, err, out)
@@ -516,7 +516,7 @@ func TestVersionOrder(t *testing.T) {
 			t.Errorf("%s %s: got %s, want %s", tc.version, tc.revision, v, tc.want)
 		}
 		if before != "" {
-			if err := exec.Command("dpkg", "--compare-versions", before, "lt", v.String()).Run(); err != nil {
+			if err := exec.CommandContext(t.Context(), "dpkg", "--compare-versions", before, "lt", v.String()).Run(); err != nil {
 				t.Errorf("dpkg does not sort %s before %s", before, v)
 			}
 		}

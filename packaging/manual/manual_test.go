@@ -85,7 +85,7 @@ func TestBashAcceptsCompletion(t *testing.T) {
 	if err := manual.Write(dir, tree(), manual.Options{Version: "1.2.3", Date: time.Unix(1, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("bash", "-c", `. "$1" && complete -p prog`, "bash", filepath.Join(dir, "bash", "prog")).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), "bash", "-c", `. "$1" && complete -p prog`, "bash", filepath.Join(dir, "bash", "prog")).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "__start_prog") {
 		t.Errorf("bash: %v\n%s", err, out)
 	}

@@ -1,0 +1,161 @@
+//go:build install
+
+package install_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/install"
+)
+
+// booted is a machine with systemd as its first process.
+func booted(t *testing.T) *box {
+	t.Helper()
+	c, err := engine(t).Boot(t.Context(), install.Machine{Suite: "bookworm", Include: []string{"systemd", "systemd-sysv", "dbus", "procps"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := adopt(t, c)
+	b.eventually("systemd is up", time.Minute, func() bool {
+		state, _ := b.Run(t.Context(), "", "systemctl", "is-system-running")
+		return strings.HasPrefix(state, "running") || strings.HasPrefix(state, "degraded")
+	})
+	return b
+}
+
+// eventually waits for something that another process brings about.
+func (b *box) eventually(what string, limit time.Duration, happened func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if happened() {
+			return
+		}
+	}
+	b.t.Fatalf("not within %s: %s; the journal ends:\n%s", limit, what,
+		b.sh("journalctl --no-pager -n 60 2>&1 || true; systemctl status --no-pager go-rocm 2>&1 || true"))
+}
+
+// post asks the service over the container's own loopback, as the machine has
+// no other network; bash opens the connection, so that nothing is installed.
+func (b *box) post(path, body string) (string, error) {
+	request := fmt.Sprintf("POST %s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+	if err := b.Write(b.t.Context(), "/srv/request", request); err != nil {
+		b.t.Fatal(err)
+	}
+	return b.Run(b.t.Context(), "", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/11435 && cat /srv/request >&3 && timeout 60 cat <&3")
+}
+
+// ask puts a question to the OpenAI-compatible interface.
+func (b *box) ask() (string, error) {
+	out, err := b.post("/v1/chat/completions", `{"model":"any","temperature":0,"max_tokens":24,"messages":[{"role":"user","content":"`+question+`"}]}`)
+	if err != nil {
+		return "", err
+	}
+	_, body, ok := strings.Cut(out, "\r\n\r\n")
+	if !ok || !strings.Contains(out, " 200 ") {
+		return "", fmt.Errorf("answer: %q", out)
+	}
+	var reply struct {
+		Choices []struct {
+			Message struct {
+				Content string `json:"content"`
+			} `json:"message"`
+		} `json:"choices"`
+	}
+	if err := json.Unmarshal([]byte(body), &reply); err != nil || len(reply.Choices) != 1 {
+		return "", fmt.Errorf("answer: %w: %q", err, body)
+	}
+	return reply.Choices[0].Message.Content, nil
+}
+
+func (b *box) property(name string) string {
+	b.t.Helper()
+	return strings.TrimSpace(b.sh("systemctl show --value -p " + name + " go-rocm.service"))
+}
+
+// waitForAnswer waits until the service gives the right answer.
+func (b *box) waitForAnswer() {
+	b.t.Helper()
+	var answer string
+	var err error
+	b.eventually("the service answers", 2*time.Minute, func() bool {
+		answer, err = b.ask()
+		return err == nil
+	})
+	if !strings.Contains(answer, "Paris") {
+		b.t.Errorf("asked %q, got %q", question, answer)
+	}
+}
+
+// TestInstallService takes the service through its life under systemd, in the
+// sandbox that its unit asks for.
+func TestInstallService(t *testing.T) {
+	list := packages(t)
+	gguf := model(t.Context(), t)
+	b := booted(t)
+	debs := b.bring(list)
+	b.sh("apt-get install -y " + debs)
+
+	if got := b.property("UnitFileState"); got != "disabled" {
+		t.Errorf("after the installation the unit is %q, not disabled", got)
+	}
+	b.sh("! systemctl start go-rocm")
+	if log := b.sh("journalctl --no-pager -u go-rocm"); !strings.Contains(log, "set MODEL in /etc/go-rocm/go-rocm.env") {
+		t.Errorf("without a model the journal does not say what to do:\n%s", log)
+	}
+	b.sh("systemctl stop go-rocm; systemctl reset-failed go-rocm")
+
+	if err := b.Copy(t.Context(), gguf, "/var/lib/go-rocm/models/model.gguf"); err != nil {
+		t.Fatal(err)
+	}
+	b.sh("sed -i -e 's|^MODEL=.*|MODEL=/var/lib/go-rocm/models/model.gguf|' -e 's|^OPTIONS=.*|OPTIONS=--listen 127.0.0.1:11435|' /etc/go-rocm/go-rocm.env")
+	b.sh("systemctl enable --now go-rocm")
+	b.waitForAnswer()
+
+	pid := b.property("MainPID")
+	if got := strings.Fields(b.sh("ps -o user= --ppid " + pid + " -p " + pid)); len(got) < 2 || strings.Join(got, "") != strings.Repeat("go-rocm", len(got)) {
+		t.Errorf("the service and its child run as %q", got)
+	}
+	checkExposure(t, b)
+
+	b.sh("apt-get install -y --reinstall " + debs)
+	b.eventually("the service was restarted", time.Minute, func() bool {
+		now := b.property("MainPID")
+		return now != "0" && now != pid
+	})
+	b.waitForAnswer()
+
+	b.sh("apt-get remove -y 'go-rocm*'")
+	if left := b.sh("ps -e -o user=,args= | grep '^go-rocm' || true"); left != "" {
+		t.Errorf("after the removal there still runs:\n%s", left)
+	}
+	b.sh("apt-get install -y " + debs)
+	if got := b.property("UnitFileState"); got != "enabled" {
+		t.Errorf("after removal and installation the unit is %q; what the administrator chose is lost", got)
+	}
+	b.sh("apt-get purge -y 'go-rocm*'")
+	if left := b.sh("find /etc/systemd /var/lib/systemd /usr/lib/systemd -name '*go-rocm*'; systemctl list-unit-files --no-legend 'go-rocm*'"); left != "" {
+		t.Errorf("purge leaves:\n%s", left)
+	}
+}
+
+// checkExposure has systemd itself rate the running unit's sandbox: 0 is closed,
+// 10 is open.
+func checkExposure(t *testing.T, b *box) {
+	t.Helper()
+	out := b.sh("systemd-analyze security --no-pager go-rocm.service | tail -n 1")
+	m := regexp.MustCompile(`(\d+\.\d+)`).FindString(out)
+	level, err := strconv.ParseFloat(m, 64)
+	if err != nil {
+		t.Fatalf("systemd-analyze security: %q", out)
+	}
+	if level > 1.6 {
+		t.Errorf("exposure %.1f, more than 1.6: %s", level, out)
+	}
+}
