@@ -138,7 +138,8 @@ func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {
 		if to < 0 {
 			continue
 		}
-		if name := path.Base(string(data[from : i+to])); re.MatchString(name) {
+		name := path.Base(string(data[from : i+to]))
+		if re.MatchString(name) && strings.Count(name, ".so") == 1 { // else it is several constants in a row
 			add(name, false)
 		}
 	}

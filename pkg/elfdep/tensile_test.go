@@ -1,0 +1,119 @@
+package elfdep_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+func TestParseTensileName(t *testing.T) {
+	for name, want := range map[string]elfdep.TensileFile{
+		"Kernels.so-000-gfx1100.hsaco":                                                                                 {Kind: elfdep.TensileCommon, Target: gfx.ID{Target: "gfx1100"}},
+		"Kernels.so-000-gfx90a-xnack+.hsaco":                                                                           {Kind: elfdep.TensileCommon, Target: gfx.ID{Target: "gfx90a", XNACK: gfx.On}},
+		"TensileLibrary_lazy_gfx1101.dat":                                                                              {Kind: elfdep.TensileIndex, Target: gfx.ID{Target: "gfx1101"}},
+		"TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx1100.co":                                          {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx1100"}, Type: "SS"},
+		"TensileLibrary_Type_HH_HPA_Contraction_l_Alik_Bljk_Cijk_Dijk_gfx1100.dat":                                     {Kind: elfdep.TensileMap, Target: gfx.ID{Target: "gfx1100"}, Type: "HH", HPA: true},
+		"TensileLibrary_Type_ZZ_Contraction_l_AlikC_BjlkC_Cijk_Dijk_fallback_gfx1101.hsaco":                            {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx1101"}, Type: "ZZ", Fallback: true},
+		"TensileLibrary_Type_I8I_HPA_Contraction_l_Ailk_Bjlk_Cijk_Dijk_fallback.dat":                                   {Kind: elfdep.TensileMap, Type: "I8I", HPA: true, Fallback: true},
+		"TensileLibrary_Type_DD_ExperimentalDTree_Contraction_l_Ailk_Bjlk_Cijk_Dijk_CU104_gfx90a.co":                   {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx90a"}, Type: "DD", Variant: "ExperimentalDTree_CU104"},
+		"TensileLibrary_Type_HH_HPA_Fp16AltRnz_Fp16Alt_Contraction_l_Ailk_Bjlk_Cijk_Dijk_fallback_gfx90a-xnack-.hsaco": {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx90a", XNACK: gfx.Off}, Type: "HH", HPA: true, Variant: "Fp16AltRnz_Fp16Alt", Fallback: true},
+	} {
+		want.Name = name
+		got, err := elfdep.ParseTensileName(name)
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Error(err, d)
+		}
+		if got.Shared() != (want.Target == gfx.ID{}) {
+			t.Errorf("%s: Shared() = %v", name, got.Shared())
+		}
+		if got.Complex() != (want.Type == "ZZ") || got.Double() != (want.Type == "DD") || got.Integer() != (want.Type == "I8I") {
+			t.Errorf("%s: complex %v, double %v, integer %v", name, got.Complex(), got.Double(), got.Integer())
+		}
+	}
+	for _, name := range []string{
+		"", "README", "TensileLibrary.dat", "TensileLibrary_gfx1100.dat", "TensileLibrary_lazy_gfx1100.co", "TensileLibrary_lazy_gfx11.dat",
+		"Kernels.so-000-gfx1100.co", "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk.dat", "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_fallback.co",
+		"TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx1100.co.bak", "x/TensileLibrary_lazy_gfx1100.dat", "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx110000.co",
+	} {
+		if got, err := elfdep.ParseTensileName(name); err == nil {
+			t.Errorf("%q was taken for %+v", name, got)
+		}
+	}
+}
+
+// The names are those of Debian's librocblas4 for both of our targets and of
+// each other form that it has.
+func TestSelectTensile(t *testing.T) {
+	names := dataLines(t, "rocblas-4.4.1-library.txt")
+	both := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
+	sel, err := elfdep.SelectTensile(names, both, func(f elfdep.TensileFile) bool { return f.Complex() || f.Double() || f.Integer() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range sel.Keep {
+		fmt.Fprintf(&b, "%-7s %-7s %-3s %s\n", f.Kind, f.Target, f.Type, f.Name)
+	}
+	golden(t, "tensile-keep.golden", b.String())
+	if len(sel.Keep)+len(sel.Drop) != len(names) {
+		t.Errorf("%d kept, %d dropped, %d in all", len(sel.Keep), len(sel.Drop), len(names))
+	}
+	all, err := elfdep.SelectTensile(names, both, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all.Drop {
+		if f.Shared() || slices.Contains(both, f.Target.Target) {
+			t.Errorf("%s was dropped", f.Name)
+		}
+	}
+	for _, f := range all.Keep {
+		if !f.Shared() && !slices.Contains(both, f.Target.Target) {
+			t.Errorf("%s was kept", f.Name)
+		}
+	}
+	count := func(target gfx.Target) (n int) {
+		for _, f := range all.Keep {
+			if f.Target.Target == target {
+				n++
+			}
+		}
+		return n
+	}
+	if a, c := count(gfx.GFX1100), count(gfx.GFX1101); a != 92 || c != 92 {
+		t.Errorf("%d files for gfx1100, %d for gfx1101", a, c)
+	}
+}
+
+func TestSelectTensileLacks(t *testing.T) {
+	names := dataLines(t, "rocblas-4.4.1-library.txt")
+	for _, without := range []string{"", "Kernels.so", "lazy", "Type"} {
+		want := gfx.Target("gfx1201")
+		var some []string
+		for _, n := range names {
+			if without != "" && strings.Contains(n, "gfx1101") && strings.Contains(n, without) {
+				continue
+			}
+			some = append(some, n)
+		}
+		targets := []gfx.Target{gfx.GFX1100, want}
+		if without != "" {
+			targets[1] = gfx.GFX1101
+		}
+		_, err := elfdep.SelectTensile(some, targets, nil)
+		var te *elfdep.TargetError
+		if !errors.As(err, &te) || !slices.Equal(te.Lacks, targets[1:]) {
+			t.Errorf("without %q: %v, want a TargetError for %s", without, err, targets[1])
+		}
+	}
+	if _, err := elfdep.SelectTensile(append(names, "new-format.zip"), []gfx.Target{gfx.GFX1100}, nil); err == nil {
+		t.Error("an unknown file was passed over")
+	}
+}
