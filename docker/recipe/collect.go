@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -280,6 +281,9 @@ func (c *collector) writeManifest() error {
 	for _, p := range c.toolchain.Packages {
 		m.Toolchain.Packages = append(m.Toolchain.Packages, bundle.Package(p))
 	}
+	slices.SortFunc(m.Toolchain.Packages, func(a, b bundle.Package) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch))
+	})
 	for _, name := range c.variant.Components {
 		res := c.compiled[name]
 		all := components(r.Lock, r.Targets)[name]

@@ -35,7 +35,8 @@ func newRootfs(ctx context.Context, files engine.Files, dir string) (*rootfs, er
 			return nil, err
 		}
 		if e.LinkTarget != "" {
-			if err := os.Symlink(strings.TrimPrefix(e.LinkTarget, "/"), filepath.Join(dir, top)); err != nil {
+			target := strings.TrimPrefix(e.LinkTarget, "/")
+			if err := errors.Join(os.MkdirAll(filepath.Join(dir, target), 0o750), os.Symlink(target, filepath.Join(dir, top))); err != nil {
 				return nil, err
 			}
 		}
