@@ -35,9 +35,9 @@ type Device struct {
 	DeviceID   uint32     `json:"device"` // PCI device id
 	Revision   uint32     `json:"revision"`
 	Target     gfx.Target `json:"target"`
-	UniqueID   uint64     `json:"unique_id"`  // 0 where the hardware has none (many integrated GPUs)
-	Integrated bool       `json:"integrated"` // shares the machine's memory
-	Evidence   string     `json:"evidence"`   // what Integrated was read from
+	UniqueID   uint64     `json:"unique_id,string"` // 0 where the hardware has none (many integrated GPUs)
+	Integrated bool       `json:"integrated"`       // shares the machine's memory
+	Evidence   string     `json:"evidence"`         // what Integrated was read from
 
 	VRAMTotal   uint64 `json:"vram_total"`
 	VRAMUsed    uint64 `json:"vram_used"`

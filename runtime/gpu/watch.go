@@ -71,9 +71,17 @@ func (f FS) Watch(ctx context.Context, devices []Device, interval time.Duration)
 func (f FS) Settle(ctx context.Context, d Device, interval time.Duration, slack uint64) (Sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var last Sample
+	last, err := settled(f.Watch(ctx, []Device{d}, interval), slack)
+	if err == nil {
+		err = ctx.Err() // nil unless the samples ended with the context
+	}
+	return last, err
+}
+
+// settled reads samples until one is not lower than the one before by slack.
+func settled(samples <-chan Sample, slack uint64) (last Sample, err error) {
 	first := true
-	for s := range f.Watch(ctx, []Device{d}, interval) {
+	for s := range samples {
 		if s.Err != nil {
 			return s, s.Err
 		}
@@ -82,5 +90,5 @@ func (f FS) Settle(ctx context.Context, d Device, interval time.Duration, slack 
 		}
 		last, first = s, false
 	}
-	return last, ctx.Err()
+	return last, nil
 }

@@ -1,0 +1,208 @@
+package gpu_test
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// machine expands testdata/NAME.txtar and gives the folder. A file called
+// X.hex holds the bytes of X in hexadecimal.
+func machine(t testing.TB, name string) string {
+	t.Helper()
+	a, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for _, f := range a.Files {
+		data, path := f.Data, filepath.Join(root, f.Name)
+		if p, ok := strings.CutSuffix(path, ".hex"); ok {
+			path = p
+			if data, err = hex.DecodeString(strings.Join(strings.Fields(string(f.Data)), "")); err != nil {
+				t.Fatalf("%s: %v", f.Name, err)
+			}
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func names(t *testing.T) []string {
+	t.Helper()
+	paths, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(paths) < 8 {
+		t.Fatalf("%d machines found: %v", len(paths), err)
+	}
+	for i, p := range paths {
+		paths[i] = strings.TrimSuffix(filepath.Base(p), ".txtar")
+	}
+	return paths
+}
+
+// TestMachines holds all that is read from each machine to a golden file.
+func TestMachines(t *testing.T) {
+	for _, name := range names(t) {
+		t.Run(name, func(t *testing.T) {
+			root := machine(t, name)
+			devices, err := gpu.NewFS(root).Devices()
+			got := struct {
+				Devices []gpu.Device `json:"devices"`
+				Errors  []string     `json:"errors"`
+			}{Devices: devices}
+			if err != nil {
+				got.Errors = strings.Split(strings.ReplaceAll(err.Error(), root, ""), "\n")
+			}
+			b, err := json.MarshalIndent(got, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			b = append(b, '\n')
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), string(b)); d != "" {
+				t.Errorf("devices differ from %s (-want +got):\n%s", golden, d)
+			}
+		})
+	}
+}
+
+// TestFacts states the facts that matter, independent of the golden files.
+func TestFacts(t *testing.T) {
+	for _, c := range []struct {
+		machine    string
+		name       []string
+		target     []string
+		integrated []bool
+		visible    []bool
+		uuid       []string
+	}{
+		{"rx7900xtx", []string{"AMD Radeon RX 7900 XTX"}, []string{"gfx1100"}, []bool{false}, []bool{true}, []string{"GPU-b85e402c0fb3757f"}},
+		{"rx7800xt", []string{"AMD Radeon RX 7800 XT"}, []string{"gfx1101"}, []bool{false}, []bool{true}, []string{"GPU-398a3f843a146602"}},
+		{"two-cards", []string{"AMD Radeon RX 7900 XTX", "AMD Radeon RX 7800 XT"}, []string{"gfx1100", "gfx1101"}, []bool{false, false}, []bool{true, true}, []string{"GPU-b85e402c0fb3757f", "GPU-398a3f843a146602"}},
+		{"dgpu-raphael", []string{"AMD Radeon RX 7900 XTX", "AMD GPU 1002:164e"}, []string{"gfx1100", "gfx1036"}, []bool{false, true}, []bool{true, true}, []string{"GPU-b85e402c0fb3757f", ""}},
+		{"raphael", []string{"AMD GPU 1002:164e"}, []string{"gfx1036"}, []bool{true}, []bool{true}, []string{""}},
+		{"container-no-render", []string{"AMD Radeon RX 7900 XTX"}, []string{"gfx1100"}, []bool{false}, []bool{false}, []string{"GPU-b85e402c0fb3757f"}},
+		{"container-no-kfd", []string{"AMD Radeon RX 7900 XTX"}, []string{"gfx1100"}, []bool{false}, []bool{false}, []string{"GPU-b85e402c0fb3757f"}},
+		{"nvidia", nil, nil, nil, nil, nil},
+		{"none", nil, nil, nil, nil, nil},
+	} {
+		t.Run(c.machine, func(t *testing.T) {
+			devices, err := gpu.NewFS(machine(t, c.machine)).Devices()
+			if len(c.name) == 0 {
+				if !errors.Is(err, gpu.ErrNoDriver) || devices != nil {
+					t.Fatalf("got %v, %v; want ErrNoDriver", devices, err)
+				}
+				return
+			}
+			if err != nil || len(devices) != len(c.name) {
+				t.Fatalf("%d devices, %v; want %d", len(devices), err, len(c.name))
+			}
+			for i, d := range devices {
+				if d.Name != c.name[i] || d.Target.String() != c.target[i] || d.Integrated != c.integrated[i] || d.UUID() != c.uuid[i] {
+					t.Errorf("device %d: %q %s integrated %v %q", i, d.Name, d.Target, d.Integrated, d.UUID())
+				}
+				if d.Visible != c.visible[i] || (d.Why == "") != d.Visible {
+					t.Errorf("device %d: visible %v, why %q", i, d.Visible, d.Why)
+				}
+			}
+		})
+	}
+}
+
+func TestMemory(t *testing.T) {
+	devices, err := gpu.NewFS(machine(t, "rx7900xtx")).Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := devices[0]
+	if d.VRAMTotal != 25753026560 || d.VRAMFree() != 25753026560-1306214400 {
+		t.Errorf("total %d, free %d", d.VRAMTotal, d.VRAMFree())
+	}
+	// Of 1306214400 bytes a ROCm process holds 256 MiB; HIP sees only those.
+	if d.ComputeUsed != 256<<20 || d.HiddenUsed() != 1306214400-256<<20 {
+		t.Errorf("compute %d, hidden %d", d.ComputeUsed, d.HiddenUsed())
+	}
+	if s := d.Sensors; s.EdgeCelsius != 41 || s.JunctionCelsius != 50 || s.MemoryCelsius != 56 || s.PowerWatts != 31 || s.PowerCapWatts != 339 || s.ShaderMHz != 94 {
+		t.Errorf("sensors %+v", s)
+	}
+	for _, d := range []gpu.Device{{VRAMTotal: 5, VRAMUsed: 7}, {VRAMUsed: 3, ComputeUsed: 9}} {
+		if d.VRAMFree() != 0 && d.HiddenUsed() != 0 {
+			t.Errorf("%+v: free %d, hidden %d below zero", d, d.VRAMFree(), d.HiddenUsed())
+		}
+	}
+}
+
+// TestBadNodes: a bad node costs itself and an error.
+func TestBadNodes(t *testing.T) {
+	devices, err := gpu.NewFS(machine(t, "malformed")).Devices()
+	if len(devices) != 2 || devices[0].Node != 1 || devices[1].Node != 4 {
+		t.Fatalf("devices %+v", devices)
+	}
+	if devices[0].Index != 0 || devices[1].Index != 1 {
+		t.Errorf("indices %d, %d", devices[0].Index, devices[1].Index)
+	}
+	var bad *gpu.NodeError
+	if !errors.As(err, &bad) || bad.Node != 2 || !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// TestNameSources: libdrm's list wins over the built-in names.
+func TestNameSources(t *testing.T) {
+	root := machine(t, "rx7900xtx")
+	list := filepath.Join(root, "usr/share/libdrm/amdgpu.ids")
+	if err := os.MkdirAll(filepath.Dir(list), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	text := "# list\n1.0.0\n744C,\tC7,\tanother\n744C,\tC8,\tRadeon, from the list\n"
+	if err := os.WriteFile(list, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	devices, err := gpu.NewFS(root).Devices()
+	if err != nil || devices[0].Name != "Radeon, from the list" {
+		t.Errorf("name %q, %v", devices[0].Name, err)
+	}
+}
+
+// TestMovedRenderNode: a render node that belongs to another card by now is
+// not taken for this one.
+func TestMovedRenderNode(t *testing.T) {
+	root := machine(t, "rx7900xtx")
+	uevent := filepath.Join(root, "sys/class/drm/renderD128/device/uevent")
+	if err := os.WriteFile(uevent, []byte("PCI_SLOT_NAME=0000:2a:00.0\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	devices, err := gpu.NewFS(root).Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := devices[0]; d.MemoryKnown || d.VRAMUsed != 0 || d.VRAMTotal != 25753026560 {
+		t.Errorf("took the memory of another card: %+v", d)
+	}
+}
