@@ -120,7 +120,7 @@ func (e *extraction) open(path string, _ int64) (File, sink) {
 }
 
 func (e *extraction) progress(n int64) {
-	if e.o.Progress == nil {
+	if e.o.Progress == nil || n == 0 {
 		return
 	}
 	e.mu.Lock()
@@ -169,6 +169,7 @@ type fileSink struct {
 	f       *os.File
 	hash    *hashSink
 	release func()
+	written int64 // not yet told to Progress
 }
 
 func (s *fileSink) open() error {
@@ -204,8 +205,17 @@ func (s *fileSink) data(off int64, b []byte) error {
 	if err := s.hash.data(off, b); err != nil {
 		return err
 	}
-	s.e.progress(int64(len(b)))
+	// The guard may be a lock that a Progress function needs, so nothing is
+	// told while it is held.
+	if s.written += int64(len(b)); s.release == nil {
+		s.tell()
+	}
 	return nil
+}
+
+func (s *fileSink) tell() {
+	s.e.progress(s.written)
+	s.written = 0
 }
 
 func (s *fileSink) done(File) error {
@@ -217,6 +227,7 @@ func (s *fileSink) done(File) error {
 		s.abort()
 		return err
 	}
+	s.tell()
 	for _, l := range s.links {
 		if err := s.e.link(s.file, l); err != nil {
 			return &sinkError{err}

@@ -32,6 +32,33 @@ type job struct {
 	digest  string
 	targets []gfx.Target
 	o       Options
+	spare   reserve
+}
+
+// reserve holds descriptors that cleaning up will need: when they run out in
+// the middle of an install, removing the stage takes some too.
+type reserve []int
+
+// spareDescriptors cover a walk down the deepest bundle and the seal.
+const spareDescriptors = 10
+
+func (j *job) fillReserve() error {
+	for len(j.spare) < spareDescriptors {
+		fd, err := unix.FcntlInt(j.handle.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			j.freeReserve()
+			return fmt.Errorf("reserve descriptors: %w", err)
+		}
+		j.spare = append(j.spare, fd)
+	}
+	return nil
+}
+
+func (j *job) freeReserve() {
+	for _, fd := range j.spare {
+		_ = unix.Close(fd) // a duplicate that nothing was written to
+	}
+	j.spare = nil
 }
 
 // installAt makes sure the bundle is in that place, beginning again when the
@@ -105,6 +132,10 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	if have, err := j.warm(j.digest, j.targets); err == nil {
 		return j.installed(have, false), nil
 	}
+	if err := j.fillReserve(); err != nil {
+		return nil, err
+	}
+	defer j.freeReserve()
 	j.sweep(l)
 	if err := j.clearGoal(); err != nil {
 		return nil, err
@@ -119,6 +150,7 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	} else if fresh, have, err = j.repair(ctx); err != nil {
 		return nil, err
 	}
+	j.freeReserve()
 	if err := j.waitWriters(ctx); err != nil {
 		return nil, err
 	}
@@ -169,7 +201,7 @@ func stagePrefix(digest string) string { return digest + ".stage-" }
 
 // stage writes the selected files into a new folder beside the goal. It
 // returns the folder's name; on an error nothing is left of it.
-func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest bool) (name string, err error) {
+func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest bool) (string, error) {
 	need, inodes := j.r.Need(want)
 	need += int64(len(j.r.ManifestBytes())) + 64<<10 // folders, seal and lock
 	inodes += 16
@@ -178,21 +210,26 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest b
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
-	name = stagePrefix(j.digest) + hex.EncodeToString(id[:])
-	if err := j.root.Mkdir(name, 0o700); err != nil {
-		return "", j.spaceError(err, need, inodes)
+	name := stagePrefix(j.digest) + hex.EncodeToString(id[:])
+	err := j.root.Mkdir(name, 0o700)
+	if err == nil {
+		err = j.fillStage(ctx, name, want, manifest)
 	}
-	defer func() {
-		if err != nil {
-			err = j.spaceError(err, need, inodes)
-			if rerr := j.root.RemoveAll(name); rerr != nil {
-				j.o.Log.Warn("stage is left behind", "name", name, "error", rerr)
-			}
-		}
-	}()
+	if err == nil {
+		return name, nil
+	}
+	err = j.spaceError(err, need, inodes)
+	j.freeReserve()
+	if rerr := j.root.RemoveAll(name); rerr != nil {
+		j.o.Log.Warn("stage is left behind", "name", name, "error", rerr)
+	}
+	return "", err
+}
+
+func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File) bool, manifest bool) error {
 	root, err := j.root.OpenRoot(name)
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer func() { _ = root.Close() }()
 	j.o.trace("staged")
@@ -202,12 +239,15 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest b
 	if err == nil && manifest {
 		err = j.r.WriteManifest(root, true)
 	}
+	if err != nil {
+		return err
+	}
 	j.o.trace("extracted")
-	if err == nil {
-		err = syncTree(root)
+	if err := syncTree(root); err != nil {
+		return err
 	}
 	j.o.trace("synced")
-	return name, err
+	return nil
 }
 
 // guard keeps this process from forking while a program that somebody will

@@ -198,6 +198,7 @@ func (j *job) replace(ctx context.Context, bad map[string]bool) error {
 		return err
 	}
 	defer func() {
+		j.freeReserve()
 		if err := j.root.RemoveAll(stage); err != nil {
 			j.o.Log.Warn("stage is left behind", "name", stage, "error", err)
 		}

@@ -1,0 +1,245 @@
+package extract
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// The test binary plays three parts: the tests, the other processes that the
+// tests need (childEnv is set), and the programs inside the test bundle
+// (its name is that of an entry).
+const (
+	childEnv   = "GOROCM_EXTRACT_CHILD" // a key of children
+	packEnv    = "GOROCM_EXTRACT_PACK"  // path of the pack to install
+	stepEnv    = "GOROCM_EXTRACT_STEP"  // where to stop or die
+	tortureEnv = "GOROCM_TORTURE"       // how often each fault is injected
+)
+
+func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case loaderName, programName:
+		os.Exit(playServer())
+	}
+	if name := os.Getenv(childEnv); name != "" {
+		os.Exit(playChild(name))
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	loaderName  = "ld-test.so.2"
+	programName = "llama-server"
+)
+
+// torture runs a fault test as often as GOROCM_TORTURE says (once without it)
+// and then checks that nothing is left behind in this process.
+func torture(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	n := 1
+	if v := os.Getenv(tortureEnv); v != "" {
+		var err error
+		if n, err = strconv.Atoi(v); err != nil || n < 1 {
+			t.Fatalf("%s=%q: want a number from 1 on", tortureEnv, v)
+		}
+	}
+	test(t) // first use opens what stays open: /dev/null, epoll, …
+	fds, routines := descriptors(t), runtime.NumGoroutine()
+	for i := 1; i < n && !t.Failed(); i++ {
+		t.Run("again", test)
+	}
+	// Goroutines that are on their way out need a moment.
+	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > routines && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	if now := runtime.NumGoroutine(); now > routines {
+		t.Errorf("%d goroutines, %d before", now, routines)
+	}
+	if now := descriptors(t); len(now) > len(fds) {
+		t.Errorf("open files:\n%s\nbefore:\n%s", strings.Join(now, "\n"), strings.Join(fds, "\n"))
+	}
+}
+
+// descriptors lists what this process has open.
+func descriptors(t *testing.T) []string {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, e := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "/proc/") {
+			out = append(out, e.Name()+" "+to)
+		}
+	}
+	return out
+}
+
+// data returns n bytes that compress a little.
+func data(seed uint64, n int) []byte {
+	r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // test data wants the same bytes each time
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(r.IntN(32))
+	}
+	return b
+}
+
+// testBundle is a packed bundle whose loader and program are this test
+// binary, so that it can really be started.
+type testBundle struct {
+	*bundle.Reader
+	file string // the pack
+}
+
+// bundleSize is the data in the bundle of newBundle without its programs.
+const bundleSize = 6 << 20
+
+// newBundle packs a bundle of a few MiB. Programs of the bundle are small
+// scripts unless real asks for ones that run.
+func newBundle(t testing.TB, real bool) testBundle {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "bundle")
+	files := map[string][]byte{
+		"libcore.so":                       data(1, 2<<20),
+		"libcore.so.1":                     data(1, 2<<20),
+		"libholes.so":                      append(make([]byte, 3<<20), data(2, 100_000)...),
+		"rocblas/library/a_gfx1100.co":     data(3, 2<<20),
+		"rocblas/library/b_gfx1100.dat":    data(4, 1000),
+		"rocblas/library/a_gfx1101.co":     data(5, 2<<20),
+		"rocblas/library/fallback.dat":     data(6, 5000),
+		"licenses/rocblas/copyright":       []byte("text\n"),
+		loaderName:                         []byte("#!/bin/true\n"),
+		programName:                        []byte("#!/bin/true\n# server\n"),
+		"rocblas/library/empty_gfx1101.co": {},
+	}
+	if real {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(self) //nolint:gosec // this program
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[loaderName], files[programName] = b, append(b, "another file"...)
+	}
+	for name, b := range files {
+		p := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil { //nolint:gosec // a bundle folder is readable by all
+			t.Fatal(err)
+		}
+		mode := fs.FileMode(0o644)
+		if name == loaderName || name == programName {
+			mode = 0o755
+		}
+		if err := os.WriteFile(p, b, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(p, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-test", Variant: "hip", Flavour: bundle.FlavourHermetic, Version: "v0", Targets: []gfx.Target{"gfx1100", "gfx1101"},
+		Entry: bundle.Entry{Loader: loaderName, Program: programName},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	if _, err := bundle.Pack(context.Background(), &packed, dir, m, bundle.PackOptions{FrameSize: 1 << 20, Encoder: fastEncoder}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "pack.tar.zst")
+	if err := os.WriteFile(file, packed.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := bundle.Open(bytes.NewReader(packed.Bytes()), int64(packed.Len()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return testBundle{r, file}
+}
+
+// mustExtract installs and checks every byte of what came of it.
+func mustExtract(t *testing.T, b testBundle, o Options) *Installed {
+	t.Helper()
+	inst, err := Extract(context.Background(), b.Reader, o)
+	if err != nil {
+		t.Fatalf("extract: %v", err)
+	}
+	mustVerify(t, inst)
+	return inst
+}
+
+func mustVerify(t *testing.T, inst *Installed) {
+	t.Helper()
+	if err := bundle.VerifySelected(context.Background(), inst.Dir, inst.Manifest, bundle.ForTargets(inst.Targets)); err != nil {
+		t.Fatalf("installed bundle: %v", err)
+	}
+}
+
+// mustBeWarm checks that the next call writes nothing.
+func mustBeWarm(t *testing.T, b testBundle, o Options) {
+	t.Helper()
+	inst, err := Extract(context.Background(), b.Reader, o)
+	if err != nil {
+		t.Fatalf("warm start: %v", err)
+	}
+	if inst.Fresh {
+		t.Error("a warm start wrote files")
+	}
+}
+
+// mustBeTidy checks that the store holds bundles, seals and locks alone.
+func mustBeTidy(t *testing.T, cache string) {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(cache, bundlesName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		name := strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".lock"), ".seal")
+		if b, err := hex.DecodeString(name); err != nil || len(b) != sha256.Size {
+			t.Errorf("left behind: %s", e.Name())
+		}
+	}
+}
+
+// cacheDir returns a new, empty cache folder.
+func cacheDir(t testing.TB) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "cache")
+}
+
+// playServer is the bundle's program: it says that it runs and waits for its
+// input to end.
+func playServer() int {
+	fmt.Println("running")
+	var b [1]byte
+	for {
+		if _, err := os.Stdin.Read(b[:]); err != nil {
+			return 0
+		}
+	}
+}

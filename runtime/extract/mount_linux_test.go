@@ -1,0 +1,210 @@
+package extract
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// withMounts runs a test that mounts file systems. Root just runs it; anybody
+// else runs it again as root of a user namespace. Where neither is possible
+// the test fails in CI and is skipped elsewhere, saying why.
+func withMounts(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		test(t)
+		return
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EACCES):
+		unable(t, "needs root or user namespaces: "+err.Error())
+	case err != nil:
+		t.Fatalf("in a user namespace: %v\n%s", err, out)
+	default:
+		t.Logf("in a user namespace:\n%s", out)
+	}
+}
+
+// unable fails in CI, where every fault must be injected, and skips elsewhere.
+func unable(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// realRoot says that the test needs root of the machine, not of a namespace:
+// for block devices, or for files of other users.
+func realRoot(t *testing.T) {
+	t.Helper()
+	m, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := strings.Fields(string(m)); os.Geteuid() != 0 || len(f) < 3 || f[1] != "0" {
+		unable(t, "needs root")
+	}
+}
+
+// mountTmpfs mounts a memory file system with the options, such as
+// "size=4m,nr_inodes=40", and returns its folder.
+func mountTmpfs(t *testing.T, flags uintptr, options string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", flags, options+",mode=0700"); err != nil {
+		t.Fatalf("mount tmpfs: %v", err)
+	}
+	t.Cleanup(func() { unmount(t, dir) })
+	return dir
+}
+
+// remount changes a mount's flags.
+func remount(t *testing.T, dir string, flags uintptr) {
+	t.Helper()
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
+		t.Fatalf("remount %s: %v", dir, err)
+	}
+}
+
+func unmount(t *testing.T, dir string) {
+	t.Helper()
+	var err error
+	for range 200 { // a process that just died may hold it for a moment
+		if err = unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		t.Errorf("unmount %s: %v", dir, err)
+	}
+}
+
+// newExt4 makes a file with an ext4 file system of that size in MiB.
+func newExt4(t *testing.T, file string, size int64, options ...string) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // a test folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(size<<20), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-q", "-F", "-E", "lazy_itable_init=0,nodiscard"}, options...)
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append(args, file)...).CombinedOutput(); err != nil { //nolint:gosec // fixed program
+		t.Fatalf("mkfs.ext4 (package e2fsprogs): %v\n%s", err, out)
+	}
+}
+
+// mountImage attaches the file to a loop device and mounts it.
+func mountImage(t *testing.T, file, options string) string {
+	t.Helper()
+	dev := attachLoop(t, file)
+	dir := t.TempDir()
+	if err := unix.Mount(dev, dir, "ext4", 0, options); err != nil {
+		t.Fatalf("mount %s: %v", file, err)
+	}
+	t.Cleanup(func() { unmount(t, dir) })
+	return dir
+}
+
+// attachLoop gives the file a block device, see loop(4).
+func attachLoop(t *testing.T, file string) string {
+	t.Helper()
+	ctl, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatalf("loop devices are needed: %v", err)
+	}
+	defer func() { _ = ctl.Close() }()
+	back, err := os.OpenFile(file, os.O_RDWR, 0) //nolint:gosec // a test folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = back.Close() }()
+	for range 50 { // somebody else may take the free number first
+		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("/dev/loop%d", n)
+		dev, err := os.OpenFile(name, os.O_RDWR, 0) //nolint:gosec // a device
+		if err != nil {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		err = unix.IoctlLoopConfigure(int(dev.Fd()), &unix.LoopConfig{
+			Fd: uint32(back.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}, //nolint:gosec // a descriptor
+		})
+		if err == nil {
+			t.Cleanup(func() { _ = dev.Close() }) // the last close detaches it
+			return name
+		}
+		_ = dev.Close()
+		if !errors.Is(err, unix.EBUSY) {
+			t.Fatalf("attach %s: %v", name, err)
+		}
+	}
+	t.Fatal("no loop device to be had")
+	return ""
+}
+
+// powerCut copies a file system's image as the device has it now: what is
+// only in the kernel's memory is lost, as when the power goes.
+func powerCut(t *testing.T, image string) string {
+	t.Helper()
+	copied := filepath.Join(t.TempDir(), "after.img")
+	in, err := os.Open(image) //nolint:gosec // a test folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.Create(copied) //nolint:gosec // a test folder
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+// quota limits a user's blocks (of 1 KiB) on a mounted file system, see
+// quotactl(2): Q_SETQUOTA with a struct if_dqblk.
+func quota(t *testing.T, device string, uid int, blocks uint64) {
+	t.Helper()
+	const qSetQuota, usrQuota, qifBLimits = 0x800008, 0, 1
+	limits := struct {
+		bHard, bSoft, curSpace, iHard, iSoft, curInodes, bTime, iTime uint64
+		valid                                                         uint32
+		_                                                             uint32
+	}{bHard: blocks, bSoft: blocks, valid: qifBLimits}
+	dev, err := unix.BytePtrFromString(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	quotactl(t, qSetQuota<<8|usrQuota, dev, uid, &limits)
+}
