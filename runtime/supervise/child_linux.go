@@ -317,8 +317,9 @@ func (c *Child) waitReady(ctx context.Context) (*process, error) {
 // deathOf says why a process died, waiting a moment for the news; nil when it
 // lives on.
 func (c *Child) deathOf(ctx context.Context, p *process) error {
-	wait := time.NewTimer(deathWait)
-	defer wait.Stop()
+	sign, limit := time.NewTimer(deathSign), time.NewTimer(deathNews)
+	defer sign.Stop()
+	defer limit.Stop()
 	for {
 		c.mu.Lock()
 		err, known := c.deaths[p.gen]
@@ -329,9 +330,13 @@ func (c *Child) deathOf(ctx context.Context, p *process) error {
 		}
 		select {
 		case <-changed:
+		case <-sign.C:
+			if alive(p.pid, p.start) {
+				return nil
+			}
 		case <-ctx.Done():
 			return nil
-		case <-wait.C:
+		case <-limit.C:
 			return nil
 		}
 	}

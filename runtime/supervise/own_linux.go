@@ -2,8 +2,10 @@ package supervise
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -308,6 +310,16 @@ func (c *Child) healthy(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_ = res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if err != nil {
+		return 0, err
+	}
+	var body struct {
+		Status string `json:"status"`
+	}
+	if res.StatusCode == http.StatusOK && (json.Unmarshal(raw, &body) != nil || body.Status != "ok") {
+		return 0, fmt.Errorf("%w: /health says %.60q, which llama-server does not", ErrImpostor, raw)
+	}
 	return res.StatusCode, nil
 }

@@ -15,9 +15,12 @@ const (
 	// idleConn is how long an unused connection is kept: llama-server closes it
 	// after five seconds, and a request must not meet that moment.
 	idleConn = 3 * time.Second
-	// deathWait is how long a broken request waits to learn whether its process
-	// died; the kernel closes a socket a moment before the parent is told.
-	deathWait = time.Second
+	// deathSign is how long after its connection broke a process may take to be
+	// dead: the kernel closes the files of one that dies a moment before.
+	deathSign = 100 * time.Millisecond
+	// deathNews is how long it then takes at most to learn what of: descendants
+	// are ended and the last of the output is read first.
+	deathNews = 3 * time.Second
 )
 
 // newBase is a transport for one child's address and nothing else.
