@@ -184,11 +184,8 @@ func parsePositions(b []byte) ([]Position, error) {
 	}
 	c := cursor{b: b}
 	var out []Position
-	err := c.objects(func(key []byte, n int) (err error) {
-		if n == len(out) {
-			out = append(out, Position{})
-		}
-		p := &out[n]
+	err := c.objects(func() { out = append(out, Position{}) }, func(key []byte) (err error) {
+		p := &out[len(out)-1]
 		switch string(key) {
 		case "id":
 			p.ID, err = c.int32()
@@ -209,11 +206,8 @@ func parsePositions(b []byte) ([]Position, error) {
 // candidates reads an array of {id, logprob or prob}.
 func (c *cursor) candidates() ([]TokenProb, error) {
 	var out []TokenProb
-	err := c.objects(func(key []byte, n int) (err error) {
-		if n == len(out) {
-			out = append(out, TokenProb{})
-		}
-		p := &out[n]
+	err := c.objects(func() { out = append(out, TokenProb{}) }, func(key []byte) (err error) {
+		p := &out[len(out)-1]
 		switch string(key) {
 		case "id":
 			p.ID, err = c.int32()
@@ -238,23 +232,24 @@ func (c *cursor) logOf() (float32, error) {
 	return float32(math.Log(float64(p))), nil
 }
 
-// objects walks over an array of objects and calls member for each member of
-// the n-th, standing on its value.
-func (c *cursor) objects(member func(key []byte, n int) error) error {
+// objects walks over an array of objects. It calls begin for each, and member
+// for each of its members, standing on the value.
+func (c *cursor) objects(begin func(), member func(key []byte) error) error {
 	if c.null() {
 		return nil
 	}
 	if !c.take('[') {
 		return c.unexpected("where an array should be")
 	}
-	for n := 0; ; n++ {
-		more, err := c.next(']', n == 0)
+	for opened := true; ; opened = false {
+		more, err := c.next(']', opened)
 		if err != nil || !more {
 			return err
 		}
 		if !c.take('{') {
 			return c.unexpected("where an object should be")
 		}
+		begin()
 		for first := true; ; first = false {
 			more, err := c.next('}', first)
 			if err != nil {
@@ -268,7 +263,7 @@ func (c *cursor) objects(member func(key []byte, n int) error) error {
 				return err
 			}
 			c.ws()
-			if err := member(key, n); err != nil {
+			if err := member(key); err != nil {
 				return err
 			}
 		}

@@ -46,29 +46,30 @@ type Stream struct {
 	first    time.Duration
 	progress func(Progress)
 
-	cut       atomic.Int32 // why it must not go on: cutByUser, cutByContext
-	unwatch   func() bool
+	done      <-chan struct{} // of ctx
+	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
 }
-
-const (
-	cutByUser = iota + 1
-	cutByContext
-)
 
 // drainTime is how long the end of the answer may take behind its final event.
 const drainTime = 250 * time.Millisecond
 
 func newStream(ctx context.Context, c *Client, start time.Time, body io.ReadCloser, r *CompletionRequest) *Stream {
-	s := &Stream{
-		ctx: ctx, client: c, body: body, sse: newSSEReader(body, c.maxEvent),
+	return &Stream{
+		ctx: ctx, done: ctx.Done(), client: c, body: body, sse: newSSEReader(body, c.maxEvent),
 		stopIDs: r.StopIDs, words: len(r.Stop) > 0, final: Final{Reason: StopNone}, start: start,
 	}
-	// Events that are already here must not outlive the context; asking it for
-	// each token would cost more than reading the token.
-	s.unwatch = context.AfterFunc(ctx, func() { s.cut.CompareAndSwap(0, cutByContext) })
-	return s
+}
+
+// isCut reports whether the stream must not go on, though events may be here already.
+func (s *Stream) isCut() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return s.closed.Load()
+	}
 }
 
 // Progress is how far the prompt has been processed, in tokens.
@@ -89,7 +90,7 @@ func (s *Stream) OnProgress(f func(Progress)) { s.progress = f }
 // returned false, Err says whether the completion ended well.
 func (s *Stream) Next() bool {
 	for {
-		if s.ready > 0 && (s.ended || s.cut.Load() == 0) {
+		if s.ready > 0 && (s.ended || !s.isCut()) {
 			s.tok = s.queue[0]
 			s.queue = s.queue[:copy(s.queue, s.queue[1:])]
 			s.ready--
@@ -98,7 +99,7 @@ func (s *Stream) Next() bool {
 		if s.ended {
 			return false
 		}
-		if s.cut.Load() != 0 {
+		if s.isCut() {
 			s.fail(s.readError(nil))
 			continue
 		}
@@ -106,6 +107,9 @@ func (s *Stream) Next() bool {
 		if err != nil {
 			s.fail(s.readError(err))
 			continue
+		}
+		if string(data) == "null" {
+			continue // the server's sign that a prompt of several is begun
 		}
 		if err := s.ev.decode(data); err != nil {
 			s.fail(fmt.Errorf("%w: %w", ErrMalformed, err))
@@ -159,6 +163,10 @@ func (s *Stream) stepSlow() bool {
 	}
 	// A progress event has a token id of 0 that stands for nothing.
 	if e.content == "" && (len(e.tokens) == 0 || len(e.progress) > 0) {
+		return false
+	}
+	if len(e.tokens) == 0 {
+		s.fail(fmt.Errorf("%w: text without token ids; this llama-server does not know return_tokens, take a newer one", ErrMalformed))
 		return false
 	}
 	if s.last == 0 {
@@ -275,10 +283,10 @@ func (s *Stream) dropEnd() {
 // readError says what a failed read means.
 func (s *Stream) readError(err error) error {
 	switch {
-	case s.cut.Load() == cutByUser:
-		return ErrClosed
 	case s.ctx.Err() != nil:
 		return s.ctx.Err()
+	case s.closed.Load():
+		return ErrClosed
 	case errors.Is(err, ErrEventTooLarge):
 		return err
 	case errors.Is(err, io.EOF):
@@ -332,8 +340,7 @@ func (s *Stream) FirstToken() time.Duration { return s.first }
 // called at any time, by any goroutine, and more than once.
 func (s *Stream) Close() error {
 	s.closeOnce.Do(func() {
-		s.cut.CompareAndSwap(0, cutByUser)
-		s.unwatch()
+		s.closed.Store(true)
 		s.closeErr = s.body.Close()
 	})
 	return s.closeErr
