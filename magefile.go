@@ -22,6 +22,9 @@ func Lint() error { return build.Lint() }
 // CI runs lint and test, as a change has to pass them.
 func CI() error { return build.CI() }
 
+// Bench runs every benchmark beside its named peers, five times.
+func Bench() error { return build.Bench() }
+
 // Lock records the packages of the toolchain that the archive has now.
 func Lock() error { return build.Lock() }
 

@@ -59,7 +59,7 @@ func (s *Session) Version(root string) (string, error) {
 func (s *Session) command(ctx context.Context, root, out, version string, tags ...string) error {
 	args := []string{
 		"build", "-trimpath", "-buildvcs=false", "-tags=" + strings.Join(tags, ","),
-		"-ldflags=-s -w -buildid= -X forge.lthn.ai/core/go-rocm/cmd/go-rocm/cli.version=" + version,
+		"-ldflags=-s -w -buildid= -X main.version=" + version,
 		"-o", out, commandPackage,
 	}
 	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own arguments
