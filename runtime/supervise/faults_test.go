@@ -208,7 +208,7 @@ func until(t *testing.T, events <-chan Event, to State) Event {
 func TestFault18ExitBeforeReady(t *testing.T) {
 	torture(t, func(t *testing.T) {
 		for _, after := range []bool{false, true} {
-			spec := fake(t, roleServer, fakellama.Script{Process: fakellama.Process{
+			spec := fake(t, roleServer, fakellama.Script{Health: fakellama.HealthLoading, Process: fakellama.Process{
 				ExitEarly: !after, ExitAfterLoad: after, ExitCode: 1,
 				Log: "gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'",
 			}})
@@ -621,7 +621,7 @@ func TestFault30FloodAndCrashLoop(t *testing.T) {
 		}
 		stopClean(t, c)
 
-		spec := fake(t, roleServer, fakellama.Script{Process: fakellama.Process{ExitAfterLoad: true, ExitSignal: int(syscall.SIGABRT), Log: "HW Exception by GPU node-1 (Agent handle: 0x1) reason :GPU Hang"}})
+		spec := fake(t, roleServer, fakellama.Script{Health: fakellama.HealthLoading, Process: fakellama.Process{ExitAfterLoad: true, ExitSignal: int(syscall.SIGABRT), Log: "HW Exception by GPU node-1 (Agent handle: 0x1) reason :GPU Hang"}})
 		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond, Burst: 3}
 		settled := 0
 		spec.Restart.Settle = func(context.Context) error { settled++; return nil }

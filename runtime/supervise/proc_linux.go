@@ -91,19 +91,16 @@ func marked(marker string) []int {
 // meanwhile. A pidfd is opened before the marker is read a second time, so that
 // a reused pid is never meant.
 func killMarked(marker string) int {
-	killed := 0
-	for range 8 {
-		pids := marked(marker)
-		if len(pids) == 0 {
-			break
-		}
-		for _, pid := range pids {
-			if killChecked(pid, func() bool { return hasMarker(pid, marker) }) {
-				killed++
+	killed := map[int]bool{}
+	for fresh := true; fresh; {
+		fresh = false
+		for _, pid := range marked(marker) {
+			if !killed[pid] && killChecked(pid, func() bool { return hasMarker(pid, marker) }) {
+				killed[pid], fresh = true, true
 			}
 		}
 	}
-	return killed
+	return len(killed)
 }
 
 func hasMarker(pid int, marker string) bool {
