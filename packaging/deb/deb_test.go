@@ -221,7 +221,7 @@ func TestBuildSingle(t *testing.T) {
 		modes[name] = fmt.Sprintf("%o", h.Mode)
 	}
 	want := map[string]string{
-		"/etc/go-rocm/go-rocm.env":                               "644",
+		"/etc/go-rocm/go-rocm.env":                               "640",
 		"/usr/bin/go-rocm":                                       "755",
 		"/usr/lib/go-rocm/llama/ld-linux-x86-64.so.2":            "755",
 		"/usr/lib/go-rocm/llama/libllama.so.0":                   "644",

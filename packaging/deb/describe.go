@@ -89,18 +89,20 @@ func (p *pkg) addCommand(o Options) error {
 	p.entries = append(p.entries, entry{path: "/usr/bin/go-rocm", from: o.Command, mode: 0o755})
 	for _, f := range []struct {
 		asset, path string
+		mode        os.FileMode
 		conf        bool
 	}{
-		{"go-rocm.service", "/usr/lib/systemd/system/go-rocm.service", false},
-		{"go-rocm.sysusers", "/usr/lib/sysusers.d/go-rocm.conf", false},
-		{"go-rocm.tmpfiles", "/usr/lib/tmpfiles.d/go-rocm.conf", false},
-		{"go-rocm.env", "/etc/go-rocm/go-rocm.env", true},
+		{"go-rocm.service", "/usr/lib/systemd/system/go-rocm.service", 0o644, false},
+		{"go-rocm.sysusers", "/usr/lib/sysusers.d/go-rocm.conf", 0o644, false},
+		{"go-rocm.tmpfiles", "/usr/lib/tmpfiles.d/go-rocm.conf", 0o644, false},
+		// An API key may stand in it; systemd reads it as root.
+		{"go-rocm.env", "/etc/go-rocm/go-rocm.env", 0o640, true},
 	} {
 		text, err := readAsset(f.asset)
 		if err != nil {
 			return err
 		}
-		p.entries = append(p.entries, entry{path: f.path, text: text, mode: 0o644, conf: f.conf})
+		p.entries = append(p.entries, entry{path: f.path, text: text, mode: f.mode, conf: f.conf})
 	}
 	manual, err := manualEntries(o)
 	if err != nil {
