@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -84,7 +85,7 @@ func ReadCodeObjects(path string) ([]CodeObjects, error) {
 // CodeObjects lists what the fat binary holds for each target, in the order of
 // gfx.Compare.
 func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
-	sums := map[gfx.Target]*CodeObjects{}
+	var parts []CodeObjects
 	for i := range fb.Bundles {
 		b := &fb.Bundles[i]
 		for _, e := range b.Entries {
@@ -98,22 +99,38 @@ func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 			if err != nil {
 				return nil, fmt.Errorf("bundle at offset %#x, entry %s: %w", b.Offset, e.ID, err)
 			}
-			s := sums[id.Target]
-			if s == nil {
-				s = &CodeObjects{Target: id.Target}
-				sums[id.Target] = s
-			}
-			s.Objects++
-			s.Bytes += e.Size
-			s.Kernels += n
+			parts = append(parts, CodeObjects{Target: id.Target, Objects: 1, Bytes: e.Size, Kernels: n})
 		}
 	}
-	out := make([]CodeObjects, 0, len(sums))
-	for _, s := range sums {
-		out = append(out, *s)
+	return sumTargets(parts), nil
+}
+
+// ReadCodeObject reads a file that is one code object, such as Tensile's *.co
+// and *.hsaco.
+func ReadCodeObject(path string) (CodeObjects, error) {
+	c := CodeObjects{Objects: 1}
+	err := withELF(path, func(_ *elf.File, f *os.File) error {
+		fi, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		c.Bytes = fi.Size()
+		id, n, err := CountKernels(f)
+		c.Target, c.Kernels = id.Target, n
+		return err
+	})
+	return c, err
+}
+
+// sumTargets adds up what belongs to the same target, in the order of
+// gfx.Compare.
+func sumTargets(parts []CodeObjects) []CodeObjects {
+	sums := map[gfx.Target]CodeObjects{}
+	for _, p := range parts {
+		s := sums[p.Target]
+		sums[p.Target] = CodeObjects{Target: p.Target, Objects: s.Objects + p.Objects, Bytes: s.Bytes + p.Bytes, Kernels: s.Kernels + p.Kernels}
 	}
-	slices.SortFunc(out, func(a, b CodeObjects) int { return gfx.Compare(a.Target, b.Target) })
-	return out, nil
+	return slices.SortedFunc(maps.Values(sums), func(a, b CodeObjects) int { return gfx.Compare(a.Target, b.Target) })
 }
 
 // TargetError says that a file or a part of it does not hold code for exactly the targets that

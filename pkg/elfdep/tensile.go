@@ -2,6 +2,7 @@ package elfdep
 
 import (
 	"fmt"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -140,4 +141,25 @@ func SelectTensile(names []string, targets []gfx.Target, skip func(TensileFile) 
 		return TensileSelection{}, &TargetError{Where: "the Tensile library folder", Lacks: lacks}
 	}
 	return sel, nil
+}
+
+// Code reads the code of the selected files below dir, checks that each
+// is for the target that its name tells, and adds up the kernels of each
+// target, in the order of gfx.Compare.
+func (sel TensileSelection) Code(dir string) ([]CodeObjects, error) {
+	var parts []CodeObjects
+	for _, f := range sel.Keep {
+		if f.Kind != TensileKernels && f.Kind != TensileCommon {
+			continue
+		}
+		c, err := ReadCodeObject(filepath.Join(dir, f.Name))
+		if err != nil {
+			return nil, err
+		}
+		if c.Target != f.Target.Target {
+			return nil, fmt.Errorf("%s holds code for %s", filepath.Join(dir, f.Name), c.Target)
+		}
+		parts = append(parts, c)
+	}
+	return sumTargets(parts), nil
 }

@@ -3,6 +3,8 @@ package elfdep_test
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +13,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 func TestParseTensileName(t *testing.T) {
@@ -115,5 +118,44 @@ func TestSelectTensileLacks(t *testing.T) {
 	}
 	if _, err := elfdep.SelectTensile(append(names, "new-format.zip"), []gfx.Target{gfx.GFX1100}, nil); err == nil {
 		t.Error("an unknown file was passed over")
+	}
+}
+
+func TestTensileCode(t *testing.T) {
+	const ss = "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_"
+	a, b := elfgen.CodeObject(mach1100, []string{"x", "y"}, 10), elfgen.CodeObject(mach1101, []string{"x"}, 20)
+	dir := tree(t, map[string]any{
+		"Kernels.so-000-gfx1100.hsaco": a, ss + "gfx1100.co": a, ss + "gfx1100.dat": []byte("map"), "TensileLibrary_lazy_gfx1100.dat": []byte("index"),
+		"Kernels.so-000-gfx1101.hsaco": b, ss + "gfx1101.co": b, ss + "fallback_gfx1101.hsaco": b, "TensileLibrary_lazy_gfx1101.dat": []byte("index"),
+	})
+	names := func() (out []string) {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			out = append(out, e.Name())
+		}
+		return out
+	}
+	sel, err := elfdep.SelectTensile(names(), []gfx.Target{gfx.GFX1101, gfx.GFX1100}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := sel.Code(dir)
+	want := []elfdep.CodeObjects{
+		{Target: gfx.GFX1100, Objects: 2, Bytes: 2 * int64(len(a)), Kernels: 4},
+		{Target: gfx.GFX1101, Objects: 3, Bytes: 3 * int64(len(b)), Kernels: 3},
+	}
+	if d := cmp.Diff(want, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	for _, wrong := range [][]byte{b, []byte("no code")} {
+		if err := os.WriteFile(filepath.Join(dir, ss+"gfx1100.co"), wrong, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := sel.Code(dir); err == nil || !strings.Contains(err.Error(), ss+"gfx1100.co") {
+			t.Errorf("wrong code: %v, %v", got, err)
+		}
 	}
 }
