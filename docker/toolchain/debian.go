@@ -26,7 +26,7 @@ const recordScript = `mkdir -p /usr/share/go-rocm && dpkg-query -W -f '${Package
 // snapshot may be past it.
 func (s Spec) mmdebstrapArgs() []string {
 	return []string{
-		"--variant=minbase", "--format=tar", "--quiet",
+		"--variant=minbase", "--format=tar",
 		`--aptopt=Acquire::Check-Valid-Until "false"`,
 		"--aptopt=Acquire::Retries 3",
 		"--dpkgopt=path-exclude=/usr/share/man/*",

@@ -32,7 +32,7 @@ func LockName(s Set) string { return "debian-" + string(s) + ".lock" }
 
 // AMDReference is the image that `mage lock` resolves for the amd kind: the
 // last ROCm 6 line that AMD publishes for Ubuntu 22.04.
-const AMDReference = "docker.io/rocm/dev-ubuntu-22.04:6.4.4-complete"
+const AMDReference = "rocm/dev-ubuntu-22.04:6.4.4-complete"
 
 // amdImage is the locked reference of AMD's image.
 func amdImage() string {

@@ -54,7 +54,8 @@ func Open() (*Session, error) {
 	}
 	logs := filepath.Join(s.Cache, "logs")
 	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr}
-	b.engine = &lazyEngine{options: engine.ConnectOptions{
+	display := progress.New(os.Stderr, logs)
+	b.engine = &lazyEngine{display: display, options: engine.ConnectOptions{
 		MayInstall: func() bool {
 			return b.agree("No container engine is running. Install docker.io and iptables and start dockerd?")
 		},
@@ -63,7 +64,7 @@ func Open() (*Session, error) {
 	b.Recipe = &recipe.Recipe{
 		Engine: b.engine, Cache: cache, Lock: lock, Source: s.Source, Targets: s.Targets,
 		CMake: s.CMake, Jobs: s.Jobs, Memory: int64(s.Memory), Log: os.Stderr,
-		Progress: progress.New(os.Stderr, logs),
+		Progress: display,
 		Toolchain: toolchain.Spec{
 			Kind: s.Toolchain, Suite: s.Suite, BaseImage: s.BaseImage,
 			MmdebstrapImage: s.Mmdebstrap, Epoch: lock.Time(), Locked: s.Locked,

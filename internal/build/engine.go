@@ -2,16 +2,19 @@ package build
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/progress"
 )
 
 // lazyEngine connects on first use, so that a build whose stages are all
 // cached needs no engine at all.
 type lazyEngine struct {
 	options engine.ConnectOptions
+	display *progress.Display
 	mu      sync.Mutex
 	eng     engine.Engine
 }
@@ -58,7 +61,9 @@ func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader, l
 	if err != nil {
 		return engine.Image{}, err
 	}
-	return eng.Import(ctx, ref, rootfs, labels)
+	counted := l.display.Reader("import "+ref, -1, rootfs)
+	img, err := eng.Import(ctx, ref, counted, labels)
+	return img, errors.Join(err, counted.Close())
 }
 
 func (l *lazyEngine) Run(ctx context.Context, job engine.Job) error {

@@ -1,6 +1,5 @@
-// Package progress shows a person how far a build is. It reads the output of a
-// step, keeps it whole in a log file, and prints a counted status: on a
-// terminal one line that changes, elsewhere a line now and then.
+// Package progress shows a person how far a build is: a bar on a terminal, a
+// line now and then elsewhere. The whole output of a step goes to a log file.
 package progress
 
 import (
@@ -15,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 )
 
@@ -23,7 +23,7 @@ const quietInterval = 30 * time.Second
 
 // Display opens steps.
 type Display struct {
-	out    *os.File
+	out    io.Writer
 	dir    string
 	isTerm bool
 }
@@ -33,7 +33,8 @@ func New(out *os.File, dir string) *Display {
 	return &Display{out: out, dir: dir, isTerm: term.IsTerminal(int(out.Fd()))} //nolint:gosec // a descriptor fits
 }
 
-// Open starts a step. What is written to it is its output.
+// Open starts a step. What is written to it is its output; lines that begin
+// with "[done/total] " move the bar.
 func (d *Display) Open(step string) (io.WriteCloser, error) {
 	if err := os.MkdirAll(d.dir, 0o750); err != nil {
 		return nil, fmt.Errorf("make the log folder: %w", err)
@@ -43,20 +44,101 @@ func (d *Display) Open(step string) (io.WriteCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", step, err)
 	}
-	s := &counter{display: d, step: step, log: f, start: time.Now()}
 	_, err = fmt.Fprintf(d.out, "%s: log in %s\n", step, name)
-	return s, err
+	return &counter{meter: d.meter(step, false), log: f}, err
 }
 
-type counter struct {
+// Reader counts what is read through it; total is in bytes, -1 when nobody
+// knows it.
+func (d *Display) Reader(step string, total int64, r io.Reader) io.ReadCloser {
+	m := d.meter(step, true)
+	m.total = total
+	return &reader{meter: m, r: r}
+}
+
+// meter shows done of total.
+type meter struct {
 	display     *Display
 	step        string
-	log         *os.File
+	bytes       bool
 	start       time.Time
-	mu          sync.Mutex
-	part        []byte
-	done, total int
+	done, total int64
 	shown       time.Time
+	bar         *progressbar.ProgressBar
+}
+
+func (d *Display) meter(step string, isBytes bool) *meter {
+	return &meter{display: d, step: step, bytes: isBytes, start: time.Now(), shown: time.Now()}
+}
+
+// set moves the meter; errors of a display are nobody's concern.
+func (m *meter) set(done, total int64) {
+	m.done, m.total = done, total
+	if !m.display.isTerm {
+		if time.Since(m.shown) >= quietInterval {
+			m.line()
+		}
+		return
+	}
+	if m.bar == nil {
+		options := []progressbar.Option{
+			progressbar.OptionSetWriter(m.display.out), progressbar.OptionSetDescription(m.step),
+			progressbar.OptionSetPredictTime(true), progressbar.OptionShowElapsedTimeOnFinish(),
+			progressbar.OptionSetWidth(30), progressbar.OptionThrottle(200 * time.Millisecond), progressbar.OptionShowCount(),
+		}
+		if m.bytes {
+			options = append(options, progressbar.OptionShowBytes(true))
+		}
+		m.bar = progressbar.NewOptions64(total, options...)
+	}
+	m.bar.ChangeMax64(total)
+	_ = m.bar.Set64(done)
+}
+
+func (m *meter) end() {
+	if m.done == 0 {
+		return
+	}
+	if m.bar != nil {
+		_ = m.bar.Exit()
+		_, _ = fmt.Fprintln(m.display.out)
+		return
+	}
+	m.line()
+}
+
+func (m *meter) line() {
+	m.shown = time.Now()
+	_, _ = fmt.Fprintln(m.display.out, m.status(time.Since(m.start)))
+}
+
+// status says how far the step is, how long it took, and how long the rest
+// takes if it goes on like this.
+func (m *meter) status(elapsed time.Duration) string {
+	count := func(n int64) string {
+		if m.bytes {
+			return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+		}
+		return strconv.FormatInt(n, 10)
+	}
+	s := m.step + ": " + count(m.done)
+	if m.total > 0 {
+		s += " of " + count(m.total)
+	}
+	s += ", " + elapsed.Round(time.Second).String()
+	if m.done > 0 && m.done < m.total {
+		left := time.Duration(float64(elapsed) / float64(m.done) * float64(m.total-m.done))
+		s += ", about " + left.Round(time.Second).String() + " left"
+	}
+	return s
+}
+
+// counter reads a step's output.
+type counter struct {
+	mu    sync.Mutex
+	meter *meter
+	log   *os.File
+	part  []byte
 }
 
 // counted is how ninja counts, by our NINJA_STATUS.
@@ -75,52 +157,37 @@ func (c *counter) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if m := counted.FindSubmatch(line); m != nil {
-			c.done, _ = strconv.Atoi(string(m[1]))
-			c.total, _ = strconv.Atoi(string(m[2]))
-			c.show(false)
+			done, errDone := strconv.ParseInt(string(m[1]), 10, 64)
+			total, errTotal := strconv.ParseInt(string(m[2]), 10, 64)
+			if errDone == nil && errTotal == nil {
+				c.meter.set(done, total)
+			}
 		}
 		c.part = append(c.part[:0], rest...)
 	}
-}
-
-// show prints the status when it is due.
-func (c *counter) show(last bool) {
-	every := quietInterval
-	if c.display.isTerm {
-		every = 200 * time.Millisecond
-	}
-	if !last && time.Since(c.shown) < every {
-		return
-	}
-	c.shown = time.Now()
-	line := Status(c.step, c.done, c.total, time.Since(c.start))
-	if c.display.isTerm {
-		fmt.Fprintf(c.display.out, "\r\x1b[K%s", line) //nolint:errcheck // only a display
-		if last {
-			fmt.Fprintln(c.display.out) //nolint:errcheck // only a display
-		}
-		return
-	}
-	fmt.Fprintln(c.display.out, line) //nolint:errcheck // only a display
 }
 
 // Close ends the step.
 func (c *counter) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.total > 0 {
-		c.show(true)
-	}
+	c.meter.end()
 	return errors.Join(c.log.Sync(), c.log.Close())
 }
 
-// Status says how far a step of counted parts is, how long it took, and how
-// long the rest takes if it goes on like this.
-func Status(step string, done, total int, elapsed time.Duration) string {
-	s := fmt.Sprintf("%s: %d of %d, %s", step, done, total, elapsed.Round(time.Second))
-	if done > 0 && done < total {
-		left := time.Duration(float64(elapsed) / float64(done) * float64(total-done))
-		s += fmt.Sprintf(", about %s left", left.Round(time.Second))
-	}
-	return s
+type reader struct {
+	meter *meter
+	r     io.Reader
+}
+
+func (r *reader) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	r.meter.set(r.meter.done+int64(n), r.meter.total)
+	return n, err
+}
+
+// Close ends the display; the reader below is its owner's to close.
+func (r *reader) Close() error {
+	r.meter.end()
+	return nil
 }
