@@ -25,7 +25,7 @@ func CI() error { return build.CI() }
 // Bench runs every benchmark beside its named peers, five times.
 func Bench() error { return build.Bench() }
 
-// Lock records the packages of the toolchain that the archive has now.
+// Lock records the toolchain's packages and the bundles' sizes as they are now.
 func Lock() error { return build.Lock() }
 
 // Config prints every setting, its value and its meaning.

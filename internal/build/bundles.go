@@ -43,6 +43,23 @@ func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 	return packed, nil
 }
 
+// checkSizes holds bundles built by the project's own options against their
+// recorded sizes.
+func (s *Session) checkSizes(packed []*recipe.Packed) error {
+	if len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.Image() {
+		return nil
+	}
+	recorded, err := recipe.RecordedSizes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range packed {
+		errs = append(errs, recipe.CheckSize(recorded, p.Variant, p.Sizes()))
+	}
+	return errors.Join(errs...)
+}
+
 // bundleOf picks a variant's bundle.
 func bundleOf(packed []*recipe.Packed, variant string) (*recipe.Packed, error) {
 	i := slices.IndexFunc(packed, func(p *recipe.Packed) bool { return p.Variant == variant })

@@ -142,6 +142,9 @@ func (s *Session) buildInto(ctx context.Context, d *delivery) (err error) {
 	if d.packed, err = s.Bundles(ctx); err != nil {
 		return err
 	}
+	if err := s.checkSizes(d.packed); err != nil {
+		return err
+	}
 	for _, p := range d.packed {
 		if err := copyInto(p.File, filepath.Join(d.dir, filepath.Base(p.File)), 0o644); err != nil {
 			return err
