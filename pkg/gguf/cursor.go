@@ -10,7 +10,7 @@ import (
 // windowBytes is the size of the read buffer: large enough that a vocabulary
 // of several megabytes costs few system calls, small enough to stay in the
 // second-level cache while lengths are walked.
-const windowBytes = 256 << 10
+const windowBytes = 64 << 10
 
 // cursor walks a file front to back through one buffer. It never reads past
 // size, and every advance is checked against what is left.

@@ -1,0 +1,117 @@
+package gguf_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+)
+
+// largeVocabulary writes the shapes of an 8B model with a vocabulary of
+// 151936 tokens and as many merges, about 5 MB of metadata.
+func largeVocabulary(tb testing.TB) string {
+	tb.Helper()
+	const n = 151936
+	b := ggufgen.Catalogue()[0].Builder()
+	tokens := make([]string, n)
+	merges := make([]string, n)
+	types := make([]uint32, n)
+	for i := range tokens {
+		tokens[i] = strings.Repeat("x", 1+i%11)
+		merges[i] = fmt.Sprintf("%s %d", tokens[i], i%1000)
+		types[i] = 1
+	}
+	b.Texts("tokenizer.ggml.tokens", tokens)
+	b.Uints("tokenizer.ggml.token_type", types)
+	b.Texts("tokenizer.ggml.merges", merges)
+	path := filepath.Join(tb.TempDir(), "large.gguf")
+	f, err := os.Create(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := b.WriteSparse(f); err != nil {
+		tb.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		tb.Fatal(err)
+	}
+	return path
+}
+
+// BenchmarkOpen reads metadata and tensor table of a model with a large
+// vocabulary, and asks for the facts that a plan needs.
+func BenchmarkOpen(b *testing.B) {
+	path := largeVocabulary(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		f, err := gguf.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if f.VocabSize() != 151936 || f.BlockCount() != 36 || f.Quantisation() != "Q4_K_M" || f.Parameters() == 0 {
+			b.Fatal("wrong facts")
+		}
+		if err := f.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkBareRead reads as many bytes and looks at none: what is left of
+// BenchmarkOpen when parsing costs nothing.
+func BenchmarkBareRead(b *testing.B) {
+	path := largeVocabulary(b)
+	m, err := gguf.Open(path)
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := m.DataOffset()
+	if err := m.Close(); err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 256<<10)
+	b.SetBytes(n)
+	for b.Loop() {
+		f, err := os.Open(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{io.LimitReader(f, n)}, buf); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkTokens reads every token of the vocabulary, lazily kept until now.
+func BenchmarkTokens(b *testing.B) {
+	f, err := gguf.Open(largeVocabulary(b))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = f.Close() })
+	a, err := f.Array("tokenizer.ggml.tokens")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		n := 0
+		for _, err := range a.Strings() {
+			if err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		if n != 151936 {
+			b.Fatal(n)
+		}
+	}
+}
