@@ -77,12 +77,8 @@ func TestLeavingFreesTheSlot(t *testing.T) {
 		await(t, "an idle slot after cancel", func() bool { return idle(t, model) })
 	})
 	t.Run("the one slot answers again", func(t *testing.T) {
-		var text string
-		for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: question}}, inference.WithMaxTokens(16)) {
-			text += token.Text
-		}
-		if err := model.Err(); err != nil || !strings.Contains(text, answer) {
-			t.Errorf("answered %q, %v", text, err)
+		if text := chat(t, model, question); !strings.Contains(text, answer) {
+			t.Errorf("answered %q", text)
 		}
 	})
 	t.Run("close ends a loop", func(t *testing.T) {

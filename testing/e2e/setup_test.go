@@ -148,6 +148,19 @@ func load(t *testing.T, path string, opts ...inference.LoadOption) *rocm.Model {
 	return model
 }
 
+// chat asks one question and returns the answer.
+func chat(t *testing.T, model *rocm.Model, content string) string {
+	t.Helper()
+	var text strings.Builder
+	for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: content}}, inference.WithMaxTokens(16)) {
+		text.WriteString(token.Text)
+	}
+	if err := model.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return text.String()
+}
+
 // ended tells whether a process is gone, or a zombie that its parent has not
 // looked at yet.
 func ended(pid int) bool {

@@ -1,0 +1,87 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// hipBundle gives the path of the hip bundle and makes it the one that is
+// used, here and by the programs that the test starts.
+func hipBundle(t *testing.T) string {
+	t.Helper()
+	path := os.Getenv(envHIPBundle)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s has to name the packed hip bundle: %v; `mage test` builds it and sets the variable", envHIPBundle, err)
+	}
+	t.Setenv(envBundle, path)
+	return path
+}
+
+// TestHIPBundleListsNoDevice starts the server of the hip bundle by hand, on a
+// machine without a GPU: HIP itself has to come up and say so.
+func TestHIPBundleListsNoDevice(t *testing.T) {
+	if _, err := os.Stat("/dev/kfd"); err == nil {
+		t.Fatal("this machine has an AMD GPU (/dev/kfd): run this test where there is none, or hide it")
+	}
+	packed, err := bundle.OpenFile(hipBundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := packed.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	in, err := extract.Extract(t.Context(), packed.Reader, extract.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(in.Targets) == 0 {
+		t.Error("the hip bundle names no GPU target")
+	}
+	argv := append(in.Command(), "--list-devices")
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+	cmd.Dir = in.Dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if !strings.Contains(string(out), "(none)") {
+		t.Errorf("expected no device:\n%s", out)
+	}
+	if !strings.Contains(string(out), "no ROCm-capable device") {
+		t.Errorf("HIP did not report that there is no device; did its module load?\n%s", out)
+	}
+}
+
+// TestHIPBundleAnswersOnTheCPU looks into the running child: the HIP module
+// and its runtime are mapped, and the answer is right.
+func TestHIPBundleAnswersOnTheCPU(t *testing.T) {
+	hipBundle(t)
+	path := real(t, models.SmolLM2())
+	model := load(t, path)
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", model.Server().Child.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, library := range []string{"libggml-hip.so", "libamdhip64.so", "libggml-cpu-"} {
+		if !strings.Contains(string(maps), library) {
+			t.Errorf("the running server has not loaded %s", library)
+		}
+	}
+	if text := chat(t, model, question); !strings.Contains(text, answer) {
+		t.Errorf("answered %q", text)
+	}
+	if got := ask(t, nil, "-max", "16", path, question); !strings.Contains(got.Text, answer) {
+		t.Errorf("a program of its own answered %q", got.Text)
+	}
+}

@@ -1,0 +1,210 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// served is a running `go-rocm serve`.
+type served struct {
+	url string
+	cmd *exec.Cmd
+}
+
+var servingAt = regexp.MustCompile(` on (http://127\.0\.0\.1:[0-9]+)`)
+
+// serve starts the server on a port of the kernel's choice and waits until it
+// says where it listens.
+func serve(t *testing.T, args ...string) *served {
+	t.Helper()
+	// Not bound to the test's context: that would kill it before the test can
+	// look at how it ends.
+	cmd := exec.Command(cli(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--context", "2048"}, args...)...) //nolint:noctx // ended in the test or its clean-up
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if m := servingAt.FindStringSubmatch(lines.Text()); m != nil {
+			return &served{url: m[1], cmd: cmd}
+		}
+	}
+	t.Fatalf("serve ended before it was ready: %v", cmd.Wait())
+	return nil
+}
+
+func (s *served) client(key string) openai.Client {
+	return openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey(key), option.WithMaxRetries(0))
+}
+
+func chatParams(model string) openai.ChatCompletionNewParams {
+	return openai.ChatCompletionNewParams{
+		Model:       model,
+		Messages:    []openai.ChatCompletionMessageParamUnion{openai.UserMessage(question)},
+		Temperature: openai.Float(0),
+		MaxTokens:   openai.Int(16),
+	}
+}
+
+// TestServeOpenAI speaks to the command as users' programs do, through the
+// client library of the API's inventors.
+func TestServeOpenAI(t *testing.T) {
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte("first-key\nsecond-key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, "--alias", "smol", "--api-key-file", keys, real(t, models.SmolLM2()))
+	client := s.client("second-key")
+
+	t.Run("models", func(t *testing.T) {
+		page, err := client.Models.List(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(page.Data, func(m openai.Model) bool { return m.ID == "smol" }) {
+			t.Errorf("models %+v", page.Data)
+		}
+	})
+	t.Run("whole answer", func(t *testing.T) {
+		got, err := client.Chat.Completions.New(t.Context(), chatParams("smol"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.Choices) != 1 || !strings.Contains(got.Choices[0].Message.Content, answer) {
+			t.Errorf("answered %+v", got.Choices)
+		}
+		if got.Usage.PromptTokens == 0 || got.Usage.CompletionTokens == 0 {
+			t.Errorf("usage %+v", got.Usage)
+		}
+	})
+	t.Run("stream", func(t *testing.T) {
+		stream := client.Chat.Completions.NewStreaming(t.Context(), chatParams("smol"))
+		var whole openai.ChatCompletionAccumulator
+		chunks := 0
+		for stream.Next() {
+			chunks++
+			if !whole.AddChunk(stream.Current()) {
+				t.Fatal("a chunk does not fit its answer")
+			}
+		}
+		if err := errors.Join(stream.Err(), stream.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if chunks < 3 || len(whole.Choices) != 1 || !strings.Contains(whole.Choices[0].Message.Content, answer) {
+			t.Errorf("%d chunks, answered %+v", chunks, whole.Choices)
+		}
+	})
+	t.Run("stream left in the middle", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		params := chatParams("smol")
+		params.MaxTokens = openai.Int(1800)
+		params.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage("Write a very long story about a river.")}
+		stream := client.Chat.Completions.NewStreaming(ctx, params)
+		if !stream.Next() {
+			t.Fatal(stream.Err())
+		}
+		cancel()
+		for stream.Next() {
+		}
+		if err := stream.Err(); !errors.Is(err, context.Canceled) {
+			t.Errorf("the stream ended with %v", err)
+		}
+		if _, err := client.Chat.Completions.New(t.Context(), chatParams("smol")); err != nil {
+			t.Errorf("the next request: %v", err)
+		}
+	})
+	t.Run("wrong key", func(t *testing.T) {
+		wrong := s.client("third-key")
+		_, err := wrong.Chat.Completions.New(t.Context(), chatParams("smol"))
+		var refused *openai.Error
+		if !errors.As(err, &refused) || refused.StatusCode != http.StatusUnauthorized {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("end", func(t *testing.T) {
+		servers := children(t, s.cmd.Process.Pid)
+		if len(servers) == 0 {
+			t.Error("found no llama-server under serve")
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.cmd.Wait(); err != nil {
+			t.Errorf("serve ended with %v", err)
+		}
+		for _, pid := range servers {
+			if !ended(pid) {
+				t.Errorf("process %d lives on", pid)
+			}
+		}
+	})
+}
+
+// TestServeRestartsItsChild kills llama-server under the command; the next
+// request has to be answered by a new one.
+func TestServeRestartsItsChild(t *testing.T) {
+	s := serve(t, real(t, models.SmolLM2()))
+	before := children(t, s.cmd.Process.Pid)
+	if len(before) != 1 {
+		t.Fatalf("servers %v", before)
+	}
+	if err := syscall.Kill(before[0], syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "a new server", func() bool {
+		now := children(t, s.cmd.Process.Pid)
+		return len(now) == 1 && now[0] != before[0]
+	})
+	client := s.client("none needed")
+	got, err := client.Chat.Completions.New(t.Context(), chatParams("any"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Choices) != 1 || !strings.Contains(got.Choices[0].Message.Content, answer) {
+		t.Errorf("answered %+v", got.Choices)
+	}
+}
+
+// TestRunAnswers is the shortest way to an answer: one command line.
+func TestRunAnswers(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), cli(t), "run", real(t, models.SmolLM2()),
+		"--temperature", "0", "-n", "16", "--context", "2048", "-p", question).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			t.Logf("%s", exit.Stderr)
+		}
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), answer) {
+		t.Errorf("answered %q", out)
+	}
+}
