@@ -25,6 +25,9 @@ func CI() error { return build.CI() }
 // Bench runs every benchmark beside its named peers, five times.
 func Bench() error { return build.Bench() }
 
+// Reproduce builds again under other circumstances and compares every artifact.
+func Reproduce() error { return build.Reproduce() }
+
 // Lock records the toolchain's packages and the bundles' sizes as they are now.
 func Lock() error { return build.Lock() }
 

@@ -149,17 +149,14 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	return t, nil
 }
 
-// Ensure makes sure that the engine holds the image and that it is the one
-// described.
+// Ensure makes sure that the engine holds the image described, or one with the
+// very same packages.
 func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io.Writer) error {
 	img, err := eng.Image(ctx, t.Image)
-	if err == nil && img.ID == t.ID {
-		return nil
+	if errors.Is(err, engine.ErrNoImage) {
+		img, err = s.make(ctx, eng, t.Image, log)
 	}
-	if err != nil && !errors.Is(err, engine.ErrNoImage) {
-		return err
-	}
-	if img, err = s.make(ctx, eng, t.Image, log); err != nil {
+	if err != nil || img.ID == t.ID {
 		return err
 	}
 	pkgs, err := readPackages(ctx, eng, img.ID)
@@ -182,7 +179,7 @@ type ChangedError struct {
 
 // Error lists what differs.
 func (e *ChangedError) Error() string {
-	return fmt.Sprintf("toolchain: image %s came out with other packages than before:\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
+	return fmt.Sprintf("toolchain: image %s has other packages than the cached results were made with (remove it with `docker rmi`, and the toolchain-* folders of the stage cache, to start from the new ones):\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
 }
 
 func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {

@@ -1,0 +1,122 @@
+package build
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// stageOutputs compares the outputs of the stages that two caches both made
+// from equal inputs. A stage that only one of them has is a difference, since
+// its inputs then depended on the circumstances.
+func stageOutputs(first, second string) ([]compared, error) {
+	names, err := filepath.Glob(filepath.Join(second, "*", "stage.json"))
+	if err != nil {
+		return nil, err
+	}
+	var rows []compared
+	for _, n := range names {
+		name := filepath.Base(filepath.Dir(n))
+		row := compared{name: "stage " + name}
+		if row.second, err = stage.Digest(filepath.Join(second, name, "out")); err != nil {
+			return nil, err
+		}
+		row.first, err = stage.Digest(filepath.Join(first, name, "out"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		if strings.HasPrefix(name, "toolchain-") {
+			continue // holds the id of the image, which has a time of import
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// explain says where two files begin to differ.
+func explain(first, second string) string {
+	if out, err := exec.Command("diffoscope", "--text", "-", first, second).Output(); len(out) > 0 && err != nil { //nolint:gosec,noctx // a tool of the user's
+		return "diffoscope:\n" + string(out)
+	}
+	if d := explainPack(first, second); d != "" {
+		return d
+	}
+	if d := explainELF(first, second); d != "" {
+		return d
+	}
+	a, errA := os.ReadFile(first)  //nolint:gosec // our own artifacts
+	b, errB := os.ReadFile(second) //nolint:gosec // our own artifacts
+	if err := errors.Join(errA, errB); err != nil {
+		return err.Error()
+	}
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] != b[i] {
+			return fmt.Sprintf("first difference at byte %d of %d and %d", i, len(a), len(b))
+		}
+	}
+	return fmt.Sprintf("sizes are %d and %d bytes", len(a), len(b))
+}
+
+// explainPack names the first file that differs between two packed bundles.
+func explainPack(first, second string) string {
+	a, errA := bundle.OpenFile(first)
+	b, errB := bundle.OpenFile(second)
+	if errA == nil {
+		defer a.Close() //nolint:errcheck // reading only
+	}
+	if errB == nil {
+		defer b.Close() //nolint:errcheck // reading only
+	}
+	if errA != nil || errB != nil {
+		return ""
+	}
+	for _, f := range a.Manifest().Files {
+		other, ok := b.Manifest().File(f.Path)
+		switch {
+		case !ok:
+			return f.Path + " is in the first bundle alone"
+		case other.SHA256 != f.SHA256:
+			return fmt.Sprintf("%s differs: %s and %s", f.Path, f.SHA256, other.SHA256)
+		}
+	}
+	return "the files are the same, the manifests or the packing differ"
+}
+
+// explainELF names the first section that differs between two ELF files.
+func explainELF(first, second string) string {
+	a, errA := elf.Open(first)
+	b, errB := elf.Open(second)
+	if errA == nil {
+		defer a.Close() //nolint:errcheck // reading only
+	}
+	if errB == nil {
+		defer b.Close() //nolint:errcheck // reading only
+	}
+	if errA != nil || errB != nil {
+		return ""
+	}
+	for i, sa := range a.Sections {
+		if i >= len(b.Sections) || b.Sections[i].Name != sa.Name {
+			return "the sections differ from " + sa.Name + " on"
+		}
+		if sa.Type == elf.SHT_NOBITS {
+			continue
+		}
+		da, errA := io.ReadAll(sa.Open())
+		db, errB := io.ReadAll(b.Sections[i].Open())
+		if errA != nil || errB != nil || !bytes.Equal(da, db) {
+			return fmt.Sprintf("section %s differs (%d and %d bytes)", sa.Name, len(da), len(db))
+		}
+	}
+	return "the sections are the same, the headers differ"
+}
