@@ -100,16 +100,37 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 	if len(c.Tokens) == 0 {
 		return none, inference.GenerateMetrics{}, fmt.Errorf("%w: no token was sampled", llamaapi.ErrMalformed)
 	}
-	result := inference.ClassifyResult{Token: inference.Token{ID: c.Tokens[0], Text: strings.ToValidUTF8(c.Text, "")}}
+	// The server writes U+FFFD for a rune that the token only begins.
+	result := inference.ClassifyResult{Token: inference.Token{ID: c.Tokens[0], Text: strings.TrimRight(c.Text, "\uFFFD")}}
 	if cfg.ReturnLogits {
-		if len(c.Positions) == 0 {
-			return none, inference.GenerateMetrics{}, fmt.Errorf("%w: no probabilities came", llamaapi.ErrMalformed)
+		if c.Positions, err = m.positions(ctx, r, c.Positions); err != nil {
+			return none, inference.GenerateMetrics{}, err
 		}
 		if result.Logits, err = c.Positions[0].Logits(vocab); err != nil {
 			return none, inference.GenerateMetrics{}, err
 		}
 	}
 	return result, metricsOf(c.Final, time.Since(begin)), nil
+}
+
+// positions are those of an answer, or are asked for again: llama-server tells
+// no probabilities for a token that only begins a rune (process_token in
+// server-context.cpp). They are taken from the network before any bias, so a
+// second request that is made to sample a whole letter tells the same.
+func (m *Model) positions(ctx context.Context, r *llamaapi.CompletionRequest, have []llamaapi.Position) ([]llamaapi.Position, error) {
+	if len(have) > 0 {
+		return have, nil
+	}
+	again := *r
+	again.Extra = map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}
+	res, err := m.api.Complete(ctx, &again)
+	if err != nil {
+		return nil, err
+	}
+	if len(res[0].Positions) == 0 {
+		return nil, fmt.Errorf("%w: no probabilities came", llamaapi.ErrMalformed)
+	}
+	return res[0].Positions, nil
 }
 
 // spread runs work for 0 to n-1. Twice as many as there are slots are under way,

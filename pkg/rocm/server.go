@@ -72,14 +72,50 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 		return nil, err
 	}
 	srv.BundleDir = r.dir
-	spec := srv.spec(&s, r, facts)
-	if spec.Flags, err = flagsFor(ctx, r); err != nil {
+	flags, err := flagsFor(ctx, r)
+	if err != nil {
 		return nil, err
 	}
-	if err := srv.start(ctx, spec, s.Loading); err != nil {
-		return nil, fmt.Errorf("load %s: %w", path, err)
+	for ladder := plan.NewLadder(srv.Plan.Request.Options); ; {
+		spec := srv.spec(&s, r, facts)
+		spec.Flags = flags
+		if err = srv.start(ctx, spec, s.Loading); err == nil {
+			return srv, nil
+		}
+		err = fmt.Errorf("load %s: %w", path, err)
+		if !errors.Is(err, supervise.ErrOutOfMemory) || ctx.Err() != nil {
+			return nil, err
+		}
+		if err := srv.stepDown(ctx, &s, ladder, facts, found.Targets(), err); err != nil {
+			return nil, err
+		}
 	}
-	return srv, nil
+}
+
+// stepDown plans anew with less, after loading failed for lack of memory. The
+// free memory is read again: it is not what it was.
+func (srv *Server) stepDown(ctx context.Context, s *Settings, ladder *plan.Ladder, facts *gguf.File, targets []gfx.Target, failure error) error {
+	step, ok := ladder.Next(srv.Plan)
+	if !ok {
+		return failure
+	}
+	s.logger().Warn("trying again with less memory", "change", step.Reason, "cause", supervise.ErrOutOfMemory.Error())
+	if err := srv.settle(ctx); err != nil {
+		s.logger().Warn("the gpu's memory did not settle", "cause", err.Error())
+	}
+	all, err := srv.sysfs.Devices()
+	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
+		s.logger().Warn("not every gpu could be read", "cause", err.Error())
+	}
+	less := *s
+	less.Plan = &step.Options
+	p, err := makePlan(&less, srv.Path, facts, targets, all)
+	if err != nil {
+		return errors.Join(failure, err)
+	}
+	p.Reasons = append([]string{"memory ran out while loading: " + step.Reason}, p.Reasons...)
+	srv.Plan, srv.devices = p, chosen(all, p)
+	return nil
 }
 
 // Preview plans what Launch would do with the model at path, and starts nothing.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -42,24 +41,7 @@ is loaded. The status is 0 also when parts stay on the CPU.`,
 }
 
 func printPlan(out io.Writer, p *plan.Plan) error {
-	switch {
-	case p.Fits:
-		_, _ = fmt.Fprintf(out, "fits on the GPU: all %d layers, %d tokens of context\n", p.TotalLayers, p.Context)
-	case p.GPU:
-		_, _ = fmt.Fprintf(out, "fits in part: %d of %d layers on the GPU, %d tokens of context\n", p.Layers, p.TotalLayers, p.Context)
-	default:
-		_, _ = fmt.Fprintf(out, "runs on the CPU, %d tokens of context\n", p.Context)
-	}
-	for _, r := range p.Reasons {
-		_, _ = fmt.Fprintf(out, "  %s\n", r)
-	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(w, "WHERE\tWEIGHTS\tCACHE\tCOMPUTE\tOTHER\tEXPECTED\tFREE\t")
-	for _, e := range append(append([]plan.Estimate{}, p.Devices...), p.Host) {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t\n", e.Name, size(e.Weights), size(e.KV), size(e.Compute),
-			size(e.Projector+e.Adapters+e.Draft), size(e.Used()), size(e.Free))
-	}
-	if err := w.Flush(); err != nil {
+	if err := p.WriteTable(out); err != nil {
 		return err
 	}
 	_, _ = fmt.Fprintf(out, "llama-server %s\n", strings.Join(p.Args, " "))
