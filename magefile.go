@@ -28,6 +28,9 @@ func Bench() error { return build.Bench() }
 // Reproduce builds again under other circumstances and compares every artifact.
 func Reproduce() error { return build.Reproduce() }
 
+// Verify builds again what a bundle's manifest records, and compares each file.
+func Verify(manifest string) error { return build.Verify(manifest) }
+
 // Lock records the toolchain's packages and the bundles' sizes as they are now.
 func Lock() error { return build.Lock() }
 
