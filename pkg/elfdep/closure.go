@@ -19,7 +19,9 @@ type Options struct {
 	// before those of Root: what a build just made.
 	Stage []string
 	// SearchPaths are folders inside Root in the order in which the loader's
-	// cache would give them; nil means DefaultSearchPaths().
+	// cache would give them; nil means DefaultSearchPaths(). Their
+	// glibc-hwcaps subfolders, for newer processors only, are left aside: what
+	// is found must run on every processor.
 	SearchPaths []string
 	// LibraryPaths are folders inside Root searched before DT_RUNPATH, as
 	// LD_LIBRARY_PATH is.

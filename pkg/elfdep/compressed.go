@@ -68,7 +68,7 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	if unpacked > maxUnpacked {
 		return nil, fmt.Errorf("compressed bundle claims %d bytes unpacked, more than %d", unpacked, maxUnpacked)
 	}
-	c.Unpacked = int64(unpacked) //nolint:gosec // at most maxUnpacked
+	c.Unpacked = int64(unpacked)
 	b := &Bundle{Offset: off, Size: int64(total), Compressed: c}
 	src := io.NewSectionReader(r, off+headLen, b.Size-headLen)
 	if b.data, err = unpack(c, method, src); err != nil {

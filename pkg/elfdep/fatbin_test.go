@@ -83,7 +83,8 @@ func TestCompressedBundles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, want := range []*elfdep.Compression{
-		{Version: 2, Method: "zstd", Unpacked: int64(len(plain)), Hash: 0x1122334455667788}, nil,
+		{Version: 2, Method: "zstd", Unpacked: int64(len(plain)), Hash: 0x1122334455667788},
+		nil,
 		{Version: 3, Method: "zstd", Unpacked: int64(len(plain)), Hash: 0x1122334455667788},
 		{Version: 2, Method: "zlib", Unpacked: int64(len(plain)), Hash: 0x1122334455667788},
 		{Version: 3, Method: "zlib", Unpacked: int64(len(plain)), Hash: 0x1122334455667788},

@@ -26,7 +26,7 @@ const (
 
 // tree writes files below a new folder: []byte and elfgen.Spec as content,
 // string as the target of a symbolic link.
-func tree(t *testing.T, files map[string]any) string {
+func tree(t testing.TB, files map[string]any) string {
 	t.Helper()
 	root := t.TempDir()
 	for name, content := range files {
@@ -58,7 +58,7 @@ func lib(soname string, needed ...string) elfgen.Spec {
 }
 
 // write puts one file into a new folder and gives its path.
-func write(t *testing.T, name string, content any) string {
+func write(t testing.TB, name string, content any) string {
 	t.Helper()
 	return filepath.Join(tree(t, map[string]any{name: content}), name)
 }
@@ -78,5 +78,16 @@ func fatLibrary(units ...[]string) elfgen.Spec {
 	}
 	s := lib("libfat.so.1")
 	s.Sections = []elfgen.Section{elfgen.FatBinary(bundles...)}
+	return s
+}
+
+// largeFat is a library whose code for gfx1030 takes 8 MiB, in the middle.
+func largeFat() elfgen.Spec {
+	s := lib("large.so")
+	s.Sections = []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
+		elfgen.Entry{ID: id1100, Code: elfgen.CodeObject(mach1100, []string{"k"}, 100)},
+		elfgen.Entry{ID: id1030, Code: elfgen.CodeObject(mach1030, []string{"k"}, 8<<20)},
+		elfgen.Entry{ID: id1101, Code: elfgen.CodeObject(mach1101, []string{"k"}, 100)},
+	))}
 	return s
 }

@@ -150,7 +150,7 @@ func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {
 func splitNames(data []byte, addr uint64, re *regexp.Regexp, add func(string, bool)) {
 	const width = 16
 	var heads, tails []string
-	for i := int(-addr & (width - 1)); i+width <= len(data); i += width { //nolint:gosec // masked to four bits
+	for i := int(-addr & (width - 1)); i+width <= len(data); i += width {
 		c := string(data[i : i+width])
 		t := strings.TrimRight(c, "\x00")
 		switch {

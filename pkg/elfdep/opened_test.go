@@ -42,9 +42,14 @@ func TestOpenedNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []elfdep.Candidate{
-			{Name: "ld64.so.1"}, {Name: "lib%s.so"}, {Name: "libamd_comgr.so.3"},
-			{Name: "libhsa-amd-aqlprofile64.so", Split: true}, {Name: "libhsa-ext-finalize64.so.1", Split: true},
-			{Name: "libnss_%s.so.2"}, {Name: "librocsolver.so.0"}, {Name: "plain.so"},
+			{Name: "ld64.so.1"},
+			{Name: "lib%s.so"},
+			{Name: "libamd_comgr.so.3"},
+			{Name: "libhsa-amd-aqlprofile64.so", Split: true},
+			{Name: "libhsa-ext-finalize64.so.1", Split: true},
+			{Name: "libnss_%s.so.2"},
+			{Name: "librocsolver.so.0"},
+			{Name: "plain.so"},
 		}
 		for i := range want {
 			want[i].In, want[i].CanOpen = "libself.so.1", canOpen

@@ -32,7 +32,7 @@ var ErrCompressedBundle = errors.New("compressed offload bundle cannot be slimme
 // slim comes out byte for byte the same.
 //
 // The new file replaces the old one at once, under a new inode, with the old
-// mode. A kept target that some bundle lacks is a *TargetError, and the file
+// mode; a process killed meanwhile leaves a file .slim-* beside the old one. A kept target that some bundle lacks is a *TargetError, and the file
 // stays as it was.
 func Slim(path string, keep []gfx.Target) (SlimStats, error) {
 	if len(keep) == 0 {

@@ -12,7 +12,6 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
-	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 func blocks(t *testing.T, path string) int64 {
@@ -22,17 +21,6 @@ func blocks(t *testing.T, path string) int64 {
 		t.Fatal(err)
 	}
 	return st.Blocks * 512
-}
-
-// largeFat is a library whose code for gfx1030 takes 8 MiB, in the middle.
-func largeFat() elfgen.Spec {
-	s := lib("large.so")
-	s.Sections = []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
-		elfgen.Entry{ID: id1100, Code: elfgen.CodeObject(mach1100, []string{"k"}, 100)},
-		elfgen.Entry{ID: id1030, Code: elfgen.CodeObject(mach1030, []string{"k"}, 8<<20)},
-		elfgen.Entry{ID: id1101, Code: elfgen.CodeObject(mach1101, []string{"k"}, 100)},
-	))}
-	return s
 }
 
 func TestSlimLeavesHoles(t *testing.T) {
@@ -62,7 +50,7 @@ func TestSlimOnFullDisk(t *testing.T) {
 	}
 	path := write(t, "large.so", largeFat())
 	before := readFile(t, path)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSlimOnFullDisk$", "-test.v") //nolint:gosec // this very test
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSlimOnFullDisk$", "-test.v")
 	cmd.Env = append(os.Environ(), "ELFDEP_SLIM_FULL="+path)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "PASS") {

@@ -108,7 +108,7 @@ func (t Target) ELFMach() (uint32, bool) {
 	}
 	for i, name := range machNames {
 		if name == t {
-			return uint32(i) + firstMach, true //nolint:gosec // the table has 0x40 entries
+			return uint32(i) + firstMach, true
 		}
 	}
 	return 0, false
