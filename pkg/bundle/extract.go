@@ -111,12 +111,12 @@ func (e *extraction) run(ctx context.Context, workers int, window int64) error {
 }
 
 // open returns a sink for a member whose content is wanted.
-func (e *extraction) open(path string, _ int64) (File, sink) {
+func (e *extraction) open(path string, stored int64) (File, sink) {
 	files := e.sel.files[path]
 	if len(files) == 0 {
 		return File{}, nil
 	}
-	return files[0], &fileSink{e: e, file: files[0], links: files[1:]}
+	return files[0], &fileSink{e: e, file: files[0], links: files[1:], untold: stored}
 }
 
 func (e *extraction) progress(n int64) {
@@ -169,7 +169,8 @@ type fileSink struct {
 	f       *os.File
 	hash    *hashSink
 	release func()
-	written int64 // not yet told to Progress
+	written int64 // and not yet told to Progress
+	untold  int64 // of what the member takes in the pack
 }
 
 func (s *fileSink) open() error {
@@ -215,6 +216,7 @@ func (s *fileSink) data(off int64, b []byte) error {
 
 func (s *fileSink) tell() {
 	s.e.progress(s.written)
+	s.untold -= s.written
 	s.written = 0
 }
 
@@ -227,6 +229,7 @@ func (s *fileSink) done(File) error {
 		s.abort()
 		return err
 	}
+	s.written = s.untold // a sparse map is more than the data
 	s.tell()
 	for _, l := range s.links {
 		if err := s.e.link(s.file, l); err != nil {

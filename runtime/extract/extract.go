@@ -122,6 +122,9 @@ func (e *SpaceError) Error() string {
 	case e.Have < 0:
 		return fmt.Sprintf("disk quota reached in %s: %s needed; %s", e.Dir, mebibytes(e.Need), remedy)
 	}
+	if e.Err != nil && e.Have >= e.Need {
+		return fmt.Sprintf("disk of %s says that it is full (%v) though %s of the %s needed seem free; %s", e.Dir, e.Err, mebibytes(e.Have), mebibytes(e.Need), remedy)
+	}
 	return fmt.Sprintf("not enough space in %s: %s needed, %s free; %s", e.Dir, mebibytes(e.Need), mebibytes(e.Have), remedy)
 }
 

@@ -191,20 +191,3 @@ func powerCut(t *testing.T, image string) string {
 	}
 	return copied
 }
-
-// quota limits a user's blocks (of 1 KiB) on a mounted file system, see
-// quotactl(2): Q_SETQUOTA with a struct if_dqblk.
-func quota(t *testing.T, device string, uid int, blocks uint64) {
-	t.Helper()
-	const qSetQuota, usrQuota, qifBLimits = 0x800008, 0, 1
-	limits := struct {
-		bHard, bSoft, curSpace, iHard, iSoft, curInodes, bTime, iTime uint64
-		valid                                                         uint32
-		_                                                             uint32
-	}{bHard: blocks, bSoft: blocks, valid: qifBLimits}
-	dev, err := unix.BytePtrFromString(device)
-	if err != nil {
-		t.Fatal(err)
-	}
-	quotactl(t, qSetQuota<<8|usrQuota, dev, uid, &limits)
-}

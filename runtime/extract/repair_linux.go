@@ -2,6 +2,8 @@ package extract
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -21,16 +23,20 @@ import (
 // the targets that are there now.
 func (j *job) repair(ctx context.Context) (fresh bool, have []gfx.Target, err error) {
 	have = sortedTargets(j.targets, j.presentTargets())
-	want := bundle.ForTargets(have)
-	bad, extra, err := j.inspect(ctx, want)
+	dir, err := j.root.OpenRoot(j.digest)
 	if err != nil {
 		return false, nil, err
 	}
-	for _, p := range extra {
-		j.o.Log.Warn("removing a file that is not the bundle's", "path", filepath.Join(j.dir, j.digest, p))
-		if err := j.root.RemoveAll(filepath.Join(j.digest, p)); err != nil {
-			return false, nil, err
-		}
+	defer func() { _ = dir.Close() }()
+	// Foreign names go first, so that no file is looked at through a folder
+	// that is about to be removed.
+	foreign, err := j.removeForeign(dir)
+	if err != nil {
+		return false, nil, err
+	}
+	bad, err := j.inspect(ctx, dir, bundle.ForTargets(have))
+	if err != nil {
+		return false, nil, err
 	}
 	if len(bad) > 0 {
 		if err := j.replace(ctx, bad); err != nil {
@@ -38,12 +44,28 @@ func (j *job) repair(ctx context.Context) (fresh bool, have []gfx.Target, err er
 		}
 		j.o.trace("replaced")
 	}
-	root, err := j.root.OpenRoot(j.digest)
+	return foreign || len(bad) > 0, have, syncTree(dir)
+}
+
+// removeForeign removes what is not the bundle's and reports whether there
+// was anything.
+func (j *job) removeForeign(dir *os.Root) (bool, error) {
+	handle, err := dir.Open(".")
 	if err != nil {
-		return false, nil, err
+		return false, err
 	}
-	defer func() { _ = root.Close() }()
-	return len(bad)+len(extra) > 0, have, syncTree(root)
+	defer func() { _ = handle.Close() }()
+	foreign, err := j.fixFolders(dir, int(handle.Fd())) //nolint:gosec // descriptors are small
+	if err != nil {
+		return false, err
+	}
+	for _, p := range foreign {
+		j.o.Log.Warn("removing what is not the bundle's", "path", filepath.Join(j.dir, j.digest, p))
+		if err := dir.RemoveAll(p); err != nil {
+			return false, err
+		}
+	}
+	return len(foreign) > 0, nil
 }
 
 // presentTargets lists the targets that the folder already serves: those of
@@ -64,17 +86,12 @@ func (j *job) presentTargets() []gfx.Target {
 	return slices.Collect(maps.Keys(there))
 }
 
-// inspect finds wanted files that are not as they must be, and names that
-// must not be there. A file that fits a valid seal is not hashed again.
-func (j *job) inspect(ctx context.Context, want func(bundle.File) bool) (bad map[string]bool, extra []string, err error) {
-	dir, err := j.root.OpenRoot(j.digest)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = dir.Close() }()
+// inspect finds wanted files that are not as they must be. A file that fits a
+// valid seal is not hashed again.
+func (j *job) inspect(ctx context.Context, dir *os.Root, want func(bundle.File) bool) (map[string]bool, error) {
 	handle, err := dir.Open(".")
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { _ = handle.Close() }()
 	sealed := j.sealedEntries()
@@ -83,46 +100,34 @@ func (j *job) inspect(ctx context.Context, want func(bundle.File) bool) (bad map
 		now, err := statEntry(int(handle.Fd()), path) //nolint:gosec // descriptors are small
 		return ok && err == nil && now == old && int(now.uid) == os.Geteuid()
 	}
-	if extra, err = j.fixFolders(dir, int(handle.Fd())); err != nil { //nolint:gosec // descriptors are small
-		return nil, nil, err
-	}
-	bad = make(map[string]bool)
-	for _, f := range j.m.Files {
+	sum := sha256.Sum256(j.r.ManifestBytes())
+	files := append(slices.Clone(j.m.Files), bundle.File{
+		Path: bundle.ManifestName, Size: int64(len(j.r.ManifestBytes())), Mode: 0o644, SHA256: hex.EncodeToString(sum[:]),
+	})
+	bad := make(map[string]bool)
+	for _, f := range files {
 		if !want(f) || fits(f.Path) {
 			continue
 		}
 		diffs := bundle.CheckFile(ctx, dir, f)
 		if ctx.Err() != nil {
-			return nil, nil, context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 		if len(diffs) == 0 && !j.ours(f.Path) {
-			diffs = []bundle.Difference{{Path: f.Path, Kind: bundle.WrongMode, Got: "another owner", Want: "this user"}}
+			diffs = []bundle.Difference{{Path: f.Path, Kind: bundle.WrongMode, Got: "another owner's", Want: "this user's"}}
 		}
-		if len(diffs) > 0 {
-			bad[f.Path] = true
-			if diffs[0].Kind != bundle.Missing {
-				j.o.Log.Warn("bundle file is damaged, taking it from the pack again", "difference", diffs[0].String())
-			}
-			if err := descriptorsLeft(diffs[0].Err); err != nil {
-				return nil, nil, err
-			}
+		if len(diffs) == 0 {
+			continue
+		}
+		if err := diffs[0].Err; errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+			return nil, err // a shortage is not damage
+		}
+		bad[f.Path] = true
+		if diffs[0].Kind != bundle.Missing {
+			j.o.Log.Warn("bundle file is damaged, taking it from the pack again", "difference", diffs[0].String())
 		}
 	}
-	if m, err := dir.ReadFile(bundle.ManifestName); err != nil || string(m) != string(j.r.ManifestBytes()) || !j.ours(bundle.ManifestName) {
-		if err := descriptorsLeft(err); err != nil {
-			return nil, nil, err
-		}
-		bad[bundle.ManifestName] = true
-	}
-	return bad, extra, nil
-}
-
-// descriptorsLeft keeps a shortage of descriptors from passing for damage.
-func descriptorsLeft(err error) error {
-	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
-		return err
-	}
-	return nil
+	return bad, nil
 }
 
 func (j *job) ours(path string) bool {
@@ -208,12 +213,7 @@ func (j *job) replace(ctx context.Context, bad map[string]bool) error {
 		if err := j.makeFolders(filepath.Dir(path)); err != nil {
 			return err
 		}
-		if st, err := j.statNoFollow(goal); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			if err := j.root.RemoveAll(goal); err != nil {
-				return err
-			}
-		}
-		if err := j.root.Rename(filepath.Join(stage, path), goal); err != nil {
+		if err := j.renameOver(filepath.Join(stage, path), goal); err != nil {
 			return fmt.Errorf("put %s in place: %w", path, err)
 		}
 	}

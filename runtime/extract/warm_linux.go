@@ -173,13 +173,23 @@ func (s *store) replaceFile(name string, b []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
-		err = s.root.Rename(tmp, name)
+		err = s.renameOver(tmp, name)
 	}
 	if err != nil {
 		_ = s.root.Remove(tmp) // the first error is the one to report
 		return err
 	}
 	return s.handle.Sync()
+}
+
+// renameOver gives a file its name. What has the name goes, a folder too.
+func (s *store) renameOver(from, to string) error {
+	if st, err := s.statNoFollow(to); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err := s.root.RemoveAll(to); err != nil {
+			return err
+		}
+	}
+	return s.root.Rename(from, to)
 }
 
 // syncTree makes the names in a folder and the folders below it durable.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
@@ -73,7 +75,11 @@ func childOptions(name string) (Options, bool) {
 	case "stop at step":
 		return at(func() {
 			fmt.Println("stopped")
-			_ = syscall.Kill(self, syscall.SIGSTOP)
+			// To this very thread, which then does not run on until another
+			// one has taken the signal.
+			runtime.LockOSThread()
+			_ = unix.Tgkill(self, unix.Gettid(), unix.SIGSTOP)
+			runtime.UnlockOSThread()
 		}), true
 	case "few descriptors":
 		return Options{}, useUpDescriptors()
@@ -174,16 +180,17 @@ func (c *child) awaitStop() {
 	if got := c.line(); got != "stopped" {
 		c.t.Fatalf("child said %q, want that it stopped", got)
 	}
+	var state string
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		if _, rest, ok := strings.Cut(string(b), ") "); ok && strings.HasPrefix(rest, "T") {
+		if _, state, _ = strings.Cut(string(b), ") "); strings.HasPrefix(state, "T") {
 			return
 		}
 	}
-	c.t.Fatal("child did not stop")
+	c.t.Fatalf("child did not stop, its state is %.1s", state)
 }
 
 // succeeded waits for the child and returns whether it wrote files.

@@ -1,0 +1,107 @@
+package extract
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// benchPack is a pack of a real bundle to measure with, from
+// GOROCM_BENCH_PACK; without it the benchmarks take the small test bundle.
+func benchPack(b *testing.B) (*bundle.Reader, string) {
+	b.Helper()
+	file := os.Getenv("GOROCM_BENCH_PACK")
+	if file == "" {
+		tb := newBundle(b, false)
+		return tb.Reader, tb.file
+	}
+	p, err := bundle.OpenFile(file)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = p.Close() })
+	return p.Reader, file
+}
+
+// BenchmarkWarm is the check of an installed bundle at each start.
+func BenchmarkWarm(b *testing.B) {
+	r, _ := benchPack(b)
+	o := Options{CacheDir: cacheDir(b)}
+	inst, err := Extract(context.Background(), r, o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(len(inst.Manifest.Files)), "files")
+	b.ReportAllocs()
+	for b.Loop() {
+		if inst, err := Extract(context.Background(), r, o); err != nil || inst.Fresh {
+			b.Fatal(inst, err)
+		}
+	}
+}
+
+// BenchmarkOpen reads index and manifest of the pack, which a start from the
+// embedded bundle does too.
+func BenchmarkOpen(b *testing.B) {
+	_, file := benchPack(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		p, err := bundle.OpenFile(file)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCold installs into an empty cache, syncs included.
+func BenchmarkCold(b *testing.B) {
+	r, _ := benchPack(b)
+	base := b.TempDir()
+	b.SetBytes(r.Manifest().Size())
+	for b.Loop() {
+		if _, err := Extract(context.Background(), r, Options{CacheDir: filepath.Join(base, "cache")}); err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := os.RemoveAll(filepath.Join(base, "cache")); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+// BenchmarkColdPeer is `zstd -dc | tar x` of the same pack, and its variant
+// that makes the files durable as an install does.
+func BenchmarkColdPeer(b *testing.B) {
+	r, file := benchPack(b)
+	for name, script := range map[string]string{
+		"tar":      `zstd -dcq "$1" | tar xp -C "$2"`,
+		"tar+sync": `zstd -dcq "$1" | tar xp -C "$2" && find "$2" -exec sync {} +`,
+	} {
+		b.Run(name, func(b *testing.B) {
+			base := b.TempDir()
+			b.SetBytes(r.Manifest().Size())
+			for b.Loop() {
+				out := filepath.Join(base, "out")
+				if err := os.Mkdir(out, 0o700); err != nil {
+					b.Fatal(err)
+				}
+				if msg, err := exec.CommandContext(b.Context(), "sh", "-c", script, "sh", file, out).CombinedOutput(); err != nil {
+					b.Fatalf("%v: %s", err, msg)
+				}
+				b.StopTimer()
+				if err := os.RemoveAll(out); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}

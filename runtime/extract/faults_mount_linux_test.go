@@ -1,0 +1,352 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// powerCutAt installs the bundle on an ext4 file system in a process that
+// stops at the step, cuts the power there, and returns the cache as it is
+// after the machine came up again.
+func powerCutAt(t *testing.T, b testBundle, step string) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "disk.img")
+	newExt4(t, image, 48)
+	// Commit far apart: only what is synced gets to the disk.
+	cache := filepath.Join(mountImage(t, image, "commit=300,noauto_da_alloc"), "cache")
+	c := startChild(t, "stop at step", b, cache, withEnv(stepEnv+"="+step))
+	c.awaitStop()
+	after := filepath.Join(mountImage(t, powerCut(t, image), ""), "cache")
+	c.signal(syscall.SIGKILL)
+	c.killed()
+	return after
+}
+
+// TestFault03TornWrite cuts the power before anything is synced, and in the
+// middle of syncing.
+func TestFault03TornWrite(t *testing.T) {
+	realRoot(t)
+	b := newBundle(t, false)
+	torture(t, func(t *testing.T) {
+		for _, step := range []string{"staged", "extracted", "synced"} {
+			o := Options{CacheDir: powerCutAt(t, b, step)}
+			if inst := mustExtract(t, b, o); !inst.Fresh {
+				t.Errorf("power cut at %q: there was a bundle before it had its name", step)
+			}
+			mustBeTidy(t, o.CacheDir)
+			mustBeWarm(t, b, o)
+		}
+	})
+}
+
+// TestFault04RenamedNotSynced cuts the power when the bundle has its name in
+// memory and perhaps not on the disk: it must be whole or not there.
+func TestFault04RenamedNotSynced(t *testing.T) {
+	realRoot(t)
+	b := newBundle(t, false)
+	torture(t, func(t *testing.T) {
+		o := Options{CacheDir: powerCutAt(t, b, "renamed")}
+		mustExtract(t, b, o)
+		mustBeTidy(t, o.CacheDir)
+		mustBeWarm(t, b, o)
+
+		// From here on the bundle must have survived as it is.
+		for _, step := range []string{"folder synced", "sealed"} {
+			o := Options{CacheDir: powerCutAt(t, b, step)}
+			if inst := mustExtract(t, b, o); inst.Fresh {
+				t.Errorf("power cut at %q: files had to be written again", step)
+			}
+			mustBeTidy(t, o.CacheDir)
+			mustBeWarm(t, b, o)
+		}
+	})
+}
+
+func TestFault05DiskFull(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, false)
+		torture(t, func(t *testing.T) {
+			// Seen before a byte is written.
+			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=2m"), "cache")}
+			mustLackSpace(t, b, o, "bytes")
+			// Seen when it happens: somebody else fills the disk meanwhile.
+			mnt := mountTmpfs(t, 0, "size=64m")
+			o = Options{CacheDir: filepath.Join(mnt, "cache")}
+			filler := filepath.Join(mnt, "filler")
+			o.Progress = func(int64, int64) { fill(t, filler) }
+			if se := mustLackSpace(t, b, o, "bytes"); !errors.Is(se, syscall.ENOSPC) || se.Need < bundleSize {
+				t.Errorf("error %v (%+v) does not carry ENOSPC and the need", se, *se)
+			}
+			remove(t, filler)
+			o.Progress = nil
+			mustExtract(t, b, o)
+			mustBeWarm(t, b, o)
+			// In a repair what is there must stay.
+			dir := mustExtract(t, b, o).Dir
+			flip(t, filepath.Join(dir, "libcore.so"), 3)
+			fill(t, filler)
+			mustLackSpace(t, b, o, "bytes")
+			remove(t, filler)
+			mustExtract(t, b, o)
+		})
+	})
+}
+
+func TestFault05NoInodes(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, false)
+		torture(t, func(t *testing.T) {
+			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=64m,nr_inodes=16"), "cache")}
+			mustLackSpace(t, b, o, "inodes")
+		})
+	})
+}
+
+// mustLackSpace checks the error's kind and that nothing is left behind.
+func mustLackSpace(t *testing.T, b testBundle, o Options, what string) *SpaceError {
+	t.Helper()
+	_, err := Extract(context.Background(), b.Reader, o)
+	var se *SpaceError
+	if !errors.As(err, &se) {
+		t.Fatalf("got %v, want a SpaceError", err)
+	}
+	if se.What != what || se.Need <= se.Have && se.Have >= 0 && se.Err == nil || !strings.Contains(err.Error(), CacheEnv) {
+		t.Errorf("error %q (%+v)", err, *se)
+	}
+	mustBeTidy(t, o.CacheDir)
+	return se
+}
+
+// fill takes what is left of the file system.
+func fill(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600) //nolint:gosec // a test folder
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		t.Error(err)
+		return
+	}
+	defer func() { _ = f.Close() }()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			t.Error(err)
+			return
+		}
+	}
+}
+
+// TestFault06DiskError writes to a disk that gives out in the middle of it:
+// the page cache still takes the writes, and fsync reports EIO.
+func TestFault06DiskError(t *testing.T) {
+	realRoot(t)
+	b := newBundle(t, false)
+	torture(t, func(t *testing.T) {
+		// A sealed memory file refuses writes, which a loop device over it
+		// hands on as an input/output error.
+		fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		if err != nil {
+			t.Fatal(err)
+		}
+		disk := os.NewFile(uintptr(fd), "disk")
+		defer func() { _ = disk.Close() }()
+		image := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd)
+		newExt4(t, image, 48, "-O", "^has_journal")
+		o := Options{CacheDir: filepath.Join(mountImage(t, image, "errors=continue"), "cache")}
+		var once sync.Once
+		o.Progress = func(int64, int64) {
+			once.Do(func() {
+				if _, err := unix.FcntlInt(disk.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		_, err = Extract(context.Background(), b.Reader, o)
+		if !errors.Is(err, ErrDisk) || !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "dmesg") {
+			t.Errorf("got %v, want a disk error", err)
+		}
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+// TestFault06DiskLies writes to a thin disk: its file system shows room that
+// the storage below does not have, and says so only at fsync.
+func TestFault06DiskLies(t *testing.T) {
+	realRoot(t)
+	b := newBundle(t, false)
+	torture(t, func(t *testing.T) {
+		image := filepath.Join(mountTmpfs(t, 0, "size=5m"), "disk.img")
+		newExt4(t, image, 48, "-O", "^has_journal")
+		o := Options{CacheDir: filepath.Join(mountImage(t, image, "errors=continue"), "cache")}
+		_, err := Extract(context.Background(), b.Reader, o)
+		var se *SpaceError
+		if !errors.As(err, &se) && !errors.Is(err, ErrDisk) {
+			t.Errorf("got %v, want a SpaceError or a disk error", err)
+		}
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+// asUser makes a child run as another user, with a copy of this binary and of
+// the pack that this user can read.
+func asUser(t *testing.T, b testBundle, uid uint32) func(*exec.Cmd) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "extract-user-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user must get in
+		t.Fatal(err)
+	}
+	return func(c *exec.Cmd) {
+		c.Path = copyTo(t, c.Path, filepath.Join(dir, "test"))
+		c.Env = append(c.Env, packEnv+"="+copyTo(t, b.file, filepath.Join(dir, "pack")))
+		c.Dir = "/"
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+}
+
+func copyTo(t *testing.T, from, to string) string {
+	t.Helper()
+	b, err := os.ReadFile(from) //nolint:gosec // a test file
+	if err == nil {
+		err = os.WriteFile(to, b, 0o755) //nolint:gosec // another user must run it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestFault11NoExec(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, true)
+		torture(t, func(t *testing.T) {
+			mnt := mountTmpfs(t, unix.MS_NOEXEC, "size=64m")
+			_, err := Extract(context.Background(), b.Reader, Options{CacheDir: filepath.Join(mnt, "cache")})
+			if !errors.Is(err, ErrNoExec) || !strings.Contains(err.Error(), CacheEnv) {
+				t.Errorf("got %v, want that the mount is noexec", err)
+			}
+			mustBeTidy(t, filepath.Join(mnt, "cache"))
+
+			// A folder that nobody named is only a try: the next one is used.
+			home := t.TempDir()
+			for k, v := range map[string]string{CacheEnv: "", "CACHE_DIRECTORY": "", "XDG_CACHE_HOME": mnt, "HOME": home, "XDG_DATA_HOME": ""} {
+				t.Setenv(k, v)
+			}
+			inst := mustExtract(t, b, Options{})
+			if !strings.HasPrefix(inst.Dir, home) {
+				t.Errorf("installed in %s, want it in %s", inst.Dir, home)
+			}
+			startServer(t, inst).stopServer()
+
+			// A cache that turns noexec later is seen by the warm start.
+			remount(t, mnt, 0)
+			o := Options{CacheDir: filepath.Join(mnt, "cache")}
+			mustExtract(t, b, o)
+			remount(t, mnt, unix.MS_NOEXEC)
+			if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrNoExec) {
+				t.Errorf("after a remount: %v", err)
+			}
+		})
+	})
+}
+
+func TestFault12ReadOnly(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, true)
+		torture(t, func(t *testing.T) {
+			mnt := mountTmpfs(t, 0, "size=64m")
+			o := Options{CacheDir: filepath.Join(mnt, "cache")}
+			readOnly := func(on bool) {
+				var flags uintptr
+				if on {
+					flags = unix.MS_RDONLY
+				}
+				remount(t, mnt, flags)
+			}
+			mustFail := func(when string) {
+				t.Helper()
+				_, err := Extract(context.Background(), b.Reader, o)
+				if !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), CacheEnv) {
+					t.Errorf("%s: got %v, want that the cache is read-only", when, err)
+				}
+			}
+			readOnly(true)
+			mustFail("empty and read-only")
+			readOnly(false)
+			inst := mustExtract(t, b, o)
+
+			readOnly(true) // what is there does
+			mustBeWarm(t, b, o)
+			startServer(t, inst).stopServer()
+
+			readOnly(false)
+			remove(t, inst.Dir+".seal")
+			remove(t, inst.Dir+".lock")
+			readOnly(true) // whole, though nothing vouches for it but its bytes
+			mustBeWarm(t, b, o)
+
+			readOnly(false)
+			flip(t, filepath.Join(inst.Dir, "libcore.so"), 1)
+			readOnly(true)
+			mustFail("damaged and read-only")
+			readOnly(false)
+			mustExtract(t, b, o)
+		})
+	})
+}
+
+// TestFault17NoHome runs as a user that is in no passwd file and has an empty
+// environment, as in a container with a random user id.
+func TestFault17NoHome(t *testing.T) {
+	b := newBundle(t, false)
+	const user = 424242
+	strip := func(c *exec.Cmd) {
+		c.Env = []string{childEnv + "=plain", packEnv + "=" + b.file}
+	}
+	as := func(t *testing.T) func(*exec.Cmd) {
+		t.Helper()
+		if os.Geteuid() == 0 {
+			return asUser(t, b, user)
+		}
+		return func(c *exec.Cmd) {
+			c.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags:  syscall.CLONE_NEWUSER,
+				UidMappings: []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Geteuid(), Size: 1}},
+				GidMappings: []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Getegid(), Size: 1}},
+			}
+		}
+	}
+	torture(t, func(t *testing.T) {
+		out := startChild(t, "plain", b, "", strip, as(t)).failed()
+		if !strings.Contains(out, ErrNoCache.Error()) || !strings.Contains(out, CacheEnv) || !strings.Contains(out, "424242") {
+			t.Errorf("the error does not say what to do: %s", out)
+		}
+		// systemd gives a service without a home its own cache folder.
+		dir := t.TempDir()
+		if os.Geteuid() == 0 {
+			dir = filepath.Join("/var/tmp", filepath.Base(filepath.Dir(dir)))
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, user, user)); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { removeAll(t, dir) })
+		}
+		startChild(t, "plain", b, "", strip, as(t), withEnv("CACHE_DIRECTORY="+dir)).succeeded()
+		mustBeTidy(t, filepath.Join(dir, "go-rocm"))
+	})
+}

@@ -1,0 +1,192 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestFault13Planted puts links, folders and files where the cache and the
+// bundle have something else. Nothing outside may be read, written or
+// followed.
+func TestFault13Planted(t *testing.T) {
+	b := newBundle(t, true)
+	digest := b.Digest()
+	torture(t, func(t *testing.T) {
+		outside := t.TempDir()
+		secret := filepath.Join(outside, "secret")
+		if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Run("instead of the cache", func(t *testing.T) {
+			for _, at := range []string{"cache", filepath.Join("cache", bundlesName)} {
+				base := t.TempDir()
+				mkdirs(t, filepath.Dir(filepath.Join(base, at)))
+				symlink(t, outside, filepath.Join(base, at))
+				if _, err := Extract(context.Background(), b.Reader, Options{CacheDir: filepath.Join(base, "cache")}); !errors.Is(err, ErrUnsafe) {
+					t.Errorf("a link at %s: %v", at, err)
+				}
+			}
+			base := t.TempDir()
+			if err := os.WriteFile(filepath.Join(base, "cache"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Extract(context.Background(), b.Reader, Options{CacheDir: filepath.Join(base, "cache")}); !errors.Is(err, ErrUnsafe) {
+				t.Errorf("a file instead of the cache: %v", err)
+			}
+		})
+		t.Run("before an install", func(t *testing.T) {
+			for _, name := range []string{digest, digest + ".seal", digest + ".lock", digest + ".seal.new", stagePrefix(digest) + "00"} {
+				for kind, plant := range planters(outside, secret) {
+					o := Options{CacheDir: cacheDir(t)}
+					store := filepath.Join(o.CacheDir, bundlesName)
+					mkdirs(t, store)
+					plant(t, filepath.Join(store, name))
+					mustExtract(t, b, o)
+					if t.Failed() {
+						t.Fatalf("with a %s at %s", kind, name)
+					}
+					mustBeTidy(t, o.CacheDir)
+					mustBeWarm(t, b, o)
+				}
+			}
+		})
+		t.Run("in an installed bundle", func(t *testing.T) {
+			o := Options{CacheDir: cacheDir(t)}
+			dir := mustExtract(t, b, o).Dir
+			for _, name := range []string{"libcore.so", programName, "manifest.json", "rocblas", "rocblas/library", "libggml-evil.so", "rocblas/library/evil.co"} {
+				for kind, plant := range planters(outside, secret) {
+					if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+						t.Fatal(err)
+					}
+					plant(t, filepath.Join(dir, name))
+					if inst := mustExtract(t, b, o); !inst.Fresh {
+						t.Errorf("a %s at %s was not seen", kind, name)
+					}
+				}
+			}
+			mustBeTidy(t, o.CacheDir)
+			mustBeWarm(t, b, o)
+		})
+		if got, err := os.ReadFile(secret); err != nil || string(got) != "secret" { //nolint:gosec // a test file
+			t.Errorf("the file outside is %q, %v", got, err)
+		}
+		if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {
+			t.Errorf("outside the cache: %v, %v", left, err)
+		}
+	})
+}
+
+// planters are ways to put something foreign at a path.
+func planters(outside, secret string) map[string]func(t *testing.T, path string) {
+	return map[string]func(t *testing.T, path string){
+		"link to a folder": func(t *testing.T, p string) { t.Helper(); symlink(t, outside, p) },
+		"link to a file":   func(t *testing.T, p string) { t.Helper(); symlink(t, secret, p) },
+		"dangling link":    func(t *testing.T, p string) { t.Helper(); symlink(t, filepath.Join(outside, "new"), p) },
+		"file": func(t *testing.T, p string) {
+			t.Helper()
+			if err := os.WriteFile(p, []byte("planted"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"folder": func(t *testing.T, p string) {
+			t.Helper()
+			mkdirs(t, filepath.Join(p, "deep", "er"))
+		},
+	}
+}
+
+func symlink(t *testing.T, to, at string) {
+	t.Helper()
+	if err := os.Symlink(to, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkdirs(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFault14Mode(t *testing.T) {
+	b := newBundle(t, true)
+	torture(t, func(t *testing.T) {
+		o := Options{CacheDir: cacheDir(t)}
+		dir := mustExtract(t, b, o).Dir
+		// A folder that others can write to is not repaired: what is in it
+		// may be theirs, and so may be what comes next.
+		for _, d := range []string{o.CacheDir, filepath.Dir(dir)} {
+			for _, mode := range []os.FileMode{0o777, 0o770, 0o720} {
+				chmod(t, d, mode)
+				if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrUnsafe) {
+					t.Errorf("%s with mode %o: %v", d, mode, err)
+				}
+			}
+			chmod(t, d, 0o700)
+		}
+		mustBeWarm(t, b, o)
+		// One that others can read is closed.
+		chmod(t, filepath.Dir(dir), 0o755)
+		mustBeWarm(t, b, o)
+		if st, err := os.Stat(filepath.Dir(dir)); err != nil || st.Mode().Perm() != 0o700 {
+			t.Errorf("mode of the store: %v, %v", st.Mode(), err)
+		}
+		// Inside, behind a closed door, modes are put right.
+		for path, mode := range map[string]os.FileMode{
+			"": 0o777, "rocblas": 0o777, "rocblas/library": 0o500, programName: 0o644, loaderName: 0o4755, "libcore.so": 0o666, "manifest.json": 0o600,
+		} {
+			chmod(t, filepath.Join(dir, path), mode)
+			inst := mustExtract(t, b, o)
+			startServer(t, inst).stopServer()
+			mustBeWarm(t, b, o)
+		}
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+func chmod(t *testing.T, path string, mode os.FileMode) {
+	t.Helper()
+	m := mode.Perm()
+	if mode&0o4000 != 0 {
+		m |= os.ModeSetuid
+	}
+	if err := os.Chmod(path, m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFault14Owner(t *testing.T) {
+	realRoot(t)
+	const other = 4242
+	b := newBundle(t, true)
+	torture(t, func(t *testing.T) {
+		o := Options{CacheDir: cacheDir(t)}
+		dir := mustExtract(t, b, o).Dir
+		for _, d := range []string{o.CacheDir, filepath.Dir(dir), dir} {
+			chown(t, d, other)
+			if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrUnsafe) {
+				t.Errorf("%s of another user: %v", d, err)
+			}
+			chown(t, d, 0)
+		}
+		for _, path := range []string{programName, "libcore.so", "manifest.json", "rocblas", "rocblas/library/a_gfx1100.co"} {
+			chown(t, filepath.Join(dir, path), other)
+			if inst := mustExtract(t, b, o); !inst.Fresh {
+				t.Errorf("another user's %s was kept", path)
+			}
+			mustBeWarm(t, b, o)
+		}
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+func chown(t *testing.T, path string, uid int) {
+	t.Helper()
+	if err := os.Chown(path, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+}

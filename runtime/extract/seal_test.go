@@ -1,0 +1,91 @@
+package extract
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+func sampleSeal() *seal {
+	return &seal{
+		digest:  strings.Repeat("0f", 32),
+		targets: []gfx.Target{"gfx1100", "gfx1101"},
+		entries: []sealEntry{
+			{path: ".", dir: true, inode: 12, mode: 0o40700, uid: 1000, mtime: 1_700_000_000_123_456_789, ctime: 1_700_000_001_000_000_000},
+			{path: "libfoo.so.1", size: 70_001, inode: 1<<63 + 5, mode: 0o100644, uid: 1000, mtime: -1, ctime: 7},
+			{path: "rocblas/library/a_gfx1100.co", size: 0, inode: 14, mode: 0o100755, uid: 0, mtime: 0, ctime: 0},
+		},
+	}
+}
+
+func TestSealRoundTrip(t *testing.T) {
+	for _, s := range []*seal{sampleSeal(), {digest: "x", entries: []sealEntry{}}} {
+		got, err := parseSeal(s.encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, s) {
+			t.Errorf("got  %+v\nwant %+v", got, s)
+		}
+	}
+}
+
+// TestSealDamage cuts the record at every byte and flips every bit: nothing
+// of that may pass.
+func TestSealDamage(t *testing.T) {
+	good := sampleSeal().encode()
+	for i := range good {
+		if _, err := parseSeal(good[:i]); !errors.Is(err, errSeal) {
+			t.Fatalf("cut to %d bytes: %v", i, err)
+		}
+		for bit := range 8 {
+			bad := bytes.Clone(good)
+			bad[i] ^= 1 << bit
+			if _, err := parseSeal(bad); !errors.Is(err, errSeal) {
+				t.Fatalf("bit %d of byte %d flipped: %v", bit, i, err)
+			}
+		}
+	}
+	if _, err := parseSeal(append(good, '\n')); !errors.Is(err, errSeal) {
+		t.Errorf("more after the end: %v", err)
+	}
+}
+
+func FuzzSeal(f *testing.F) {
+	f.Add(sampleSeal().encode())
+	f.Add([]byte("go-rocm seal 1\n"))
+	f.Add((&seal{digest: "d"}).encode())
+	for _, entry := range []string{"f a 1 2 3 4 5", "d . 1 9 0 0 0", "f  1 1 1 1 1 1", "x a", "f a 99999999999999999999 1 1 1 1 1"} {
+		// With a right sum, so that the fuzzer gets past it.
+		s := &seal{digest: "d", entries: []sealEntry{{path: "%"}}}
+		body, _, _ := strings.Cut(string(s.encode()), "f %")
+		f.Add(resum([]byte(body + entry + "\n")))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseSeal(b)
+		if err != nil {
+			if !errors.Is(err, errSeal) {
+				t.Errorf("error of another kind: %v", err)
+			}
+			s, err = parseSeal(resum(b))
+			if err != nil {
+				return
+			}
+		}
+		again, err := parseSeal(s.encode())
+		if err != nil || !reflect.DeepEqual(s, again) {
+			t.Errorf("%+v\nbecomes %+v, %v", s, again, err)
+		}
+	})
+}
+
+// resum puts the right sum under the lines.
+func resum(b []byte) []byte {
+	return fmt.Appendf(bytes.Clone(b), "sum %x\n", sha256.Sum256(b))
+}
