@@ -5,7 +5,6 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -30,10 +29,9 @@ type said struct {
 }
 
 // ask runs the ask program and reads both of its outputs.
-func ask(t *testing.T, env []string, args ...string) said {
+func ask(t *testing.T, args ...string) said {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), askProgram(t), args...)
-	cmd.Env = append(os.Environ(), env...)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -49,7 +47,7 @@ func ask(t *testing.T, env []string, args ...string) said {
 
 func TestRealModelAnswers(t *testing.T) {
 	t.Run("SmolLM2", func(t *testing.T) {
-		got := ask(t, nil, "-max", "16", real(t, models.SmolLM2()), question)
+		got := ask(t, "-max", "16", realModel(t, models.SmolLM2()), question)
 		if !strings.Contains(got.Text, answer) {
 			t.Errorf("answered %q", got.Text)
 		}
@@ -61,7 +59,7 @@ func TestRealModelAnswers(t *testing.T) {
 		}
 	})
 	t.Run("Gemma3", func(t *testing.T) {
-		got := ask(t, nil, "-raw", "-max", "4", real(t, models.Gemma3()), "Question: What is the capital of France?\nAnswer:")
+		got := ask(t, "-raw", "-max", "4", realModel(t, models.Gemma3()), "Question: What is the capital of France?\nAnswer:")
 		if !strings.Contains(got.Text, answer) {
 			t.Errorf("answered %q", got.Text)
 		}

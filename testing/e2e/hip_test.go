@@ -67,7 +67,7 @@ func TestHIPBundleListsNoDevice(t *testing.T) {
 // and its runtime are mapped, and the answer is right.
 func TestHIPBundleAnswersOnTheCPU(t *testing.T) {
 	hipBundle(t)
-	path := real(t, models.SmolLM2())
+	path := realModel(t, models.SmolLM2())
 	model := load(t, path)
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", model.Server().Child.Pid()))
 	if err != nil {
@@ -81,7 +81,7 @@ func TestHIPBundleAnswersOnTheCPU(t *testing.T) {
 	if text := chat(t, model, question); !strings.Contains(text, answer) {
 		t.Errorf("answered %q", text)
 	}
-	if got := ask(t, nil, "-max", "16", path, question); !strings.Contains(got.Text, answer) {
+	if got := ask(t, "-max", "16", path, question); !strings.Contains(got.Text, answer) {
 		t.Errorf("a program of its own answered %q", got.Text)
 	}
 }

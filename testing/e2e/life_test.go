@@ -52,7 +52,7 @@ func long(ctx context.Context, model *rocm.Model) func(func(inference.Token) boo
 }
 
 func TestLeavingFreesTheSlot(t *testing.T) {
-	model := load(t, real(t, models.SmolLM2()), inference.WithParallelSlots(1))
+	model := load(t, realModel(t, models.SmolLM2()), inference.WithParallelSlots(1))
 	t.Run("break", func(t *testing.T) {
 		for range long(t.Context(), model) {
 			break
@@ -104,7 +104,7 @@ func TestLeavingFreesTheSlot(t *testing.T) {
 // TestKilledParentLeavesNoOrphan kills a program in the middle of an answer,
 // in the one way that it cannot notice.
 func TestKilledParentLeavesNoOrphan(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), askProgram(t), "-max", "1800", real(t, models.SmolLM2()), "Write a very long story about a river.")
+	cmd := exec.CommandContext(t.Context(), askProgram(t), "-max", "1800", realModel(t, models.SmolLM2()), "Write a very long story about a river.")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -130,7 +130,7 @@ func TestKilledParentLeavesNoOrphan(t *testing.T) {
 		await(t, "the end of the orphaned server", func() bool { return ended(pid) })
 	}
 	// The next start finds and clears away what the dead one left.
-	if got := ask(t, nil, "-max", "16", real(t, models.SmolLM2()), question); !strings.Contains(got.Text, answer) {
+	if got := ask(t, "-max", "16", realModel(t, models.SmolLM2()), question); !strings.Contains(got.Text, answer) {
 		t.Errorf("answered %q", got.Text)
 	}
 }

@@ -31,7 +31,7 @@ func TestReadmeExample(t *testing.T) {
 		if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, source).CombinedOutput(); err != nil {
 			t.Fatalf("README.md:%d: %v\n%s", s.Line, err, out)
 		}
-		cmd := exec.CommandContext(t.Context(), binary, real(t, models.SmolLM2()))
+		cmd := exec.CommandContext(t.Context(), binary, realModel(t, models.SmolLM2()))
 		cmd.Stderr = os.Stderr
 		out, err := cmd.Output()
 		if err != nil {

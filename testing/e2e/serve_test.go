@@ -80,7 +80,7 @@ func TestServeOpenAI(t *testing.T) {
 	if err := os.WriteFile(keys, []byte("first-key\nsecond-key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, "--alias", "smol", "--api-key-file", keys, real(t, models.SmolLM2()))
+	s := serve(t, "--alias", "smol", "--api-key-file", keys, realModel(t, models.SmolLM2()))
 	client := s.client("second-key")
 
 	t.Run("models", func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestServeOpenAI(t *testing.T) {
 // TestServeRestartsItsChild kills llama-server under the command; the next
 // request has to be answered by a new one.
 func TestServeRestartsItsChild(t *testing.T) {
-	s := serve(t, real(t, models.SmolLM2()))
+	s := serve(t, realModel(t, models.SmolLM2()))
 	before := children(t, s.cmd.Process.Pid)
 	if len(before) != 1 {
 		t.Fatalf("servers %v", before)
@@ -195,7 +195,7 @@ func TestServeRestartsItsChild(t *testing.T) {
 
 // TestRunAnswers is the shortest way to an answer: one command line.
 func TestRunAnswers(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), cli(t), "run", real(t, models.SmolLM2()),
+	out, err := exec.CommandContext(t.Context(), cli(t), "run", realModel(t, models.SmolLM2()),
 		"--temperature", "0", "-n", "16", "--context", "2048", "-p", question).Output()
 	if err != nil {
 		var exit *exec.ExitError

@@ -89,7 +89,11 @@ func program(t *testing.T, pkg string) string {
 		}
 		return path, nil
 	}))
-	path, err := build.(func() (string, error))()
+	once, ok := build.(func() (string, error))
+	if !ok {
+		t.Fatalf("onceEach holds a %T", build)
+	}
+	path, err := once()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,8 +113,8 @@ func cli(t *testing.T) string {
 	return program(t, "forge.lthn.ai/core/go-rocm/cmd/go-rocm")
 }
 
-// real fetches a real model.
-func real(t *testing.T, m models.Model) string {
+// realModel fetches a model that knows things.
+func realModel(t *testing.T, m models.Model) string {
 	t.Helper()
 	path, err := models.Fetch(t.Context(), m)
 	if err != nil {

@@ -36,8 +36,9 @@ func main() {
 	raw := flag.Bool("raw", false, "continue the text as it is, without the model's chat template")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := ask(ctx, flag.Args(), *limit, *raw); err != nil {
+	err := ask(ctx, flag.Args(), *limit, *raw)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "ask:", err)
 		os.Exit(1)
 	}
