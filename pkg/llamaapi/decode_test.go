@@ -17,6 +17,12 @@ func eventSeeds() []string {
 	deep := strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1)
 	return []string{
 		`{"index":0,"content":" town","tokens":[3102],"stop":false,"id_slot":-1,"tokens_predicted":4,"tokens_evaluated":4}`,
+		`{"index":1,"content":"\"\u00e9","tokens":[0],"stop":false,"id_slot":12,"tokens_predicted":0,"tokens_evaluated":999999999}`,
+		`{"index":01,"content":"","tokens":[1],"stop":false,"id_slot":0,"tokens_predicted":0,"tokens_evaluated":0}`,
+		`{"index":0,"content":"","tokens":[99999999999],"stop":false,"id_slot":0,"tokens_predicted":0,"tokens_evaluated":0}`,
+		`{"index":0,"content":"","tokens":[1],"stop":false,"id_slot":-0,"tokens_predicted":0,"tokens_evaluated":12345678901}`,
+		`{"index":0,"content":"","tokens":[1,2],"stop":false,"id_slot":-1,"tokens_predicted":0,"tokens_evaluated":0}`,
+		`{"index":0,"content":"","tokens":[],"stop":false,"id_slot":-1,"tokens_predicted":0,"tokens_evaluated":0} x`,
 		`{"tokens_predicted":4,"timings":{"cache_n":0,"prompt_ms":180.005},"stop":true,"stop_type":"limit","stopping_word":"x","truncated":true,"tokens_cached":9,"model":"m"}`,
 		" {\t\"stop\" :\r\n false , \"content\" : \"a\" } ",
 		`{}`, `{ }`, `{"a":{},"b":[],"c":[[],{}]}`,

@@ -34,6 +34,10 @@ func (e *event) reset() { *e = event{tokens: e.tokens[:0]} }
 // are passed over, the last of doubled ones counts.
 func (e *event) decode(data []byte) error {
 	e.reset()
+	if e.usual(data) {
+		return nil
+	}
+	e.reset()
 	c := cursor{b: data}
 	if !c.take('{') {
 		return c.unexpected("where an event's object should be")
