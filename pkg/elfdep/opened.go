@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path"
 	"regexp"
@@ -121,26 +122,34 @@ func holdsData(s *elf.Section) bool {
 }
 
 func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {
-	marker := []byte(".so")
-	for at := 0; ; {
-		i := bytes.Index(data[at:], marker)
-		if i < 0 {
-			return
-		}
-		i += at
-		at = i + len(marker)
-		low := max(0, i-maxNameLen)
-		from := low + bytes.LastIndexByte(data[low:i], 0) + 1
-		if from == low && low > 0 {
-			continue // no start in sight
-		}
-		to := bytes.IndexByte(data[i:min(len(data), i+maxNameLen)], 0)
-		if to < 0 {
-			continue
-		}
-		name := path.Base(string(data[from : i+to]))
+	for s := range stringsWith(data, ".so") {
+		name := path.Base(s)
 		if re.MatchString(name) && strings.Count(name, ".so") == 1 { // else it is several constants in a row
 			add(name, false)
+		}
+	}
+}
+
+// stringsWith gives the NUL-terminated strings of data that contain marker and
+// are shorter than maxNameLen before and after it, once for each marker.
+func stringsWith(data []byte, marker string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for at := 0; ; {
+			i := bytes.Index(data[at:], []byte(marker))
+			if i < 0 {
+				return
+			}
+			i += at
+			at = i + len(marker)
+			low := max(0, i-maxNameLen)
+			from := low + bytes.LastIndexByte(data[low:i], 0) + 1
+			if from == low && low > 0 {
+				continue // no start in sight
+			}
+			to := bytes.IndexByte(data[i:min(len(data), i+maxNameLen)], 0)
+			if to >= 0 && !yield(string(data[from:i+to])) {
+				return
+			}
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package elfdep_test
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -157,5 +158,21 @@ func TestTensileCode(t *testing.T) {
 		if got, err := sel.Code(dir); err == nil || !strings.Contains(err.Error(), ss+"gfx1100.co") {
 			t.Errorf("wrong code: %v, %v", got, err)
 		}
+	}
+}
+
+func TestTensileFolders(t *testing.T) {
+	s := lib("librocblas.so.4")
+	s.Sections = []elfgen.Section{
+		// The strings of Debian's librocblas.so.4.4, as they follow each other.
+		{Name: ".rodata", Flags: elf.SHF_ALLOC, Data: []byte("\x00/rocblas/4.4.1/library\x00/../../Tensile/library\x00/../rocblas/library\x00cannot open library\x00/opt/rocm/lib\x00library\x00/a/library of books\x00")},
+		{Name: ".text", Flags: elf.SHF_ALLOC | elf.SHF_EXECINSTR, Data: []byte("\x00/code/library\x00")},
+	}
+	got, err := elfdep.TensileFolders(write(t, "librocblas.so.4", s))
+	if d := cmp.Diff([]string{"rocblas/4.4.1/library", "../../Tensile/library", "../rocblas/library"}, got); err != nil || d != "" {
+		t.Error(err, d)
+	}
+	if got, err := elfdep.TensileFolders(write(t, "x", []byte("text"))); err == nil {
+		t.Errorf("a text file gave %v", got)
 	}
 }
