@@ -1,40 +1,24 @@
 package gguf_test
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// largeVocabulary writes the shapes of an 8B model with a vocabulary of
-// 151936 tokens and as many merges, about 5 MB of metadata.
+// largeVocabulary writes a file with a vocabulary of 151936 tokens.
 func largeVocabulary(tb testing.TB) string {
 	tb.Helper()
-	const n = 151936
-	b := ggufgen.Catalogue()[0].Builder()
-	tokens := make([]string, n)
-	merges := make([]string, n)
-	types := make([]uint32, n)
-	for i := range tokens {
-		tokens[i] = strings.Repeat("x", 1+i%11)
-		merges[i] = fmt.Sprintf("%s %d", tokens[i], i%1000)
-		types[i] = 1
-	}
-	b.Texts("tokenizer.ggml.tokens", tokens)
-	b.Uints("tokenizer.ggml.token_type", types)
-	b.Texts("tokenizer.ggml.merges", merges)
 	path := filepath.Join(tb.TempDir(), "large.gguf")
 	f, err := os.Create(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := b.WriteSparse(f); err != nil {
+	if _, err := ggufgen.LargeVocabulary(151936).WriteSparse(f); err != nil {
 		tb.Fatal(err)
 	}
 	if err := f.Close(); err != nil {

@@ -115,3 +115,23 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 	}
 	b.Tensor("output_norm.weight", gguf.F32, ones, w)
 }
+
+// LargeVocabulary has the shapes of an 8B model and a made-up vocabulary of n
+// tokens and as many merges: the metadata of a current model (5 MB for 150 000
+// tokens), to be written sparse for measuring readers.
+func LargeVocabulary(n int) *Builder {
+	b := qwen3x8b(Q4KM).b
+	b.Text("general.name", "large-vocabulary")
+	tokens := make([]string, n)
+	merges := make([]string, n)
+	types := make([]uint32, n)
+	for i := range tokens {
+		tokens[i] = strings.Repeat("x", 1+i%11)
+		merges[i] = fmt.Sprintf("%s %d", tokens[i], i%1000)
+		types[i] = 1
+	}
+	b.Texts("tokenizer.ggml.tokens", tokens)
+	b.Uints("tokenizer.ggml.token_type", types)
+	b.Texts("tokenizer.ggml.merges", merges)
+	return b
+}
