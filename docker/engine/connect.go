@@ -111,7 +111,7 @@ func install(ctx context.Context, log io.Writer) error {
 		if _, err := fmt.Fprintln(log, "engine:", argv); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // a fixed list
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w\n%s", argv, err, out)
@@ -134,11 +134,11 @@ func startDaemon(ctx context.Context, o ConnectOptions) error {
 		return fmt.Errorf("make the engine's log folder: %w", err)
 	}
 	name := filepath.Join(o.LogDir, "dockerd.log")
-	logFile, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600) //nolint:gosec // our own folder
+	logFile, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("open the engine's log: %w", err)
 	}
-	defer logFile.Close() //nolint:errcheck // the child keeps its own descriptor
+	defer logFile.Close()
 	if _, err := fmt.Fprintln(o.Log, "engine: starting dockerd, log in", name); err != nil {
 		return err
 	}

@@ -60,7 +60,7 @@ func (d *docker) Pull(ctx context.Context, ref string, progress io.Writer) (Imag
 	if err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
-	defer r.Close() //nolint:errcheck // reading only
+	defer r.Close()
 	if err := follow(r, progress); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
@@ -85,7 +85,7 @@ func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader, label
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", ref, err)
 	}
-	defer r.Close() //nolint:errcheck // reading only
+	defer r.Close()
 	if err := follow(r, io.Discard); err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", ref, err)
 	}
@@ -162,7 +162,7 @@ func (d *docker) copyOut(ctx context.Context, id, p string, take func(*tar.Heade
 	if err != nil {
 		return fmt.Errorf("copy %s out: %w", p, err)
 	}
-	defer r.Close() //nolint:errcheck // reading only
+	defer r.Close()
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()

@@ -77,7 +77,7 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 		if err != nil {
 			return err
 		}
-		defer log.Close() //nolint:errcheck // a log
+		defer log.Close()
 		var configure bytes.Buffer
 		err = r.Engine.Run(ctx, engine.Job{
 			Name: name, Image: t.Image,
@@ -146,7 +146,7 @@ func UnusedOptions(log string) []string {
 func declaredOptions(src string) (func(string) bool, error) {
 	var all []byte
 	for _, name := range []string{"CMakeLists.txt", "ggml/CMakeLists.txt"} {
-		b, err := os.ReadFile(filepath.Join(src, name)) //nolint:gosec // the checked source
+		b, err := os.ReadFile(filepath.Join(src, name))
 		if err != nil {
 			return nil, fmt.Errorf("read the source's options: %w", err)
 		}
@@ -192,7 +192,7 @@ func tarFolder(dir string, when time.Time) func(*tar.Writer) error {
 			if err != nil {
 				return err
 			}
-			defer f.Close() //nolint:errcheck // reading only
+			defer f.Close()
 			_, err = io.Copy(w, f)
 			return err
 		})
@@ -206,7 +206,7 @@ func intoFolder(dir string) func(*tar.Header, io.Reader) error {
 		case tar.TypeDir:
 			return nil
 		case tar.TypeReg:
-			return writeFile(filepath.Join(dir, path.Base(h.Name)), r, fs.FileMode(h.Mode&0o777)) //nolint:gosec // permission bits
+			return writeFile(filepath.Join(dir, path.Base(h.Name)), r, fs.FileMode(h.Mode&0o777))
 		}
 		return fmt.Errorf("unexpected entry of type %q", h.Typeflag)
 	}

@@ -47,7 +47,7 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 			return fmt.Errorf("copyright of package %s: %w", p, err)
 		}
 		dir := filepath.Join(c.dir, licenceFolder, p)
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // part of the result
+		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 		if err := copyFile(file, filepath.Join(dir, "copyright"), 0o644); err != nil {
@@ -68,7 +68,7 @@ func (c *collector) upstreamLicences() error {
 		return fmt.Errorf("the source stage is gone: %w", errors.Join(err, os.ErrNotExist))
 	}
 	to := filepath.Join(c.dir, licenceFolder, "llama.cpp")
-	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // part of the result
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
 	if err := copyFile(filepath.Join(src.Dir, "LICENSE"), filepath.Join(to, "LICENSE"), 0o644); err != nil {

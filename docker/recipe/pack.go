@@ -44,7 +44,7 @@ func (r *Recipe) Pack(ctx context.Context, v Variant) (*Packed, error) {
 		if _, err := fmt.Fprintf(r.Log, "pack-%s: %d files, %d MB\n", v.Name, len(m.Files), m.Size()>>20); err != nil {
 			return err
 		}
-		f, err := os.Create(filepath.Join(dir, name)) //nolint:gosec // inside the stage
+		f, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}

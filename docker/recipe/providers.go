@@ -45,7 +45,7 @@ func fromNPM(lock Lock) provider {
 		if lock.NPM.Package == "" {
 			return errors.New("the lock names none")
 		}
-		cmd := exec.CommandContext(ctx, "npm", "pack", "--silent", "--pack-destination", tmp, lock.NPM.Package+"@"+lock.NPM.Version) //nolint:gosec // from the lock
+		cmd := exec.CommandContext(ctx, "npm", "pack", "--silent", "--pack-destination", tmp, lock.NPM.Package+"@"+lock.NPM.Version)
 		var stderr strings.Builder
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
@@ -74,11 +74,11 @@ func fromPath(path string) provider {
 		if info.IsDir() {
 			return fromRepository(ctx, path, lock, dir, tmp)
 		}
-		f, err := os.Open(path) //nolint:gosec // named by the user
+		f, err := os.Open(path)
 		if err != nil {
 			return err
 		}
-		defer f.Close() //nolint:errcheck // reading only
+		defer f.Close()
 		magic := make([]byte, 16)
 		n, err := io.ReadFull(f, magic)
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -123,7 +123,7 @@ func export(ctx context.Context, repo string, lock Lock, dir, tmp string) error 
 		}
 		return &TreeMismatchError{From: repo, Want: lock.Tree, Got: got}
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // part of the result
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	index := "GIT_INDEX_FILE=" + filepath.Join(tmp, "index")
@@ -131,7 +131,7 @@ func export(ctx context.Context, repo string, lock Lock, dir, tmp string) error 
 		{"--git-dir=" + repo, "read-tree", lock.Tree},
 		{"--git-dir=" + repo, "--work-tree=" + dir, "checkout-index", "--all", "--quiet"},
 	} {
-		cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false"}, args...)...) //nolint:gosec // our own arguments
+		cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false"}, args...)...)
 		cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", index)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -161,11 +161,11 @@ func decompress(r io.Reader) (io.Reader, error) {
 
 // takeFile copies one member of a .tgz to a file.
 func takeFile(archive, member, to string) error {
-	f, err := os.Open(archive) //nolint:gosec // our own scratch folder
+	f, err := os.Open(archive)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // reading only
+	defer f.Close()
 	r, err := decompress(f)
 	if err != nil {
 		return err
@@ -187,14 +187,14 @@ func takeFile(archive, member, to string) error {
 
 // untarSource unpacks a source tarball without its one top folder.
 func untarSource(r io.Reader, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // part of the result
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close() //nolint:errcheck // reading only
+	defer root.Close()
 	tr := tar.NewReader(r)
 	for {
 		h, err := tr.Next()
@@ -235,14 +235,14 @@ func untarEntry(root *os.Root, name string, h *tar.Header, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(f, r) //nolint:gosec // the user's own source
+		_, err = io.Copy(f, r)
 		return errors.Join(err, f.Close())
 	}
 	return fmt.Errorf("entries of type %q do not belong in a source tarball", h.Typeflag)
 }
 
 func writeFile(name string, r io.Reader, mode os.FileMode) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode) //nolint:gosec // our own folders
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}

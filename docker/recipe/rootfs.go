@@ -69,7 +69,7 @@ func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
 		if h.Typeflag != tar.TypeReg {
 			return fmt.Errorf("%s is no regular file", real)
 		}
-		return writeSparse(local, body, fs.FileMode(h.Mode&0o777)) //nolint:gosec // permission bits
+		return writeSparse(local, body, fs.FileMode(h.Mode&0o777))
 	})
 }
 
@@ -104,7 +104,7 @@ func (r *rootfs) resolve(ctx context.Context, p string) (string, error) {
 
 // folder brings the regular files of a folder to to, those that want takes.
 func (r *rootfs) folder(ctx context.Context, p, to string, want func(name string) bool) error {
-	if err := os.MkdirAll(to, 0o755); err != nil { //nolint:gosec // part of the result
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
 	return r.files.Walk(ctx, p, func(h *tar.Header, body io.Reader) error {
@@ -123,7 +123,7 @@ func exists(name string) bool {
 
 // writeSparse writes a file and leaves blocks of zeros as holes.
 func writeSparse(name string, r io.Reader, mode fs.FileMode) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode) //nolint:gosec // our own folders
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}

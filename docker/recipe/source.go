@@ -33,7 +33,7 @@ func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string,
 		if err != nil {
 			return nil, err
 		}
-		defer os.RemoveAll(tmp) //nolint:errcheck // scratch
+		defer os.RemoveAll(tmp)
 		dir := filepath.Join(tmp, "tree")
 		if err := checkout(ctx, fromPath(userPath), lock, dir, tmp); err != nil {
 			return nil, err
@@ -66,7 +66,7 @@ func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string,
 			if _, err := fmt.Fprintf(log, "source: %v\n", err); err != nil {
 				return err
 			}
-			if err := errors.Join(os.RemoveAll(out), os.Mkdir(out, 0o755)); err != nil { //nolint:gosec // part of the result
+			if err := errors.Join(os.RemoveAll(out), os.Mkdir(out, 0o755)); err != nil {
 				return err
 			}
 		}
@@ -105,7 +105,7 @@ func treeHash(ctx context.Context, dir, tmp string) (string, error) {
 // git runs git without the user's or the system's configuration and gives
 // its trimmed output.
 func git(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false"}, args...)...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false"}, args...)...)
 	cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_TERMINAL_PROMPT=0", "GIT_DIR=", "LC_ALL=C.UTF-8")
 	cmd.Env = without(cmd.Env, "GIT_DIR")
 	var stdout, stderr strings.Builder

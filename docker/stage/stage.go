@@ -101,7 +101,7 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, make func(ctx c
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
 	out := filepath.Join(work, "out")
-	if err := os.Mkdir(out, 0o755); err != nil { //nolint:gosec // its mode is part of the result
+	if err := os.Mkdir(out, 0o755); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
 	if err := make(ctx, out); err != nil {
@@ -126,7 +126,7 @@ func (c *Cache) path(name, key string) string {
 }
 
 func load(dir string) (*Result, error) {
-	b, err := os.ReadFile(filepath.Join(dir, recordName)) //nolint:gosec // inside the cache
+	b, err := os.ReadFile(filepath.Join(dir, recordName))
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func seal(dir string, r *Result) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(filepath.Join(dir, recordName)) //nolint:gosec // inside the cache
+	f, err := os.Create(filepath.Join(dir, recordName))
 	if err != nil {
 		return err
 	}
@@ -194,11 +194,11 @@ func Digest(dir string) (string, error) {
 
 // FileDigest is the hex SHA-256 of a file's content.
 func FileDigest(name string) (string, error) {
-	f, err := os.Open(name) //nolint:gosec // named by the caller
+	f, err := os.Open(name)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close() //nolint:errcheck // reading only
+	defer f.Close()
 	sum := sha256.New()
 	if _, err := io.Copy(sum, f); err != nil {
 		return "", err

@@ -49,7 +49,7 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		return engine.Image{}, errors.New("mmdebstrap is not installed: run `apt-get install mmdebstrap`, or name an image that has it in GOROCM_MMDEBSTRAP_IMAGE")
 	}
-	cmd := exec.CommandContext(ctx, "mmdebstrap", s.mmdebstrapArgs()...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, "mmdebstrap", s.mmdebstrapArgs()...)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC")
 	rootfs, err := cmd.StdoutPipe()
 	if err != nil {

@@ -98,14 +98,14 @@ func writeLock(dir, name, image string, pkgs []Package) error {
 	if err := FormatLock(&b, pkgs); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644) //nolint:gosec // its mode is part of the result
+	return os.WriteFile(filepath.Join(dir, name), b.Bytes(), 0o644)
 }
 
 func readLock(dir, name string) (string, []Package, error) {
-	f, err := os.Open(filepath.Join(dir, name)) //nolint:gosec // inside the cache
+	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
 		return "", nil, err
 	}
-	defer f.Close() //nolint:errcheck // reading only
+	defer f.Close()
 	return parseLock(f)
 }

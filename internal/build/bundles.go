@@ -110,7 +110,7 @@ func (s *Session) embedded(parts []string, p *recipe.Packed) (bool, error) {
 		if !strings.HasPrefix(filepath.Base(name), "llama-"+p.Variant+".") {
 			return false, nil
 		}
-		have, err := os.ReadFile(name) //nolint:gosec // our own folder
+		have, err := os.ReadFile(name)
 		if err != nil {
 			return false, err
 		}

@@ -23,7 +23,7 @@ func Root() (string, error) {
 		return "", err
 	}
 	for d := dir; ; d = filepath.Dir(d) {
-		b, err := os.ReadFile(filepath.Join(d, "go.mod")) //nolint:gosec // looking for our own
+		b, err := os.ReadFile(filepath.Join(d, "go.mod"))
 		if err == nil && strings.HasPrefix(string(b), "module forge.lthn.ai/core/go-rocm\n") {
 			return d, nil
 		}
@@ -40,7 +40,7 @@ var changelogVersion = regexp.MustCompile(`(?m)^## \[?v?(\d+\.\d+\.\d+(?:-[0-9A-
 func (s *Session) Version(root string) (string, error) {
 	v := s.Settings.Version
 	if v == "" {
-		b, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md")) //nolint:gosec // our own file
+		b, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
 		if err != nil {
 			return "", err
 		}
@@ -62,7 +62,7 @@ func (s *Session) command(ctx context.Context, root, out, version string, tags .
 		"-ldflags=-s -w -buildid= -X main.version=" + version,
 		"-o", out, commandPackage,
 	}
-	cmd := exec.CommandContext(ctx, "go", args...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=")
 	if b, err := cmd.CombinedOutput(); err != nil {
@@ -73,7 +73,7 @@ func (s *Session) command(ctx context.Context, root, out, version string, tags .
 
 // goEnv asks the go command for one of its settings.
 func goEnv(ctx context.Context, name string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", name).Output() //nolint:gosec // a fixed name
+	out, err := exec.CommandContext(ctx, "go", "env", name).Output()
 	if err != nil {
 		return "", fmt.Errorf("go env %s: %w", name, err)
 	}

@@ -53,8 +53,8 @@ func explain(first, second string) string {
 	if d := explainELF(first, second); d != "" {
 		return d
 	}
-	a, errA := os.ReadFile(first)  //nolint:gosec // our own artifacts
-	b, errB := os.ReadFile(second) //nolint:gosec // our own artifacts
+	a, errA := os.ReadFile(first)
+	b, errB := os.ReadFile(second)
 	if err := errors.Join(errA, errB); err != nil {
 		return err.Error()
 	}
@@ -72,10 +72,10 @@ func explainPack(first, second string) string {
 	a, errA := bundle.OpenFile(first)
 	b, errB := bundle.OpenFile(second)
 	if errA == nil {
-		defer a.Close() //nolint:errcheck // reading only
+		defer a.Close()
 	}
 	if errB == nil {
-		defer b.Close() //nolint:errcheck // reading only
+		defer b.Close()
 	}
 	if errA != nil || errB != nil {
 		return ""
@@ -97,10 +97,10 @@ func explainELF(first, second string) string {
 	a, errA := elf.Open(first)
 	b, errB := elf.Open(second)
 	if errA == nil {
-		defer a.Close() //nolint:errcheck // reading only
+		defer a.Close()
 	}
 	if errB == nil {
-		defer b.Close() //nolint:errcheck // reading only
+		defer b.Close()
 	}
 	if errA != nil || errB != nil {
 		return ""

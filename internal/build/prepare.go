@@ -47,7 +47,7 @@ func (s *Session) prepare(ctx context.Context, programs []program) error {
 		if err := s.say("prepare: %s", strings.Join(argv, " ")); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // a fixed list
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
@@ -61,10 +61,10 @@ func (s *Session) agree(question string) bool {
 	if s.Settings.CI || s.Settings.Yes {
 		return true
 	}
-	if !term.IsTerminal(int(os.Stdin.Fd())) { //nolint:gosec // a descriptor fits
+	if !term.IsTerminal(int(os.Stdin.Fd())) {
 		return false
 	}
-	fmt.Fprint(os.Stderr, question+" [y/N] ") //nolint:errcheck // a question
+	fmt.Fprint(os.Stderr, question+" [y/N] ")
 	var answer string
 	if _, err := fmt.Fscanln(os.Stdin, &answer); err != nil {
 		return false

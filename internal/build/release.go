@@ -176,7 +176,7 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work) //nolint:errcheck // scratch
+	defer os.RemoveAll(work)
 	command := filepath.Join(work, "go-rocm")
 	if err := s.command(ctx, d.root, command, d.version, "nopayload"); err != nil {
 		return err
@@ -246,12 +246,12 @@ func copyAll(from, to string) error {
 
 // copyInto copies a deliverable.
 func copyInto(from, to string, mode os.FileMode) error {
-	in, err := os.Open(from) //nolint:gosec // inside the stage cache
+	in, err := os.Open(from)
 	if err != nil {
 		return err
 	}
-	defer in.Close()                                                     //nolint:errcheck // reading only
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode) //nolint:gosec // inside dist
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,7 @@ func (s *Session) reproduce(ctx context.Context, seeded []string) (err error) {
 
 // copyCheckout copies what git tracks or would track.
 func copyCheckout(ctx context.Context, root, to string) error {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output() //nolint:gosec // our own arguments
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
 	if err != nil {
 		return fmt.Errorf("list the checkout: %w", err)
 	}
@@ -115,7 +115,7 @@ func (s *Session) buildElsewhere(ctx context.Context, checkout, cache, work stri
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // our own arguments
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = checkout, os.Stderr, os.Stderr
 	cmd.Env = append(os.Environ(),
 		"HOME="+work, "USER=somebody", "LOGNAME=somebody", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "TZ=Pacific/Kiritimati",

@@ -30,7 +30,7 @@ type Display struct {
 
 // New shows progress on out and keeps logs in dir.
 func New(out *os.File, dir string) *Display {
-	return &Display{out: out, dir: dir, isTerm: term.IsTerminal(int(out.Fd()))} //nolint:gosec // a descriptor fits
+	return &Display{out: out, dir: dir, isTerm: term.IsTerminal(int(out.Fd()))}
 }
 
 // Open starts a step. What is written to it is its output; lines that begin
@@ -40,7 +40,7 @@ func (d *Display) Open(step string) (io.WriteCloser, error) {
 		return nil, fmt.Errorf("make the log folder: %w", err)
 	}
 	name := filepath.Join(d.dir, step+".log")
-	f, err := os.Create(name) //nolint:gosec // our own folder
+	f, err := os.Create(name)
 	if err != nil {
 		return nil, fmt.Errorf("open the log of %s: %w", step, err)
 	}

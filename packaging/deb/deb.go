@@ -90,7 +90,7 @@ func Build(ctx context.Context, o Options) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.OutDir, 0o755); err != nil { //nolint:gosec // packages are for everybody to read
+	if err := os.MkdirAll(o.OutDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the output folder: %w", err)
 	}
 	var out []string

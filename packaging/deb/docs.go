@@ -34,7 +34,7 @@ func manualEntries(o Options) ([]entry, error) {
 			return nil, fmt.Errorf("%w: manual: %s is empty: write it with packaging/assets/writemanual", ErrOptions, dir)
 		}
 		for _, f := range files {
-			text, err := os.ReadFile(filepath.Join(dir, f.Name())) //nolint:gosec // the caller names the folder
+			text, err := os.ReadFile(filepath.Join(dir, f.Name()))
 			if err != nil {
 				return nil, fmt.Errorf("read the manual: %w", err)
 			}

@@ -36,7 +36,7 @@ func (p *pkg) write(ctx context.Context, o Options, v Version) (_ string, err er
 	packager := &nfpmdeb.Deb{}
 	name := packager.ConventionalFileName(info)
 	staged := filepath.Join(work, name)
-	f, err := os.OpenFile(staged, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) //nolint:gosec // packages are for everybody to read
+	f, err := os.OpenFile(staged, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return "", fmt.Errorf("stage: %w", err)
 	}

@@ -117,10 +117,10 @@ func pageName(cmd *cobra.Command) string {
 }
 
 func writeFile(path string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // documents are for everybody to read
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("write the manual: %w", err)
 	}
-	if err := os.WriteFile(path, text, 0o644); err != nil { //nolint:gosec // documents are for everybody to read
+	if err := os.WriteFile(path, text, 0o644); err != nil {
 		return fmt.Errorf("write the manual: %w", err)
 	}
 	return nil

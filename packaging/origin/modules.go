@@ -93,7 +93,7 @@ func licenceFiles(dir string) ([]Text, error) {
 // readText reads a file as UTF-8; what is not UTF-8 is taken as Latin-1, in
 // which old copyright files are written.
 func readText(path string) (Text, error) {
-	raw, err := os.ReadFile(path) //nolint:gosec // the caller names the folder
+	raw, err := os.ReadFile(path)
 	if err != nil {
 		return Text{}, fmt.Errorf("read licence: %w", err)
 	}

@@ -40,7 +40,7 @@ type frameDecoder struct {
 
 func newFrameDecoder(window int64) (*frameDecoder, error) {
 	zr, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-		zstd.WithDecoderMaxWindow(uint64(max(window, minWindow)))) //nolint:gosec // windows are checked to be small and positive
+		zstd.WithDecoderMaxWindow(uint64(max(window, minWindow))))
 	if err != nil {
 		return nil, fmt.Errorf("zstd decoder: %w", err)
 	}

@@ -54,7 +54,7 @@ func CommandEncoder(argv func(size int64) []string) Encoder {
 			return errors.New("zstd encoder: empty command")
 		}
 		var stderr bytes.Buffer
-		cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // the caller chooses its own encoder
+		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = src, dst, &stderr
 		if err := cmd.Run(); err != nil {
 			if msg := bytes.TrimSpace(stderr.Bytes()); len(msg) > 0 {

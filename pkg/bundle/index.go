@@ -94,10 +94,10 @@ func readIndex(r io.ReaderAt, size int64) (*index, error) {
 		return nil, fmt.Errorf("%w: no index at its end; the file is cut short, was packed anew by another program, or is something else", ErrNotPack)
 	}
 	n := binary.LittleEndian.Uint64(foot[sha256.Size:])
-	if n > maxIndexSize || int64(n) > size-int64(footerSize)-8 { //nolint:gosec // bounded by the first condition
+	if n > maxIndexSize || int64(n) > size-int64(footerSize)-8 {
 		return nil, fmt.Errorf("%w: its index claims %d bytes", ErrNotPack, n)
 	}
-	start := size - int64(footerSize) - int64(n) - 8 //nolint:gosec // bounded above
+	start := size - int64(footerSize) - int64(n) - 8
 	buf := make([]byte, 8+n)
 	if err := readFullAt(r, buf, start); err != nil {
 		return nil, fmt.Errorf("read pack: %w", err)

@@ -228,7 +228,7 @@ func frameWindow(b []byte) (int64, error) {
 	if window > MaxWindow {
 		return 0, fmt.Errorf("the window of %d bytes is larger than %d", window, int64(MaxWindow))
 	}
-	return int64(window), nil //nolint:gosec // bounded above
+	return int64(window), nil
 }
 
 // layout computes where each member's data will be in the frame.

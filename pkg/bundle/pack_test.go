@@ -53,7 +53,7 @@ func TestPackAndExtract(t *testing.T) {
 				t.Error(err)
 			}
 			for name, want := range fixtureFiles() {
-				if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, want) { //nolint:gosec // a test folder
+				if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || !bytes.Equal(got, want) {
 					t.Errorf("%s: %d bytes (%v), want %d", name, len(got), err, len(want))
 				}
 			}
@@ -86,7 +86,7 @@ func TestPlainTar(t *testing.T) {
 	if err := os.Mkdir(out, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "tar", "--zstd", "-p", "-xf", file, "-C", out) //nolint:gosec // fixed program
+	cmd := exec.CommandContext(t.Context(), "tar", "--zstd", "-p", "-xf", file, "-C", out)
 	if msg, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("tar --zstd -xf: %v\n%s", err, msg)
 	} else if len(msg) > 0 {
@@ -95,7 +95,7 @@ func TestPlainTar(t *testing.T) {
 	if err := bundle.Verify(context.Background(), out, m); err != nil {
 		t.Error(err)
 	}
-	list, err := exec.CommandContext(t.Context(), "tar", "--zstd", "-tf", file).Output() //nolint:gosec // fixed program
+	list, err := exec.CommandContext(t.Context(), "tar", "--zstd", "-tf", file).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestPackRefuses(t *testing.T) {
 
 func appendTo(t *testing.T, path, s string) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0) //nolint:gosec // a test folder
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (e *event) usual(data []byte) bool {
 		raw = unescape(make([]byte, 0, len(raw)), raw)
 	}
 	e.content = string(raw)
-	e.tokens = append(e.tokens, int32(id)) //nolint:gosec // checked above
+	e.tokens = append(e.tokens, int32(id))
 	return true
 }
 

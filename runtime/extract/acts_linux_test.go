@@ -34,7 +34,7 @@ func change(t *testing.T, path string, do func(*os.File) error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0) //nolint:gosec // a test folder
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func removeAll(t *testing.T, dir string) {
 func startServer(t *testing.T, inst *Installed) *child {
 	t.Helper()
 	argv := inst.Command()
-	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...) //nolint:gosec // the bundle's program
+	cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	cmd.Dir = inst.Dir
 	c := start(t, cmd)
 	if got := c.line(); got != "running" {

@@ -62,7 +62,7 @@ func openStore(p place) (*store, error) {
 
 func (s *store) close() error { return errors.Join(s.handle.Close(), s.root.Close()) }
 
-func (s *store) fd() int { return int(s.handle.Fd()) } //nolint:gosec // descriptors are small
+func (s *store) fd() int { return int(s.handle.Fd()) }
 
 // checkFolder refuses a symbolic link, another owner's folder, and one that
 // others may write to. A folder of our own making is tightened to 0700.

@@ -83,12 +83,12 @@ func (s *store) free() (bytes, inodes int64) {
 	if st.Blocks == 0 {
 		bytes = -1
 	} else {
-		bytes = int64(min(st.Bavail, 1<<40)) * size //nolint:gosec // bounded
+		bytes = int64(min(st.Bavail, 1<<40)) * size
 	}
 	if st.Files == 0 {
 		return bytes, -1
 	}
-	return bytes, int64(min(st.Ffree, 1<<62)) //nolint:gosec // bounded
+	return bytes, int64(min(st.Ffree, 1<<62))
 }
 
 // checkExec refuses a file system that runs no programs. The flag is the

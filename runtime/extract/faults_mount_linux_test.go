@@ -130,7 +130,7 @@ func mustLackSpace(t *testing.T, b testBundle, o Options, what string) *SpaceErr
 // fill takes what is left of the file system.
 func fill(t *testing.T, file string) {
 	t.Helper()
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600) //nolint:gosec // a test folder
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		if errors.Is(err, syscall.ENOSPC) {
 			return
@@ -209,7 +209,7 @@ func asUser(t *testing.T, b testBundle, uid uint32) func(*exec.Cmd) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user must get in
+	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return func(c *exec.Cmd) {
@@ -222,9 +222,9 @@ func asUser(t *testing.T, b testBundle, uid uint32) func(*exec.Cmd) {
 
 func copyTo(t *testing.T, from, to string) string {
 	t.Helper()
-	b, err := os.ReadFile(from) //nolint:gosec // a test file
+	b, err := os.ReadFile(from)
 	if err == nil {
-		err = os.WriteFile(to, b, 0o755) //nolint:gosec // another user must run it
+		err = os.WriteFile(to, b, 0o755)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -70,7 +70,7 @@ func TestFault13Planted(t *testing.T) {
 			mustBeTidy(t, o.CacheDir)
 			mustBeWarm(t, b, o)
 		})
-		if got, err := os.ReadFile(secret); err != nil || string(got) != "secret" { //nolint:gosec // a test file
+		if got, err := os.ReadFile(secret); err != nil || string(got) != "secret" {
 			t.Errorf("the file outside is %q, %v", got, err)
 		}
 		if left, err := os.ReadDir(outside); err != nil || len(left) != 1 {

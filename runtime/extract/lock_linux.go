@@ -81,7 +81,7 @@ func (s *store) tryLock(digest string) (*lock, error) {
 
 func flock(f *os.File) error {
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) //nolint:gosec // descriptors are small
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}
@@ -91,7 +91,7 @@ func flock(f *os.File) error {
 // same reports whether the open file is the one that the name leads to.
 func (s *store) same(f *os.File, name string) bool {
 	var open unix.Stat_t
-	if unix.Fstat(int(f.Fd()), &open) != nil { //nolint:gosec // descriptors are small
+	if unix.Fstat(int(f.Fd()), &open) != nil {
 		return false
 	}
 	named, err := s.statNoFollow(name)

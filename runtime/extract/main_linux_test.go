@@ -93,7 +93,7 @@ func descriptors(t *testing.T) []string {
 
 // data returns n bytes that compress a little.
 func data(seed uint64, n int) []byte {
-	r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // test data wants the same bytes each time
+	r := rand.New(rand.NewPCG(seed, 7))
 	b := make([]byte, n)
 	for i := range b {
 		b[i] = byte(r.IntN(32))
@@ -134,7 +134,7 @@ func newBundle(t testing.TB, real bool) testBundle {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := os.ReadFile(self) //nolint:gosec // this program
+		b, err := os.ReadFile(self)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func newBundle(t testing.TB, real bool) testBundle {
 	}
 	for name, b := range files {
 		p := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil { //nolint:gosec // a bundle folder is readable by all
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
 			t.Fatal(err)
 		}
 		mode := fs.FileMode(0o644)

@@ -104,7 +104,7 @@ func unmount(t *testing.T, dir string) {
 // newExt4 makes a file with an ext4 file system of that size in MiB.
 func newExt4(t *testing.T, file string, size int64, options ...string) {
 	t.Helper()
-	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600) //nolint:gosec // a test folder
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func newExt4(t *testing.T, file string, size int64, options ...string) {
 		t.Fatal(err)
 	}
 	args := append([]string{"-q", "-F", "-E", "lazy_itable_init=0,nodiscard"}, options...)
-	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append(args, file)...).CombinedOutput(); err != nil { //nolint:gosec // fixed program
+	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append(args, file)...).CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4 (package e2fsprogs): %v\n%s", err, out)
 	}
 }
@@ -137,7 +137,7 @@ func attachLoop(t *testing.T, file string) string {
 		t.Fatalf("loop devices are needed: %v", err)
 	}
 	defer func() { _ = ctl.Close() }()
-	back, err := os.OpenFile(file, os.O_RDWR, 0) //nolint:gosec // a test folder
+	back, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,13 +148,13 @@ func attachLoop(t *testing.T, file string) string {
 			t.Fatal(err)
 		}
 		name := fmt.Sprintf("/dev/loop%d", n)
-		dev, err := os.OpenFile(name, os.O_RDWR, 0) //nolint:gosec // a device
+		dev, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}
 		err = unix.IoctlLoopConfigure(int(dev.Fd()), &unix.LoopConfig{
-			Fd: uint32(back.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}, //nolint:gosec // a descriptor
+			Fd: uint32(back.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR},
 		})
 		if err == nil {
 			t.Cleanup(func() { _ = dev.Close() }) // the last close detaches it
@@ -174,12 +174,12 @@ func attachLoop(t *testing.T, file string) string {
 func powerCut(t *testing.T, image string) string {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "after.img")
-	in, err := os.Open(image) //nolint:gosec // a test folder
+	in, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = in.Close() }()
-	out, err := os.Create(copied) //nolint:gosec // a test folder
+	out, err := os.Create(copied)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func (j *job) removeForeign(dir *os.Root) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = handle.Close() }()
-	foreign, err := j.fixFolders(dir, int(handle.Fd())) //nolint:gosec // descriptors are small
+	foreign, err := j.fixFolders(dir, int(handle.Fd()))
 	if err != nil {
 		return false, err
 	}
@@ -97,7 +97,7 @@ func (j *job) inspect(ctx context.Context, dir *os.Root, want func(bundle.File) 
 	sealed := j.sealedEntries()
 	fits := func(path string) bool {
 		old, ok := sealed[path]
-		now, err := statEntry(int(handle.Fd()), path) //nolint:gosec // descriptors are small
+		now, err := statEntry(int(handle.Fd()), path)
 		return ok && err == nil && now == old && int(now.uid) == os.Geteuid()
 	}
 	sum := sha256.Sum256(j.r.ManifestBytes())

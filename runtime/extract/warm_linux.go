@@ -67,7 +67,7 @@ func (s *store) warm(digest string, want []gfx.Target) ([]gfx.Target, error) {
 		return nil, fmt.Errorf("%w: %w", errStale, err)
 	}
 	defer func() { _ = dir.Close() }()
-	fd := int(dir.Fd()) //nolint:gosec // descriptors are small
+	fd := int(dir.Fd())
 	for i := range rec.entries {
 		e := &rec.entries[i]
 		now, err := statEntry(fd, e.path)
@@ -108,7 +108,7 @@ func (s *store) writeSeal(m *bundle.Manifest, digest string, targets []gfx.Targe
 	rec := seal{digest: digest, targets: targets}
 	var newest int64
 	for _, path := range sealPaths(m, targets) {
-		e, err := statEntry(int(dir.Fd()), path) //nolint:gosec // descriptors are small
+		e, err := statEntry(int(dir.Fd()), path)
 		if err != nil {
 			return &fs.PathError{Op: "lstat", Path: filepath.Join(s.dir, digest, path), Err: err}
 		}

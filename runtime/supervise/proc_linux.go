@@ -112,7 +112,7 @@ func hasMarker(pid int, marker string) bool {
 func killChecked(pid int, still func() bool) bool {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
-		if err == unix.ENOSYS && still() { //nolint:errorlint // a bare errno
+		if err == unix.ENOSYS && still() {
 			return unix.Kill(pid, unix.SIGKILL) == nil
 		}
 		return false

@@ -43,9 +43,9 @@ func (r *request) seed() uint64 {
 		return 0
 	}
 	if r.Seed != nil && *r.Seed >= 0 {
-		return 1 + uint64(*r.Seed) //nolint:gosec // not negative
+		return 1 + uint64(*r.Seed)
 	}
-	return rand.Uint64() //nolint:gosec // an imitation needs no secret
+	return rand.Uint64()
 }
 
 // task is one prompt of a request.

@@ -228,7 +228,7 @@ func (p *process) grandchild() error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(context.Background(), self) //nolint:gosec // it starts itself
+	cmd := exec.CommandContext(context.Background(), self)
 	cmd.Env = append(os.Environ(), envGrandchild+"=1")
 	if err := cmd.Start(); err != nil {
 		return err

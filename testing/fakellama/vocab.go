@@ -47,7 +47,7 @@ func newVocab() *vocab {
 	}
 	v.pieces = append(v.pieces, words()...)
 	for id, p := range v.pieces {
-		v.byText[p] = int32(id) //nolint:gosec // a few hundred
+		v.byText[p] = int32(id)
 		v.longest = max(v.longest, len(p))
 	}
 	return v
@@ -129,7 +129,7 @@ type sampler struct {
 func newSampler(v *vocab, prompt []int32, seed uint64, reply string, neverEnds bool) *sampler {
 	s := &sampler{v: v, state: 0xcbf29ce484222325 ^ seed, ends: !neverEnds}
 	for _, id := range prompt {
-		s.state = (s.state ^ uint64(id)) * 0x100000001b3 //nolint:gosec // ids are not negative
+		s.state = (s.state ^ uint64(id)) * 0x100000001b3
 	}
 	if reply != "" {
 		s.plan = append(v.tokenize(reply, false), TokenEnd)
@@ -163,8 +163,8 @@ func (s *sampler) next() int32 {
 		case kind < 8:
 			s.plan = s.spell(" caf\u00e9")
 		default:
-			n := uint64(len(s.v.pieces)-3) - uint64(firstWord) //nolint:gosec // positive
-			s.plan = []int32{firstWord + int32((r>>8)%n)}      //nolint:gosec // within the words
+			n := uint64(len(s.v.pieces)-3) - uint64(firstWord)
+			s.plan = []int32{firstWord + int32((r>>8)%n)}
 		}
 	}
 	id := s.plan[0]
@@ -181,7 +181,7 @@ func (s *sampler) candidates(id int32, n int) []candidate {
 	for i := 0; len(out) < n; i++ {
 		// Starting with the sampled token and going round visits each once.
 		at := (int(id) + i) % len(s.v.pieces)
-		out = append(out, candidate{int32(at), -0.5 - float32(i)*0.125}) //nolint:gosec // within the vocabulary
+		out = append(out, candidate{int32(at), -0.5 - float32(i)*0.125})
 	}
 	return out
 }

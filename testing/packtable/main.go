@@ -133,7 +133,7 @@ func encoder(name string, windowLog int) (bundle.Encoder, error) {
 
 func row(ctx context.Context, c config, m *bundle.Manifest, name string, windowLog int, enc bundle.Encoder) (err error) {
 	file := filepath.Join(c.work, fmt.Sprintf("%s-w%d.tar.zst", name, windowLog))
-	f, err := os.Create(file) //nolint:gosec // the user's own folder
+	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func row(ctx context.Context, c config, m *bundle.Manifest, name string, windowL
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, self, "-unpack", file, "-dir", out, "-memory", strconv.FormatInt(c.memory, 10), "-sync="+strconv.FormatBool(c.sync)) //nolint:gosec // this program
+	cmd := exec.CommandContext(ctx, self, "-unpack", file, "-dir", out, "-memory", strconv.FormatInt(c.memory, 10), "-sync="+strconv.FormatBool(c.sync))
 	cmd.Stderr = os.Stderr
 	res, err := cmd.Output()
 	if err != nil {
