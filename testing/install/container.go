@@ -27,8 +27,8 @@ func (e *Engine) Start(ctx context.Context, m Machine) (*Container, error) {
 }
 
 // Boot runs the machine with systemd as its first process; Include must hold it.
-// systemd manages control groups and mounts file systems for its services, which
-// takes rights that containers do not have by themselves.
+// systemd manages control groups, mounts file systems and looks at processes for
+// its services, which takes rights that containers do not have by themselves.
 func (e *Engine) Boot(ctx context.Context, m Machine) (*Container, error) {
 	return e.start(ctx, m,
 		container.Config{
@@ -37,7 +37,7 @@ func (e *Engine) Boot(ctx context.Context, m Machine) (*Container, error) {
 			StopSignal: "SIGRTMIN+3",
 		},
 		container.HostConfig{
-			CapAdd:       []string{"SYS_ADMIN", "NET_ADMIN"},
+			CapAdd:       []string{"SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"},
 			SecurityOpt:  []string{"seccomp=unconfined", "apparmor=unconfined"},
 			CgroupnsMode: container.CgroupnsModeHost,
 			Binds:        []string{"/sys/fs/cgroup:/sys/fs/cgroup"},

@@ -19,8 +19,8 @@ func TestInstallLintian(t *testing.T) {
 	b := adopt(t, c)
 	debs := b.bring(packages(t))
 	b.sh("useradd --create-home checker")
-	out := b.as("checker", "lintian --profile debian --fail-on error,warning --show-overrides "+debs)
-	if !strings.Contains(out, "O: go-rocm:") {
+	b.as("checker", "lintian --profile debian --fail-on error,warning "+debs)
+	if out := b.as("checker", "lintian --profile debian --fail-on none --show-overrides "+debs); !strings.Contains(out, "O: go-rocm") {
 		t.Errorf("lintian saw none of the overrides, so it may have seen nothing:\n%s", out)
 	}
 }

@@ -147,7 +147,7 @@ func withoutKept(list []string) []string {
 
 func suites() []string { return []string{"bookworm", "trixie"} }
 
-const question = "What is the capital of France?"
+const question = "What is the capital of France? Answer with one word."
 
 func model(ctx context.Context, t *testing.T) string {
 	t.Helper()

@@ -109,7 +109,7 @@ func TestInstallService(t *testing.T) {
 	if log := b.sh("journalctl --no-pager -u go-rocm"); !strings.Contains(log, "set MODEL in /etc/go-rocm/go-rocm.env") {
 		t.Errorf("without a model the journal does not say what to do:\n%s", log)
 	}
-	b.sh("systemctl stop go-rocm; systemctl reset-failed go-rocm")
+	b.sh("systemctl stop go-rocm")
 
 	if err := b.Copy(t.Context(), gguf, "/var/lib/go-rocm/models/model.gguf"); err != nil {
 		t.Fatal(err)
@@ -140,7 +140,7 @@ func TestInstallService(t *testing.T) {
 		t.Errorf("after removal and installation the unit is %q; what the administrator chose is lost", got)
 	}
 	b.sh("apt-get purge -y 'go-rocm*'")
-	if left := b.sh("find /etc/systemd /var/lib/systemd /usr/lib/systemd -name '*go-rocm*'; systemctl list-unit-files --no-legend 'go-rocm*'"); left != "" {
+	if left := b.sh("find /etc/systemd /var/lib/systemd /usr/lib/systemd -name '*go-rocm*'; systemctl list-unit-files --no-legend 'go-rocm*' || true"); left != "" {
 		t.Errorf("purge leaves:\n%s", left)
 	}
 }
