@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
+
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
@@ -107,6 +109,9 @@ func fixture(tb testing.TB) (string, *bundle.Manifest) {
 	}
 	return dir, m
 }
+
+// fast is an encoder for tests that are not about compression.
+func fast() bundle.Encoder { return bundle.GoEncoder(zstd.SpeedFastest, 1<<20) }
 
 // packed returns the small bundle packed.
 func packed(tb testing.TB, o bundle.PackOptions) ([]byte, *bundle.Manifest) {

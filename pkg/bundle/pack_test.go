@@ -34,10 +34,10 @@ func extractTo(t *testing.T, r *bundle.Reader, o bundle.ExtractOptions) string {
 func TestPackAndExtract(t *testing.T) {
 	for name, o := range map[string]bundle.PackOptions{
 		"default":      {},
-		"small frames": {FrameSize: 1},
-		"one worker":   {Workers: 1, FrameSize: 100_000},
+		"small frames": {Encoder: fast(), FrameSize: 1},
+		"one worker":   {Encoder: fast(), Workers: 1, FrameSize: 100_000},
 		"zstd command": {Encoder: bundle.CommandEncoder(bundle.ZstdCommand(19, 23)), FrameSize: 200_000},
-		"fast":         {Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)},
+		"fast":         {Encoder: fast()},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, m := packed(t, o)
@@ -64,9 +64,9 @@ func TestPackAndExtract(t *testing.T) {
 // TestPackDeterministic packs copies of the bundle that differ in everything
 // that must not matter: folder, age, order of creation, workers, umask.
 func TestPackDeterministic(t *testing.T) {
-	first, _ := packed(t, bundle.PackOptions{Workers: 1, FrameSize: 90_000})
+	first, _ := packed(t, bundle.PackOptions{Encoder: fast(), Workers: 1, FrameSize: 90_000})
 	for _, workers := range []int{1, 2, 7, runtime.NumCPU()} {
-		again, _ := packed(t, bundle.PackOptions{Workers: workers, FrameSize: 90_000})
+		again, _ := packed(t, bundle.PackOptions{Encoder: fast(), Workers: workers, FrameSize: 90_000})
 		if !bytes.Equal(first, again) {
 			t.Errorf("%d workers give other bytes than one", workers)
 		}
@@ -76,7 +76,7 @@ func TestPackDeterministic(t *testing.T) {
 // TestPlainTar unpacks with the tar and zstd programs: a bundle must not need
 // go-rocm to be opened.
 func TestPlainTar(t *testing.T) {
-	b, m := packed(t, bundle.PackOptions{FrameSize: 100_000})
+	b, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 100_000})
 	dir := t.TempDir()
 	file := filepath.Join(dir, "b.tar.zst")
 	if err := os.WriteFile(file, b, 0o600); err != nil {
@@ -108,7 +108,7 @@ func TestPlainTar(t *testing.T) {
 }
 
 func TestExtractTargets(t *testing.T) {
-	b, m := packed(t, bundle.PackOptions{FrameSize: 50_000})
+	b, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 50_000})
 	r := open(t, b)
 	all, _ := r.Need(nil)
 	for _, targets := range [][]gfx.Target{{}, {"gfx1100"}, {"gfx1101"}, {"gfx1100", "gfx1101"}} {
@@ -129,7 +129,7 @@ func TestExtractTargets(t *testing.T) {
 }
 
 func TestExtractSparse(t *testing.T) {
-	b, _ := packed(t, bundle.PackOptions{})
+	b, _ := packed(t, bundle.PackOptions{Encoder: fast()})
 	dir := extractTo(t, open(t, b), bundle.ExtractOptions{})
 	for name, most := range map[string]int64{"libsparse.so": 400 << 10, "libhole.so": 8 << 10, "libtail.so": 16 << 10} {
 		if used := diskUse(t, filepath.Join(dir, name)); used > most {
@@ -150,7 +150,7 @@ func TestExtractSparse(t *testing.T) {
 }
 
 func TestExtractOverwritesNothing(t *testing.T) {
-	b, m := packed(t, bundle.PackOptions{})
+	b, m := packed(t, bundle.PackOptions{Encoder: fast()})
 	for _, plant := range []func(path string) error{
 		func(p string) error { return os.WriteFile(p, []byte("mine"), 0o600) },
 		func(p string) error { return os.Symlink("/etc/passwd", p) },
@@ -180,7 +180,7 @@ func TestExtractOverwritesNothing(t *testing.T) {
 }
 
 func TestExtractCancel(t *testing.T) {
-	b, _ := packed(t, bundle.PackOptions{FrameSize: 1})
+	b, _ := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 1})
 	ctx, cancel := context.WithCancelCause(context.Background())
 	why := errors.New("enough")
 	err := open(t, b).Extract(ctx, openRoot(t, t.TempDir()), bundle.ExtractOptions{
@@ -192,7 +192,7 @@ func TestExtractCancel(t *testing.T) {
 }
 
 func TestExtractProgress(t *testing.T) {
-	b, _ := packed(t, bundle.PackOptions{FrameSize: 1})
+	b, _ := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 1})
 	var last, total int64
 	extractTo(t, open(t, b), bundle.ExtractOptions{Progress: func(d, n int64) {
 		if d < last {

@@ -78,8 +78,8 @@ func (m *Manifest) validateToolchain() error {
 	if !printable(tc.Kind) {
 		return fmt.Errorf("toolchain kind %q has unprintable characters", tc.Kind)
 	}
-	if d := tc.BaseDigest; d != "" && !isHex(strings.TrimPrefix(d, "sha256:"), 64) {
-		return fmt.Errorf("toolchain baseDigest %q: want sha256: and 64 hex digits", d)
+	if sum, ok := strings.CutPrefix(tc.BaseDigest, "sha256:"); tc.BaseDigest != "" && (!ok || !isHex(sum, 64)) {
+		return fmt.Errorf("toolchain baseDigest %q: want sha256: and 64 hex digits", tc.BaseDigest)
 	}
 	for i, p := range tc.Packages {
 		if p.Name == "" || p.Version == "" || !printable(p.Name+p.Version+p.Arch) {

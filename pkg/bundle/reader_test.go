@@ -1,0 +1,116 @@
+package bundle_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	good, _ := packed(t, bundle.PackOptions{Encoder: fast()})
+	for _, n := range []int{0, 1, 47, 48, 100, len(good) / 2, len(good) - 1} {
+		if _, err := bundle.Open(bytes.NewReader(good[:n]), int64(n)); !errors.Is(err, bundle.ErrNotPack) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+	}
+	// The size that is told and the bytes that are there need not agree.
+	if _, err := bundle.Open(bytes.NewReader(good), int64(len(good)+1)); err == nil {
+		t.Error("a size beyond the end was taken")
+	}
+	dir := t.TempDir()
+	if _, err := bundle.OpenFile(dir); !errors.Is(err, bundle.ErrNotPack) {
+		t.Errorf("a folder: %v", err)
+	}
+	if _, err := bundle.OpenFile(filepath.Join(dir, "x")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+	file := filepath.Join(dir, "good")
+	if err := os.WriteFile(file, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := bundle.OpenFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestDamage flips bytes all over a pack. Each must be refused when it is
+// opened, or found by Verify and by Extract, or lie in bytes that mean
+// nothing (tar headers, which a Reader does not use): then every file must
+// still be right.
+func TestDamage(t *testing.T) {
+	good, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 60_000})
+	found := 0
+	const flips = 60
+	for i := range flips {
+		bad := bytes.Clone(good)
+		at := (len(bad) - 1) * i / (flips - 1)
+		bad[at] ^= 0x10
+		r, err := bundle.Open(bytes.NewReader(bad), int64(len(bad)))
+		if err != nil {
+			found++
+			continue
+		}
+		verr := r.Verify(context.Background())
+		dir := t.TempDir()
+		xerr := r.Extract(context.Background(), openRoot(t, dir), bundle.ExtractOptions{})
+		if (verr == nil) != (xerr == nil) || verr != nil && (!errors.Is(verr, bundle.ErrContent) || !errors.Is(xerr, bundle.ErrContent)) {
+			t.Errorf("byte %d: Verify says %v, Extract %v", at, verr, xerr)
+		}
+		if xerr != nil {
+			found++
+			continue
+		}
+		for _, f := range m.Files {
+			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), f); len(d) > 0 {
+				t.Errorf("byte %d: %v passed", at, d)
+			}
+		}
+	}
+	if found < flips*9/10 {
+		t.Errorf("%d of %d flipped bytes were found", found, flips)
+	}
+}
+
+// FuzzReader gives damaged packs to everything that reads them. Nothing may
+// panic, hang, escape the folder or write more than the manifest says.
+func FuzzReader(f *testing.F) {
+	good, _ := packed(f, bundle.PackOptions{Encoder: fast(), FrameSize: 40_000})
+	f.Add(good)
+	f.Add(good[:len(good)-1])
+	f.Add([]byte{})
+	for _, at := range []int{0, 5, 300, len(good) / 2, len(good) - 60, len(good) - 10} {
+		bad := bytes.Clone(good)
+		bad[at] ^= 0xff
+		f.Add(bad)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := bundle.Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return
+		}
+		if r.Manifest().Size() > 64<<20 {
+			return // a true manifest of that size is no finding and slow to fill
+		}
+		dir := t.TempDir()
+		if err := r.Extract(context.Background(), openRoot(t, dir), bundle.ExtractOptions{Workers: 1}); err != nil {
+			return
+		}
+		if err := r.Verify(context.Background()); err != nil {
+			t.Errorf("extracted and does not verify: %v", err)
+		}
+		for _, file := range r.Manifest().Files {
+			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), file); len(d) > 0 {
+				t.Errorf("extracted wrong: %v", d)
+			}
+		}
+	})
+}
