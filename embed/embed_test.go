@@ -1,0 +1,233 @@
+package payload
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/iotest"
+
+	"github.com/klauspost/compress/zstd"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// newPack packs a bundle of the variant, some 300 kB.
+func newPack(t testing.TB, variant string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	noise := make([]byte, 300_000)
+	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data wants the same bytes each time
+	for i := range noise {
+		noise[i] = byte(r.IntN(256))
+	}
+	for name, b := range map[string][]byte{"llama-server": noise, "libx.so": noise[:1000]} {
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil { //nolint:gosec // a program
+			t.Fatal(err)
+		}
+	}
+	m, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-" + variant, Variant: variant, Flavour: bundle.FlavourSystem, Version: "v1", Entry: bundle.Entry{Program: "llama-server"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := bundle.Pack(context.Background(), &b, dir, m, bundle.PackOptions{Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// embedded lays the parts in a folder out as go:embed would.
+func embedded(t *testing.T, dir string) fstest.MapFS {
+	t.Helper()
+	out := fstest.MapFS{"payload/README": &fstest.MapFile{Data: []byte("text")}}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // a test folder
+		if err != nil {
+			t.Fatal(err)
+		}
+		out["payload/"+e.Name()] = &fstest.MapFile{Data: b}
+	}
+	return out
+}
+
+func TestWriteAndOpenParts(t *testing.T) {
+	packed := newPack(t, "cpu")
+	for _, size := range []int64{1 << 10, 4096, 100_000, int64(len(packed)), int64(len(packed)) / 2, 0} {
+		dir := t.TempDir()
+		if size == 1<<10 { // 1000 parts do not hold it at a few bytes each
+			if _, err := WriteParts(dir, "cpu", bytes.NewReader(packed), 16); err == nil {
+				t.Error("too many parts were written")
+			}
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+		}
+		names, err := WriteParts(dir, "cpu", bytes.NewReader(packed), size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fsys := embedded(t, dir)
+		r, err := openFS(fsys, folder, "cpu")
+		if err != nil {
+			t.Fatalf("%d parts of %d bytes: %v", len(names), size, err)
+		}
+		if err := r.Verify(context.Background()); err != nil {
+			t.Errorf("%d parts of %d bytes: %v", len(names), size, err)
+		}
+		if _, err := openFS(fsys, folder, "hip"); !errors.Is(err, ErrNotBuilt) {
+			t.Errorf("another variant: %v", err)
+		}
+		if len(names) > 2 {
+			delete(fsys, "payload/"+names[1])
+			if _, err := openFS(fsys, folder, "cpu"); err == nil || !strings.Contains(err.Error(), "part 001 is missing") {
+				t.Errorf("without a part: %v", err)
+			}
+		}
+	}
+}
+
+// TestWritePartsAgain: a smaller bundle leaves no part of the larger one, and
+// a failure leaves the earlier bundle as it was.
+func TestWritePartsAgain(t *testing.T) {
+	packed := newPack(t, "cpu")
+	dir := t.TempDir()
+	write := func(r io.Reader, size int64) ([]string, error) { return WriteParts(dir, "cpu", r, size) }
+	if _, err := write(bytes.NewReader(packed), 50_000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := write(io.MultiReader(bytes.NewReader(packed[:120_000]), iotest.ErrReader(errors.New("cut off"))), 50_000); err == nil || !strings.Contains(err.Error(), "cut off") {
+		t.Errorf("a reader that fails: %v", err)
+	}
+	if _, err := openFS(embedded(t, dir), folder, "cpu"); err != nil {
+		t.Errorf("after a failure: %v", err)
+	}
+	names, err := write(bytes.NewReader(packed), 200_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		left = append(left, e.Name())
+	}
+	if !slices.Equal(left, names) {
+		t.Errorf("folder holds %q, want %q", left, names)
+	}
+	for _, bad := range []struct {
+		variant string
+		size    int64
+	}{{"cpu", -1}, {"cpu", MaxPartSize + 1}, {"", 0}, {"../x", 0}} {
+		if _, err := WriteParts(dir, bad.variant, bytes.NewReader(packed), bad.size); err == nil {
+			t.Errorf("%+v was taken", bad)
+		}
+	}
+	if _, err := write(bytes.NewReader(nil), 0); err == nil {
+		t.Error("an empty pack was taken")
+	}
+}
+
+func TestWrongVariant(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := WriteParts(dir, "hip", bytes.NewReader(newPack(t, "cpu")), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openFS(embedded(t, dir), folder, "hip"); err == nil || !strings.Contains(err.Error(), "cpu") {
+		t.Errorf("parts of another variant: %v", err)
+	}
+}
+
+// TestPartsReadAt compares reads over every border with the joined bytes.
+func TestPartsReadAt(t *testing.T) {
+	whole := []byte("the quick brown fox jumps over the lazy dog")
+	var readers []io.ReaderAt
+	var sizes []int64
+	for rest, n := whole, 0; len(rest) > 0; n++ {
+		k := min(n%7, len(rest)) // empty parts among them
+		readers, sizes = append(readers, bytes.NewReader(rest[:k])), append(sizes, int64(k))
+		rest = rest[k:]
+	}
+	p, err := NewParts(readers, sizes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Size() != int64(len(whole)) {
+		t.Fatalf("size %d", p.Size())
+	}
+	for off := 0; off <= len(whole)+1; off++ {
+		for n := 0; n <= len(whole)+1; n++ {
+			got, want := make([]byte, n), make([]byte, n)
+			gn, gerr := p.ReadAt(got, int64(off))
+			wn, werr := bytes.NewReader(whole).ReadAt(want, int64(off))
+			if n == 0 {
+				werr = nil // bytes.Reader says io.EOF for nothing at the end; both are right
+				gerr = nil
+			}
+			if gn != wn || !bytes.Equal(got, want) || !errors.Is(gerr, werr) {
+				t.Fatalf("at %d, %d bytes: %d %q %v, want %d %q %v", off, n, gn, got, gerr, wn, want, werr)
+			}
+		}
+	}
+	if _, err := p.ReadAt(nil, -1); err == nil {
+		t.Error("a negative offset was taken")
+	}
+	short, err := NewParts([]io.ReaderAt{bytes.NewReader(whole)}, []int64{100})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := short.ReadAt(make([]byte, 60), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a part that is shorter than it said: %v", err)
+	}
+	if _, err := NewParts(readers, nil); err == nil {
+		t.Error("parts without sizes were taken")
+	}
+}
+
+// TestBuilt opens what is compiled into the test itself: every variant must
+// open, and without one the error must say what to do.
+func TestBuilt(t *testing.T) {
+	vs, err := Variants()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vs {
+		if r, err := OpenVariant(v); err != nil || r.Manifest().Variant != v {
+			t.Errorf("variant %s: %v", v, err)
+		}
+	}
+	switch _, err := Open(); {
+	case len(vs) == 0 && !errors.Is(err, ErrNotBuilt):
+		t.Errorf("without a bundle: %v", err)
+	case len(vs) == 1 && err != nil:
+		t.Error(err)
+	case len(vs) > 1 && (err == nil || !strings.Contains(err.Error(), vs[0])):
+		t.Errorf("with several bundles: %v", err)
+	}
+}
+
+func FuzzPartName(f *testing.F) {
+	for _, s := range []string{"llama-hip.tar.zst.000", "llama-.tar.zst.000", "llama-a.tar.zst.0000", "README", "llama-a.tar.zst.-01", "llama-a.tar.zst", ".000"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if v, n, ok := parsePartName(s); ok && PartName(v, n) != s {
+			t.Errorf("%q is %q part %d, which is %q", s, v, n, PartName(v, n))
+		}
+	})
+}
