@@ -27,9 +27,14 @@ func defaultSocketDir() (string, error) {
 			return filepath.Join(dir, "go-rocm"), nil
 		}
 	}
+	// Where the cache was put elsewhere, the user's own folder may not be
+	// writable or not exist at all.
+	if dir := os.Getenv("GOROCM_CACHE"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "run"), nil
+	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("no place for the socket: %w; set XDG_RUNTIME_DIR or HOME, or Spec.SocketDir", err)
+		return "", fmt.Errorf("no place for the socket: %w; set XDG_RUNTIME_DIR, GOROCM_CACHE or HOME, or Spec.SocketDir", err)
 	}
 	return filepath.Join(cache, "go-rocm", "run"), nil
 }

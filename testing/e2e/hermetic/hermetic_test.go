@@ -1,0 +1,151 @@
+//go:build e2e
+
+// Package hermetic proves that the shipped hip bundle needs nothing of the
+// machine: the finished command unpacks it and answers in an empty root and in
+// four generations of Debian, each time as an ordinary user, on a read-only
+// root, without a network.
+package hermetic_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// user is who runs the command in the container; no system has an account of
+// this number.
+const user = 4321
+
+// suites are the Debian releases that the bundle must run on.
+var suites = []string{"bullseye", "bookworm", "trixie", "forky"}
+
+func product(t *testing.T, env string) string {
+	t.Helper()
+	path := os.Getenv(env)
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%s has to name what the release made: %v; `mage test` sets it", env, err)
+	}
+	return path
+}
+
+func TestBundleAnswersEverywhere(t *testing.T) {
+	packed, command := product(t, "GOROCM_HIP_BUNDLE"), product(t, "GOROCM_CLI")
+	model, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eng, err := engine.Connect(t.Context(), engine.ConnectOptions{
+		MayInstall: func() bool { return os.Getenv("CI") == "true" }, LogDir: t.TempDir(), Log: os.Stderr,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := eng.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	inputs := map[string]string{"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model}
+
+	t.Run("empty root", func(t *testing.T) {
+		var rootfs bytes.Buffer
+		w := tar.NewWriter(&rootfs)
+		err := errors.Join(w.WriteHeader(&tar.Header{Name: "w/", Typeflag: tar.TypeDir, Mode: 0o755, Uid: user, Gid: user}), w.Close())
+		if err != nil {
+			t.Fatal(err)
+		}
+		const ref = "go-rocm/test-root:empty"
+		if _, err := eng.Import(t.Context(), ref, &rootfs, nil); err != nil {
+			t.Fatal(err)
+		}
+		answer(t, eng, ref, inputs)
+	})
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			ref := "go-rocm/test-root:" + suite
+			debian(t, eng, ref, suite)
+			answer(t, eng, ref, inputs)
+		})
+	}
+}
+
+// debian makes the image of a minimal release, if the engine lacks it.
+func debian(t *testing.T, eng engine.Engine, ref, suite string) {
+	t.Helper()
+	if _, err := eng.Image(t.Context(), ref); err == nil {
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), "mmdebstrap", "--variant=minbase", "--format=tar", "--quiet",
+		`--aptopt=Acquire::Check-Valid-Until "false"`, `--customize-hook=install -d -o 4321 -g 4321 "$1/w"`, suite, "-")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	rootfs, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, importErr := eng.Import(t.Context(), ref, rootfs, nil)
+	if err := errors.Join(cmd.Wait(), importErr); err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+}
+
+// answer runs one prompt in a container of the image.
+func answer(t *testing.T, eng engine.Engine, ref string, inputs map[string]string) {
+	t.Helper()
+	var log bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	err := eng.Run(ctx, engine.Job{
+		Name: "answer in " + ref, Image: ref,
+		Cmd: []string{"/w/go-rocm", "run", "/w/model.gguf", "-p", "Hello", "--raw", "--temperature", "0", "-n", "16", "-c", "256", "--stats"},
+		Env: []string{"GOROCM_BUNDLE=/w/bundle.tar.zst", "GOROCM_CACHE=/w/cache"},
+		Dir: "/w", UID: user, GID: user, Volumes: []string{"/w"}, Log: &log,
+		In: []engine.Input{{Dir: "/w", Write: func(w *tar.Writer) error {
+			for name, path := range inputs {
+				if err := add(w, name, path); err != nil {
+					return err
+				}
+			}
+			return nil
+		}}},
+	})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	if !strings.Contains(log.String(), "16 tokens") {
+		t.Errorf("expected 16 tokens; the command said:\n%s", log.String())
+	}
+}
+
+func add(w *tar.Writer, name, path string) error {
+	f, err := os.Open(filepath.Clean(path))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	h := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o755, Size: info.Size(), Uid: user, Gid: user}
+	if err := w.WriteHeader(h); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, f)
+	return err
+}
