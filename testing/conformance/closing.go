@@ -1,0 +1,154 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+)
+
+func misuseChecks() []Check {
+	return []Check{
+		{Name: "a prompt longer than the context is an error", Run: func(ctx context.Context, s Subject, m inference.TextModel) error {
+			toks, err := gather(ctx, m, s.TooLong, inference.WithMaxTokens(1))
+			if err == nil || len(toks) > 0 {
+				return fmt.Errorf("%d tokens, err %w", len(toks), orNil(err))
+			}
+			if _, err = gather(ctx, m, s.Prompts[0], inference.WithMaxTokens(1)); err != nil {
+				return fmt.Errorf("the run after it: %w", err)
+			}
+			return nil
+		}},
+		{Name: "one bad prompt does not spoil a batch", Run: func(ctx context.Context, s Subject, m inference.TextModel) error {
+			out, err := m.BatchGenerate(ctx, []string{s.Prompts[0], s.TooLong, s.Prompts[1]}, inference.WithMaxTokens(2))
+			if err != nil {
+				return err
+			}
+			if len(out) != 3 || out[0].Err != nil || out[1].Err == nil || out[2].Err != nil || len(out[2].Tokens) == 0 {
+				return fmt.Errorf("results %+v", out)
+			}
+			return nil
+		}},
+		{Name: "a chat without messages is an error", Run: func(ctx context.Context, _ Subject, m inference.TextModel) error {
+			for t := range m.Chat(ctx, nil, inference.WithMaxTokens(2)) {
+				return fmt.Errorf("it yields %v", t)
+			}
+			if m.Err() == nil {
+				return errors.New("err is nil")
+			}
+			return nil
+		}},
+		{Name: "an empty prompt does no harm", Run: func(ctx context.Context, s Subject, m inference.TextModel) error {
+			toks, err := gather(ctx, m, "", inference.WithMaxTokens(2))
+			if err == nil && len(toks) > 2 {
+				return fmt.Errorf("%d tokens", len(toks))
+			}
+			_, err = gather(ctx, m, s.Prompts[0], inference.WithMaxTokens(1))
+			return err
+		}},
+	}
+}
+
+func closeChecks() []Check {
+	return []Check{
+		{Name: "closing twice is fine, and using it then an error", Run: closeTwice},
+		{Name: "closing ends what runs", Run: closeRunning},
+		{Name: "nothing is left behind", Run: leak},
+	}
+}
+
+func closeTwice(ctx context.Context, s Subject, _ inference.TextModel) error {
+	m, err := s.Load()
+	if err != nil {
+		return err
+	}
+	for range 2 {
+		if err := m.Close(); err != nil {
+			return fmt.Errorf("close: %w", err)
+		}
+	}
+	if toks, err := gather(ctx, m, s.Prompts[0]); err == nil || len(toks) > 0 {
+		return fmt.Errorf("generate after close: %d tokens, err %w", len(toks), orNil(err))
+	}
+	for range m.Chat(ctx, []inference.Message{{Role: "user", Content: "hi"}}) {
+		return errors.New("chat after close yields tokens")
+	}
+	if m.Err() == nil {
+		return errors.New("chat after close: err is nil")
+	}
+	if _, err := m.Classify(ctx, s.Prompts); err == nil {
+		return errors.New("classify after close: err is nil")
+	}
+	out, err := m.BatchGenerate(ctx, s.Prompts)
+	for _, r := range out {
+		err = errors.Join(err, r.Err)
+	}
+	if err == nil {
+		return errors.New("batch after close: err is nil")
+	}
+	return nil
+}
+
+// closeRunning closes the model in the midst of its own loop, from another
+// goroutine as a signal handler would.
+func closeRunning(ctx context.Context, s Subject, _ inference.TextModel) error {
+	m, err := s.Load()
+	if err != nil {
+		return err
+	}
+	closed := make(chan error, 1)
+	n := 0
+	for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(1_000_000)) {
+		if n++; n == 2 {
+			go func() { closed <- m.Close() }()
+		}
+	}
+	if n < 2 {
+		return errors.Join(errNoTokens, m.Err(), m.Close())
+	}
+	if err := <-closed; err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	if m.Err() == nil {
+		return fmt.Errorf("close ended the loop after %d tokens, yet err is nil", n)
+	}
+	return nil
+}
+
+// leak loads, uses and closes models and counts what stays.
+func leak(ctx context.Context, s Subject, _ inference.TextModel) error {
+	use := func() error {
+		m, err := s.Load()
+		if err != nil {
+			return err
+		}
+		_, err = gather(ctx, m, s.Prompts[0], inference.WithMaxTokens(2))
+		for range m.Generate(ctx, s.Prompts[1], inference.WithMaxTokens(100)) {
+			break
+		}
+		return errors.Join(err, m.Close())
+	}
+	if err := use(); err != nil { // what is made once may stay
+		return err
+	}
+	before := runtime.NumGoroutine()
+	for range 3 {
+		if err := use(); err != nil {
+			return err
+		}
+	}
+	for range 400 {
+		if runtime.NumGoroutine() <= before+1 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("%d goroutines, %d before three models were loaded, used and closed", runtime.NumGoroutine(), before)
+}

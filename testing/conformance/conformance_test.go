@@ -1,0 +1,275 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+)
+
+func subject(t *testing.T, b inference.Backend) Subject {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fake.gguf")
+	if err := os.WriteFile(path, []byte("GGUF"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return Subject{
+		Backend: b, Model: path, Logits: true, Chat: true, Steady: true,
+		TooLong: strings.Repeat("word ", 2000), Patience: 20 * time.Second,
+	}
+}
+
+func TestSoundBackend(t *testing.T) { Run(t, subject(t, sound{})) }
+
+// mutant changes what one method of a model does.
+type mutant struct {
+	inference.TextModel
+	generate func(inference.TextModel, context.Context, string, []inference.GenerateOption) iter.Seq[inference.Token]
+	batch    func(inference.TextModel, context.Context, []string, []inference.GenerateOption) ([]inference.BatchResult, error)
+	classify func(inference.TextModel, context.Context, []string, []inference.GenerateOption) ([]inference.ClassifyResult, error)
+	err      func(error) error
+	metrics  func(inference.GenerateMetrics) inference.GenerateMetrics
+	info     func(inference.ModelInfo) inference.ModelInfo
+	close    func(inference.TextModel) error
+}
+
+func (m mutant) Generate(ctx context.Context, p string, o ...inference.GenerateOption) iter.Seq[inference.Token] {
+	if m.generate != nil {
+		return m.generate(m.TextModel, ctx, p, o)
+	}
+	return m.TextModel.Generate(ctx, p, o...)
+}
+
+func (m mutant) BatchGenerate(ctx context.Context, p []string, o ...inference.GenerateOption) ([]inference.BatchResult, error) {
+	if m.batch != nil {
+		return m.batch(m.TextModel, ctx, p, o)
+	}
+	return m.TextModel.BatchGenerate(ctx, p, o...)
+}
+
+func (m mutant) Classify(ctx context.Context, p []string, o ...inference.GenerateOption) ([]inference.ClassifyResult, error) {
+	if m.classify != nil {
+		return m.classify(m.TextModel, ctx, p, o)
+	}
+	return m.TextModel.Classify(ctx, p, o...)
+}
+
+func (m mutant) Err() error {
+	if m.err != nil {
+		return m.err(m.TextModel.Err())
+	}
+	return m.TextModel.Err()
+}
+
+func (m mutant) Metrics() inference.GenerateMetrics {
+	if m.metrics != nil {
+		return m.metrics(m.TextModel.Metrics())
+	}
+	return m.TextModel.Metrics()
+}
+
+func (m mutant) Info() inference.ModelInfo {
+	if m.info != nil {
+		return m.info(m.TextModel.Info())
+	}
+	return m.TextModel.Info()
+}
+
+func (m mutant) Close() error {
+	if m.close != nil {
+		return m.close(m.TextModel)
+	}
+	return m.TextModel.Close()
+}
+
+// each changes every token that a model yields.
+func each(f func(inference.Token) inference.Token) mutant {
+	return mutant{generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
+		return func(yield func(inference.Token) bool) {
+			for t := range m.Generate(ctx, p, o...) {
+				if !yield(f(t)) {
+					return
+				}
+			}
+		}
+	}}
+}
+
+// with runs generations with another option on top.
+func with(extra ...inference.GenerateOption) mutant {
+	return mutant{generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
+		return m.Generate(ctx, p, append(slices.Clone(o), extra...)...)
+	}}
+}
+
+// TestMutantsAreFound breaks one promise at a time; the check of it must fail.
+func TestMutantsAreFound(t *testing.T) {
+	count := 0
+	for _, tc := range []struct {
+		name, check string
+		m           mutant
+	}{
+		{"ignores MaxTokens", "it ends at MaxTokens", with(inference.WithMaxTokens(9))},
+		{"is never greedy", "temperature 0 repeats itself", with(inference.WithTemperature(1))},
+		{"ignores stop tokens", "a stop token ends it and is not yielded", with(inference.WithStopTokens())},
+		{"cuts runes", "texts are valid UTF-8", each(func(t inference.Token) inference.Token {
+			return inference.Token{ID: t.ID, Text: t.Text + "\xf0\x9f"}
+		})},
+		{"has no ids", "texts are valid UTF-8", each(func(t inference.Token) inference.Token { return inference.Token{ID: -1, Text: t.Text} })},
+		{"counts double", "metrics speak of the last operation", mutant{metrics: func(x inference.GenerateMetrics) inference.GenerateMetrics {
+			x.GeneratedTokens *= 2
+			return x
+		}}},
+		{"has no metrics", "metrics speak of the last operation", mutant{metrics: func(inference.GenerateMetrics) inference.GenerateMetrics {
+			return inference.GenerateMetrics{}
+		}}},
+		{"has no vocabulary", "the model is described", mutant{info: func(i inference.ModelInfo) inference.ModelInfo {
+			i.VocabSize = 0
+			return i
+		}}},
+		{"never has an error", "the end of the context ends it", mutant{err: func(error) error { return nil }}},
+		{"never has an error, again", "a chat without messages is an error", mutant{err: func(error) error { return nil }}},
+		{"always has an error", "leaving the loop is no failure and frees the slot", mutant{err: func(error) error { return errors.New("stale") }}},
+		{"ignores the context", "a context that is over yields nothing", mutant{
+			generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
+				return m.Generate(context.WithoutCancel(ctx), p, o...)
+			},
+		}},
+		{"keeps slots after a break", "leaving the loop is no failure and frees the slot", mutant{
+			generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
+				return func(yield func(inference.Token) bool) {
+					first := true
+					for t := range m.Generate(ctx, p, o...) {
+						if !first {
+							continue // goes on in vain when the caller has left
+						}
+						if first = yield(t); !first {
+							<-ctx.Done() // as if the slot were never given back
+							return
+						}
+					}
+				}
+			},
+		}},
+		{"returns a batch backwards", "a batch keeps the order of its prompts", mutant{
+			batch: func(m inference.TextModel, ctx context.Context, p []string, o []inference.GenerateOption) ([]inference.BatchResult, error) {
+				out, err := m.BatchGenerate(ctx, p, o...)
+				slices.Reverse(out)
+				return out, err
+			},
+		}},
+		{"fails a whole batch for one prompt", "one bad prompt does not spoil a batch", mutant{
+			batch: func(m inference.TextModel, ctx context.Context, p []string, o []inference.GenerateOption) ([]inference.BatchResult, error) {
+				out, err := m.BatchGenerate(ctx, p, o...)
+				for _, r := range out {
+					err = errors.Join(err, r.Err)
+				}
+				return out, err
+			},
+		}},
+		{"goes on with a cancelled batch", "the end of the context stops a batch", mutant{
+			batch: func(m inference.TextModel, ctx context.Context, p []string, _ []inference.GenerateOption) ([]inference.BatchResult, error) {
+				return m.BatchGenerate(context.WithoutCancel(ctx), p, inference.WithMaxTokens(2))
+			},
+		}},
+		{"classifies at random", "classify samples what generate would", mutant{
+			classify: func(m inference.TextModel, ctx context.Context, p []string, o []inference.GenerateOption) ([]inference.ClassifyResult, error) {
+				out, err := m.Classify(ctx, p, o...)
+				for i := range out {
+					out[i].Token.ID++
+				}
+				return out, err
+			},
+		}},
+		{"gives the logits of others", "logits span the vocabulary and agree with the token", mutant{
+			classify: func(m inference.TextModel, ctx context.Context, p []string, o []inference.GenerateOption) ([]inference.ClassifyResult, error) {
+				out, err := m.Classify(ctx, p, o...)
+				for i := range out {
+					slices.Reverse(out[i].Logits)
+				}
+				return out, err
+			},
+		}},
+		{"gives few logits", "logits span the vocabulary and agree with the token", mutant{
+			classify: func(m inference.TextModel, ctx context.Context, p []string, o []inference.GenerateOption) ([]inference.ClassifyResult, error) {
+				out, err := m.Classify(ctx, p, o...)
+				for i := range out {
+					out[i].Logits = out[i].Logits[:5]
+				}
+				return out, err
+			},
+		}},
+		{"does not like to be closed twice", "closing twice is fine, and using it then an error", mutant{
+			close: func(m inference.TextModel) error {
+				if m.Err() != nil {
+					return nil
+				}
+				return errors.Join(m.Close(), errors.New("already closed"))
+			},
+		}},
+		{"does not close", "closing twice is fine, and using it then an error", mutant{close: func(inference.TextModel) error { return nil }}},
+		{"leaks", "nothing is left behind", mutant{close: func(m inference.TextModel) error {
+			for range 3 {
+				go func() { time.Sleep(time.Minute) }()
+			}
+			return m.Close()
+		}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s := subject(t, sound{mutate: func(m inference.TextModel) inference.TextModel {
+				tc.m.TextModel = m
+				return tc.m
+			}})
+			s.Patience = 5 * time.Second
+			at := slices.IndexFunc(Checks(), func(c Check) bool { return c.Name == tc.check })
+			if at < 0 {
+				t.Fatalf("there is no check %q", tc.check)
+			}
+			m, err := s.Load()
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = s.Verify(t.Context(), Checks()[at], m)
+			if err == nil {
+				t.Errorf("%q passes", tc.check)
+			}
+			t.Log(err)
+			if err := m.(mutant).TextModel.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		count++
+	}
+	if count < 20 {
+		t.Errorf("only %d mutants", count)
+	}
+}
+
+func TestBackendThatLoadsAnything(t *testing.T) {
+	s := subject(t, sound{loadAnything: true})
+	for _, c := range loadChecks()[2:] {
+		if err := s.Verify(t.Context(), c, nil); err == nil {
+			t.Errorf("%q passes", c.Name)
+		}
+	}
+}
+
+// TestVerifyHoldsOut holds that a check that hangs or panics is a failure.
+func TestVerifyHoldsOut(t *testing.T) {
+	s := Subject{Patience: 20 * time.Millisecond}
+	hang := Check{Run: func(context.Context, Subject, inference.TextModel) error { select {} }}
+	if err := s.Verify(t.Context(), hang, nil); err == nil || !strings.Contains(err.Error(), "still runs") {
+		t.Errorf("hanging: %v", err)
+	}
+	panics := Check{Run: func(context.Context, Subject, inference.TextModel) error { panic("boom") }}
+	if err := s.Verify(t.Context(), panics, nil); err == nil || !strings.Contains(err.Error(), "boom") {
+		t.Errorf("panicking: %v", err)
+	}
+}
