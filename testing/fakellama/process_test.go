@@ -1,0 +1,251 @@
+package fakellama
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain lets the test's own binary be the program, so that no other has to
+// be built.
+func TestMain(m *testing.M) {
+	if os.Getenv("FAKELLAMA_TEST_RUN") != "" {
+		os.Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// lockedBuffer is written by the copying goroutine and read by the test.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// program starts the program with a script on a socket.
+func program(t *testing.T, script Script, args ...string) (cmd *exec.Cmd, socket string, stderr *lockedBuffer) {
+	t.Helper()
+	entry, err := script.Env()
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket = filepath.Join(t.TempDir(), "s.sock")
+	cmd = exec.CommandContext(t.Context(), os.Args[0], append([]string{"--host", socket}, args...)...) //nolint:gosec // the test's own binary
+	cmd.Env = []string{"FAKELLAMA_TEST_RUN=1", entry, "LLAMA_API_KEY=secret"}
+	stderr = &lockedBuffer{}
+	cmd.Stderr = stderr
+	cmd.WaitDelay = 5 * time.Second
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may be gone
+		_ = cmd.Wait()
+	})
+	return cmd, socket, stderr
+}
+
+func unixClient(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+}
+
+// ask sends a GET and returns the status, 0 when there was no answer.
+func ask(t *testing.T, hc *http.Client, path, key string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// until waits for a condition of another process.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for range 2000 {
+		if ok() {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Fatalf("%s did not come about", what)
+}
+
+func TestProgramLife(t *testing.T) {
+	cmd, socket, stderr := program(t, Script{LoadTime: 300 * time.Millisecond}, "-np", "2")
+	hc := unixClient(socket)
+	until(t, "listening", func() bool { return ask(t, hc, "/health", "") != 0 })
+	until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+	if code := ask(t, hc, "/props", ""); code != 401 {
+		t.Errorf("without the key of the environment: %d", code)
+	}
+	if code := ask(t, hc, "/props", "secret"); code != 200 {
+		t.Errorf("with the key: %d", code)
+	}
+	until(t, "the log", func() bool { return strings.Contains(stderr.String(), "listening on unix://"+socket) })
+	if strings.Contains(stderr.String(), "secret") {
+		t.Error("the key is in the log")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v\n%s", err, stderr)
+	}
+}
+
+func TestProgramEnds(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		script Script
+		args   []string
+		code   int
+		signal syscall.Signal
+		log    string
+	}{
+		{"early", Script{Process: Process{ExitEarly: true, ExitCode: 3, Log: "ggml_cuda_init: no device"}}, nil, 3, 0, "ggml_cuda_init: no device"},
+		{"by a signal", Script{Process: Process{ExitEarly: true, ExitSignal: int(syscall.SIGSEGV)}}, nil, -1, syscall.SIGSEGV, ""},
+		{"by abort", Script{Process: Process{ExitEarly: true, ExitSignal: int(syscall.SIGABRT)}}, nil, -1, syscall.SIGABRT, ""},
+		{"after loading", Script{Process: Process{ExitAfterLoad: true, ExitCode: 1, Log: "out of memory"}}, nil, 1, 0, "out of memory"},
+		{"without its model", Script{}, []string{"-m", "/nowhere/x.gguf"}, 1, 0, "failed to load model, '/nowhere/x.gguf'"},
+		{"for a flag", Script{}, []string{"--nope"}, 1, 0, "error: invalid argument: --nope"},
+		{"for an old flag", Script{Process: Process{OldFlags: []string{"--no-ui"}}}, []string{"--no-ui"}, 1, 0, "invalid argument: --no-ui"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cmd, _, stderr := program(t, tc.script, tc.args...)
+			var exit *exec.ExitError
+			if err := cmd.Wait(); !errors.As(err, &exit) {
+				t.Fatalf("it ended with %v", err)
+			}
+			status, ok := exit.Sys().(syscall.WaitStatus)
+			if !ok || exit.ExitCode() != tc.code || tc.signal != 0 && status.Signal() != tc.signal {
+				t.Errorf("exit %d, %v; want %d, %v", exit.ExitCode(), exit, tc.code, tc.signal)
+			}
+			if !strings.Contains(stderr.String(), tc.log) {
+				t.Errorf("log: %s", stderr)
+			}
+		})
+	}
+}
+
+func TestProgramCrashesInStream(t *testing.T) {
+	cmd, socket, _ := program(t, Script{NeverEnds: true, Faults: []Fault{{Kind: KindCrash, AfterTokens: 2, Signal: int(syscall.SIGSEGV)}}})
+	hc := unixClient(socket)
+	until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/completion", strings.NewReader(`{"prompt":"x","stream":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer secret")
+	resp, err := hc.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	_, err = b.ReadFrom(resp.Body)
+	_ = resp.Body.Close()
+	if err == nil || len(events(b.String())) != 2 {
+		t.Errorf("%d events, %v", len(events(b.String())), err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGSEGV {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+func TestProgramIgnoresSIGTERM(t *testing.T) {
+	cmd, socket, stderr := program(t, Script{Process: Process{IgnoreSIGTERM: true}})
+	hc := unixClient(socket)
+	until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the log of it", func() bool { return strings.Contains(stderr.String(), "SIGTERM ignored") })
+	if code := ask(t, hc, "/health", ""); code != 200 {
+		t.Errorf("health after SIGTERM: %d", code)
+	}
+}
+
+func TestProgramNeverListens(t *testing.T) {
+	cmd, socket, stderr := program(t, Script{Process: Process{NeverListens: true, Log: "waiting for the GPU"}})
+	until(t, "the log", func() bool { return strings.Contains(stderr.String(), "waiting for the GPU") })
+	if _, err := os.Stat(socket); err == nil {
+		t.Error("there is a socket")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+}
+
+func TestProgramGrandchild(t *testing.T) {
+	cmd, _, stderr := program(t, Script{Process: Process{Grandchild: true}})
+	pattern := regexp.MustCompile(`grandchild pid (\d+)`)
+	until(t, "the grandchild", func() bool { return pattern.MatchString(stderr.String()) })
+	pid, err := strconv.Atoi(pattern.FindStringSubmatch(stderr.String())[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Errorf("the grandchild did not outlive its parent: %v", err)
+	}
+}
+
+func TestProgramFloods(t *testing.T) {
+	_, _, stderr := program(t, Script{Process: Process{FloodBytes: 1 << 20}})
+	until(t, "a mebibyte of log", func() bool { return len(stderr.String()) >= 1<<20 })
+}
+
+func TestProgramSpeaks(t *testing.T) {
+	for flag, want := range map[string]string{"--help": "--ctx-size N", "--version": "version: 0.5.0"} {
+		var out, log bytes.Buffer
+		if code := Main([]string{flag}, func(string) string { return "" }, &out, &log); code != 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %d, %.200s", flag, code, out.String())
+		}
+	}
+	var out, log bytes.Buffer
+	env := func(name string) string { return map[string]string{EnvScript: "{"}[name] }
+	if code := Main(nil, env, &out, &log); code != 2 || !strings.Contains(log.String(), "is no script") {
+		t.Errorf("bad script: %d, %s", code, log.String())
+	}
+}
