@@ -9,6 +9,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
+// worthSaying is the hidden memory that a sentence is made for; the driver
+// itself holds some tens of MiB on every card.
+const worthSaying = 64 * MiB
+
 // loadOf turns options into how the model is run, the context left out.
 func loadOf(o Options) (load, error) {
 	l := load{slots: uint64(o.Slots), unified: !o.SplitContext, batch: uint64(o.Batch), flash: !o.NoFlash, fullWindow: o.FullSWA}
@@ -44,7 +48,7 @@ func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 			e.Projector, e.Adapters, e.Draft = extra.Projector, extra.Adapters, extra.Draft
 		}
 		p.Devices = append(p.Devices, e)
-		r[i] = less(e.Free, e.Margin+e.Used())
+		r[i] = less(e.Free, plus(e.Margin, e.Used()))
 	}
 	l.context = p.chooseContext(m, r, l)
 	a, u := p.choosePlacement(m, r, l)
@@ -103,7 +107,7 @@ func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
 		l.context = c
 		if len(r) == 0 {
 			u := m.usage(m.hostOnly(), 0, l)
-			return p.Request.HostTotal == 0 || u.host.Used()+DefaultMargin <= p.Request.HostTotal
+			return p.Request.HostTotal == 0 || plus(u.host.Used(), DefaultMargin) <= p.Request.HostTotal
 		}
 		return m.usage(m.spread(p.wantLayers(m), r), len(r), l).fits(r)
 	}
@@ -161,7 +165,7 @@ func (p *Plan) record(m *model, a assignment, u usage, l load) {
 	p.Host.Total = p.Request.HostTotal
 	within := true
 	for _, e := range p.Devices {
-		within = within && e.Used()+e.Margin <= e.Free
+		within = within && plus(e.Used(), e.Margin) <= e.Free
 	}
 	p.Fits = p.GPU && within && p.WholeLayers == p.TotalLayers
 	p.Overfull = p.GPU && !within
@@ -171,7 +175,7 @@ func (p *Plan) record(m *model, a assignment, u usage, l load) {
 func (p *Plan) explainFit() {
 	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
 	for _, e := range p.Devices {
-		if e.Hidden > 0 {
+		if e.Hidden >= worthSaying {
 			say("programs other than ROCm hold %s on %s, which HIP does not see; that much is added to the margin", size(e.Hidden), e.Name)
 		}
 	}
@@ -222,7 +226,7 @@ type Memory struct {
 }
 
 // Total is the sum.
-func (m Memory) Total() uint64 { return m.Weights + m.KV + m.Compute }
+func (m Memory) Total() uint64 { return plus(plus(m.Weights, m.KV), m.Compute) }
 
 // Whole estimates a model that is loaded entirely into host memory, with
 // logits computed for outputs tokens of each batch: what llama-fit-params

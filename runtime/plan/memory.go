@@ -1,6 +1,11 @@
 package plan
 
-import "forge.lthn.ai/core/go-rocm/pkg/gguf"
+import (
+	"math"
+	"math/bits"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+)
 
 const (
 	// defaultBatch is llama.cpp's physical batch (n_ubatch).
@@ -21,6 +26,23 @@ type load struct {
 	valueType  gguf.TensorType
 	flash      bool
 	fullWindow bool
+}
+
+// plus and times saturate: a hostile file may state sizes whose sum or product
+// does not fit 64 bits, and too much must stay too much.
+func plus(a, b uint64) uint64 {
+	if s := a + b; s >= a {
+		return s
+	}
+	return math.MaxUint64
+}
+
+func times(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	if hi != 0 {
+		return math.MaxUint64
+	}
+	return lo
 }
 
 func padCells(n uint64) uint64 { return (n + cellPad - 1) / cellPad * cellPad }
@@ -59,7 +81,7 @@ func (m *model) cacheBytes(i int, l load) uint64 {
 	y := m.layers[i]
 	var sum uint64
 	if y.recurrent && m.cached {
-		sum = (m.conv + m.state) * 4 * l.slots
+		sum = times(m.conv+m.state, 4*l.slots)
 	}
 	if y.keyRow == 0 {
 		return sum
@@ -72,7 +94,7 @@ func (m *model) cacheBytes(i int, l load) uint64 {
 	if !l.flash {
 		value = m.widestValue(value) // without flash attention values are stored transposed, all equally wide
 	}
-	return sum + cells*l.streams()*(rowBytes(l.keyType, y.keyRow)+rowBytes(l.valueType, value))
+	return plus(sum, times(cells*l.streams(), rowBytes(l.keyType, y.keyRow)+rowBytes(l.valueType, value)))
 }
 
 func (m *model) widestValue(v uint64) uint64 {
@@ -99,13 +121,13 @@ func (m *model) computeBytes(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
 	var peak uint64
 	for i := range m.layers {
-		peak = max(peak, m.layerFloats(i, l)*4*tokens)
+		peak = max(peak, times(m.layerFloats(i, l), 4*tokens))
 	}
-	peak += m.maskBytes(l, tokens)
+	peak = plus(peak, m.maskBytes(l, tokens))
 	if m.inner > 0 {
-		peak += m.state * 4 * l.slots
+		peak = plus(peak, times(m.state, 4*l.slots))
 	}
-	logits := (m.vocab*min(l.outputs, tokens) + 4*m.embd*tokens) * 4
+	logits := times(m.vocab*min(l.outputs, tokens)+4*m.embd*tokens, 4)
 	return max(peak, logits)
 }
 
@@ -130,7 +152,7 @@ func (m *model) layerFloats(i int, l load) uint64 {
 		if y.window {
 			cells = l.windowCells(m.window)
 		}
-		floats = max(floats, y.heads*cells+6*max(m.embd, y.query))
+		floats = max(floats, plus(times(y.heads, cells), 6*max(m.embd, y.query)))
 	}
 	return floats
 }
@@ -155,12 +177,12 @@ func (m *model) maskBytes(l load, tokens uint64) uint64 {
 	if !m.cached {
 		full = tokens
 	}
-	return (full + window) * tokens * width
+	return times(full+window, tokens*width)
 }
 
 // inputBytes is what the host prepares for a graph that runs on GPUs: the
 // embedded tokens and the masks.
 func (m *model) inputBytes(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
-	return m.embd*tokens*4 + m.maskBytes(l, tokens)
+	return plus(m.embd*tokens*4, m.maskBytes(l, tokens))
 }

@@ -23,6 +23,9 @@ const (
 	// minFitContext is the context below which --fit rather moves layers to
 	// the host; llama.cpp's default for --fit-ctx.
 	minFitContext = 4096
+	// Bounds of options, above what any model or machine has use for.
+	maxContext = 1 << 30
+	maxBatch   = 1 << 20
 )
 
 // Conditions that errors of this package wrap.
@@ -130,8 +133,10 @@ func (o Options) Validate() error {
 		return fmt.Errorf("%w: context %d is negative", ErrOption, o.Context)
 	case o.Slots < 0 || o.Slots > 256:
 		return fmt.Errorf("%w: %d slots, where 0 to 256 are possible", ErrOption, o.Slots)
-	case o.Batch < 0:
-		return fmt.Errorf("%w: batch %d is negative", ErrOption, o.Batch)
+	case o.Context > maxContext:
+		return fmt.Errorf("%w: context %d, where %d is the most", ErrOption, o.Context, maxContext)
+	case o.Batch < 0 || o.Batch > maxBatch:
+		return fmt.Errorf("%w: batch %d, where 0 to %d are possible", ErrOption, o.Batch, maxBatch)
 	case o.Layers < AutoLayers:
 		return fmt.Errorf("%w: %d layers", ErrOption, o.Layers)
 	case o.GPUs < 0:

@@ -39,7 +39,7 @@ func (m *model) usage(a assignment, n int, l load) usage {
 		e := place(a.device[i])
 		e.Layers++
 		e.Weights += m.layers[i].dense
-		e.KV += m.cacheBytes(i, l)
+		e.KV = plus(e.KV, m.cacheBytes(i, l))
 		experts := e
 		if a.expertsHost[i] {
 			experts = &u.host
@@ -69,7 +69,7 @@ func (m *model) scratch(u *usage, l load, hostLargest uint64) {
 	for d := range u.devices {
 		if u.devices[d].Layers > 0 {
 			anyDevice = true
-			u.devices[d].Compute = compute + hostLargest
+			u.devices[d].Compute = plus(compute, hostLargest)
 		}
 	}
 	switch {

@@ -27,7 +27,8 @@ type Estimate struct {
 
 // Used is what the model is expected to take, margins left out.
 func (e Estimate) Used() uint64 {
-	return e.Weights + e.KV + e.Compute + e.Projector + e.Adapters + e.Draft
+	sum := plus(plus(e.Weights, e.KV), e.Compute)
+	return plus(sum, plus(plus(e.Projector, e.Adapters), e.Draft))
 }
 
 // Plan is how to run a model.

@@ -1,6 +1,10 @@
 package plan
 
-import "errors"
+import (
+	"fmt"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+)
 
 // headSizes are the widths of a key and a value head, in full and in
 // sliding-window layers.
@@ -48,7 +52,9 @@ func (m *model) shapes() error {
 		if l.window {
 			key, value = sizes.keyWindow, sizes.valueWindow
 		}
-		l.query = heads[i] * key
+		if l.query = heads[i] * key; max(l.query, kv[i]*key, kv[i]*value) > maxWidth {
+			return fmt.Errorf("%w: layer %d has %d heads of width %d", gguf.ErrMalformed, i, heads[i], key)
+		}
 		if !m.cached || i >= shared {
 			continue // nothing kept, or the cache of an earlier layer used
 		}
@@ -59,7 +65,7 @@ func (m *model) shapes() error {
 	}
 	m.conv, m.state = stateSize(m.file, m.embd, first(heads))
 	if m.conv > 1<<32 || m.state > 1<<32 {
-		return errors.New("the recurrent state is larger than any real one")
+		return fmt.Errorf("%w: a recurrent state larger than any real one", gguf.ErrMalformed)
 	}
 	return nil
 }

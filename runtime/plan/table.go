@@ -35,7 +35,7 @@ func (p *Plan) WriteTable(w io.Writer) error {
 	case p.GPU:
 		verdict = fmt.Sprintf("does not fit whole: %d of %d layers on the GPU", p.Layers, p.TotalLayers)
 	}
-	if _, err := fmt.Fprintf(w, "\n%s, context %d, %d slots\n", verdict, p.Context, p.Slots); err != nil {
+	if _, err := fmt.Fprintf(w, "\n%s; context %d; slots: %d\n", verdict, p.Context, p.Slots); err != nil {
 		return err
 	}
 	for _, r := range p.Reasons {

@@ -134,7 +134,7 @@ func noCache(arch string) bool {
 func stateSize(f *gguf.File, embd, heads uint64) (conv, state uint64) {
 	get := func(key string) uint64 {
 		v, _ := f.ArchUint(key) // absent counts as 0, as in llama.cpp
-		return v
+		return min(v, 1<<16)    // products of three stay far below overflow
 	}
 	if wkv := get("wkv.head_size"); wkv != 0 {
 		shift := uint64(2)

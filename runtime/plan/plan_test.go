@@ -1,0 +1,339 @@
+package plan_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+const gib = 1 << 30
+
+// shapes opens the true shapes of a model of the catalogue.
+func shapes(t testing.TB, id string) *gguf.File {
+	t.Helper()
+	for _, k := range ggufgen.Catalogue() {
+		if k.ID() != id {
+			continue
+		}
+		path, err := fitcheck.Write(t.TempDir(), k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := gguf.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	t.Fatalf("no model %s", id)
+	return nil
+}
+
+func card(index int, name string, target gfx.Target, total, used uint64) gpu.Device {
+	return gpu.Device{
+		Index: index, Node: index + 1, Name: name, PCI: "0000:0" + string(rune('3'+index)) + ":00.0", Target: target,
+		UniqueID: 0xb85e402c0fb37500 + uint64(index), VRAMTotal: total, VRAMUsed: used, MemoryKnown: true, Visible: true,
+	}
+}
+
+func xtx(index int) gpu.Device {
+	return card(index, "RX 7900 XTX", gfx.GFX1100, 24560*plan.MiB, 30*plan.MiB)
+}
+func xt(index int) gpu.Device {
+	return card(index, "RX 7800 XT", gfx.GFX1101, 16368*plan.MiB, 30*plan.MiB)
+}
+
+func raphael(index int) gpu.Device {
+	d := card(index, "Raphael", "gfx1036", 512*plan.MiB, 45*plan.MiB)
+	d.Integrated, d.UniqueID = true, 0
+	return d
+}
+
+func request(t testing.TB, id string, devices ...gpu.Device) plan.Request {
+	t.Helper()
+	return plan.Request{
+		Model: shapes(t, id), ModelPath: "/models/" + id + ".gguf", Devices: devices,
+		BundleTargets: []gfx.Target{gfx.GFX1100, gfx.GFX1101}, HostTotal: 64 * gib, Options: plan.DefaultOptions(),
+	}
+}
+
+func make1(t testing.TB, r plan.Request) *plan.Plan {
+	t.Helper()
+	p, err := plan.Make(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// TestPromisedTable makes the table that the project promises for a card of
+// 16 GB and a context of 4096, with one slot.
+func TestPromisedTable(t *testing.T) {
+	for _, c := range []struct {
+		id       string
+		promised float64 // GB, "about"
+		fits     bool
+	}{
+		{"qwen3-8b-Q4_K_M", 5.5, true},
+		{"gemma3-4b-Q4_K_M", 3.3, true},
+		{"llama3-8b-Q4_K_M", 5.5, true},
+		{"qwen3-8b-Q8_0", 9.5, true},
+		{"llama3-70b-Q4_K_M", 42, false},
+	} {
+		t.Run(c.id, func(t *testing.T) {
+			r := request(t, c.id, xt(0))
+			r.Options.Context, r.Options.Slots = 4096, 1
+			p := make1(t, r)
+			whole, err := plan.Whole(r.Model, r.Options, 512)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The promise is in round numbers, and means GiB for some rows and
+			// GB for others; within a tenth of either is the same row.
+			gb, gb2 := float64(whole.Total())/1e9, float64(whole.Total())/gib
+			near := func(v float64) bool { return v > c.promised*0.9 && v < c.promised*1.1 }
+			if !near(gb) && !near(gb2) {
+				t.Errorf("%.2f GB, %.2f GiB; promised about %v", gb, gb2, c.promised)
+			}
+			if p.Fits != c.fits || (p.Layers == p.TotalLayers) != c.fits || p.Layers == 0 {
+				t.Errorf("fits %v, %d of %d layers", p.Fits, p.Layers, p.TotalLayers)
+			}
+			d := p.Devices[0]
+			if d.Used()+d.Margin > d.Free {
+				t.Errorf("%d used and %d margin exceed %d free", d.Used(), d.Margin, d.Free)
+			}
+		})
+	}
+}
+
+// TestGolden holds whole plans, as tables and JSON, to golden files.
+func TestGolden(t *testing.T) {
+	desktop := xtx(0)
+	desktop.VRAMUsed, desktop.ComputeUsed = 1500*plan.MiB, 300*plan.MiB
+	for name, change := range map[string]func(*plan.Request){
+		"fits":    func(*plan.Request) {},
+		"desktop": func(r *plan.Request) { r.Devices = []gpu.Device{desktop, raphael(1)} },
+		"context": func(r *plan.Request) { r.Options.Context, r.Options.Slots = 4096, 1 },
+		"partial": func(r *plan.Request) { r.Model = shapes(t, "llama3-70b-Q4_K_M"); r.Options.Context = 4096 },
+		"mixture": func(r *plan.Request) { r.Model = shapes(t, "qwen3-next-80b-Q4_K_M"); r.Options.Context = 8192 },
+		"cpu":     func(r *plan.Request) { r.Devices = nil; r.Options.Context = 4096 },
+		"two": func(r *plan.Request) {
+			r.Devices = []gpu.Device{xtx(0), xtx(1)}
+			r.Options.GPUs = 2
+			r.Model = shapes(t, "llama3-70b-Q4_K_M")
+		},
+		"override": func(r *plan.Request) {
+			r.Devices = []gpu.Device{card(0, "RX 7600", "gfx1102", 8176*plan.MiB, 20*plan.MiB)}
+			r.Options.Override = plan.OverrideAuto
+		},
+		"companions": func(r *plan.Request) {
+			small := shapes(t, "smollm2-135m-Q8_0")
+			r.Options.Projector, r.Projector = "/models/mmproj.gguf", small
+			r.Options.Adapters, r.Adapters = []string{"/models/lora.gguf"}, []*gguf.File{small}
+			r.Options.Draft, r.Draft = "/models/draft.gguf", small
+			r.Options.Context, r.Options.KVTypeK, r.Options.KVTypeV = 8192, "q8_0", "q8_0"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request(t, "qwen3-8b-Q4_K_M", xtx(0))
+			change(&r)
+			p := make1(t, r)
+			var b bytes.Buffer
+			if err := p.WriteTable(&b); err != nil {
+				t.Fatal(err)
+			}
+			b.WriteString("\n")
+			enc := json.NewEncoder(&b)
+			enc.SetIndent("", "  ")
+			if err := enc.Encode(p); err != nil {
+				t.Fatal(err)
+			}
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, b.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), b.String()); d != "" {
+				t.Errorf("plan differs from %s (-want +got):\n%s", golden, d)
+			}
+		})
+	}
+}
+
+// TestSelection: which device, which masks, and the reason.
+func TestSelection(t *testing.T) {
+	hidden := xtx(0)
+	hidden.Visible, hidden.Why = false, "no permission for /dev/kfd; join its group"
+	busy := xtx(0)
+	busy.VRAMUsed = 20 * gib
+	for _, c := range []struct {
+		name    string
+		devices []gpu.Device
+		environ []string
+		change  func(*plan.Options)
+		env     []string // wanted beginning of Env
+		reason  string   // part of a reason or of Fallback
+		gpu     bool
+	}{
+		{"discrete before integrated", []gpu.Device{raphael(0), xtx(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "using RX 7900 XTX", true},
+		{"most free memory", []gpu.Device{xt(0), xtx(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "not using RX 7800 XT at 0000:03:00.0: it has less free memory", true},
+		{"free, not total", []gpu.Device{busy, xt(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named by address", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Device = "0000:04:00.0" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named by id", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Device = "gpu-B85E402C0FB37501" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named and absent", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Device = "0000:99:00.0" }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "no device is called 0000:99:00.0", false},
+		{"inherited mask", []gpu.Device{xtx(0), xt(1)}, []string{"ROCR_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "hidden by ROCR_VISIBLE_DEVICES", true},
+		{"inherited mask by position", []gpu.Device{raphael(0), xtx(1)}, []string{"HIP_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "masks in the environment", true},
+		{"mask hides all", []gpu.Device{xtx(0)}, []string{"ROCR_VISIBLE_DEVICES="}, nil, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "hidden by ROCR_VISIBLE_DEVICES", false},
+		{"no permission", []gpu.Device{hidden}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "join its group", false},
+		{"unknown target", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "the bundle has no code for gfx1030 (it has gfx1100, gfx1101)", false},
+		{"relative, not allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "its relative gfx1100 may work", false},
+		{"relative, allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, func(o *plan.Options) { o.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0"}, "AMD does not support this", true},
+		{"forced version", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, func(o *plan.Options) { o.Override = "11.0.1" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.1"}, "runs code for gfx1101", true},
+		{"forced to a missing target", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Override = "10.3.0" }, []string{"ROCR_VISIBLE_DEVICES="}, "the override 10.3.0 makes it gfx1030", false},
+		{"native before overridden", []gpu.Device{card(0, "RX 7600", "gfx1102", 40*gib, 0), xt(1)}, nil, func(o *plan.Options) { o.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "it needs an override", true},
+		{"integrated when alone and served", []gpu.Device{func() gpu.Device { d := raphael(0); d.Target = gfx.GFX1100; d.VRAMTotal = 32 * gib; return d }()}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=0", "HIP_VISIBLE_DEVICES=0"}, "integrated", true},
+		{"two equal cards", []gpu.Device{xtx(0), xt(1), xtx(2)}, nil, func(o *plan.Options) { o.GPUs = 2 }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500,GPU-b85e402c0fb37502", "HIP_VISIBLE_DEVICES=0,1"}, "using RX 7900 XTX at 0000:05:00.0", true},
+		{"cpu asked for", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Layers = 0 }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "ask for the CPU", false},
+		{"nothing there", nil, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "no AMD GPU was found", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := request(t, "smollm2-135m-Q8_0", c.devices...)
+			r.Environ = c.environ
+			if c.change != nil {
+				c.change(&r.Options)
+			}
+			p := make1(t, r)
+			if p.GPU != c.gpu || (p.Fallback == "") != c.gpu {
+				t.Errorf("gpu %v, fallback %q", p.GPU, p.Fallback)
+			}
+			if len(p.Env) < len(c.env) || !slices.Equal(p.Env[:len(c.env)], c.env) {
+				t.Errorf("env %q, want %q", p.Env, c.env)
+			}
+			if all := strings.Join(p.Reasons, "\n"); !strings.Contains(all, c.reason) {
+				t.Errorf("reasons lack %q:\n%s", c.reason, all)
+			}
+			if none := slices.Contains(p.Args, "none"); none == c.gpu {
+				t.Errorf("args %q", p.Args)
+			}
+			// Required, the same wish fails with the same reason.
+			r.Options.RequireGPU = true
+			if _, err := plan.Make(r); (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.reason))) {
+				t.Errorf("with a GPU required: %v", err)
+			}
+		})
+	}
+	r := request(t, "smollm2-135m-Q8_0", xtx(0), xt(1))
+	r.Options.GPUs = 2
+	if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) {
+		t.Errorf("two equal cards of two different ones: %v", err)
+	}
+}
+
+// TestMargin: what HIP does not see is added to what --fit keeps free.
+func TestMargin(t *testing.T) {
+	d := xtx(0)
+	d.VRAMUsed, d.ComputeUsed = 3000*plan.MiB, 1000*plan.MiB
+	r := request(t, "smollm2-135m-Q8_0", d)
+	p := make1(t, r)
+	if i := slices.Index(p.Args, "--fit-target"); i < 0 || p.Args[i+1] != "3024" {
+		t.Errorf("args %q, want a target of 1024 and 2000 MiB", p.Args)
+	}
+	r.Options.Margin = 100*plan.MiB + 1
+	if p = make1(t, r); p.Args[slices.Index(p.Args, "--fit-target")+1] != "2101" {
+		t.Errorf("args %q, want a target rounded up", p.Args)
+	}
+}
+
+func TestHostLimits(t *testing.T) {
+	r := request(t, "llama3-70b-Q4_K_M", xt(0))
+	r.HostTotal = 16 * gib
+	_, err := plan.Make(r)
+	if !errors.Is(err, plan.ErrDoesNotFit) {
+		t.Errorf("70B in 16 GiB of host memory: %v", err)
+	}
+	r.Options.Overcommit = true
+	if p := make1(t, r); !strings.Contains(strings.Join(p.Reasons, "\n"), "read from disk again and again") {
+		t.Errorf("reasons %q", p.Reasons)
+	}
+	// On the CPU the context is reduced to what the host has.
+	r = request(t, "qwen3-8b-Q4_K_M")
+	r.HostTotal = 8 * gib
+	p := make1(t, r)
+	if p.Context >= 40960 || p.Context < 4096 || p.Host.Used()+plan.DefaultMargin > r.HostTotal {
+		t.Errorf("context %d, %d used", p.Context, p.Host.Used())
+	}
+}
+
+func TestOptionErrors(t *testing.T) {
+	for name, change := range map[string]func(*plan.Options){
+		"context":         func(o *plan.Options) { o.Context = -1 },
+		"huge context":    func(o *plan.Options) { o.Context = 1 << 40 },
+		"slots":           func(o *plan.Options) { o.Slots = 257 },
+		"batch":           func(o *plan.Options) { o.Batch = -5 },
+		"layers":          func(o *plan.Options) { o.Layers = -3 },
+		"gpus":            func(o *plan.Options) { o.GPUs = -1 },
+		"cache type":      func(o *plan.Options) { o.KVTypeK = "q3_0" },
+		"value type":      func(o *plan.Options) { o.KVTypeV = "Q8_0" },
+		"no flash":        func(o *plan.Options) { o.NoFlash, o.KVTypeV = true, "q8_0" },
+		"override word":   func(o *plan.Options) { o.Override = "yes" },
+		"override number": func(o *plan.Options) { o.Override = "11.0" },
+		"override part":   func(o *plan.Options) { o.Override = "11.16.0" },
+		"cache ram":       func(o *plan.Options) { o.CacheRAM = -2 },
+	} {
+		r := request(t, "smollm2-135m-Q8_0", xtx(0))
+		change(&r.Options)
+		if _, err := plan.Make(r); !errors.Is(err, plan.ErrOption) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := plan.Make(plan.Request{}); !errors.Is(err, plan.ErrOption) {
+		t.Errorf("no model: %v", err)
+	}
+}
+
+// TestArguments: what is asked for is passed on, what --fit may choose is not.
+func TestArguments(t *testing.T) {
+	r := request(t, "smollm2-135m-Q8_0", xtx(0))
+	if p := make1(t, r); !slices.Equal(p.Args, []string{"--model", r.ModelPath, "--fit", "on", "--fit-target", "1054"}) {
+		t.Errorf("default args %q", p.Args)
+	}
+	r.Options = plan.Options{
+		Context: 8192, Slots: 2, Batch: 256, KVTypeK: "q8_0", KVTypeV: "q4_0", Layers: 12, FullSWA: true, CacheRAM: 512,
+	}
+	want := "--ctx-size 8192 --parallel 2 --kv-unified --ubatch-size 256 --cache-type-k q8_0 --cache-type-v q4_0 --swa-full --cache-ram 512 --gpu-layers 12"
+	if p := make1(t, r); !strings.Contains(strings.Join(p.Args, " "), want) {
+		t.Errorf("args %q", p.Args)
+	}
+	r.Options = plan.Options{Layers: plan.AllLayers, CacheRAM: -1, NoFlash: true, Slots: 2, SplitContext: true}
+	want = "--parallel 2 --flash-attn off --cache-ram 0 --gpu-layers all"
+	if p := make1(t, r); !strings.Contains(strings.Join(p.Args, " "), want) {
+		t.Errorf("args %q", p.Args)
+	}
+	r.HIPBLASLt = []gfx.Target{gfx.GFX1100}
+	if p := make1(t, r); slices.Contains(p.Env, "ROCBLAS_USE_HIPBLASLT=0") {
+		t.Errorf("hipBLASLt is off though the bundle has it: %q", p.Env)
+	}
+}
