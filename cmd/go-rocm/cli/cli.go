@@ -59,6 +59,7 @@ Without a GPU, models run on the CPU.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().BoolP("verbose", "v", false, "tell on stderr what happens, with llama-server's own output")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
@@ -66,7 +67,7 @@ Without a GPU, models run on the CPU.`,
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
 		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(),
 	)
-	for _, c := range root.Commands() {
+	for _, c := range append(root.Commands(), root) {
 		if check := c.Args; check != nil {
 			c.Args = func(cmd *cobra.Command, args []string) error {
 				if err := check(cmd, args); err != nil {
