@@ -40,6 +40,9 @@ func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 	if err != nil {
 		return err
 	}
+	if err := m.takes(l); err != nil {
+		return err
+	}
 	extra := p.companions()
 	r := make(room, len(devices))
 	for i, d := range devices {

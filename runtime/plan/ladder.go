@@ -3,6 +3,8 @@ package plan
 import (
 	"fmt"
 	"slices"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
 // maxSteps bounds the ladder.
@@ -67,8 +69,12 @@ func (l *Ladder) margin(o Options, _ *Plan) (Options, string, bool) {
 	return o, fmt.Sprintf("keeping %s free instead of %s", size(o.Margin), size(o.Margin-DefaultMargin)), true
 }
 
-func (l *Ladder) cache(o Options, _ *Plan) (Options, string, bool) {
+func (l *Ladder) cache(o Options, p *Plan) (Options, string, bool) {
 	if l.start.KVTypeK != "" || l.start.KVTypeV != "" || o.NoFlash {
+		return o, "", false
+	}
+	m, err := newModel(p.Request.Model)
+	if err != nil || m.takes(load{keyType: gguf.Q8_0, valueType: gguf.Q8_0}) != nil {
 		return o, "", false
 	}
 	o.KVTypeK, o.KVTypeV = "q8_0", "q8_0"

@@ -42,6 +42,7 @@ type model struct {
 	output uint64 // bytes of the output layer's tensors, the embedding left out when tied
 	tied   uint64 // bytes of the embedding that the output layer uses too, 0 when it has its own
 
+	heads       headSizes
 	conv, state uint64 // floats of a recurrent layer for a sequence
 	cached      bool   // keeps anything between batches
 	gated       bool   // feed-forward with a separate gate
@@ -73,6 +74,22 @@ func newModel(f *gguf.File) (*model, error) {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
 	return m, nil
+}
+
+// takes reports whether the cache types divide the heads evenly, which
+// llama.cpp asks of quantised caches.
+func (m *model) takes(l load) error {
+	for _, c := range []struct {
+		what string
+		size uint64
+		typ  gguf.TensorType
+	}{{"key", m.heads.key, l.keyType}, {"value", m.heads.value, l.valueType}} {
+		if m.cached && c.size%c.typ.BlockElements() != 0 {
+			return fmt.Errorf("%w: a %s cache of type %s needs heads of a multiple of %d, this model's have %d",
+				ErrOption, c.what, strings.ToLower(c.typ.String()), c.typ.BlockElements(), c.size)
+		}
+	}
+	return nil
 }
 
 // placeTensors sums the bytes of the layers, of the input and of the output.

@@ -47,6 +47,33 @@ func shapes(t testing.TB, id string) *gguf.File {
 	return nil
 }
 
+// odd is a model whose heads are too small for a quantised cache.
+func odd(t testing.TB) *gguf.File {
+	t.Helper()
+	b := ggufgen.New("llama")
+	b.Uint("llama.block_count", 2)
+	b.Uint("llama.context_length", 512)
+	b.Uint("llama.embedding_length", 64)
+	b.Uint("llama.attention.head_count", 4)
+	b.Uint("llama.vocab_size", 8)
+	f, err := os.Create(filepath.Join(t.TempDir(), "odd.gguf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.WriteSparse(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m, err := gguf.Open(f.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
 func card(index int, name string, target gfx.Target, total, used uint64) gpu.Device {
 	return gpu.Device{
 		Index: index, Node: index + 1, Name: name, PCI: "0000:0" + string(rune('3'+index)) + ":00.0", Target: target,
@@ -308,6 +335,15 @@ func TestOptionErrors(t *testing.T) {
 		if _, err := plan.Make(r); !errors.Is(err, plan.ErrOption) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+	r := request(t, "phi3-mini-Q4_K_M", xtx(0)) // heads of 96
+	r.Options.KVTypeK = "q8_0"
+	if _, err := plan.Make(r); err != nil {
+		t.Errorf("heads of 96 in blocks of 32: %v", err)
+	}
+	r.Model = odd(t)
+	if _, err := plan.Make(r); !errors.Is(err, plan.ErrOption) || !strings.Contains(err.Error(), "multiple of 32, this model's have 16") {
+		t.Errorf("heads of 16 in blocks of 32: %v", err)
 	}
 	if _, err := plan.Make(plan.Request{}); !errors.Is(err, plan.ErrOption) {
 		t.Errorf("no model: %v", err)

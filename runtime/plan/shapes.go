@@ -31,6 +31,7 @@ func (m *model) shapes() error {
 	if err != nil {
 		return err
 	}
+	m.heads = sizes
 	if err := m.mixture(); err != nil {
 		return err
 	}
