@@ -297,8 +297,11 @@ func FuzzELF(f *testing.F) {
 		_, _ = elfdep.OpenedNames(path)
 		_, _ = elfdep.DebugSections(path)
 		h, err := elfdep.Hardening(path)
+		if err != nil || len(h.Runpath) == 0 {
+			return // nothing to take out, and replacing a file is slow
+		}
 		removed, err2 := elfdep.RemoveRunpath(path)
-		if err != nil || err2 != nil {
+		if err2 != nil {
 			return
 		}
 		after, err := elfdep.Hardening(path)

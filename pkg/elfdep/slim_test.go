@@ -166,8 +166,8 @@ func TestSlimRefuses(t *testing.T) {
 
 func TestCopySparse(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 1))
-	for range 40 {
-		data := make([]byte, rnd.IntN(3<<20))
+	for range 12 {
+		data := make([]byte, rnd.IntN(2<<20))
 		for range rnd.IntN(20) {
 			at := rnd.IntN(len(data) + 1)
 			for i := range rnd.IntN(200000) {
