@@ -13,6 +13,7 @@ import (
 func TestProducts(t *testing.T) {
 	p := writeModule(t, map[string]string{
 		"bundle": "packed",
+		"other":  "packed too",
 		"testing/e2e/e_test.go": `//go:build e2e
 
 package e2e
@@ -24,7 +25,7 @@ import (
 )
 
 func TestSees(t *testing.T) {
-	if p := os.Getenv("GOROCM_BUNDLE"); !strings.HasPrefix(p, "/") {
+	if p := strings.Split(os.Getenv("GOROCM_BUNDLE"), ":"); len(p) != 2 || !strings.HasPrefix(p[0], "/") || !strings.HasSuffix(p[1], "/other") {
 		t.Error(p)
 	}
 	if os.Getenv("GOROCM_HIP_BUNDLE") != "" {
@@ -40,7 +41,7 @@ func TestSees(t *testing.T) {
 	var out strings.Builder
 	err := Run(t.Context(), &out, p.ProductSteps(Hooks{
 		Products: []Product{
-			product("cpu bundle", EnvBundle, filepath.Join(p.Root, "bundle"), nil),
+			product("cpu bundle", EnvBundle, filepath.Join(p.Root, "bundle")+":"+filepath.Join(p.Root, "other"), nil),
 			product("hip bundle", EnvHIPBundle, "", errors.New("compiler said no")),
 			product("deb", EnvDeb, filepath.Join(p.Root, "absent.deb"), nil),
 		},

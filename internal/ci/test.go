@@ -35,7 +35,8 @@ type Product struct {
 	Name string
 	// Env is the variable that carries its path to the tests.
 	Env string
-	// Make builds it, or finds it in the stage cache.
+	// Make builds it, or finds it in the stage cache. Several files, such as
+	// packages that belong together, are separated as in PATH.
 	Make func(ctx context.Context) (path string, err error)
 }
 
@@ -104,14 +105,21 @@ func (e *productEnv) add(ctx context.Context, product Product) error {
 	if err != nil {
 		return err
 	}
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return fmt.Errorf("finding what was built: %w", err)
+	var found []string
+	for _, part := range filepath.SplitList(path) {
+		abs, err := filepath.Abs(part)
+		if err != nil {
+			return fmt.Errorf("finding what was built: %w", err)
+		}
+		if _, err := os.Stat(abs); err != nil {
+			return fmt.Errorf("the build reported a product that is not there: %w", err)
+		}
+		found = append(found, abs)
 	}
-	if _, err := os.Stat(abs); err != nil {
-		return fmt.Errorf("the build reported a product that is not there: %w", err)
+	if len(found) == 0 {
+		return errors.New("the build reported no product")
 	}
-	e.vars = append(e.vars, product.Env+"="+abs)
+	e.vars = append(e.vars, product.Env+"="+strings.Join(found, string(filepath.ListSeparator)))
 	return nil
 }
 

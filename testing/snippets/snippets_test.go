@@ -9,6 +9,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	// What the documents import. The test cache does not see what the go
+	// command that is started here compiles; with these imports it knows.
+	_ "forge.lthn.ai/core/go-rocm/pkg/inference"
+	_ "forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 func TestExtract(t *testing.T) {
