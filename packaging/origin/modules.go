@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/module"
 )
 
@@ -47,11 +48,11 @@ func Modules(command, moduleCache, goRoot string) ([]Component, error) {
 	return out, nil
 }
 
-// moduleDir is where the module cache keeps a module; a version that is a path
-// is a replacement by a folder.
+// moduleDir is where the sources of a module are: in the module cache, or in the
+// folder that replaces it.
 func moduleDir(cache, path, version string) (string, error) {
-	if version == "" {
-		return path, nil
+	if modfile.IsDirectoryPath(path) {
+		return filepath.FromSlash(path), nil
 	}
 	p, err := module.EscapePath(path)
 	if err != nil {
