@@ -105,6 +105,7 @@ func (c *Child) startup(p *process, n *news) *outcome {
 	interval := minPoll
 	var imposed error
 	for {
+		asked := time.Now()
 		status, err := c.healthy(ctx)
 		switch {
 		case status == http.StatusOK:
@@ -146,7 +147,7 @@ func (c *Child) startup(p *process, n *news) *outcome {
 			if imposed == nil {
 				limit.Reset(c.spec.StartTimeout)
 			}
-			pauseFor(ctx, minPoll)
+			pauseFor(ctx, minPoll-time.Since(asked))
 		case <-wait.C:
 		}
 	}
@@ -181,6 +182,9 @@ func (c *Child) giveUp(p *process, imposed error, after time.Duration) error {
 }
 
 func pauseFor(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
