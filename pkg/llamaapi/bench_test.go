@@ -28,7 +28,7 @@ func BenchmarkDecode(b *testing.B) {
 	b.SetBytes(int64(stream.Len()))
 	b.ReportAllocs()
 	for b.Loop() {
-		s, err := c.Completion(b.Context(), prompt("x"))
+		s, err := c.Completion(b.Context(), request())
 		if err != nil {
 			b.Fatal(err)
 		}

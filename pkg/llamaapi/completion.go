@@ -151,7 +151,7 @@ func (c *Client) Completion(ctx context.Context, r *CompletionRequest) (*Stream,
 		return nil, err
 	}
 	start := time.Now()
-	resp, err := c.send(ctx, http.MethodPost, "/completion", body)
+	resp, err := c.send(ctx, http.MethodPost, "/completion", body) //nolint:bodyclose // the stream closes it
 	if err != nil {
 		return nil, err
 	}

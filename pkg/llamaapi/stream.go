@@ -24,7 +24,7 @@ import (
 //	}
 //	if err := s.Err(); err != nil { ... }
 type Stream struct {
-	ctx     context.Context //nolint:containedctx // the context of the request whose answer this is
+	ctx     context.Context // the context of the request whose answer this is
 	client  *Client
 	body    io.ReadCloser
 	sse     *sseReader
@@ -184,7 +184,8 @@ func (s *Stream) stepSlow() bool {
 	ids := e.tokens
 	if missing := e.predicted - s.last - len(ids); missing > 0 && s.last+len(ids) <= e.predicted && len(ids) == 1 {
 		if found := s.client.runeIDs(s.ctx, e.content, ids[0], missing); found != nil {
-			ids = append(found, ids[0])
+			found = append(found, ids[0])
+			ids = found
 		} else {
 			s.final.LostTokens += missing
 		}

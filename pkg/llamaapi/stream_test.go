@@ -46,8 +46,9 @@ func replay(t *testing.T, stream []byte, pieces map[string]string) *Client {
 	return New(srv.URL, srv.Client())
 }
 
-func prompt(text string) *CompletionRequest {
-	return &CompletionRequest{Prompts: []Prompt{TextPrompt(text)}}
+// request is the plainest one.
+func request() *CompletionRequest {
+	return &CompletionRequest{Prompts: []Prompt{TextPrompt("x")}}
 }
 
 // drain reads a completion to its end.
@@ -75,7 +76,7 @@ func TestRecordedStreams(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			req := prompt("x")
+			req := request()
 			if strings.Contains(file, "stopword") {
 				req.Stop = []string{"small town"}
 			}
@@ -132,11 +133,13 @@ func TestStreamEnds(t *testing.T) {
 	}{
 		{
 			"limit", ev(1, 5, "a") + ev(2, 6, "b") + fin(2, "limit"), nil, nil,
-			[]Token{{5, "a"}, {6, "b"}}, StopLimit, 0,
+			[]Token{{5, "a"}, {6, "b"}},
+			StopLimit, 0,
 		},
 		{
 			"eos is not yielded", ev(1, 5, "a") + ev(2, 2, "") + fin(2, "eos"), nil, nil,
-			[]Token{{5, "a"}}, StopEOS, 0,
+			[]Token{{5, "a"}},
+			StopEOS, 0,
 		},
 		{
 			"eos alone", ev(1, 2, "") + fin(1, "eos"), nil, nil,
@@ -144,62 +147,84 @@ func TestStreamEnds(t *testing.T) {
 		},
 		{
 			"a token without text is yielded", ev(1, 9, "") + ev(2, 6, "b") + ev(3, 9, "") + fin(3, "limit"), nil, nil,
-			[]Token{{9, ""}, {6, "b"}, {9, ""}}, StopLimit, 0,
+			[]Token{{9, ""}, {6, "b"}, {9, ""}},
+			StopLimit, 0,
 		},
 		{
-			"stop text over two tokens", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 7, "") + fin(3, "word"), []string{"xy"}, nil,
-			[]Token{{5, "a"}}, StopWord, 0,
+			"stop text over two tokens", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 7, "") + fin(3, "word"),
+			[]string{"xy"},
+			nil,
+			[]Token{{5, "a"}},
+			StopWord, 0,
 		},
 		{
-			"no stop text after all", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 7, " xz") + ev(4, 8, "c") + fin(4, "limit"), []string{"xy"}, nil,
-			[]Token{{5, "a"}, {6, ""}, {7, " xz"}, {8, "c"}}, StopLimit, 0,
+			"no stop text after all", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 7, " xz") + ev(4, 8, "c") + fin(4, "limit"),
+			[]string{"xy"},
+			nil,
+			[]Token{{5, "a"}, {6, ""}, {7, " xz"}, {8, "c"}},
+			StopLimit, 0,
 		},
 		{
-			"withheld text comes with eos", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 2, "x") + fin(3, "eos"), []string{"xy"}, nil,
-			[]Token{{5, "a"}, {6, "x"}}, StopEOS, 0,
+			"withheld text comes with eos", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 2, "x") + fin(3, "eos"),
+			[]string{"xy"},
+			nil,
+			[]Token{{5, "a"}, {6, "x"}},
+			StopEOS, 0,
 		},
 		{
-			"stop id", ev(1, 5, "a") + ev(2, 6, "b") + ev(3, 7, "c"), nil, []int32{9, 6},
-			[]Token{{5, "a"}}, StopID, 0,
+			"stop id", ev(1, 5, "a") + ev(2, 6, "b") + ev(3, 7, "c"), nil,
+			[]int32{9, 6},
+			[]Token{{5, "a"}},
+			StopID, 0,
 		},
 		{
-			"stop id first", ev(1, 5, "a"), nil, []int32{5},
+			"stop id first", ev(1, 5, "a"), nil,
+			[]int32{5},
 			nil, StopID, 0,
 		},
 		{
-			"stop id behind a withheld token", ev(1, 9, "") + ev(2, 5, "a"), nil, []int32{5},
-			[]Token{{9, ""}}, StopID, 0,
+			"stop id behind a withheld token", ev(1, 9, "") + ev(2, 5, "a"), nil,
+			[]int32{5},
+			[]Token{{9, ""}},
+			StopID, 0,
 		},
 		{
 			"rune over three tokens", ev(1, 5, "a") + ev(4, 8, "é") + ev(5, 6, "b") + fin(5, "limit"), nil, nil,
-			[]Token{{5, "a"}, {20, ""}, {21, ""}, {8, "é"}, {6, "b"}}, StopLimit, 0,
+			[]Token{{5, "a"}, {20, ""}, {21, ""}, {8, "é"}, {6, "b"}},
+			StopLimit, 0,
 		},
 		{
-			"stop id inside a rune", ev(1, 5, "a") + ev(4, 8, "é"), nil, []int32{21},
-			[]Token{{5, "a"}, {20, ""}}, StopID, 0,
+			"stop id inside a rune", ev(1, 5, "a") + ev(4, 8, "é"), nil,
+			[]int32{21},
+			[]Token{{5, "a"}, {20, ""}},
+			StopID, 0,
 		},
 		{
 			"rune that cannot be found", ev(1, 5, "a") + ev(3, 99, "é") + fin(3, "limit"), nil, nil,
-			[]Token{{5, "a"}, {99, "é"}}, StopLimit, 1,
+			[]Token{{5, "a"}, {99, "é"}},
+			StopLimit, 1,
 		},
 		{
 			"rune unknown to the tokenizer", ev(2, 8, "ü") + fin(2, "limit"), nil, nil,
-			[]Token{{8, "ü"}}, StopLimit, 1,
+			[]Token{{8, "ü"}},
+			StopLimit, 1,
 		},
 		{
 			"end in mid-rune", ev(1, 5, "a") + fin(3, "limit"), nil, nil,
-			[]Token{{5, "a"}}, StopLimit, 2,
+			[]Token{{5, "a"}},
+			StopLimit, 2,
 		},
 		{
 			"pings, comments, null, crlf", ":\n\ndata: null\n\n" + strings.ReplaceAll(ev(1, 5, "a"), "\n", "\r\n") + ": x\n" + ev(2, 6, "b") + ":\n\n" + fin(2, "limit"), nil, nil,
-			[]Token{{5, "a"}, {6, "b"}}, StopLimit, 0,
+			[]Token{{5, "a"}, {6, "b"}},
+			StopLimit, 0,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := replay(t, []byte(tc.stream), map[string]string{
 				"é": `{"tokens":[{"id":19,"piece":" "},{"id":20,"piece":[195]},{"id":21,"piece":""},{"id":8,"piece":[169]}]}`,
 			})
-			req := prompt("x")
+			req := request()
 			req.Stop, req.StopIDs = tc.stop, tc.ids
 			got, s := drain(t, c, req)
 			if s.Err() != nil || !slices.Equal(got, tc.want) {
@@ -230,7 +255,7 @@ func TestStreamErrors(t *testing.T) {
 		{"bad probabilities", "data: {\"content\":\"a\",\"tokens\":[1],\"tokens_predicted\":1,\"completion_probabilities\":{}}\n\n", ErrMalformed},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, s := drain(t, replay(t, []byte(tc.stream), nil), prompt("x"))
+			_, s := drain(t, replay(t, []byte(tc.stream), nil), request())
 			if !errors.Is(s.Err(), tc.want) {
 				t.Errorf("err = %v, want %v", s.Err(), tc.want)
 			}
@@ -242,7 +267,7 @@ func TestStreamErrors(t *testing.T) {
 }
 
 func TestStreamServerError(t *testing.T) {
-	got, s := drain(t, replay(t, []byte(ev(1, 5, "a")+`data: {"error":{"code":500,"message":"context shift is disabled","type":"server_error"}}`+"\n\n"), nil), prompt("x"))
+	got, s := drain(t, replay(t, []byte(ev(1, 5, "a")+`data: {"error":{"code":500,"message":"context shift is disabled","type":"server_error"}}`+"\n\n"), nil), request())
 	var api *APIError
 	if !errors.As(s.Err(), &api) || api.Status != 500 || api.Type != "server_error" || api.Message != "context shift is disabled" {
 		t.Errorf("err = %#v", s.Err())
@@ -285,7 +310,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 func TestStreamLeft(t *testing.T) {
 	t.Run("break", func(t *testing.T) {
 		var left atomic.Int32
-		s, err := endless(t, &left).Completion(t.Context(), prompt("x"))
+		s, err := endless(t, &left).Completion(t.Context(), request())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -307,7 +332,7 @@ func TestStreamLeft(t *testing.T) {
 		var left atomic.Int32
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		s, err := endless(t, &left).Completion(ctx, prompt("x"))
+		s, err := endless(t, &left).Completion(ctx, request())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,7 +352,7 @@ func TestStreamLeft(t *testing.T) {
 	})
 	t.Run("close by another goroutine", func(t *testing.T) {
 		var left atomic.Int32
-		s, err := endless(t, &left).Completion(t.Context(), prompt("x"))
+		s, err := endless(t, &left).Completion(t.Context(), request())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -361,7 +386,7 @@ func TestStreamReusesConnection(t *testing.T) {
 	defer srv.Close()
 	c := New(srv.URL, srv.Client())
 	for range 5 {
-		if _, s := drain(t, c, prompt("x")); s.Err() != nil {
+		if _, s := drain(t, c, request()); s.Err() != nil {
 			t.Fatal(s.Err())
 		}
 	}
@@ -379,14 +404,14 @@ func TestStreamWithoutItsEnd(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer srv.Close()
-	got, s := drain(t, New(srv.URL, srv.Client()), prompt("x"))
+	got, s := drain(t, New(srv.URL, srv.Client()), request())
 	if s.Err() != nil || len(got) != 1 {
 		t.Errorf("%v, %v", got, s.Err())
 	}
 }
 
 func TestStreamTimes(t *testing.T) {
-	_, s := drain(t, replay(t, []byte(ev(1, 5, "a")+fin(1, "limit")), nil), prompt("x"))
+	_, s := drain(t, replay(t, []byte(ev(1, 5, "a")+fin(1, "limit")), nil), request())
 	if s.FirstToken() <= 0 {
 		t.Errorf("first token after %v", s.FirstToken())
 	}

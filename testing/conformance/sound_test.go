@@ -54,7 +54,7 @@ type soundModel struct {
 	fake *fakellama.Server
 	srv  *httptest.Server
 	api  *llamaapi.Client
-	life context.Context //nolint:containedctx // its end is the model's
+	life context.Context // its end is the model's
 	end  context.CancelFunc
 
 	mu      sync.Mutex

@@ -169,7 +169,7 @@ func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	writeJSON(w, map[string]any{"content": s.vocab.text(in.Tokens, true)})
+	writeJSON(w, map[string]any{"content": s.vocab.text(in.Tokens)})
 }
 
 type message struct {

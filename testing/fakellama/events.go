@@ -50,7 +50,7 @@ func (t *task) final(stream bool) map[string]any {
 		"index": t.index, "content": t.text, "tokens": []int32{}, "id_slot": t.slot, "stop": true,
 		"model": t.s.script.Alias, "tokens_predicted": len(t.sampled), "tokens_evaluated": len(t.prompt),
 		"generation_settings": map[string]any{"n_predict": t.req.limit(), "stream": stream},
-		"prompt":              t.s.vocab.text(t.prompt, true),
+		"prompt":              t.s.vocab.text(t.prompt),
 		"has_new_line":        false, "truncated": t.full, "stop_type": t.stop, "stopping_word": t.word,
 		"tokens_cached": len(t.prompt) + len(t.sampled) - 1, "timings": t.timings(),
 	}

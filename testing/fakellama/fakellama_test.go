@@ -46,7 +46,7 @@ func post(ctx context.Context, t *testing.T, url, body string) (int, string, err
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	resp, err := http.Get(url) //nolint:gosec,noctx // a server of the test
+	resp, err := http.Get(url) //nolint:noctx // a server of the test
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestVocab(t *testing.T) {
 	v := newVocab()
 	for _, s := range []string{"", "the cat", "<|im_start|>user\nhi<|im_end|>", "😀 世界 café \x00\x7f", " the the"} {
 		ids := v.tokenize(s, true)
-		if got := v.text(ids, true); got != s {
+		if got := v.text(ids); got != s {
 			t.Errorf("%q becomes %q", s, got)
 		}
 	}
@@ -93,7 +93,7 @@ func FuzzTokenize(f *testing.F) {
 	f.Add("\xff<|im_start|>", false)
 	v := newVocab()
 	f.Fuzz(func(t *testing.T, s string, parse bool) {
-		if got := v.text(v.tokenize(s, parse), true); got != s {
+		if got := v.text(v.tokenize(s, parse)); got != s {
 			t.Errorf("%q becomes %q", s, got)
 		}
 	})
@@ -176,7 +176,7 @@ func TestStopTexts(t *testing.T) {
 		{`["two"]`, "one ", "word", "two"},
 		{`["e t"]`, "on", "word", "e t"},
 		{`["four","th"]`, "one two ", "word", "th"},
-		{`["threee"]`, "one two three", "eos", ""},
+		{`["threes"]`, "one two three", "eos", ""},
 		{`[""]`, "one two three", "eos", ""},
 	} {
 		_, answer, err := post(t.Context(), t, url+"/completion", `{"prompt":"x","stop":`+tc.stop+`}`)

@@ -24,10 +24,10 @@ type option struct {
 
 // values is how many arguments the option takes.
 func (o option) values() int {
-	switch {
-	case o.hint == "":
+	switch o.hint {
+	case "":
 		return 0
-	case o.hint == "START END":
+	case "START END":
 		return 2
 	}
 	return 1

@@ -135,7 +135,7 @@ func (p *process) run() int {
 
 // serve listens as server-http.cpp does: a host that ends in .sock is a unix socket.
 func (p *process) serve(signals chan os.Signal) int {
-	network, address, shown := "tcp", net.JoinHostPort(p.args.host, strconv.Itoa(p.args.port)), ""
+	network, address := "tcp", net.JoinHostPort(p.args.host, strconv.Itoa(p.args.port))
 	if strings.HasSuffix(p.args.host, ".sock") {
 		network, address = "unix", p.args.host
 	}
@@ -150,7 +150,7 @@ func (p *process) serve(signals chan os.Signal) int {
 	hs := &http.Server{Handler: srv, ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(ln) }()
-	shown = "http://" + ln.Addr().String()
+	shown := "http://" + ln.Addr().String()
 	if network == "unix" {
 		shown = "unix://" + address
 	}

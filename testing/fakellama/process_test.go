@@ -53,7 +53,7 @@ func program(t *testing.T, script Script, args ...string) (cmd *exec.Cmd, socket
 		t.Fatal(err)
 	}
 	socket = filepath.Join(t.TempDir(), "s.sock")
-	cmd = exec.CommandContext(t.Context(), os.Args[0], append([]string{"--host", socket}, args...)...) //nolint:gosec // the test's own binary
+	cmd = exec.CommandContext(t.Context(), os.Args[0], append([]string{"--host", socket}, args...)...)
 	cmd.Env = []string{"FAKELLAMA_TEST_RUN=1", entry, "LLAMA_API_KEY=secret"}
 	stderr = &lockedBuffer{}
 	cmd.Stderr = stderr
@@ -181,8 +181,11 @@ func TestProgramCrashesInStream(t *testing.T) {
 		t.Errorf("%d events, %v", len(events(b.String())), err)
 	}
 	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGSEGV {
-		t.Errorf("it ended with %v", err)
+	if err := cmd.Wait(); !errors.As(err, &exit) {
+		t.Fatalf("it ended with %v", err)
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGSEGV {
+		t.Errorf("it ended with %v", exit)
 	}
 }
 

@@ -166,8 +166,8 @@ func errLoading() *apiError {
 	return &apiError{status: 503, Type: "unavailable_error", Message: "Loading model"}
 }
 
-func errRequest(format string, args ...any) *apiError {
-	return &apiError{status: 400, Type: "invalid_request_error", Message: fmt.Sprintf(format, args...)}
+func errRequest(message string) *apiError {
+	return &apiError{status: 400, Type: "invalid_request_error", Message: message}
 }
 
 func errUnsupported(message string) *apiError {

@@ -17,7 +17,7 @@ type out struct {
 	w       http.ResponseWriter
 	flush   *http.ResponseController
 	s       *Server
-	ctx     context.Context //nolint:containedctx // of the request that is answered
+	ctx     context.Context // of the request that is answered
 	faults  []Fault
 	end     string // of a line
 	mu      sync.Mutex

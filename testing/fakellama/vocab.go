@@ -82,14 +82,11 @@ func (v *vocab) piece(id int32) string {
 	return v.pieces[id]
 }
 
-func (v *vocab) text(ids []int32, special bool) string {
+// text is that of tokens, special ones written out.
+func (v *vocab) text(ids []int32) string {
 	var b strings.Builder
 	for _, id := range ids {
-		if special {
-			b.WriteString(v.pieces[id])
-		} else {
-			b.WriteString(v.piece(id))
-		}
+		b.WriteString(v.pieces[id])
 	}
 	return b.String()
 }
