@@ -24,12 +24,12 @@ func newPack(t testing.TB, variant string) []byte {
 	t.Helper()
 	dir := t.TempDir()
 	noise := make([]byte, 300_000)
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // test data wants the same bytes each time
+	r := rand.New(rand.NewPCG(1, 2))
 	for i := range noise {
 		noise[i] = byte(r.IntN(256))
 	}
 	for name, b := range map[string][]byte{"llama-server": noise, "libx.so": noise[:1000]} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +55,7 @@ func embedded(t *testing.T, dir string) fstest.MapFS {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		b, err := os.ReadFile(filepath.Join(dir, e.Name())) //nolint:gosec // a test folder
+		b, err := os.ReadFile(filepath.Join(dir, e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func TestVerifyDifferences(t *testing.T) {
 	must(os.Remove(in("libfoo.so.1")))
 	must(os.WriteFile(in("libggml-evil.so"), nil, 0o600))
 	must(os.MkdirAll(in("more/of/it"), 0o750))
-	must(os.Chmod(in("llama-server"), 0o644)) //nolint:gosec // the fault to find
+	must(os.Chmod(in("llama-server"), 0o644))
 	must(os.Truncate(in("libempty.so"), 3))
 	writeFiles(t, dir, map[string][]byte{"libsparse.so": make([]byte, 9<<20)})
 	must(os.Remove(in("libfoo.so")))

@@ -36,7 +36,7 @@ func serve(t *testing.T, args ...string) *served {
 	t.Helper()
 	// Not bound to the test's context: that would kill it before the test can
 	// look at how it ends.
-	cmd := exec.Command(cli(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--context", "2048"}, args...)...) //nolint:noctx // ended in the test or its clean-up
+	cmd := exec.Command(cli(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--context", "2048"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

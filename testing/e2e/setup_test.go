@@ -83,7 +83,7 @@ func program(t *testing.T, pkg string) string {
 	t.Helper()
 	build, _ := onceEach.LoadOrStore(pkg, sync.OnceValues(func() (string, error) {
 		path := filepath.Join(os.Getenv(envWork), "bin", filepath.Base(pkg))
-		out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput() //nolint:noctx // shared by tests, bound to none
+		out, err := exec.Command("go", "build", "-o", path, pkg).CombinedOutput()
 		if err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
 		}

@@ -46,7 +46,7 @@ func post(ctx context.Context, t *testing.T, url, body string) (int, string, err
 
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
-	resp, err := http.Get(url) //nolint:noctx // a server of the test
+	resp, err := http.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

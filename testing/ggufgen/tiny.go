@@ -91,7 +91,7 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 	stream := uint64(0)
 	matrix := func(name string, in, out uint64) {
 		stream++
-		r := rand.New(rand.NewPCG(o.Seed, stream)) //nolint:gosec // reproducible weights are the purpose
+		r := rand.New(rand.NewPCG(o.Seed, stream))
 		fill := normalF32(r, 0.1)
 		if o.Type == gguf.F16 {
 			fill = normalF16(r, 0.1)

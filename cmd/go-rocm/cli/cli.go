@@ -111,5 +111,5 @@ func size[T int64 | uint64](n T) string {
 // isTerminal reports whether f is a terminal, where progress may be drawn.
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
-	return ok && isTTY(int(f.Fd())) //nolint:gosec // descriptors are small
+	return ok && isTTY(int(f.Fd()))
 }
