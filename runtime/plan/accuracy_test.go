@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
@@ -12,7 +13,7 @@ import (
 // llama.cpp v0.5.0 printed for the same shapes and arguments. The record is
 // made by
 //
-//	go run ./testing/ggufgen/cmd/fitcheck -record runtime/plan/testdata/fit-params.txt LLAMA-FIT-PARAMS
+//	go run ./testing/ggufgen/cmd/fitcheck -rpc ADDRESS -record runtime/plan/testdata/fit-params.txt LLAMA-FIT-PARAMS
 func TestAgainstFitParams(t *testing.T) {
 	f, err := os.Open("testdata/fit-params.txt")
 	if err != nil {
@@ -31,20 +32,21 @@ func TestAgainstFitParams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, s := range fitcheck.Scenarios() {
+		for _, s := range slices.Concat(fitcheck.Scenarios(), fitcheck.DeviceScenarios()) {
 			want, ok := said[k.ID()+" "+s.Name]
 			if !ok {
 				t.Errorf("%s %s is not in the record; make it anew", k.ID(), s.Name)
 				continue
 			}
-			got, err := fitcheck.Expect(path, s)
-			if err != nil {
-				t.Errorf("%s %s: %v", k.ID(), s.Name, err)
+			rows, err := fitcheck.Compare(k, path, s, want)
+			if err != nil || len(rows) != len(want) {
+				t.Errorf("%s %s: %d rows of %d, %v", k.ID(), s.Name, len(rows), len(want), err)
 				continue
 			}
-			row := fitcheck.Row{Model: k, Scenario: s.Name, Said: want, Expected: got}
-			if off := row.Off(); off != "" {
-				t.Errorf("%s %s: %s", k.ID(), s.Name, off)
+			for _, row := range rows {
+				if off := row.Off(); off != "" {
+					t.Errorf("%s %s %s: %s", k.ID(), s.Name, row.Place, off)
+				}
 			}
 			archs[k.Arch] = true
 			compared++

@@ -235,22 +235,34 @@ func (m Memory) Total() uint64 { return plus(plus(m.Weights, m.KV), m.Compute) }
 // logits computed for outputs tokens of each batch: what llama-fit-params
 // prints for the host without a GPU, where outputs is the batch.
 func Whole(f *gguf.File, o Options, outputs int) (Memory, error) {
+	_, host, err := Split(f, o, outputs, 0)
+	return host, err
+}
+
+// Split estimates a model whose last layers, the output layer first, are on
+// one device that copies no weights from the host, and the rest on the host.
+func Split(f *gguf.File, o Options, outputs, layers int) (device, host Memory, err error) {
 	if err := o.Validate(); err != nil {
-		return Memory{}, err
+		return device, host, err
 	}
 	m, err := newModel(f)
 	if err != nil {
-		return Memory{}, err
+		return device, host, err
 	}
 	l, err := loadOf(o)
 	if err != nil {
-		return Memory{}, err
+		return device, host, err
 	}
 	l.context = uint64(o.Context)
 	if o.Context == 0 {
 		l.context = m.train
 	}
 	l.outputs = uint64(max(outputs, 1))
-	u := m.usage(m.hostOnly(), 0, l)
-	return Memory{u.host.Weights, u.host.KV, u.host.Compute}, nil
+	a := m.spread(max(layers, 0), room{1})
+	u := m.usage(a, 1, l)
+	d := u.devices[0]
+	if d.Layers > 0 {
+		d.Compute -= min(m.hostLargest(a), d.Compute)
+	}
+	return Memory{d.Weights, d.KV, d.Compute}, Memory{u.host.Weights, u.host.KV, u.host.Compute}, nil
 }

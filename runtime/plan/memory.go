@@ -113,11 +113,11 @@ func rowBytes(t gguf.TensorType, n uint64) uint64 {
 	return n / t.BlockElements() * t.BlockBytes()
 }
 
-// computeBytes estimates the scratch memory of the largest graph: the greater
-// of what a layer and what the output needs at once. The terms were found by
-// measuring llama.cpp's own reservation over 22 architectures' shapes; the
-// comparison is kept by testing/ggufgen/cmd/fitcheck.
-func (m *model) computeBytes(l load) uint64 {
+// layersCompute estimates the scratch memory of the layers: what the largest
+// needs at once, the masks and the state being updated. The terms here and in
+// outputCompute were found by measuring llama.cpp's own reservation over 22
+// architectures' shapes; testing/ggufgen/cmd/fitcheck keeps the comparison.
+func (m *model) layersCompute(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
 	var peak uint64
 	for i := range m.layers {
@@ -127,8 +127,14 @@ func (m *model) computeBytes(l load) uint64 {
 	if m.inner > 0 {
 		peak = plus(peak, times(m.state, 4*l.slots))
 	}
-	logits := times(m.vocab*min(l.outputs, tokens)+4*m.embd*tokens, 4)
-	return max(peak, logits)
+	return peak
+}
+
+// outputCompute estimates the scratch memory of the output layer: the logits
+// and the hidden states that are alive beside them.
+func (m *model) outputCompute(l load) uint64 {
+	tokens := min(l.batch, max(l.context, 1))
+	return times(m.vocab*min(l.outputs, tokens)+4*m.embd*tokens, 4)
 }
 
 // layerFloats is the floats for each token that are alive at once in a layer.
@@ -181,8 +187,8 @@ func (m *model) maskBytes(l load, tokens uint64) uint64 {
 }
 
 // inputBytes is what the host prepares for a graph that runs on GPUs: the
-// embedded tokens and the masks.
+// embedded tokens, twice while they are copied, and the masks.
 func (m *model) inputBytes(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
-	return plus(m.embd*tokens*4, m.maskBytes(l, tokens))
+	return plus(2*m.embd*tokens*4, m.maskBytes(l, tokens))
 }

@@ -34,7 +34,6 @@ func (m *model) usage(a assignment, n int, l load) usage {
 		}
 		return &u.devices[d]
 	}
-	var hostLargest uint64
 	for i := range m.layers {
 		e := place(a.device[i])
 		e.Layers++
@@ -45,9 +44,6 @@ func (m *model) usage(a assignment, n int, l load) usage {
 			experts = &u.host
 		}
 		experts.Weights += m.layers[i].experts
-		if a.device[i] == onHost || (a.expertsHost[i] && m.layers[i].experts > 0) {
-			hostLargest = max(hostLargest, m.layers[i].largest)
-		}
 	}
 	out := a.device[len(m.layers)]
 	e := place(out)
@@ -56,28 +52,45 @@ func (m *model) usage(a assignment, n int, l load) usage {
 	if out != onHost {
 		e.Weights += m.tied // the embedding is there twice then, for the input and for the output
 	}
-	m.scratch(&u, l, hostLargest)
+	m.scratch(&u, l, out, m.hostLargest(a))
 	return u
 }
 
-// scratch adds the compute memory: whole on every place that has layers. When
-// weights stay on the host, the device also holds a copy of the tensor that a
-// large batch is being multiplied with.
-func (m *model) scratch(u *usage, l load, hostLargest uint64) {
-	compute := m.computeBytes(l)
-	anyDevice := false
-	for d := range u.devices {
-		if u.devices[d].Layers > 0 {
-			anyDevice = true
-			u.devices[d].Compute = plus(compute, hostLargest)
+// hostLargest is the size of the largest tensor of a layer that the host holds.
+func (m *model) hostLargest(a assignment) uint64 {
+	var largest uint64
+	for i := range m.layers {
+		if a.device[i] == onHost || (a.expertsHost[i] && m.layers[i].experts > 0) {
+			largest = max(largest, m.layers[i].largest)
 		}
 	}
-	switch {
-	case !anyDevice || u.host.Layers > 0:
-		u.host.Compute = compute
-	default:
-		u.host.Compute = m.inputBytes(l)
+	return largest
+}
+
+// scratch adds the compute memory of every place: for the layers where there
+// are any, for the output where it is. When weights stay on the host, the
+// devices also hold a copy of the tensor that a large batch is being
+// multiplied with.
+func (m *model) scratch(u *usage, l load, out int, hostLargest uint64) {
+	layers, output := m.layersCompute(l), m.outputCompute(l)
+	need := func(e *Estimate, hasOutput bool) uint64 {
+		switch {
+		case hasOutput && e.Layers > 1:
+			return max(layers, output)
+		case hasOutput:
+			return output
+		case e.Layers > 0:
+			return layers
+		}
+		return 0
 	}
+	for d := range u.devices {
+		e := &u.devices[d]
+		if e.Compute = need(e, out == d); e.Layers > 0 {
+			e.Compute = plus(e.Compute, hostLargest)
+		}
+	}
+	u.host.Compute = max(need(&u.host, out == onHost), m.inputBytes(l))
 }
 
 // room is what a device may be filled with.

@@ -33,6 +33,7 @@ type Scenario struct {
 	Args    []string // for llama-fit-params
 	Options plan.Options
 	Outputs int // tokens of a batch with logits; llama-fit-params computes them for all
+	Layers  int // on a device, the output layer first; such runs need a device
 }
 
 // Scenarios are the ways that are compared.
@@ -51,6 +52,17 @@ func Scenarios() []Scenario {
 	}
 }
 
+// DeviceScenarios are compared where llama-fit-params is given a device. A
+// server of llama.cpp's RPC backend on the loopback interface is one, without
+// any GPU.
+func DeviceScenarios() []Scenario {
+	o := plan.Options{Context: 4096, Slots: 1}
+	return []Scenario{
+		{"gpu-all", []string{"-c", "4096", "-ngl", "999"}, o, 512, 999},
+		{"gpu-10", []string{"-c", "4096", "-ngl", "10"}, o, 512, 10},
+	}
+}
+
 // Figures are sizes in whole MiB, as llama-fit-params prints them.
 type Figures struct {
 	Weights, KV, Compute float64
@@ -63,6 +75,7 @@ func (f Figures) Total() float64 { return f.Weights + f.KV + f.Compute }
 type Row struct {
 	Model    ggufgen.Known
 	Scenario string
+	Place    string  // "host" or "device"
 	Said     Figures // by llama-fit-params
 	Expected Figures // by runtime/plan
 }
@@ -73,6 +86,8 @@ const (
 	WeightsLimit = 0.01
 	TotalLimit   = 0.05
 	cut          = 1.0
+	// A host that only prepares inputs holds some MiB in all.
+	totalSlack = 6 * cut
 )
 
 // Off says which limits the row exceeds, empty when none.
@@ -85,7 +100,7 @@ func (r Row) Off() string {
 	}
 	check("weights", r.Expected.Weights, r.Said.Weights, WeightsLimit, cut)
 	check("kv", r.Expected.KV, r.Said.KV, WeightsLimit, cut)
-	check("total", r.Expected.Total(), r.Said.Total(), TotalLimit, 3*cut)
+	check("total", r.Expected.Total(), r.Said.Total(), TotalLimit, totalSlack)
 	return strings.Join(out, ", ")
 }
 
@@ -108,36 +123,55 @@ func Write(dir string, k ggufgen.Known) (path string, err error) {
 	return path, err
 }
 
-// Expect gives the figures of runtime/plan for a file.
-func Expect(path string, s Scenario) (f Figures, err error) {
+// Compare runs one comparison: a row for the host and, where there are layers
+// on it, one for the device.
+func Compare(k ggufgen.Known, path string, s Scenario, said map[string]Figures) ([]Row, error) {
 	m, err := gguf.Open(path)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
-	w, err := plan.Whole(m, s.Options, s.Outputs)
+	device, host, err := plan.Split(m, s.Options, s.Outputs, s.Layers)
 	if cerr := m.Close(); err == nil {
 		err = cerr
 	}
-	return Figures{float64(w.Weights) / mib, float64(w.KV) / mib, float64(w.Compute) / mib}, err
+	if err != nil {
+		return nil, err
+	}
+	rows := []Row{{k, s.Name, "host", said["host"], figures(host)}}
+	if s.Layers > 0 {
+		rows = append(rows, Row{k, s.Name, "device", said["device"], figures(device)})
+	}
+	return rows, nil
+}
+
+func figures(w plan.Memory) Figures {
+	return Figures{float64(w.Weights) / mib, float64(w.KV) / mib, float64(w.Compute) / mib}
 }
 
 // Ask runs llama-fit-params, given as a program and leading arguments, and
-// reads the line that it prints for the host.
-func Ask(ctx context.Context, program []string, path string, s Scenario) (f Figures, err error) {
+// reads the lines that it prints, by place.
+func Ask(ctx context.Context, program []string, path string, s Scenario) (map[string]Figures, error) {
 	args := slices.Concat(program[1:], []string{"-m", path}, s.Args, []string{"--no-repack", "-fitp", "on"})
 	cmd := exec.CommandContext(ctx, program[0], args...)
 	var tail strings.Builder
 	cmd.Stderr = &tail
 	out, err := cmd.Output()
 	if err != nil {
-		return f, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, last(tail.String()))
+		return nil, fmt.Errorf("%s: %w: %s", strings.Join(cmd.Args, " "), err, last(tail.String()))
 	}
+	said := map[string]Figures{}
 	for line := range strings.Lines(string(out)) {
-		if f, ok := parseHost(line); ok {
-			return f, nil
+		if place, f, ok := parseLine(line); ok {
+			said[place] = f
 		}
 	}
-	return f, fmt.Errorf("%s printed no line for the host", strings.Join(cmd.Args, " "))
+	if _, ok := said["host"]; !ok {
+		return nil, fmt.Errorf("%s printed no line for the host", strings.Join(cmd.Args, " "))
+	}
+	if _, ok := said["device"]; !ok && s.Layers > 0 {
+		return nil, fmt.Errorf("%s printed no line for a device", strings.Join(cmd.Args, " "))
+	}
+	return said, nil
 }
 
 func last(s string) string {
@@ -145,49 +179,57 @@ func last(s string) string {
 	return lines[len(lines)-1]
 }
 
-// parseHost reads "Host 4789 576 312".
-func parseHost(line string) (f Figures, ok bool) {
+// parseLine reads "Host 4789 576 312", or the name of a device in front.
+func parseLine(line string) (place string, f Figures, ok bool) {
 	w := strings.Fields(line)
-	if len(w) != 4 || w[0] != "Host" {
-		return f, false
+	if len(w) != 4 {
+		return "", f, false
+	}
+	place = "device"
+	if strings.EqualFold(w[0], "host") {
+		place = "host"
 	}
 	for i, p := range []*float64{&f.Weights, &f.KV, &f.Compute} {
 		v, err := strconv.ParseFloat(w[i+1], 64)
 		if err != nil {
-			return f, false
+			return "", f, false
 		}
 		*p = v
 	}
-	return f, true
+	return place, f, true
 }
 
 // Record writes what llama-fit-params said, one comparison a line.
 func Record(w io.Writer, rows []Row) error {
 	for _, r := range rows {
-		if _, err := fmt.Fprintf(w, "%s %s %.0f %.0f %.0f\n", r.Model.ID(), r.Scenario, r.Said.Weights, r.Said.KV, r.Said.Compute); err != nil {
+		if _, err := fmt.Fprintf(w, "%s %s %s %.0f %.0f %.0f\n", r.Model.ID(), r.Scenario, r.Place, r.Said.Weights, r.Said.KV, r.Said.Compute); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Recorded reads what Record wrote, by model and scenario.
-func Recorded(r io.Reader) (map[string]Figures, error) {
-	out := map[string]Figures{}
+// Recorded reads what Record wrote, by "model scenario" and place.
+func Recorded(r io.Reader) (map[string]map[string]Figures, error) {
+	out := map[string]map[string]Figures{}
 	sc := bufio.NewScanner(r)
 	for sc.Scan() {
 		if strings.HasPrefix(sc.Text(), "#") {
 			continue
 		}
 		w := strings.Fields(sc.Text())
-		if len(w) != 5 {
-			return nil, fmt.Errorf("recorded figures: %q has not five words", sc.Text())
+		if len(w) != 6 {
+			return nil, fmt.Errorf("recorded figures: %q has not six words", sc.Text())
 		}
-		f, ok := parseHost("Host " + strings.Join(w[2:], " "))
+		place, f, ok := parseLine(strings.Join(w[2:], " "))
 		if !ok {
 			return nil, fmt.Errorf("recorded figures: %q is malformed", sc.Text())
 		}
-		out[w[0]+" "+w[1]] = f
+		key := w[0] + " " + w[1]
+		if out[key] == nil {
+			out[key] = map[string]Figures{}
+		}
+		out[key][place] = f
 	}
 	return out, sc.Err()
 }

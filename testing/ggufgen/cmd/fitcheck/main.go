@@ -4,6 +4,9 @@
 //	go run ./testing/ggufgen/cmd/fitcheck /path/to/llama-fit-params
 //	go run ./testing/ggufgen/cmd/fitcheck -scenarios c4096 LOADER --library-path DIR DIR/llama-fit-params
 //
+// With -rpc, which names a running ggml-rpc-server of the same llama.cpp (build
+// it with GGML_RPC=ON), the split between a device and the host is compared too.
+//
 // It needs no GPU and no model: sparse files with the true shapes stand in.
 package main
 
@@ -38,6 +41,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("fitcheck", flag.ContinueOnError)
 	dir := fs.String("dir", "", "`FOLDER` for the sparse files (default: a temporary one)")
 	record := fs.String("record", "", "`FILE` to write what llama-fit-params said")
+	rpc := fs.String("rpc", "", "`ADDRESS` of a ggml-rpc-server that stands in for a GPU")
 	only := fs.String("scenarios", "", "comma-separated scenarios (default: all)")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -53,7 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		defer func() { _ = os.RemoveAll(tmp) }() // temporary; the system clears it otherwise
 		*dir = tmp
 	}
-	rows, err := compare(ctx, fs.Args(), *dir, *only)
+	rows, err := compare(ctx, fs.Args(), *dir, *only, *rpc)
 	if err != nil {
 		return err
 	}
@@ -65,7 +69,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	return table(out, rows)
 }
 
-func compare(ctx context.Context, program []string, dir, only string) ([]fitcheck.Row, error) {
+func compare(ctx context.Context, program []string, dir, only, rpc string) ([]fitcheck.Row, error) {
 	wanted := strings.FieldsFunc(only, func(r rune) bool { return r == ',' })
 	var rows []fitcheck.Row
 	for _, k := range ggufgen.Catalogue() {
@@ -73,18 +77,27 @@ func compare(ctx context.Context, program []string, dir, only string) ([]fitchec
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range fitcheck.Scenarios() {
+		scenarios := fitcheck.Scenarios()
+		if rpc != "" {
+			scenarios = append(scenarios, fitcheck.DeviceScenarios()...)
+		}
+		for _, s := range scenarios {
 			if len(wanted) > 0 && !slices.Contains(wanted, s.Name) {
 				continue
 			}
-			r := fitcheck.Row{Model: k, Scenario: s.Name}
-			if r.Said, err = fitcheck.Ask(ctx, program, path, s); err != nil {
+			command := program
+			if s.Layers > 0 {
+				command = append(slices.Clone(program), "--rpc", rpc)
+			}
+			said, err := fitcheck.Ask(ctx, command, path, s)
+			if err != nil {
 				return nil, err
 			}
-			if r.Expected, err = fitcheck.Expect(path, s); err != nil {
+			more, err := fitcheck.Compare(k, path, s, said)
+			if err != nil {
 				return nil, err
 			}
-			rows = append(rows, r)
+			rows = append(rows, more...)
 		}
 	}
 	return rows, nil
@@ -95,19 +108,21 @@ func save(path string, rows []fitcheck.Row) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(f, "# model scenario weights kv compute, in MiB: the host line of llama-fit-params, llama.cpp v0.5.0")
+	_, err = fmt.Fprintln(f, "# model run place weights kv compute, in MiB, as llama-fit-params of llama.cpp v0.5.0 printed them; the device is an RPC server")
 	return errors.Join(err, fitcheck.Record(f, rows), f.Close())
 }
 
 func table(out io.Writer, rows []fitcheck.Row) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "model\tarchitecture\trun\tweights\texpected\tkv\texpected\tcompute\texpected\ttotal\texpected\terror\t")
+	fmt.Fprintln(w, "model\tarchitecture\trun\tplace\tweights\texpected\tkv\texpected\tcompute\texpected\ttotal\texpected\terror\t")
 	worst, bad := 0.0, 0
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%.0f\t%.1f\t%.0f\t%.1f\t%.0f\t%.1f\t%.0f\t%.1f\t%+.2f%%\t%s\n",
-			r.Model.ID(), r.Model.Arch, r.Scenario, r.Said.Weights, r.Expected.Weights, r.Said.KV, r.Expected.KV,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.0f\t%.1f\t%.0f\t%.1f\t%.0f\t%.1f\t%.0f\t%.1f\t%+.2f%%\t%s\n",
+			r.Model.ID(), r.Model.Arch, r.Scenario, r.Place, r.Said.Weights, r.Expected.Weights, r.Said.KV, r.Expected.KV,
 			r.Said.Compute, r.Expected.Compute, r.Said.Total(), r.Expected.Total(), 100*r.Deviation(), r.Off())
-		worst = max(worst, r.Deviation(), -r.Deviation())
+		if r.Said.Weights > 0 {
+			worst = max(worst, r.Deviation(), -r.Deviation())
+		}
 		if r.Off() != "" {
 			bad++
 		}
