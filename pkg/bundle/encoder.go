@@ -79,6 +79,17 @@ func ZstdCommand(level, windowLog int) func(size int64) []string {
 	}
 }
 
+// WindowLog returns the window for a frame of that many bytes: 32 MiB for the
+// few large libraries, whose repetitions lie far apart, and 8 MiB for the
+// rest, which hardly gains from more (figures in docs/pack.md). A reader holds
+// at most one of the large windows at a time.
+func WindowLog(size int64) int {
+	if size > 96<<20 {
+		return 25
+	}
+	return 23
+}
+
 // contextReader ends a copy when the context ends.
 type contextReader struct {
 	ctx context.Context

@@ -4,18 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // DefaultMemory bounds the decoder windows that an extraction holds at a
-// time, in bytes.
-const DefaultMemory = 32 << 20
+// time, in bytes: one of 32 MiB beside one of 8 MiB, or five of 8 MiB.
+const DefaultMemory = 40 << 20
 
 // ExtractOptions tune Reader.Extract. The zero value extracts all files.
 type ExtractOptions struct {
@@ -48,10 +48,6 @@ type ExtractOptions struct {
 func (r *Reader) Extract(ctx context.Context, root *os.Root, o ExtractOptions) error {
 	sel := r.choose(o.Select)
 	e := &extraction{r: r, root: root, o: o, sel: sel}
-	var window int64 = minWindow
-	for _, i := range sel.frames {
-		window = max(window, r.index.Frames[i].Window)
-	}
 	for path := range sel.files {
 		f, _ := r.manifest.File(path)
 		p := r.bySum[f.SHA256]
@@ -63,12 +59,10 @@ func (r *Reader) Extract(ctx context.Context, root *os.Root, o ExtractOptions) e
 	if o.Memory <= 0 {
 		o.Memory = DefaultMemory
 	}
-	workers := o.Workers
-	if workers <= 0 {
-		workers = runtime.GOMAXPROCS(0)
+	if o.Workers <= 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	workers = int(max(1, min(int64(workers), o.Memory/window)))
-	if err := e.run(ctx, workers, window); err != nil {
+	if err := e.run(ctx, o.Workers, o.Memory); err != nil {
 		return fmt.Errorf("unpack %s: %w", r.manifest.Name, err)
 	}
 	return nil
@@ -84,29 +78,68 @@ type extraction struct {
 	done, total int64
 }
 
-// run decodes the frames, heaviest first, with one decoder a worker.
-func (e *extraction) run(ctx context.Context, workers int, window int64) error {
-	decoders := make(chan *frameDecoder, workers)
-	defer func() {
-		close(decoders)
-		for d := range decoders {
-			d.close()
+// lane is a row of frames that one decoder works through. Lanes share the
+// common frames; the first one has those with a large window to itself, so
+// that never two large windows are held at a time.
+type lane struct {
+	window int64
+	own    []int
+}
+
+// lanes divides the frames, given heaviest first, among as many decoders as
+// the memory allows.
+func (e *extraction) lanes(order []int, workers int, memory int64) (lanes []lane, common []int) {
+	var large, small int64 = 0, minWindow
+	var own []int
+	for _, i := range order {
+		if w := e.r.index.Frames[i].Window; w > memory/2 {
+			own, large = append(own, i), max(large, w)
+		} else {
+			common, small = append(common, i), max(small, w)
 		}
-	}()
-	for range min(workers, len(e.sel.frames)) {
-		d, err := newFrameDecoder(window)
+	}
+	if len(own) > 0 {
+		lanes = append(lanes, lane{max(large, small), own})
+	}
+	rest := min((memory-large)/small, int64(workers-len(lanes)), int64(len(common)))
+	for range rest {
+		lanes = append(lanes, lane{window: small})
+	}
+	if len(lanes) == 0 {
+		lanes = append(lanes, lane{window: small}) // too little memory for any; one must do
+	}
+	return lanes, common
+}
+
+// run decodes the frames, heaviest first, with one decoder a lane.
+func (e *extraction) run(ctx context.Context, workers int, memory int64) error {
+	frames := e.r.index.Frames
+	order := byWeight(len(e.sel.frames), func(i int) int64 { return frames[e.sel.frames[i]].Raw })
+	for k, i := range order {
+		order[k] = e.sel.frames[i]
+	}
+	lanes, common := e.lanes(order, workers, memory)
+	var next atomic.Int64
+	return parallel(ctx, len(lanes), len(lanes), func(ctx context.Context, n int) error {
+		d, err := newFrameDecoder(lanes[n].window)
 		if err != nil {
 			return err
 		}
-		decoders <- d
-	}
-	frames := e.r.index.Frames
-	order := byWeight(len(e.sel.frames), func(i int) int64 { return frames[e.sel.frames[i]].Raw })
-	return parallel(ctx, len(order), workers, func(ctx context.Context, k int) error {
-		d := <-decoders
-		defer func() { decoders <- d }()
-		f := &frames[e.sel.frames[order[k]]]
-		return d.decode(ctx, e.r.section(f), f, e.open)
+		defer d.close()
+		for own := lanes[n].own; ctx.Err() == nil; {
+			var i int
+			if len(own) > 0 {
+				i, own = own[0], own[1:]
+			} else if k := int(next.Add(1)) - 1; k < len(common) {
+				i = common[k]
+			} else {
+				return nil
+			}
+			if err := d.decode(ctx, e.r.section(&frames[i]), &frames[i], e.open); err != nil {
+				return err
+			}
+		}
+		return context.Cause(ctx)
 	})
 }
 
@@ -159,144 +192,6 @@ func (e *extraction) makeDirs() error {
 		}
 	}
 	return nil
-}
-
-// fileSink writes one file. The file is opened at the first call.
-type fileSink struct {
-	e       *extraction
-	file    File
-	links   []File
-	f       *os.File
-	hash    *hashSink
-	release func()
-	written int64 // and not yet told to Progress
-	untold  int64 // of what the member takes in the pack
-}
-
-func (s *fileSink) open() error {
-	if s.f != nil {
-		return nil
-	}
-	if s.e.o.Guard != nil {
-		s.release = s.e.o.Guard(s.file)
-	}
-	f, err := s.e.root.OpenFile(s.file.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		s.unguard()
-		return &sinkError{err}
-	}
-	s.f, s.hash = f, newHashSink()
-	return nil
-}
-
-func (s *fileSink) unguard() {
-	if s.release != nil {
-		s.release()
-		s.release = nil
-	}
-}
-
-func (s *fileSink) data(off int64, b []byte) error {
-	if err := s.open(); err != nil {
-		return err
-	}
-	if _, err := s.f.WriteAt(b, off); err != nil {
-		return &sinkError{err}
-	}
-	if err := s.hash.data(off, b); err != nil {
-		return err
-	}
-	// The guard may be a lock that a Progress function needs, so nothing is
-	// told while it is held.
-	if s.written += int64(len(b)); s.release == nil {
-		s.tell()
-	}
-	return nil
-}
-
-func (s *fileSink) tell() {
-	s.e.progress(s.written)
-	s.untold -= s.written
-	s.written = 0
-}
-
-func (s *fileSink) done(File) error {
-	err := s.open()
-	if err == nil {
-		err = s.finish()
-	}
-	if err != nil {
-		s.abort()
-		return err
-	}
-	s.written = s.untold // a sparse map is more than the data
-	s.tell()
-	for _, l := range s.links {
-		if err := s.e.link(s.file, l); err != nil {
-			return &sinkError{err}
-		}
-	}
-	return nil
-}
-
-func (s *fileSink) finish() error {
-	if err := s.hash.done(s.file); err != nil {
-		return err
-	}
-	if err := s.f.Truncate(s.file.Size); err != nil { // a hole at the end
-		return &sinkError{err}
-	}
-	if err := s.f.Chmod(os.FileMode(s.file.Mode)); err != nil {
-		return &sinkError{err}
-	}
-	if s.e.o.Sync {
-		if err := s.f.Sync(); err != nil {
-			return &sinkError{err}
-		}
-	}
-	err := s.f.Close()
-	s.f = nil
-	s.unguard()
-	if err != nil {
-		return &sinkError{err}
-	}
-	return nil
-}
-
-func (s *fileSink) abort() {
-	if s.f != nil {
-		_ = s.f.Close() // the error that led here is the one to report
-		s.f = nil
-	}
-	s.unguard()
-}
-
-// link gives a second path the content of the first, by a hard link or, where
-// modes differ or links are not to be had, by a copy.
-func (e *extraction) link(from, to File) error {
-	if from.Mode == to.Mode && e.root.Link(from.Path, to.Path) == nil {
-		return nil
-	}
-	in, err := e.root.Open(from.Path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = in.Close() }()
-	if e.o.Guard != nil {
-		defer e.o.Guard(to)()
-	}
-	out, err := e.root.OpenFile(to.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	if err == nil {
-		err = out.Chmod(os.FileMode(to.Mode))
-	}
-	if err == nil && e.o.Sync {
-		err = out.Sync()
-	}
-	return errors.Join(err, out.Close())
 }
 
 // WriteManifest writes manifest.json below root.

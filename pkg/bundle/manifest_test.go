@@ -194,7 +194,7 @@ func FuzzManifest(f *testing.F) {
 		}
 		f.Add(b)
 		f.Add(b[:len(b)-2])
-		f.Add(bytes.Replace(b, []byte("llama-server"), []byte("../a"), -1))
+		f.Add(bytes.ReplaceAll(b, []byte("llama-server"), []byte("../a")))
 		f.Add(bytes.Replace(b, []byte("gfx1100"), []byte("gfx1101"), 1))
 	}
 	f.Add([]byte(`{"schema":1,"files":[{"path":"a","size":9223372036854775807}]}` + "\n"))

@@ -2,16 +2,12 @@ package extract
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,32 +29,6 @@ type job struct {
 	targets []gfx.Target
 	o       Options
 	spare   reserve
-}
-
-// reserve holds descriptors that cleaning up will need: when they run out in
-// the middle of an install, removing the stage takes some too.
-type reserve []int
-
-// spareDescriptors cover a walk down the deepest bundle and the seal.
-const spareDescriptors = 10
-
-func (j *job) fillReserve() error {
-	for len(j.spare) < spareDescriptors {
-		fd, err := unix.FcntlInt(j.handle.Fd(), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			j.freeReserve()
-			return fmt.Errorf("reserve descriptors: %w", err)
-		}
-		j.spare = append(j.spare, fd)
-	}
-	return nil
-}
-
-func (j *job) freeReserve() {
-	for _, fd := range j.spare {
-		_ = unix.Close(fd) // a duplicate that nothing was written to
-	}
-	j.spare = nil
 }
 
 // installAt makes sure the bundle is in that place, beginning again when the
@@ -197,71 +167,6 @@ func (j *job) clearGoal() error {
 	return nil
 }
 
-func stagePrefix(digest string) string { return digest + ".stage-" }
-
-// stage writes the selected files into a new folder beside the goal. It
-// returns the folder's name; on an error nothing is left of it.
-func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest bool) (string, error) {
-	need, inodes := j.r.Need(want)
-	need += int64(len(j.r.ManifestBytes())) + 64<<10 // folders, seal and lock
-	inodes += 16
-	if err := j.checkSpace(need, inodes); err != nil {
-		return "", err
-	}
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails
-	name := stagePrefix(j.digest) + hex.EncodeToString(id[:])
-	err := j.root.Mkdir(name, 0o700)
-	if err == nil {
-		err = j.fillStage(ctx, name, want, manifest)
-	}
-	if err == nil {
-		return name, nil
-	}
-	err = j.spaceError(err, need, inodes)
-	j.freeReserve()
-	if rerr := j.root.RemoveAll(name); rerr != nil {
-		j.o.Log.Warn("stage is left behind", "name", name, "error", rerr)
-	}
-	return "", err
-}
-
-func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File) bool, manifest bool) error {
-	root, err := j.root.OpenRoot(name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	j.o.trace("staged")
-	err = j.r.Extract(ctx, root, bundle.ExtractOptions{
-		Select: want, Sync: true, DirMode: 0o700, Guard: j.guard, Progress: j.o.Progress,
-	})
-	if err == nil && manifest {
-		err = j.r.WriteManifest(root, true)
-	}
-	if err != nil {
-		return err
-	}
-	j.o.trace("extracted")
-	if err := syncTree(root); err != nil {
-		return err
-	}
-	j.o.trace("synced")
-	return nil
-}
-
-// guard keeps this process from forking while a program that somebody will
-// start is open for writing: the child would hold the descriptor until its
-// own exec, and a start in that moment fails with ETXTBSY. Libraries are
-// mapped, not executed, and need no guard.
-func (j *job) guard(f bundle.File) func() {
-	if f.Mode&0o111 == 0 || (f.Path != j.m.Entry.Loader && f.Path != j.m.Entry.Program && strings.Contains(filepath.Base(f.Path), ".so")) {
-		return func() {}
-	}
-	syscall.ForkLock.RLock()
-	return syscall.ForkLock.RUnlock
-}
-
 // install stages the bundle and gives it its name.
 func (j *job) install(ctx context.Context) error {
 	name, err := j.stage(ctx, bundle.ForTargets(j.targets), true)
@@ -305,39 +210,6 @@ func (s *store) renameNoReplace(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: filepath.Join(s.dir, from), New: filepath.Join(s.dir, to), Err: err}
 	}
 	return nil
-}
-
-// sweep removes stages that nobody will finish: those of our own bundle,
-// whose lock we hold, and those of others whose lock is free.
-func (j *job) sweep(l *lock) {
-	if !l.held {
-		return
-	}
-	entries, err := fs.ReadDir(j.root.FS(), ".")
-	if err != nil {
-		return // not what we are here for; the next step reports it
-	}
-	for _, e := range entries {
-		digest, _, ok := strings.Cut(e.Name(), ".stage-")
-		if !ok || len(digest) != 2*32 {
-			continue
-		}
-		if digest != j.digest {
-			other, err := j.tryLock(digest)
-			if err != nil || other == nil {
-				continue
-			}
-			if !other.held {
-				other.release()
-				continue
-			}
-			defer other.release()
-		}
-		j.o.Log.Info("removing an abandoned stage", "name", e.Name())
-		if err := j.root.RemoveAll(e.Name()); err != nil {
-			j.o.Log.Warn("abandoned stage cannot be removed", "name", e.Name(), "error", err)
-		}
-	}
 }
 
 // waitWriters waits until nobody holds the programs of the bundle open for

@@ -112,8 +112,8 @@ type testBundle struct {
 const bundleSize = 6 << 20
 
 // newBundle packs a bundle of a few MiB. Programs of the bundle are small
-// scripts unless real asks for ones that run.
-func newBundle(t testing.TB, real bool) testBundle {
+// scripts unless runs asks for ones that run.
+func newBundle(t testing.TB, runs bool) testBundle {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bundle")
 	files := map[string][]byte{
@@ -129,7 +129,7 @@ func newBundle(t testing.TB, real bool) testBundle {
 		programName:                        []byte("#!/bin/true\n# server\n"),
 		"rocblas/library/empty_gfx1101.co": {},
 	}
-	if real {
+	if runs {
 		self, err := os.Executable()
 		if err != nil {
 			t.Fatal(err)

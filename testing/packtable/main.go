@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 	fl.StringVar(&c.dir, "dir", "", "bundle folder; a manifest.json in it is used, else one is made up")
 	fl.StringVar(&c.work, "work", os.TempDir(), "folder for packs and unpacked bundles")
 	fl.StringVar(&c.encoders, "encoders", "go-default,go-better,go-best,zstd-19", "comma list: go-fastest, go-default, go-better, go-best, zstd-LEVEL")
-	fl.StringVar(&c.windows, "windows", "23,24", "comma list of window logarithms")
+	fl.StringVar(&c.windows, "windows", "23,24", "comma list of window logarithms; auto is bundle.WindowLog")
 	fl.StringVar(&c.targets, "targets", "", "GPU targets of the bundle, when it has no manifest.json")
 	fl.Int64Var(&c.frame, "frame", 0, "data of a frame in MiB, 0 for the default")
 	fl.Int64Var(&c.memory, "memory", 0, "decoder windows in MiB, 0 for the default")
@@ -74,19 +75,15 @@ func table(ctx context.Context, c config) error {
 		return err
 	}
 	fmt.Printf("%d files, %.1f MB\n\n", len(m.Files), mb(m.Size()))
-	fmt.Println("| encoder | window MiB | frames | packed MB | pack CPU s | unpack s | unpack CPU s | peak memory MiB |")
+	fmt.Println("| encoder | window log, largest MiB | frames | packed MB | pack CPU s | unpack s | unpack CPU s | peak memory MiB |")
 	fmt.Println("|---|---:|---:|---:|---:|---:|---:|---:|")
 	for name := range strings.SplitSeq(c.encoders, ",") {
 		for w := range strings.SplitSeq(c.windows, ",") {
-			log, err := strconv.Atoi(w)
-			if err != nil || log < 10 || log > 27 {
-				return fmt.Errorf("window logarithm %q: want 10 to 27", w)
-			}
-			enc, err := encoder(name, log)
+			enc, err := encoder(name, w)
 			if err != nil {
 				return err
 			}
-			if err := row(ctx, c, m, name, log, enc); err != nil {
+			if err := row(ctx, c, m, name, w, enc); err != nil {
 				return err
 			}
 		}
@@ -115,24 +112,36 @@ func manifest(c config) (*bundle.Manifest, error) {
 	return bundle.Build(c.dir, m)
 }
 
-func encoder(name string, windowLog int) (bundle.Encoder, error) {
+func encoder(name, window string) (bundle.Encoder, error) {
+	windowLog := bundle.WindowLog
+	if window != "auto" {
+		n, err := strconv.Atoi(window)
+		if err != nil || n < 10 || n > 27 {
+			return nil, fmt.Errorf("window logarithm %q: want 10 to 27 or auto", window)
+		}
+		windowLog = func(int64) int { return n }
+	}
 	levels := map[string]zstd.EncoderLevel{
 		"go-fastest": zstd.SpeedFastest, "go-default": zstd.SpeedDefault,
 		"go-better": zstd.SpeedBetterCompression, "go-best": zstd.SpeedBestCompression,
 	}
 	if l, ok := levels[name]; ok {
-		return bundle.GoEncoder(l, 1<<windowLog), nil
+		return func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error {
+			return bundle.GoEncoder(l, 1<<windowLog(size))(ctx, dst, src, size)
+		}, nil
 	}
 	level, ok := strings.CutPrefix(name, "zstd-")
 	n, err := strconv.Atoi(level)
 	if !ok || err != nil || n < 1 || n > 22 {
 		return nil, fmt.Errorf("encoder %q: want go-fastest, go-default, go-better, go-best or zstd-1 to zstd-22", name)
 	}
-	return bundle.CommandEncoder(bundle.ZstdCommand(n, windowLog)), nil
+	return bundle.CommandEncoder(func(size int64) []string {
+		return bundle.ZstdCommand(n, windowLog(size))(size)
+	}), nil
 }
 
-func row(ctx context.Context, c config, m *bundle.Manifest, name string, windowLog int, enc bundle.Encoder) (err error) {
-	file := filepath.Join(c.work, fmt.Sprintf("%s-w%d.tar.zst", name, windowLog))
+func row(ctx context.Context, c config, m *bundle.Manifest, name, window string, enc bundle.Encoder) (err error) {
+	file := filepath.Join(c.work, fmt.Sprintf("%s-w%s.tar.zst", name, window))
 	f, err := os.Create(file)
 	if err != nil {
 		return err
@@ -173,8 +182,12 @@ func row(ctx context.Context, c config, m *bundle.Manifest, name string, windowL
 		return fmt.Errorf("unpack said %q: %w", res, err)
 	}
 	cpu := cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
-	fmt.Printf("| %s | %d | %d | %.2f | %.0f | %.2f | %.2f | %.1f |\n",
-		name, 1<<windowLog>>20, len(st.Frames), mb(st.Packed), after-before, took, cpu.Seconds(), float64(peak)/1024)
+	var largest int64
+	for _, f := range st.Frames {
+		largest = max(largest, f.Window)
+	}
+	fmt.Printf("| %s | %s, %d | %d | %.2f | %.0f | %.2f | %.2f | %.1f |\n",
+		name, window, largest>>20, len(st.Frames), mb(st.Packed), after-before, took, cpu.Seconds(), float64(peak)/1024)
 	return nil
 }
 

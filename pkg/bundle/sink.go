@@ -1,0 +1,145 @@
+package bundle
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// fileSink writes one file. The file is opened at the first call.
+type fileSink struct {
+	e       *extraction
+	file    File
+	links   []File
+	f       *os.File
+	hash    *hashSink
+	release func()
+	written int64 // and not yet told to Progress
+	untold  int64 // of what the member takes in the pack
+}
+
+func (s *fileSink) open() error {
+	if s.f != nil {
+		return nil
+	}
+	if s.e.o.Guard != nil {
+		s.release = s.e.o.Guard(s.file)
+	}
+	f, err := s.e.root.OpenFile(s.file.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		s.unguard()
+		return &sinkError{err}
+	}
+	s.f, s.hash = f, newHashSink()
+	return nil
+}
+
+func (s *fileSink) unguard() {
+	if s.release != nil {
+		s.release()
+		s.release = nil
+	}
+}
+
+func (s *fileSink) data(off int64, b []byte) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	if _, err := s.f.WriteAt(b, off); err != nil {
+		return &sinkError{err}
+	}
+	if err := s.hash.data(off, b); err != nil {
+		return err
+	}
+	// The guard may be a lock that a Progress function needs, so nothing is
+	// told while it is held.
+	if s.written += int64(len(b)); s.release == nil {
+		s.tell()
+	}
+	return nil
+}
+
+func (s *fileSink) tell() {
+	s.e.progress(s.written)
+	s.untold -= s.written
+	s.written = 0
+}
+
+func (s *fileSink) done(File) error {
+	err := s.open()
+	if err == nil {
+		err = s.finish()
+	}
+	if err != nil {
+		s.abort()
+		return err
+	}
+	s.written = s.untold // a sparse map is more than the data
+	s.tell()
+	for _, l := range s.links {
+		if err := s.e.link(s.file, l); err != nil {
+			return &sinkError{err}
+		}
+	}
+	return nil
+}
+
+func (s *fileSink) finish() error {
+	if err := s.hash.done(s.file); err != nil {
+		return err
+	}
+	if err := s.f.Truncate(s.file.Size); err != nil { // a hole at the end
+		return &sinkError{err}
+	}
+	if err := s.f.Chmod(os.FileMode(s.file.Mode)); err != nil {
+		return &sinkError{err}
+	}
+	if s.e.o.Sync {
+		if err := s.f.Sync(); err != nil {
+			return &sinkError{err}
+		}
+	}
+	err := s.f.Close()
+	s.f = nil
+	s.unguard()
+	if err != nil {
+		return &sinkError{err}
+	}
+	return nil
+}
+
+func (s *fileSink) abort() {
+	if s.f != nil {
+		_ = s.f.Close() // the error that led here is the one to report
+		s.f = nil
+	}
+	s.unguard()
+}
+
+// link gives a second path the content of the first, by a hard link or, where
+// modes differ or links are not to be had, by a copy.
+func (e *extraction) link(from, to File) error {
+	if from.Mode == to.Mode && e.root.Link(from.Path, to.Path) == nil {
+		return nil
+	}
+	in, err := e.root.Open(from.Path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	if e.o.Guard != nil {
+		defer e.o.Guard(to)()
+	}
+	out, err := e.root.OpenFile(to.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Chmod(os.FileMode(to.Mode))
+	}
+	if err == nil && e.o.Sync {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
