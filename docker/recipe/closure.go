@@ -43,7 +43,7 @@ func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, roc
 	if err != nil {
 		return nil, fmt.Errorf("the image's loader: %w", err)
 	}
-	roots := append(staged, "/lib64/"+filepath.Base(loader))
+	roots := append(slices.Clip(staged), "/lib64/"+filepath.Base(loader))
 	opts := elfdep.Options{Root: root.dir, Stage: []string{stageDir}, SearchPaths: search}
 	for {
 		libs, err := r.closeOver(ctx, root, roots, opts)

@@ -19,7 +19,7 @@ import (
 
 // collectRevision is part of the key of bundles: raise it when what goes into
 // a bundle changes by a change of this code.
-const collectRevision = 1
+const collectRevision = 2
 
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"
@@ -174,6 +174,14 @@ func (c *collector) takeLibraries() error {
 		if err := copyFile(l.Path, filepath.Join(c.dir, l.SONAME), mode); err != nil {
 			return fmt.Errorf("take %s: %w", l.InRoot, err)
 		}
+		if l.SONAME == loaderName {
+			continue
+		}
+		// The loader is told where the libraries are; a path of the
+		// toolchain's machine would only mislead.
+		if _, err := elfdep.RemoveRunpath(filepath.Join(c.dir, l.SONAME)); err != nil {
+			return err
+		}
 	}
 	for _, v := range c.libs.excluded {
 		c.exclude(v.Candidate.Name+" (opened by "+v.Candidate.In+")", v.Reason)
@@ -210,9 +218,7 @@ func (c *collector) slim() error {
 		if err != nil {
 			return err
 		}
-		for _, o := range objects {
-			c.objects = append(c.objects, bundle.CodeObjects{File: filepath.Base(name), Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
-		}
+		c.addObjects(filepath.Base(name), objects)
 	}
 	for _, must := range []string{"libggml-hip.so"} {
 		if !slices.ContainsFunc(c.objects, func(o bundle.CodeObjects) bool { return o.File == must }) {
@@ -220,6 +226,13 @@ func (c *collector) slim() error {
 		}
 	}
 	return nil
+}
+
+// addObjects records GPU code for the manifest.
+func (c *collector) addObjects(file string, objects []elfdep.CodeObjects) {
+	for _, o := range objects {
+		c.objects = append(c.objects, bundle.CodeObjects{File: file, Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
+	}
 }
 
 // prove checks what every file of a bundle must keep.
@@ -240,7 +253,7 @@ func (c *collector) prove() error {
 			errs = append(errs, fmt.Errorf("%s is built without %s", base, strings.Join(weak, ", ")))
 		}
 		for _, p := range h.Runpath {
-			if p != "$ORIGIN" && ours {
+			if p != "$ORIGIN" {
 				errs = append(errs, fmt.Errorf("%s has the run path %q", base, p))
 			}
 		}

@@ -31,13 +31,13 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 	}
 	packages := map[string]bool{}
 	for _, l := range c.libs.libs {
-		real, err := root.resolve(ctx, l.InRoot)
+		resolved, err := root.resolve(ctx, l.InRoot)
 		if err != nil {
 			return err
 		}
-		owner, ok := owners[mergedPath(real)]
+		owner, ok := owners[mergedPath(resolved)]
 		if !ok {
-			return fmt.Errorf("no package of the image owns %s, so its licence is unknown", real)
+			return fmt.Errorf("no package of the image owns %s, so its licence is unknown", resolved)
 		}
 		packages[owner] = true
 	}

@@ -51,23 +51,23 @@ func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
 	if _, err := os.Lstat(local); err == nil {
 		return local, nil
 	}
-	real, err := r.resolve(ctx, p)
+	resolved, err := r.resolve(ctx, p)
 	if err != nil {
 		return "", err
 	}
-	if real != p {
+	if resolved != p {
 		// One copy under the name that was asked for; links between
 		// libraries carry no meaning in a bundle.
-		if target := filepath.Join(r.dir, filepath.FromSlash(real)); exists(target) {
+		if target := filepath.Join(r.dir, filepath.FromSlash(resolved)); exists(target) {
 			return local, r.link(local, target)
 		}
 	}
 	if err := os.MkdirAll(filepath.Dir(local), 0o750); err != nil {
 		return "", err
 	}
-	return local, r.files.Walk(ctx, real, func(h *tar.Header, body io.Reader) error {
+	return local, r.files.Walk(ctx, resolved, func(h *tar.Header, body io.Reader) error {
 		if h.Typeflag != tar.TypeReg {
-			return fmt.Errorf("%s is no regular file", real)
+			return fmt.Errorf("%s is no regular file", resolved)
 		}
 		return writeSparse(local, body, fs.FileMode(h.Mode&0o777))
 	})

@@ -6,21 +6,22 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
+	"regexp"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
 
-// tensileFolder is where rocBLAS looks for its kernels, beside itself.
-const tensileFolder = "rocblas/library"
-
-// takeTensile copies the matrix kernels of our targets. Files for complex and
-// double precision numbers stay out: the module imports no function that could
-// ask for them, which unusedTypes proves.
+// takeTensile copies the matrix kernels of our targets, into the folder beside
+// rocBLAS where it looks first. Files for complex, double precision and integer
+// numbers stay out, since nothing in the bundle can ask for them.
 func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
-	from, err := c.tensileSource(ctx, root)
+	from, folder, err := c.tensileSource(ctx, root)
 	if err != nil {
 		return err
 	}
@@ -34,10 +35,12 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	if err != nil {
 		return err
 	}
-	if err := unusedTypes(filepath.Join(c.dir, "libggml-hip.so")); err != nil {
+	if err := c.proveUnusedTypes(); err != nil {
 		return err
 	}
-	sel, err := elfdep.SelectTensile(names, c.targets, func(f elfdep.TensileFile) bool { return f.Complex() || f.Double() })
+	sel, err := elfdep.SelectTensile(names, c.targets, func(f elfdep.TensileFile) bool {
+		return f.Complex() || f.Double() || f.Integer()
+	})
 	if err != nil {
 		return err
 	}
@@ -45,25 +48,78 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	for _, f := range sel.Keep {
 		keep[f.Name] = true
 	}
-	c.exclude(tensileFolder+" for other targets, and for complex and double precision numbers",
-		"the bundle's targets do not need them, and libggml-hip.so imports no function of hipBLAS or rocBLAS that uses them")
-	return root.folder(ctx, from, filepath.Join(c.dir, filepath.FromSlash(tensileFolder)), func(name string) bool { return keep[name] })
+	c.exclude(folder+" for other targets, and for complex, double precision and integer numbers",
+		"libggml-hip.so calls no function of hipBLAS that uses them, and its source names no such type")
+	to := filepath.Join(c.dir, filepath.FromSlash(folder))
+	if err := root.folder(ctx, from, to, func(name string) bool { return keep[name] }); err != nil {
+		return err
+	}
+	objects, err := sel.Code(to)
+	if err != nil {
+		return err
+	}
+	c.addObjects(folder, objects)
+	return nil
 }
 
-// tensileSource finds the kernels' folder beside the image's rocBLAS.
-func (c *collector) tensileSource(ctx context.Context, root *rootfs) (string, error) {
+// tensileSource finds the kernels' folder in the image, and its place relative
+// to rocBLAS.
+func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, folder string, err error) {
 	for _, l := range c.libs.libs {
 		if ok, err := path.Match("librocblas.so.*", l.SONAME); err != nil || !ok {
 			continue
 		}
-		p := path.Join(path.Dir(l.InRoot), tensileFolder)
-		e, err := root.files.Stat(ctx, p)
-		if errors.Is(err, engine.ErrNotExist) || (err == nil && !e.Dir) {
-			return "", fmt.Errorf("the image has rocBLAS at %s but no kernels in %s", l.InRoot, p)
+		resolved, err := root.resolve(ctx, l.InRoot)
+		if err != nil {
+			return "", "", err
 		}
-		return p, err
+		folders, err := elfdep.TensileFolders(l.Path)
+		if err != nil {
+			return "", "", err
+		}
+		for _, f := range folders {
+			if strings.HasPrefix(f, "..") {
+				continue
+			}
+			p := path.Join(path.Dir(resolved), f)
+			if e, err := root.files.Stat(ctx, p); err == nil && e.Dir {
+				return p, f, nil
+			} else if err != nil && !errors.Is(err, engine.ErrNotExist) {
+				return "", "", err
+			}
+		}
+		return "", "", fmt.Errorf("the image has rocBLAS at %s but no kernels in any of %s beside it", resolved, strings.Join(folders, ", "))
 	}
-	return "", errors.New("the hip module does not need rocBLAS: the recipe does not know this version of ggml")
+	return "", "", errors.New("the hip module does not need rocBLAS: the recipe does not know this version of ggml")
+}
+
+// integerTypes are how hipBLAS, rocBLAS and HIP spell their integer data types.
+var integerTypes = regexp.MustCompile(`\b(CUDA|HIP|HIPBLAS|rocblas_datatype_)_?[RC]?_?(R_8I|R_8U|R_32I|R_32U|i8_r|u8_r|i32_r)\b`)
+
+// proveUnusedTypes proves that no matrix function for complex, double precision
+// or integer numbers can be called: the first two have functions of their own,
+// integers are an argument, which would stand in the module's source.
+func (c *collector) proveUnusedTypes() error {
+	if err := unusedTypes(filepath.Join(c.dir, "libggml-hip.so")); err != nil {
+		return err
+	}
+	src, ok, err := c.recipe.Cache.Lookup("source", map[string]string{"tree": c.recipe.Lock.Tree})
+	if err != nil || !ok {
+		return fmt.Errorf("the source stage is gone: %w", errors.Join(err, fs.ErrNotExist))
+	}
+	return filepath.WalkDir(filepath.Join(src.Dir, "ggml", "src", "ggml-cuda"), func(p string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(p) //nolint:gosec // the checked source
+		if err != nil {
+			return err
+		}
+		if found := integerTypes.Find(text); found != nil {
+			return fmt.Errorf("%s names the type %s: its kernels must be shipped; change the recipe's choice of Tensile files", e.Name(), found)
+		}
+		return nil
+	})
 }
 
 // unusedTypes proves from a module's imports that it calls no matrix function

@@ -74,8 +74,8 @@ func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
 }
 
 // Do gives the result of the step name for inputs. When the cache lacks it,
-// make fills an empty folder with it.
-func (c *Cache) Do(ctx context.Context, name string, inputs any, make func(ctx context.Context, dir string) error) (*Result, error) {
+// fill is given an empty folder to put it into.
+func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx context.Context, dir string) error) (*Result, error) {
 	key, err := Key(inputs)
 	if err != nil {
 		return nil, err
@@ -104,7 +104,7 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, make func(ctx c
 	if err := os.Mkdir(out, 0o755); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	if err := make(ctx, out); err != nil {
+	if err := fill(ctx, out); err != nil {
 		return nil, errors.Join(fmt.Errorf("stage %s: %w", name, err), os.RemoveAll(work))
 	}
 	r := &Result{Name: name, Key: key, Inputs: inputs}
@@ -153,7 +153,8 @@ func seal(dir string, r *Result) error {
 }
 
 // Digest is the hex SHA-256 over the sorted list of a folder's files with
-// mode, content digest and name; it does not depend on times or owners.
+// mode, content digest and name; it does not depend on times, owners or the modes
+// of folders.
 func Digest(dir string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
@@ -169,9 +170,10 @@ func Digest(dir string) (string, error) {
 			return err
 		}
 		var content string
+		mode := info.Mode().Perm()
 		switch {
 		case e.IsDir():
-			content = "dir"
+			content, mode = "dir", 0 // its mode is a matter of the umask
 		case info.Mode()&fs.ModeSymlink != 0:
 			target, err := os.Readlink(p)
 			if err != nil {
@@ -183,7 +185,7 @@ func Digest(dir string) (string, error) {
 				return err
 			}
 		}
-		_, err = fmt.Fprintf(sum, "%o %s %s\n", info.Mode().Perm(), content, strings.ReplaceAll(rel, "\n", "\\n"))
+		_, err = fmt.Fprintf(sum, "%o %s %s\n", mode, content, strings.ReplaceAll(rel, "\n", "\\n"))
 		return err
 	})
 	if err != nil {

@@ -68,9 +68,9 @@ type Toolchain struct {
 	Deviations []string
 }
 
-// ROCm is where the image keeps ROCm.
+// ROCm is where images of the kind keep ROCm, also one that the user names.
 func (s Spec) ROCm() string {
-	if s.Kind == "amd" || s.BaseImage != "" {
+	if s.Kind == "amd" {
 		return "/opt/rocm"
 	}
 	return "/usr"

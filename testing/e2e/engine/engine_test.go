@@ -173,7 +173,7 @@ func TestCancelRemovesTheContainer(t *testing.T) {
 	defer cancel()
 	err := e.Run(ctx, engine.Job{
 		Name: "sleep", Image: image, Cmd: []string{"/probe", "sleep"}, Dir: "/",
-		Log: writer(func(p []byte) { cancel() }),
+		Log: writer(func([]byte) { cancel() }),
 	})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)

@@ -1,0 +1,151 @@
+//go:build e2e
+
+// Package toolchain tests the ways to a toolchain image that a default build
+// on Debian does not take.
+package toolchain_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+)
+
+func connect(t *testing.T) engine.Engine {
+	t.Helper()
+	e, err := engine.Connect(t.Context(), engine.ConnectOptions{
+		MayInstall: func() bool { return os.Getenv("CI") == "true" }, LogDir: t.TempDir(), Log: os.Stderr,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func describe(t *testing.T, e engine.Engine, s toolchain.Spec) (*toolchain.Toolchain, error) {
+	t.Helper()
+	cache, err := stage.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	tc, err := toolchain.Describe(t.Context(), e, cache, s, &log)
+	if err != nil {
+		t.Log(log.String())
+	}
+	return tc, err
+}
+
+// image makes an image of a Debian release with some packages.
+func image(t *testing.T, e engine.Engine, ref, suite string, packages ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "mmdebstrap", "--variant=minbase", "--format=tar", "--quiet",
+		`--aptopt=Acquire::Check-Valid-Until "false"`, "--include="+strings.Join(packages, ","), suite, "-")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	rootfs, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_, importErr := e.Import(t.Context(), ref, rootfs, nil)
+	if err := errors.Join(cmd.Wait(), importErr); err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+}
+
+func names(tc *toolchain.Toolchain) []string {
+	var all []string
+	for _, p := range tc.Packages {
+		all = append(all, p.Name)
+	}
+	return all
+}
+
+// A host without mmdebstrap runs it in an image that has it.
+func TestMmdebstrapInAnImage(t *testing.T) {
+	e := connect(t)
+	const ref = "go-rocm/test-mmdebstrap:latest"
+	image(t, e, ref, "bookworm", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
+	tc, err := describe(t, e, toolchain.Spec{
+		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1790556072, 0),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range toolchain.CPU.Packages() {
+		if !slices.Contains(names(tc), want) {
+			t.Errorf("%s is not in the image", want)
+		}
+	}
+}
+
+// An image of the user's own gets what it lacks; its ROCm lies where AMD's
+// packages put it.
+func TestImageLaidOutUnderOptRocm(t *testing.T) {
+	e := connect(t)
+	const plain, rocm = "go-rocm/test-plain:latest", "go-rocm/test-rocm:latest"
+	image(t, e, plain, "trixie", "ca-certificates", "gcc")
+	spec := toolchain.Spec{Kind: "amd", Set: toolchain.HIP, BaseImage: plain}
+	if _, err := describe(t, e, spec); err == nil || !strings.Contains(err.Error(), "hipconfig is missing") {
+		t.Fatalf("an image without ROCm: %v", err)
+	}
+	err := e.Run(t.Context(), engine.Job{
+		Name: "lay out", Image: plain, CommitAs: rocm, Dir: "/",
+		Cmd: []string{"/bin/sh", "-eu", "-c", `mkdir -p /opt/rocm/bin && printf '#!/bin/sh\necho /opt/rocm/llvm/bin\n' >/opt/rocm/bin/hipconfig && chmod 755 /opt/rocm/bin/hipconfig`},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.BaseImage = rocm
+	tc, err := describe(t, e, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range toolchain.CPU.Packages() {
+		if !slices.Contains(names(tc), want) {
+			t.Errorf("%s was not added", want)
+		}
+	}
+	if got := spec.ROCm(); got != "/opt/rocm" {
+		t.Errorf("ROCm is looked for in %s", got)
+	}
+	f, err := e.Files(t.Context(), tc.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, path := range []string{"/opt/rocm/bin/hipconfig", "/src", "/build", "/usr/bin/ninja"} {
+		if _, err := f.Stat(t.Context(), path); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
+// Without a recorded digest, AMD's image is refused with the way to record it.
+func TestAMDImageNeedsADigest(t *testing.T) {
+	e := connect(t)
+	_, err := describe(t, e, toolchain.Spec{Kind: "amd", Set: toolchain.HIP})
+	if err == nil || !strings.Contains(err.Error(), "mage lock") {
+		t.Errorf("got %v", err)
+	}
+}
