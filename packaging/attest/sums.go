@@ -1,0 +1,191 @@
+// Package attest writes what a receiver checks a release by, and checks it:
+// SHA256SUMS over the files, and a software bill of materials in the two formats
+// that tools read.
+//
+// It states facts that the build recorded (the bundle's manifest, the command's
+// build information, the collected licences) and measures files; it neither
+// builds nor fetches, and it signs nothing.
+package attest
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// SumsName is the name of the list of digests, in the folder that it is about.
+const SumsName = "SHA256SUMS"
+
+// ErrSums says that a list of digests cannot be read.
+var ErrSums = errors.New("bad " + SumsName)
+
+// Sum is one line of the list: the digest in lower-case hex, and the path
+// relative to the list's folder, slash-separated.
+type Sum struct{ SHA256, Path string }
+
+// MeasureSums gives the digests of all regular files below dir except the list
+// itself and names that begin with a dot, sorted by path.
+func MeasureSums(dir string) ([]Sum, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("measure: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	var out []Sum
+	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name == ".":
+			return nil
+		case strings.HasPrefix(path.Base(name), "."):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case d.IsDir() || name == SumsName:
+			return nil
+		case !d.Type().IsRegular():
+			return fmt.Errorf("%s is no regular file", name)
+		case strings.ContainsAny(name, "\n\r\\"):
+			return fmt.Errorf("%q cannot stand in a line of %s", name, SumsName)
+		}
+		f, err := root.Open(name)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		h := sha256.New()
+		if _, err := io.Copy(h, f); err != nil {
+			return err
+		}
+		out = append(out, Sum{SHA256: hex.EncodeToString(h.Sum(nil)), Path: name})
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("measure %s: %w", dir, err)
+	}
+	slices.SortFunc(out, func(a, b Sum) int { return strings.Compare(a.Path, b.Path) })
+	return out, nil
+}
+
+// FormatSums writes the list as `sha256sum -c` reads it.
+func FormatSums(sums []Sum) []byte {
+	var b bytes.Buffer
+	for _, s := range sums {
+		fmt.Fprintf(&b, "%s  %s\n", s.SHA256, s.Path)
+	}
+	return b.Bytes()
+}
+
+var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// ParseSums reads a list. Paths that leave the folder, twice the same path and
+// lines of another form are errors that name the line.
+func ParseSums(r io.Reader) ([]Sum, error) {
+	var out []Sum
+	seen := map[string]bool{}
+	lines := bufio.NewScanner(r)
+	for n := 1; lines.Scan(); n++ {
+		digest, name, ok := strings.Cut(lines.Text(), "  ")
+		switch {
+		case !ok || !hexDigest.MatchString(digest):
+			return nil, fmt.Errorf("%w: line %d: want 64 hex digits, two blanks and a path", ErrSums, n)
+		case name == "." || !fs.ValidPath(name):
+			return nil, fmt.Errorf("%w: line %d: %q is no path inside the folder", ErrSums, n, name)
+		case seen[name]:
+			return nil, fmt.Errorf("%w: line %d: %q stands there twice", ErrSums, n, name)
+		}
+		seen[name] = true
+		out = append(out, Sum{SHA256: digest, Path: name})
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrSums, err)
+	}
+	return out, nil
+}
+
+// WriteSums measures dir and puts the list in it, whole or not at all.
+func WriteSums(dir string) error {
+	sums, err := MeasureSums(dir)
+	if err != nil {
+		return err
+	}
+	staged := path.Join(dir, "."+SumsName+".part")
+	if err := os.WriteFile(staged, FormatSums(sums), 0o644); err != nil { //nolint:gosec // a list for everybody
+		return fmt.Errorf("write %s: %w", SumsName, err)
+	}
+	if err := os.Rename(staged, path.Join(dir, SumsName)); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", SumsName, err), os.Remove(staged))
+	}
+	return nil
+}
+
+// SumsError says where a folder differs from its list.
+type SumsError struct {
+	Missing  []string // listed, not there
+	Changed  []string // there with another digest
+	Unlisted []string // there, not listed
+}
+
+// Error names every file.
+func (e *SumsError) Error() string {
+	var parts []string
+	for _, p := range []struct {
+		what  string
+		names []string
+	}{{"missing", e.Missing}, {"changed", e.Changed}, {"not listed", e.Unlisted}} {
+		if len(p.names) > 0 {
+			parts = append(parts, p.what+": "+strings.Join(p.names, ", "))
+		}
+	}
+	return "the files are not those of " + SumsName + ": " + strings.Join(parts, "; ")
+}
+
+// VerifySums compares dir with the list in it. A difference is a *SumsError.
+func VerifySums(dir string) error {
+	f, err := os.Open(path.Join(dir, SumsName)) //nolint:gosec // the caller names the folder
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	want, err := ParseSums(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	have, err := MeasureSums(dir)
+	if err != nil {
+		return err
+	}
+	found := map[string]string{}
+	for _, s := range have {
+		found[s.Path] = s.SHA256
+	}
+	var diff SumsError
+	for _, s := range want {
+		switch got, ok := found[s.Path]; {
+		case !ok:
+			diff.Missing = append(diff.Missing, s.Path)
+		case got != s.SHA256:
+			diff.Changed = append(diff.Changed, s.Path)
+		}
+		delete(found, s.Path)
+	}
+	for name := range found {
+		diff.Unlisted = append(diff.Unlisted, name)
+	}
+	slices.Sort(diff.Unlisted)
+	if len(diff.Missing)+len(diff.Changed)+len(diff.Unlisted) > 0 {
+		return &diff
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package attest_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/packaging/attest"
+	"github.com/google/go-cmp/cmp"
+)
+
+func writeTree(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, body := range files {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// The list is checked by sha256sum too, which receivers have.
+func TestSums(t *testing.T) {
+	dir := writeTree(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
+	for range 2 { // the second time the list itself is there
+		if err := attest.WriteSums(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(dir, attest.SumsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed  a\n" +
+		"3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3  b\n" +
+		"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855  sub/c d\n"
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Errorf("list (-want +got):\n%s", diff)
+	}
+	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", attest.SumsName)
+	check.Dir = dir
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Errorf("sha256sum: %v\n%s", err, out)
+	}
+	if err := attest.VerifySums(dir); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestVerifySumsNamesDifferences(t *testing.T) {
+	dir := writeTree(t, map[string]string{"a": "one", "b": "two", "c": "three"})
+	if err := attest.WriteSums(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]string{"b": "twO", "d": "four"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(body), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var diff *attest.SumsError
+	if err := attest.VerifySums(dir); !errors.As(err, &diff) {
+		t.Fatalf("got %v", err)
+	}
+	want := &attest.SumsError{Missing: []string{"a"}, Changed: []string{"b"}, Unlisted: []string{"d"}}
+	if d := cmp.Diff(want, diff); d != "" {
+		t.Errorf("differences (-want +got):\n%s", d)
+	}
+	if text := diff.Error(); !strings.Contains(text, "missing: a; changed: b; not listed: d") {
+		t.Errorf("message %q", text)
+	}
+	if err := attest.VerifySums(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without a list: %v", err)
+	}
+}
+
+func TestMeasureSumsRefusesLinks(t *testing.T) {
+	dir := writeTree(t, map[string]string{"a": "one"})
+	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := attest.MeasureSums(dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestParseSumsRefuses(t *testing.T) {
+	digest := strings.Repeat("a", 64)
+	for name, tc := range map[string]struct{ list, want string }{
+		"no digest":    {"x  a\n", "line 1"},
+		"upper case":   {strings.ToUpper(digest) + "  a\n", "line 1"},
+		"one blank":    {digest + " a\n", "line 1"},
+		"parent":       {digest + "  a\n" + digest + "  ../b\n", "line 2"},
+		"absolute":     {digest + "  /etc/passwd\n", "inside the folder"},
+		"twice":        {digest + "  a\n" + digest + "  a\n", "twice"},
+		"endless line": {digest + "  " + strings.Repeat("a", 1<<17), "too long"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := attest.ParseSums(strings.NewReader(tc.list))
+			if !errors.Is(err, attest.ErrSums) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want one about %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func FuzzParseSums(f *testing.F) {
+	f.Add(strings.Repeat("a", 64) + "  a/b\n")
+	f.Add(strings.Repeat("0", 64) + "  ..\n\n")
+	f.Fuzz(func(t *testing.T, list string) {
+		sums, err := attest.ParseSums(strings.NewReader(list))
+		if err != nil {
+			return
+		}
+		again, err := attest.ParseSums(strings.NewReader(string(attest.FormatSums(sums))))
+		if err != nil {
+			t.Fatalf("its own form is refused: %v", err)
+		}
+		if d := cmp.Diff(sums, again); d != "" {
+			t.Errorf("reading what was written differs:\n%s", d)
+		}
+	})
+}
