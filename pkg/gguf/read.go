@@ -35,7 +35,6 @@ type reader struct {
 	f       *File
 	arena   []byte
 	nameLen []int
-	nameOff int
 	dataLen uint64
 }
 

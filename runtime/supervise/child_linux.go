@@ -112,10 +112,8 @@ func (c *Child) prepare() error {
 	if c.record, err = newRecord(); err != nil {
 		return err
 	}
-	host := ""
 	if c.spec.TCP != "" {
-		var port string
-		host, port, _ = net.SplitHostPort(c.spec.TCP)
+		host, port, _ := net.SplitHostPort(c.spec.TCP)
 		if c.tcpPort, err = strconv.Atoi(port); err != nil {
 			return fmt.Errorf("%w: TCP: port %q is no number", ErrSpec, port)
 		}

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -693,8 +694,8 @@ func TestStatesAreTold(t *testing.T) {
 		stopClean(t, c)
 		mu.Lock()
 		defer mu.Unlock()
-		if want := fmt.Sprint([]State{Starting, Loading, Ready, Stopping, Stopped}); fmt.Sprint(seen) != want {
-			t.Errorf("states %v, want %s", seen, want)
+		if want := []State{Starting, Loading, Ready, Stopping, Stopped}; !slices.Equal(seen, want) {
+			t.Errorf("states %v, want %v", seen, want)
 		}
 		if _, err := readAll(t.Context(), c); !errors.Is(err, ErrStopped) {
 			t.Errorf("a request after the end: %v, want ErrStopped", err)

@@ -160,7 +160,9 @@ func cleanLine(raw []byte) string {
 			continue
 		}
 		if i+1 < len(line) && line[i+1] == '[' { // CSI: up to its final byte
-			for i += 2; i < len(line) && (line[i] < 0x40 || line[i] > 0x7e); i++ {
+			i += 2
+			for i < len(line) && (line[i] < 0x40 || line[i] > 0x7e) {
+				i++
 			}
 		}
 	}

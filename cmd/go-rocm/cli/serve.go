@@ -22,7 +22,7 @@ import (
 )
 
 // envAPIKey holds the key that clients must give, where no file does.
-const envAPIKey = "GOROCM_API_KEY"
+const envAPIKey = "GOROCM_API_KEY" //nolint:gosec // the name of a variable, no key
 
 // serveFlags are the flags of serve beside those of the model.
 type serveFlags struct {
