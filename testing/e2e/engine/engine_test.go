@@ -23,25 +23,10 @@ import (
 	"github.com/docker/docker/client"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/testing/rig"
 )
 
 const image = "go-rocm/test-probe:latest"
-
-func connect(t *testing.T) engine.Engine {
-	t.Helper()
-	e, err := engine.Connect(t.Context(), engine.ConnectOptions{
-		MayInstall: func() bool { return os.Getenv("CI") == "true" }, LogDir: t.TempDir(), Log: os.Stderr,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return e
-}
 
 // probeImage compiles the probe and imports it as an image.
 func probeImage(t *testing.T, e engine.Engine) {
@@ -85,7 +70,7 @@ func probeImage(t *testing.T, e engine.Engine) {
 }
 
 func TestHermeticJob(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	var log bytes.Buffer
 	err := e.Run(t.Context(), engine.Job{
@@ -112,7 +97,7 @@ func TestHermeticJob(t *testing.T) {
 }
 
 func TestFilesInAndOut(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	got := map[string]string{}
 	err := e.Run(t.Context(), engine.Job{
@@ -140,7 +125,7 @@ func TestFilesInAndOut(t *testing.T) {
 }
 
 func TestFailedInputStopsTheJob(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	broken := errors.New("broken input")
 	err := e.Run(t.Context(), engine.Job{
@@ -153,7 +138,7 @@ func TestFailedInputStopsTheJob(t *testing.T) {
 }
 
 func TestExitErrorCarriesTheLastLines(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	err := e.Run(t.Context(), engine.Job{Name: "fail", Image: image, Cmd: []string{"/probe", "fail"}, Dir: "/"})
 	var exit *engine.ExitError
@@ -167,7 +152,7 @@ func TestExitErrorCarriesTheLastLines(t *testing.T) {
 
 // Ctrl-C must not leave a container that compiles on.
 func TestCancelRemovesTheContainer(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -209,10 +194,10 @@ func containers(t *testing.T) []string {
 // A build that was killed leaves its container; the next one removes it.
 func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	if os.Getenv("TEST_RUN_AND_HANG") != "" {
-		e := connect(t)
+		e := rig.Engine(t)
 		t.Fatal(e.Run(context.Background(), engine.Job{Name: "sleep", Image: image, Cmd: []string{"/probe", "sleep"}, Dir: "/", Log: os.Stdout}))
 	}
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLeftoversOfAKilledRunAreSwept$")
 	cmd.Env = append(os.Environ(), "TEST_RUN_AND_HANG=1")
@@ -233,7 +218,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	if left := containers(t); len(left) != 1 {
 		t.Fatalf("expected the orphan, got %v", left)
 	}
-	connect(t)
+	rig.Engine(t)
 	deadline := time.Now().Add(10 * time.Second)
 	for len(containers(t)) > 0 {
 		if time.Now().After(deadline) {
@@ -244,7 +229,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 }
 
 func TestFilesOfAnImage(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	probeImage(t, e)
 	f, err := e.Files(t.Context(), image)
 	if err != nil {

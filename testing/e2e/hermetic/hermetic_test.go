@@ -13,7 +13,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,6 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
+	"forge.lthn.ai/core/go-rocm/testing/rig"
 )
 
 // user is who runs the command in the container; no system has an account of
@@ -46,17 +46,7 @@ func TestBundleAnswersEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eng, err := engine.Connect(t.Context(), engine.ConnectOptions{
-		MayInstall: func() bool { return os.Getenv("CI") == "true" }, LogDir: t.TempDir(), Log: os.Stderr,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := eng.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	eng := rig.Engine(t)
 	inputs := map[string]string{"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model}
 
 	t.Run("empty root", func(t *testing.T) {
@@ -75,32 +65,11 @@ func TestBundleAnswersEverywhere(t *testing.T) {
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
 			ref := "go-rocm/test-root:" + suite
-			debian(t, eng, ref, suite)
+			if _, err := eng.Image(t.Context(), ref); err != nil {
+				rig.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
+			}
 			answer(t, eng, ref, inputs)
 		})
-	}
-}
-
-// debian makes the image of a minimal release, if the engine lacks it.
-func debian(t *testing.T, eng engine.Engine, ref, suite string) {
-	t.Helper()
-	if _, err := eng.Image(t.Context(), ref); err == nil {
-		return
-	}
-	cmd := exec.CommandContext(t.Context(), "mmdebstrap", "--variant=minbase", "--format=tar", "--quiet",
-		`--aptopt=Acquire::Check-Valid-Until "false"`, `--customize-hook=install -d -o 4321 -g 4321 "$1/w"`, suite, "-")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	rootfs, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_, importErr := eng.Import(t.Context(), ref, rootfs, nil)
-	if err := errors.Join(cmd.Wait(), importErr); err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
 	}
 }
 

@@ -6,9 +6,6 @@ package toolchain_test
 
 import (
 	"bytes"
-	"errors"
-	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -17,23 +14,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/testing/rig"
 )
-
-func connect(t *testing.T) engine.Engine {
-	t.Helper()
-	e, err := engine.Connect(t.Context(), engine.ConnectOptions{
-		MayInstall: func() bool { return os.Getenv("CI") == "true" }, LogDir: t.TempDir(), Log: os.Stderr,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return e
-}
 
 func describe(t *testing.T, e engine.Engine, s toolchain.Spec) (*toolchain.Toolchain, error) {
 	t.Helper()
@@ -49,26 +31,6 @@ func describe(t *testing.T, e engine.Engine, s toolchain.Spec) (*toolchain.Toolc
 	return tc, err
 }
 
-// image makes an image of a Debian release with some packages.
-func image(t *testing.T, e engine.Engine, ref, suite string, packages ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "mmdebstrap", "--variant=minbase", "--format=tar", "--quiet",
-		`--aptopt=Acquire::Check-Valid-Until "false"`, "--include="+strings.Join(packages, ","), suite, "-")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	rootfs, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_, importErr := e.Import(t.Context(), ref, rootfs, nil)
-	if err := errors.Join(cmd.Wait(), importErr); err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
-	}
-}
-
 func names(tc *toolchain.Toolchain) []string {
 	var all []string
 	for _, p := range tc.Packages {
@@ -79,9 +41,9 @@ func names(tc *toolchain.Toolchain) []string {
 
 // A host without mmdebstrap runs it in an image that has it.
 func TestMmdebstrapInAnImage(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	const ref = "go-rocm/test-mmdebstrap:latest"
-	image(t, e, ref, "bookworm", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
+	rig.Debian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
 	tc, err := describe(t, e, toolchain.Spec{
 		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1790556072, 0),
 	})
@@ -98,9 +60,9 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 // An image of the user's own gets what it lacks; its ROCm lies where AMD's
 // packages put it.
 func TestImageLaidOutUnderOptRocm(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	const plain, rocm = "go-rocm/test-plain:latest", "go-rocm/test-rocm:latest"
-	image(t, e, plain, "trixie", "ca-certificates", "gcc")
+	rig.Debian(t, e, plain, "trixie", "", "ca-certificates", "gcc")
 	spec := toolchain.Spec{Kind: "amd", Set: toolchain.HIP, BaseImage: plain}
 	if _, err := describe(t, e, spec); err == nil || !strings.Contains(err.Error(), "hipconfig is missing") {
 		t.Fatalf("an image without ROCm: %v", err)
@@ -143,7 +105,7 @@ func TestImageLaidOutUnderOptRocm(t *testing.T) {
 
 // Without a recorded digest, AMD's image is refused with the way to record it.
 func TestAMDImageNeedsADigest(t *testing.T) {
-	e := connect(t)
+	e := rig.Engine(t)
 	_, err := describe(t, e, toolchain.Spec{Kind: "amd", Set: toolchain.HIP})
 	if err == nil || !strings.Contains(err.Error(), "mage lock") {
 		t.Errorf("got %v", err)
