@@ -1,0 +1,193 @@
+package ggufgen
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+)
+
+// vocabulary is a small file with the tokenizer's keys.
+func vocabulary(t *testing.T) *gguf.File {
+	t.Helper()
+	b := New("llama")
+	b.Text("tokenizer.ggml.model", "llama")
+	b.Texts("tokenizer.ggml.tokens", []string{"<unk>", "<s>", "</s>", "a", "b"})
+	b.Uints("tokenizer.ggml.token_type", []uint32{2, 3, 3, 1, 1})
+	b.Uint("tokenizer.ggml.eos_token_id", 2)
+	b.Bool("tokenizer.ggml.add_bos_token", true)
+	b.Float("tokenizer.scale", 0.5)
+	b.Bools("tokenizer.flags", []bool{true, false})
+	return open(t, b)
+}
+
+func open(t *testing.T, b *Builder) *gguf.File {
+	t.Helper()
+	var buf bytes.Buffer
+	n, err := b.WriteTo(&buf)
+	if err != nil || n != int64(buf.Len()) {
+		t.Fatalf("%d bytes said, %d written, %v", n, buf.Len(), err)
+	}
+	f, err := gguf.NewReader(bytes.NewReader(buf.Bytes()), n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func write(t *testing.T, o TinyOptions) []byte {
+	t.Helper()
+	b, err := Tiny(vocabulary(t), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	if _, err := b.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// TestDeterministic holds the bytes to a digest: they may change by a decision
+// alone, never by chance.
+func TestDeterministic(t *testing.T) {
+	for _, c := range []struct {
+		o    TinyOptions
+		want string
+	}{
+		{TinyOptions{Seed: 1}, "9e4cb5dc74618c96"},
+		{TinyOptions{Seed: 1, Type: gguf.F16}, "0371bbbfd70abf7b"},
+	} {
+		sum := sha256.Sum256(write(t, c.o))
+		if got := hex.EncodeToString(sum[:8]); got != c.want {
+			t.Errorf("%s: digest %s, want %s", c.o.Type, got, c.want)
+		}
+	}
+	if bytes.Equal(write(t, TinyOptions{Seed: 1}), write(t, TinyOptions{Seed: 2})) {
+		t.Error("two seeds give the same weights")
+	}
+}
+
+func TestTiny(t *testing.T) {
+	b := write(t, TinyOptions{Seed: 7, Layers: 3, Type: gguf.F16, Name: "three"})
+	f, err := gguf.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Name() != "three" || f.BlockCount() != 3 || f.VocabSize() != 5 || f.Quantisation() != "F16" || len(f.Tensors()) != 2+3*9 {
+		t.Errorf("%q, %d layers, %d tokens, %s, %d tensors", f.Name(), f.BlockCount(), f.VocabSize(), f.Quantisation(), len(f.Tensors()))
+	}
+	from := vocabulary(t)
+	for key, want := range from.Metadata() {
+		if !strings.HasPrefix(key, "tokenizer.") {
+			continue
+		}
+		got, ok := f.Lookup(key)
+		if !ok || got.String() != want.String() || got.Type() != want.Type() {
+			t.Errorf("%s: %v, want %v", key, got, want)
+		}
+	}
+	for name, o := range map[string]TinyOptions{
+		"negative":    {Layers: -1},
+		"heads":       {Width: 60, Heads: 7},
+		"key heads":   {Heads: 4, KVHeads: 3},
+		"odd heads":   {Width: 12, Heads: 4, KVHeads: 4},
+		"quantised":   {Type: gguf.Q8_0},
+		"no tokens":   {},
+		"no tokenize": {},
+	} {
+		v := vocabulary(t)
+		switch name {
+		case "no tokens":
+			b := New("llama")
+			b.Text("tokenizer.ggml.model", "llama")
+			v = open(t, b)
+		case "no tokenize":
+			v = open(t, New("llama"))
+		}
+		if _, err := Tiny(v, o); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestSparse: a model of 40 GB takes kilobytes.
+func TestSparse(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "sparse.gguf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	n, err := Catalogue()[4].Builder().WriteSparse(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || info.Size() != n || n < 39<<30 || st.Blocks*512 > 1<<20 {
+		t.Errorf("size %d of %d, %d bytes on disk", info.Size(), n, st.Blocks*512)
+	}
+	m, err := gguf.NewReader(f, n)
+	if err != nil || m.Architecture() != "llama" {
+		t.Errorf("the reader says %v", err)
+	}
+	if _, err := Catalogue()[4].Builder().WriteTo(&bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), "sparse") {
+		t.Errorf("written whole without data: %v", err)
+	}
+}
+
+func TestBuilderErrors(t *testing.T) {
+	b := New("llama")
+	b.Uint("a", 1)
+	b.Uint("a", 2)
+	if _, err := b.WriteTo(&bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), `"a" was added twice`) {
+		t.Errorf("key twice: %v", err)
+	}
+	b = New("llama")
+	b.Tensor("t", gguf.Q4_K, nil, 100)
+	if _, err := b.WriteSparse(nil); err == nil || !strings.Contains(err.Error(), "tensor t") {
+		t.Errorf("row of 100 in blocks of 256: %v", err)
+	}
+}
+
+// TestHalf compares the rounding with values of IEEE 754.
+func TestHalf(t *testing.T) {
+	for f, want := range map[float32]uint16{
+		0: 0, 1: 0x3c00, -1: 0xbc00, 2: 0x4000, 0.5: 0x3800, 65504: 0x7bff, 65520: 0x7c00, 1e9: 0x7c00,
+		0.1: 0x2e66, 1.0 / 3: 0x3555, 6.103515625e-05: 0x0400, 5.960464477539063e-08: 0x0001, 2.9e-08: 0x0000,
+		1.00048828125: 0x3c00, 1.00146484375: 0x3c02, // ties go to even
+		float32(math.Inf(-1)): 0xfc00,
+	} {
+		if got := half(f); got != want {
+			t.Errorf("half(%v) = %#04x, want %#04x", f, got, want)
+		}
+	}
+	if got := half(float32(math.NaN())); got&0x7c00 != 0x7c00 || got&0x3ff == 0 {
+		t.Errorf("half(NaN) = %#04x", got)
+	}
+	// Every half is its own rounding.
+	for h := range uint16(0x7c00) {
+		if got := half(widen(h)); got != h {
+			t.Fatalf("half of %#04x widened is %#04x", h, got)
+		}
+	}
+}
+
+// widen is the exact inverse for finite, non-negative halves.
+func widen(h uint16) float32 {
+	exp, frac := int(h>>10), float64(h&0x3ff)
+	if exp == 0 {
+		return float32(math.Ldexp(frac, -24))
+	}
+	return float32(math.Ldexp(1024+frac, exp-25))
+}
