@@ -1,14 +1,12 @@
 package recipe
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
@@ -233,94 +231,6 @@ func (c *collector) addObjects(file string, objects []elfdep.CodeObjects) {
 	for _, o := range objects {
 		c.objects = append(c.objects, bundle.CodeObjects{File: file, Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
 	}
-}
-
-// prove checks what every file of a bundle must keep.
-func (c *collector) prove() error {
-	names, err := elfFiles(c.dir)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, name := range names {
-		base := filepath.Base(name)
-		ours := c.libs.needed[base] != nil && !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
-		h, err := elfdep.Hardening(name)
-		if err != nil {
-			return err
-		}
-		if weak := h.Weak(); ours && len(weak) > 0 {
-			errs = append(errs, fmt.Errorf("%s is built without %s", base, strings.Join(weak, ", ")))
-		}
-		for _, p := range h.Runpath {
-			if p != "$ORIGIN" {
-				errs = append(errs, fmt.Errorf("%s has the run path %q", base, p))
-			}
-		}
-		if !ours {
-			continue
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		leaks, err := elfdep.ScanStrings(f, []string{"/src", "/build"}, 3)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		for _, l := range leaks {
-			errs = append(errs, fmt.Errorf("%s holds the build path %q", base, l.Text))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (c *collector) writeManifest() error {
-	r := c.recipe
-	m := bundle.Manifest{
-		Schema: bundle.Schema, Name: "llama-" + c.variant.Name, Variant: c.variant.Name,
-		Flavour: bundle.FlavourHermetic, Version: r.Lock.Tag, Targets: c.targets,
-		Source: bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
-		Toolchain: bundle.Toolchain{
-			Kind: r.Toolchain.Kind, Locked: len(c.toolchain.Deviations) == 0, Deviations: c.toolchain.Deviations,
-		},
-		SourceDateEpoch: r.Lock.Epoch,
-		Entry:           bundle.Entry{Loader: loaderName, Program: serverName},
-		CodeObjects:     c.objects, Excluded: c.excluded,
-	}
-	if r.Toolchain.Kind == "debian" {
-		m.Toolchain.Kind += "-" + r.Toolchain.Suite
-	}
-	for _, p := range c.toolchain.Packages {
-		m.Toolchain.Packages = append(m.Toolchain.Packages, bundle.Package(p))
-	}
-	slices.SortFunc(m.Toolchain.Packages, func(a, b bundle.Package) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch))
-	})
-	for _, name := range c.variant.Components {
-		res := c.compiled[name]
-		all := components(r.Lock, r.Targets)[name]
-		m.Stages = append(m.Stages, bundle.Stage{
-			Name: res.Name, Digest: res.Key, Output: res.Output, Env: r.environment(all), Options: all.arguments(r.CMake, func(string) bool { return true }),
-		})
-	}
-	slices.SortFunc(m.Excluded, func(a, b bundle.Excluded) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(m.CodeObjects, func(a, b bundle.CodeObjects) int {
-		return strings.Compare(a.File+" "+a.Target.String(), b.File+" "+b.Target.String())
-	})
-	entries, err := elfFiles(c.dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		base := filepath.Base(e)
-		m.Files = append(m.Files, bundle.File{Path: base, Needed: c.libs.needed[base]})
-	}
-	full, err := bundle.Build(c.dir, m)
-	if err != nil {
-		return err
-	}
-	return bundle.WriteManifest(c.dir, full)
 }
 
 // copyFile copies a file, holes kept, with that mode.

@@ -13,6 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/cmd/go-rocm/cli"
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 	"forge.lthn.ai/core/go-rocm/packaging/manual"
 )
@@ -213,19 +214,7 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 }
 
 func (s *Session) sumInto(_ context.Context, d *delivery) error {
-	entries, err := os.ReadDir(d.dir)
-	if err != nil {
-		return err
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		sum, err := stage.FileDigest(filepath.Join(d.dir, e.Name()))
-		if err != nil {
-			return err
-		}
-		b.WriteString(sum + "  " + e.Name() + "\n") // as sha256sum -c reads it
-	}
-	return os.WriteFile(filepath.Join(d.dir, "SHA256SUMS"), []byte(b.String()), 0o644) //nolint:gosec // public
+	return attest.WriteSums(d.dir)
 }
 
 func copyAll(from, to string) error {

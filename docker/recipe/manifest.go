@@ -1,0 +1,59 @@
+package recipe
+
+import (
+	"cmp"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// writeManifest records what the bundle was made from and what is in it.
+func (c *collector) writeManifest() error {
+	r := c.recipe
+	m := bundle.Manifest{
+		Schema: bundle.Schema, Name: "llama-" + c.variant.Name, Variant: c.variant.Name,
+		Flavour: bundle.FlavourHermetic, Version: r.Lock.Tag, Targets: c.targets,
+		Source: bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
+		Toolchain: bundle.Toolchain{
+			Kind: r.Toolchain.Kind, Locked: len(c.toolchain.Deviations) == 0, Deviations: c.toolchain.Deviations,
+		},
+		SourceDateEpoch: r.Lock.Epoch,
+		Entry:           bundle.Entry{Loader: loaderName, Program: serverName},
+		CodeObjects:     c.objects, Excluded: c.excluded,
+	}
+	if r.Toolchain.Kind == "debian" {
+		m.Toolchain.Kind += "-" + r.Toolchain.Suite
+	}
+	for _, p := range c.toolchain.Packages {
+		m.Toolchain.Packages = append(m.Toolchain.Packages, bundle.Package(p))
+	}
+	slices.SortFunc(m.Toolchain.Packages, func(a, b bundle.Package) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch))
+	})
+	for _, name := range c.variant.Components {
+		res := c.compiled[name]
+		all := components(r.Lock, r.Targets)[name]
+		m.Stages = append(m.Stages, bundle.Stage{
+			Name: res.Name, Digest: res.Key, Output: res.Output, Env: r.environment(all), Options: all.arguments(r.CMake, func(string) bool { return true }),
+		})
+	}
+	slices.SortFunc(m.Excluded, func(a, b bundle.Excluded) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(m.CodeObjects, func(a, b bundle.CodeObjects) int {
+		return strings.Compare(a.File+" "+a.Target.String(), b.File+" "+b.Target.String())
+	})
+	entries, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		base := filepath.Base(e)
+		m.Files = append(m.Files, bundle.File{Path: base, Needed: c.libs.needed[base]})
+	}
+	full, err := bundle.Build(c.dir, m)
+	if err != nil {
+		return err
+	}
+	return bundle.WriteManifest(c.dir, full)
+}

@@ -1,0 +1,52 @@
+package recipe
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+)
+
+// prove checks what every file of a bundle must keep.
+func (c *collector) prove() error {
+	names, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		base := filepath.Base(name)
+		ours := c.libs.needed[base] != nil && !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
+		h, err := elfdep.Hardening(name)
+		if err != nil {
+			return err
+		}
+		if weak := h.Weak(); ours && len(weak) > 0 {
+			errs = append(errs, fmt.Errorf("%s is built without %s", base, strings.Join(weak, ", ")))
+		}
+		for _, p := range h.Runpath {
+			if p != "$ORIGIN" {
+				errs = append(errs, fmt.Errorf("%s has the run path %q", base, p))
+			}
+		}
+		if !ours {
+			continue
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		leaks, err := elfdep.ScanStrings(f, []string{"/src", "/build"}, 3)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		for _, l := range leaks {
+			errs = append(errs, fmt.Errorf("%s holds the build path %q", base, l.Text))
+		}
+	}
+	return errors.Join(errs...)
+}
