@@ -13,7 +13,7 @@ import (
 )
 
 // Project says where the checks run. The zero value means the current folder,
-// the user's cache folder and five seconds for each fuzz function.
+// the user's cache folder and three seconds for each fuzz function.
 type Project struct {
 	// Root is the folder that holds go.mod.
 	Root string
@@ -43,7 +43,7 @@ func (p Project) withDefaults() (Project, error) {
 		p.Cache = filepath.Join(dir, "go-rocm")
 	}
 	if p.FuzzTime == 0 {
-		p.FuzzTime = 5 * time.Second
+		p.FuzzTime = 3 * time.Second
 	}
 	return p, nil
 }

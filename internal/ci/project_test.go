@@ -20,14 +20,14 @@ func TestFuzzFindsEveryFunction(t *testing.T) {
 	}
 	p := writeModule(t, map[string]string{
 		"a/a_test.go":     fuzzer("FuzzOne", "_ = s"),
-		"b/c/b_test.go":   fuzzer("FuzzTwo", "if s != \"\" { t.Error(\"found one\") }"),
+		"b/c/b_test.go":   fuzzer("FuzzTwo", "if s == \"x\" { t.Error(\"found one\") }"),
 		"d/plain_test.go": "package d\n\nimport \"testing\"\n\nfunc TestNothing(*testing.T) {}\n",
 	})
 	targets, err := p.fuzzTargets(t.Context(), io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []fuzzTarget{{"example.test/m/a", "FuzzOne"}, {"example.test/m/b/c", "FuzzTwo"}}
+	want := []fuzzTarget{{p.Root, "example.test/m/a", "FuzzOne"}, {p.Root, "example.test/m/b/c", "FuzzTwo"}}
 	if diff := cmp.Diff(want, targets, cmp.AllowUnexported(fuzzTarget{})); diff != "" {
 		t.Fatalf("targets (-want +got):\n%s", diff)
 	}
@@ -162,5 +162,22 @@ func TestToolIsInstalledOnce(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(p.Cache, "tools", "absent*.*")); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestRaceCoversNestedModules has one module with a test that fails and one
+// with nothing but a benchmark, which is no reason to fail.
+func TestRaceCoversNestedModules(t *testing.T) {
+	p := writeModule(t, map[string]string{
+		"a/a_test.go":       "package a\n\nimport \"testing\"\n\nfunc TestA(*testing.T) {}\n",
+		"adapter/go.mod":    "module example.test/adapter\n\ngo 1.26\n",
+		"adapter/b_test.go": "package b\n\nimport \"testing\"\n\nfunc TestB(t *testing.T) { t.Error(\"nested\") }\n",
+		"bench/go.mod":      "module example.test/bench\n\ngo 1.26\n",
+		"bench/c_test.go":   "package c\n\nimport \"testing\"\n\nfunc BenchmarkC(*testing.B) {}\n",
+	})
+	var out strings.Builder
+	count, err := p.race(t.Context(), &out)
+	if count != (Count{Passed: 1, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "example.test/adapter TestB") || strings.Contains(err.Error(), "ran no test") {
+		t.Errorf("count %v, error %v\n%s", count, err, &out)
 	}
 }
