@@ -31,7 +31,7 @@ func TestFuzzFindsEveryFunction(t *testing.T) {
 	if diff := cmp.Diff(want, targets, cmp.AllowUnexported(fuzzTarget{})); diff != "" {
 		t.Fatalf("targets (-want +got):\n%s", diff)
 	}
-	p.FuzzTime = 10 * time.Millisecond
+	p.FuzzTime = 2 * time.Second
 	var out strings.Builder
 	count, err := p.fuzz(t.Context(), &out)
 	if count != (Count{Passed: 1, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "FuzzTwo") {
