@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
@@ -66,11 +67,24 @@ func FindBundle(given string) (*Bundle, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("the installed bundle: %w; install the package again", err)
 	}
-	r, err := payload.Open()
+	r, err := openEmbedded()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w; set %s to a bundle's folder or file, or install the go-rocm package", ErrNoBundle, err, EnvBundle)
 	}
 	return &Bundle{Origin: OriginEmbedded, Manifest: r.Manifest(), packed: r, close: func() error { return nil }}, nil
+}
+
+// openEmbedded opens the bundle that is built in; of several the one for GPUs,
+// which runs on the CPU too.
+func openEmbedded() (*bundle.Reader, error) {
+	variants, err := payload.Variants()
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(variants, "hip") {
+		return payload.OpenVariant("hip")
+	}
+	return payload.Open()
 }
 
 const manifestName = "manifest.json"

@@ -2,11 +2,8 @@ package supervise
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -212,54 +209,6 @@ func (c *Child) serve(p *process) *outcome {
 	}
 }
 
-// shutDown ends the process by the ladder: drain, ask, SIGTERM, SIGKILL.
-func (c *Child) shutDown(p *process, drain bool) {
-	c.change(Stopping, nil, "asked to stop")
-	if drain && c.spec.DrainTimeout > 0 {
-		c.drain(p)
-	}
-	if !drain || !p.askExit() {
-		p.signal(unix.SIGTERM)
-	}
-	half := time.After(c.spec.StopTimeout / 2)
-	limit := time.After(c.spec.StopTimeout)
-	for {
-		select {
-		case <-p.exited:
-			return
-		case <-half:
-			p.signal(unix.SIGTERM)
-		case <-c.kill:
-			p.signal(unix.SIGKILL)
-			<-p.exited
-			return
-		case <-limit:
-			c.spec.Log.Warn("llama-server did not end in time and was killed", "pid", p.pid, "after", c.spec.StopTimeout.String())
-			p.signal(unix.SIGKILL)
-			<-p.exited
-			return
-		}
-	}
-}
-
-// drain waits for running requests.
-func (c *Child) drain(p *process) {
-	limit := time.After(c.spec.DrainTimeout)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for c.gate.running.Load() > 0 {
-		select {
-		case <-limit:
-			return
-		case <-c.kill:
-			return
-		case <-p.exited:
-			return
-		case <-tick.C:
-		}
-	}
-}
-
 // exitError describes a process that ended unasked.
 func (c *Child) exitError(p *process, while State) error {
 	e := &ExitError{
@@ -296,30 +245,4 @@ func (c *Child) fail(err error) {
 	c.err = err
 	c.mu.Unlock()
 	c.change(Failed, err, "will not be started again")
-}
-
-// healthy asks /health once: 0 when nobody answers.
-func (c *Child) healthy(ctx context.Context) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/health", http.NoBody)
-	if err != nil {
-		return 0, err
-	}
-	res, err := c.probe.RoundTrip(req)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = res.Body.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
-	if err != nil {
-		return 0, err
-	}
-	var body struct {
-		Status string `json:"status"`
-	}
-	if res.StatusCode == http.StatusOK && (json.Unmarshal(raw, &body) != nil || body.Status != "ok") {
-		return 0, fmt.Errorf("%w: /health says %.60q, which llama-server does not", ErrImpostor, raw)
-	}
-	return res.StatusCode, nil
 }

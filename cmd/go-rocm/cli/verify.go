@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -36,7 +37,7 @@ with the manifest. Anything that is missing, too much or different is listed.`,
 			var err error
 			switch {
 			case embedded:
-				m, err = verifyEmbedded(cmd.Context())
+				return verifyEmbedded(cmd.Context(), cmd.OutOrStdout())
 			case installed:
 				m, err = verifyFolder(cmd.Context(), rocm.InstalledDir)
 			default:
@@ -45,8 +46,7 @@ with the manifest. Anything that is missing, too much or different is listed.`,
 			if err != nil {
 				return explainVerify(err)
 			}
-			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %s is whole: %d files, %s, digest %s\n",
-				m.Name, m.Version, len(m.Files), size(m.Size()), m.Digest())
+			printWhole(cmd.OutOrStdout(), m)
 			return nil
 		},
 	}
@@ -79,12 +79,30 @@ func verifyFolder(ctx context.Context, dir string) (*bundle.Manifest, error) {
 	return m, bundle.Verify(ctx, dir, m)
 }
 
-func verifyEmbedded(ctx context.Context) (*bundle.Manifest, error) {
-	r, err := payload.Open()
-	if err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
+// verifyEmbedded checks every variant that is built in.
+func verifyEmbedded(ctx context.Context, out io.Writer) error {
+	variants, err := payload.Variants()
+	if err == nil && len(variants) == 0 {
+		err = payload.ErrNotBuilt
 	}
-	return r.Manifest(), r.Verify(ctx)
+	if err != nil {
+		return fmt.Errorf("verify: %w", err)
+	}
+	for _, v := range variants {
+		r, err := payload.OpenVariant(v)
+		if err == nil {
+			err = r.Verify(ctx)
+		}
+		if err != nil {
+			return explainVerify(fmt.Errorf("verify the built-in %s bundle: %w", v, err))
+		}
+		printWhole(out, r.Manifest())
+	}
+	return nil
+}
+
+func printWhole(out io.Writer, m *bundle.Manifest) {
+	_, _ = fmt.Fprintf(out, "%s %s is whole: %d files, %s, digest %s\n", m.Name, m.Version, len(m.Files), size(m.Size()), m.Digest())
 }
 
 // explainVerify adds what to do about a damaged bundle.
