@@ -39,7 +39,7 @@ func bundleOverrides(b *unpacked) []override {
 	return []override{
 		{"embedded-library " + private, "The bundle runs with its own libraries alone, so that it does not depend on the distribution's versions."},
 		{"missing-dependency-on-libc " + private, "The bundle carries its C library and is started through its own loader."},
-		{"shared-library-is-executable *usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*", "This is the loader; it is run as a program."},
+		{"shared-library-is-executable " + private, "The modes are those of the bundle's manifest, which is verified; the loader among them is run as a program."},
 		{"shared-library-lacks-prerequisites *usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*", "The loader is what resolves the others' prerequisites; it has none itself."},
 	}
 }

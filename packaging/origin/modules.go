@@ -110,8 +110,12 @@ func readText(path string) (Text, error) {
 	return Text{Name: filepath.Base(path), Body: strings.TrimRight(body, "\n") + "\n"}, nil
 }
 
+// commonTexts is the folder of licence texts that the components' own files
+// refer to; it is no component.
+const commonTexts = "common"
+
 // Licences lists the components whose terms a bundle carries: each folder below
-// bundleDir/licenses is one, and every file in it one text.
+// bundleDir/licenses is one, except "common", and every file in it one text.
 func Licences(bundleDir string) ([]Component, error) {
 	root := filepath.Join(bundleDir, "licenses")
 	entries, err := os.ReadDir(root)
@@ -120,7 +124,7 @@ func Licences(bundleDir string) ([]Component, error) {
 	}
 	var out []Component
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || e.Name() == commonTexts {
 			continue
 		}
 		c := Component{Kind: Bundled, Name: e.Name()}

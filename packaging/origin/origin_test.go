@@ -56,6 +56,7 @@ func TestLicences(t *testing.T) {
 			" * Copyright \xa9 1995 J\xfcrgen Person.\r\n\r\nThe copyright holder says nothing more.\n",
 		"licenses/old/extra/NOTICE": "(c) 2002 Other\n",
 		"licenses/README":           "not a component",
+		"licenses/common/GPL-3":     "referred to by others",
 	})
 	got, err := origin.Licences(dir)
 	if err != nil {

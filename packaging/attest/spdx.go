@@ -1,0 +1,112 @@
+package attest
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+
+	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx/v2/common"
+	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
+)
+
+const noAssertion = "NOASSERTION"
+
+// SPDX writes the bill of materials as SPDX 2.3 JSON
+// (https://spdx.github.io/spdx-spec/v2.3/). Licence texts stand in it as they
+// were collected, as LicenseRef entries. The same material gives the same bytes.
+func SPDX(m Material) ([]byte, error) {
+	parts, err := m.parts()
+	if err != nil {
+		return nil, err
+	}
+	id, err := m.identity(parts)
+	if err != nil {
+		return nil, err
+	}
+	doc := &spdx.Document{
+		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT",
+		DocumentName:      "go-rocm-" + m.Version,
+		DocumentNamespace: "https://forge.lthn.ai/core/go-rocm/spdx/" + id,
+		CreationInfo: &spdx.CreationInfo{
+			Creators: []common.Creator{{CreatorType: "Tool", Creator: "go-rocm-" + m.Version}},
+			Created:  m.Epoch.UTC().Format(time.RFC3339),
+		},
+	}
+	root := &spdx.Package{
+		PackageName: "go-rocm", PackageSPDXIdentifier: "Package-go-rocm", PackageVersion: m.Version,
+		PackageDownloadLocation: "https://forge.lthn.ai/core/go-rocm",
+		PackageLicenseConcluded: "MIT", PackageLicenseDeclared: "MIT", PackageCopyrightText: noAssertion,
+		PackageExternalReferences: purlReference(rootPURL(m)),
+		PackageComment:            fmt.Sprintf("bundle %s sha256:%s", m.Manifest.Name, m.Manifest.Digest()),
+	}
+	doc.Packages = append(doc.Packages, root)
+	doc.Relationships = append(doc.Relationships, relation("DOCUMENT", "DESCRIBES", root))
+	for i, p := range parts {
+		pkg := describePart(i, p)
+		doc.Packages = append(doc.Packages, pkg)
+		doc.Relationships = append(doc.Relationships, relation(root.PackageSPDXIdentifier, "CONTAINS", pkg))
+		doc.OtherLicenses = append(doc.OtherLicenses, &spdx.OtherLicense{
+			LicenseIdentifier: licenceRef(i), LicenseName: "terms of " + p.Name, ExtractedText: allTexts(p),
+		})
+	}
+	var b bytes.Buffer
+	if err := spdxjson.Write(doc, &b, spdxjson.Indent("  ")); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMaterial, err)
+	}
+	return b.Bytes(), nil
+}
+
+func relation(from common.ElementID, kind string, to *spdx.Package) *spdx.Relationship {
+	return &spdx.Relationship{
+		RefA:         common.MakeDocElementID("", string(from)),
+		RefB:         common.MakeDocElementID("", string(to.PackageSPDXIdentifier)),
+		Relationship: kind,
+	}
+}
+
+func licenceRef(i int) string { return fmt.Sprintf("LicenseRef-%d", i+1) }
+
+func allTexts(p part) string {
+	var bodies []string
+	for _, t := range p.Texts {
+		bodies = append(bodies, t.Body)
+	}
+	return strings.Join(bodies, "\n")
+}
+
+func purlReference(purl string) []*spdx.PackageExternalReference {
+	return []*spdx.PackageExternalReference{{
+		Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl,
+	}}
+}
+
+// describePart is a part in SPDX's words.
+func describePart(i int, p part) *spdx.Package {
+	pkg := &spdx.Package{
+		PackageName:               p.Name,
+		PackageSPDXIdentifier:     common.ElementID(fmt.Sprintf("Package-%d", i+1)),
+		PackageVersion:            p.version,
+		PackageDownloadLocation:   noAssertion,
+		PackageLicenseConcluded:   noAssertion,
+		PackageLicenseDeclared:    licenceRef(i),
+		PackageCopyrightText:      noAssertion,
+		PackageExternalReferences: purlReference(p.purl),
+	}
+	if len(p.Licences) > 0 {
+		pkg.PackageLicenseComments = "recognised in the text: " + strings.Join(p.Licences, ", ")
+	}
+	if len(p.Holders) > 0 {
+		pkg.PackageCopyrightText = strings.Join(p.Holders, "\n")
+	}
+	if p.sha256 != "" {
+		pkg.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: p.sha256}}
+	}
+	var facts []string
+	for _, f := range p.facts {
+		facts = append(facts, f.name+" "+f.value)
+	}
+	pkg.PackageSourceInfo = strings.Join(facts, "; ")
+	return pkg
+}
