@@ -97,8 +97,11 @@ func (m *model) scratch(u *usage, l load, out int, hostLargest uint64) {
 type room []uint64
 
 func (u usage) fits(r room) bool {
-	for d := range u.devices {
-		if u.devices[d].Used() > r[d] {
+	if len(r) < len(u.devices) {
+		return false
+	}
+	for d, e := range u.devices {
+		if e.Used() > r[d] {
 			return false
 		}
 	}

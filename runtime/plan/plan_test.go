@@ -84,6 +84,7 @@ func card(index int, name string, target gfx.Target, total, used uint64) gpu.Dev
 func xtx(index int) gpu.Device {
 	return card(index, "RX 7900 XTX", gfx.GFX1100, 24560*plan.MiB, 30*plan.MiB)
 }
+
 func xt(index int) gpu.Device {
 	return card(index, "RX 7800 XT", gfx.GFX1101, 16368*plan.MiB, 30*plan.MiB)
 }

@@ -48,17 +48,18 @@ func base(arch string, q Quant, layers int, embd, ctx, vocab uint64, tied bool) 
 	return s
 }
 
-func (s *shape) uint(key string, v uint64)          { s.b.Uint(s.arch+"."+key, uint32(v)) }
-func (s *shape) float(key string, v float32)        { s.b.Float(s.arch+"."+key, v) }
-func (s *shape) uints(key string, v []uint32)       { s.b.Uints(s.arch+"."+key, v) }
-func (s *shape) vector(name string, n ...uint64)    { s.b.Tensor(name, gguf.F32, nil, n...) }
-func blk(i int, name string) string                 { return fmt.Sprintf("blk.%d.%s", i, name) }
-func (s *shape) norm(i int, names ...string) *shape { return s.norms(i, s.embd, names...) }
-func (s *shape) norms(i int, n uint64, names ...string) *shape {
+func (s *shape) uint(key string, v uint64)       { s.b.Uint(s.arch+"."+key, uint32(v)) }
+func (s *shape) float(key string, v float32)     { s.b.Float(s.arch+"."+key, v) }
+func (s *shape) uints(key string, v []uint32)    { s.b.Uints(s.arch+"."+key, v) }
+func (s *shape) vector(name string, n ...uint64) { s.b.Tensor(name, gguf.F32, nil, n...) }
+func blk(i int, name string) string              { return fmt.Sprintf("blk.%d.%s", i, name) }
+func (s *shape) norm(i int, names ...string)     { s.norms(i, s.embd, names...) }
+
+// norms adds vectors of n numbers to layer i.
+func (s *shape) norms(i int, n uint64, names ...string) {
 	for _, name := range names {
 		s.vector(blk(i, name), n)
 	}
-	return s
 }
 
 // matrix adds a weight matrix in the type that the recipe gives it.
