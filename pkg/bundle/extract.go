@@ -26,8 +26,8 @@ type ExtractOptions struct {
 	// Memory bounds the windows of all decoders together, in bytes; 0 is
 	// DefaultMemory. One decoder always runs, whatever its window.
 	Memory int64
-	// Sync makes every file durable before it counts as written. Folders are
-	// left to the caller, who knows when the last name is in place.
+	// Sync makes every file durable before Extract returns. Folders are left
+	// to the caller, who knows when the last name is in place.
 	Sync bool
 	// DirMode is the mode of folders that Extract makes; 0 is 0755.
 	DirMode os.FileMode
@@ -62,7 +62,11 @@ func (r *Reader) Extract(ctx context.Context, root *os.Root, o ExtractOptions) e
 	if o.Workers <= 0 {
 		o.Workers = runtime.GOMAXPROCS(0)
 	}
-	if err := e.run(ctx, o.Workers, o.Memory); err != nil {
+	err := e.run(ctx, o.Workers, o.Memory)
+	if err == nil && o.Sync {
+		err = e.sync(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("unpack %s: %w", r.manifest.Name, err)
 	}
 	return nil

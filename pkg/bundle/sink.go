@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -95,9 +96,7 @@ func (s *fileSink) finish() error {
 		return &sinkError{err}
 	}
 	if s.e.o.Sync {
-		if err := s.f.Sync(); err != nil {
-			return &sinkError{err}
-		}
+		startWriteback(s.f)
 	}
 	err := s.f.Close()
 	s.f = nil
@@ -138,8 +137,29 @@ func (e *extraction) link(from, to File) error {
 	if err == nil {
 		err = out.Chmod(os.FileMode(to.Mode))
 	}
-	if err == nil && e.o.Sync {
-		err = out.Sync()
-	}
 	return errors.Join(err, out.Close())
+}
+
+// syncers is the number of files made durable at a time. A journalling file
+// system commits for all that wait together, so that many small files cost
+// few commits; one after the other each would cost its own.
+const syncers = 16
+
+// sync makes all files durable. It opens them anew: an error of writing back
+// that nobody has seen yet is reported to whoever syncs first, on any
+// descriptor of the file.
+func (e *extraction) sync(ctx context.Context) error {
+	var paths []string
+	for _, files := range e.sel.files {
+		for _, f := range files {
+			paths = append(paths, f.Path)
+		}
+	}
+	return parallel(ctx, len(paths), syncers, func(_ context.Context, i int) error {
+		f, err := e.root.Open(paths[i])
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
 }

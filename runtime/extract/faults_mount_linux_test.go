@@ -21,7 +21,7 @@ import (
 func powerCutAt(t *testing.T, b testBundle, step string) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "disk.img")
-	newExt4(t, image, 48)
+	newExt4(t, image, 24)
 	// Commit far apart: only what is synced gets to the disk.
 	cache := filepath.Join(mountImage(t, image, "commit=300,noauto_da_alloc"), "cache")
 	c := startChild(t, "stop at step", b, cache, withEnv(stepEnv+"="+step))
@@ -77,7 +77,7 @@ func TestFault05DiskFull(t *testing.T) {
 		b := newBundle(t, false)
 		torture(t, func(t *testing.T) {
 			// Seen before a byte is written.
-			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=2m"), "cache")}
+			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=1m"), "cache")}
 			mustLackSpace(t, b, o, "bytes")
 			// Seen when it happens: somebody else fills the disk meanwhile.
 			mnt := mountTmpfs(t, 0, "size=64m")
@@ -188,8 +188,8 @@ func TestFault06DiskLies(t *testing.T) {
 	realRoot(t)
 	b := newBundle(t, false)
 	torture(t, func(t *testing.T) {
-		image := filepath.Join(mountTmpfs(t, 0, "size=5m"), "disk.img")
-		newExt4(t, image, 48, "-O", "^has_journal")
+		image := filepath.Join(mountTmpfs(t, 0, "size=1m"), "disk.img")
+		newExt4(t, image, 48, "-O", "^has_journal", "-N", "256")
 		o := Options{CacheDir: filepath.Join(mountImage(t, image, "errors=continue"), "cache")}
 		_, err := Extract(context.Background(), b.Reader, o)
 		var se *SpaceError

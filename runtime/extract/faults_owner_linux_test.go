@@ -12,7 +12,7 @@ import (
 // bundle have something else. Nothing outside may be read, written or
 // followed.
 func TestFault13Planted(t *testing.T) {
-	b := newBundle(t, true)
+	b := newBundle(t, false)
 	digest := b.Digest()
 	torture(t, func(t *testing.T) {
 		outside := t.TempDir()
@@ -162,7 +162,7 @@ func chmod(t *testing.T, path string, mode os.FileMode) {
 func TestFault14Owner(t *testing.T) {
 	realRoot(t)
 	const other = 4242
-	b := newBundle(t, true)
+	b := newBundle(t, false)
 	torture(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		dir := mustExtract(t, b, o).Dir
