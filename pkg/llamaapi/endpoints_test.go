@@ -414,22 +414,24 @@ func TestFaults(t *testing.T) {
 		{fakellama.Fault{Kind: fakellama.KindGarbage, AfterTokens: 3}, llamaapi.ErrMalformed},
 		{fakellama.Fault{Kind: fakellama.KindOversize, AfterTokens: 3, Bytes: 1 << 20}, llamaapi.ErrEventTooLarge},
 		{fakellama.Fault{Kind: fakellama.KindError, AfterTokens: 3, Status: 400}, llamaapi.ErrInvalidRequest},
-		{fakellama.Fault{Kind: fakellama.KindStall, AfterTokens: 3}, context.DeadlineExceeded},
+		{fakellama.Fault{Kind: fakellama.KindStall, AfterTokens: 3}, context.Canceled},
 	} {
 		t.Run(string(tc.fault.Kind), func(t *testing.T) {
 			script := long
 			script.Faults = []fakellama.Fault{tc.fault}
 			c, f := fake(t, script, llamaapi.WithMaxEventBytes(100_000))
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-			if tc.fault.Kind == fakellama.KindStall {
-				ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
-			}
+			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			s, err := c.Completion(ctx, text("x"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			n := len(slices.Collect(s.All()))
+			n := 0
+			for range s.All() {
+				if n++; n == 3 && tc.fault.Kind == fakellama.KindStall {
+					time.AfterFunc(50*time.Millisecond, cancel)
+				}
+			}
 			if !errors.Is(s.Err(), tc.want) || n == 0 {
 				t.Errorf("%d tokens, then %v; want %v", n, s.Err(), tc.want)
 			}

@@ -22,7 +22,7 @@ func subject(t *testing.T, b inference.Backend) Subject {
 	}
 	return Subject{
 		Backend: b, Model: path, Logits: true, Chat: true, Steady: true,
-		TooLong: strings.Repeat("word ", 2000), Patience: 20 * time.Second,
+		TooLong: strings.Repeat("word ", 2000), Patience: 2 * time.Minute,
 	}
 }
 
