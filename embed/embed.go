@@ -53,7 +53,7 @@ func Open() (*bundle.Reader, error) {
 
 // Variants lists the variants that were compiled in, such as "cpu" and "hip".
 func Variants() ([]string, error) {
-	packs, err := listParts(built, folder)
+	packs, err := listParts(built)
 	if err != nil {
 		return nil, err
 	}
@@ -63,11 +63,11 @@ func Variants() ([]string, error) {
 // OpenVariant returns a reader of one variant's bundle. The error wraps
 // ErrNotBuilt when it is not there.
 func OpenVariant(variant string) (*bundle.Reader, error) {
-	return openFS(built, folder, variant)
+	return openFS(built, variant)
 }
 
-func openFS(fsys fs.FS, dir, variant string) (*bundle.Reader, error) {
-	packs, err := listParts(fsys, dir)
+func openFS(fsys fs.FS, variant string) (*bundle.Reader, error) {
+	packs, err := listParts(fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func openFS(fsys fs.FS, dir, variant string) (*bundle.Reader, error) {
 	if !ok {
 		return nil, fmt.Errorf("variant %q: %w", variant, ErrNotBuilt)
 	}
-	parts, err := openParts(fsys, dir, names)
+	parts, err := openParts(fsys, names)
 	if err != nil {
 		return nil, fmt.Errorf("built-in bundle: %w", err)
 	}
@@ -91,8 +91,8 @@ func openFS(fsys fs.FS, dir, variant string) (*bundle.Reader, error) {
 
 // listParts returns the part names of each variant in order, and refuses a
 // row with a gap: a missing part would else look like a damaged bundle.
-func listParts(fsys fs.FS, dir string) (map[string][]string, error) {
-	entries, err := fs.ReadDir(fsys, dir)
+func listParts(fsys fs.FS) (map[string][]string, error) {
+	entries, err := fs.ReadDir(fsys, folder)
 	if err != nil {
 		return nil, fmt.Errorf("list built-in bundles: %w", err)
 	}
@@ -110,10 +110,10 @@ func listParts(fsys fs.FS, dir string) (map[string][]string, error) {
 	return packs, nil
 }
 
-func openParts(fsys fs.FS, dir string, names []string) (*Parts, error) {
+func openParts(fsys fs.FS, names []string) (*Parts, error) {
 	p := new(Parts)
 	for _, n := range names {
-		f, err := fsys.Open(path.Join(dir, n))
+		f, err := fsys.Open(path.Join(folder, n))
 		if err != nil {
 			return nil, err
 		}

@@ -62,7 +62,7 @@ func frameWindow(b []byte) (int64, error) {
 // layout computes where each member's data will be in the frame.
 func (p *packer) layout(plan *framePlan) (frame, error) {
 	f := frame{Group: plan.group}
-	err := p.members(plan, func(t *tarMember, b *blob) error {
+	err := p.members(plan, func(t *tarMember, _ *blob) error {
 		h, err := t.headers()
 		if err != nil {
 			return err

@@ -10,5 +10,5 @@ import (
 // does not wait: by the time it is synced, little is left to do. It is only a
 // hint, so its error does not count.
 func startWriteback(f *os.File) {
-	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE) //nolint:gosec // descriptors are small
+	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 }
