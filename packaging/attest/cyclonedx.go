@@ -46,7 +46,9 @@ func CycloneDX(m Material) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func rootPURL(m Material) string { return "pkg:golang/forge.lthn.ai/core/go-rocm@" + inPURL("v"+m.Version) }
+func rootPURL(m Material) string {
+	return "pkg:golang/forge.lthn.ai/core/go-rocm@" + inPURL("v"+m.Version)
+}
 
 // component is a part in CycloneDX's words. Licences are named, not given as
 // SPDX identifiers: Debian's short names are no such identifiers.

@@ -41,6 +41,9 @@ type part struct {
 
 type fact struct{ name, value string }
 
+// factGoSum is the name of a module's hash as go.sum writes it.
+const factGoSum = "go:sum"
+
 // parts joins the components with what the manifest knows of them, sorted by
 // package URL. A component of the bundle that the manifest knows neither as a
 // package of the toolchain nor as the compiled source is an error: nobody could
@@ -56,7 +59,7 @@ func (m Material) parts() ([]part, error) {
 		case origin.GoModule:
 			p.purl = "pkg:golang/" + strings.ToLower(c.Name) + "@" + inPURL(c.Version)
 			if c.Sum != "" {
-				p.facts = append(p.facts, fact{"go:sum", c.Sum})
+				p.facts = append(p.facts, fact{factGoSum, c.Sum})
 			}
 		case origin.GoRuntime:
 			p.purl = "pkg:generic/go@" + inPURL(c.Version)

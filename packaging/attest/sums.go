@@ -1,10 +1,10 @@
 // Package attest writes what a receiver checks a release by, and checks it:
-// SHA256SUMS over the files, and a software bill of materials in the two formats
-// that tools read.
+// SHA256SUMS over the files, a bill of materials in the two formats that tools
+// read, and signed provenance.
 //
 // It states facts that the build recorded (the bundle's manifest, the command's
 // build information, the collected licences) and measures files; it neither
-// builds nor fetches, and it signs nothing.
+// builds nor fetches. Keys are given to it, and it keeps none.
 package attest
 
 import (
