@@ -104,6 +104,7 @@ func TestSparseGiant(t *testing.T) {
 		"keys":    file(3, 0, 1<<35),
 		"tensors": file(3, 1<<35, 0),
 		"texts":   file(3, 0, 1).u64(1 << 38),
+		"array":   file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.String)).u64(1 << 36),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "giant.gguf")

@@ -10,6 +10,7 @@ const (
 	maxDims     = 4         // GGML_MAX_DIMS
 	maxName     = 63        // GGML_MAX_NAME less the final zero
 	maxHeld     = 256 << 20 // bytes of strings held in memory, a bound against hostile sparse files
+	maxStrings  = 1 << 24   // strings in an array; the largest vocabularies have half a million merges
 	defaultPad  = 32        // GGUF_DEFAULT_ALIGNMENT
 	minPair     = 8 + 1 + 4 + 1
 	minTensor   = 8 + 1 + 4 + 4 + 8
@@ -188,6 +189,8 @@ func (rd *reader) array() (Array, error) {
 	}
 	a := Array{r: c.r, off: c.offset(), elem: ValueType(t), n: n}
 	switch w := a.elem.width(); {
+	case a.elem == String && n > maxStrings && n <= c.left()/8:
+		return Array{}, c.fail(ErrMalformed, "an array of %d strings, more than %d", n, maxStrings)
 	case a.elem == String:
 		err = c.skipStrings(n)
 	case w == 0:

@@ -97,11 +97,8 @@ func (m *model) scratch(u *usage, l load, out int, hostLargest uint64) {
 type room []uint64
 
 func (u usage) fits(r room) bool {
-	if len(r) < len(u.devices) {
-		return false
-	}
-	for d, e := range u.devices {
-		if e.Used() > r[d] {
+	for d, most := range r {
+		if d < len(u.devices) && u.devices[d].Used() > most {
 			return false
 		}
 	}
