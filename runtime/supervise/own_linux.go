@@ -121,7 +121,7 @@ func (c *Child) run(ready func()) outcome {
 	o := c.startup(p, news)
 	if o == nil {
 		ready()
-		o = c.serve(p)
+		o = c.serve(p, news)
 	}
 	<-p.exited
 	c.bury(p, o.err)
@@ -168,12 +168,12 @@ func (c *Child) bury(p *process, err error) {
 }
 
 // serve is the time from ready to the end of the process.
-func (c *Child) serve(p *process) *outcome {
+func (c *Child) serve(p *process, n *news) *outcome {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	seen := make(chan observation)
 	if c.spec.StallTimeout > 0 {
-		go c.watch(ctx, seen)
+		go c.watch(ctx, n, seen)
 	}
 	var grace <-chan time.Time
 	for {

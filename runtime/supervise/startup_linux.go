@@ -23,6 +23,7 @@ const (
 type news struct {
 	mu       sync.Mutex
 	progress float64
+	last     time.Time // of the last state line
 	spoke    bool
 	onSpeak  chan struct{}
 	wake     chan struct{} // capacity 1
@@ -65,6 +66,7 @@ func (n *news) state(raw string) {
 	}
 	err := json.Unmarshal([]byte(raw), &msg)
 	n.mu.Lock()
+	n.last = time.Now()
 	if err == nil && msg.State == "loading" {
 		stage, stages := 0, max(1, len(msg.Payload.Stages))
 		for i, s := range msg.Payload.Stages {
@@ -84,6 +86,14 @@ func (n *news) state(raw string) {
 	}
 	n.mu.Unlock()
 	n.poke()
+}
+
+// told is when the last state line came: a server that wakes from sleep tells
+// how far it has loaded again.
+func (n *news) told() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.last
 }
 
 func (n *news) loaded() float64 {

@@ -79,8 +79,9 @@ type observation struct {
 }
 
 // watch judges the process by token progress while requests run, until ctx
-// ends. It looks at nothing while nothing runs, so a sleeping server sleeps on.
-func (c *Child) watch(ctx context.Context, out chan<- observation) {
+// ends. It looks at nothing while nothing runs, so a sleeping server sleeps on;
+// what the server tells of its state while it wakes counts as progress.
+func (c *Child) watch(ctx context.Context, n *news, out chan<- observation) {
 	limit := c.spec.StallTimeout
 	every := min(max(limit/8, 20*time.Millisecond), 5*time.Second)
 	tick := time.NewTicker(every)
@@ -114,6 +115,9 @@ func (c *Child) watch(ctx context.Context, out chan<- observation) {
 			case err == nil && (digest != last || !busy):
 				last, moved = digest, time.Now()
 			}
+		}
+		if told := n.told(); told.After(moved) {
+			moved = told
 		}
 		idle := time.Since(moved)
 		if now := idle > limit; now != stalled {
