@@ -53,6 +53,9 @@ type Settings struct {
 	ChatTemplateFile string
 	// Embeddings or Reranking start the server for that purpose alone.
 	Embeddings, Reranking bool
+	// Pooling says how the vectors of a text's tokens become one (mean, cls,
+	// last, rank); empty: as the model says.
+	Pooling string
 	// SlotDir is a folder for saved slots; empty: saving is off.
 	SlotDir string
 	// Args are further arguments for llama-server.

@@ -109,6 +109,9 @@ func (srv *Server) spec(s *Settings, r *ready, facts *gguf.File) supervise.Spec 
 	if s.Reranking {
 		args = append(args, "--reranking")
 	}
+	if s.Pooling != "" {
+		args = append(args, "--pooling", s.Pooling)
+	}
 	if s.SlotDir != "" {
 		if abs, err := filepath.Abs(s.SlotDir); err == nil {
 			args = append(args, "--slot-save-path", abs)

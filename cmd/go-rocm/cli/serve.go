@@ -28,6 +28,7 @@ const envAPIKey = "GOROCM_API_KEY" //nolint:gosec // the name of a variable, no 
 type serveFlags struct {
 	modelFlags
 	listen, keyFile, alias string
+	pooling                string
 	tlsCert, tlsKey        string
 	embeddings, reranking  bool
 	slotDir                string
@@ -66,6 +67,7 @@ WatchdogSec=).`,
 	fs.StringVar(&f.tlsKey, "tls-key", "", "the certificate's PEM key")
 	fs.BoolVar(&f.embeddings, "embeddings", false, "serve embeddings alone (for embedding models)")
 	fs.BoolVar(&f.reranking, "reranking", false, "serve reranking alone (for reranking models)")
+	fs.StringVar(&f.pooling, "pooling", "", "how a text's vectors become one: mean, cls, last, rank (default: as the model says)")
 	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this folder")
 	fs.DurationVar(&f.drain, "drain", 20*time.Second, "how long running requests may take when it is to end")
 	fs.BoolVar(&f.noRestart, "no-restart", false, "end when llama-server dies")
@@ -147,6 +149,7 @@ func wind(srv *http.Server, back *rocm.Server, drain time.Duration) error {
 func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, note *notifier) rocm.Settings {
 	s := f.settings(cmd)
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
+	s.Pooling = f.pooling
 	if !f.noRestart {
 		s.Restart = supervise.RestartOnFailure()
 	}
