@@ -134,7 +134,7 @@ func (s *Stream) step() bool {
 		return false
 	}
 	if len(e.tokens) != 1 || len(s.queue) > 0 || e.content == "" ||
-		e.predicted != s.last+1 || len(s.stopIDs) > 0 || len(e.probs) > 0 {
+		e.predicted != s.last+1 || len(e.probs) > 0 || slices.Contains(s.stopIDs, e.tokens[0]) {
 		return s.stepSlow()
 	}
 	// Nearly all events come this way: one token, its text, nothing withheld.
