@@ -47,7 +47,7 @@ func TestFault18ExitBeforeReady(t *testing.T) {
 func TestFault19HangsWhileLoading(t *testing.T) {
 	torture(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{LoadForever: true})
-		spec.StartTimeout = 300 * time.Millisecond
+		spec.StartTimeout = 2 * time.Second // it must have come as far as loading
 		_, err := Start(t.Context(), spec)
 		var stuck *StuckError
 		if !errors.As(err, &stuck) || !errors.Is(err, ErrStartTimeout) || stuck.While != Loading {
