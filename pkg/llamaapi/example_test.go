@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"net/http/httptest"
 
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
@@ -23,13 +22,15 @@ func ExampleClient_Completion() {
 		Temperature: new(float32(0)),
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for tok := range stream.All() {
 		fmt.Print(tok.Text)
 	}
 	if err := stream.Err(); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Printf("\n%s\n", stream.Final().Reason)
 	// Output:
@@ -47,7 +48,8 @@ func ExampleClient_Chat() {
 		{Role: "user", Content: "What is the colour of the sky?"},
 	}, llamaapi.TemplateOptions{}, &llamaapi.CompletionRequest{MaxTokens: new(8)})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	for tok := range stream.All() {
 		fmt.Print(tok.Text)

@@ -32,11 +32,10 @@ type Stream struct {
 	words   bool // the request has stop texts
 
 	tok   Token
-	queue []Token // sampled but not yet yielded, see hold
+	queue []Token // sampled but not yet yielded, see release
 	ready int     // how many of queue may be yielded
 	probs []Position
 
-	seen     int // ids known so far, with those that were recovered
 	last     int // tokens_predicted of the last event
 	final    Final
 	ended    bool
@@ -142,7 +141,6 @@ func (s *Stream) step() bool {
 		s.first = time.Since(s.start)
 	}
 	s.last = e.predicted
-	s.seen++
 	s.tok = Token{ID: e.tokens[0], Text: e.content}
 	s.probs = s.probs[:0]
 	return true
@@ -190,7 +188,6 @@ func (s *Stream) stepSlow() bool {
 		}
 	}
 	s.last = max(s.last, e.predicted)
-	s.seen += len(ids)
 	for i, id := range ids {
 		if slices.Contains(s.stopIDs, id) {
 			s.stopAt(id)

@@ -3,7 +3,6 @@ package fakellama_test
 import (
 	"fmt"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,9 +18,10 @@ func ExampleNew() {
 	}))
 	defer srv.Close()
 
-	resp, err := http.Post(srv.URL+"/completion", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`)) //nolint:noctx // an example
+	resp, err := http.Post(srv.URL+"/completion", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	body, err := io.ReadAll(resp.Body)
 	fmt.Println(strings.Count(string(body), "data: "), "events, then:", err)
@@ -33,7 +33,8 @@ func ExampleNew() {
 func ExampleScript_Env() {
 	entry, err := fakellama.Script{Process: fakellama.Process{IgnoreSIGTERM: true}}.Env()
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(entry)
 	// Output: FAKELLAMA_SCRIPT={"process":{"ignore_sigterm":true}}
