@@ -44,7 +44,7 @@ func stageOutputs(first, second string) ([]compared, error) {
 
 // explain says where two files begin to differ.
 func explain(first, second string) string {
-	if out, err := exec.Command("diffoscope", "--text", "-", first, second).Output(); len(out) > 0 && err != nil { //nolint:gosec,noctx // a tool of the user's
+	if out, err := exec.Command("diffoscope", "--text", "-", first, second).Output(); len(out) > 0 && err != nil { //nolint:noctx // a tool of the user's
 		return "diffoscope:\n" + string(out)
 	}
 	if d := explainPack(first, second); d != "" {

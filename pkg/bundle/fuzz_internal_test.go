@@ -19,7 +19,7 @@ func smallPack(tb testing.TB) []byte {
 	hole := make([]byte, 100_000)
 	copy(hole[60_000:], "data")
 	for name, b := range map[string][]byte{"server": []byte("program"), "libhole.so": hole, "liba.so": []byte("same"), "libb.so": []byte("same")} {
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o755); err != nil {
 			tb.Fatal(err)
 		}
 	}
