@@ -26,11 +26,11 @@ var (
 	ErrSignature = errors.New("bad signature")
 )
 
-// Signer signs with an Ed25519 key; Verifier checks with its public half.
-type (
-	Signer   struct{ key ed25519.PrivateKey }
-	Verifier struct{ key ed25519.PublicKey }
-)
+// Signer signs with an Ed25519 key.
+type Signer struct{ key ed25519.PrivateKey }
+
+// Verifier checks signatures with the public half of a Signer's key.
+type Verifier struct{ key ed25519.PublicKey }
 
 // ParseSigner reads a private key in PEM (PKCS #8), as
 // `openssl genpkey -algorithm ed25519` writes it.

@@ -122,7 +122,7 @@ func WriteSums(dir string) error {
 		return err
 	}
 	staged := path.Join(dir, "."+SumsName+".part")
-	if err := os.WriteFile(staged, FormatSums(sums), 0o644); err != nil { //nolint:gosec // a list for everybody
+	if err := os.WriteFile(staged, FormatSums(sums), 0o644); err != nil {
 		return fmt.Errorf("write %s: %w", SumsName, err)
 	}
 	if err := os.Rename(staged, path.Join(dir, SumsName)); err != nil {
@@ -154,7 +154,7 @@ func (e *SumsError) Error() string {
 
 // VerifySums compares dir with the list in it. A difference is a *SumsError.
 func VerifySums(dir string) error {
-	f, err := os.Open(path.Join(dir, SumsName)) //nolint:gosec // the caller names the folder
+	f, err := os.Open(path.Join(dir, SumsName))
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}

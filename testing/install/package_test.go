@@ -213,7 +213,7 @@ func TestInstallTakesNoMoreRoomThanExtracting(t *testing.T) {
 // file of the machine afterwards.
 func TestInstallLeavesNothing(t *testing.T) {
 	list := packages(t)
-	for _, suite := range suites() {
+	for _, suite := range append(suites(), "forky") {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
 			debs := b.bring(list)

@@ -3,6 +3,7 @@
 package install_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,9 @@ type layouts struct {
 	t       *testing.T
 	options deb.Options
 }
+
+// slimmed is the size of the bundle's one large library, in bytes.
+const slimmed = 64 << 20
 
 func newLayouts(t *testing.T) *layouts {
 	t.Helper()
@@ -46,7 +50,7 @@ func newLayouts(t *testing.T) *layouts {
 	if err := manual.Write(o.Manual, cli.New(), manual.Options{Version: "0.1.0", Date: epoch}); err != nil {
 		t.Fatal(err)
 	}
-	for name, body := range map[string]string{"llama-server": "#!/bin/sh\n", "licenses/llama.cpp/LICENSE": "Copyright (c) 2023 Some Authors\n"} {
+	for name, body := range map[string]string{"llama-server": "#!/bin/sh\n", "librocblas.so.4": "code", "licenses/llama.cpp/LICENSE": "Copyright (c) 2023 Some Authors\n"} {
 		path := filepath.Join(o.BundleDir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -56,6 +60,10 @@ func newLayouts(t *testing.T) *layouts {
 		}
 	}
 	if err := os.Chmod(filepath.Join(o.BundleDir, "llama-server"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// As a slimmed library is: mostly zeros, which a package carries as such.
+	if err := os.Truncate(filepath.Join(o.BundleDir, "librocblas.so.4"), slimmed); err != nil {
 		t.Fatal(err)
 	}
 	return &layouts{t: t, options: o}
@@ -102,6 +110,13 @@ func TestInstallSplit(t *testing.T) {
 	}
 	b.sh("apt-get install -y " + b.bring(l.build("0.1.0", "hip", false)))
 	works("one package", "go-rocm=0.1.0-1")
+	var apparent, disk int64
+	if _, err := fmt.Sscan(b.sh("stat -c '%s %b' /usr/lib/go-rocm/llama/librocblas.so.4"), &apparent, &disk); err != nil {
+		t.Fatal(err)
+	}
+	if disk *= 512; apparent != slimmed || disk > 1<<20 {
+		t.Errorf("of %d bytes that are zeros, %d take room on disk", apparent, disk)
+	}
 
 	two := l.build("0.2.0", "hip", true)
 	b.sh("apt-get install -y " + b.bring(two))
