@@ -1,0 +1,133 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestFault11NoExec(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, true)
+		torture(t, func(t *testing.T) {
+			mnt := mountTmpfs(t, unix.MS_NOEXEC, "size=64m")
+			_, err := Extract(context.Background(), b.Reader, Options{CacheDir: filepath.Join(mnt, "cache")})
+			if !errors.Is(err, ErrNoExec) || !strings.Contains(err.Error(), CacheEnv) {
+				t.Errorf("got %v, want that the mount is noexec", err)
+			}
+			mustBeTidy(t, filepath.Join(mnt, "cache"))
+
+			// A folder that nobody named is only a try: the next one is used.
+			home := t.TempDir()
+			for k, v := range map[string]string{CacheEnv: "", "CACHE_DIRECTORY": "", "XDG_CACHE_HOME": mnt, "HOME": home, "XDG_DATA_HOME": ""} {
+				t.Setenv(k, v)
+			}
+			inst := mustExtract(t, b, Options{})
+			if !strings.HasPrefix(inst.Dir, home) {
+				t.Errorf("installed in %s, want it in %s", inst.Dir, home)
+			}
+			startServer(t, inst).stopServer()
+
+			// A cache that turns noexec later is seen by the warm start.
+			remount(t, mnt, 0)
+			o := Options{CacheDir: filepath.Join(mnt, "cache")}
+			mustExtract(t, b, o)
+			remount(t, mnt, unix.MS_NOEXEC)
+			if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrNoExec) {
+				t.Errorf("after a remount: %v", err)
+			}
+		})
+	})
+}
+
+func TestFault12ReadOnly(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, true)
+		torture(t, func(t *testing.T) {
+			mnt := mountTmpfs(t, 0, "size=64m")
+			o := Options{CacheDir: filepath.Join(mnt, "cache")}
+			readOnly := func(on bool) {
+				var flags uintptr
+				if on {
+					flags = unix.MS_RDONLY
+				}
+				remount(t, mnt, flags)
+			}
+			mustFail := func(when string) {
+				t.Helper()
+				_, err := Extract(context.Background(), b.Reader, o)
+				if !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), CacheEnv) {
+					t.Errorf("%s: got %v, want that the cache is read-only", when, err)
+				}
+			}
+			readOnly(true)
+			mustFail("empty and read-only")
+			readOnly(false)
+			inst := mustExtract(t, b, o)
+
+			readOnly(true) // what is there does
+			mustBeWarm(t, b, o)
+			startServer(t, inst).stopServer()
+
+			readOnly(false)
+			remove(t, inst.Dir+".seal")
+			remove(t, inst.Dir+".lock")
+			readOnly(true) // whole, though nothing vouches for it but its bytes
+			mustBeWarm(t, b, o)
+
+			readOnly(false)
+			flip(t, filepath.Join(inst.Dir, "libcore.so"), 1)
+			readOnly(true)
+			mustFail("damaged and read-only")
+			readOnly(false)
+			mustExtract(t, b, o)
+		})
+	})
+}
+
+// TestFault17NoHome runs as a user that is in no passwd file and has an empty
+// environment, as in a container with a random user id.
+func TestFault17NoHome(t *testing.T) {
+	b := newBundle(t, false)
+	const user = 424242
+	strip := func(c *exec.Cmd) {
+		c.Env = []string{childEnv + "=plain", packEnv + "=" + b.file}
+	}
+	as := func(t *testing.T) func(*exec.Cmd) {
+		t.Helper()
+		if os.Geteuid() == 0 {
+			return asUser(t, b, user)
+		}
+		return func(c *exec.Cmd) {
+			c.SysProcAttr = &syscall.SysProcAttr{
+				Cloneflags:  syscall.CLONE_NEWUSER,
+				UidMappings: []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Geteuid(), Size: 1}},
+				GidMappings: []syscall.SysProcIDMap{{ContainerID: user, HostID: os.Getegid(), Size: 1}},
+			}
+		}
+	}
+	torture(t, func(t *testing.T) {
+		out := startChild(t, "plain", b, "", strip, as(t)).failed()
+		if !strings.Contains(out, ErrNoCache.Error()) || !strings.Contains(out, CacheEnv) || !strings.Contains(out, "424242") {
+			t.Errorf("the error does not say what to do: %s", out)
+		}
+		// systemd gives a service without a home its own cache folder.
+		dir := t.TempDir()
+		if os.Geteuid() == 0 {
+			dir = filepath.Join("/var/tmp", filepath.Base(filepath.Dir(dir)))
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, user, user)); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { removeAll(t, dir) })
+		}
+		startChild(t, "plain", b, "", strip, as(t), withEnv("CACHE_DIRECTORY="+dir)).succeeded()
+		mustBeTidy(t, filepath.Join(dir, "go-rocm"))
+	})
+}
