@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -89,13 +90,13 @@ func NewServer(n int) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{completion: answer(completionEvents(n)), chat: answer(chatEvents(n)), dir: dir, Socket: filepath.Join(dir, "s.sock")}
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	tcp, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	s.TCP = "http://" + tcp.Addr().String()
 	s.listeners = append(s.listeners, tcp)
-	unix, err := net.Listen("unix", s.Socket)
+	unix, err := new(net.ListenConfig).Listen(context.Background(), "unix", s.Socket)
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
