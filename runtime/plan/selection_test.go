@@ -1,0 +1,81 @@
+package plan_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+)
+
+// TestSelection: which device, which masks, and the reason.
+func TestSelection(t *testing.T) {
+	hidden := xtx(0)
+	hidden.Visible, hidden.Why = false, "no permission for /dev/kfd; join its group"
+	busy := xtx(0)
+	busy.VRAMUsed = 20 * gib
+	for _, c := range []struct {
+		name    string
+		devices []gpu.Device
+		environ []string
+		change  func(*plan.Options)
+		env     []string // wanted beginning of Env
+		reason  string   // part of a reason or of Fallback
+		gpu     bool
+	}{
+		{"discrete before integrated", []gpu.Device{raphael(0), xtx(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "using RX 7900 XTX", true},
+		{"most free memory", []gpu.Device{xt(0), xtx(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "not using RX 7800 XT at 0000:03:00.0: it has less free memory", true},
+		{"free, not total", []gpu.Device{busy, xt(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named by address", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Device = "0000:04:00.0" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named by id", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Device = "gpu-B85E402C0FB37501" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named and absent", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Device = "0000:99:00.0" }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "no device is called 0000:99:00.0", false},
+		{"inherited mask", []gpu.Device{xtx(0), xt(1)}, []string{"ROCR_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "hidden by ROCR_VISIBLE_DEVICES", true},
+		{"inherited mask by position", []gpu.Device{raphael(0), xtx(1)}, []string{"HIP_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "masks in the environment", true},
+		{"mask hides all", []gpu.Device{xtx(0)}, []string{"ROCR_VISIBLE_DEVICES="}, nil, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "hidden by ROCR_VISIBLE_DEVICES", false},
+		{"no permission", []gpu.Device{hidden}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "join its group", false},
+		{"unknown target", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "the bundle has no code for gfx1030 (it has gfx1100, gfx1101)", false},
+		{"relative, not allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "its relative gfx1100 may work", false},
+		{"relative, allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, func(o *plan.Options) { o.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0"}, "AMD does not support this", true},
+		{"forced version", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, func(o *plan.Options) { o.Override = "11.0.1" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.1"}, "runs code for gfx1101", true},
+		{"forced to a missing target", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Override = "10.3.0" }, []string{"ROCR_VISIBLE_DEVICES="}, "the override 10.3.0 makes it gfx1030", false},
+		{"native before overridden", []gpu.Device{card(0, "RX 7600", "gfx1102", 40*gib, 0), xt(1)}, nil, func(o *plan.Options) { o.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "it needs an override", true},
+		{"integrated when alone and served", []gpu.Device{func() gpu.Device { d := raphael(0); d.Target = gfx.GFX1100; d.VRAMTotal = 32 * gib; return d }()}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=0", "HIP_VISIBLE_DEVICES=0"}, "integrated", true},
+		{"two equal cards", []gpu.Device{xtx(0), xt(1), xtx(2)}, nil, func(o *plan.Options) { o.GPUs = 2 }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500,GPU-b85e402c0fb37502", "HIP_VISIBLE_DEVICES=0,1"}, "using RX 7900 XTX at 0000:05:00.0", true},
+		{"cpu asked for", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Layers = 0 }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "ask for the CPU", false},
+		{"nothing there", nil, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "no AMD GPU was found", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := request(t, "smollm2-135m-Q8_0", c.devices...)
+			r.Environ = c.environ
+			if c.change != nil {
+				c.change(&r.Options)
+			}
+			p := make1(t, r)
+			if p.GPU != c.gpu || (p.Fallback == "") != c.gpu {
+				t.Errorf("gpu %v, fallback %q", p.GPU, p.Fallback)
+			}
+			if len(p.Env) < len(c.env) || !slices.Equal(p.Env[:len(c.env)], c.env) {
+				t.Errorf("env %q, want %q", p.Env, c.env)
+			}
+			if all := strings.Join(p.Reasons, "\n"); !strings.Contains(all, c.reason) {
+				t.Errorf("reasons lack %q:\n%s", c.reason, all)
+			}
+			if none := slices.Contains(p.Args, "none"); none == c.gpu {
+				t.Errorf("args %q", p.Args)
+			}
+			// Required, the same wish fails with the same reason.
+			r.Options.RequireGPU = true
+			if _, err := plan.Make(r); (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.reason))) {
+				t.Errorf("with a GPU required: %v", err)
+			}
+		})
+	}
+	r := request(t, "smollm2-135m-Q8_0", xtx(0), xt(1))
+	r.Options.GPUs = 2
+	if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) {
+		t.Errorf("two equal cards of two different ones: %v", err)
+	}
+}
