@@ -76,7 +76,7 @@ func TestFault19HangsWhileLoading(t *testing.T) {
 func TestFault20Wedged(t *testing.T) {
 	torture(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 3}}})
-		spec.StallTimeout, spec.StallGrace = 400*time.Millisecond, 200*time.Millisecond
+		spec.StallTimeout, spec.StallGrace = time.Second, 500*time.Millisecond
 		c := mustStart(t, spec)
 		events, done := c.Subscribe()
 		defer done()
@@ -100,10 +100,10 @@ func TestFault20Wedged(t *testing.T) {
 // A slow stream whose tokens do move is no stall, and neither is a long pause
 // without requests.
 func TestProgressIsNoStall(t *testing.T) {
-	spec := fake(t, roleServer, fakellama.Script{Reply: strings.Repeat("word ", 20), TokenDelay: 50 * time.Millisecond, PromptDelay: 50 * time.Millisecond})
-	spec.StallTimeout, spec.StallGrace = 600*time.Millisecond, time.Millisecond
+	spec := fake(t, roleServer, fakellama.Script{Reply: strings.Repeat("word ", 50), TokenDelay: 50 * time.Millisecond, PromptDelay: 50 * time.Millisecond})
+	spec.StallTimeout, spec.StallGrace = 2*time.Second, time.Millisecond
 	c := mustStart(t, spec)
-	time.Sleep(2 * spec.StallTimeout)
+	time.Sleep(spec.StallTimeout * 3 / 2)
 	if _, err := readAll(t.Context(), c); err != nil || c.State() != Ready {
 		t.Fatalf("state %s, error %v", c.State(), err)
 	}

@@ -342,7 +342,7 @@ func TestServeDoor(t *testing.T) {
 // While a request waits, llama-server is killed: the request is answered by the
 // next one.
 func TestServeSurvivesADeath(t *testing.T) {
-	w := newWorld(t, fakellama.Script{Reply: "still here", PromptDelay: time.Second})
+	w := newWorld(t, fakellama.Script{Reply: "still here", PromptDelay: 2 * time.Second})
 	s := w.serve(t)
 	child := childOf(t, s.cmd.Process.Pid)
 	answered := make(chan string, 1)
