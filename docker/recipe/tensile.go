@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
@@ -58,7 +59,17 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	if err != nil {
 		return err
 	}
-	c.addObjects(folder, objects)
+	// The kernels of a target are spread over many files; the target's index
+	// stands for them in the manifest.
+	for _, o := range objects {
+		i := slices.IndexFunc(sel.Keep, func(f elfdep.TensileFile) bool {
+			return f.Kind == elfdep.TensileIndex && f.Target.Target == o.Target
+		})
+		if i < 0 {
+			return fmt.Errorf("%s has kernels for %s and no index of them", from, o.Target)
+		}
+		c.addObjects(path.Join(folder, sel.Keep[i].Name), []elfdep.CodeObjects{o})
+	}
 	return nil
 }
 

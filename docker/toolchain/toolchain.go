@@ -204,3 +204,13 @@ func logLines(r io.Reader, w io.Writer, prefix string) error {
 // Image reports whether tools are added to a given image, whose content then
 // decides more than the packages tell.
 func (s Spec) Image() bool { return s.base() != "" }
+
+// Version gives the version of an installed package, empty for none.
+func (t *Toolchain) Version(name string) string {
+	for _, p := range t.Packages {
+		if p.Name == name {
+			return p.Version
+		}
+	}
+	return ""
+}
