@@ -17,7 +17,7 @@ import (
 
 // collectRevision is part of the key of bundles: raise it when what goes into
 // a bundle changes by a change of this code.
-const collectRevision = 2
+const collectRevision = 3
 
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"
@@ -154,7 +154,11 @@ func (c *collector) takeCompiled() error {
 				}
 				continue
 			}
-			if err := copyFile(filepath.Join(from, e.Name()), to, 0o755); err != nil {
+			mode := os.FileMode(0o644) // libraries are loaded, not run
+			if e.Name() == serverName {
+				mode = 0o755
+			}
+			if err := copyFile(filepath.Join(from, e.Name()), to, mode); err != nil {
 				return err
 			}
 		}

@@ -36,11 +36,12 @@ func bundleOverrides(b *unpacked) []override {
 		return nil
 	}
 	const private = "*usr/lib/go-rocm/llama/*"
+	loader := "*usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*"
 	return []override{
 		{"embedded-library " + private, "The bundle runs with its own libraries alone, so that it does not depend on the distribution's versions."},
 		{"missing-dependency-on-libc " + private, "The bundle carries its C library and is started through its own loader."},
-		{"shared-library-is-executable " + private, "The modes are those of the bundle's manifest, which is verified; the loader among them is run as a program."},
-		{"shared-library-lacks-prerequisites *usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*", "The loader is what resolves the others' prerequisites; it has none itself."},
+		{"shared-library-is-executable " + loader, "The loader is run as a program: it starts the server."},
+		{"shared-library-lacks-prerequisites " + loader, "The loader is what resolves the others' prerequisites; it has none itself."},
 	}
 }
 

@@ -6,13 +6,13 @@ go 1.26.4
 
 require (
 	forge.lthn.ai/core/go-rocm v0.0.0
+	github.com/gpustack/gguf-parser-go v0.28.1
 	github.com/openai/openai-go/v3 v3.96.0
 	github.com/sashabaranov/go-openai v1.43.0
 )
 
 require (
 	github.com/coder/websocket v1.8.15 // indirect
-	github.com/gpustack/gguf-parser-go v0.28.1 // indirect
 	github.com/henvic/httpretty v0.1.4 // indirect
 	github.com/json-iterator/go v1.1.12 // indirect
 	github.com/modern-go/concurrent v0.0.0-20180306012644-bacd9c7ef1dd // indirect
