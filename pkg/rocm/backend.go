@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"runtime"
 	"time"
@@ -58,6 +59,13 @@ type Settings struct {
 	Pooling string
 	// SlotDir is a folder for saved slots; empty: saving is off.
 	SlotDir string
+	// CacheLimit bounds the main memory, in bytes, in which the server keeps the
+	// state of prompts that it may meet again; it is rounded up to MiB. 0: the
+	// server's default, negative: nothing is kept. It goes before Plan.CacheRAM.
+	CacheLimit int64
+	// SysRoot is the folder below which the kernel's files about GPUs and memory
+	// are read; empty: "/". A tree of text files stands for another machine.
+	SysRoot string
 	// Args are further arguments for llama-server.
 	Args []string
 	// TCP is a host:port for the child to listen on instead of a private socket.
@@ -76,6 +84,8 @@ type Settings struct {
 	// Loading is told of the child's states while it starts, and of how much of
 	// the model is loaded.
 	Loading func(supervise.Event)
+
+	imagined bool // planned for a machine that is not this one
 }
 
 // DefaultSettings are the contract's defaults.
@@ -128,6 +138,21 @@ func supported() bool { return runtime.GOOS == "linux" && runtime.GOARCH == "amd
 
 // planOptions translates the contract's options.
 func (s *Settings) planOptions() (plan.Options, error) {
+	o, err := s.wishes()
+	switch {
+	case err != nil:
+	case s.CacheLimit > math.MaxInt32*plan.MiB:
+		err = fmt.Errorf("%w: a cache of %d bytes", ErrOption, s.CacheLimit)
+	case s.CacheLimit > 0:
+		o.CacheRAM = int((s.CacheLimit + plan.MiB - 1) / plan.MiB)
+	case s.CacheLimit < 0:
+		o.CacheRAM = -1
+	}
+	return o, err
+}
+
+// wishes are the options before the limit of the cache.
+func (s *Settings) wishes() (plan.Options, error) {
 	if s.Plan != nil {
 		return *s.Plan, nil
 	}
@@ -158,4 +183,16 @@ func (s *Settings) logger() *slog.Logger {
 }
 
 // environ is what plan takes masks from.
-func environ() []string { return os.Environ() }
+func (s *Settings) environ() []string {
+	if s.imagined {
+		return nil
+	}
+	return os.Environ()
+}
+
+func (s *Settings) sysRoot() string {
+	if s.SysRoot == "" {
+		return "/"
+	}
+	return s.SysRoot
+}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -16,68 +16,57 @@ import (
 
 // stepDown plans anew with less, after loading failed for lack of memory. The
 // free memory is read again: it is not what it was.
-func (srv *Server) stepDown(ctx context.Context, s *Settings, ladder *plan.Ladder, facts *gguf.File, targets []gfx.Target, failure error) error {
+func (srv *Server) stepDown(ctx context.Context, m *Machine, ladder *plan.Ladder, facts *gguf.File, failure error) error {
 	step, ok := ladder.Next(srv.Plan)
 	if !ok {
 		return failure
 	}
-	s.logger().Warn("trying again with less memory", "change", step.Reason, "cause", supervise.ErrOutOfMemory.Error())
+	log := m.settings.logger()
+	log.Warn("trying again with less memory", "change", step.Reason, "cause", supervise.ErrOutOfMemory.Error())
 	if err := srv.settle(ctx); err != nil {
-		s.logger().Warn("the gpu's memory did not settle", "cause", err.Error())
+		log.Warn("the gpu's memory did not settle", "cause", err.Error())
 	}
-	all, err := srv.sysfs.Devices()
-	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
-		s.logger().Warn("not every gpu could be read", "cause", err.Error())
+	m.look()
+	return srv.again(m, step.Options, facts, "memory ran out while loading: "+step.Reason, failure)
+}
+
+// withoutGPU plans for the CPU, after the server found no device where the plan
+// has one. What was asked for is not passed over: a GPU that is required, or
+// layers by number, leave the failure as it is.
+func (srv *Server) withoutGPU(m *Machine, facts *gguf.File, failure error) error {
+	o := srv.Plan.Request.Options
+	if o.RequireGPU || o.Layers != plan.AutoLayers {
+		return failure
 	}
-	less := *s
-	less.Plan = &step.Options
-	p, err := makePlan(&less, srv.Path, facts, targets, all)
+	o.Layers = 0
+	const why = "running on the CPU: the GPU was chosen, but llama-server's GPU code did not start on it"
+	m.settings.logger().Warn(why, "cause", failure.Error())
+	return srv.again(m, o, facts, why, failure)
+}
+
+// again replaces the plan by one with other options and the reason for it.
+func (srv *Server) again(m *Machine, o plan.Options, facts *gguf.File, why string, failure error) error {
+	less := *m
+	less.settings.Plan, less.settings.CacheLimit = &o, 0 // it is in the options already
+	p, err := less.makePlan(srv.Path, facts)
 	if err != nil {
 		return errors.Join(failure, err)
 	}
-	p.Reasons = append([]string{"memory ran out while loading: " + step.Reason}, p.Reasons...)
-	srv.Plan, srv.devices = p, chosen(all, p)
+	p.Reasons = append([]string{why}, p.Reasons...)
+	srv.Plan, srv.devices = p, p.Chosen
 	return nil
 }
 
-// Preview plans what Launch would do with the model at path, and starts nothing.
-func Preview(path string, s Settings) (*plan.Plan, error) {
-	path, err := modelFile(path)
-	if err != nil {
-		return nil, err
-	}
-	facts, err := openFacts(path)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = facts.Close() }()
-	var targets []gfx.Target
-	found, err := FindBundle(s.Bundle)
-	switch {
-	case err == nil:
-		targets = found.Targets()
-		_ = found.Close()
-	case !errors.Is(err, ErrNoBundle):
-		return nil, err
-	default:
-		s.logger().Warn("planned without a bundle: every target counts as missing", "cause", err.Error())
-	}
-	devices, err := gpu.NewFS("/").Devices()
-	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
-		s.logger().Warn("not every gpu could be read", "cause", err.Error())
-	}
-	return makePlan(&s, path, facts, targets, devices)
-}
-
 // makePlan decides arguments and environment.
-func makePlan(s *Settings, path string, facts *gguf.File, targets []gfx.Target, devices []gpu.Device) (*plan.Plan, error) {
-	o, err := s.planOptions()
+func (m *Machine) makePlan(path string, facts *gguf.File) (*plan.Plan, error) {
+	o, err := m.settings.planOptions()
 	if err != nil {
 		return nil, err
 	}
+	o.Adapters = slices.Clone(o.Adapters)
 	req := plan.Request{
-		Model: facts, ModelPath: path, Devices: devices, Environ: environ(),
-		BundleTargets: targets, HostTotal: hostMemory(), Options: o,
+		Model: facts, ModelPath: path, Devices: m.Devices, Environ: m.settings.environ(),
+		BundleTargets: m.Targets, HIPBLASLt: m.hipBLASLt, HostTotal: m.HostMemory, Options: o,
 	}
 	for i, a := range o.Adapters {
 		abs, err := filepath.Abs(a)
@@ -112,19 +101,6 @@ func makePlan(s *Settings, path string, facts *gguf.File, targets []gfx.Target, 
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
 	return p, nil
-}
-
-// chosen are the devices that the plan uses.
-func chosen(all []gpu.Device, p *plan.Plan) []gpu.Device {
-	var out []gpu.Device
-	for _, d := range all {
-		for _, e := range p.Devices {
-			if strings.Contains(e.Name, d.PCI) {
-				out = append(out, d)
-			}
-		}
-	}
-	return out
 }
 
 // needed are the targets of the bundle whose files must be unpacked. Without a

@@ -54,15 +54,15 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	}
 	defer func() { _ = found.Close() }()
 
-	srv := &Server{Path: path, Info: infoOf(facts), Origin: found.Origin, sysfs: gpu.NewFS("/")}
-	all, err := srv.sysfs.Devices()
-	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
-		s.logger().Warn("not every gpu could be read", "cause", err.Error())
-	}
-	if srv.Plan, err = makePlan(&s, path, facts, found.Targets(), all); err != nil {
+	m := machineWith(&s, found)
+	srv := &Server{Path: path, Info: infoOf(facts), Origin: found.Origin, sysfs: gpu.NewFS(s.sysRoot())}
+	if srv.Plan, err = m.makePlan(path, facts); err != nil {
 		return nil, err
 	}
-	srv.devices = chosen(all, srv.Plan)
+	srv.devices = srv.Plan.Chosen
+	if o := srv.Plan.Request.Options; srv.Plan.Fallback != "" && o.Layers != 0 {
+		s.logger().Warn("running on the CPU", "reason", srv.Plan.Fallback)
+	}
 	for _, why := range srv.Plan.Reasons {
 		s.logger().Info("plan", "reason", why)
 	}
@@ -75,18 +75,34 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := srv.load(ctx, m, r, facts, flags); err != nil {
+		return nil, err
+	}
+	return srv, nil
+}
+
+// load starts llama-server and, where that fails for a reason that less would
+// cure, once more with less.
+func (srv *Server) load(ctx context.Context, m *Machine, r *ready, facts *gguf.File, flags *supervise.Flags) error {
+	s := &m.settings
 	for ladder := plan.NewLadder(srv.Plan.Request.Options); ; {
-		spec := srv.spec(&s, r, facts)
+		spec := srv.spec(s, r, facts)
 		spec.Flags = flags
-		if err = srv.start(ctx, spec, s.Loading); err == nil {
-			return srv, nil
+		err := srv.start(ctx, spec, s.Loading)
+		if err == nil {
+			return nil
 		}
-		err = fmt.Errorf("load %s: %w", path, err)
-		if !errors.Is(err, supervise.ErrOutOfMemory) || ctx.Err() != nil {
-			return nil, err
+		err = fmt.Errorf("load %s: %w", srv.Path, err)
+		switch {
+		case ctx.Err() != nil:
+			return err
+		case errors.Is(err, supervise.ErrNoDevice) && srv.Plan.GPU:
+			err = srv.withoutGPU(m, facts, err)
+		case errors.Is(err, supervise.ErrOutOfMemory):
+			err = srv.stepDown(ctx, m, ladder, facts, err)
 		}
-		if err := srv.stepDown(ctx, &s, ladder, facts, found.Targets(), err); err != nil {
-			return nil, err
+		if err != nil {
+			return err
 		}
 	}
 }

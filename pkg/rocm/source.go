@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 )
@@ -47,8 +49,9 @@ type Bundle struct {
 	// the user's own.
 	Manifest *bundle.Manifest
 
-	packed *bundle.Reader
-	close  func() error
+	packed  *bundle.Reader
+	close   func() error
+	targets []gfx.Target // of a folder without a manifest
 }
 
 // FindBundle looks for a bundle: given (a folder or a packed file) if it is not
@@ -116,7 +119,8 @@ func folder(origin Origin, dir string) (*Bundle, error) {
 		if _, err := os.Stat(filepath.Join(dir, serverName)); err != nil {
 			return nil, fmt.Errorf("%w: %s holds neither %s nor %s", ErrNoBundle, dir, manifestName, serverName)
 		}
-		return b, nil
+		b.targets, err = codeIn(dir)
+		return b, err
 	case err != nil:
 		return nil, fmt.Errorf("bundle %s: %w", dir, err)
 	}
@@ -132,14 +136,48 @@ func (b *Bundle) Close() error { return b.close() }
 // Targets are the GPU targets that the bundle has code for.
 func (b *Bundle) Targets() []gfx.Target {
 	if b.Manifest == nil {
-		return nil
+		return b.targets
 	}
 	return b.Manifest.Targets
+}
+
+// hipBLASLt lists the targets that the bundle has hipBLASLt kernels for.
+func (b *Bundle) hipBLASLt() []gfx.Target {
+	if b.Manifest == nil {
+		return nil
+	}
+	var out []gfx.Target
+	for _, f := range b.Manifest.Files {
+		if f.Target != "" && strings.HasPrefix(f.Path, "hipblaslt/") && !slices.Contains(out, f.Target) {
+			out = append(out, f.Target)
+		}
+	}
+	return out
+}
+
+// codeIn reads the targets of a llama.cpp build without a manifest from its GPU
+// module itself. A build without one runs on the CPU.
+func codeIn(dir string) ([]gfx.Target, error) {
+	code, err := elfdep.ReadCodeObjects(filepath.Join(dir, hipModule))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bundle %s: %w", dir, err)
+	}
+	var out []gfx.Target
+	for _, c := range code {
+		if c.Kernels > 0 {
+			out = append(out, c.Target)
+		}
+	}
+	return out, nil
 }
 
 const (
 	serverName = "llama-server"
 	loaderName = "ld-linux-x86-64.so.2"
+	hipModule  = "libggml-hip.so"
 )
 
 // ready is a bundle that can be started.

@@ -139,6 +139,13 @@ func (p *Plan) placement(sel selection, add func(...string)) {
 		add("--device", "none", "--gpu-layers", "0")
 		return
 	}
+	// Named, devices that the server does not find end it; unnamed, it would run
+	// on the CPU without a word. The masks make them the first ones, in order.
+	names := make([]string, len(sel.devices))
+	for i := range names {
+		names[i] = "ROCm" + strconv.Itoa(i)
+	}
+	add("--device", strings.Join(names, ","))
 	switch n := p.Request.Options.Layers; {
 	case n == AllLayers:
 		add("--gpu-layers", "all")

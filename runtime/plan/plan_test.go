@@ -285,18 +285,18 @@ func TestOptionErrors(t *testing.T) {
 // TestArguments: what is asked for is passed on, what --fit may choose is not.
 func TestArguments(t *testing.T) {
 	r := request(t, "smollm2-135m-Q8_0", xtx(0))
-	if p := make1(t, r); !slices.Equal(p.Args, []string{"--model", r.ModelPath, "--fit", "on", "--fit-target", "1054"}) {
+	if p := make1(t, r); !slices.Equal(p.Args, []string{"--model", r.ModelPath, "--device", "ROCm0", "--fit", "on", "--fit-target", "1054"}) {
 		t.Errorf("default args %q", p.Args)
 	}
 	r.Options = plan.Options{
 		Context: 8192, Slots: 2, Batch: 256, KVTypeK: "q8_0", KVTypeV: "q4_0", Layers: 12, FullSWA: true, CacheRAM: 512,
 	}
-	want := "--ctx-size 8192 --parallel 2 --kv-unified --ubatch-size 256 --cache-type-k q8_0 --cache-type-v q4_0 --swa-full --cache-ram 512 --gpu-layers 12"
+	want := "--ctx-size 8192 --parallel 2 --kv-unified --ubatch-size 256 --cache-type-k q8_0 --cache-type-v q4_0 --swa-full --cache-ram 512 --device ROCm0 --gpu-layers 12"
 	if p := make1(t, r); !strings.Contains(strings.Join(p.Args, " "), want) {
 		t.Errorf("args %q", p.Args)
 	}
 	r.Options = plan.Options{Layers: plan.AllLayers, CacheRAM: -1, NoFlash: true, Slots: 2, SplitContext: true}
-	want = "--parallel 2 --flash-attn off --cache-ram 0 --gpu-layers all"
+	want = "--parallel 2 --flash-attn off --cache-ram 0 --device ROCm0 --gpu-layers all"
 	if p := make1(t, r); !strings.Contains(strings.Join(p.Args, " "), want) {
 		t.Errorf("args %q", p.Args)
 	}

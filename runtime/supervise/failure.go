@@ -24,6 +24,8 @@ var (
 	ErrLibraryMissing = errors.New("shared library missing")
 	// ErrPermission: the user may not open the GPU, or may not run the program.
 	ErrPermission = errors.New("permission denied")
+	// ErrNoDevice: the program was told to use a GPU and its GPU code found none.
+	ErrNoDevice = errors.New("llama-server does not find the gpu")
 	// ErrBadArgument: the program refused its command line.
 	ErrBadArgument = errors.New("argument refused")
 	// ErrAddress: the program could not listen where it was told to.
@@ -45,7 +47,7 @@ var (
 // Permanent reports whether starting again cannot cure err.
 func Permanent(err error) bool {
 	for _, kind := range []error{
-		ErrModelInvalid, ErrLibraryMissing, ErrPermission, ErrBadArgument,
+		ErrModelInvalid, ErrLibraryMissing, ErrPermission, ErrBadArgument, ErrNoDevice,
 		ErrUnsupportedTarget, ErrUnsupportedPlatform, ErrSpec,
 	} {
 		if errors.Is(err, kind) {

@@ -24,6 +24,7 @@ const (
 	remedyModel   = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
 	remedyLibrary = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
 	remedyKFD     = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
+	remedyDevice  = "run 'go-rocm doctor'; the lines above may say why the GPU code did not start"
 	remedyArg     = "remove or correct the argument; 'llama-server --help' lists what this version knows"
 	remedyAddress = "choose another address or end what listens there"
 	remedyAVX     = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
@@ -48,6 +49,7 @@ func signs() []sign {
 		s(ErrOutOfMemory, `std::bad_alloc|failed to allocate +[\d.]+ MB|Cannot allocate memory`, "libstdc++, ggml.c, libc", remedyHostMem),
 		s(ErrLibraryMissing, `error while loading shared libraries: `, "glibc's loader", remedyLibrary),
 		s(ErrLibraryMissing, "symbol lookup error: |version `[^']+' not found", "glibc's loader", remedyLibrary),
+		s(ErrNoDevice, `invalid device: ROCm\d+`, "common/arg.cpp", remedyDevice),
 		s(ErrBadArgument, `error: invalid argument: |error while handling argument `, "common/arg.cpp", remedyArg),
 		s(ErrAddress, `couldn't bind HTTP server socket|couldn't start HTTP listener`, "server-http.cpp", remedyAddress),
 		s(ErrModelInvalid, `invalid magic characters|data is not within the file bounds|unknown model architecture|unknown pre-tokenizer type`, "gguf.cpp, llama-model-loader.cpp, llama-model.cpp, llama-vocab.cpp", remedyModel),

@@ -20,6 +20,10 @@ func TestRecognise(t *testing.T) {
 		{"tensile", ExitError{Signal: syscall.SIGABRT, Log: []string{"rocBLAS error: Cannot read /opt/rocm/lib/rocblas/library/TensileLibrary.dat: Illegal seek for GPU arch : gfx1103"}}, false, ErrUnsupportedTarget},
 		{"no code object", ExitError{Signal: syscall.SIGABRT, Log: []string{"ROCm error: invalid device function", "  current device: 0, in function ggml_cuda_compute_forward"}}, false, ErrUnsupportedTarget},
 		{"kfd", ExitError{Code: 1, Log: []string{"Unable to open /dev/kfd read-write: Permission denied"}}, false, ErrPermission},
+		{"no device", ExitError{Code: 1, Log: []string{
+			"ggml_cuda_init: failed to initialize ROCm: no ROCm-capable device is detected",
+			`error while handling argument "--device": invalid device: ROCm0`,
+		}}, false, ErrNoDevice},
 		{"vram", ExitError{Code: 1, Log: []string{
 			"ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of memory",
 			"llama_model_load: error loading model: unable to allocate ROCm0 buffer",

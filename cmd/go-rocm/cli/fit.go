@@ -25,7 +25,7 @@ is loaded. The status is 0 also when parts stay on the CPU.`,
 			o := m.options()
 			s := rocm.DefaultSettings()
 			s.Plan, s.Bundle, s.Log = &o, m.bundle, logger(cmd)
-			p, err := rocm.Preview(args[0], s)
+			p, err := rocm.Plan(args[0], s)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,116 @@
+// Package host reads how much main memory a program may use: the machine's,
+// and the limits that control groups put on it.
+//
+// It exists because a container or a systemd service with a memory limit is
+// killed long before the machine's memory is used up, and a plan that counts
+// with the machine's would run into that. Files are read below a root, so that
+// a machine can be described by a tree of text files; a file that is missing
+// means that nothing is known or limited. The package sets no limit.
+package host
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Memory is the main memory in bytes; 0 means not known.
+type Memory struct {
+	Total     uint64 `json:"total"`
+	Available uint64 `json:"available"` // what can be used without swapping, by the kernel's estimate
+	// Limit is the lowest limit of a control group that this process is in, 0
+	// when there is none; LimitedBy is the file that says so.
+	Limit     uint64 `json:"limit,omitempty"`
+	LimitedBy string `json:"limited_by,omitempty"`
+}
+
+// Usable is the total or, where it is lower, the limit.
+func (m Memory) Usable() uint64 {
+	if m.Limit > 0 && (m.Total == 0 || m.Limit < m.Total) {
+		return m.Limit
+	}
+	return m.Total
+}
+
+// ReadMemory reads the machine described below root ("/" for this one).
+func ReadMemory(root string) Memory {
+	var m Memory
+	if raw, err := os.ReadFile(filepath.Join(root, "proc/meminfo")); err == nil {
+		m.Total, m.Available = meminfo(raw)
+	}
+	for _, file := range limitFiles(root) {
+		raw, err := os.ReadFile(filepath.Join(root, file))
+		if err != nil {
+			continue // the group has no memory controller, or is not shown here
+		}
+		n, err := strconv.ParseUint(string(bytes.TrimSpace(raw)), 10, 64)
+		if err != nil || n == 0 || n >= unlimited {
+			continue // "max"
+		}
+		if m.Limit == 0 || n < m.Limit {
+			m.Limit, m.LimitedBy = n, "/"+file
+		}
+	}
+	return m
+}
+
+// unlimited is below what version 1 of the control groups says for no limit,
+// the largest multiple of a page in 63 bits, and above any real memory.
+const unlimited = 1 << 62
+
+// meminfo reads MemTotal and MemAvailable, which proc(5) gives in KiB.
+func meminfo(raw []byte) (total, available uint64) {
+	for s := bufio.NewScanner(bytes.NewReader(raw)); s.Scan(); {
+		f := strings.Fields(s.Text())
+		if len(f) < 2 {
+			continue
+		}
+		n, err := strconv.ParseUint(f[1], 10, 54)
+		if err != nil {
+			continue
+		}
+		switch f[0] {
+		case "MemTotal:":
+			total = n << 10
+		case "MemAvailable:":
+			available = n << 10
+		}
+	}
+	return total, available
+}
+
+// limitFiles names the files, relative to the root, that may limit this
+// process: of its own group and of each above it, since all of them count.
+func limitFiles(root string) []string {
+	raw, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for line := range strings.Lines(string(raw)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		base, file := "", ""
+		switch {
+		case parts[0] == "0" && parts[1] == "":
+			base, file = "sys/fs/cgroup", "memory.max"
+		case strings.Contains(","+parts[1]+",", ",memory,"):
+			base, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+		default:
+			continue
+		}
+		for group := path.Clean("/" + parts[2]); ; group = path.Dir(group) {
+			out = append(out, path.Join(base, group, file))
+			if group == "/" {
+				break
+			}
+		}
+	}
+	return out
+}
