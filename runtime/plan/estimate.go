@@ -56,6 +56,7 @@ func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 	l.context = p.chooseContext(m, r, l)
 	a, u := p.choosePlacement(m, r, l)
 	p.record(m, a, u, l)
+	p.Needs = m.usage(m.hostOnly(), 0, l).host.Used()
 	if len(devices) == 0 {
 		p.Host.Projector, p.Host.Adapters, p.Host.Draft = extra.Projector, extra.Adapters, extra.Draft
 	}

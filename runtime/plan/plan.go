@@ -45,6 +45,7 @@ type Plan struct {
 	TotalLayers int        `json:"total_layers"` // output layer included
 	Context     int        `json:"context"`      // tokens in all that the estimate is for
 	Slots       int        `json:"slots"`
+	Needs       uint64     `json:"needs"` // bytes if all were in one place, without what is loaded beside the model
 	Devices     []Estimate `json:"devices"`
 	Host        Estimate   `json:"host"`
 	// Chosen are the devices used, in the order in which the server numbers them.

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -11,21 +14,37 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
+// fitted is one row of several models.
+type fitted struct {
+	Path  string     `json:"path"`
+	Plan  *plan.Plan `json:"plan,omitempty"`
+	Error string     `json:"error,omitempty"`
+}
+
 func fitCommand() *cobra.Command {
 	var m modelFlags
 	var asJSON bool
+	var im imagined
 	cmd := &cobra.Command{
-		Use:   "fit MODEL",
-		Short: "tell whether and how a model fits this machine",
+		Use:   "fit MODEL...",
+		Short: "tell whether and how models fit this machine",
 		Long: `Reads MODEL's header and the GPUs' free memory and tells what run and serve would
 do: which card, how many layers, what memory is expected where, and why. Nothing
-is loaded. The status is 0 also when parts stay on the CPU.`,
-		Args: cobra.ExactArgs(1),
+is loaded. Of several models each gets a row. The status is 0 also when parts stay
+on the CPU, and 1 when a model cannot be planned for.`,
+		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := m.options()
 			s := rocm.DefaultSettings()
 			s.Plan, s.Bundle, s.Log = &o, m.bundle, logger(cmd)
-			p, err := rocm.Plan(args[0], s)
+			machine, err := im.machine(s)
+			if err != nil {
+				return err
+			}
+			if len(args) > 1 {
+				return fitMany(cmd.OutOrStdout(), machine, args, asJSON)
+			}
+			p, err := machine.Plan(args[0])
 			if err != nil {
 				return err
 			}
@@ -36,8 +55,54 @@ is loaded. The status is 0 also when parts stay on the CPU.`,
 		},
 	}
 	m.registerPlan(cmd.Flags())
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	im.register(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON: a plan, or a list of path and plan for several models")
 	return cmd
+}
+
+func fitMany(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error {
+	list := make([]fitted, len(paths))
+	var errs []error
+	for i, path := range paths {
+		list[i].Path = path
+		var err error
+		if list[i].Plan, err = m.Plan(path); err != nil {
+			list[i].Error = err.Error()
+			errs = append(errs, err)
+		}
+	}
+	if asJSON {
+		return errors.Join(append(errs, printJSON(out, list))...)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "MODEL\tNEEDS\tON GPU\tON HOST\tLAYERS\tCONTEXT\tHERE")
+	for _, f := range list {
+		name := strings.TrimSuffix(filepath.Base(f.Path), ".gguf")
+		if f.Plan == nil {
+			_, _ = fmt.Fprintf(w, "%s\t\t\t\t\t\tcannot be planned for\n", name)
+			continue
+		}
+		p := f.Plan
+		var onGPU uint64
+		for _, e := range p.Devices {
+			onGPU += e.Used()
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\n", name, size(p.Needs), size(onGPU), size(p.Host.Used()), p.Layers, p.TotalLayers, p.Context, verdict(p))
+	}
+	return errors.Join(append(errs, w.Flush())...)
+}
+
+// verdict is a plan in a few words.
+func verdict(p *plan.Plan) string {
+	switch {
+	case p.Fits:
+		return "fits"
+	case p.Overfull:
+		return "does not fit"
+	case p.GPU:
+		return fmt.Sprintf("does not fit, %d of %d layers on the GPU", p.Layers, p.TotalLayers)
+	}
+	return "on the CPU"
 }
 
 func printPlan(out io.Writer, p *plan.Plan) error {

@@ -25,7 +25,8 @@ type modelFlags struct {
 	adapters, extra                    []string
 	context, slots, layers, gpus       int
 	kvK, kvV                           string
-	requireGPU                         bool
+	cacheRAM                           int
+	requireGPU, overcommit             bool
 	startTimeout, stallTimeout         time.Duration
 }
 
@@ -46,11 +47,13 @@ func (f *modelFlags) registerPlan(fs *pflag.FlagSet) {
 	fs.IntVar(&f.gpus, "gpus", 0, "equal cards to use together (0: one)")
 	fs.StringVar(&f.device, "device", "", "the card to use, by PCI address or GPU- id")
 	fs.BoolVar(&f.requireGPU, "require-gpu", false, "fail rather than run on the CPU")
+	fs.BoolVar(&f.overcommit, "overcommit", false, "accept a model larger than the main memory; it is read from disk again and again")
 	fs.StringVar(&f.override, "override", string(plan.OverrideOff), "run code for a related GPU target: off, auto, or a version such as 11.0.0")
 	fs.StringArrayVar(&f.adapters, "adapter", nil, "apply this LoRA adapter, a GGUF file (repeat it)")
 	fs.StringVar(&f.projector, "projector", "", "load this multimodal projector, a GGUF file")
 	fs.StringVar(&f.draft, "draft", "", "guess ahead with this small model, a GGUF file")
 	fs.StringVar(&f.kvK, "cache-type-k", "", "type of the cache of keys, such as q8_0 (default f16)")
+	fs.IntVar(&f.cacheRAM, "cache-ram", 0, "MiB of main memory to keep the state of earlier prompts in (0: 8192, -1: none)")
 	fs.StringVar(&f.kvV, "cache-type-v", "", "type of the cache of values (default f16)")
 }
 
@@ -59,7 +62,8 @@ func (f *modelFlags) options() plan.Options {
 	o.Context, o.Slots, o.Layers, o.GPUs = f.context, f.slots, f.layers, f.gpus
 	o.Device, o.RequireGPU, o.Override = f.device, f.requireGPU, plan.Override(f.override)
 	o.Adapters, o.Projector, o.Draft = f.adapters, f.projector, f.draft
-	o.KVTypeK, o.KVTypeV = f.kvK, f.kvV
+	o.KVTypeK, o.KVTypeV, o.CacheRAM = f.kvK, f.kvV, f.cacheRAM
+	o.Overcommit = f.overcommit
 	return o
 }
 
