@@ -41,6 +41,7 @@ type Settings struct {
 	Dist       string       `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
 	Version    string       `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Epoch      string       `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
+	SigningKey string       `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
 	CI         bool         `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
 	Yes        bool         `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
 }

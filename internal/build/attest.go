@@ -1,0 +1,104 @@
+package build
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/packaging/attest"
+	"forge.lthn.ai/core/go-rocm/packaging/origin"
+)
+
+// builderID names what built a release in its provenance: this recipe, on
+// whatever machine ran it.
+const builderID = "https://forge.lthn.ai/core/go-rocm/mage-release"
+
+// attestInto writes what a receiver traces a release by: bills of materials in
+// both formats, and where each file came from. With a key the provenance is a
+// signed envelope, without one the bare statement.
+func (s *Session) attestInto(ctx context.Context, d *delivery) error {
+	chosen, err := bundleOf(d.packed, s.Settings.Embed)
+	if err != nil {
+		return err
+	}
+	m := attest.Material{Version: d.version, Epoch: s.Epoch, Manifest: chosen.Manifest}
+	if m.Components, err = s.components(ctx, filepath.Join(d.dir, "go-rocm"), chosen.Bundle.Dir); err != nil {
+		return err
+	}
+	for name, write := range map[string]func(attest.Material) ([]byte, error){
+		"go-rocm.cdx.json": attest.CycloneDX, "go-rocm.spdx.json": attest.SPDX,
+	} {
+		b, err := write(m)
+		if err != nil {
+			return err
+		}
+		if err := publish(filepath.Join(d.dir, name), b); err != nil {
+			return err
+		}
+	}
+	return s.provenanceInto(ctx, d, m)
+}
+
+func (s *Session) components(ctx context.Context, command, bundleDir string) ([]origin.Component, error) {
+	modules, err := goEnv(ctx, "GOMODCACHE")
+	if err != nil {
+		return nil, err
+	}
+	goRoot, err := goEnv(ctx, "GOROOT")
+	if err != nil {
+		return nil, err
+	}
+	linked, err := origin.Modules(command, modules, goRoot)
+	if err != nil {
+		return nil, err
+	}
+	bundled, err := origin.Licences(bundleDir)
+	return append(linked, bundled...), err
+}
+
+func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Material) error {
+	revision, err := exec.CommandContext(ctx, "git", "-C", d.root, "rev-parse", "HEAD").Output()
+	if err != nil {
+		return fmt.Errorf("ask git for the revision of this checkout: %w", err)
+	}
+	subjects, err := attest.MeasureSums(d.dir)
+	if err != nil {
+		return err
+	}
+	statement, err := attest.Provenance(m, subjects, strings.TrimSpace(string(revision)), builderID)
+	if err != nil {
+		return err
+	}
+	if s.Settings.SigningKey == "" {
+		b, err := json.MarshalIndent(statement, "", "  ")
+		if err != nil {
+			return err
+		}
+		return publish(filepath.Join(d.dir, "provenance.json"), append(b, '\n'))
+	}
+	key, err := os.ReadFile(s.Settings.SigningKey)
+	if err != nil {
+		return fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
+	}
+	signer, err := attest.ParseSigner(key)
+	if err != nil {
+		return fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
+	}
+	envelope, err := attest.Seal(ctx, statement, signer)
+	if err != nil {
+		return err
+	}
+	return publish(filepath.Join(d.dir, "provenance.dsse.json"), envelope)
+}
+
+// publish writes a deliverable that anybody may read, whatever the umask.
+func publish(name string, b []byte) error {
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(name, 0o644)
+}
