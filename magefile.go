@@ -25,6 +25,9 @@ func CI() error { return build.CI() }
 // Bench runs every benchmark beside its named peers, five times.
 func Bench() error { return build.Bench() }
 
+// Torture injects every fault of docs/faults.md a hundred times (GOROCM_TORTURE).
+func Torture() error { return build.Torture() }
+
 // Reproduce builds again under other circumstances and compares every artifact.
 func Reproduce() error { return build.Reproduce() }
 
