@@ -2,11 +2,13 @@ package rocm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -51,3 +53,24 @@ func (b *Bundle) Probe(ctx context.Context, log *slog.Logger) (Probed, error) {
 	}
 	return Probed{Dir: r.dir, Flags: len(flags.Takes)}, nil
 }
+
+// ErrNoManifest means that a bundle cannot be checked: nothing says what
+// belongs into it.
+var ErrNoManifest = errors.New("the bundle has no manifest")
+
+// Verify reads all of the bundle and compares it with its manifest; a
+// *bundle.VerifyError lists what differs. It wraps ErrNoManifest for a folder
+// without one.
+func (b *Bundle) Verify(ctx context.Context) error {
+	switch {
+	case b.packed != nil:
+		return b.packed.Verify(ctx)
+	case b.Manifest == nil:
+		return fmt.Errorf("%w: %s is taken as it is", ErrNoManifest, b.Dir)
+	}
+	return bundle.Verify(ctx, b.Dir, b.Manifest)
+}
+
+// Unpacked reports whether the bundle lies in a folder already, so that the
+// cache is not needed.
+func (b *Bundle) Unpacked() bool { return b.Dir != "" }

@@ -56,6 +56,20 @@ func findPlaces(dir string, env func(string) string, home func() string) ([]plac
 	return out, nil
 }
 
+// Folders lists the folders that Extract tries for the cache, best first, for
+// Options.CacheDir. None needs to be there yet.
+func Folders(cacheDir string) ([]string, error) {
+	places, err := findPlaces(cacheDir, os.Getenv, passwdHome)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, len(places))
+	for i, p := range places {
+		out[i] = p.dir
+	}
+	return out, nil
+}
+
 // public reports folders that everybody writes to: names in them can be taken
 // by others before us, and they are swept by age.
 func public(dir string) bool {

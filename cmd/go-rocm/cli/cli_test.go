@@ -24,6 +24,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"golang.org/x/sys/unix"
 
+	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
@@ -174,7 +175,7 @@ func TestFacts(t *testing.T) {
 		t.Errorf("fit: %d, %v, %s", status, err, out)
 	}
 	out, _, status = w.output(t, "", "doctor", "--json")
-	var findings []finding
+	var findings []doctor.Finding
 	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) < 4 {
 		t.Errorf("doctor: %d, %v, %s", status, err, out)
 	}

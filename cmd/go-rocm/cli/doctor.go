@@ -6,26 +6,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"runtime"
 
 	"github.com/spf13/cobra"
 
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
-	"forge.lthn.ai/core/go-rocm/runtime/gpu"
-)
-
-// finding is the outcome of one check.
-type finding struct {
-	Check  string `json:"check"`
-	State  string `json:"state"` // ok, warn or fail
-	Detail string `json:"detail"`
-}
-
-const (
-	stateOK   = "ok"
-	stateWarn = "warn"
-	stateFail = "fail"
+	"forge.lthn.ai/core/go-rocm/runtime/doctor"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
 )
 
 func doctorCommand() *cobra.Command {
@@ -34,10 +21,13 @@ func doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "check what could keep models from running, and say what to do",
-		Long: `Checks the platform, the GPU driver and its permissions, the bundle, and that
-llama-server starts from it. The status is not 0 when something keeps models
-from running at all; without a usable GPU they run on the CPU, which is a
-warning.`,
+		Long: `Checks kernel, distribution, container and memory, the GPU driver with its device
+files and permissions, the kernel's messages about the GPU, every byte of the
+bundle, the folder that it is unpacked to, and that llama-server starts from it.
+
+Each line is ok, warning or failure. A warning costs the GPU or speed: without a
+usable GPU models run on the CPU. The status is 1 when something fails, which
+keeps models from running at all, and 0 otherwise.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list := diagnose(cmd.Context(), given, logger(cmd))
@@ -49,8 +39,8 @@ warning.`,
 				printFindings(cmd.OutOrStdout(), list)
 			}
 			for _, f := range list {
-				if f.State == stateFail {
-					return fmt.Errorf("%s: %s", f.Check, f.Detail)
+				if f.State == doctor.Failure {
+					return fmt.Errorf("%s: %s; %s", f.Check, f.Detail, f.Remedy)
 				}
 			}
 			return nil
@@ -61,75 +51,75 @@ warning.`,
 	return cmd
 }
 
-func printFindings(w io.Writer, list []finding) {
+func printFindings(w io.Writer, list []doctor.Finding) {
 	for _, f := range list {
-		_, _ = fmt.Fprintf(w, "%-5s %-10s %s\n", f.State, f.Check, f.Detail)
+		_, _ = fmt.Fprintf(w, "%-8s %-13s %s\n", f.State, f.Check, f.Detail)
+		if f.Remedy != "" {
+			_, _ = fmt.Fprintf(w, "%-8s %-13s -> %s\n", "", "", f.Remedy)
+		}
 	}
 }
 
 // diagnose runs the checks, the ones that others need first.
-func diagnose(ctx context.Context, given string, log *slog.Logger) []finding {
+func diagnose(ctx context.Context, given string, log *slog.Logger) []doctor.Finding {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return []finding{{"platform", stateFail, platform + ": models run on linux/amd64 alone"}}
+		return []doctor.Finding{{Check: "platform", State: doctor.Failure, Detail: platform, Remedy: "run models on linux/amd64"}}
 	}
-	list := []finding{{"platform", stateOK, platform}}
-	list = append(list, checkGPUs()...)
-	list = append(list, checkDevice("/dev/kfd"))
-	return append(list, checkBundle(ctx, given, log)...)
+	m := doctor.This()
+	list := []doctor.Finding{{Check: "platform", State: doctor.OK, Detail: platform}}
+	list = append(list, m.System()...)
+	list = append(list, m.GPU()...)
+	return append(list, checkBundle(ctx, m, given, log)...)
 }
 
-// checkDevice opens the compute driver's device as llama-server will.
-func checkDevice(path string) finding {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	switch {
-	case err == nil:
-		_ = f.Close()
-		return finding{"kfd", stateOK, path + " can be opened"}
-	case errors.Is(err, os.ErrNotExist):
-		return finding{"kfd", stateWarn, path + " is missing: no AMD compute driver is loaded, or the container was started without --device " + path}
-	case errors.Is(err, os.ErrPermission):
-		return finding{"kfd", stateWarn, "no permission for " + path + ": add the user to the group that owns it (usually render) and log in again"}
-	}
-	return finding{"kfd", stateWarn, err.Error()}
-}
+const bundleRemedy = "install or build the bundle again"
 
-func checkGPUs() []finding {
-	devices, err := gpu.NewFS("/").Devices()
-	if errors.Is(err, gpu.ErrNoDriver) {
-		return []finding{{"gpu", stateWarn, err.Error() + "; models run on the CPU"}}
-	}
-	var out []finding
-	if err != nil {
-		out = append(out, finding{"gpu", stateWarn, err.Error()})
-	}
-	for _, d := range gpu.NewMask(os.Environ()).Apply(devices) {
-		f := finding{"gpu", stateOK, fmt.Sprintf("%s at %s (%s), %s of %s free", d.Name, d.PCI, d.Target, size(d.VRAMFree()), size(d.VRAMTotal))}
-		if !d.Visible {
-			f.State, f.Detail = stateWarn, fmt.Sprintf("%s at %s cannot be used: %s", d.Name, d.PCI, d.Why)
-		}
-		out = append(out, f)
-	}
-	if len(devices) == 0 {
-		out = append(out, finding{"gpu", stateWarn, "the driver knows no GPU; models run on the CPU"})
-	}
-	return out
-}
-
-func checkBundle(ctx context.Context, given string, log *slog.Logger) []finding {
+// checkBundle checks the bundle that would be used and where it runs from.
+func checkBundle(ctx context.Context, m doctor.Machine, given string, log *slog.Logger) []doctor.Finding {
 	b, err := rocm.FindBundle(given)
 	if err != nil {
-		return []finding{{"bundle", stateFail, err.Error()}}
+		return []doctor.Finding{{Check: "bundle", State: doctor.Failure, Detail: err.Error(), Remedy: bundleRemedy}}
 	}
 	defer func() { _ = b.Close() }()
+	out := []doctor.Finding{integrity(ctx, b), m.HostROCm(b.Manifest)}
+	if f, ok := m.Code(b.Targets()); ok {
+		out = append(out, f)
+	}
+	facts, err := b.Probe(ctx, log)
+	if !b.Unpacked() {
+		out = append(out, cache(m, b, facts.Dir))
+	}
+	if err != nil {
+		return append(out, doctor.Finding{Check: "server", State: doctor.Failure, Detail: err.Error(), Remedy: "mend what the lines above name, or " + bundleRemedy})
+	}
+	return append(out, doctor.Finding{Check: "server", State: doctor.OK, Detail: fmt.Sprintf("llama-server starts from %s and knows %d flags", facts.Dir, facts.Flags)})
+}
+
+// integrity compares every byte of the bundle with its manifest.
+func integrity(ctx context.Context, b *rocm.Bundle) doctor.Finding {
 	where := string(b.Origin)
 	if b.Path != "" {
 		where += ", " + b.Path
 	}
-	out := []finding{{"bundle", stateOK, where}}
-	facts, err := b.Probe(ctx, log)
-	if err != nil {
-		return append(out, finding{"server", stateFail, err.Error()})
+	switch err := b.Verify(ctx); {
+	case errors.Is(err, rocm.ErrNoManifest):
+		return doctor.Finding{Check: "bundle", State: doctor.Warning, Detail: where + ": " + err.Error(), Remedy: "nothing, if it is a build of your own"}
+	case err != nil:
+		return doctor.Finding{Check: "bundle", State: doctor.Failure, Detail: where + ": " + err.Error(), Remedy: bundleRemedy}
 	}
-	return append(out, finding{"server", stateOK, fmt.Sprintf("llama-server starts from %s and knows %d flags", facts.Dir, facts.Flags)})
+	return doctor.Finding{Check: "bundle", State: doctor.OK, Detail: fmt.Sprintf("%s %s is whole (%s)", b.Manifest.Name, b.Manifest.Version, where)}
+}
+
+// cache checks the folder that a packed bundle is unpacked to. Where it lies
+// there already, room for what other GPUs need is all that may be missing.
+func cache(m doctor.Machine, b *rocm.Bundle, dir string) doctor.Finding {
+	if dir != "" {
+		return m.Cache([]string{dir}, 0)
+	}
+	folders, err := extract.Folders("")
+	if err != nil {
+		return doctor.Finding{Check: "cache", State: doctor.Failure, Detail: err.Error(), Remedy: "set " + extract.CacheEnv + " to a folder on a disk that may run programs"}
+	}
+	return m.Cache(folders, uint64(max(b.Manifest.Size(), 0)))
 }

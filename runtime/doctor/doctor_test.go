@@ -1,0 +1,242 @@
+package doctor_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/doctor"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// tree unpacks a machine of runtime/gpu's tests, if named, and files over it. A
+// file whose name ends in "->" is a link to its content.
+func tree(t *testing.T, name string, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	write := func(path, text string) {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if link, ok := strings.CutSuffix(path, "->"); ok {
+			if err := os.Symlink(text, link); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if name != "" {
+		a, err := txtar.ParseFile(filepath.Join("..", "gpu", "testdata", name+".txtar"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range a.Files {
+			write(f.Name, string(f.Data))
+		}
+	}
+	for path, text := range files {
+		write(path, text)
+	}
+	return root
+}
+
+// ubuntu is a supported system with enough memory, and more files.
+func ubuntu(kernel string, more ...string) map[string]string {
+	out := map[string]string{
+		"proc/sys/kernel/osrelease": kernel + "\n",
+		"etc/os-release":            "PRETTY_NAME=\"Ubuntu 24.04.2 LTS\"\nID=ubuntu\nVERSION_ID=\"24.04\"\n",
+		"proc/meminfo":              "MemTotal: 65536000 kB\nMemAvailable: 60000000 kB\n",
+	}
+	for i := 0; i+1 < len(more); i += 2 {
+		out[more[i]] = more[i+1]
+	}
+	return out
+}
+
+func log(text string) func() ([]byte, error) {
+	return func() ([]byte, error) { return []byte(text), nil }
+}
+
+const (
+	fineLog = "<6>[    3.1] [drm] amdgpu kernel modesetting enabled.\n<6>[    3.2] amdgpu 0000:03:00.0: amdgpu: Fetched VBIOS from VFCT\n"
+	slot    = "sys/bus/pci/devices/0000:03:00.0/"
+)
+
+// TestMachines holds every line about a machine to a golden file.
+func TestMachines(t *testing.T) {
+	for name, c := range map[string]struct {
+		gpu     string
+		files   map[string]string
+		environ []string
+		log     func() ([]byte, error)
+		space   uint64
+	}{
+		"healthy":             {"rx7900xtx", ubuntu("6.11.0-21-generic", "sys/module/amdgpu/version", "6.8.5\n"), nil, log(fineLog), 0},
+		"old-kernel":          {"rx7900xtx", ubuntu("6.8.0-45-generic"), nil, log(fineLog), 0},
+		"masked":              {"dgpu-raphael", ubuntu("6.10.0"), []string{"ROCR_VISIBLE_DEVICES="}, nil, 0},
+		"no-firmware":         {"", ubuntu("6.12.9", "sys/module/amdgpu/refcnt", "1", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n", slot+"driver->", "../../../bus/pci/drivers/amdgpu"), nil, log(fineLog + "<4>[    3.3] amdgpu 0000:03:00.0: Direct firmware load for amdgpu/gc_11_0_0_pfp.bin failed with error -2\n<3>[    3.4] amdgpu 0000:03:00.0: amdgpu: Fatal error during GPU init\n"), 0},
+		"no-driver":           {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n"), nil, log(""), 0},
+		"vfio":                {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x038000\n", slot+"driver->", "/sys/bus/pci/drivers/vfio-pci"), nil, log(""), 0},
+		"nvidia":              {"nvidia", ubuntu("6.12.9", slot+"vendor", "0x10de\n", slot+"class", "0x030000\n"), nil, log(""), 0},
+		"hang":                {"rx7800xt", ubuntu("7.0.1"), nil, log("<3>[ 99.1] amdgpu 0000:03:00.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=1\n<6>[ 99.2] amdgpu 0000:03:00.0: amdgpu: GPU reset begin!\n"), 0},
+		"secret-log":          {"none", ubuntu("6.12.9"), nil, func() ([]byte, error) { return nil, errors.New("operation not permitted") }, 8 << 30},
+		"docker-no-devices":   {"", ubuntu("6.12.9", ".dockerenv", "", "sys/class/kfd/kfd/topology/nodes/0/gpu_id", "0\n", "sys/class/kfd/kfd/topology/nodes/0/properties", "cpu_cores_count 8\nsimd_count 0\n"), nil, nil, 0},
+		"docker-no-render":    {"container-no-render", ubuntu("6.12.9", ".dockerenv", ""), nil, nil, 0},
+		"podman":              {"rx7900xtx", ubuntu("6.12.9", "run/.containerenv", ""), nil, nil, 0},
+		"pod-limited":         {"none", ubuntu("6.12.9", "proc/self/cgroup", "0::/kubepods/x\n", "sys/fs/cgroup/kubepods/x/memory.max", "2147483648\n"), nil, nil, 0},
+		"fedora":              {"malformed", map[string]string{"proc/sys/kernel/osrelease": "6.15.3-200.fc42", "usr/lib/os-release": "ID=fedora\nVERSION_ID=42\n", "proc/meminfo": "MemTotal: 65536000 kB\n"}, []string{"container=lxc"}, nil, 0},
+		"nothing-can-be-read": {"", nil, nil, nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := tree(t, c.gpu, c.files)
+			m := doctor.Machine{Root: root, Environ: c.environ, KernelLog: c.log, AddressLimit: c.space}
+			list := append(m.System(), m.GPU()...)
+			for _, f := range list {
+				if (f.State == doctor.OK) != (f.Remedy == "") || f.Check == "" || f.Detail == "" {
+					t.Errorf("incomplete: %+v", f)
+				}
+			}
+			raw, err := json.MarshalIndent(list, "", "  ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.ReplaceAll(string(raw), root, "") + "\n"
+			golden := filepath.Join("testdata", name+".golden")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), got); d != "" {
+				t.Errorf("findings differ from %s (-want +got):\n%s", golden, d)
+			}
+		})
+	}
+}
+
+func TestCache(t *testing.T) {
+	there := t.TempDir()
+	bad := t.TempDir()
+	for name, c := range map[string]struct {
+		folders []string
+		first   doctor.Disk
+		err     error
+		need    uint64
+		state   doctor.State
+		says    string
+	}{
+		"room":          {[]string{there + "/not/yet"}, doctor.Disk{Free: 2 << 30}, nil, 1 << 30, doctor.OK, "2.0 GiB free"},
+		"full":          {[]string{bad}, doctor.Disk{Free: 1 << 20}, nil, 1 << 30, doctor.Failure, "has 1 MiB free and the bundle needs 1.0 GiB"},
+		"noexec":        {[]string{bad}, doctor.Disk{Free: 2 << 30, NoExec: true}, nil, 1, doctor.Failure, "mounted noexec"},
+		"read-only":     {[]string{bad}, doctor.Disk{Free: 2 << 30, ReadOnly: true}, nil, 1, doctor.Failure, "cannot be written to"},
+		"unknown":       {[]string{bad}, doctor.Disk{}, errors.New("no such device"), 1, doctor.Failure, "no such device"},
+		"none":          {nil, doctor.Disk{}, nil, 1, doctor.Failure, "no cache folder"},
+		"the next will": {[]string{bad, there}, doctor.Disk{NoExec: true}, nil, 1, doctor.Warning, "used instead: " + there},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := doctor.Machine{Disk: func(dir string) (doctor.Disk, error) {
+				if dir == bad || len(c.folders) == 1 {
+					return c.first, c.err
+				}
+				return doctor.Disk{Free: 9 << 30}, nil
+			}}
+			f := m.Cache(c.folders, c.need)
+			if f.State != c.state || !strings.Contains(f.Detail, c.says) || (f.State == doctor.OK) != (f.Remedy == "") {
+				t.Errorf("%+v, want %s that says %q", f, c.state, c.says)
+			}
+		})
+	}
+}
+
+func TestHostROCm(t *testing.T) {
+	system := &bundle.Manifest{Flavour: bundle.FlavourSystem, Files: []bundle.File{
+		{Path: "llama-server", Needed: []string{"libggml.so.0", "libc.so.6"}},
+		{Path: "libggml.so.0", Needed: []string{"libc.so.6"}},
+		{Path: "libggml-hip.so", Needed: []string{"libhipblas.so.2", "libamdhip64.so.6", "libc.so.6"}},
+	}}
+	libc := "usr/lib/x86_64-linux-gnu/libc.so.6"
+	for name, c := range map[string]struct {
+		b       *bundle.Manifest
+		files   map[string]string
+		environ []string
+		state   doctor.State
+		says    string
+	}{
+		"hermetic":       {&bundle.Manifest{Flavour: bundle.FlavourHermetic}, nil, nil, doctor.OK, "brings its own"},
+		"no manifest":    {nil, nil, nil, doctor.OK, "brings its own"},
+		"missing":        {system, map[string]string{libc: ""}, nil, doctor.Failure, "not there: libamdhip64.so.6, libhipblas.so.2"},
+		"amd's packages": {system, map[string]string{libc: "", "opt/rocm/lib/libamdhip64.so.6": "", "opt/rocm/lib/libhipblas.so.2": "", "opt/rocm/.info/version": "6.4.1-83\n"}, nil, doctor.OK, "ROCm 6.4.1-83"},
+		"one version":    {system, map[string]string{libc: "", "opt/rocm-6.4.1/lib/libamdhip64.so.6": "", "opt/rocm-6.4.1/lib/libhipblas.so.2": ""}, nil, doctor.OK, "are there"},
+		"by environment": {system, map[string]string{libc: "", "srv/hip/libamdhip64.so.6": "", "srv/hip/libhipblas.so.2": ""}, []string{"LD_LIBRARY_PATH=/none::/srv/hip"}, doctor.OK, "are there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := doctor.Machine{Root: tree(t, "", c.files), Environ: c.environ}
+			if f := m.HostROCm(c.b); f.State != c.state || !strings.Contains(f.Detail, c.says) {
+				t.Errorf("%+v, want %s that says %q", f, c.state, c.says)
+			}
+		})
+	}
+}
+
+func TestCode(t *testing.T) {
+	both := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
+	for name, c := range map[string]struct {
+		gpu     string
+		targets []gfx.Target
+		state   doctor.State // empty: nothing to check
+		says    string
+		remedy  string
+	}{
+		"there":       {"rx7800xt", both, doctor.OK, "has code for gfx1101", ""},
+		"one of them": {"dgpu-raphael", both, doctor.OK, "has code for gfx1100", ""},
+		"relative":    {"rx7600", both, doctor.Warning, "no code for gfx1102 (it has gfx1100, gfx1101)", "--override auto"},
+		"foreign":     {"raphael", both, doctor.Warning, "no code for gfx1036", "use a bundle"},
+		"cpu bundle":  {"rx7900xtx", nil, doctor.Warning, "none for GPUs", "use a bundle"},
+		"no gpu":      {"none", both, "", "", ""},
+		"no render":   {"container-no-render", both, "", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, ok := doctor.Machine{Root: tree(t, c.gpu, nil)}.Code(c.targets)
+			if ok != (c.state != "") || f.State != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) {
+				t.Errorf("%+v, %v; want %q that says %q, %q", f, ok, c.state, c.says, c.remedy)
+			}
+		})
+	}
+}
+
+// FuzzMachine: whatever stands in the files, each finding is complete.
+func FuzzMachine(f *testing.F) {
+	f.Add("6.8.0", "ID=debian\nVERSION_ID=12\n", "MemTotal: 1 kB", "0::/docker/x", "amdgpu: GPU reset")
+	f.Add("99999999999999999999.1", "=\n==", "", ":::", "\n\n")
+	f.Fuzz(func(t *testing.T, release, osRelease, info, groups, messages string) {
+		m := doctor.Machine{
+			Root: tree(t, "", map[string]string{
+				"proc/sys/kernel/osrelease": release, "etc/os-release": osRelease, "proc/meminfo": info, "proc/self/cgroup": groups,
+			}),
+			KernelLog: log(messages),
+		}
+		for _, f := range append(m.System(), m.GPU()...) {
+			if (f.State == doctor.OK) != (f.Remedy == "") {
+				t.Errorf("incomplete: %+v", f)
+			}
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+)
+
+const onCPU = "models run on the CPU"
+
+// GPU checks driver, device files with their permissions, and each GPU.
+func (m Machine) GPU() []Finding {
+	fs := gpu.NewFS(m.Root)
+	driver, found := m.driver()
+	out := []Finding{driver}
+	if found || m.exists("dev/kfd") {
+		out = append(out, m.openable(fs, "kfd", "/dev/kfd"))
+		nodes := m.renderNodes()
+		if len(nodes) == 0 {
+			out = append(out, Finding{"render", Warning, "/dev/dri has no render node; " + onCPU, "see the driver's messages (dmesg | grep amdgpu); in a container, pass in --device /dev/dri"})
+		}
+		for _, n := range nodes {
+			out = append(out, m.openable(fs, "render", n))
+		}
+	}
+	return append(out, m.devices(fs)...)
+}
+
+// driver tells whether amdgpu is loaded, and what else has the card if not.
+func (m Machine) driver() (f Finding, found bool) {
+	cards, drivers := m.amdCards()
+	loaded := m.exists("sys/module/amdgpu") || m.exists("sys/class/kfd/kfd")
+	switch {
+	case loaded:
+		f = Finding{Check: "driver", State: OK, Detail: "amdgpu is loaded"}
+		if version := m.text("sys/module/amdgpu/version"); version != "" {
+			f.Detail += ", version " + version
+		}
+		return f, true
+	case len(cards) == 0:
+		return Finding{"driver", Warning, "no AMD GPU is on the PCI bus; " + onCPU, "none is needed for the CPU; for a GPU, fit an RX 7900, 7800 or 7700"}, false
+	case len(drivers) > 0:
+		return Finding{"driver", Warning, fmt.Sprintf("%s is held by %s and not by amdgpu", strings.Join(cards, ", "), strings.Join(drivers, ", ")),
+			"give the card back to amdgpu; vfio-pci holds it for a virtual machine"}, true
+	}
+	return Finding{"driver", Warning, strings.Join(cards, ", ") + " has no driver: amdgpu is not loaded",
+		"modprobe amdgpu; look for a blacklist in /etc/modprobe.d and for nomodeset on the kernel's command line"}, true
+}
+
+// amdCards lists AMD's display controllers on the PCI bus (class 03), and the
+// drivers that hold them.
+func (m Machine) amdCards() (cards, drivers []string) {
+	const dir = "sys/bus/pci/devices"
+	entries, err := os.ReadDir(m.path(dir))
+	if err != nil {
+		return nil, nil
+	}
+	for _, e := range entries {
+		if m.text(dir, e.Name(), "vendor") != "0x1002" || !strings.HasPrefix(m.text(dir, e.Name(), "class"), "0x03") {
+			continue
+		}
+		cards = append(cards, e.Name())
+		if to, err := os.Readlink(m.path(dir, e.Name(), "driver")); err == nil && !slices.Contains(drivers, filepath.Base(to)) {
+			drivers = append(drivers, filepath.Base(to))
+		}
+	}
+	return cards, drivers
+}
+
+// renderNodes lists /dev/dri/renderD*.
+func (m Machine) renderNodes() []string {
+	entries, err := os.ReadDir(m.path("dev/dri"))
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "renderD") {
+			out = append(out, "/dev/dri/"+e.Name())
+		}
+	}
+	return out
+}
+
+func (m Machine) openable(fs gpu.FS, check, name string) Finding {
+	why := fs.Openable(name)
+	if why == "" {
+		return Finding{Check: check, State: OK, Detail: name + " may be opened"}
+	}
+	return withRemedy(check, why, "see that amdgpu is loaded")
+}
+
+// withRemedy parts what package gpu says, which is the reason and the remedy.
+func withRemedy(check, why, otherwise string) Finding {
+	detail, remedy, ok := strings.Cut(why, "; ")
+	if !ok {
+		remedy = otherwise
+	}
+	return Finding{check, Warning, detail + "; " + onCPU, remedy}
+}
+
+func (m Machine) devices(fs gpu.FS) []Finding {
+	all, err := fs.Devices()
+	if errors.Is(err, gpu.ErrNoDriver) {
+		return nil // the driver's finding says it
+	}
+	var out []Finding
+	if err != nil {
+		out = append(out, Finding{"gpu", Warning, err.Error(), "see the driver's messages: dmesg | grep amdgpu"})
+	}
+	for _, d := range gpu.NewMask(m.Environ).Apply(all) {
+		if d.Visible {
+			out = append(out, Finding{Check: "gpu", State: OK, Detail: fmt.Sprintf("%s at %s (%s), %s of %s free", d.Name, d.PCI, d.Target, size(d.VRAMFree()), size(d.VRAMTotal))})
+			continue
+		}
+		f := withRemedy("gpu", d.Why, "change or unset the variable")
+		f.Detail = fmt.Sprintf("%s at %s cannot be used: %s", d.Name, d.PCI, strings.TrimSuffix(f.Detail, "; "+onCPU))
+		out = append(out, f)
+	}
+	if len(all) == 0 && err == nil {
+		out = append(out, Finding{"gpu", Warning, "the driver knows no GPU; " + onCPU, "see the driver's messages: dmesg | grep amdgpu"})
+	}
+	return out
+}
