@@ -1,0 +1,62 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// TestHIPBundleOnACardThatIsNotThere plans for the files of a real card on a
+// machine without one: the finished llama-server refuses the device that the
+// plan names. With a GPU required that is the error; otherwise the model runs
+// on the CPU and says so.
+func TestHIPBundleOnACardThatIsNotThere(t *testing.T) {
+	hipBundle(t)
+	path := realModel(t, models.SmolLM2())
+	s := rocm.DefaultSettings()
+	s.SysRoot = t.TempDir()
+	card, err := txtar.ParseFile("../../runtime/gpu/testdata/rx7900xtx.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range card.Files {
+		name := filepath.Join(s.SysRoot, f.Name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, f.Data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Plan = &plan.Options{Context: 2048, Layers: plan.AutoLayers, RequireGPU: true}
+	if _, err := new(rocm.Backend).Load(t.Context(), path, s); !errors.Is(err, supervise.ErrNoDevice) {
+		t.Errorf("with a GPU required: %v", err)
+	}
+	s.Plan.RequireGPU = false
+	model, err := new(rocm.Backend).Load(t.Context(), path, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := model.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if p := model.Server().Plan; p.GPU || len(p.Reasons) == 0 || !strings.Contains(p.Reasons[0], "did not start") {
+		t.Errorf("gpu %v, %q", p.GPU, p.Reasons)
+	}
+	if text := chat(t, model, question); !strings.Contains(text, answer) {
+		t.Errorf("answered %q", text)
+	}
+}
