@@ -71,7 +71,7 @@ func withGPUCode(t *testing.T, script string) {
 	if err := os.Remove(server); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(server, []byte("#!/bin/sh\n"+script+"\nexec "+os.Args[0]+` "$@"`+"\n"), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(server, []byte("#!/bin/sh\n"+script+"\nexec "+os.Args[0]+` "$@"`+"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -98,8 +98,10 @@ func (m Machine) HostROCm(b *bundle.Manifest) Finding {
 		}
 	}
 	if len(missing) > 0 {
-		return Finding{"rocm", Failure, "the bundle takes libraries from the host that are not there: " + strings.Join(missing, ", "),
-			"install ROCm with hipBLAS and rocBLAS (from AMD, or the distribution's libhipblas and librocblas packages), or use a hermetic bundle"}
+		return Finding{
+			"rocm", Failure, "the bundle takes libraries from the host that are not there: " + strings.Join(missing, ", "),
+			"install ROCm with hipBLAS and rocBLAS (from AMD, or the distribution's libhipblas and librocblas packages), or use a hermetic bundle",
+		}
 	}
 	detail := "all libraries that the bundle takes from the host are there"
 	if version := m.text("opt/rocm/.info/version"); version != "" {

@@ -45,11 +45,15 @@ func (m Machine) driver() (f Finding, found bool) {
 	case len(cards) == 0:
 		return Finding{"driver", Warning, "no AMD GPU is on the PCI bus; " + onCPU, "none is needed for the CPU; for a GPU, fit an RX 7900, 7800 or 7700"}, false
 	case len(drivers) > 0:
-		return Finding{"driver", Warning, fmt.Sprintf("%s is held by %s and not by amdgpu", strings.Join(cards, ", "), strings.Join(drivers, ", ")),
-			"give the card back to amdgpu; vfio-pci holds it for a virtual machine"}, true
+		return Finding{
+			"driver", Warning, fmt.Sprintf("%s is held by %s and not by amdgpu", strings.Join(cards, ", "), strings.Join(drivers, ", ")),
+			"give the card back to amdgpu; vfio-pci holds it for a virtual machine",
+		}, true
 	}
-	return Finding{"driver", Warning, strings.Join(cards, ", ") + " has no driver: amdgpu is not loaded",
-		"modprobe amdgpu; look for a blacklist in /etc/modprobe.d and for nomodeset on the kernel's command line"}, true
+	return Finding{
+		"driver", Warning, strings.Join(cards, ", ") + " has no driver: amdgpu is not loaded",
+		"modprobe amdgpu; look for a blacklist in /etc/modprobe.d and for nomodeset on the kernel's command line",
+	}, true
 }
 
 // amdCards lists AMD's display controllers on the PCI bus (class 03), and the

@@ -16,12 +16,18 @@ type complaint struct {
 // firmware loader and amdgpu driver.
 func complaints() []complaint {
 	return []complaint{
-		{regexp.MustCompile(`(?i)firmware load for amdgpu/\S+ failed|amdgpu.*failed to (load|validate|request|init)\b.*(firmware|microcode)`),
-			"install the card's firmware (linux-firmware on Ubuntu, firmware-amd-graphics on Debian), make the initramfs anew (update-initramfs -u) and reboot"},
-		{regexp.MustCompile(`(?i)amdgpu.*fatal error during gpu init|amdgpu.*probe of \S+ failed`),
-			"the driver did not start the card: see 'dmesg | grep amdgpu', update kernel and firmware"},
-		{regexp.MustCompile(`(?i)amdgpu.*(gpu reset|ring \S+ timeout|page fault)`),
-			"the card was reset or a program on it failed: reboot when it stays unusable; update kernel and firmware if it comes back"},
+		{
+			regexp.MustCompile(`(?i)firmware load for amdgpu/\S+ failed|amdgpu.*failed to (load|validate|request|init)\b.*(firmware|microcode)`),
+			"install the card's firmware (linux-firmware on Ubuntu, firmware-amd-graphics on Debian), make the initramfs anew (update-initramfs -u) and reboot",
+		},
+		{
+			regexp.MustCompile(`(?i)amdgpu.*fatal error during gpu init|amdgpu.*probe of \S+ failed`),
+			"the driver did not start the card: see 'dmesg | grep amdgpu', update kernel and firmware",
+		},
+		{
+			regexp.MustCompile(`(?i)amdgpu.*(gpu reset|ring \S+ timeout|page fault)`),
+			"the card was reset or a program on it failed: reboot when it stays unusable; update kernel and firmware if it comes back",
+		},
 	}
 }
 

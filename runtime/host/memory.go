@@ -96,7 +96,7 @@ func limitFiles(root string) []string {
 		if len(parts) != 3 {
 			continue
 		}
-		base, file := "", ""
+		var base, file string
 		switch {
 		case parts[0] == "0" && parts[1] == "":
 			base, file = "sys/fs/cgroup", "memory.max"

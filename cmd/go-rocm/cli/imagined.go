@@ -62,7 +62,7 @@ func parseCard(card string) (gfx.Target, uint64, error) {
 // machines and cards is.
 func parseSize(amount string) (uint64, error) {
 	digits := strings.TrimRight(amount, "GMiBgb")
-	shift := 0
+	var shift uint
 	switch strings.ToLower(amount[len(digits):]) {
 	case "gib", "gb", "g":
 		shift = 30
