@@ -133,13 +133,13 @@ func (d *docker) start(ctx context.Context, id string, job Job) error {
 	}
 
 	last := &tail{max: keptLines}
-	out := io.Writer(last)
+	stdout, stderr := last.stream(), last.stream()
 	if job.Log != nil {
-		out = io.MultiWriter(last, job.Log)
+		stdout, stderr = io.MultiWriter(stdout, job.Log), io.MultiWriter(stderr, job.Log)
 	}
 	copied := make(chan error, 1)
 	go func() {
-		_, err := stdcopy.StdCopy(out, out, hijack.Reader)
+		_, err := stdcopy.StdCopy(stdout, stderr, hijack.Reader)
 		copied <- err
 	}()
 	select {
@@ -174,37 +174,54 @@ func (d *docker) remove(id string) error {
 	return nil
 }
 
-// tail keeps the last lines that were written to it.
+// tail keeps the last lines of several streams.
 type tail struct {
 	mu    sync.Mutex
 	max   int
 	lines []string
-	part  []byte
+	parts []*part
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+// part is one stream of a tail. Streams end their lines on their own: what one
+// has begun must not run into what another writes.
+type part struct {
+	tail *tail
+	text []byte
+}
+
+func (t *tail) stream() io.Writer {
+	p := &part{tail: t}
+	t.parts = append(t.parts, p)
+	return p
+}
+
+func (p *part) Write(b []byte) (int, error) {
+	t := p.tail
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.part = append(t.part, p...)
+	p.text = append(p.text, b...)
 	for {
-		line, rest, ok := bytes.Cut(t.part, []byte("\n"))
+		line, rest, ok := bytes.Cut(p.text, []byte("\n"))
 		if !ok {
-			return len(p), nil
+			return len(b), nil
 		}
 		t.lines = append(t.lines, strings.TrimRight(string(line), "\r"))
 		if len(t.lines) > t.max {
 			t.lines = t.lines[1:]
 		}
-		t.part = append(t.part[:0], rest...)
+		p.text = append(p.text[:0], rest...)
 	}
 }
 
-// Lines gives the last lines, the unfinished one included.
+// Lines gives the last lines, then what no line end followed.
 func (t *tail) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.part) > 0 {
-		return append(slices.Clone(t.lines), string(t.part))
+	lines := slices.Clone(t.lines)
+	for _, p := range t.parts {
+		if len(p.text) > 0 {
+			lines = append(lines, string(p.text))
+		}
 	}
-	return slices.Clone(t.lines)
+	return lines
 }

@@ -94,6 +94,9 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...inference.G
 
 // Chat implements inference.TextModel with the model's own template.
 func (m *Model) Chat(ctx context.Context, messages []inference.Message, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
+	if messages == nil {
+		messages = []inference.Message{} // a chat all the same, and an empty one
+	}
 	return m.run(ctx, func() Request {
 		return Request{Messages: messages, GenerateConfig: inference.ApplyGenerateOpts(opts)}
 	})

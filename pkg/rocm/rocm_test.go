@@ -157,6 +157,12 @@ func TestChat(t *testing.T) {
 		t.Errorf("at temperature 0: %q, then %q", text(first), text(again))
 	}
 
+	for _, none := range [][]inference.Message{nil, {}} {
+		if got := collect(m.Chat(t.Context(), none)); len(got) > 0 || !errors.Is(m.Err(), rocm.ErrOption) {
+			t.Errorf("a chat without messages gave %d tokens and %v", len(got), m.Err())
+		}
+	}
+
 	broken := load(t, fakellama.Script{TemplateError: "no such filter"})
 	collect(broken.Chat(t.Context(), turns))
 	if err := broken.Err(); err == nil || !strings.Contains(err.Error(), "no such filter") || !strings.Contains(err.Error(), "smollm2") {

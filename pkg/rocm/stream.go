@@ -21,7 +21,8 @@ type Request struct {
 	Prompt string
 	// Tokens are continued as they are.
 	Tokens []int32
-	// Messages are a conversation for the model's template.
+	// Messages are a conversation for the model's template. An empty one that
+	// is not nil is an error.
 	Messages []inference.Message
 	// TemplateVars are handed to the template, for example enable_thinking.
 	TemplateVars map[string]any
@@ -260,6 +261,8 @@ func (r *Request) validate() error {
 	switch {
 	case given > 1:
 		return fmt.Errorf("%w: prompt, tokens and messages exclude each other", ErrOption)
+	case r.Messages != nil && len(r.Messages) == 0:
+		return fmt.Errorf("%w: a chat without messages; give at least one", ErrOption)
 	case r.MaxTokens < 0:
 		return fmt.Errorf("%w: at most %d tokens; give a number from 0", ErrOption, r.MaxTokens)
 	case bad(r.Temperature):
