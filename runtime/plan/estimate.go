@@ -81,7 +81,7 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 func (p *Plan) companions() (e Estimate) {
 	r := p.Request
 	if r.Projector != nil {
-		e.Projector = r.Projector.TensorBytes()
+		e.Projector = projectorBytes(r.Projector, !r.Options.NoFlash)
 	}
 	for _, a := range r.Adapters {
 		e.Adapters += a.TensorBytes()
