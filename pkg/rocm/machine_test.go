@@ -199,6 +199,33 @@ func TestImaginedCard(t *testing.T) {
 	}
 }
 
+// TestDiscoverPlans: a library caller gets the list with what fits, and may
+// stop in the middle of it.
+func TestDiscoverPlans(t *testing.T) {
+	model := useFake(t, fakellama.Script{})
+	withGPUCode(t, "")
+	s := rocm.DefaultSettings()
+	s.SysRoot = machine(t, "rx7800xt")
+	m, err := rocm.NewMachine(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Dir(model)
+	if err := os.WriteFile(filepath.Join(dir, "z.gguf"), []byte("no model"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var found []rocm.Found
+	for f := range m.Discover(t.Context(), dir) {
+		found = append(found, f)
+	}
+	if len(found) != 2 || found[0].Path != model || !found[0].Fits || found[0].Here != "fits" || found[0].Layers != found[0].TotalLayers || found[1].Loadable || found[1].Why == "" {
+		t.Errorf("%+v", found)
+	}
+	for range m.Discover(t.Context(), dir) {
+		break
+	}
+}
+
 // TestMemoryOfThisMachine: whatever is here, the sums agree with the list.
 func TestMemoryOfThisMachine(t *testing.T) {
 	devices, err := rocm.Devices()

@@ -46,6 +46,19 @@ func (p *Plan) WriteTable(w io.Writer) error {
 	return nil
 }
 
+// Verdict is the plan in a few words, for one row of several.
+func (p *Plan) Verdict() string {
+	switch {
+	case p.Fits:
+		return "fits"
+	case p.Overfull:
+		return "does not fit"
+	case p.GPU:
+		return fmt.Sprintf("does not fit, %d of %d layers on the GPU", p.Layers, p.TotalLayers)
+	}
+	return "on the CPU"
+}
+
 // extras names the columns that only some plans have.
 func (p *Plan) extras() []string {
 	var out []string

@@ -24,6 +24,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"golang.org/x/sys/unix"
 
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
@@ -162,7 +163,7 @@ func TestFacts(t *testing.T) {
 		t.Errorf("version: %d, %v, %s", status, err, out)
 	}
 	out, _, status = w.output(t, "", "models", w.dir, "--json")
-	var models []modelFacts
+	var models []rocm.Found
 	if err := json.Unmarshal([]byte(out), &models); err != nil || status != 0 || len(models) != 1 || !models[0].Loadable || models[0].Architecture != "llama" {
 		t.Errorf("models: %d, %v, %s", status, err, out)
 	}

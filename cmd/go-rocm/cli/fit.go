@@ -87,22 +87,9 @@ func fitMany(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error 
 		for _, e := range p.Devices {
 			onGPU += e.Used()
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\n", name, size(p.Needs), size(onGPU), size(p.Host.Used()), p.Layers, p.TotalLayers, p.Context, verdict(p))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\n", name, size(p.Needs), size(onGPU), size(p.Host.Used()), p.Layers, p.TotalLayers, p.Context, p.Verdict())
 	}
 	return errors.Join(append(errs, w.Flush())...)
-}
-
-// verdict is a plan in a few words.
-func verdict(p *plan.Plan) string {
-	switch {
-	case p.Fits:
-		return "fits"
-	case p.Overfull:
-		return "does not fit"
-	case p.GPU:
-		return fmt.Sprintf("does not fit, %d of %d layers on the GPU", p.Layers, p.TotalLayers)
-	}
-	return "on the CPU"
 }
 
 func printPlan(out io.Writer, p *plan.Plan) error {

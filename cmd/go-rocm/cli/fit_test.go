@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
@@ -152,11 +153,11 @@ func TestModelsSaysWhatFits(t *testing.T) {
 	}
 	args := []string{"models", dir, "--card", "gfx1100:24GiB", "--memory", "8GiB", "--context", "4096"}
 	out, errs, status := w.output(t, "", append(args, "--json")...)
-	var list []modelFacts
+	var list []rocm.Found
 	if err := json.Unmarshal([]byte(out), &list); err != nil || status != 0 {
 		t.Fatalf("status %d, %v: %s", status, err, errs)
 	}
-	got := map[string]modelFacts{}
+	got := map[string]rocm.Found{}
 	for _, m := range list {
 		got[filepath.Base(m.Path)] = m
 	}

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,25 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
-
-// modelFacts is one model of the list.
-type modelFacts struct {
-	gguf.Found
-
-	Loadable bool   `json:"loadable"`
-	Why      string `json:"why,omitempty"` // why it cannot be loaded
-	// What the plan for this machine says.
-	Fits        bool   `json:"fits"`
-	Here        string `json:"here,omitempty"`
-	Needs       uint64 `json:"needs,omitempty"`
-	Layers      int    `json:"layers,omitempty"`
-	TotalLayers int    `json:"total_layers,omitempty"`
-	Context     int    `json:"context,omitempty"`
-}
 
 func modelsCommand() *cobra.Command {
 	var asJSON bool
@@ -59,7 +41,10 @@ more about one.`,
 			if err != nil {
 				return err
 			}
-			list := listModels(cmd.Context(), dir, machine)
+			list := []rocm.Found{}
+			for f := range machine.Discover(cmd.Context(), dir) {
+				list = append(list, f)
+			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
@@ -74,47 +59,7 @@ more about one.`,
 	return cmd
 }
 
-func listModels(ctx context.Context, dir string, machine *rocm.Machine) []modelFacts {
-	list := []modelFacts{}
-	for f := range gguf.Discover(ctx, dir) {
-		list = append(list, judgeModel(f, machine))
-	}
-	return list
-}
-
-// judgeModel says whether a model can be loaded, and plans for it if so.
-func judgeModel(f gguf.Found, machine *rocm.Machine) modelFacts {
-	out := modelFacts{Found: f}
-	switch {
-	case f.Err != nil:
-		out.Why = f.Err.Error()
-	case f.Format == "safetensors":
-		out.Why = "safetensors: convert it with llama.cpp's convert_hf_to_gguf.py"
-	case f.Kind == "mmproj" || f.Architecture == "clip":
-		out.Why = "a projector: give it with --projector beside its model"
-	case f.Kind == "adapter":
-		out.Why = "an adapter: give it with --adapter beside its model"
-	case f.Kind != "model":
-		out.Why = "no model: it holds a " + f.Kind
-	}
-	if out.Why != "" {
-		return out
-	}
-	out.Loadable = true
-	p, err := machine.Plan(f.Path)
-	switch {
-	case errors.Is(err, plan.ErrDoesNotFit):
-		out.Here = "too large for this machine"
-	case err != nil:
-		out.Loadable, out.Why = false, err.Error()
-	default:
-		out.Fits, out.Here, out.Needs = p.Fits, verdict(p), p.Needs
-		out.Layers, out.TotalLayers, out.Context = p.Layers, p.TotalLayers, p.Context
-	}
-	return out
-}
-
-func printModels(out io.Writer, dir string, list []modelFacts) error {
+func printModels(out io.Writer, dir string, list []rocm.Found) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintf(out, "no models in %s\n", dir)
 		return err
