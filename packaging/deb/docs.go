@@ -52,7 +52,9 @@ func manualEntries(o Options) ([]entry, error) {
 }
 
 // changelog is the history in Debian's form, compressed. The version that is
-// being built stands first, whether or not the written history names it yet.
+// being built stands first. Where the written history begins with that version,
+// its entry gets what only a build knows: the llama.cpp release, the revision
+// and the time of the build.
 func changelog(name string, o Options, v Version) ([]byte, error) {
 	history, err := readAsset("changelog")
 	if err != nil {
@@ -60,9 +62,16 @@ func changelog(name string, o Options, v Version) ([]byte, error) {
 	}
 	// The history is written once, for go-rocm; both packages have it.
 	text := strings.ReplaceAll(string(history), "go-rocm (", name+" (")
-	if head := fmt.Sprintf("%s (%s) ", name, v); !strings.HasPrefix(text, head) {
-		text = fmt.Sprintf("%sunstable; urgency=medium\n\n  * Build of version %s.\n\n -- %s  %s\n\n", head,
-			v.Upstream(), o.Maintainer, o.Epoch.Format(time.RFC1123Z)) + text
+	signature := fmt.Sprintf("\n -- %s  %s\n", o.Maintainer, o.Epoch.Format(time.RFC1123Z))
+	plain := v
+	plain.Metadata = ""
+	head, rest, _ := strings.Cut(text, ")")
+	changes, older, ok := strings.Cut(rest, "\n -- ")
+	if ok && head == name+" ("+plain.Upstream()+"-1" {
+		_, older, _ = strings.Cut(older, "\n")
+		text = fmt.Sprintf("%s (%s)%s%s%s", name, v, changes, signature, older)
+	} else {
+		text = fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * Build of version %s.\n%s\n%s", name, v, v.Upstream(), signature, text)
 	}
 	return compress([]byte(text))
 }

@@ -37,12 +37,21 @@ func bundleOverrides(b *unpacked) []override {
 	}
 	const private = "*usr/lib/go-rocm/llama/*"
 	loader := "*usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*"
-	return []override{
+	list := []override{
 		{"embedded-library " + private, "The bundle runs with its own libraries alone, so that it does not depend on the distribution's versions."},
 		{"missing-dependency-on-libc " + private, "The bundle carries its C library and is started through its own loader."},
 		{"shared-library-is-executable " + loader, "The loader is run as a program: it starts the server."},
 		{"shared-library-lacks-prerequisites " + loader, "The loader is what resolves the others' prerequisites; it has none itself."},
 	}
+	if len(b.manifest.Targets) == 0 {
+		return list
+	}
+	const kernels = "*usr/lib/go-rocm/llama/rocblas/*"
+	return append(list,
+		override{"binary-from-other-architecture " + kernels, "These are kernels for the GPU, which the ROCm runtime loads onto the card."},
+		override{"unstripped-binary-or-object " + kernels, "The runtime finds the kernels by their symbols."},
+		override{"shared-library-lacks-prerequisites " + kernels, "Kernels for the GPU link to nothing."},
+	)
 }
 
 // overridesFile is the file that lintian reads for a package.

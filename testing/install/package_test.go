@@ -181,7 +181,7 @@ func TestInstallAnswers(t *testing.T) {
 					t.Errorf("go-rocm version lacks %q:\n%s", part, version)
 				}
 			}
-			answer := b.as("someone", "cd && go-rocm run /srv/model.gguf -p '"+question+"'")
+			answer := b.as("someone", "cd && go-rocm run /srv/model.gguf --temperature 0 -p '"+question+"'")
 			if !strings.Contains(answer, "Paris") {
 				t.Errorf("asked %q, got %q", question, answer)
 			}
