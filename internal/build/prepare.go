@@ -19,8 +19,14 @@ type program struct{ name, pkg string }
 var (
 	buildPrograms = []program{{"git", "git"}, {"mmdebstrap", "mmdebstrap"}}
 	testPrograms  = []program{
-		{"zstd", "zstd"}, {"tar", "tar"}, {"gcc", "gcc"}, {"mkfs.ext4", "e2fsprogs"}, {"losetup", "mount"}, {"openssl", "openssl"},
-		{"mmdebstrap", "mmdebstrap"}, {"python3", "python3-pip"},
+		{"zstd", "zstd"},
+		{"tar", "tar"},
+		{"gcc", "gcc"},
+		{"mkfs.ext4", "e2fsprogs"},
+		{"losetup", "mount"},
+		{"openssl", "openssl"},
+		{"mmdebstrap", "mmdebstrap"},
+		{"python3", "python3-pip"},
 	}
 )
 
