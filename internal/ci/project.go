@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // Project says where the checks run. The zero value means the current folder,
@@ -19,8 +18,10 @@ type Project struct {
 	Root string
 	// Cache keeps the lint tools between runs.
 	Cache string
-	// FuzzTime is how long each fuzz function runs.
-	FuzzTime time.Duration
+	// FuzzRuns is how many inputs each fuzz function is given. They are counted
+	// and not timed: a run that is cut off by the clock while the engine
+	// minimises an input counts as failed, with "context deadline exceeded".
+	FuzzRuns int
 }
 
 func (p Project) withDefaults() (Project, error) {
@@ -42,8 +43,8 @@ func (p Project) withDefaults() (Project, error) {
 		}
 		p.Cache = filepath.Join(dir, "go-rocm")
 	}
-	if p.FuzzTime == 0 {
-		p.FuzzTime = 3 * time.Second
+	if p.FuzzRuns == 0 {
+		p.FuzzRuns = 1000
 	}
 	return p, nil
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -31,7 +30,7 @@ func TestFuzzFindsEveryFunction(t *testing.T) {
 	if diff := cmp.Diff(want, targets, cmp.AllowUnexported(fuzzTarget{})); diff != "" {
 		t.Fatalf("targets (-want +got):\n%s", diff)
 	}
-	p.FuzzTime = 2 * time.Second
+	p.FuzzRuns = 500
 	var out strings.Builder
 	count, err := p.fuzz(t.Context(), &out)
 	if count != (Count{Passed: 1, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "FuzzTwo") {

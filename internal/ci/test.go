@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -174,7 +175,7 @@ func (p Project) fuzz(ctx context.Context, out io.Writer) (Count, error) {
 	var failed []error
 	for _, f := range targets {
 		c, err := p.goTest(ctx, out, f.dir, nil,
-			"-run=^$", "-fuzz=^"+f.name+"$", "-fuzztime="+p.FuzzTime.String(), "-timeout=10m", f.pkg)
+			"-run=^$", "-fuzz=^"+f.name+"$", "-fuzztime="+strconv.Itoa(p.FuzzRuns)+"x", "-fuzzminimizetime=10x", "-timeout=10m", f.pkg)
 		sum, failed = sum.Add(c), append(failed, err)
 	}
 	return sum, errors.Join(failed...)
