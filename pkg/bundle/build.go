@@ -84,6 +84,9 @@ func WriteManifest(dir string, m *Manifest) error {
 	if err := root.WriteFile(ManifestName, b, 0o644); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
+	if err := root.Chmod(ManifestName, 0o644); err != nil { // whatever the umask
+		return fmt.Errorf("write manifest: %w", err)
+	}
 	return nil
 }
 
