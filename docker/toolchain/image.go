@@ -27,14 +27,14 @@ func (s Spec) debianInside(ctx context.Context, eng engine.Engine, tag string, l
 		done <- result{img, err}
 	}()
 	args := s.mmdebstrapArgs()
-	args[len(args)-1] = "/work/rootfs.tar"
+	args[len(args)-1] = "/make/rootfs.tar"
 	err := eng.Run(ctx, engine.Job{
 		Name: "mmdebstrap", Image: s.MmdebstrapImage,
 		Cmd:     append([]string{"mmdebstrap", "--mode=root", "--skip=check/canmount"}, args...),
-		Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/work"},
-		Dir:     "/work",
-		Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/work"}, Log: log,
-		Out: []engine.Output{{Path: "/work/rootfs.tar", Take: func(_ *tar.Header, r io.Reader) error {
+		Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/make"},
+		Dir:     "/make",
+		Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/make"}, Log: log,
+		Out: []engine.Output{{Path: "/make/rootfs.tar", Take: func(_ *tar.Header, r io.Reader) error {
 			_, err := io.Copy(pw, r)
 			return err
 		}}},
