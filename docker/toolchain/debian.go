@@ -76,6 +76,7 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 	return img, importErr
 }
 
-// downloadSize tells a person what to expect; measured with Debian forky of
+// downloadSize tells a person what to expect: the sum of the packages' sizes in
+// Debian forky of
 // November 2026.
-var downloadSize = map[Set]string{CPU: "110 MB", HIP: "700 MB"}
+var downloadSize = map[Set]string{CPU: "140 MB", HIP: "550 MB"}
