@@ -77,6 +77,5 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 }
 
 // downloadSize tells a person what to expect: the sum of the packages' sizes in
-// Debian forky of
-// November 2026.
+// Debian forky of November 2026.
 var downloadSize = map[Set]string{CPU: "140 MB", HIP: "550 MB"}
