@@ -59,7 +59,7 @@ func (s *Session) reproduce(ctx context.Context, seeded []string) (err error) {
 // copyCheckout copies what git tracks or would track, into a repository at the
 // same revision: the provenance names it.
 func copyCheckout(ctx context.Context, root, to string) error {
-	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "--no-checkout", root, to).CombinedOutput(); err != nil { //nolint:gosec // our own arguments
+	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "--no-checkout", root, to).CombinedOutput(); err != nil {
 		return fmt.Errorf("clone the checkout: %w\n%s", err, out)
 	}
 	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
