@@ -75,6 +75,11 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return src.Dir, nil
 		}},
 		{Name: "release", Env: ci.EnvCLI, Make: func(ctx context.Context) (string, error) {
+			// With every stage cached nothing has needed the engine yet; the
+			// tests do, several at once, and must not each start one.
+			if _, err := s.engine.get(ctx); err != nil {
+				return "", err
+			}
 			return filepath.Join(s.dist(root), "go-rocm"), s.release(ctx)
 		}},
 		{Name: "package", Env: ci.EnvDeb, Make: func(context.Context) (string, error) {
