@@ -10,10 +10,18 @@ func (c *Child) waitReady(ctx context.Context) (*process, error) {
 	for {
 		c.mu.Lock()
 		state, p, err, changed := c.state, c.cur, c.err, c.changed
+		buried := false
+		if p != nil {
+			// Its death is told before the state follows; a request that came in
+			// between would use up all its repeats on a socket nobody reads.
+			_, buried = c.deaths[p.gen]
+		}
 		c.mu.Unlock()
 		switch state {
 		case Ready:
-			return p, nil
+			if !buried {
+				return p, nil
+			}
 		case Stopping, Stopped:
 			return nil, ErrStopped
 		case Failed:
