@@ -48,16 +48,19 @@ func checking(f func(context.Context, *Session, ci.Project) error) error {
 // hooks are the products that the tests run on. The bundles come before the
 // delivery, so that a failed compile is told as such.
 func (s *Session) hooks(root string) ci.Hooks {
+	packed := func(ctx context.Context, variant string) (*recipe.Packed, error) {
+		v, err := recipe.VariantNamed(variant)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.prepare(ctx, buildPrograms); err != nil {
+			return nil, err
+		}
+		return s.Recipe.Pack(ctx, v)
+	}
 	pack := func(variant string) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
-			v, err := recipe.VariantNamed(variant)
-			if err != nil {
-				return "", err
-			}
-			if err := s.prepare(ctx, buildPrograms); err != nil {
-				return "", err
-			}
-			p, err := s.Recipe.Pack(ctx, v)
+			p, err := packed(ctx, variant)
 			if err != nil {
 				return "", err
 			}
@@ -83,14 +86,34 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return filepath.Join(s.dist(root), "go-rocm"), s.release(ctx)
 		}},
 		{Name: "package", Env: ci.EnvDeb, Make: func(context.Context) (string, error) {
-			found, err := filepath.Glob(filepath.Join(s.dist(root), "*.deb"))
+			return onlyPackage(s.dist(root))
+		}},
+		{Name: "small package", Env: ci.EnvSmallDeb, Make: func(ctx context.Context) (string, error) {
+			p, err := packed(ctx, "cpu")
 			if err != nil {
 				return "", err
 			}
-			if len(found) != 1 {
-				return "", fmt.Errorf("the release holds %d packages, expected one: %v", len(found), found)
+			version, err := s.Version(root)
+			if err != nil {
+				return "", err
 			}
-			return found[0], nil
+			dir, err := s.debian(ctx, root, version, p)
+			if err != nil {
+				return "", err
+			}
+			return onlyPackage(dir)
 		}},
 	}}
+}
+
+// onlyPackage finds the one Debian package in dir.
+func onlyPackage(dir string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", fmt.Errorf("%s holds %d packages, expected one: %v", dir, len(found), found)
+	}
+	return found[0], nil
 }

@@ -173,31 +173,41 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp("", "go-rocm-package-")
+	dir, err := s.debian(ctx, d.root, d.version, chosen)
 	if err != nil {
 		return err
 	}
+	return copyAll(dir, d.dir)
+}
+
+// debian gives the folder of the stage that holds the Debian package of the
+// command and a bundle.
+func (s *Session) debian(ctx context.Context, root, version string, chosen *recipe.Packed) (string, error) {
+	work, err := os.MkdirTemp("", "go-rocm-package-")
+	if err != nil {
+		return "", err
+	}
 	defer os.RemoveAll(work)
 	command := filepath.Join(work, "go-rocm")
-	if err := s.command(ctx, d.root, command, d.version, "nopayload"); err != nil {
-		return err
+	if err := s.command(ctx, root, command, version, "nopayload"); err != nil {
+		return "", err
 	}
-	in := packageInputs{Bundle: chosen.Manifest.Digest(), Version: d.version, Go: builder(), Epoch: s.Epoch.Unix()}
+	in := packageInputs{Bundle: chosen.Manifest.Digest(), Version: version, Go: builder(), Epoch: s.Epoch.Unix()}
 	if in.Command, err = stage.FileDigest(command); err != nil {
-		return err
+		return "", err
 	}
-	if in.Packaging, err = stage.Digest(filepath.Join(d.root, "packaging")); err != nil {
-		return err
+	if in.Packaging, err = stage.Digest(filepath.Join(root, "packaging")); err != nil {
+		return "", err
 	}
 	res, err := s.Recipe.Cache.Do(ctx, "deb", in, func(ctx context.Context, dir string) error {
 		if err := checkBundle(ctx, chosen.Bundle.Dir, chosen.Manifest); err != nil {
 			return err
 		}
 		pages := filepath.Join(work, "manual")
-		if err := manual.Write(pages, cli.New(), manual.Options{Version: d.version, Date: s.Epoch}); err != nil {
+		if err := manual.Write(pages, cli.New(), manual.Options{Version: version, Date: s.Epoch}); err != nil {
 			return err
 		}
-		o := deb.Options{Version: d.version, Epoch: s.Epoch, Command: command, BundleDir: chosen.Bundle.Dir, Manual: pages, OutDir: dir}
+		o := deb.Options{Version: version, Epoch: s.Epoch, Command: command, BundleDir: chosen.Bundle.Dir, Manual: pages, OutDir: dir}
 		if o.ModuleCache, err = goEnv(ctx, "GOMODCACHE"); err != nil {
 			return err
 		}
@@ -208,9 +218,9 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 		return err
 	})
 	if err != nil {
-		return err
+		return "", err
 	}
-	return copyAll(res.Dir, d.dir)
+	return res.Dir, nil
 }
 
 func (s *Session) sumInto(_ context.Context, d *delivery) error {

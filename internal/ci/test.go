@@ -28,6 +28,9 @@ const (
 	EnvCLI = "GOROCM_CLI"
 	// EnvDeb names the finished package.
 	EnvDeb = "GOROCM_DEB"
+	// EnvSmallDeb names the same package around the cpu bundle: what concerns
+	// the package's life, not its bundle, is tested on it in a tenth of the time.
+	EnvSmallDeb = "GOROCM_SMALL_DEB"
 )
 
 // Product is something that the tests on real artifacts run against.
@@ -77,7 +80,7 @@ func (p Project) ProductSteps(h Hooks) []Step {
 		needs     []string
 	}{
 		{"end to end", "e2e", []string{EnvBundle, EnvSource}},
-		{"install tests", "install", []string{EnvDeb}},
+		{"install tests", "install", []string{EnvDeb, EnvSmallDeb}},
 	} {
 		var needs []string
 		for _, e := range suite.needs {

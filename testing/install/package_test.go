@@ -16,17 +16,24 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// packages gives the files under test. That none is named is a failure: these
-// tests run only when somebody asks for them.
-func packages(t *testing.T) []string {
+// packages gives the files of the package that ships; small gives those of the
+// same package around the cpu bundle. Both are made by the same code; what
+// concerns the life of a package is tested on the small one.
+func packages(t *testing.T) []string { return named(t, "GOROCM_DEB") }
+
+func small(t *testing.T) []string { return named(t, "GOROCM_SMALL_DEB") }
+
+// named gives the files that a variable lists. That it lists none is a failure:
+// these tests run only when somebody asks for them.
+func named(t *testing.T, variable string) []string {
 	t.Helper()
-	list := filepath.SplitList(os.Getenv("GOROCM_DEB"))
+	list := filepath.SplitList(os.Getenv(variable))
 	if len(list) == 0 {
-		t.Fatal("GOROCM_DEB is empty: give the paths of the .deb files to test, separated by colons; `mage package` builds them")
+		t.Fatalf("%s is empty: give the paths of the .deb files to test, separated by colons; `mage test` builds them", variable)
 	}
 	for _, p := range list {
 		if _, err := os.Stat(p); err != nil {
-			t.Fatalf("GOROCM_DEB: %v: build it with `mage package`", err)
+			t.Fatalf("%s: %v: build it with `mage test`", variable, err)
 		}
 	}
 	return list
@@ -82,12 +89,13 @@ func (b *box) sh(command string) string {
 	return b.as("", command)
 }
 
-// bring copies the packages and gives their names for apt.
+// bring copies the packages and gives their names for apt. Packages of one name
+// from two folders keep apart.
 func (b *box) bring(list []string) string {
 	b.t.Helper()
 	var names []string
 	for _, p := range list {
-		name := "/srv/" + filepath.Base(p)
+		name := filepath.Join("/srv", filepath.Base(filepath.Dir(p)), filepath.Base(p))
 		if err := b.Copy(b.t.Context(), p, name); err != nil {
 			b.t.Fatal(err)
 		}
@@ -158,8 +166,9 @@ func model(ctx context.Context, t *testing.T) string {
 	return path
 }
 
-// TestInstallAnswers is the whole promise: one apt-get on a clean machine
-// without a network, and a model answers to a user without rights.
+// TestInstallAnswers is the whole promise, on the package that ships: one
+// apt-get on a clean machine without a network, and a model answers to a user
+// without rights; one apt-get, and nothing of it is left.
 func TestInstallAnswers(t *testing.T) {
 	list := packages(t)
 	gguf := model(t.Context(), t)
@@ -167,11 +176,12 @@ func TestInstallAnswers(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
 			debs := b.bring(list)
-			b.sh("apt-get install -y " + debs)
 			if err := b.Copy(t.Context(), gguf, "/srv/model.gguf"); err != nil {
 				t.Fatal(err)
 			}
 			b.sh("useradd --create-home someone")
+			before := b.files()
+			b.sh("apt-get install -y " + debs)
 
 			version := b.as("someone", "go-rocm version")
 			installed := b.sh("dpkg-query -W -f '${Version}' go-rocm")
@@ -190,29 +200,34 @@ func TestInstallAnswers(t *testing.T) {
 			}
 			b.sh("dpkg --verify go-rocm && test -z \"$(dpkg --verify go-rocm)\"")
 			b.sh("test -r /usr/share/man/man1/go-rocm.1.gz || grep -rq path-exclude=/usr/share/man /etc/dpkg")
+			b.takesNoMoreRoomThanExtracting()
+
+			b.sh("rm -rf /home/someone/.cache && apt-get purge -y 'go-rocm*'")
+			if diff := cmp.Diff(withoutKept(before), withoutKept(b.files())); diff != "" {
+				t.Errorf("purge leaves (-before +after):\n%s", diff)
+			}
 		})
 	}
 }
 
-// TestInstallTakesNoMoreRoomThanExtracting compares with files whose empty
-// stretches are holes, as our own extraction leaves them.
-func TestInstallTakesNoMoreRoomThanExtracting(t *testing.T) {
-	b := start(t, "bookworm")
-	b.sh("apt-get install -y " + b.bring(packages(t)))
+// takesNoMoreRoomThanExtracting compares with files whose empty stretches are
+// holes, as our own extraction leaves them.
+func (b *box) takesNoMoreRoomThanExtracting() {
+	b.t.Helper()
 	var installed, extracted int64
 	out := b.sh("cp -a --sparse=always /usr/lib/go-rocm/llama /srv/extracted; du -sk /usr/lib/go-rocm/llama | cut -f1; du -sk /srv/extracted | cut -f1")
 	if _, err := fmt.Sscan(out, &installed, &extracted); err != nil {
-		t.Fatalf("%v: %q", err, out)
+		b.t.Fatalf("%v: %q", err, out)
 	}
 	if extracted < 1000 || installed*10 > extracted*11 {
-		t.Errorf("installed %d KiB, extracted with holes %d KiB: more than 1.1 times", installed, extracted)
+		b.t.Errorf("installed %d KiB, extracted with holes %d KiB: more than 1.1 times", installed, extracted)
 	}
 }
 
 // TestInstallLeavesNothing takes a package through its life and asks for each
 // file of the machine afterwards.
 func TestInstallLeavesNothing(t *testing.T) {
-	list := packages(t)
+	list := small(t)
 	for _, suite := range append(suites(), "forky") {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
@@ -250,7 +265,7 @@ func TestInstallLeavesNothing(t *testing.T) {
 // is not the package's to delete.
 func TestInstallKeepsModels(t *testing.T) {
 	b := start(t, "bookworm")
-	b.sh("apt-get install -y " + b.bring(packages(t)))
+	b.sh("apt-get install -y " + b.bring(small(t)))
 	b.sh("echo model >/var/lib/go-rocm/models/mine.gguf; echo state >/var/lib/go-rocm/state")
 	b.sh("apt-get purge -y 'go-rocm*'")
 	if got := strings.Fields(b.sh("find /var/lib/go-rocm -mindepth 1")); !slices.Equal(got, []string{"/var/lib/go-rocm/models", "/var/lib/go-rocm/models/mine.gguf"}) {
@@ -261,7 +276,7 @@ func TestInstallKeepsModels(t *testing.T) {
 // TestInstallUpgrades goes up and down a version with a settings file that the
 // administrator changed.
 func TestInstallUpgrades(t *testing.T) {
-	list := packages(t)
+	list := small(t)
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
