@@ -44,7 +44,7 @@ func TestBuildSingle(t *testing.T) {
 		modes[name] = fmt.Sprintf("%o", h.Mode)
 	}
 	want := map[string]string{
-		"/etc/go-rocm/go-rocm.env":                               "640",
+		"/etc/go-rocm/config.toml":                               "644",
 		"/usr/bin/go-rocm":                                       "755",
 		"/usr/lib/go-rocm/llama/ld-linux-x86-64.so.2":            "755",
 		"/usr/lib/go-rocm/llama/libllama.so.0":                   "644",
@@ -90,7 +90,7 @@ func checkControl(t *testing.T, a archive) {
 	if !regexp.MustCompile(`(?m)^Installed-Size: [1-9]\d{3,}$`).MatchString(control) {
 		t.Errorf("control has no plausible Installed-Size:\n%s", control)
 	}
-	if got := a.text["/conffiles"]; got != "/etc/go-rocm/go-rocm.env\n" {
+	if got := a.text["/conffiles"]; got != "/etc/go-rocm/config.toml\n" {
 		t.Errorf("conffiles: %q", got)
 	}
 	for _, name := range []string{"/postinst", "/prerm", "/postrm"} {

@@ -71,7 +71,7 @@ func describe(o Options, v Version, b *unpacked) ([]pkg, error) {
 func commandDetails() []string {
 	return []string{
 		"go-rocm runs GGUF models with llama.cpp, supervised, in the terminal or as a service with an OpenAI-compatible interface on 127.0.0.1.",
-		"The service is installed switched off; see /etc/go-rocm/go-rocm.env.",
+		"The service is installed switched off; see /etc/go-rocm/config.toml.",
 	}
 }
 
@@ -95,8 +95,7 @@ func (p *pkg) addCommand(o Options) error {
 		{"go-rocm.service", "/usr/lib/systemd/system/go-rocm.service", 0o644, false},
 		{"go-rocm.sysusers", "/usr/lib/sysusers.d/go-rocm.conf", 0o644, false},
 		{"go-rocm.tmpfiles", "/usr/lib/tmpfiles.d/go-rocm.conf", 0o644, false},
-		// An API key may stand in it; systemd reads it as root.
-		{"go-rocm.env", "/etc/go-rocm/go-rocm.env", 0o640, true},
+		{"config.toml", "/etc/go-rocm/config.toml", 0o644, true},
 	} {
 		text, err := readAsset(f.asset)
 		if err != nil {

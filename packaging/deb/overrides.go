@@ -25,7 +25,6 @@ func packageOverrides() []override {
 func commandOverrides() []override {
 	return []override{
 		{"statically-linked-binary *usr/bin/go-rocm*", "A Go program without cgo; its parts are listed in the copyright file."},
-		{"non-standard-file-perm *etc/go-rocm/go-rocm.env*", "An API key may stand in it; systemd reads it as root, nobody else needs to."},
 	}
 }
 

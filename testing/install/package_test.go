@@ -113,7 +113,7 @@ func (b *box) older(debs string) string {
 		for deb in %s; do
 			rm -rf /srv/tree && dpkg-deb -R "$deb" /srv/tree
 			sed -i 's/^Version: .*/Version: 0.0.1~older-1/' /srv/tree/DEBIAN/control
-			echo "# as the older version had it" >>/srv/tree/etc/go-rocm/go-rocm.env || true
+			echo "# as the older version had it" >>/srv/tree/etc/go-rocm/config.toml || true
 			dpkg-deb -Znone -b /srv/tree "/srv/older/$(basename "$deb")" >&2
 			printf '/srv/older/%%s ' "$(basename "$deb")"
 		done
@@ -247,7 +247,7 @@ func TestInstallLeavesNothing(t *testing.T) {
 			}
 
 			b.sh("apt-get remove -y " + names)
-			b.sh("test ! -e /usr/bin/go-rocm && test ! -e /usr/lib/go-rocm && test -e /etc/go-rocm/go-rocm.env")
+			b.sh("test ! -e /usr/bin/go-rocm && test ! -e /usr/lib/go-rocm && test -e /etc/go-rocm/config.toml")
 			b.sh("apt-get install -y " + debs)
 			b.sh("apt-get purge -y " + names)
 			b.sh("dpkg --purge " + names) // what is gone may be purged again
@@ -289,7 +289,7 @@ func TestInstallUpgrades(t *testing.T) {
 			if got := version(); got != "0.0.1~older-1 install ok installed" {
 				t.Fatalf("older version: %q", got)
 			}
-			b.sh("sed -i 's|^MODEL=.*|MODEL=/srv/mine.gguf|' /etc/go-rocm/go-rocm.env; echo state >/var/lib/go-rocm/state")
+			b.sh(`sed -i 's|^model = .*|model = "/srv/mine.gguf"|' /etc/go-rocm/config.toml; echo state >/var/lib/go-rocm/state`)
 			owner := b.sh("stat -c '%u:%g' /var/lib/go-rocm")
 
 			b.sh("apt-get install -y" + keep + debs)
@@ -301,7 +301,7 @@ func TestInstallUpgrades(t *testing.T) {
 				t.Errorf("after the downgrade: %q", got)
 			}
 			b.sh("apt-get install -y" + keep + debs)
-			b.sh("grep -qx MODEL=/srv/mine.gguf /etc/go-rocm/go-rocm.env && grep -qx state /var/lib/go-rocm/state")
+			b.sh(`grep -qx 'model = "/srv/mine.gguf"' /etc/go-rocm/config.toml && grep -qx state /var/lib/go-rocm/state`)
 			if got := b.sh("stat -c '%u:%g' /var/lib/go-rocm"); got != owner {
 				t.Errorf("the state's owner was %s and is %s", owner, got)
 			}

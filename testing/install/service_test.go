@@ -106,7 +106,7 @@ func TestInstallService(t *testing.T) {
 		t.Errorf("after the installation the unit is %q, not disabled", got)
 	}
 	b.sh("! systemctl start go-rocm")
-	if log := b.sh("journalctl --no-pager -u go-rocm"); !strings.Contains(log, "set MODEL in /etc/go-rocm/go-rocm.env") {
+	if log := b.sh("journalctl --no-pager -u go-rocm"); !strings.Contains(log, "/etc/go-rocm/config.toml:") || !strings.Contains(log, "model is empty: set it") {
 		t.Errorf("without a model the journal does not say what to do:\n%s", log)
 	}
 	b.sh("systemctl stop go-rocm")
@@ -114,7 +114,8 @@ func TestInstallService(t *testing.T) {
 	if err := b.Copy(t.Context(), gguf, "/var/lib/go-rocm/models/model.gguf"); err != nil {
 		t.Fatal(err)
 	}
-	b.sh("sed -i -e 's|^MODEL=.*|MODEL=/var/lib/go-rocm/models/model.gguf|' -e 's|^OPTIONS=.*|OPTIONS=--listen 127.0.0.1:11435|' /etc/go-rocm/go-rocm.env")
+	b.sh(`sed -i -e 's|^model = .*|model = "/var/lib/go-rocm/models/model.gguf"|' -e 's|^#listen = .*|listen = "127.0.0.1:11435"|' /etc/go-rocm/config.toml`)
+	b.as("go-rocm", "go-rocm config check")
 	b.sh("systemctl enable --now go-rocm")
 	b.waitForAnswer()
 

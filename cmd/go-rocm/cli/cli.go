@@ -23,6 +23,7 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitConfig  = 78 // EX_CONFIG of sysexits.h
 )
 
 // errUsage marks a mistake on the command line.
@@ -45,6 +46,9 @@ func Main(version string, args []string) int {
 		_, _ = fmt.Fprintln(root.ErrOrStderr(), "see: go-rocm help")
 		return exitUsage
 	}
+	if errors.Is(err, errConfig) {
+		return exitConfig
+	}
 	return exitFailure
 }
 
@@ -65,7 +69,7 @@ Without a GPU, models run on the CPU.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
-		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(),
+		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), configCommand(),
 	)
 	for _, c := range append(root.Commands(), root) {
 		if check := c.Args; check != nil {

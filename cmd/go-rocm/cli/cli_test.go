@@ -200,7 +200,13 @@ type server struct {
 
 func (w *world) serve(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{cmd: w.command(append([]string{"serve", w.model, "--listen", "127.0.0.1:0"}, args...)...), errs: new(bytes.Buffer)}
+	return w.serveAs(t, append([]string{w.model, "--listen", "127.0.0.1:0"}, args...)...)
+}
+
+// serveAs is serve with all its arguments.
+func (w *world) serveAs(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(bytes.Buffer)}
 	s.cmd.Stderr = s.errs
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
@@ -286,6 +292,29 @@ func TestServeToOpenAIClient(t *testing.T) {
 		t.Errorf("%d events, %q, %v", events, text.String(), err)
 	}
 	s.end(t)
+}
+
+func TestServeReadsItsSettings(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "from a file"})
+	path := writeConfig(t, "model = '"+w.model+"'\nlisten = '127.0.0.1:0'\nalias = 'ours'\n")
+	if out, errs, status := w.output(t, "", "config", "check", path); status != 0 || out != path+": nothing is wrong with it\n" {
+		t.Errorf("check: status %d, %q, %s", status, out, errs)
+	}
+	s := w.serveAs(t, "--config", path)
+	if _, body := fetch(t, "GET", s.url+"/v1/models", ""); !strings.Contains(body, `"ours"`) {
+		t.Errorf("the alias is not in effect: %s", body)
+	}
+	s.end(t)
+
+	path = writeConfig(t, "modell = 'a'\n")
+	for _, args := range [][]string{{"serve", "--config", path}, {"config", "check", path}} {
+		if _, errs, status := w.output(t, "", args...); status != exitConfig || !strings.Contains(errs, path+`:1: unknown key "modell"`) {
+			t.Errorf("%v: status %d, %s", args, status, errs)
+		}
+	}
+	if _, errs, status := w.output(t, "", "serve"); status != exitUsage || !strings.Contains(errs, "give a model") {
+		t.Errorf("serve without a model: status %d, %s", status, errs)
+	}
 }
 
 func TestServeDoor(t *testing.T) {

@@ -27,6 +27,7 @@ const envAPIKey = "GOROCM_API_KEY" //nolint:gosec // the name of a variable, no 
 // serveFlags are the flags of serve beside those of the model.
 type serveFlags struct {
 	modelFlags
+	config                 string
 	listen, keyFile, alias string
 	pooling                string
 	tlsCert, tlsKey        string
@@ -37,9 +38,23 @@ type serveFlags struct {
 }
 
 func serveCommand() *cobra.Command {
-	var f serveFlags
+	cmd, f := newServe()
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		model, err := f.configure(cmd, args)
+		if err != nil {
+			return err
+		}
+		return serve(cmd, model, f)
+	}
+	return cmd
+}
+
+// newServe is the command with its flags, which are also the keys of a settings
+// file.
+func newServe() (*cobra.Command, *serveFlags) {
+	f := &serveFlags{}
 	cmd := &cobra.Command{
-		Use:   "serve MODEL",
+		Use:   "serve [MODEL]",
 		Short: "serve a model to OpenAI clients",
 		Long: `Loads MODEL and answers OpenAI-compatible requests (chat completions,
 completions, responses, embeddings, rerank), and llama-server's own, on
@@ -50,16 +65,19 @@ Without an API key only this machine may ask. Put one key a line into a file for
 --api-key-file, or one into $` + envAPIKey + `. An address that others reach is
 refused without a key.
 
+--config reads the model and any of the flags below from a TOML file; what is
+given on the command line goes before it. See "go-rocm config default".
+
 Under systemd it tells readiness, its state and that it is alive (Type=notify,
 WatchdogSec=).`,
 		Example: `  go-rocm serve qwen3-8b-q4_k_m.gguf
   go-rocm serve model.gguf --listen 0.0.0.0:8080 --api-key-file keys
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return serve(cmd, args[0], &f) },
+		Args: cobra.MaximumNArgs(1),
 	}
 	f.register(cmd.Flags())
 	fs := cmd.Flags()
+	fs.StringVar(&f.config, "config", "", "read the model and flags from this TOML file")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "where to listen: host:port, or unix:PATH")
 	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the keys that clients must give, one a line")
 	fs.StringVar(&f.alias, "alias", "", "the model's name in answers (default: the file's name)")
@@ -71,23 +89,55 @@ WatchdogSec=).`,
 	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this folder")
 	fs.DurationVar(&f.drain, "drain", 20*time.Second, "how long running requests may take when it is to end")
 	fs.BoolVar(&f.noRestart, "no-restart", false, "end when llama-server dies")
-	return cmd
+	return cmd, f
+}
+
+// configure takes what the settings file gives, if there is one, and returns
+// the model.
+func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error) {
+	model := ""
+	if f.config != "" {
+		c, err := readConfig(f.config)
+		if err != nil {
+			return "", err
+		}
+		if model, err = applyConfig(cmd.Flags(), c); err != nil {
+			return "", err
+		}
+		if len(args) == 0 && model == "" {
+			return "", c.problem(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"`)
+		}
+	}
+	if len(args) > 0 {
+		model = args[0]
+	}
+	if model == "" {
+		return "", fmt.Errorf("%w: serve: give a model, or a settings file with --config", errUsage)
+	}
+	return model, nil
+}
+
+// access says who may ask: the keys, and whether only this machine can.
+func (f *serveFlags) access() (keys []string, local bool, err error) {
+	if keys, err = apiKeys(f.keyFile, os.Getenv(envAPIKey)); err != nil {
+		return nil, false, err
+	}
+	if local, err = isLocal(f.listen); err != nil {
+		return nil, false, err
+	}
+	if !local && len(keys) == 0 {
+		return nil, false, fmt.Errorf("%w: others can reach %s, so an API key is needed: give --api-key-file, or set %s", errUsage, f.listen, envAPIKey)
+	}
+	if (f.tlsCert == "") != (f.tlsKey == "") {
+		return nil, false, fmt.Errorf("%w: --tls-cert and --tls-key go together", errUsage)
+	}
+	return keys, local, nil
 }
 
 func serve(cmd *cobra.Command, path string, f *serveFlags) error {
-	keys, err := apiKeys(f.keyFile, os.Getenv(envAPIKey))
+	keys, local, err := f.access()
 	if err != nil {
 		return err
-	}
-	local, err := isLocal(f.listen)
-	if err != nil {
-		return err
-	}
-	if !local && len(keys) == 0 {
-		return fmt.Errorf("%w: others can reach %s, so an API key is needed: give --api-key-file, or set %s", errUsage, f.listen, envAPIKey)
-	}
-	if (f.tlsCert == "") != (f.tlsKey == "") {
-		return fmt.Errorf("%w: --tls-cert and --tls-key go together", errUsage)
 	}
 	log := serveLogger(cmd)
 	note := newNotifier(os.Getenv("NOTIFY_SOCKET"), log)
