@@ -1,0 +1,138 @@
+// Package fakebundle puts testing/fakellama where pkg/rocm looks for a
+// llama-server, so that a test or an example drives the whole backend, child
+// process included, without a bundle and without weights:
+//
+//	func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
+//
+//	func TestIt(t *testing.T) {
+//		model := fakebundle.Use(t, fakellama.Script{Reply: "yes"})
+//		m, err := inference.LoadModel(model, inference.WithBackend(rocm.Name))
+//		...
+//	}
+//
+// The test binary itself is the server: the bundle is a folder with a link to
+// it, and Main becomes fakellama where the environment says so. What the server
+// answers is scripted; it knows nothing of the model beyond the file's header.
+package fakebundle
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+)
+
+// envRole is set in the environment of the child process.
+const envRole = "GOROCM_FAKE_ROLE"
+
+// EnvModel names the model that Example has made.
+const EnvModel = "MODEL"
+
+// Main runs the tests, or the server when this process was started as one.
+func Main(run func() int) int {
+	if os.Getenv(envRole) != "" {
+		return fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+	}
+	return run()
+}
+
+// Use makes a bundle for the time of a test and returns the path of a model to
+// load with it: SmolLM2-135M in shape, without data.
+func Use(t testing.TB, s fakellama.Script) (model string) {
+	t.Helper()
+	env, err := Make(t.TempDir(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	return env[EnvModel]
+}
+
+// Example makes a bundle for an Example function, which has no testing.T, and
+// names its model in EnvModel. The function that it returns puts everything
+// back.
+func Example(s fakellama.Script) (done func()) {
+	dir, err := os.MkdirTemp("", "fakebundle-")
+	if err != nil {
+		panic(err)
+	}
+	env, err := Make(dir, s)
+	if err != nil {
+		panic(errors.Join(err, os.RemoveAll(dir)))
+	}
+	before := map[string]*string{}
+	for name, value := range env {
+		if old, ok := os.LookupEnv(name); ok {
+			before[name] = &old
+		} else {
+			before[name] = nil
+		}
+		err = errors.Join(err, os.Setenv(name, value))
+	}
+	done = func() {
+		for name, old := range before {
+			if old == nil {
+				err = errors.Join(err, os.Unsetenv(name))
+			} else {
+				err = errors.Join(err, os.Setenv(name, *old))
+			}
+		}
+		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+			panic(err)
+		}
+	}
+	return done
+}
+
+// Make writes bundle and model into dir and returns the environment under which
+// pkg/rocm uses them.
+func Make(dir string, s fakellama.Script) (env map[string]string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("fake bundle: %w", err)
+	}
+	script, err := s.Env()
+	if err != nil {
+		return nil, err
+	}
+	name, value, _ := strings.Cut(script, "=")
+	env = map[string]string{
+		name: value, envRole: "server",
+		rocm.EnvBundle:    filepath.Join(dir, "bundle"),
+		"XDG_RUNTIME_DIR": filepath.Join(dir, "run"),
+		"GOROCM_CACHE":    filepath.Join(dir, "cache"),
+		EnvModel:          filepath.Join(dir, "smollm2-135m.gguf"),
+	}
+	for _, sub := range []string{env[rocm.EnvBundle], env["XDG_RUNTIME_DIR"], env["GOROCM_CACHE"]} {
+		if err := os.Mkdir(sub, 0o700); err != nil {
+			return nil, fmt.Errorf("fake bundle: %w", err)
+		}
+	}
+	if err := os.Symlink(self, filepath.Join(env[rocm.EnvBundle], "llama-server")); err != nil {
+		return nil, fmt.Errorf("fake bundle: %w", err)
+	}
+	return env, writeModel(env[EnvModel])
+}
+
+func writeModel(path string) (err error) {
+	for _, k := range ggufgen.Catalogue() {
+		if k.Name != "smollm2-135m" {
+			continue
+		}
+		f, err := os.Create(path)
+		if err != nil {
+			return fmt.Errorf("fake bundle: %w", err)
+		}
+		_, err = k.Builder().WriteSparse(f)
+		return errors.Join(err, f.Close())
+	}
+	return errors.New("fake bundle: the catalogue of testing/ggufgen has no smollm2-135m")
+}
