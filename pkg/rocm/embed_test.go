@@ -7,13 +7,14 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
 func TestEmbedAndRerank(t *testing.T) {
 	s := rocm.DefaultSettings()
 	s.Embeddings, s.Pooling = true, "mean"
-	m, err := (&rocm.Backend{}).Load(t.Context(), useFake(t, fakellama.Script{}), s)
+	m, err := (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestEmbedAndRerank(t *testing.T) {
 
 	s = rocm.DefaultSettings()
 	s.Reranking = true
-	if m, err = (&rocm.Backend{}).Load(t.Context(), useFake(t, fakellama.Script{}), s); err != nil {
+	if m, err = (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = m.Close() }()

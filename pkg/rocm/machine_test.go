@@ -21,6 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
@@ -82,7 +83,7 @@ const vramUsed = "sys/class/drm/renderD128/device/mem_info_vram_used"
 // environment's mask is translated, the cache's limit is passed on, and metrics
 // follow what the kernel says is used.
 func TestOnADescribedMachine(t *testing.T) {
-	model := useFake(t, fakellama.Script{Reply: "a b c"})
+	model := fakebundle.Use(t, fakellama.Script{Reply: "a b c"})
 	withGPUCode(t, "")
 	root := machine(t, "dgpu-raphael")
 	t.Setenv("HIP_VISIBLE_DEVICES", "0")
@@ -119,7 +120,7 @@ func TestOnADescribedMachine(t *testing.T) {
 // TestGPUThatDoesNotComeUp: the CPU is used and said so once, unless a GPU is
 // required or layers were asked for by number.
 func TestGPUThatDoesNotComeUp(t *testing.T) {
-	model := useFake(t, fakellama.Script{Reply: "a"})
+	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
 	withGPUCode(t, `case "$*" in *ROCm0*) echo 'error while handling argument "--device": invalid device: ROCm0' >&2; exit 1;; esac`)
 	var logged bytes.Buffer
 	s := rocm.DefaultSettings()
@@ -149,7 +150,7 @@ func TestGPUThatDoesNotComeUp(t *testing.T) {
 // TestFallbackIsSaid: without a GPU that can be used the reason is logged, and
 // with one required it is the error.
 func TestFallbackIsSaid(t *testing.T) {
-	model := useFake(t, fakellama.Script{Reply: "a"})
+	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
 	withGPUCode(t, "")
 	var logged bytes.Buffer
 	s := rocm.DefaultSettings()
@@ -172,7 +173,7 @@ func TestFallbackIsSaid(t *testing.T) {
 
 // TestImaginedCard: a machine is planned for that is not there.
 func TestImaginedCard(t *testing.T) {
-	model := useFake(t, fakellama.Script{})
+	model := fakebundle.Use(t, fakellama.Script{})
 	t.Setenv("ROCR_VISIBLE_DEVICES", "")
 	s := rocm.DefaultSettings()
 	s.SysRoot = machine(t, "none")
@@ -202,7 +203,7 @@ func TestImaginedCard(t *testing.T) {
 // TestDiscoverPlans: a library caller gets the list with what fits, and may
 // stop in the middle of it.
 func TestDiscoverPlans(t *testing.T) {
-	model := useFake(t, fakellama.Script{})
+	model := fakebundle.Use(t, fakellama.Script{})
 	withGPUCode(t, "")
 	s := rocm.DefaultSettings()
 	s.SysRoot = machine(t, "rx7800xt")

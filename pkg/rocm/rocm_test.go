@@ -19,67 +19,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
-	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-const roleName = "ROCM_TEST_ROLE"
-
 // TestMain lets this binary be the llama-server of a bundle.
-func TestMain(m *testing.M) {
-	if os.Getenv(roleName) != "" {
-		os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
-	}
-	os.Exit(m.Run())
-}
-
-// useFake makes a bundle whose llama-server is the imitation under a script,
-// and gives a model for it.
-func useFake(t *testing.T, s fakellama.Script) (model string) {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.Symlink(os.Args[0], filepath.Join(dir, "llama-server")); err != nil {
-		t.Fatal(err)
-	}
-	env, err := s.Env()
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, value, _ := strings.Cut(env, "=")
-	t.Setenv(name, value)
-	t.Setenv(roleName, "server")
-	t.Setenv(rocm.EnvBundle, dir)
-	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
-	t.Setenv("GOROCM_CACHE", t.TempDir())
-	return modelOf(t, "smollm2-135m")
-}
-
-// modelOf writes a model of true shapes without data.
-func modelOf(t *testing.T, name string) string {
-	t.Helper()
-	for _, k := range ggufgen.Catalogue() {
-		if k.Name != name {
-			continue
-		}
-		f, err := os.Create(filepath.Join(t.TempDir(), k.ID()+".gguf"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := k.Builder().WriteSparse(f); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return f.Name()
-	}
-	t.Fatalf("the catalogue has no %s", name)
-	return ""
-}
+func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 
 func load(t *testing.T, s fakellama.Script, opts ...inference.LoadOption) *rocm.Model {
 	t.Helper()
-	m, err := inference.LoadModel(useFake(t, s), append(opts, inference.WithBackend(rocm.Name))...)
+	m, err := inference.LoadModel(fakebundle.Use(t, s), append(opts, inference.WithBackend(rocm.Name))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -395,7 +344,7 @@ func TestDeathInMidStream(t *testing.T) {
 
 // With a restart policy the next request finds a new process.
 func TestRestart(t *testing.T) {
-	path := useFake(t, fakellama.Script{})
+	path := fakebundle.Use(t, fakellama.Script{})
 	s := rocm.DefaultSettings()
 	s.Restart = supervise.Policy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
 	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
@@ -469,7 +418,7 @@ func TestTokenizer(t *testing.T) {
 }
 
 func TestLoadFailures(t *testing.T) {
-	good := useFake(t, fakellama.Script{})
+	good := fakebundle.Use(t, fakellama.Script{})
 	dir := t.TempDir()
 	file := func(name, content string) string {
 		path := filepath.Join(dir, name)
@@ -517,7 +466,7 @@ func TestLoadFailures(t *testing.T) {
 
 // The folder of a single model stands for it.
 func TestLoadFolder(t *testing.T) {
-	path := useFake(t, fakellama.Script{Reply: "ok"})
+	path := fakebundle.Use(t, fakellama.Script{Reply: "ok"})
 	m, err := inference.LoadModel(filepath.Dir(path), inference.WithBackend(rocm.Name))
 	if err != nil {
 		t.Fatal(err)
