@@ -1,0 +1,121 @@
+package goinference
+
+import (
+	"context"
+	"iter"
+
+	goinf "forge.lthn.ai/core/go-inference"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// Model implements go-inference's TextModel. All methods may be called
+// concurrently.
+type Model struct{ m *rocm.Model }
+
+var _ goinf.TextModel = (*Model)(nil)
+
+// Wrap makes a go-inference model of one that pkg/rocm loaded, for example with
+// settings that the contract has no words for. Closing either closes both.
+func Wrap(m *rocm.Model) *Model { return &Model{m} }
+
+// ROCm is the model behind: streams with their own errors, embeddings,
+// tokenizing, grammars.
+func (m *Model) ROCm() *rocm.Model { return m.m }
+
+// Generate implements the contract.
+func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
+	return tokens(m.m.Generate(ctx, prompt, generate(opts)))
+}
+
+// Chat implements the contract with the model's own template.
+func (m *Model) Chat(ctx context.Context, messages []goinf.Message, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
+	turns := make([]inference.Message, len(messages))
+	for i, t := range messages {
+		turns[i] = inference.Message{Role: t.Role, Content: t.Content}
+	}
+	return tokens(m.m.Chat(ctx, turns, generate(opts)))
+}
+
+// Classify implements the contract. What the logits are is said at
+// rocm.Model.Classify.
+func (m *Model) Classify(ctx context.Context, prompts []string, opts ...goinf.GenerateOption) ([]goinf.ClassifyResult, error) {
+	results, err := m.m.Classify(ctx, prompts, generate(opts))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]goinf.ClassifyResult, len(results))
+	for i, r := range results {
+		out[i] = goinf.ClassifyResult{Token: token(r.Token), Logits: r.Logits}
+	}
+	return out, nil
+}
+
+// BatchGenerate implements the contract. Results come beside an error too: each
+// unfinished prompt carries its own.
+func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...goinf.GenerateOption) ([]goinf.BatchResult, error) {
+	results, err := m.m.BatchGenerate(ctx, prompts, generate(opts))
+	out := make([]goinf.BatchResult, len(results))
+	for i, r := range results {
+		out[i].Err = r.Err
+		for _, t := range r.Tokens {
+			out[i].Tokens = append(out[i].Tokens, token(t))
+		}
+	}
+	return out, err
+}
+
+// ModelType implements the contract: the architecture.
+func (m *Model) ModelType() string { return m.m.ModelType() }
+
+// Info implements the contract.
+func (m *Model) Info() goinf.ModelInfo {
+	i := m.m.Info()
+	return goinf.ModelInfo{
+		Architecture: i.Architecture, VocabSize: i.VocabSize, NumLayers: i.NumLayers,
+		HiddenSize: i.HiddenSize, QuantBits: i.QuantBits, QuantGroup: i.QuantGroup,
+	}
+}
+
+// Metrics implements the contract; rocm.Model.Metrics says what is counted.
+func (m *Model) Metrics() goinf.GenerateMetrics {
+	g := m.m.Metrics()
+	return goinf.GenerateMetrics{
+		PromptTokens: g.PromptTokens, GeneratedTokens: g.GeneratedTokens,
+		PrefillDuration: g.PrefillDuration, DecodeDuration: g.DecodeDuration, TotalDuration: g.TotalDuration,
+		PrefillTokensPerSec: g.PrefillTokensPerSec, DecodeTokensPerSec: g.DecodeTokensPerSec,
+		PeakMemoryBytes: g.PeakMemoryBytes, ActiveMemoryBytes: g.ActiveMemoryBytes,
+	}
+}
+
+// Err implements the contract.
+func (m *Model) Err() error { return m.m.Err() }
+
+// Close implements the contract.
+func (m *Model) Close() error { return m.m.Close() }
+
+// generate makes one option of many, which go-inference itself has resolved:
+// its defaults hold, also where they come to differ from those of pkg/inference.
+// Members are named one by one so that a release which adds some still compiles.
+func generate(opts []goinf.GenerateOption) inference.GenerateOption {
+	c := goinf.ApplyGenerateOpts(opts)
+	return func(to *inference.GenerateConfig) {
+		*to = inference.GenerateConfig{
+			MaxTokens: c.MaxTokens, Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP,
+			StopTokens: c.StopTokens, RepeatPenalty: c.RepeatPenalty, ReturnLogits: c.ReturnLogits,
+		}
+	}
+}
+
+func token(t inference.Token) goinf.Token { return goinf.Token{ID: t.ID, Text: t.Text} }
+
+func tokens(from iter.Seq[inference.Token]) iter.Seq[goinf.Token] {
+	return func(yield func(goinf.Token) bool) {
+		for t := range from {
+			if !yield(token(t)) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,52 @@
+package result
+
+import (
+	"context"
+
+	core "dappco.re/go"
+	goinf "dappco.re/go/inference"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// Backend implements go-inference's Backend by pkg/rocm. The zero value is ready
+// to use.
+type Backend struct {
+	// Defaults are the settings that LoadModel starts from; its options replace
+	// the contract's part of them.
+	Defaults rocm.Settings
+}
+
+var _ goinf.Backend = (*Backend)(nil)
+
+func init() { goinf.Register(&Backend{}) }
+
+// Name implements the contract: "rocm".
+func (*Backend) Name() string { return rocm.Name }
+
+// Available implements the contract: the platform fits and a bundle is there.
+func (b *Backend) Available() bool { return (&rocm.Backend{Defaults: b.Defaults}).Available() }
+
+// LoadModel implements the contract. The Result's Value is a *Model.
+func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) core.Result {
+	cfg := goinf.ApplyLoadOpts(opts)
+	s := b.Defaults
+	s.LoadConfig = inference.LoadConfig{
+		Backend: cfg.Backend, ContextLen: cfg.ContextLen, GPULayers: cfg.GPULayers,
+		ParallelSlots: cfg.ParallelSlots, AdapterPath: cfg.AdapterPath,
+	}
+	m, err := (&rocm.Backend{}).Load(context.Background(), path, s)
+	if err != nil {
+		return outcome(nil, err)
+	}
+	return outcome(Wrap(m), nil)
+}
+
+// outcome is a Result: with the value, or with the error.
+func outcome(value any, err error) core.Result {
+	if err != nil {
+		return core.Result{Value: err}
+	}
+	return core.Result{Value: value, OK: true}
+}

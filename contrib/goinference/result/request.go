@@ -1,0 +1,86 @@
+package result
+
+import (
+	"fmt"
+	"math"
+
+	goinf "dappco.re/go/inference"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// contract is the part of the options that pkg/inference knows too.
+func contract(c goinf.GenerateConfig) inference.GenerateConfig {
+	limit := c.MaxTokens
+	if limit == 0 {
+		limit = math.MaxInt32 // the server stops where the context is full
+	}
+	return inference.GenerateConfig{
+		MaxTokens: limit, Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP,
+		StopTokens: c.StopTokens, RepeatPenalty: c.RepeatPenalty, ReturnLogits: c.ReturnLogits,
+	}
+}
+
+// request translates options, or says which of them cannot be honoured.
+func request(c goinf.GenerateConfig) (rocm.Request, error) {
+	if err := possible(c); err != nil {
+		return rocm.Request{}, err
+	}
+	r := rocm.Request{GenerateConfig: contract(c), MinP: c.MinP}
+	if c.SeedSet {
+		r.Seed = new(seed(c.Seed))
+	}
+	if c.EnableThinking != nil {
+		r.TemplateVars = map[string]any{"enable_thinking": *c.EnableThinking}
+	}
+	return r, nil
+}
+
+// seed folds 64 bits into the 32 that llama-server takes, and goes round
+// LLAMA_DEFAULT_SEED, which stands for a random one (include/llama.h).
+func seed(s uint64) int64 {
+	return int64(min((s^s>>32)&math.MaxUint32, math.MaxUint32-1))
+}
+
+func possible(c goinf.GenerateConfig) error {
+	refuse := func(format string, args ...any) error {
+		return fmt.Errorf("%w: %s", rocm.ErrOption, fmt.Sprintf(format, args...))
+	}
+	switch {
+	case len(c.SuppressTokens) > 0:
+		return refuse("%d tokens to suppress; this backend cannot, leave SuppressTokens empty", len(c.SuppressTokens))
+	case c.MinTokensBeforeStop > 0:
+		return refuse("at least %d tokens before a stop; this backend cannot, leave MinTokensBeforeStop 0", c.MinTokensBeforeStop)
+	case c.ThinkingBudget > 0:
+		return refuse("a thinking budget of %d tokens; this backend cannot, use EnableThinking or MaxTokens", c.ThinkingBudget)
+	case c.Thinking.Mode != "" && c.Thinking.Mode != goinf.ThinkingShow:
+		return refuse("thinking mode %q; this backend yields what the model writes, use %q", c.Thinking.Mode, goinf.ThinkingShow)
+	}
+	return nil
+}
+
+// plain gives the options for operations of several prompts, which take those of
+// pkg/inference alone.
+func plain(opts []goinf.GenerateOption) (inference.GenerateOption, error) {
+	c := goinf.ApplyGenerateOpts(opts)
+	if err := possible(c); err != nil {
+		return nil, err
+	}
+	if c.Temperature != 0 && (c.MinP != 0 || c.SeedSet) { // greedy sampling heeds neither
+		return nil, fmt.Errorf("%w: seed and min-p are for Generate and Chat", rocm.ErrOption)
+	}
+	return func(to *inference.GenerateConfig) { *to = contract(c) }, nil
+}
+
+// turns translates a conversation of text.
+func turns(messages []goinf.Message) ([]inference.Message, error) {
+	out := make([]inference.Message, len(messages))
+	for i, m := range messages {
+		if n := len(m.Images) + len(m.Audios) + len(m.Videos); n > 0 {
+			return nil, fmt.Errorf("%w: message %d carries %d media; give text, or use rocm.Request.Media", rocm.ErrOption, i, n)
+		}
+		out[i] = inference.Message{Role: m.Role, Content: m.Content}
+	}
+	return out, nil
+}
