@@ -227,6 +227,7 @@ func (b *box) takesNoMoreRoomThanExtracting() {
 // TestInstallLeavesNothing takes a package through its life and asks for each
 // file of the machine afterwards.
 func TestInstallLeavesNothing(t *testing.T) {
+	t.Parallel()
 	list := small(t)
 	for _, suite := range append(suites(), "forky") {
 		t.Run(suite, func(t *testing.T) {
@@ -264,6 +265,7 @@ func TestInstallLeavesNothing(t *testing.T) {
 // TestInstallKeepsModels: what the administrator put beside the service's state
 // is not the package's to delete.
 func TestInstallKeepsModels(t *testing.T) {
+	t.Parallel()
 	b := start(t, "bookworm")
 	b.sh("apt-get install -y " + b.bring(small(t)))
 	b.sh("echo model >/var/lib/go-rocm/models/mine.gguf; echo state >/var/lib/go-rocm/state")
@@ -276,6 +278,7 @@ func TestInstallKeepsModels(t *testing.T) {
 // TestInstallUpgrades goes up and down a version with a settings file that the
 // administrator changed.
 func TestInstallUpgrades(t *testing.T) {
+	t.Parallel()
 	list := small(t)
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {

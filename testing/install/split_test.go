@@ -95,6 +95,7 @@ func (l *layouts) build(version, variant string, split bool) []string {
 // TestInstallSplit has apt move a machine from one package to two and back,
 // renew the command alone, and change the variant of the bundle.
 func TestInstallSplit(t *testing.T) {
+	t.Parallel()
 	l := newLayouts(t)
 	b := start(t, "bookworm")
 	installed := func() string {
