@@ -1,0 +1,195 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// example builds one of the examples and makes a command of it, with a model of
+// random weights behind its flags.
+func example(t *testing.T, name string, flags []string, args ...string) *exec.Cmd {
+	t.Helper()
+	all := append(flags, tiny(t, "llama-spm", 5))
+	cmd := exec.CommandContext(t.Context(), program(t, "forge.lthn.ai/core/go-rocm/examples/"+name), append(all, args...)...)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+// output runs an example to its end.
+func output(t *testing.T, cmd *exec.Cmd, input string) string {
+	t.Helper()
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", cmd, err)
+	}
+	if !utf8.Valid(out) {
+		t.Errorf("%s wrote invalid UTF-8: %q", cmd, out)
+	}
+	return string(out)
+}
+
+// TestExamples runs every program below examples on the real server. What a
+// model of random weights says has no meaning; that it comes, how it is shaped
+// and how the programs end has.
+func TestExamples(t *testing.T) {
+	tests := map[string]func(*testing.T){
+		"hello": exampleHello, "chat": exampleChat, "classify": exampleClassify, "batch": exampleBatch,
+		"search": exampleSearch, "tools": exampleTools, "web": exampleWeb,
+	}
+	entries, err := os.ReadDir("../../examples")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.IsDir() && tests[e.Name()] == nil {
+			t.Errorf("examples/%s is not tested", e.Name())
+		}
+	}
+	for name, test := range tests {
+		t.Run(name, test)
+	}
+}
+
+func exampleHello(t *testing.T) {
+	if got := output(t, example(t, "hello", nil, "Why is the sky blue?"), ""); len(got) < 20 {
+		t.Errorf("answered %q", got)
+	}
+	out, err := exec.CommandContext(t.Context(), program(t, "forge.lthn.ai/core/go-rocm/examples/hello"), "absent.gguf", "?").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "absent.gguf") {
+		t.Errorf("an absent model: %v, %q", err, out)
+	}
+}
+
+func exampleChat(t *testing.T) {
+	got := output(t, example(t, "chat", []string{"-system", "Be brief.", "-max", "8"}), "Hello\n\nAnd again\n")
+	if n := strings.Count(got, "> "); n < 4 || !strings.HasSuffix(got, "> \n") {
+		t.Errorf("%d prompts in %q", n, got)
+	}
+}
+
+func exampleClassify(t *testing.T) {
+	const input = "id,text\n1,I love it\n2,\"It broke, twice\"\n3,Fine\n"
+	rows, err := csv.NewReader(strings.NewReader(output(t, example(t, "classify", []string{"-labels", "good,bad", "-slots", "2"}), input))).ReadAll()
+	if err != nil || len(rows) != 4 || strings.Join(rows[0], " ") != "id text label probability" {
+		t.Fatalf("%v, %v", rows, err)
+	}
+	for _, row := range rows[1:] {
+		if row[2] != "good" && row[2] != "bad" || row[3] < "0.500" || row[3] > "1.000" {
+			t.Errorf("row %q", row)
+		}
+	}
+	if rows[2][1] != "It broke, twice" {
+		t.Errorf("the text became %q", rows[2][1])
+	}
+	cmd := example(t, "classify", []string{"-labels", "good,good enough"})
+	cmd.Stdin, cmd.Stderr = strings.NewReader(input), nil
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "choose other words") {
+		t.Errorf("labels that begin alike: %v, %q", err, out)
+	}
+}
+
+func exampleBatch(t *testing.T) {
+	lines := strings.SplitAfter(output(t, example(t, "batch", []string{"-slots", "2", "-max", "4"}), "one\ntwo two\nthree\n"), "\n")
+	for i, prompt := range []string{"one", "two two", "three"} {
+		var a struct {
+			Prompt, Text, Error string
+			Tokens              int
+		}
+		if err := json.Unmarshal([]byte(lines[i]), &a); err != nil || a.Prompt != prompt || a.Tokens == 0 || a.Tokens > 4 || a.Text == "" || a.Error != "" {
+			t.Errorf("line %d: %+v, %v", i, a, err)
+		}
+	}
+}
+
+// A line that says the very words of the question is nearest to it, even for
+// random weights.
+func exampleSearch(t *testing.T) {
+	got := output(t, example(t, "search", []string{"-top", "2"}, "the river is deep"), "a house\nthe river is deep\n\nstones\nbirds and trees\n")
+	lines := strings.Split(strings.TrimSpace(got), "\n")
+	if len(lines) != 2 || lines[0] != "1.000  the river is deep" {
+		t.Errorf("found %q", lines)
+	}
+}
+
+func exampleTools(t *testing.T) {
+	got := output(t, example(t, "tools", nil, "What is 17 and 25 and 4?"), "")
+	written, result, ok := strings.Cut(got, " -> ")
+	var call struct{ Tool string }
+	if err := json.Unmarshal([]byte(written), &call); err != nil || !ok || strings.TrimSpace(result) == "" || call.Tool != "add" && call.Tool != "shout" {
+		t.Errorf("wrote %q: %v", got, err)
+	}
+}
+
+func exampleWeb(t *testing.T) {
+	cmd := example(t, "web", []string{"-listen", "127.0.0.1:0", "-max", "60", "-slots", "1"})
+	cmd.Stderr = nil
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	said := bufio.NewReader(stderr)
+	line, err := said.ReadString('\n')
+	url := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(line)
+	if err != nil || url == "" {
+		t.Fatalf("it said %q, %v", line, err)
+	}
+	ask := func(ctx context.Context, question string) *http.Response {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(question))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	empty := ask(t.Context(), "")
+	if _ = empty.Body.Close(); empty.StatusCode != http.StatusBadRequest {
+		t.Errorf("no question: status %d", empty.StatusCode)
+	}
+	// A client that leaves after a byte gives the only slot back.
+	leaving, leave := context.WithTimeout(t.Context(), time.Minute)
+	gone := ask(leaving, "Why?")
+	if _, err := gone.Body.Read(make([]byte, 1)); err != nil {
+		t.Errorf("the first byte: %v", err)
+	}
+	leave()
+	_ = gone.Body.Close()
+
+	resp := ask(t.Context(), "Why?")
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusOK || len(body) == 0 || !utf8.Valid(body) {
+		t.Errorf("status %d, %q, %v", resp.StatusCode, body, err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	var rest bytes.Buffer
+	if _, err := rest.ReadFrom(said); err != nil {
+		t.Error(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v: %s", err, &rest)
+	}
+}
