@@ -24,7 +24,8 @@ type Request struct {
 	// Messages are a conversation for the model's template. An empty one that
 	// is not nil is an error.
 	Messages []inference.Message
-	// TemplateVars are handed to the template, for example enable_thinking.
+	// TemplateVars are handed to the template, for example enable_thinking, which
+	// llama-server sets to true where it is not given.
 	TemplateVars map[string]any
 	// Media are files (images, audio) in place of the markers in Prompt.
 	Media [][]byte

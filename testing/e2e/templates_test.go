@@ -1,0 +1,141 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+const templates = "testdata/templates"
+
+// templateCase is a template with the variables that it is rendered under, and
+// the tokenizer that knows its special tokens.
+type templateCase struct {
+	Name, Template, Tokenizer, BOS string
+	Vars                           map[string]any
+}
+
+// conversation is what a template is given.
+type conversation struct {
+	Name     string
+	Vars     map[string]any
+	Messages []inference.Message
+}
+
+// TestChatTemplates compares what a model is told with what Jinja2 itself makes
+// of the same template; testdata/templates/README.md says how.
+func TestChatTemplates(t *testing.T) {
+	var cases []templateCase
+	var talks []conversation
+	read(t, "cases.json", &cases)
+	read(t, "conversations.json", &talks)
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			model := loadTemplate(t, c)
+			for _, talk := range talks {
+				t.Run(talk.Name, func(t *testing.T) { compareTemplate(t, model, c, talk) })
+			}
+		})
+	}
+}
+
+func read(t *testing.T, name string, into any) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(templates, name))
+	if err == nil {
+		err = json.Unmarshal(b, into)
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+}
+
+// loadTemplate loads random weights that speak through a template: one of ours,
+// or of the llama.cpp source.
+func loadTemplate(t *testing.T, c templateCase) *rocm.Model {
+	t.Helper()
+	path := filepath.Join(templates, c.Template)
+	if _, err := os.Stat(path); err != nil {
+		path = filepath.Join(os.Getenv(models.EnvSource), "models", "templates", c.Template)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := rocm.DefaultSettings()
+	s.ContextLen, s.ChatTemplateFile = 1024, abs
+	model, err := (&rocm.Backend{}).Load(t.Context(), tiny(t, c.Tokenizer, 1), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := model.Close(); err != nil {
+			t.Errorf("closing: %v", err)
+		}
+	})
+	return model
+}
+
+func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conversation) {
+	golden, err := os.ReadFile(filepath.Join(templates, "golden", c.Name+"-"+talk.Name+".txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The server takes the begin-of-text token off what a template gives, for
+	// the tokenizer puts it there.
+	want := strings.TrimPrefix(string(golden), c.BOS)
+	vars := maps.Clone(c.Vars)
+	if vars == nil {
+		vars = map[string]any{}
+	}
+	maps.Copy(vars, talk.Vars)
+	var messages []llamaapi.Message
+	for _, m := range talk.Messages {
+		messages = append(messages, llamaapi.Message(m))
+	}
+	got, err := model.API().ApplyTemplate(t.Context(), messages, llamaapi.TemplateOptions{Vars: vars})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != want {
+		t.Errorf("the template gave\n%q\nJinja2 gives\n%q", got, want)
+	}
+	// A chat runs on the very same text: no token more, none less.
+	stream := model.Stream(t.Context(), rocm.Request{
+		Messages: talk.Messages, TemplateVars: vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1},
+	})
+	for range stream.All() {
+	}
+	if err := stream.Err(); err != nil {
+		t.Fatal(err)
+	}
+	tokens, err := model.CountTokens(t.Context(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := stream.Metrics().PromptTokens; n != tokens {
+		t.Errorf("the chat ran on %d tokens, the text has %d", n, tokens)
+	}
+}
+
+// TestTemplateThatRefuses hands a template's own error to the user.
+func TestTemplateThatRefuses(t *testing.T) {
+	model := loadTemplate(t, templateCase{Template: "google-gemma-2-2b-it.jinja", Tokenizer: "llama-spm"})
+	talk := []inference.Message{{Role: "user", Content: "One."}, {Role: "user", Content: "Two."}}
+	for token := range model.Chat(t.Context(), talk, inference.WithMaxTokens(1)) {
+		t.Errorf("it says %q", token.Text)
+	}
+	if err := model.Err(); err == nil || !strings.Contains(err.Error(), "must alternate") || !strings.Contains(err.Error(), "tiny-llama-spm") {
+		t.Errorf("got %v, want the template's words and the model's name", err)
+	}
+}
