@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -24,8 +25,8 @@ import (
 // random weights behind its flags.
 func example(t *testing.T, name string, flags []string, args ...string) *exec.Cmd {
 	t.Helper()
-	all := append(flags, tiny(t, "llama-spm", 5))
-	cmd := exec.CommandContext(t.Context(), program(t, "forge.lthn.ai/core/go-rocm/examples/"+name), append(all, args...)...)
+	all := slices.Concat(flags, []string{tiny(t, "llama-spm", 5)}, args)
+	cmd := exec.CommandContext(t.Context(), program(t, "forge.lthn.ai/core/go-rocm/examples/"+name), all...)
 	cmd.Stderr = os.Stderr
 	return cmd
 }
