@@ -11,6 +11,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 // builderID names what built a release in its provenance: this recipe, on
@@ -65,7 +66,7 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Mate
 	if err != nil {
 		return fmt.Errorf("ask git for the revision of this checkout: %w", err)
 	}
-	subjects, err := attest.MeasureSums(d.dir)
+	subjects, err := release.MeasureSums(d.dir)
 	if err != nil {
 		return err
 	}
@@ -84,11 +85,11 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Mate
 	if err != nil {
 		return fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
 	}
-	signer, err := attest.ParseSigner(key)
+	signer, err := release.ParseSigner(key)
 	if err != nil {
 		return fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
 	}
-	envelope, err := attest.Seal(ctx, statement, signer)
+	envelope, err := release.Seal(ctx, statement, signer)
 	if err != nil {
 		return err
 	}

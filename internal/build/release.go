@@ -13,9 +13,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/cmd/go-rocm/cli"
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 	"forge.lthn.ai/core/go-rocm/packaging/manual"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 // Build makes the bundles, puts one into the source tree to be compiled in,
@@ -224,7 +224,7 @@ func (s *Session) debian(ctx context.Context, root, version string, chosen *reci
 }
 
 func (s *Session) sumInto(_ context.Context, d *delivery) error {
-	return attest.WriteSums(d.dir)
+	return release.WriteSums(d.dir)
 }
 
 func copyAll(from, to string) error {

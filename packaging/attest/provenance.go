@@ -2,105 +2,35 @@ package attest
 
 import (
 	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// The types of the statement and of what it says
-// (https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance).
-const (
-	StatementType = "https://in-toto.io/Statement/v1"
-	PredicateType = "https://slsa.dev/provenance/v1"
-	buildType     = "https://forge.lthn.ai/core/go-rocm/build/v1"
-)
-
-// ErrProvenance says that a statement is not one about provenance.
-var ErrProvenance = errors.New("provenance")
-
-// Statement is an in-toto statement with SLSA's provenance: these files came out
-// of a build of these inputs.
-type Statement struct {
-	Type          string     `json:"_type"`
-	Subject       []Resource `json:"subject"`
-	PredicateType string     `json:"predicateType"`
-	Predicate     Predicate  `json:"predicate"`
-}
-
-// Resource names something by digest.
-type Resource struct {
-	Name   string            `json:"name,omitempty"`
-	URI    string            `json:"uri,omitempty"`
-	Digest map[string]string `json:"digest,omitempty"`
-}
-
-// Predicate is SLSA's provenance, version 1.
-type Predicate struct {
-	BuildDefinition BuildDefinition `json:"buildDefinition"`
-	RunDetails      RunDetails      `json:"runDetails"`
-}
-
-// BuildDefinition says what went in.
-type BuildDefinition struct {
-	BuildType            string     `json:"buildType"`
-	ExternalParameters   Parameters `json:"externalParameters"`
-	ResolvedDependencies []Resource `json:"resolvedDependencies"`
-}
-
-// Parameters are what the build was asked for.
-type Parameters struct {
-	Version         string         `json:"version"`
-	Bundle          string         `json:"bundle"`
-	BundleDigest    string         `json:"bundleDigest"`
-	Targets         []string       `json:"targets,omitempty"`
-	Locked          bool           `json:"locked"`
-	Deviations      []string       `json:"deviations,omitempty"`
-	SourceDateEpoch int64          `json:"sourceDateEpoch"`
-	Stages          []bundle.Stage `json:"stages,omitempty"`
-}
-
-// RunDetails say who built.
-type RunDetails struct {
-	Builder  Builder  `json:"builder"`
-	Metadata Metadata `json:"metadata"`
-}
-
-// Builder names the builder by a URI.
-type Builder struct {
-	ID string `json:"id"`
-}
-
-// Metadata has the times of the build. They are the release's own time, since
-// two builds of the same inputs are to be the same bytes.
-type Metadata struct {
-	StartedOn  string `json:"startedOn"`
-	FinishedOn string `json:"finishedOn"`
-}
+// buildType names the recipe that the provenance is about.
+const buildType = "https://forge.lthn.ai/core/go-rocm/build/v1"
 
 // Provenance states where the files in subjects came from. revision is the git
 // commit of go-rocm in hex, builder the URI of who built. Every input that the
 // manifest records stands in it with its digest.
-func Provenance(m Material, subjects []Sum, revision, builder string) (*Statement, error) {
+func Provenance(m Material, subjects []release.Sum, revision, builder string) (*release.Statement, error) {
 	parts, err := m.parts()
 	if err != nil {
 		return nil, err
 	}
 	if len(subjects) == 0 || revision == "" || builder == "" {
-		return nil, fmt.Errorf("%w: subjects, revision and builder are needed", ErrProvenance)
+		return nil, fmt.Errorf("%w: subjects, revision and builder are needed", release.ErrProvenance)
 	}
-	inputs := []Resource{
+	inputs := []release.Resource{
 		{URI: "git+https://forge.lthn.ai/core/go-rocm", Digest: map[string]string{"gitCommit": revision}},
 		{Name: sourceName, URI: m.Manifest.Source.URL, Digest: map[string]string{"gitTree": m.Manifest.Source.Tree}},
 	}
 	if d := m.Manifest.Toolchain.BaseDigest; d != "" {
-		inputs = append(inputs, Resource{Name: "toolchain", Digest: digestOf(d)})
+		inputs = append(inputs, release.Resource{Name: "toolchain", Digest: digestOf(d)})
 	}
 	for _, p := range m.Manifest.Toolchain.Packages {
-		r := Resource{Name: p.Name + "=" + p.Version + ":" + p.Arch}
+		r := release.Resource{Name: p.Name + "=" + p.Version + ":" + p.Arch}
 		if p.SHA256 != "" {
 			r.Digest = map[string]string{"sha256": p.SHA256}
 		}
@@ -109,30 +39,30 @@ func Provenance(m Material, subjects []Sum, revision, builder string) (*Statemen
 	for _, p := range parts {
 		for _, f := range p.facts {
 			if f.name == factGoSum {
-				inputs = append(inputs, Resource{URI: p.purl, Digest: map[string]string{"dirHash": f.value}})
+				inputs = append(inputs, release.Resource{URI: p.purl, Digest: map[string]string{"dirHash": f.value}})
 			}
 		}
 	}
 	when := m.Epoch.UTC().Format(time.RFC3339)
-	s := &Statement{
-		Type: StatementType, PredicateType: PredicateType,
-		Predicate: Predicate{
-			BuildDefinition: BuildDefinition{
+	s := &release.Statement{
+		Type: release.StatementType, PredicateType: release.PredicateType,
+		Predicate: release.Predicate{
+			BuildDefinition: release.BuildDefinition{
 				BuildType:            buildType,
 				ExternalParameters:   parameters(m),
 				ResolvedDependencies: inputs,
 			},
-			RunDetails: RunDetails{Builder: Builder{ID: builder}, Metadata: Metadata{StartedOn: when, FinishedOn: when}},
+			RunDetails: release.RunDetails{Builder: release.Builder{ID: builder}, Metadata: release.Metadata{StartedOn: when, FinishedOn: when}},
 		},
 	}
 	for _, sum := range subjects {
-		s.Subject = append(s.Subject, Resource{Name: sum.Path, Digest: map[string]string{"sha256": sum.SHA256}})
+		s.Subject = append(s.Subject, release.Resource{Name: sum.Path, Digest: map[string]string{"sha256": sum.SHA256}})
 	}
 	return s, nil
 }
 
-func parameters(m Material) Parameters {
-	p := Parameters{
+func parameters(m Material) release.Parameters {
+	p := release.Parameters{
 		Version: m.Version, Bundle: m.Manifest.Name, BundleDigest: "sha256:" + m.Manifest.Digest(),
 		Locked: m.Manifest.Toolchain.Locked, Deviations: m.Manifest.Toolchain.Deviations,
 		SourceDateEpoch: m.Manifest.SourceDateEpoch, Stages: m.Manifest.Stages,
@@ -150,53 +80,4 @@ func digestOf(d string) map[string]string {
 		return map[string]string{"sha256": d}
 	}
 	return map[string]string{string(algorithm): string(value)}
-}
-
-// maxStatement bounds what is read of a statement, in bytes; a real one has
-// some tens of thousands.
-const maxStatement = 16 << 20
-
-// ParseStatement reads a statement about provenance. Other types, unknown fields
-// and subjects without a sha256 are errors.
-func ParseStatement(r io.Reader) (*Statement, error) {
-	raw, err := io.ReadAll(io.LimitReader(r, maxStatement+1))
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProvenance, err)
-	}
-	if len(raw) > maxStatement {
-		return nil, fmt.Errorf("%w: longer than %d bytes", ErrProvenance, maxStatement)
-	}
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.DisallowUnknownFields()
-	var s Statement
-	if err := d.Decode(&s); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrProvenance, err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: something follows the statement", ErrProvenance)
-	}
-	if s.Type != StatementType || s.PredicateType != PredicateType {
-		return nil, fmt.Errorf("%w: a statement of type %q about %q, not SLSA provenance", ErrProvenance, s.Type, s.PredicateType)
-	}
-	for _, sub := range s.Subject {
-		if sub.Name == "" || !hexDigest.MatchString(sub.Digest["sha256"]) {
-			return nil, fmt.Errorf("%w: subject %q has no sha256", ErrProvenance, sub.Name)
-		}
-	}
-	return &s, nil
-}
-
-// Covers says whether the statement is about a file of this name and digest; an
-// error tells which of the two is not so.
-func (s *Statement) Covers(sum Sum) error {
-	for _, sub := range s.Subject {
-		if sub.Name != sum.Path {
-			continue
-		}
-		if sub.Digest["sha256"] != sum.SHA256 {
-			return fmt.Errorf("%w: %s has sha256 %s, the statement is about %s", ErrProvenance, sum.Path, sum.SHA256, sub.Digest["sha256"])
-		}
-		return nil
-	}
-	return fmt.Errorf("%w: the statement does not name %s", ErrProvenance, sum.Path)
 }

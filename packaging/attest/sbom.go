@@ -1,3 +1,9 @@
+// Package attest writes what a receiver traces a release by: a bill of materials
+// in the two formats that tools read, and its provenance.
+//
+// It states facts that the build recorded (the bundle's manifest, the command's
+// build information, the collected licences); it neither builds nor fetches, and
+// it signs nothing: that is pkg/release.
 package attest
 
 import (

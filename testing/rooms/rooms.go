@@ -68,6 +68,7 @@ func Rooms() []Room {
 		{"pkg/llamaapi", nil},
 		{"pkg/elfdep", append(own("pkg/gfx"), zstd)},
 		{"pkg/bundle", append(own("pkg/gfx"), zstd, sys)},
+		{"pkg/release", append(own("pkg/bundle"), "github.com/secure-systems-lab/go-securesystemslib", "aead.dev/minisign")},
 		{"embed", own("pkg/bundle")},
 		{"runtime/extract", append(own("pkg/gfx", "pkg/bundle"), sys, zstd)},
 		{"runtime/gpu", append(own("pkg/gfx"), sys)},

@@ -6,22 +6,34 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 func verifyCommand() *cobra.Command {
 	var embedded, installed bool
+	var keys keyFiles
 	cmd := &cobra.Command{
 		Use:   "verify (FILE | DIR | --embedded | --installed)",
-		Short: "check every byte of a bundle against its manifest",
+		Short: "check a bundle or a release, byte by byte",
 		Long: `Reads all of a bundle (a packed file, a folder, the one that is built in, or the
 one that the package installed) and compares size, mode and SHA-256 of each file
-with the manifest. Anything that is missing, too much or different is listed.`,
+with the manifest. Anything that is missing, too much or different is listed.
+
+Given the folder of a release, or any file of one, it compares with SHA256SUMS.
+With a public key that you trust it also checks the signature by that key, and
+fails where there is none: without one, the digests only show that the files
+belong together. Nothing is fetched.`,
+		Example: `  go-rocm verify --installed
+  go-rocm verify dist --minisign-key go-rocm.pub
+  go-rocm verify dist/llama-hip-v0.5.0-linux-amd64.tar.zst`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			chosen := len(args)
@@ -31,44 +43,115 @@ with the manifest. Anything that is missing, too much or different is listed.`,
 				}
 			}
 			if chosen != 1 {
-				return fmt.Errorf("%w: verify: name one bundle: FILE, DIR, --embedded or --installed", errUsage)
+				return fmt.Errorf("%w: verify: name one bundle or release: FILE, DIR, --embedded or --installed", errUsage)
 			}
-			var m *bundle.Manifest
-			var err error
+			ctx, out := cmd.Context(), cmd.OutOrStdout()
+			if keys != (keyFiles{}) && len(args) == 0 {
+				return fmt.Errorf("%w: verify: keys are for the files of a release", errUsage)
+			}
 			switch {
 			case embedded:
-				return verifyEmbedded(cmd.Context(), cmd.OutOrStdout())
+				return verifyEmbedded(ctx, out)
 			case installed:
-				m, err = verifyFolder(cmd.Context(), rocm.InstalledDir)
-			default:
-				m, err = verifyPath(cmd.Context(), args[0])
+				return reportBundle(out)(verifyFolder(ctx, rocm.InstalledDir))
 			}
-			if err != nil {
-				return explainVerify(err)
-			}
-			printWhole(cmd.OutOrStdout(), m)
-			return nil
+			return verifyPath(ctx, out, args[0], keys)
 		},
 	}
-	cmd.Flags().BoolVar(&embedded, "embedded", false, "check the bundle that is built into this program")
-	cmd.Flags().BoolVar(&installed, "installed", false, "check the bundle in "+rocm.InstalledDir)
+	fs := cmd.Flags()
+	fs.BoolVar(&embedded, "embedded", false, "check the bundle that is built into this program")
+	fs.BoolVar(&installed, "installed", false, "check the bundle in "+rocm.InstalledDir)
+	fs.StringVar(&keys.minisign, "minisign-key", "", "require "+release.MinisignName+" by the public key in this file")
+	fs.StringVar(&keys.provenance, "provenance-key", "", "require "+release.ProvenanceName+" by the Ed25519 public key in this PEM file")
 	return cmd
 }
 
-func verifyPath(ctx context.Context, path string) (*bundle.Manifest, error) {
+// keyFiles name the public keys that a receiver trusts.
+type keyFiles struct{ minisign, provenance string }
+
+func (k keyFiles) read() (keys release.Keys, err error) {
+	if k.minisign != "" {
+		text, err := os.ReadFile(k.minisign)
+		if err == nil {
+			keys.Minisign, err = release.ParseMinisignKey(text)
+		}
+		if err != nil {
+			return keys, fmt.Errorf("--minisign-key %s: %w", k.minisign, err)
+		}
+	}
+	if k.provenance != "" {
+		text, err := os.ReadFile(k.provenance)
+		if err == nil {
+			keys.Provenance, err = release.ParseVerifier(text)
+		}
+		if err != nil {
+			return keys, fmt.Errorf("--provenance-key %s: %w", k.provenance, err)
+		}
+	}
+	return keys, nil
+}
+
+// verifyPath checks what lies at path: a bundle's folder, a packed bundle, the
+// folder of a release or a file of it. A packed bundle in a release is checked
+// as both.
+func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) error {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("verify: %w", err)
+		return fmt.Errorf("verify: %w", err)
+	}
+	keys, err := k.read()
+	if err != nil {
+		return err
 	}
 	if info.IsDir() {
-		return verifyFolder(ctx, path)
+		if _, err := os.Stat(filepath.Join(path, release.SumsName)); err == nil {
+			return reportRelease(out, path)(release.Verify(ctx, path, keys))
+		}
+		if k != (keyFiles{}) {
+			return fmt.Errorf("verify: %s has no %s, so it is not the folder of a release", path, release.SumsName)
+		}
+		return reportBundle(out)(verifyFolder(ctx, path))
 	}
-	f, err := bundle.OpenFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("verify %s: %w", path, err)
+	f, openErr := bundle.OpenFile(path)
+	packed := openErr == nil
+	if packed {
+		err := reportBundle(out)(f.Manifest(), f.Verify(ctx))
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
 	}
-	defer func() { _ = f.Close() }()
-	return f.Manifest(), f.Verify(ctx)
+	found, err := release.VerifyFile(ctx, path, keys)
+	if k == (keyFiles{}) && errors.Is(err, release.ErrSums) {
+		if packed {
+			return nil // a bundle by itself
+		}
+		return fmt.Errorf("verify %s: neither a packed bundle (%w) nor a file of a release (%w)", path, openErr, err)
+	}
+	return reportRelease(out, path)(found, err)
+}
+
+func reportRelease(out io.Writer, path string) func(*release.Report, error) error {
+	return func(r *release.Report, err error) error {
+		if err != nil {
+			return fmt.Errorf("verify %s: %w", path, err)
+		}
+		by := "not checked for a signature: give a key that you trust"
+		if len(r.Signatures) > 0 {
+			by = "signed: " + strings.Join(r.Signatures, ", ")
+		}
+		_, err = fmt.Fprintf(out, "%s: %d files as in %s, %s\n", path, len(r.Files), release.SumsName, by)
+		return err
+	}
+}
+
+func reportBundle(out io.Writer) func(*bundle.Manifest, error) error {
+	return func(m *bundle.Manifest, err error) error {
+		if err != nil {
+			return explainVerify(err)
+		}
+		printWhole(out, m)
+		return nil
+	}
 }
 
 func verifyFolder(ctx context.Context, dir string) (*bundle.Manifest, error) {

@@ -1,4 +1,4 @@
-package attest_test
+package release_test
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/packaging/attest"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -31,11 +31,11 @@ func writeTree(t *testing.T, files map[string]string) string {
 func TestSums(t *testing.T) {
 	dir := writeTree(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
 	for range 2 { // the second time the list itself is there
-		if err := attest.WriteSums(dir); err != nil {
+		if err := release.WriteSums(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(dir, attest.SumsName))
+	text, err := os.ReadFile(filepath.Join(dir, release.SumsName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,19 +45,19 @@ func TestSums(t *testing.T) {
 	if diff := cmp.Diff(want, string(text)); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
-	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", attest.SumsName)
+	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", release.SumsName)
 	check.Dir = dir
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("sha256sum: %v\n%s", err, out)
 	}
-	if err := attest.VerifySums(dir); err != nil {
-		t.Error(err)
+	if r, err := release.Verify(t.Context(), dir, release.Keys{}); err != nil || len(r.Files) != 3 || r.Signatures != nil {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
 
-func TestVerifySumsNamesDifferences(t *testing.T) {
+func TestVerifyNamesDifferences(t *testing.T) {
 	dir := writeTree(t, map[string]string{"a": "one", "b": "two", "c": "three"})
-	if err := attest.WriteSums(dir); err != nil {
+	if err := release.WriteSums(dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
@@ -68,18 +68,18 @@ func TestVerifySumsNamesDifferences(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var diff *attest.SumsError
-	if err := attest.VerifySums(dir); !errors.As(err, &diff) {
+	var diff *release.SumsError
+	if _, err := release.Verify(t.Context(), dir, release.Keys{}); !errors.As(err, &diff) {
 		t.Fatalf("got %v", err)
 	}
-	want := &attest.SumsError{Missing: []string{"a"}, Changed: []string{"b"}, Unlisted: []string{"d"}}
+	want := &release.SumsError{Missing: []string{"a"}, Changed: []string{"b"}, Unlisted: []string{"d"}}
 	if d := cmp.Diff(want, diff); d != "" {
 		t.Errorf("differences (-want +got):\n%s", d)
 	}
 	if text := diff.Error(); !strings.Contains(text, "missing: a; changed: b; not listed: d") {
 		t.Errorf("message %q", text)
 	}
-	if err := attest.VerifySums(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := release.Verify(t.Context(), t.TempDir(), release.Keys{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a list: %v", err)
 	}
 }
@@ -89,7 +89,7 @@ func TestMeasureSumsRefusesLinks(t *testing.T) {
 	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := attest.MeasureSums(dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
+	if _, err := release.MeasureSums(dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -106,8 +106,8 @@ func TestParseSumsRefuses(t *testing.T) {
 		"endless line": {digest + "  " + strings.Repeat("a", 1<<17), "too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := attest.ParseSums(strings.NewReader(tc.list))
-			if !errors.Is(err, attest.ErrSums) || !strings.Contains(err.Error(), tc.want) {
+			_, err := release.ParseSums(strings.NewReader(tc.list))
+			if !errors.Is(err, release.ErrSums) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want one about %q", err, tc.want)
 			}
 		})
@@ -118,11 +118,11 @@ func FuzzParseSums(f *testing.F) {
 	f.Add(strings.Repeat("a", 64) + "  a/b\n")
 	f.Add(strings.Repeat("0", 64) + "  ..\n\n")
 	f.Fuzz(func(t *testing.T, list string) {
-		sums, err := attest.ParseSums(strings.NewReader(list))
+		sums, err := release.ParseSums(strings.NewReader(list))
 		if err != nil {
 			return
 		}
-		again, err := attest.ParseSums(strings.NewReader(string(attest.FormatSums(sums))))
+		again, err := release.ParseSums(strings.NewReader(string(release.FormatSums(sums))))
 		if err != nil {
 			t.Fatalf("its own form is refused: %v", err)
 		}

@@ -1,11 +1,10 @@
-// Package attest writes what a receiver checks a release by, and checks it:
-// SHA256SUMS over the files, a bill of materials in the two formats that tools
-// read, and signed provenance.
+// Package release checks the files of a release by what was published with them:
+// the list of digests, its signatures, and the provenance.
 //
-// It states facts that the build recorded (the bundle's manifest, the command's
-// build information, the collected licences) and measures files; it neither
-// builds nor fetches. Keys are given to it, and it keeps none.
-package attest
+// It also writes those three, so that writing and reading are tested against
+// each other. What stands in a provenance is packaging/attest's to say; keys are
+// given to this package, and it keeps none.
+package release
 
 import (
 	"bufio"
@@ -34,7 +33,7 @@ var ErrSums = errors.New("bad " + SumsName)
 type Sum struct{ SHA256, Path string }
 
 // MeasureSums gives the digests of all regular files below dir except the list
-// itself and names that begin with a dot, sorted by path.
+// itself, its signatures and names that begin with a dot, sorted by path.
 func MeasureSums(dir string) ([]Sum, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -53,30 +52,49 @@ func MeasureSums(dir string) ([]Sum, error) {
 				return fs.SkipDir
 			}
 			return nil
-		case d.IsDir() || name == SumsName:
+		case d.IsDir() || name == SumsName || strings.HasPrefix(name, SumsName+"."):
 			return nil
 		case !d.Type().IsRegular():
 			return fmt.Errorf("%s is no regular file", name)
 		case strings.ContainsAny(name, "\n\r\\"):
 			return fmt.Errorf("%q cannot stand in a line of %s", name, SumsName)
 		}
-		f, err := root.Open(name)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		h := sha256.New()
-		if _, err := io.Copy(h, f); err != nil {
-			return err
-		}
-		out = append(out, Sum{SHA256: hex.EncodeToString(h.Sum(nil)), Path: name})
-		return nil
+		digest, err := digestIn(root, name)
+		out = append(out, Sum{SHA256: digest, Path: name})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("measure %s: %w", dir, err)
 	}
 	slices.SortFunc(out, func(a, b Sum) int { return strings.Compare(a.Path, b.Path) })
 	return out, nil
+}
+
+// measure gives the digest of one file below dir.
+func measure(dir, name string) (string, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return "", fmt.Errorf("measure: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	digest, err := digestIn(root, name)
+	if err != nil {
+		return "", fmt.Errorf("measure: %w", err)
+	}
+	return digest, nil
+}
+
+func digestIn(root *os.Root, name string) (string, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // FormatSums writes the list as `sha256sum -c` reads it.
@@ -122,7 +140,7 @@ func WriteSums(dir string) error {
 		return err
 	}
 	staged := path.Join(dir, "."+SumsName+".part")
-	if err := os.WriteFile(staged, FormatSums(sums), 0o644); err != nil {
+	if err := os.WriteFile(staged, FormatSums(sums), 0o644); err != nil { //nolint:gosec // anybody may read what is published
 		return fmt.Errorf("write %s: %w", SumsName, err)
 	}
 	if err := os.Rename(staged, path.Join(dir, SumsName)); err != nil {
@@ -152,16 +170,8 @@ func (e *SumsError) Error() string {
 	return "the files are not those of " + SumsName + ": " + strings.Join(parts, "; ")
 }
 
-// VerifySums compares dir with the list in it. A difference is a *SumsError.
-func VerifySums(dir string) error {
-	f, err := os.Open(path.Join(dir, SumsName))
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	want, err := ParseSums(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
+// compare holds dir against a list. A difference is a *SumsError.
+func compare(dir string, want []Sum) error {
 	have, err := MeasureSums(dir)
 	if err != nil {
 		return err

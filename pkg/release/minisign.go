@@ -1,0 +1,67 @@
+package release
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"aead.dev/minisign"
+)
+
+// MinisignSigner signs as minisign does (https://jedisct1.github.io/minisign/).
+type MinisignSigner struct{ key minisign.PrivateKey }
+
+// MinisignKey is a public key of minisign.
+type MinisignKey struct{ key minisign.PublicKey }
+
+// ParseMinisignSigner reads a private key file of minisign and opens it with its
+// password. A key made with -W has none.
+func ParseMinisignSigner(text []byte, password string) (*MinisignSigner, error) {
+	if !minisign.IsEncrypted(text) {
+		var key minisign.PrivateKey
+		if err := key.UnmarshalText(text); err != nil {
+			return nil, fmt.Errorf("%w: minisign: %w: make one with `minisign -G`", ErrKey, err)
+		}
+		return &MinisignSigner{key: key}, nil
+	}
+	key, err := minisign.DecryptKey(password, text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: minisign: %w: is the password right?", ErrKey, err)
+	}
+	return &MinisignSigner{key: key}, nil
+}
+
+// ParseMinisignKey reads a public key file of minisign, or its one line of
+// base64.
+func ParseMinisignKey(text []byte) (*MinisignKey, error) {
+	var key minisign.PublicKey
+	if err := key.UnmarshalText([]byte(strings.TrimSpace(string(text)))); err != nil {
+		return nil, fmt.Errorf("%w: minisign: %w", ErrKey, err)
+	}
+	return &MinisignKey{key: key}, nil
+}
+
+// Sign gives the content of a .minisig file. comment, one line, is signed too.
+// The same message and comment give the same bytes.
+//
+// It is the hashed form, which minisign itself writes.
+func (s *MinisignSigner) Sign(message []byte, comment string) ([]byte, error) {
+	r := minisign.NewReader(bytes.NewReader(message))
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return nil, fmt.Errorf("minisign: %w", err)
+	}
+	return r.SignWithComments(s.key, comment, "signature of go-rocm"), nil
+}
+
+// Verify checks a .minisig file over message; it is ErrSignature otherwise.
+func (k *MinisignKey) Verify(message, signature []byte) error {
+	r := minisign.NewReader(bytes.NewReader(message))
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("minisign: %w", err)
+	}
+	if !r.Verify(k.key, signature) {
+		return fmt.Errorf("%w: not by the key %X", ErrSignature, k.key.ID())
+	}
+	return nil
+}

@@ -1,0 +1,95 @@
+package release_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/release"
+)
+
+func minisignFile(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", "minisign", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func minisignPair(t *testing.T, name, password string) (*release.MinisignSigner, *release.MinisignKey) {
+	t.Helper()
+	s, err := release.ParseMinisignSigner(minisignFile(t, name+".key"), password)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, minisignKey(t, name)
+}
+
+func minisignKey(t *testing.T, name string) *release.MinisignKey {
+	t.Helper()
+	k, err := release.ParseMinisignKey(minisignFile(t, name+".pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// A signature is the one that minisign makes, but for the comment that nobody
+// signs.
+func TestMinisignSignsAsMinisignDoes(t *testing.T) {
+	signer, key := minisignPair(t, "plain", "")
+	message, want := minisignFile(t, "message"), minisignFile(t, "message.minisig")
+	got, err := signer.Sign(message, "ours")
+	if err != nil {
+		t.Fatal(err)
+	}
+	withoutFirst := func(b []byte) string { _, rest, _ := strings.Cut(string(b), "\n"); return strings.TrimSpace(rest) }
+	if withoutFirst(got) != withoutFirst(want) {
+		t.Errorf("got\n%s\nminisign makes\n%s", got, want)
+	}
+	for name, sig := range map[string][]byte{"minisign's": want, "ours": got} {
+		if err := key.Verify(message, sig); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestMinisignRefuses(t *testing.T) {
+	signer, key := minisignPair(t, "locked", "pw")
+	message := []byte("the list")
+	sig, err := signer.Sign(message, "comment")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.Verify(message, sig); err != nil {
+		t.Fatal(err)
+	}
+	stranger := minisignKey(t, "plain")
+	for name, err := range map[string]error{
+		"changed message": key.Verify([]byte("the List"), sig),
+		"changed comment": key.Verify(message, bytes.Replace(sig, []byte("trusted comment: comment"), []byte("trusted comment: commend"), 1)),
+		"another's key":   stranger.Verify(message, sig),
+		"no signature":    key.Verify(message, nil),
+		"cut":             key.Verify(message, sig[:len(sig)/2]),
+	} {
+		if !errors.Is(err, release.ErrSignature) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"wrong password": func() error {
+			_, err := release.ParseMinisignSigner(minisignFile(t, "locked.key"), "wp")
+			return err
+		}(),
+		"no key":        func() error { _, err := release.ParseMinisignSigner([]byte("x"), ""); return err }(),
+		"no public key": func() error { _, err := release.ParseMinisignKey([]byte("x")); return err }(),
+	} {
+		if !errors.Is(err, release.ErrKey) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

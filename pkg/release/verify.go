@@ -1,0 +1,165 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Names of what is checked beside the list of digests.
+const (
+	// MinisignName is the list's signature by minisign or signify.
+	MinisignName = SumsName + ".minisig"
+	// ProvenanceName is the signed statement of where the files came from.
+	ProvenanceName = "provenance.dsse.json"
+)
+
+// ErrUnsigned says that a key was given for a signature that is not there.
+var ErrUnsigned = errors.New("not signed")
+
+// Keys are the public keys that a receiver trusts. For each that is given the
+// release must hold that signature.
+type Keys struct {
+	Minisign   *MinisignKey
+	Provenance *Verifier
+}
+
+// Report says what was found to be right.
+type Report struct {
+	// Files were compared with their digests.
+	Files []string
+	// Signatures are the files with the signatures that were checked. Without
+	// one the digests show that the files belong together, and nothing of where
+	// they come from.
+	Signatures []string
+}
+
+// Verify checks the folder of a release: that its files are those of the list,
+// all of them and no other, and every signature for which there is a key.
+// Differences are a *SumsError; a bad signature is ErrSignature, a missing one
+// ErrUnsigned.
+func Verify(ctx context.Context, dir string, keys Keys) (*Report, error) {
+	list, report, err := readList(dir, keys)
+	if err != nil {
+		return nil, err
+	}
+	if err := compare(dir, list); err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		report.Files = append(report.Files, s.Path)
+	}
+	if keys.Provenance == nil {
+		return report, nil
+	}
+	statement, err := readProvenance(ctx, dir, keys.Provenance)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range list {
+		if s.Path == ProvenanceName {
+			continue // it cannot be about itself
+		}
+		if err := statement.Covers(s); err != nil {
+			return nil, err
+		}
+	}
+	report.Signatures = append(report.Signatures, ProvenanceName)
+	return report, nil
+}
+
+// VerifyFile checks one file of a release by what was published with it: the
+// list of digests in its folder or, for a file in a folder of the release, above
+// it. ErrSums is returned when there is none.
+func VerifyFile(ctx context.Context, file string, keys Keys) (*Report, error) {
+	dir, name, err := releaseOf(file)
+	if err != nil {
+		return nil, err
+	}
+	list, report, err := readList(dir, keys)
+	if err != nil {
+		return nil, err
+	}
+	i := slices.IndexFunc(list, func(s Sum) bool { return s.Path == name })
+	if i < 0 {
+		return nil, &SumsError{Unlisted: []string{name}}
+	}
+	got, err := measure(dir, name)
+	if err != nil {
+		return nil, err
+	}
+	if got != list[i].SHA256 {
+		return nil, &SumsError{Changed: []string{name}}
+	}
+	report.Files = []string{name}
+	if keys.Provenance == nil || name == ProvenanceName {
+		return report, nil
+	}
+	statement, err := readProvenance(ctx, dir, keys.Provenance)
+	if err != nil {
+		return nil, err
+	}
+	report.Signatures = append(report.Signatures, ProvenanceName)
+	return report, statement.Covers(list[i])
+}
+
+// releaseOf finds the folder with the list that a file belongs to.
+func releaseOf(file string) (dir, name string, err error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return "", "", fmt.Errorf("verify: %w", err)
+	}
+	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, SumsName)); err == nil {
+			name, err := filepath.Rel(dir, abs)
+			return dir, filepath.ToSlash(name), err
+		}
+		if dir == filepath.Dir(dir) {
+			return "", "", fmt.Errorf("%w: there is none in the folder of %s or above it", ErrSums, file)
+		}
+	}
+}
+
+// readList reads the list after its signature was checked.
+func readList(dir string, keys Keys) ([]Sum, *Report, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, SumsName))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", ErrSums, err)
+	}
+	report := &Report{}
+	if keys.Minisign != nil {
+		sig, err := os.ReadFile(filepath.Join(dir, MinisignName))
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil, nil, fmt.Errorf("%w: there is no %s", ErrUnsigned, MinisignName)
+		case err != nil:
+			return nil, nil, fmt.Errorf("verify: %w", err)
+		}
+		if err := keys.Minisign.Verify(raw, sig); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", MinisignName, err)
+		}
+		report.Signatures = append(report.Signatures, MinisignName)
+	}
+	list, err := ParseSums(strings.NewReader(string(raw)))
+	return list, report, err
+}
+
+func readProvenance(ctx context.Context, dir string, key *Verifier) (*Statement, error) {
+	f, err := os.Open(filepath.Join(dir, ProvenanceName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%w: there is no %s", ErrUnsigned, ProvenanceName)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	s, err := Unseal(ctx, f, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", ProvenanceName, err)
+	}
+	return s, nil
+}

@@ -1,0 +1,152 @@
+package release_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/release"
+)
+
+// published is a release of three files with both signatures.
+func published(t *testing.T) (dir string, keys release.Keys) {
+	t.Helper()
+	dir = writeTree(t, map[string]string{"go-rocm": "program", "go-rocm.deb": "package", "apt/Release": "index"})
+	sums, err := release.MeasureSums(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := statement(t)
+	s.Subject = nil
+	for _, sum := range sums {
+		s.Subject = append(s.Subject, release.Resource{Name: sum.Path, Digest: map[string]string{"sha256": sum.SHA256}})
+	}
+	signer, verifier, _ := keyPair(t, 1)
+	sealed, err := release.Seal(t.Context(), s, signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, release.ProvenanceName), sealed)
+	if err := release.WriteSums(dir); err != nil {
+		t.Fatal(err)
+	}
+	mini, key := minisignPair(t, "plain", "")
+	list, err := os.ReadFile(filepath.Join(dir, release.SumsName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := mini.Sign(list, "go-rocm 1.2.3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, release.MinisignName), sig)
+	return dir, release.Keys{Minisign: key, Provenance: verifier}
+}
+
+func write(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestVerify(t *testing.T) {
+	dir, keys := published(t)
+	r, err := release.Verify(t.Context(), dir, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{release.MinisignName, release.ProvenanceName}; len(r.Files) != 4 || !slices.Equal(r.Signatures, want) {
+		t.Errorf("got %+v", r)
+	}
+	for _, name := range []string{"go-rocm", "apt/Release", release.ProvenanceName} {
+		r, err := release.VerifyFile(t.Context(), filepath.Join(dir, name), keys)
+		if err != nil || !slices.Equal(r.Files, []string{name}) {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	strangerMini := minisignKey(t, "locked")
+	_, strangerKey, _ := keyPair(t, 2)
+	for name, tt := range map[string]struct {
+		spoil func(t *testing.T, dir string, keys *release.Keys)
+		want  error
+		text  string
+	}{
+		"a changed file":       {func(t *testing.T, dir string, _ *release.Keys) { write(t, filepath.Join(dir, "go-rocm"), []byte("x")) }, nil, "changed: go-rocm"},
+		"a file more":          {func(t *testing.T, dir string, _ *release.Keys) { write(t, filepath.Join(dir, "more"), nil) }, nil, "not listed: more"},
+		"an edited list":       {func(t *testing.T, dir string, _ *release.Keys) { relist(t, dir) }, release.ErrSignature, release.MinisignName},
+		"no list":              {func(t *testing.T, dir string, _ *release.Keys) { remove(t, filepath.Join(dir, release.SumsName)) }, release.ErrSums, ""},
+		"no signature":         {func(t *testing.T, dir string, _ *release.Keys) { remove(t, filepath.Join(dir, release.MinisignName)) }, release.ErrUnsigned, release.MinisignName},
+		"another's signature":  {func(_ *testing.T, _ string, k *release.Keys) { k.Minisign = strangerMini }, release.ErrSignature, "not by the key"},
+		"another's provenance": {func(_ *testing.T, _ string, k *release.Keys) { k.Provenance = strangerKey }, release.ErrSignature, release.ProvenanceName},
+		"no provenance": {func(t *testing.T, dir string, k *release.Keys) {
+			k.Minisign = nil
+			remove(t, filepath.Join(dir, release.ProvenanceName))
+			relist(t, dir)
+		}, release.ErrUnsigned, release.ProvenanceName},
+		"a file of another build": {func(t *testing.T, dir string, k *release.Keys) { k.Minisign = nil; relist(t, dir) }, release.ErrProvenance, "go-rocm has sha256"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, keys := published(t)
+			tt.spoil(t, dir, &keys)
+			_, err := release.Verify(t.Context(), dir, keys)
+			var sums *release.SumsError
+			if tt.want == nil && !errors.As(err, &sums) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+			if name == "a file more" {
+				return // it is no matter of the others
+			}
+			if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "go-rocm"), keys); err == nil {
+				t.Error("the file itself is accepted")
+			}
+		})
+	}
+	dir, keys := published(t)
+	write(t, filepath.Join(dir, "more"), nil)
+	if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "more"), keys); err == nil || !strings.Contains(err.Error(), "not listed: more") {
+		t.Errorf("a file that is not of the release: %v", err)
+	}
+	if _, err := release.VerifyFile(t.Context(), filepath.Join(t.TempDir(), "x"), keys); !errors.Is(err, release.ErrSums) {
+		t.Errorf("a file without a release: %v", err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// relist changes a file and measures again, as an attacker would.
+func relist(t *testing.T, dir string) {
+	t.Helper()
+	write(t, filepath.Join(dir, "go-rocm"), []byte("evil"))
+	if err := release.WriteSums(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStatementIsReadStrictly(t *testing.T) {
+	b, err := json.Marshal(statement(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"unknown field": strings.Replace(string(b), `{"_type"`, `{"colour":1,"_type"`, 1),
+		"more":          string(b) + "{}",
+		"no digest":     strings.Replace(string(b), `"sha256":`, `"sha1":`, 1),
+	} {
+		if _, err := release.ParseStatement(strings.NewReader(text)); !errors.Is(err, release.ErrProvenance) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
