@@ -2,9 +2,7 @@ package elfdep
 
 import (
 	"cmp"
-	"debug/elf"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -67,36 +65,4 @@ func CompareVersions(a, b string) int {
 		}
 	}
 	return cmp.Compare(len(as), len(bs))
-}
-
-// Undefined is a symbol that nothing in a closure defines.
-type Undefined struct {
-	Symbol string
-	In     string // SONAME of the file that asks for it
-}
-
-// Unresolved returns the symbols that the files of a closure ask for and that
-// none of them defines, weak ones aside, in the order of libs. With BIND_NOW
-// each of them would stop the program at start.
-func Unresolved(libs []Lib) ([]Undefined, error) {
-	defined := map[string]bool{}
-	var asked []Undefined
-	for _, l := range libs {
-		err := withELF(l.Path, func(f *elf.File, _ *os.File) error {
-			syms, err := dynamicSymbols(f)
-			for _, s := range syms {
-				switch bind := elf.ST_BIND(s.Info); {
-				case s.Section != elf.SHN_UNDEF:
-					defined[s.Name] = true
-				case bind != elf.STB_WEAK && s.Name != "":
-					asked = append(asked, Undefined{Symbol: s.Name, In: l.SONAME})
-				}
-			}
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return slices.DeleteFunc(asked, func(u Undefined) bool { return defined[u.Symbol] }), nil
 }

@@ -66,18 +66,3 @@ func sign(n int) int {
 	}
 	return 0
 }
-
-func TestUnresolved(t *testing.T) {
-	app := lib("", "liba.so.1")
-	app.Symbols = []elfgen.Symbol{{Name: "here", Undefined: true}, {Name: "gone", Undefined: true}, {Name: "maybe", Undefined: true, Weak: true}, {Name: "main"}}
-	a := lib("liba.so.1")
-	a.Symbols = []elfgen.Symbol{{Name: "here"}, {Name: "main", Undefined: true}}
-	libs, err := elfdep.Closure([]string{"/app"}, elfdep.Options{Root: tree(t, map[string]any{"app": app, "lib/liba.so.1": a})})
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := elfdep.Unresolved(libs)
-	if d := cmp.Diff([]elfdep.Undefined{{Symbol: "gone", In: "app"}}, got); err != nil || d != "" {
-		t.Error(err, d)
-	}
-}

@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"slices"
 )
 
 // Spec describes an ELF64 little endian file. The zero Spec is a shared
@@ -53,6 +54,7 @@ type Symbol struct {
 	Size      uint64
 	Undefined bool
 	Weak      bool
+	Version   string // one of Wants or Defines; "": none
 }
 
 // Section is an additional section. Its address is its offset in the file.
@@ -202,15 +204,38 @@ func (w *writer) symbols() (syms, versym []byte) {
 			sym.Shndx, sym.Value = uint16(elf.SHN_UNDEF), 0
 		}
 		put(&b, sym)
-		put(&v, uint16(1))
+		put(&v, w.spec.versionIndex(s))
 	}
 	return b.Bytes(), v.Bytes()
+}
+
+// The numbers of versions: those wanted count up from one, those defined from
+// the other. 1 stands for no version.
+const (
+	firstWanted  = uint16(101)
+	firstDefined = uint16(2)
+)
+
+func (s Spec) versionIndex(sym Symbol) uint16 {
+	index := firstWanted
+	for _, v := range s.Wants {
+		for _, n := range v.Names {
+			if sym.Undefined && n == sym.Version {
+				return index
+			}
+			index++
+		}
+	}
+	if i := slices.Index(s.Defines, sym.Version); i >= 0 && !sym.Undefined {
+		return firstDefined + uint16(i)
+	}
+	return 1
 }
 
 // verneed follows the layout of the Linux Standard Base, "Symbol Versioning".
 func (w *writer) verneed() (data []byte, count uint32) {
 	var b bytes.Buffer
-	index := uint16(100)
+	index := firstWanted
 	for i, v := range w.spec.Wants {
 		next := uint32(16 + 16*len(v.Names))
 		if i == len(w.spec.Wants)-1 {
@@ -225,12 +250,12 @@ func (w *writer) verneed() (data []byte, count uint32) {
 			if j == len(v.Names)-1 {
 				next = 0
 			}
-			index++
 			put(&b, struct {
 				Hash         uint32
 				Flags, Other uint16
 				Name, Next   uint32
 			}{0, 0, index, w.strtab.add(n), next})
+			index++
 		}
 	}
 	return b.Bytes(), uint32(len(w.spec.Wants))
@@ -247,7 +272,7 @@ func (w *writer) verdef() (data []byte, count uint32) {
 			Version, Flags, Index, Count uint16
 			Hash, Aux, Next              uint32
 			Name, AuxNext                uint32
-		}{1, 0, uint16(i + 2), 1, 0, 20, next, w.strtab.add(n), 0})
+		}{1, 0, firstDefined + uint16(i), 1, 0, 20, next, w.strtab.add(n), 0})
 	}
 	return b.Bytes(), uint32(len(w.spec.Defines))
 }
