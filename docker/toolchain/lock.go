@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// locks holds debian-cpu.lock and debian-hip.lock, one package a line, and
-// amd.lock, the reference of AMD's image with its digest.
+// locks holds debian-cpu.lock and debian-hip.lock, one package a line,
+// debian-llvm.lock with one that is fetched when it is needed, and amd.lock,
+// the reference of AMD's image with its digest.
 //
 //go:embed *.lock
 var locks embed.FS

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 )
 
@@ -70,6 +71,9 @@ func (s *Session) lockToolchain(ctx context.Context, root string) error {
 		if err := s.say("lock: %s: %d packages, %d changes", toolchain.LockName(set), len(t.Packages), len(t.Deviations)); err != nil {
 			return err
 		}
+		if err := s.lockLLVM(ctx, root, spec, t); err != nil {
+			return err
+		}
 	}
 	digest, err := s.Recipe.Engine.Resolve(ctx, toolchain.AMDReference)
 	if err != nil {
@@ -80,6 +84,30 @@ func (s *Session) lockToolchain(ctx context.Context, root string) error {
 		return err
 	}
 	return s.writeLock(root, "amd.lock", b.Bytes())
+}
+
+// lockLLVM locks the package with the object files of a toolchain's libLLVM,
+// where it has one.
+func (s *Session) lockLLVM(ctx context.Context, root string, spec toolchain.Spec, t *toolchain.Toolchain) error {
+	l, ok, err := toolchain.LLVMOf(t.Packages)
+	if err != nil || !ok {
+		return err
+	}
+	pkg, err := toolchain.Fetch(ctx, s.Recipe.Engine, s.Recipe.Cache, spec, t, l.Development, s.Out)
+	if err != nil {
+		return err
+	}
+	if l.Development.SHA256, err = stage.FileDigest(filepath.Join(pkg.Dir, toolchain.FetchedPackage)); err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if err := toolchain.FormatLLVMLock(&b, l.Development); err != nil {
+		return err
+	}
+	if err := s.writeLock(root, toolchain.LLVMLockName, b.Bytes()); err != nil {
+		return err
+	}
+	return s.say("lock: %s: %s %s", toolchain.LLVMLockName, l.Development.Name, l.Development.Version)
 }
 
 func (s *Session) writeLock(root, name string, b []byte) error {

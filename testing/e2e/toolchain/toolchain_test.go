@@ -6,6 +6,8 @@ package toolchain_test
 
 import (
 	"bytes"
+	"errors"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -44,9 +46,10 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 	e := rig.Engine(t)
 	const ref = "go-rocm/test-mmdebstrap:latest"
 	rig.Debian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
-	tc, err := describe(t, e, toolchain.Spec{
+	spec := toolchain.Spec{
 		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1790556072, 0),
-	})
+	}
+	tc, err := describe(t, e, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +57,32 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 		if !slices.Contains(names(tc), want) {
 			t.Errorf("%s is not in the image", want)
 		}
+	}
+	fetch(t, e, spec, tc)
+}
+
+// fetch takes a package that is installed in an image once more from the
+// archive, where it must have the digest that the image records, and asks for
+// a version that there never was.
+func fetch(t *testing.T, e engine.Engine, spec toolchain.Spec, tc *toolchain.Toolchain) {
+	t.Helper()
+	cache, err := stage.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	p := tc.Packages[slices.IndexFunc(tc.Packages, func(p toolchain.Package) bool { return p.Name == "zstd" })]
+	res, err := toolchain.Fetch(t.Context(), e, cache, spec, tc, p, &log)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	if sum, err := stage.FileDigest(filepath.Join(res.Dir, toolchain.FetchedPackage)); err != nil || sum != p.SHA256 {
+		t.Errorf("fetched %s, %v; the image records %s", sum, err, p.SHA256)
+	}
+	p.Version = "0~never"
+	var gone *toolchain.NotInArchiveError
+	if _, err := toolchain.Fetch(t.Context(), e, cache, spec, tc, p, &log); !errors.As(err, &gone) {
+		t.Errorf("a version that there never was: %v", err)
 	}
 }
 
