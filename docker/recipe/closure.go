@@ -19,7 +19,8 @@ const loaderName = "ld-linux-x86-64.so.2"
 
 // libraries is the whole user space that a bundle's files need.
 type libraries struct {
-	libs     []elfdep.Lib // those that come from the image
+	all      []elfdep.Lib
+	libs     []elfdep.Lib // those of all that come from the image
 	needed   map[string][]string
 	excluded []elfdep.Verdict
 }
@@ -143,7 +144,7 @@ func missingLibraries(err error) []*elfdep.MissingError {
 }
 
 func sortLibraries(libs []elfdep.Lib, excluded []elfdep.Verdict) *libraries {
-	out := &libraries{needed: map[string][]string{}, excluded: excluded}
+	out := &libraries{all: libs, needed: map[string][]string{}, excluded: excluded}
 	for _, l := range libs {
 		out.needed[l.SONAME] = l.Needed
 		if l.InRoot != "" {

@@ -17,7 +17,7 @@ import (
 
 // collectRevision is part of the key of bundles: raise it when what goes into
 // a bundle changes by a change of this code.
-const collectRevision = 3
+const collectRevision = 4
 
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"
@@ -34,6 +34,8 @@ type collectInputs struct {
 	Image    string `json:",omitempty"`
 	Lock     Lock
 	Revision int
+	LLVM     *llvmPlan `json:",omitempty"`
+	Whole    string    `json:",omitempty"` // why libLLVM is whole
 }
 
 // Bundle gives the bundle folder of a variant, manifest included.
@@ -58,11 +60,30 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	for name, res := range compiled {
 		in.Compiled[name] = res.Output
 	}
+	if in.LLVM, err = planLLVM(t); err != nil {
+		return nil, err
+	}
+	res, err := r.collect(ctx, v, t, compiled, in)
+	var failed *LLVMError
+	if errors.As(err, &failed) && failed.optional(r.Toolchain.Locked) {
+		if _, err := fmt.Fprintf(r.Log, "bundle-%s: WARNING: %v\nbundle-%s: WARNING: %s\n", v.Name, failed, v.Name, failed.deviation()); err != nil {
+			return nil, err
+		}
+		in.LLVM, in.Whole = nil, failed.deviation()
+		return r.collect(ctx, v, t, compiled, in)
+	}
+	return res, err
+}
+
+func (r *Recipe) collect(ctx context.Context, v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result, in collectInputs) (*stage.Result, error) {
 	return r.Cache.Do(ctx, "bundle-"+v.Name, in, func(ctx context.Context, dir string) error {
 		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(v.Set), t, r.Log); err != nil {
 			return err
 		}
-		c := &collector{recipe: r, variant: v, toolchain: t, targets: in.Targets, dir: dir, compiled: compiled}
+		c := &collector{recipe: r, variant: v, toolchain: t, targets: in.Targets, dir: dir, compiled: compiled, llvm: in.LLVM, deviations: t.Deviations}
+		if in.Whole != "" {
+			c.deviations = append(slices.Clip(c.deviations), in.Whole)
+		}
 		return c.run(ctx)
 	})
 }
@@ -81,7 +102,12 @@ type collector struct {
 	targets   []gfx.Target
 	compiled  map[string]*stage.Result
 	dir       string
+	llvm      *llvmPlan // nil: libLLVM, if there is one, is taken whole
+	// deviations are those of the toolchain, and where the bundle itself is
+	// not made as the lock files say.
+	deviations []string
 
+	linked   *linkedLLVM // nil: none was linked
 	libs     *libraries
 	excluded []bundle.Excluded
 	objects  []bundle.CodeObjects
@@ -109,6 +135,9 @@ func (c *collector) run(ctx context.Context) (err error) {
 	if c.libs, err = c.recipe.resolve(ctx, root, c.dir, rocm); err != nil {
 		return err
 	}
+	if err := c.linkLLVM(ctx, root); err != nil {
+		return err
+	}
 	if err := c.takeLibraries(); err != nil {
 		return err
 	}
@@ -124,6 +153,9 @@ func (c *collector) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := c.prove(); err != nil {
+		return err
+	}
+	if err := c.proveLLVM(ctx); err != nil {
 		return err
 	}
 	return c.writeManifest()

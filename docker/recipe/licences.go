@@ -25,21 +25,16 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 	if err := c.upstreamLicences(); err != nil {
 		return err
 	}
-	owners, err := root.owners(ctx)
-	if err != nil {
-		return err
-	}
 	packages := map[string]bool{}
 	for _, l := range c.libs.libs {
-		resolved, err := root.resolve(ctx, l.InRoot)
+		owner, err := root.owner(ctx, l.InRoot)
 		if err != nil {
 			return err
 		}
-		owner, ok := owners[mergedPath(resolved)]
-		if !ok {
-			return fmt.Errorf("no package of the image owns %s, so its licence is unknown", resolved)
-		}
 		packages[owner] = true
+	}
+	if c.linked != nil { // of the same source as the whole one
+		packages[c.linked.owner] = true
 	}
 	for p := range packages {
 		file, err := root.fetch(ctx, "/usr/share/doc/"+p+"/copyright")
@@ -54,7 +49,7 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 			return err
 		}
 	}
-	err = root.folder(ctx, "/usr/share/common-licenses", filepath.Join(c.dir, licenceFolder, "common"), func(string) bool { return true })
+	err := root.folder(ctx, "/usr/share/common-licenses", filepath.Join(c.dir, licenceFolder, "common"), func(string) bool { return true })
 	if errors.Is(err, engine.ErrNotExist) {
 		return nil
 	}
@@ -85,6 +80,24 @@ func (c *collector) upstreamLicences() error {
 		}
 	}
 	return nil
+}
+
+// owner gives the package that a library of the image belongs to.
+func (r *rootfs) owner(ctx context.Context, inRoot string) (string, error) {
+	resolved, err := r.resolve(ctx, inRoot)
+	if err != nil {
+		return "", err
+	}
+	if r.owned == nil {
+		if r.owned, err = r.owners(ctx); err != nil {
+			return "", err
+		}
+	}
+	owner, ok := r.owned[mergedPath(resolved)]
+	if !ok {
+		return "", fmt.Errorf("no package of the image owns %s, so its licence is unknown", resolved)
+	}
+	return owner, nil
 }
 
 // owners maps the files of the image to the packages that own them, from

@@ -17,7 +17,7 @@ func (c *collector) writeManifest() error {
 		Flavour: bundle.FlavourHermetic, Version: r.Lock.Tag, Targets: c.targets,
 		Source: bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
 		Toolchain: bundle.Toolchain{
-			Kind: r.Toolchain.Kind, Locked: len(c.toolchain.Deviations) == 0, Deviations: c.toolchain.Deviations,
+			Kind: r.Toolchain.Kind, Locked: len(c.deviations) == 0, Deviations: c.deviations,
 		},
 		SourceDateEpoch: r.Lock.Epoch,
 		Entry:           bundle.Entry{Loader: loaderName, Program: serverName},
@@ -38,6 +38,9 @@ func (c *collector) writeManifest() error {
 		m.Stages = append(m.Stages, bundle.Stage{
 			Name: res.Name, Digest: res.Key, Output: res.Output, Env: r.environment(all), Options: all.arguments(r.CMake, func(string) bool { return true }),
 		})
+	}
+	if c.linked != nil {
+		m.Stages = append(m.Stages, c.linked.stage())
 	}
 	slices.SortFunc(m.Excluded, func(a, b bundle.Excluded) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.CodeObjects, func(a, b bundle.CodeObjects) int {

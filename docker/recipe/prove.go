@@ -18,6 +18,17 @@ func (c *collector) prove() error {
 		return err
 	}
 	var errs []error
+	var libs []elfdep.Lib
+	for _, name := range names {
+		libs = append(libs, elfdep.Lib{SONAME: filepath.Base(name), Path: name})
+	}
+	undefined, err := elfdep.Unresolved(libs)
+	if err != nil {
+		return err
+	}
+	if len(undefined) > 0 {
+		errs = append(errs, &elfdep.UnresolvedError{Symbols: undefined})
+	}
 	for _, name := range names {
 		base := filepath.Base(name)
 		ours := c.libs.needed[base] != nil && !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
@@ -40,7 +51,11 @@ func (c *collector) prove() error {
 		if err != nil {
 			return err
 		}
-		leaks, err := elfdep.ScanStrings(f, []string{"/src", "/build"}, 3)
+		paths := []string{"/src", "/build"}
+		if c.linked != nil && base == c.linked.soname {
+			paths = paths[1:] // compiled elsewhere; LLVM names streams of PDB files /src/…
+		}
+		leaks, err := elfdep.ScanStrings(f, paths, 3)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}

@@ -21,6 +21,7 @@ import (
 type rootfs struct {
 	files engine.Files
 	dir   string
+	owned map[string]string // libraries of the image, and their packages
 }
 
 // newRootfs starts with the top folders that are links in merged-/usr systems.

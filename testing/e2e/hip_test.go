@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -57,6 +60,46 @@ func TestHIPBundleListsNoDevice(t *testing.T) {
 	}
 	if !strings.Contains(string(out), "(none)") {
 		t.Errorf("expected no device:\n%s", out)
+	}
+}
+
+// TestHIPBundleDefinesEverySymbol looks up what every file of the bundle asks
+// for, with the loader's rules about versions, and that the part of libLLVM
+// which was linked for it needs nothing that only the whole one needs.
+func TestHIPBundleDefinesEverySymbol(t *testing.T) {
+	packed, err := bundle.OpenFile(hipBundle(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := packed.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	in, err := extract.Extract(t.Context(), packed.Reader, extract.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var libs []elfdep.Lib
+	files := map[string]bool{}
+	for _, f := range in.Manifest.Files {
+		files[f.Path] = true
+		if f.Path == in.Manifest.Entry.Program || (!strings.Contains(f.Path, "/") && strings.Contains(f.Path, ".so")) {
+			libs = append(libs, elfdep.Lib{SONAME: f.Path, Path: filepath.Join(in.Dir, f.Path)})
+		}
+	}
+	undefined, err := elfdep.Unresolved(libs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(undefined) > 0 {
+		t.Error(&elfdep.UnresolvedError{Symbols: undefined})
+	}
+	made := slices.ContainsFunc(in.Manifest.Stages, func(s bundle.Stage) bool {
+		return s.Name == "llvm" && slices.Contains(s.Options, "targets=AMDGPU;X86")
+	})
+	if !made || !files["libLLVM.so.21.1"] || files["libz3.so.4"] || files["libffi.so.8"] {
+		t.Errorf("libLLVM is not the one that was linked for the bundle: %v", in.Manifest.Stages)
 	}
 }
 
