@@ -71,7 +71,7 @@ func planSlim(fb *FatBinary, keep []gfx.Target) (*slimPlan, error) {
 				continue
 			}
 			t := e.ID.ID.Target
-			x := extent{b.Offset + e.Offset, b.Offset + e.Offset + e.Size}
+			x, sizeField := b.extents(e)
 			if slices.Contains(keep, t) {
 				has[t] = true
 				p.stats.Kept++
@@ -81,7 +81,7 @@ func planSlim(fb *FatBinary, keep []gfx.Target) (*slimPlan, error) {
 			p.stats.Removed++
 			p.stats.Bytes += e.Size
 			p.stats.Dropped = append(p.stats.Dropped, t)
-			p.zero = append(p.zero, x, extent{b.Offset + e.sizeField, b.Offset + e.sizeField + 8})
+			p.zero = append(p.zero, x, sizeField)
 		}
 		if lacks := missingTargets(keep, has); len(lacks) > 0 && len(b.Entries) > 0 {
 			return nil, &TargetError{Where: fmt.Sprintf("the offload bundle at offset %#x", b.Offset), Lacks: lacks}

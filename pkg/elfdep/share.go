@@ -1,0 +1,78 @@
+package elfdep
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"slices"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+// Extent is a run of bytes in a file.
+type Extent struct{ Offset, Size int64 }
+
+// Share is what one target alone needs of a fat binary.
+type Share struct {
+	Target  gfx.Target
+	Extents []Extent // ascending, and apart from those of other shares
+}
+
+// extents gives where an entry's code is in the file, and where the bundle's
+// table has its size.
+func (b *Bundle) extents(e Entry) (code, sizeField extent) {
+	at := b.Offset + e.Offset
+	field := b.Offset + e.sizeField
+	return extent{at, at + e.Size}, extent{field, field + 8}
+}
+
+// ReadShares lists what each target alone needs of the ELF file at path, in
+// the order of gfx.Compare: its code objects, and their sizes in the tables of
+// the bundles. With the shares of all targets but one as zeros, the file is
+// what Slim makes of it for that target, and the HIP runtime finds no code for
+// the others instead of broken code. ErrNoFatBinary says that there is no GPU
+// code, ErrCompressedBundle that it has no place of its own.
+func ReadShares(path string) ([]Share, error) {
+	var out []Share
+	err := withFatBinary(path, func(fb *FatBinary, _ *os.File) (err error) {
+		out, err = fb.Shares()
+		return err
+	})
+	return out, err
+}
+
+// Shares is ReadShares of an open fat binary.
+func (fb *FatBinary) Shares() ([]Share, error) {
+	byTarget := make(map[gfx.Target][]Extent)
+	var all []extent
+	for i := range fb.Bundles {
+		b := &fb.Bundles[i]
+		if b.Compressed != nil {
+			return nil, fmt.Errorf("bundle at offset %#x: %w", b.Offset, ErrCompressedBundle)
+		}
+		for _, e := range b.Entries {
+			if e.ID.Host() || e.Size == 0 {
+				continue
+			}
+			code, field := b.extents(e)
+			t := e.ID.ID.Target
+			for _, x := range []extent{code, field} {
+				byTarget[t] = append(byTarget[t], Extent{x.from, x.to - x.from})
+				all = append(all, x)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b extent) int { return cmp.Compare(a.from, b.from) })
+	for i := 1; i < len(all); i++ {
+		if all[i].from < all[i-1].to {
+			return nil, &FormatError{What: "offload bundle", Err: fmt.Errorf("code objects overlap at offset %#x", all[i].from)}
+		}
+	}
+	var out []Share
+	for t, extents := range byTarget {
+		slices.SortFunc(extents, func(a, b Extent) int { return cmp.Compare(a.Offset, b.Offset) })
+		out = append(out, Share{t, extents})
+	}
+	slices.SortFunc(out, func(a, b Share) int { return gfx.Compare(a.Target, b.Target) })
+	return out, nil
+}
