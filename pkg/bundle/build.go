@@ -20,9 +20,10 @@ var ErrContent = errors.New("bad bundle content")
 
 // Build returns a copy of m whose Files describe the folder: every regular
 // file, sorted, hashed, with its mode brought to 0644 or 0755. A file that m
-// already lists keeps its Target and Needed; for others Target is taken from
-// a name holding exactly one of m.Targets, such as "…_gfx1100.co". Symbolic
-// links and other special files are errors; manifest.json is left out.
+// already lists keeps its Target and Needed, and its Parts, whose digests are
+// computed; for others Target is taken from a name holding exactly one of
+// m.Targets, such as "…_gfx1100.co". Symbolic links and other special files
+// are errors; manifest.json is left out.
 func Build(dir string, m Manifest) (*Manifest, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -48,11 +49,12 @@ func Build(dir string, m Manifest) (*Manifest, error) {
 		case !d.Type().IsRegular():
 			return fmt.Errorf("%w: %s is a %s; a bundle holds regular files only", ErrContent, p, typeName(d.Type()))
 		}
-		f, err := describe(root, p)
+		k, ok := known[p]
+		f, err := describe(root, p, k.Parts)
 		if err != nil {
 			return err
 		}
-		if k, ok := known[p]; ok {
+		if ok {
 			f.Target, f.Needed = k.Target, slices.Clone(k.Needed)
 		} else {
 			f.Target = targetInName(p, out.Targets)
@@ -113,7 +115,7 @@ func readManifest(root *os.Root) (*Manifest, error) {
 	return ParseManifest(b)
 }
 
-func describe(root *os.Root, path string) (File, error) {
+func describe(root *os.Root, path string, parts []Part) (File, error) {
 	f, err := root.Open(path)
 	if err != nil {
 		return File{}, err
@@ -123,19 +125,26 @@ func describe(root *os.Root, path string) (File, error) {
 	if err != nil {
 		return File{}, err
 	}
-	h := sha256.New()
-	n, err := io.Copy(h, f)
+	out := File{Path: path, Size: st.Size(), Mode: 0o644, Parts: slices.Clone(parts)}
+	if err := out.validateExtents(); err != nil {
+		return File{}, fmt.Errorf("%w: %s: %w", ErrManifest, path, err)
+	}
+	h, projections := sha256.New(), newProjector(&out)
+	n, err := io.Copy(io.MultiWriter(h, projections), f)
 	if err != nil {
 		return File{}, err
 	}
 	if n != st.Size() {
 		return File{}, fmt.Errorf("%w: %s changed while it was read", ErrContent, path)
 	}
-	mode := uint32(0o644)
 	if st.Mode()&0o111 != 0 {
-		mode = 0o755
+		out.Mode = 0o755
 	}
-	return File{Path: path, Size: n, Mode: mode, SHA256: hex.EncodeToString(h.Sum(nil))}, nil
+	out.SHA256 = hex.EncodeToString(h.Sum(nil))
+	for i, sum := range projections.sums() {
+		out.Parts[i].SHA256 = sum
+	}
+	return out, nil
 }
 
 // targetInName returns the single target whose name stands in the path's last

@@ -24,6 +24,7 @@ const (
 
 // sink takes one file's data in ascending order; what it skips is zero.
 type sink interface {
+	// data may change b, which is the caller's to use again afterwards.
 	data(off int64, b []byte) error
 	// done is called after the last byte and checks the whole.
 	done(f File) error
@@ -191,29 +192,39 @@ var zeros [chunk]byte //nolint:gochecknoglobals // a constant that Go cannot spe
 type hashSink struct {
 	h   hash.Hash
 	pos int64
+	// projections is set to hash the projections too.
+	projections *projector
 }
 
 func newHashSink() *hashSink { return &hashSink{h: sha256.New()} }
 
 func (s *hashSink) data(off int64, b []byte) error {
 	s.skipTo(off)
-	_, _ = s.h.Write(b) // hash.Hash never fails
-	s.pos += int64(len(b))
+	s.write(b)
 	return nil
 }
 
 func (s *hashSink) skipTo(off int64) {
 	for s.pos < off {
-		n := min(off-s.pos, int64(len(zeros)))
-		_, _ = s.h.Write(zeros[:n])
-		s.pos += n
+		s.write(zeros[:min(off-s.pos, int64(len(zeros)))])
 	}
+}
+
+func (s *hashSink) write(b []byte) {
+	_, _ = s.h.Write(b) // hash.Hash never fails
+	if s.projections != nil {
+		_, _ = s.projections.Write(b)
+	}
+	s.pos += int64(len(b))
 }
 
 func (s *hashSink) done(f File) error {
 	s.skipTo(f.Size)
 	if sum := hex.EncodeToString(s.h.Sum(nil)); sum != f.SHA256 {
 		return fmt.Errorf("%w: %s has sha256 %s, the manifest says %s", ErrContent, f.Path, sum, f.SHA256)
+	}
+	if s.projections != nil {
+		return s.projections.check(&f)
 	}
 	return nil
 }

@@ -16,6 +16,9 @@
 // [os.Root], each byte count is bounded by the manifest before a byte is
 // written, and every file is hashed on its way to the disk.
 //
+// A file with code for several GPU targets can be unpacked for one of them:
+// what only the others need stays a hole. See [Part].
+//
 // The package knows no cache, no lock and no network; see runtime/extract for
 // the installed copy and packaging for how a pack travels.
 package bundle

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 // DefaultMemory bounds the decoder windows that an extraction holds at a
@@ -21,6 +23,10 @@ const DefaultMemory = 40 << 20
 type ExtractOptions struct {
 	// Select chooses files; nil takes all. See ForTargets.
 	Select func(File) bool
+	// Only writes files with parts as the projection of that target: what other
+	// targets alone need of them stays a hole. Empty writes them whole. See
+	// Manifest.Only.
+	Only gfx.Target
 	// Workers is the number of frames decoded at a time; 0 is one a CPU.
 	Workers int
 	// Memory bounds the windows of all decoders together, in bytes; 0 is
@@ -34,15 +40,16 @@ type ExtractOptions struct {
 	// Guard is called before a file is opened for writing; what it returns is
 	// called after it is closed. Nil guards nothing.
 	Guard func(File) (release func())
-	// Progress is told the bytes of file data written so far, and the total
-	// to come; never by two goroutines at a time.
+	// Progress is told the bytes of file data dealt with so far, and the total
+	// to come; never by two goroutines at a time. What stays a hole for Only
+	// counts too, since it is decoded and hashed.
 	Progress func(done, total int64)
 }
 
 // Extract writes the selected files below root, which must not hold them yet:
 // nothing is overwritten, and no name leads out of root. Each file is hashed
-// as it is written and gets its mode last, so a file with its final mode is
-// whole. Holes stay holes; equal files become hard links where the file
+// as it is decoded and gets its mode last, so a file with its final mode is
+// complete. Holes stay holes; equal files become hard links where the file
 // system has them. On an error the caller removes what is there: Extract
 // leaves the files it had finished.
 func (r *Reader) Extract(ctx context.Context, root *os.Root, o ExtractOptions) error {
@@ -153,7 +160,11 @@ func (e *extraction) open(path string, stored int64) (File, sink) {
 	if len(files) == 0 {
 		return File{}, nil
 	}
-	return files[0], &fileSink{e: e, file: files[0], links: files[1:], untold: stored}
+	s := &fileSink{e: e, file: files[0], links: files[1:], untold: stored}
+	if s.file.part(e.o.Only) != nil {
+		s.cut = s.file.others(e.o.Only)
+	}
+	return files[0], s
 }
 
 func (e *extraction) progress(n int64) {
@@ -231,7 +242,9 @@ func (r *Reader) Verify(ctx context.Context) error {
 		defer d.close()
 		err = d.decode(ctx, r.section(f), f, func(path string, _ int64) (File, sink) {
 			file, _ := r.manifest.File(path)
-			return file, newHashSink()
+			s := newHashSink()
+			s.projections = newProjector(&file)
+			return file, s
 		})
 		if err != nil && errors.Is(err, ErrContent) {
 			mu.Lock()

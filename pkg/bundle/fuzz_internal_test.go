@@ -95,7 +95,7 @@ func FuzzIndex(f *testing.F) {
 		err = r.Extract(context.Background(), root, ExtractOptions{Workers: 1})
 		if err == nil {
 			for _, file := range r.Manifest().Files {
-				if d := CheckFile(context.Background(), root, file); len(d) > 0 {
+				if d := CheckFile(context.Background(), root, file, nil); len(d) > 0 {
 					t.Errorf("extracted wrong: %v", d)
 				}
 			}

@@ -125,6 +125,10 @@ type File struct {
 	SHA256 string `json:"sha256"`
 	// Target is set when only that GPU target needs the file.
 	Target gfx.Target `json:"target,omitempty"`
+	// Parts tell, for a file with code for several targets, what each alone
+	// needs: one part for each of the manifest's targets, in that order, or
+	// none at all.
+	Parts []Part `json:"parts,omitempty"`
 	// Needed lists the libraries an ELF file asks for (DT_NEEDED), in order.
 	Needed []string `json:"needed,omitempty"`
 }

@@ -2,10 +2,13 @@ package bundle_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,8 +38,11 @@ func full() *bundle.Manifest {
 	m.Stages = []bundle.Stage{{Name: "compile", Digest: sumA, Options: []string{"GGML_HIP=ON"}, Env: []string{"LC_ALL=C.UTF-8"}, Output: sumB}}
 	m.Files = []bundle.File{
 		{Path: "ld-linux-x86-64.so.2", Size: 10, Mode: 0o755, SHA256: sumA},
-		{Path: "llama-server", Size: 20, Mode: 0o755, SHA256: sumB, Needed: []string{"libc.so.6"}},
-		{Path: "rocblas/library/a_gfx1100.co", Size: 0, Mode: 0o644, SHA256: sumB, Target: "gfx1100"},
+		{Path: "llama-server", Size: 20, Mode: 0o755, SHA256: sumB, Needed: []string{"libc.so.6"}, Parts: []bundle.Part{
+			{Target: "gfx1100", SHA256: sumA, Extents: bundle.Extents{{2, 3}, {8, 1}}},
+			{Target: "gfx1101", SHA256: sumB, Extents: bundle.Extents{{5, 3}, {19, 1}}},
+		}},
+		{Path: "rocblas/library/a_gfx1100.co", Size: 0, Mode: 0o644, SHA256: sumA, Target: "gfx1100"},
 	}
 	m.CodeObjects = []bundle.CodeObjects{{File: "llama-server", Target: "gfx1100", Bytes: 5, Kernels: 1}, {File: "llama-server", Target: "gfx1101", Bytes: 6, Kernels: 1}}
 	m.Excluded = []bundle.Excluded{{Name: "libnuma.so.1", Reason: "never opened"}}
@@ -73,9 +79,33 @@ func TestManifestGolden(t *testing.T) {
 	}
 }
 
+// TestManifestWithoutParts: manifests from before there were parts are read,
+// and keep their digests.
+func TestManifestWithoutParts(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("testdata", "manifest-without-parts.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := bundle.ParseManifest(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sum := sha256.Sum256(b); m.Digest() != hex.EncodeToString(sum[:]) {
+		t.Errorf("digest %s", m.Digest())
+	}
+	for _, f := range m.Files {
+		if len(f.Parts) > 0 {
+			t.Errorf("%s has parts", f.Path)
+		}
+	}
+}
+
 func TestValidate(t *testing.T) {
 	file := func(change func(*bundle.File)) func(*bundle.Manifest) {
 		return func(m *bundle.Manifest) { change(&m.Files[1]) }
+	}
+	extents := func(first, second bundle.Extents) func(*bundle.Manifest) {
+		return file(func(f *bundle.File) { f.Parts[0].Extents, f.Parts[1].Extents = first, second })
 	}
 	for name, change := range map[string]func(*bundle.Manifest){
 		"schema":              func(m *bundle.Manifest) { m.Schema = 2 },
@@ -113,6 +143,24 @@ func TestValidate(t *testing.T) {
 		"upper-case sum":      file(func(f *bundle.File) { f.SHA256 = strings.ToUpper(sumA) }),
 		"unknown target":      func(m *bundle.Manifest) { m.Files[2].Target = "gfx906" },
 		"needed":              file(func(f *bundle.File) { f.Needed = []string{""} }),
+		"parts of a target's": func(m *bundle.Manifest) { m.Files[2].Parts = m.Files[1].Parts },
+		"part without target": file(func(f *bundle.File) { f.Parts[0].Target = "" }),
+		"part missing":        file(func(f *bundle.File) { f.Parts = f.Parts[1:] }),
+		"part twice":          file(func(f *bundle.File) { f.Parts[1].Target = "gfx1100" }),
+		"parts unsorted":      file(func(f *bundle.File) { f.Parts[0], f.Parts[1] = f.Parts[1], f.Parts[0] }),
+		"part of no target":   file(func(f *bundle.File) { f.Parts[1].Target = "gfx906" }),
+		"part of one target":  func(m *bundle.Manifest) { m.Targets, m.Files[1].Parts = m.Targets[:1], m.Files[1].Parts[:1] },
+		"part sum":            file(func(f *bundle.File) { f.Parts[0].SHA256 = "" }),
+		"empty parts":         extents(nil, nil),
+		"empty extent":        extents(bundle.Extents{{2, 0}}, nil),
+		"negative extent":     extents(bundle.Extents{{-1, 2}}, nil),
+		"negative size":       extents(bundle.Extents{{5, -2}}, nil),
+		"extent outside":      extents(nil, bundle.Extents{{15, 6}}),
+		"extent far outside":  extents(nil, bundle.Extents{{1 << 62, 1 << 62}}),
+		"extents overlap":     extents(bundle.Extents{{2, 5}, {6, 1}}, nil),
+		"extents unsorted":    extents(bundle.Extents{{6, 1}, {2, 3}}, nil),
+		"parts overlap":       extents(bundle.Extents{{2, 5}}, bundle.Extents{{1, 2}}),
+		"equal, other parts":  func(m *bundle.Manifest) { m.Files[0].SHA256 = m.Files[1].SHA256 },
 		"no loader":           func(m *bundle.Manifest) { m.Entry.Loader = "" },
 		"loader not there":    func(m *bundle.Manifest) { m.Entry.Loader = "ld.so" },
 		"no program":          func(m *bundle.Manifest) { m.Entry.Program = "" },
@@ -175,6 +223,12 @@ func TestParseManifestRefuses(t *testing.T) {
 		"other schema":    bytes.Replace(good, []byte(`"schema":1`), []byte(`"schema":9`), 1),
 		"escaped":         bytes.Replace(good, []byte(`"llama-test"`), []byte(`"llama\u002dtest"`), 1),
 		"empty list":      bytes.Replace(good, []byte(`"options":["GGML_HIP=ON"]`), []byte(`"options":[]`), 1),
+		"extents spaced":  bytes.Replace(good, []byte(`"2+3 8+1"`), []byte(`"2+3  8+1"`), 1),
+		"extents zeroed":  bytes.Replace(good, []byte(`"2+3 8+1"`), []byte(`"02+3 8+1"`), 1),
+		"extents empty":   bytes.Replace(good, []byte(`"2+3 8+1"`), []byte(`""`), 1),
+		"extents list":    bytes.Replace(good, []byte(`"2+3 8+1"`), []byte(`[2,3,8,1]`), 1),
+		"extents signed":  bytes.Replace(good, []byte(`"2+3 8+1"`), []byte(`"2+-3"`), 1),
+		"extents huge":    bytes.Replace(good, []byte(`"2+3 8+1"`), []byte(`"2+3000000000000000000"`), 1),
 		"null":            []byte("null\n"),
 		"list":            []byte("[]\n"),
 		"huge":            make([]byte, bundle.MaxManifestSize+1),
@@ -196,6 +250,14 @@ func FuzzManifest(f *testing.F) {
 		f.Add(b[:len(b)-2])
 		f.Add(bytes.ReplaceAll(b, []byte("llama-server"), []byte("../a")))
 		f.Add(bytes.Replace(b, []byte("gfx1100"), []byte("gfx1101"), 1))
+		for _, extents := range []string{"2+4 8+1", "2+3", "", "0+18446744073709551617", "2+3 8+12", "2+3,8+1"} {
+			f.Add(bytes.Replace(b, []byte("2+3 8+1"), []byte(extents), 1))
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join("testdata", "manifest-without-parts.json")); err == nil {
+		f.Add(b)
+	} else {
+		f.Fatal(err)
 	}
 	f.Add([]byte(`{"schema":1,"files":[{"path":"a","size":9223372036854775807}]}` + "\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -213,6 +275,23 @@ func FuzzManifest(f *testing.F) {
 		for _, file := range m.Files {
 			if !filepath.IsLocal(file.Path) {
 				t.Errorf("path %q", file.Path)
+			}
+			taken := make(map[int64]bool) // few bytes a file, or it is slow
+			for _, p := range file.Parts {
+				if !slices.Contains(m.Targets, p.Target) {
+					t.Errorf("part for %q", p.Target)
+				}
+				for _, x := range p.Extents {
+					if x.Offset < 0 || x.Size <= 0 || x.Offset+x.Size > file.Size {
+						t.Errorf("extent %+v in %d bytes", x, file.Size)
+					}
+					for i := x.Offset; i < min(x.Offset+x.Size, x.Offset+1000); i++ {
+						if taken[i] {
+							t.Fatalf("byte %d is in two extents", i)
+						}
+						taken[i] = true
+					}
+				}
 			}
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 
@@ -123,13 +124,16 @@ func scanFile(ctx context.Context, root *os.Root, f File) (*blob, error) {
 	if !st.Mode().IsRegular() || st.Size() != f.Size {
 		return nil, fmt.Errorf("%w: %s is a %s of %d bytes, the manifest says a file of %d", ErrContent, f.Path, typeName(st.Mode().Type()), st.Size(), f.Size)
 	}
-	h := sha256.New()
-	ext, size, err := scanExtents(contextReader{ctx, in}, h)
+	h, projections := sha256.New(), newProjector(&f)
+	ext, size, err := scanExtents(contextReader{ctx, in}, io.MultiWriter(h, projections))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.Path, err)
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); size != f.Size || sum != f.SHA256 {
 		return nil, fmt.Errorf("%w: %s has sha256 %s, the manifest says %s", ErrContent, f.Path, sum, f.SHA256)
+	}
+	if err := projections.check(&f); err != nil {
+		return nil, err
 	}
 	b := &blob{files: []File{f}}
 	b.extents, b.sparse = closeHoles(ext, size)

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 // Reader reads a packed bundle. It is safe for concurrent use.
@@ -117,12 +119,20 @@ func (r *Reader) Packed(want func(File) bool) int64 {
 
 // Need returns what the selected files take on a disk: bytes in whole blocks
 // of 4096, holes and second links left out, and inodes, folders not counted.
-// nil selects all.
-func (r *Reader) Need(want func(File) bool) (bytes, inodes int64) {
+// nil selects all; only is ExtractOptions.Only. A block that is partly another
+// target's counts, though it may turn out to be a hole. Code that is left out
+// is taken to be data: of long runs of zeros in it, the pack has no record here.
+func (r *Reader) Need(want func(File) bool, only gfx.Target) (bytes, inodes int64) {
 	for path := range r.choose(want).files {
 		f, _ := r.manifest.File(path)
 		p := r.bySum[f.SHA256]
-		bytes += (r.index.Frames[p.frame].Members[p.member].Stored + holeBlock - 1) / holeBlock * holeBlock
+		n := r.index.Frames[p.frame].Members[p.member].Stored
+		if f.part(only) != nil {
+			for _, e := range f.others(only) {
+				n -= max(e.end()/holeBlock-(e.Offset+holeBlock-1)/holeBlock, 0) * holeBlock
+			}
+		}
+		bytes += (max(n, 0) + holeBlock - 1) / holeBlock * holeBlock
 		inodes++
 	}
 	return bytes, inodes

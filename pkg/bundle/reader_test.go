@@ -6,9 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -70,7 +72,7 @@ func TestDamage(t *testing.T) {
 			continue
 		}
 		for _, f := range m.Files {
-			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), f); len(d) > 0 {
+			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), f, nil); len(d) > 0 {
 				t.Errorf("byte %d: %v passed", at, d)
 			}
 		}
@@ -85,6 +87,8 @@ func TestDamage(t *testing.T) {
 func FuzzReader(f *testing.F) {
 	good, _ := packed(f, bundle.PackOptions{Encoder: fast(), FrameSize: 40_000})
 	f.Add(good)
+	fat, _, _ := packFat(f)
+	f.Add(fat)
 	f.Add(good[:len(good)-1])
 	f.Add([]byte{})
 	for _, at := range []int{0, 5, 300, len(good) / 2, len(good) - 60, len(good) - 10} {
@@ -108,8 +112,22 @@ func FuzzReader(f *testing.F) {
 			t.Errorf("extracted and does not verify: %v", err)
 		}
 		for _, file := range r.Manifest().Files {
-			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), file); len(d) > 0 {
+			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), file, nil); len(d) > 0 {
 				t.Errorf("extracted wrong: %v", d)
+			}
+		}
+		// The pack verifies, so for one target too it gives what it says.
+		targets := []gfx.Target{"gfx1101"}
+		if !slices.Contains(r.Manifest().Targets, targets[0]) {
+			return
+		}
+		only := openRoot(t, t.TempDir())
+		if err := r.Extract(context.Background(), only, bundle.ExtractOptions{Workers: 1, Only: r.Manifest().Only(targets)}); err != nil {
+			t.Errorf("extracted whole and not for one target: %v", err)
+		}
+		for _, file := range r.Manifest().Files {
+			if d := bundle.CheckFile(context.Background(), only, file, targets); len(d) > 0 {
+				t.Errorf("extracted wrong for one target: %v", d)
 			}
 		}
 	})

@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ type fileSink struct {
 	e       *extraction
 	file    File
 	links   []File
+	cut     Extents // what is not written, ascending
 	f       *os.File
 	hash    *hashSink
 	release func()
@@ -46,11 +48,11 @@ func (s *fileSink) data(off int64, b []byte) error {
 	if err := s.open(); err != nil {
 		return err
 	}
-	if _, err := s.f.WriteAt(b, off); err != nil {
-		return &sinkError{err}
-	}
 	if err := s.hash.data(off, b); err != nil {
 		return err
+	}
+	if err := s.write(off, b); err != nil {
+		return &sinkError{err}
 	}
 	// The guard may be a lock that a Progress function needs, so nothing is
 	// told while it is held.
@@ -58,6 +60,28 @@ func (s *fileSink) data(off int64, b []byte) error {
 		s.tell()
 	}
 	return nil
+}
+
+// write writes b at off without what is cut: those bytes become zeros, and
+// blocks that are nothing but zeros then stay the holes that they are.
+func (s *fileSink) write(off int64, b []byte) error {
+	if !s.cut.clear(b, off) {
+		_, err := s.f.WriteAt(b, off)
+		return err
+	}
+	run := 0 // where the bytes begin that are to be written next
+	for at := 0; at < len(b); {
+		next := min(at+holeBlock-int((off+int64(at))%holeBlock), len(b))
+		if bytes.Equal(b[at:next], zeros[:next-at]) {
+			if _, err := s.f.WriteAt(b[run:at], off+int64(run)); err != nil {
+				return err
+			}
+			run = next
+		}
+		at = next
+	}
+	_, err := s.f.WriteAt(b[run:], off+int64(run))
+	return err
 }
 
 func (s *fileSink) tell() {

@@ -136,6 +136,7 @@ func (m *Manifest) validateFiles() error {
 	}
 	files := make(map[string]bool, len(m.Files))
 	dirs := make(map[string]bool)
+	bySum := make(map[string]*File, len(m.Files))
 	var total int64
 	for i := range m.Files {
 		f := &m.Files[i]
@@ -147,6 +148,15 @@ func (m *Manifest) validateFiles() error {
 		}
 		if f.Target != "" && !known[f.Target] {
 			return fmt.Errorf("file %q is for %s, which is not among the targets", f.Path, f.Target)
+		}
+		if err := f.validateParts(m.Targets); err != nil {
+			return fmt.Errorf("file %q: %w", f.Path, err)
+		}
+		// Equal files are stored once and linked, so they must be cut alike.
+		if first := bySum[f.SHA256]; first == nil {
+			bySum[f.SHA256] = f
+		} else if !equalParts(first.Parts, f.Parts) {
+			return fmt.Errorf("file %q has the content of %q and other parts", f.Path, first.Path)
 		}
 		if total += f.Size; total > MaxTotalSize {
 			return fmt.Errorf("the files are larger than %d bytes together", int64(MaxTotalSize))

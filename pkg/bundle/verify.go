@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 // DifferenceKind says in which way a file differs from its manifest.
@@ -73,56 +75,113 @@ func (e *VerifyError) Error() string {
 // Is reports that a VerifyError is an ErrContent.
 func (e *VerifyError) Is(target error) bool { return target == ErrContent }
 
-// Verify checks every byte, size and mode of a bundle folder against m and
-// looks for files that should not be there. It returns a *VerifyError with
+// Verify checks every byte, size and mode of a whole bundle's folder against m
+// and looks for files that should not be there. It returns a *VerifyError with
 // everything that differs.
 func Verify(ctx context.Context, dir string, m *Manifest) error {
-	return VerifySelected(ctx, dir, m, nil)
+	return VerifyTargets(ctx, dir, m, nil)
 }
 
-// VerifySelected is Verify for a folder that holds only the selected files:
-// the others may be there, and are then checked, or not.
-func VerifySelected(ctx context.Context, dir string, m *Manifest, want func(File) bool) error {
+// VerifyTargets is Verify for a folder that need only hold what these targets
+// need; nil means all. Files of other targets may be there, and are then
+// checked, or not. A file with parts may be whole or, for a single target,
+// that target's projection; for no target any projection will do.
+func VerifyTargets(ctx context.Context, dir string, m *Manifest, targets []gfx.Target) error {
+	v, err := readFolder(ctx, dir, m)
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", dir, err)
+	}
+	return v.judge(targets)
+}
+
+// VerifyFound is VerifyTargets for a folder of which nobody tells the targets.
+// It returns those that the folder is right for: each has its own files, and
+// the files with parts have its code. A target of which no file is there is
+// not missed.
+func VerifyFound(ctx context.Context, dir string, m *Manifest) ([]gfx.Target, error) {
+	v, err := readFolder(ctx, dir, m)
+	if err != nil {
+		return nil, fmt.Errorf("verify %s: %w", dir, err)
+	}
+	targets := v.targets()
+	return targets, v.judge(targets)
+}
+
+// folder is what was found in a bundle's folder.
+type folder struct {
+	dir     string
+	m       *Manifest
+	files   []File // those of the manifest, and the manifest
+	present map[string]bool
+	diffs   []Difference // whatever the folder is for
+	found   [][]Difference
+	sums    []string // of files; empty where they could not be read
+}
+
+// readFolder looks at everything in the folder and hashes it.
+func readFolder(ctx context.Context, dir string, m *Manifest) (*folder, error) {
 	canonical, err := m.MarshalCanonical()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("verify: %w", err)
+		return nil, err
 	}
 	defer func() { _ = root.Close() }()
 
-	present, diffs, err := listFolder(root, m)
-	if err != nil {
-		return fmt.Errorf("verify %s: %w", dir, err)
-	}
-	for _, f := range m.Files {
-		if !present[f.Path] && (want == nil || want(f)) {
-			diffs = append(diffs, Difference{Path: f.Path, Kind: Missing})
-		}
-	}
-	if !present[ManifestName] {
-		diffs = append(diffs, Difference{Path: ManifestName, Kind: Missing})
+	v := &folder{dir: dir, m: m}
+	if v.present, v.diffs, err = listFolder(root, m); err != nil {
+		return nil, err
 	}
 	sum := sha256.Sum256(canonical)
-	files := append(slices.Clone(m.Files), File{Path: ManifestName, Size: int64(len(canonical)), Mode: 0o644, SHA256: hex.EncodeToString(sum[:])})
-	found := make([][]Difference, len(files))
-	err = parallel(ctx, len(files), 0, func(ctx context.Context, i int) error {
-		if present[files[i].Path] {
-			found[i] = CheckFile(ctx, root, files[i])
+	v.files = append(slices.Clone(m.Files), File{Path: ManifestName, Size: int64(len(canonical)), Mode: 0o644, SHA256: hex.EncodeToString(sum[:])})
+	v.found, v.sums = make([][]Difference, len(v.files)), make([]string, len(v.files))
+	err = parallel(ctx, len(v.files), 0, func(ctx context.Context, i int) error {
+		if v.present[v.files[i].Path] {
+			v.sums[i], v.found[i] = hashFile(ctx, root, v.files[i])
 		}
 		return ctx.Err()
 	})
-	if err != nil {
-		return fmt.Errorf("verify %s: %w", dir, err)
+	return v, err
+}
+
+// targets returns what the folder seems to be for.
+func (v *folder) targets() []gfx.Target {
+	own, there := make(map[gfx.Target]bool), make(map[gfx.Target]bool)
+	for _, f := range v.m.Files {
+		own[f.Target] = true
+		there[f.Target] = there[f.Target] || v.present[f.Path]
 	}
-	diffs = append(diffs, slices.Concat(found...)...)
+	out := slices.DeleteFunc(slices.Clone(v.m.Targets), func(t gfx.Target) bool { return own[t] && !there[t] })
+	for i := range v.files {
+		if only, ok := v.files[i].Projection(v.sums[i]); ok {
+			out = slices.DeleteFunc(out, func(t gfx.Target) bool { return t != only })
+		}
+	}
+	return append([]gfx.Target{}, out...) // never nil, which would mean all
+}
+
+// judge lists what is wrong for these targets.
+func (v *folder) judge(targets []gfx.Target) error {
+	diffs, want := slices.Clone(v.diffs), ForTargets(targets)
+	for i, f := range v.files {
+		switch {
+		case !v.present[f.Path]:
+			if want(f) {
+				diffs = append(diffs, Difference{Path: f.Path, Kind: Missing})
+			}
+		case v.sums[i] == "" || f.fits(v.sums[i], targets):
+			diffs = append(diffs, v.found[i]...)
+		default:
+			diffs = append(append(diffs, v.found[i]...), Difference{Path: f.Path, Kind: WrongSum, Want: f.sumFor(targets), Got: v.sums[i]})
+		}
+	}
 	if len(diffs) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(diffs, func(a, b Difference) int { return compareStrings(a.Path, b.Path) })
-	return &VerifyError{Dir: dir, Differences: diffs}
+	return &VerifyError{Dir: v.dir, Differences: diffs}
 }
 
 // listFolder walks the folder; what the manifest does not know is Extra.
@@ -180,29 +239,35 @@ func StatFile(root *os.Root, f File) (d Difference, ok bool) {
 	return Difference{}, true
 }
 
-// CheckFile is StatFile and, if type and size fit, a look at the content. It
-// returns all differences found.
-func CheckFile(ctx context.Context, root *os.Root, f File) []Difference {
-	var diffs []Difference
+// CheckFile is StatFile and, if type and size fit, a look at the content, which
+// must do for these targets as VerifyTargets says. It returns all differences
+// found.
+func CheckFile(ctx context.Context, root *os.Root, f File, targets []gfx.Target) []Difference {
+	sum, diffs := hashFile(ctx, root, f)
+	if sum != "" && !f.fits(sum, targets) {
+		diffs = append(diffs, Difference{Path: f.Path, Kind: WrongSum, Want: f.sumFor(targets), Got: sum})
+	}
+	return diffs
+}
+
+// hashFile is StatFile and, if type and size fit, the content's digest.
+func hashFile(ctx context.Context, root *os.Root, f File) (sum string, diffs []Difference) {
 	if d, ok := StatFile(root, f); !ok {
 		diffs = append(diffs, d)
 		if d.Kind != WrongMode {
-			return diffs
+			return "", diffs
 		}
 	}
 	in, err := root.Open(f.Path)
 	if err != nil {
-		return append(diffs, unreadable(f.Path, err))
+		return "", append(diffs, unreadable(f.Path, err))
 	}
 	defer func() { _ = in.Close() }()
 	h := sha256.New()
 	if _, err := io.CopyBuffer(h, struct{ io.Reader }{contextReader{ctx, in}}, make([]byte, chunk)); err != nil {
-		return append(diffs, unreadable(f.Path, err))
+		return "", append(diffs, unreadable(f.Path, err))
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); sum != f.SHA256 {
-		diffs = append(diffs, Difference{Path: f.Path, Kind: WrongSum, Want: f.SHA256, Got: sum})
-	}
-	return diffs
+	return hex.EncodeToString(h.Sum(nil)), diffs
 }
 
 func unreadable(path string, err error) Difference {

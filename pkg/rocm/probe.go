@@ -59,16 +59,30 @@ func (b *Bundle) Probe(ctx context.Context, log *slog.Logger) (Probed, error) {
 var ErrNoManifest = errors.New("the bundle has no manifest")
 
 // Verify reads all of the bundle and compares it with its manifest; a
-// *bundle.VerifyError lists what differs. It wraps ErrNoManifest for a folder
-// without one.
+// *bundle.VerifyError lists what differs. A folder that was given may hold what
+// some of the targets need; an installed bundle must be whole. It wraps
+// ErrNoManifest for a folder without a manifest.
 func (b *Bundle) Verify(ctx context.Context) error {
 	switch {
 	case b.packed != nil:
 		return b.packed.Verify(ctx)
 	case b.Manifest == nil:
 		return fmt.Errorf("%w: %s is taken as it is", ErrNoManifest, b.Dir)
+	case b.Origin == OriginGiven:
+		_, err := bundle.VerifyFound(ctx, b.Dir, b.Manifest)
+		return err
 	}
 	return bundle.Verify(ctx, b.Dir, b.Manifest)
+}
+
+// Need returns the most that unpacking the bundle takes on a disk, in bytes:
+// with the code of all its targets, and none for a folder.
+func (b *Bundle) Need() int64 {
+	if b.packed == nil {
+		return 0
+	}
+	n, _ := b.packed.Need(nil, "")
+	return n
 }
 
 // Unpacked reports whether the bundle lies in a folder already, so that the

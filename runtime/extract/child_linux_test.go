@@ -92,7 +92,7 @@ type child struct {
 	t   *testing.T
 	cmd *exec.Cmd
 	out *bufio.Reader
-	in  io.Closer
+	in  io.WriteCloser
 }
 
 // startChild starts this binary in the given part. Its cache is cache.

@@ -13,8 +13,10 @@
 // the pack, by renaming whole files, so that a running server keeps the files
 // it has mapped.
 //
-// Only the core files and those of the GPU targets asked for are written; a
-// later call adds other targets.
+// Only the core files and those of the GPU targets asked for are written, and
+// for a single target files with code for several have holes where the others'
+// is (see bundle.Part). A later call adds other targets, with new files in the
+// place of those with holes.
 //
 // The package starts no process (see runtime/supervise) and does not choose
 // targets (see runtime/gpu).

@@ -138,7 +138,7 @@ func unwritable(err error) bool {
 // readOnlyCheck is what is left where nothing can be written: a bundle that
 // is there and hashes right will do, sealed or not.
 func (j *job) readOnlyCheck(ctx context.Context, cause error) (*Installed, error) {
-	err := bundle.VerifySelected(ctx, filepath.Join(j.dir, j.digest), j.m, bundle.ForTargets(j.targets))
+	err := bundle.VerifyTargets(ctx, filepath.Join(j.dir, j.digest), j.m, j.targets)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s does not hold the bundle, whole and for the targets wanted; set %s to a folder that can be written: %w",
 			ErrReadOnly, j.dir, CacheEnv, errors.Join(cause, err))
@@ -169,7 +169,7 @@ func (j *job) clearGoal() error {
 
 // install stages the bundle and gives it its name.
 func (j *job) install(ctx context.Context) error {
-	name, err := j.stage(ctx, bundle.ForTargets(j.targets), true)
+	name, err := j.stage(ctx, bundle.ForTargets(j.targets), j.m.Only(j.targets), true)
 	if err != nil {
 		return err
 	}
@@ -258,9 +258,10 @@ func (j *job) leaseFree(path string) (bool, error) {
 	return !errors.Is(err, unix.EAGAIN), nil
 }
 
-// sortedTargets returns the union of both lists in order.
+// sortedTargets returns the union of both lists in order; never nil, which
+// would mean all targets.
 func sortedTargets(a, b []gfx.Target) []gfx.Target {
-	out := slices.Concat(a, b)
+	out := append(append([]gfx.Target{}, a...), b...)
 	gfx.Sort(out)
 	return slices.Compact(out)
 }

@@ -36,7 +36,11 @@ func TestMain(m *testing.M) {
 	case loaderName, programName:
 		os.Exit(playServer())
 	}
-	if name := os.Getenv(childEnv); name != "" {
+	switch name := os.Getenv(childEnv); name {
+	case "":
+	case mapperName:
+		os.Exit(playMapper())
+	default:
 		os.Exit(playChild(name))
 	}
 	os.Exit(m.Run())
@@ -114,7 +118,6 @@ const bundleSize = 3 * 512 << 10
 // scripts unless runs asks for ones that run.
 func newBundle(t testing.TB, runs bool) testBundle {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "bundle")
 	files := map[string][]byte{
 		"libcore.so":                       data(1, 512<<10),
 		"libcore.so.1":                     data(1, 512<<10),
@@ -139,6 +142,13 @@ func newBundle(t testing.TB, runs bool) testBundle {
 		}
 		files[loaderName] = b
 	}
+	return packFiles(t, files, nil)
+}
+
+// packFiles packs these files as a bundle; known are manifest entries to keep.
+func packFiles(t testing.TB, files map[string][]byte, known []bundle.File) testBundle {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "bundle")
 	for name, b := range files {
 		p := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -157,7 +167,7 @@ func newBundle(t testing.TB, runs bool) testBundle {
 	}
 	m, err := bundle.Build(dir, bundle.Manifest{
 		Name: "llama-test", Variant: "hip", Flavour: bundle.FlavourHermetic, Version: "v0", Targets: []gfx.Target{"gfx1100", "gfx1101"},
-		Entry: bundle.Entry{Loader: loaderName, Program: programName},
+		Entry: bundle.Entry{Loader: loaderName, Program: programName}, Files: known,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +200,7 @@ func mustExtract(t *testing.T, b testBundle, o Options) *Installed {
 
 func mustVerify(t *testing.T, inst *Installed) {
 	t.Helper()
-	if err := bundle.VerifySelected(context.Background(), inst.Dir, inst.Manifest, bundle.ForTargets(inst.Targets)); err != nil {
+	if err := bundle.VerifyTargets(context.Background(), inst.Dir, inst.Manifest, inst.Targets); err != nil {
 		t.Fatalf("installed bundle: %v", err)
 	}
 }

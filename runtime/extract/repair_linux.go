@@ -1,6 +1,7 @@
 package extract
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -34,12 +35,12 @@ func (j *job) repair(ctx context.Context) (fresh bool, have []gfx.Target, err er
 	if err != nil {
 		return false, nil, err
 	}
-	bad, err := j.inspect(ctx, dir, bundle.ForTargets(have))
+	bad, err := j.inspect(ctx, dir, have)
 	if err != nil {
 		return false, nil, err
 	}
 	if len(bad) > 0 {
-		if err := j.replace(ctx, bad); err != nil {
+		if err := j.replace(ctx, bad, j.m.Only(have)); err != nil {
 			return false, nil, err
 		}
 		j.o.trace("replaced")
@@ -68,13 +69,17 @@ func (j *job) removeForeign(dir *os.Root) (bool, error) {
 	return len(foreign) > 0, nil
 }
 
-// presentTargets lists the targets that the folder already serves: those of
-// its seal, or without one those with any file in place.
+// presentTargets lists the targets that the folder serves, or began to: those
+// of its seal, and those with any file of their own in place. So an addition
+// that was cut off is completed and never taken back: a server that still
+// runs may open those files.
 func (j *job) presentTargets() []gfx.Target {
-	if rec, err := j.readSeal(j.digest); err == nil {
-		return slices.DeleteFunc(rec.targets, func(t gfx.Target) bool { return !slices.Contains(j.m.Targets, t) })
-	}
 	there := make(map[gfx.Target]bool)
+	if rec, err := j.readSeal(j.digest); err == nil {
+		for _, t := range rec.targets {
+			there[t] = slices.Contains(j.m.Targets, t)
+		}
+	}
 	for _, f := range j.m.Files {
 		if f.Target == "" || there[f.Target] {
 			continue
@@ -83,33 +88,37 @@ func (j *job) presentTargets() []gfx.Target {
 			there[f.Target] = true
 		}
 	}
+	maps.DeleteFunc(there, func(_ gfx.Target, is bool) bool { return !is })
 	return slices.Collect(maps.Keys(there))
 }
 
-// inspect finds wanted files that are not as they must be. A file that fits a
-// valid seal is not hashed again.
-func (j *job) inspect(ctx context.Context, dir *os.Root, want func(bundle.File) bool) (map[string]bool, error) {
+// inspect finds files that are not as these targets need them. A file that
+// fits a valid seal is not hashed again, unless it was sealed for targets that
+// need less of it.
+func (j *job) inspect(ctx context.Context, dir *os.Root, have []gfx.Target) (map[string]bool, error) {
 	handle, err := dir.Open(".")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = handle.Close() }()
-	sealed := j.sealedEntries()
-	fits := func(path string) bool {
-		old, ok := sealed[path]
-		now, err := statEntry(int(handle.Fd()), path)
-		return ok && err == nil && now == old && int(now.uid) == os.Geteuid()
+	sealed, sealedOnly := j.sealedEntries()
+	sameForm := sealedOnly == "" || sealedOnly == j.m.Only(have)
+	fits := func(f bundle.File) bool {
+		old, ok := sealed[f.Path]
+		now, err := statEntry(int(handle.Fd()), f.Path)
+		return ok && err == nil && now == old && int(now.uid) == os.Geteuid() && (sameForm || len(f.Parts) == 0)
 	}
 	sum := sha256.Sum256(j.r.ManifestBytes())
 	files := append(slices.Clone(j.m.Files), bundle.File{
 		Path: bundle.ManifestName, Size: int64(len(j.r.ManifestBytes())), Mode: 0o644, SHA256: hex.EncodeToString(sum[:]),
 	})
+	want := bundle.ForTargets(have)
 	bad := make(map[string]bool)
 	for _, f := range files {
-		if !want(f) || fits(f.Path) {
+		if !want(f) || fits(f) {
 			continue
 		}
-		diffs := bundle.CheckFile(ctx, dir, f)
+		diffs := bundle.CheckFile(ctx, dir, f, have)
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
@@ -123,11 +132,21 @@ func (j *job) inspect(ctx context.Context, dir *os.Root, want func(bundle.File) 
 			return nil, err // a shortage is not damage
 		}
 		bad[f.Path] = true
-		if diffs[0].Kind != bundle.Missing {
-			j.o.Log.Warn("bundle file is damaged, taking it from the pack again", "difference", diffs[0].String())
-		}
+		j.tell(f, diffs)
 	}
 	return bad, nil
+}
+
+// tell logs why a file is taken from the pack again.
+func (j *job) tell(f bundle.File, diffs []bundle.Difference) {
+	if diffs[0].Kind == bundle.Missing {
+		return
+	}
+	if t, ok := f.Projection(diffs[0].Got); ok && len(diffs) == 1 {
+		j.o.Log.Info("bundle file has the code of one target, taking it from the pack for those wanted", "file", f.Path, "has", t)
+		return
+	}
+	j.o.Log.Warn("bundle file is damaged, taking it from the pack again", "difference", diffs[0].String())
 }
 
 func (j *job) ours(path string) bool {
@@ -135,10 +154,12 @@ func (j *job) ours(path string) bool {
 	return err == nil && int(st.Uid) == os.Geteuid()
 }
 
-func (j *job) sealedEntries() map[string]sealEntry {
+// sealedEntries returns what the seal says of each file, and for which only
+// target files with parts were sealed ("": whole).
+func (j *job) sealedEntries() (map[string]sealEntry, gfx.Target) {
 	rec, err := j.readSeal(j.digest)
 	if err != nil {
-		return nil
+		return nil, ""
 	}
 	out := make(map[string]sealEntry, len(rec.entries))
 	for _, e := range rec.entries {
@@ -146,7 +167,7 @@ func (j *job) sealedEntries() map[string]sealEntry {
 			out[e.path] = e
 		}
 	}
-	return out
+	return out, j.m.Only(rec.targets)
 }
 
 // fixFolders gives the bundle's folders their mode, puts real folders where
@@ -196,9 +217,11 @@ func (j *job) fixFolders(dir *os.Root, fd int) (extra []string, err error) {
 }
 
 // replace takes the bad files from the pack and renames them into place one
-// by one. A running server keeps the old ones; no file is ever half new.
-func (j *job) replace(ctx context.Context, bad map[string]bool) error {
-	stage, err := j.stage(ctx, func(f bundle.File) bool { return bad[f.Path] }, bad[bundle.ManifestName])
+// by one, those of single targets last, so that whoever sees these sees files
+// that have their code too. A running server keeps the old ones; no file is
+// ever half new.
+func (j *job) replace(ctx context.Context, bad map[string]bool, only gfx.Target) error {
+	stage, err := j.stage(ctx, func(f bundle.File) bool { return bad[f.Path] }, only, bad[bundle.ManifestName])
 	if err != nil {
 		return err
 	}
@@ -208,7 +231,10 @@ func (j *job) replace(ctx context.Context, bad map[string]bool) error {
 			j.o.Log.Warn("stage is left behind", "name", stage, "error", err)
 		}
 	}()
-	for _, path := range slices.Sorted(maps.Keys(bad)) {
+	order := slices.SortedFunc(maps.Keys(bad), func(a, b string) int {
+		return cmp.Or(cmp.Compare(j.ownerOf(a), j.ownerOf(b)), cmp.Compare(a, b))
+	})
+	for _, path := range order {
 		goal := filepath.Join(j.digest, path)
 		if err := j.makeFolders(filepath.Dir(path)); err != nil {
 			return err
@@ -218,6 +244,12 @@ func (j *job) replace(ctx context.Context, bad map[string]bool) error {
 		}
 	}
 	return nil
+}
+
+// ownerOf is the target that alone needs the file, empty for core files.
+func (j *job) ownerOf(path string) gfx.Target {
+	f, _ := j.m.File(path)
+	return f.Target
 }
 
 func (j *job) makeFolders(path string) error {

@@ -101,6 +101,9 @@ func parseSeal(b []byte) (*seal, error) {
 	if s.targets, err = gfx.ParseList(targets); err != nil {
 		return nil, fmt.Errorf("%w: %w", errSeal, err)
 	}
+	if s.targets == nil {
+		s.targets = []gfx.Target{} // none; nil would mean all
+	}
 	for p.rest != "" {
 		e, ok := p.entry()
 		if !ok {

@@ -25,7 +25,7 @@ func sampleSeal() *seal {
 }
 
 func TestSealRoundTrip(t *testing.T) {
-	for _, s := range []*seal{sampleSeal(), {digest: "x", entries: []sealEntry{}}} {
+	for _, s := range []*seal{sampleSeal(), {digest: "x", targets: []gfx.Target{}, entries: []sealEntry{}}} {
 		got, err := parseSeal(s.encode())
 		if err != nil {
 			t.Fatal(err)

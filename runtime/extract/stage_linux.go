@@ -13,14 +13,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 func stagePrefix(digest string) string { return digest + ".stage-" }
 
-// stage writes the selected files into a new folder beside the goal. It
-// returns the folder's name; on an error nothing is left of it.
-func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest bool) (string, error) {
-	need, inodes := j.r.Need(want)
+// stage writes the selected files into a new folder beside the goal, those
+// with parts for the only target or whole. It returns the folder's name; on an
+// error nothing is left of it.
+func (j *job) stage(ctx context.Context, want func(bundle.File) bool, only gfx.Target, manifest bool) (string, error) {
+	need, inodes := j.r.Need(want, only)
 	need += int64(len(j.r.ManifestBytes())) + 64<<10 // folders, seal and lock
 	inodes += 16
 	if err := j.checkSpace(need, inodes); err != nil {
@@ -31,7 +33,7 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest b
 	name := stagePrefix(j.digest) + hex.EncodeToString(id[:])
 	err := j.root.Mkdir(name, 0o700)
 	if err == nil {
-		err = j.fillStage(ctx, name, want, manifest)
+		err = j.fillStage(ctx, name, want, only, manifest)
 	}
 	if err == nil {
 		return name, nil
@@ -44,7 +46,7 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, manifest b
 	return "", err
 }
 
-func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File) bool, manifest bool) error {
+func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File) bool, only gfx.Target, manifest bool) error {
 	root, err := j.root.OpenRoot(name)
 	if err != nil {
 		return err
@@ -52,7 +54,7 @@ func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File)
 	defer func() { _ = root.Close() }()
 	j.o.trace("staged")
 	err = j.r.Extract(ctx, root, bundle.ExtractOptions{
-		Select: want, Sync: true, DirMode: 0o700, Guard: j.guard, Progress: j.o.Progress,
+		Select: want, Only: only, Sync: true, DirMode: 0o700, Guard: j.guard, Progress: j.o.Progress,
 	})
 	if err == nil && manifest {
 		err = j.r.WriteManifest(root, true)

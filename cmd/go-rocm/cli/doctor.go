@@ -121,5 +121,5 @@ func cache(m doctor.Machine, b *rocm.Bundle, dir string) doctor.Finding {
 	if err != nil {
 		return doctor.Finding{Check: "cache", State: doctor.Failure, Detail: err.Error(), Remedy: "set " + extract.CacheEnv + " to a folder on a disk that may run programs"}
 	}
-	return m.Cache(folders, uint64(max(b.Manifest.Size(), 0)))
+	return m.Cache(folders, uint64(max(b.Need(), 0)))
 }

@@ -1,0 +1,341 @@
+package extract
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
+)
+
+// fatName is a library of newFatBundle with 2 MiB of code for each target.
+const fatName = "libggml-hip.so"
+
+// newFatBundle packs a bundle with a fat binary, and with files that single
+// targets need.
+func newFatBundle(t testing.TB) testBundle {
+	t.Helper()
+	unit := func(fill int) []byte {
+		return elfgen.Bundle(
+			elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1100", Code: elfgen.CodeObject(0x41, []string{"k"}, fill)},
+			elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1101", Code: elfgen.CodeObject(0x46, []string{"k"}, fill)},
+		)
+	}
+	fat := elfgen.Spec{SONAME: fatName, Sections: []elfgen.Section{elfgen.FatBinary(unit(1<<20), unit(1<<20))}}.Bytes()
+	file := filepath.Join(t.TempDir(), fatName)
+	if err := os.WriteFile(file, fat, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	shares, err := elfdep.ReadShares(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := []bundle.File{{Path: fatName}}
+	for _, s := range shares {
+		p := bundle.Part{Target: s.Target}
+		for _, x := range s.Extents {
+			p.Extents = append(p.Extents, bundle.Extent(x))
+		}
+		known[0].Parts = append(known[0].Parts, p)
+	}
+	files := map[string][]byte{
+		fatName:                        fat,
+		"libcore.so":                   data(1, 100_000),
+		"rocblas/library/a_gfx1100.co": data(3, 50_000),
+		"rocblas/library/a_gfx1101.co": data(5, 50_000),
+		loaderName:                     []byte("#!/bin/true\n"),
+		programName:                    []byte("#!/bin/true\n# server\n"),
+	}
+	for name, target := range map[string]gfx.Target{"rocblas/library/a_gfx1100.co": "gfx1100", "rocblas/library/a_gfx1101.co": "gfx1101"} {
+		known = append(known, bundle.File{Path: name, Target: target})
+	}
+	return packFiles(t, files, known)
+}
+
+// mustBeFor checks what the folder of the bundle holds, by its bytes.
+func mustBeFor(t *testing.T, inst *Installed, want string) {
+	t.Helper()
+	found, err := bundle.VerifyFound(context.Background(), inst.Dir, inst.Manifest)
+	if err != nil || gfx.Join(found, ",") != want {
+		t.Errorf("the folder is for %q (%v), want %q", gfx.Join(found, ","), err, want)
+	}
+	const most = 3 << 20 // the code of one target takes 2 MiB
+	if used := diskUse(t, filepath.Join(inst.Dir, fatName)); (used < most) != (want != "gfx1100,gfx1101") {
+		t.Errorf("for %q the fat binary takes %d bytes on the disk", want, used)
+	}
+}
+
+func diskUse(t *testing.T, path string) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
+// TestOneTargetOnTheDisk goes from nothing to one target to both, and back to
+// asking for one.
+func TestOneTargetOnTheDisk(t *testing.T) {
+	b := newFatBundle(t)
+	for name, c := range map[string][]struct {
+		ask   []gfx.Target
+		has   string // by content
+		fresh bool
+	}{
+		"one":             {{[]gfx.Target{"gfx1100"}, "gfx1100", true}, {[]gfx.Target{"gfx1100"}, "gfx1100", false}, {[]gfx.Target{}, "gfx1100", false}},
+		"one, other":      {{[]gfx.Target{"gfx1101"}, "gfx1101", true}, {[]gfx.Target{"gfx1100"}, "gfx1100,gfx1101", true}, {[]gfx.Target{"gfx1101"}, "gfx1100,gfx1101", false}},
+		"one, all":        {{[]gfx.Target{"gfx1100"}, "gfx1100", true}, {nil, "gfx1100,gfx1101", true}, {nil, "gfx1100,gfx1101", false}},
+		"all, one":        {{nil, "gfx1100,gfx1101", true}, {[]gfx.Target{"gfx1101"}, "gfx1100,gfx1101", false}},
+		"none, one":       {{[]gfx.Target{}, "", true}, {[]gfx.Target{}, "", false}, {[]gfx.Target{"gfx1101"}, "gfx1101", true}},
+		"none, same, all": {{[]gfx.Target{}, "", true}, {[]gfx.Target{"gfx1100"}, "gfx1100", true}, {[]gfx.Target{"gfx1100", "gfx1101"}, "gfx1100,gfx1101", true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := Options{CacheDir: cacheDir(t)}
+			for i, step := range c {
+				o.Targets = step.ask
+				inst := mustExtract(t, b, o)
+				if inst.Fresh != step.fresh {
+					t.Errorf("step %d: fresh is %v", i, inst.Fresh)
+				}
+				mustBeFor(t, inst, step.has)
+				mustBeWarm(t, b, o)
+				if got, err := OpenInstalled(inst.Dir); err != nil || !equalTargets(got.Targets, inst.Targets) {
+					t.Errorf("opened: %+v, %v", got, err)
+				}
+			}
+			mustBeTidy(t, o.CacheDir)
+		})
+	}
+}
+
+// mapperName plays a server of another process that has the file of stepEnv
+// mapped: it tells the digest of what it sees each time it is asked, and ends
+// with its input.
+const mapperName = "map file"
+
+func playMapper() int {
+	f, err := os.Open(os.Getenv(stepEnv))
+	if err != nil {
+		fmt.Println(err)
+		return 4
+	}
+	st, err := f.Stat()
+	if err != nil {
+		fmt.Println(err)
+		return 4
+	}
+	seen, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		fmt.Println(err)
+		return 4
+	}
+	fmt.Println("running")
+	var b [1]byte
+	for {
+		if _, err := os.Stdin.Read(b[:]); err != nil {
+			return 0
+		}
+		fmt.Printf("%x\n", sha256.Sum256(seen))
+	}
+}
+
+// TestSecondTargetBesideServer adds a target while another process has the
+// one-target file mapped: that one must go on seeing its file, byte for byte.
+func TestSecondTargetBesideServer(t *testing.T) {
+	b := newFatBundle(t)
+	torture(t, func(t *testing.T) {
+		o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}}
+		inst := mustExtract(t, b, o)
+		path := filepath.Join(inst.Dir, fatName)
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, _ := inst.Manifest.File(fatName)
+		server := startChild(t, mapperName, b, o.CacheDir, withEnv(stepEnv+"="+path))
+		if got := server.line(); got != "running" {
+			t.Fatalf("the server said %q", got)
+		}
+		sees := func(want string) {
+			t.Helper()
+			if _, err := server.in.Write([]byte{'?'}); err != nil {
+				t.Fatal(err)
+			}
+			if got := server.line(); got != want {
+				t.Errorf("the server sees %s, want %s", got, want)
+			}
+		}
+		sees(file.Parts[0].SHA256)
+		if !startChild(t, "plain", b, o.CacheDir).succeeded() { // all targets
+			t.Error("nothing was written for the second target")
+		}
+		sees(file.Parts[0].SHA256)
+		o.Targets = nil
+		mustBeWarm(t, b, o)
+		mustBeFor(t, inst, "gfx1100,gfx1101")
+		after, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if os.SameFile(before, after) {
+			t.Error("the file was changed in place")
+		}
+		server.stopServer()
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+// TestFault02KilledInSecondTarget kills where a second target is added. What
+// is left must serve the first one, whoever asks for what next.
+func TestFault02KilledInSecondTarget(t *testing.T) {
+	b := newFatBundle(t)
+	one := []gfx.Target{"gfx1100"}
+	torture(t, func(t *testing.T) {
+		for _, step := range []string{"locked", "staged", "extracted", "synced", "replaced", "sealed"} {
+			for _, next := range [][]gfx.Target{one, nil} {
+				o := Options{CacheDir: cacheDir(t), Targets: one}
+				dir := mustExtract(t, b, o).Dir
+				startChild(t, "die at step", b, o.CacheDir, withEnv(stepEnv+"="+step)).killed()
+				if err := bundle.VerifyTargets(context.Background(), dir, b.Manifest(), one); err != nil {
+					t.Errorf("killed at %q: %v", step, err)
+				}
+				o.Targets = next
+				inst := mustExtract(t, b, o)
+				want := "gfx1100,gfx1101"
+				if next != nil && step != "replaced" && step != "sealed" {
+					want = "gfx1100"
+				}
+				mustBeFor(t, inst, want)
+				mustBeWarm(t, b, o)
+				o.Targets = nil // a warm start sweeps nothing, this one does
+				mustBeFor(t, mustExtract(t, b, o), "gfx1100,gfx1101")
+				mustBeTidy(t, o.CacheDir)
+			}
+		}
+	})
+}
+
+// TestFault07InsideHole: bytes written where another target's code was left
+// out, and code of the present target that went, are put right, and the folder
+// stays one for one target.
+func TestFault07InsideHole(t *testing.T) {
+	b := newFatBundle(t)
+	torture(t, func(t *testing.T) {
+		o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1101"}}
+		inst := mustExtract(t, b, o)
+		path := filepath.Join(inst.Dir, fatName)
+		file, _ := inst.Manifest.File(fatName)
+		for _, part := range file.Parts {
+			for _, x := range part.Extents {
+				flip(t, path, x.Offset+x.Size/2)
+				if _, err := bundle.VerifyFound(context.Background(), inst.Dir, inst.Manifest); !errors.Is(err, bundle.ErrContent) {
+					t.Errorf("a byte at %d of %s's: %v", x.Offset+x.Size/2, part.Target, err)
+				}
+				if again := mustExtract(t, b, o); !again.Fresh {
+					t.Errorf("a flipped byte at %d of %s's was not seen", x.Offset+x.Size/2, part.Target)
+				}
+				mustBeFor(t, inst, "gfx1101")
+			}
+		}
+		// The other target's file, whole and right in itself, is not what this
+		// folder is for.
+		other, err := Extract(context.Background(), b.Reader, Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		wrong, err := os.ReadFile(filepath.Join(other.Dir, fatName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(t, path, func(f *os.File) error { _, err := f.WriteAt(wrong, 0); return err })
+		mustExtract(t, b, o)
+		mustBeFor(t, inst, "gfx1101")
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+// TestFault05OneTargetFits: where both targets do not fit, one does, and
+// failing to add the second leaves the first as it was.
+func TestFault05OneTargetFits(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newFatBundle(t)
+		torture(t, func(t *testing.T) {
+			all := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=4m"), "cache")}
+			mustLackSpace(t, b, all, "bytes")
+			one := all
+			one.Targets = []gfx.Target{"gfx1100"}
+			inst := mustExtract(t, b, one)
+			mustLackSpace(t, b, all, "bytes")
+			mustBeWarm(t, b, one)
+			mustBeFor(t, inst, "gfx1100")
+		})
+	})
+}
+
+// TestFault12OneTargetReadOnly: a folder for one target that cannot be written
+// serves that target, and says that it lacks the other.
+func TestFault12OneTargetReadOnly(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newFatBundle(t)
+		torture(t, func(t *testing.T) {
+			mnt := mountTmpfs(t, 0, "size=64m")
+			o := Options{CacheDir: filepath.Join(mnt, "cache"), Targets: []gfx.Target{"gfx1100"}}
+			inst := mustExtract(t, b, o)
+			remove(t, inst.Dir+".seal")
+			if err := unix.Mount("", mnt, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+			if again := mustExtract(t, b, o); again.Fresh {
+				t.Error("it was written to")
+			}
+			o.Targets = nil
+			if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrReadOnly) {
+				t.Errorf("both targets from a folder for one: %v", err)
+			}
+		})
+	})
+}
+
+// TestStatedSums: the manifest's digests of the projections are those of the
+// file slimmed to one target.
+func TestStatedSums(t *testing.T) {
+	b := newFatBundle(t)
+	whole := mustExtract(t, b, Options{CacheDir: cacheDir(t)})
+	file, _ := whole.Manifest.File(fatName)
+	for _, p := range file.Parts {
+		one := mustExtract(t, b, Options{CacheDir: cacheDir(t), Targets: []gfx.Target{p.Target}})
+		got, err := os.ReadFile(filepath.Join(one.Dir, fatName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		slim := filepath.Join(t.TempDir(), fatName)
+		all, err := os.ReadFile(filepath.Join(whole.Dir, fatName))
+		if err == nil {
+			err = os.WriteFile(slim, all, 0o600)
+		}
+		if err == nil {
+			_, err = elfdep.Slim(slim, []gfx.Target{p.Target})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := os.ReadFile(slim)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sum := fmt.Sprintf("%x", sha256.Sum256(want)); sum != p.SHA256 || !bytes.Equal(got, want) {
+			t.Errorf("%s: slimmed %s, in the manifest %s", p.Target, sum, p.SHA256)
+		}
+	}
+}
