@@ -17,7 +17,7 @@ import (
 
 // collectRevision is part of the key of bundles: raise it when what goes into
 // a bundle changes by a change of this code.
-const collectRevision = 4
+const collectRevision = 5
 
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"

@@ -2,11 +2,13 @@ package recipe
 
 import (
 	"cmp"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
 
 // writeManifest records what the bundle was made from and what is in it.
@@ -52,11 +54,43 @@ func (c *collector) writeManifest() error {
 	}
 	for _, e := range entries {
 		base := filepath.Base(e)
-		m.Files = append(m.Files, bundle.File{Path: base, Needed: c.libs.needed[base]})
+		parts, err := c.parts(e)
+		if err != nil {
+			return err
+		}
+		m.Files = append(m.Files, bundle.File{Path: base, Needed: c.libs.needed[base], Parts: parts})
 	}
 	full, err := bundle.Build(c.dir, m)
 	if err != nil {
 		return err
 	}
 	return bundle.WriteManifest(c.dir, full)
+}
+
+// parts tells what each target alone needs of a file with code for several, so
+// that a machine with one of them need not hold the rest.
+func (c *collector) parts(path string) ([]bundle.Part, error) {
+	if len(c.targets) < 2 {
+		return nil, nil
+	}
+	shares, err := elfdep.ReadShares(path)
+	if errors.Is(err, elfdep.ErrNoFatBinary) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	parts := make([]bundle.Part, len(c.targets))
+	for i, t := range c.targets {
+		parts[i].Target = t
+		for _, s := range shares {
+			if s.Target != t {
+				continue
+			}
+			for _, x := range s.Extents {
+				parts[i].Extents = append(parts[i].Extents, bundle.Extent(x))
+			}
+		}
+	}
+	return parts, nil
 }
