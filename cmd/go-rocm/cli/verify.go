@@ -25,7 +25,9 @@ func verifyCommand() *cobra.Command {
 		Short: "check a bundle or a release, byte by byte",
 		Long: `Reads all of a bundle (a packed file, a folder, the one that is built in, or the
 one that the package installed) and compares size, mode and SHA-256 of each file
-with the manifest. Anything that is missing, too much or different is listed.
+with the manifest. Anything that is missing, too much or different is listed. A
+folder that was unpacked for some of the bundle's GPU targets is judged by what
+these need, and the answer names them; the installed bundle must have all.
 
 Given the folder of a release, or any file of one, it compares with SHA256SUMS.
 With a public key that you trust it also checks the signature by that key, and
@@ -110,7 +112,7 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 		if k != (keyFiles{}) {
 			return fmt.Errorf("verify: %s has no %s, so it is not the folder of a release", path, release.SumsName)
 		}
-		return reportBundle(out)(verifyFolder(ctx, path))
+		return verifyUnpacked(ctx, out, path)
 	}
 	f, openErr := bundle.OpenFile(path)
 	packed := openErr == nil
@@ -182,10 +184,6 @@ func verifyEmbedded(ctx context.Context, out io.Writer) error {
 		printWhole(out, r.Manifest())
 	}
 	return nil
-}
-
-func printWhole(out io.Writer, m *bundle.Manifest) {
-	_, _ = fmt.Fprintf(out, "%s %s is whole: %d files, %s, digest %s\n", m.Name, m.Version, len(m.Files), size(m.Size()), m.Digest())
 }
 
 // explainVerify adds what to do about a damaged bundle.
