@@ -72,13 +72,26 @@ func (e *LLVMError) Error() string {
 // Unwrap gives the cause.
 func (e *LLVMError) Unwrap() error { return e.Err }
 
-// optional tells whether a bundle may have the whole libLLVM instead: where
-// the versions are not the locked ones, nobody has seen this work.
-func (e *LLVMError) optional(locked bool) bool { return !locked && !e.LLVM.Locked }
+// optional tells whether a bundle may have the whole libLLVM instead: not in a
+// locked build, and where the package is the locked one, which is known to
+// work, only when it cannot be had any more.
+func (e *LLVMError) optional(lockedBuild bool) bool {
+	var gone *toolchain.NotInArchiveError
+	return !lockedBuild && (!e.LLVM.Locked || errors.As(e.Err, &gone))
+}
 
-// deviation is what the manifest of a bundle with the whole libLLVM says.
+// wholeLLVM begins the deviation that a bundle with the whole libLLVM has.
+const wholeLLVM = "libLLVM is the whole one of "
+
+// deviation is what the manifest of such a bundle says.
 func (e *LLVMError) deviation() string {
-	return fmt.Sprintf("libLLVM is the whole one of %s %s, since none could be linked of %s", e.LLVM.Runtime.Name, e.LLVM.Runtime.Version, e.LLVM.Development.Name)
+	return fmt.Sprintf(wholeLLVM+"%s %s, since none could be linked of %s", e.LLVM.Runtime.Name, e.LLVM.Runtime.Version, e.LLVM.Development.Name)
+}
+
+// WholeLLVM tells whether a bundle has the whole libLLVM because none could be
+// linked for it, so that the recorded sizes say nothing about it.
+func WholeLLVM(m *bundle.Manifest) bool {
+	return slices.ContainsFunc(m.Toolchain.Deviations, func(d string) bool { return strings.HasPrefix(d, wholeLLVM) })
 }
 
 // linkInputs key a linked libLLVM.

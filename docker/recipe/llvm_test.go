@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
@@ -138,12 +140,26 @@ func TestLinkedLLVM(t *testing.T) {
 }
 
 func TestWholeLLVMIsOptional(t *testing.T) {
-	for _, tc := range []struct{ lockedPackage, lockedBuild, want bool }{
-		{false, false, true}, {true, false, false}, {false, true, false}, {true, true, false},
+	gone, broken := error(&toolchain.NotInArchiveError{}), error(&engine.ExitError{Code: 1})
+	for _, tc := range []struct {
+		lockedPackage, lockedBuild bool
+		err                        error
+		want                       bool
+	}{
+		{false, false, gone, true},
+		{false, false, broken, true},
+		{true, false, gone, true},
+		{true, false, broken, false},
+		{false, true, gone, false},
+		{true, true, gone, false},
 	} {
-		e := &LLVMError{LLVM: toolchain.LLVM{Locked: tc.lockedPackage}}
+		e := &LLVMError{LLVM: toolchain.LLVM{Locked: tc.lockedPackage}, Err: fmt.Errorf("stage llvm: %w", tc.err)}
 		if got := e.optional(tc.lockedBuild); got != tc.want {
 			t.Errorf("%+v: %t", tc, got)
+		}
+		m := &bundle.Manifest{Toolchain: bundle.Toolchain{Deviations: []string{"zstd 1 is not in the lock", e.deviation()}}}
+		if !WholeLLVM(m) || WholeLLVM(&bundle.Manifest{Toolchain: bundle.Toolchain{Deviations: m.Toolchain.Deviations[:1]}}) {
+			t.Error("the manifest does not tell a bundle with the whole libLLVM from others")
 		}
 	}
 }

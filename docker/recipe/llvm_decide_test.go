@@ -1,0 +1,92 @@
+package recipe
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+)
+
+// fileLists is an image that is read for dpkg's file lists alone.
+type fileLists map[string]string
+
+func (fileLists) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
+func (fileLists) Close() error                                       { return nil }
+
+func (f fileLists) Walk(_ context.Context, _ string, take func(*tar.Header, io.Reader) error) error {
+	for pkg, files := range f {
+		if err := take(&tar.Header{Name: "info/" + pkg + ".list", Typeflag: tar.TypeReg}, strings.NewReader(files)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A libLLVM is linked anew only where the closure needs one and a package with
+// object files goes with it; elsewhere the bundle stays as it is.
+func TestLLVMIsTakenWhole(t *testing.T) {
+	debian := &llvmPlan{LLVM: toolchain.LLVM{Runtime: toolchain.Package{Name: "libllvm21"}}}
+	comgr := elfdep.Lib{SONAME: "libamd_comgr.so.3", InRoot: "/opt/rocm/lib/libamd_comgr.so.3"}
+	amd := elfdep.Lib{SONAME: "libLLVM.so.20.0", InRoot: "/opt/rocm/llvm/lib/libLLVM.so.20.0"}
+	for _, tc := range []struct {
+		name string
+		plan *llvmPlan
+		libs []elfdep.Lib
+		says string
+	}{
+		{"LLVM is inside comgr", debian, []elfdep.Lib{comgr}, ""},
+		{"no package of libLLVM", nil, []elfdep.Lib{comgr, amd}, ""},
+		{"libLLVM of another package", debian, []elfdep.Lib{comgr, amd}, "/opt/rocm/llvm/lib/libLLVM.so.20.0 is of package rocm-llvm, not of libllvm21: it is taken whole"},
+	} {
+		var said bytes.Buffer
+		c := &collector{recipe: &Recipe{Log: &said}, variant: Variant{Name: "hip"}, llvm: tc.plan, libs: &libraries{libs: tc.libs, all: tc.libs}}
+		root := &rootfs{files: fileLists{"rocm-llvm": amd.InRoot + "\n", "comgr:amd64": comgr.InRoot + "\n"}}
+		if err := c.linkLLVM(t.Context(), root); err != nil || c.linked != nil || len(c.excluded) > 0 {
+			t.Errorf("%s: %v, linked %v", tc.name, err, c.linked)
+		}
+		if !strings.Contains(said.String(), tc.says) || (tc.says == "") != (said.Len() == 0) {
+			t.Errorf("%s: said %q", tc.name, said.String())
+		}
+		if err := c.proveLLVM(t.Context()); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	c := &collector{recipe: &Recipe{Log: io.Discard}, llvm: debian, libs: &libraries{libs: []elfdep.Lib{amd}}}
+	if err := c.linkLLVM(t.Context(), &rootfs{files: fileLists{}}); err == nil || !strings.Contains(err.Error(), "no package of the image owns") {
+		t.Errorf("a libLLVM that no package owns: %v", err)
+	}
+}
+
+func TestObjectFilesThatAreNotLocked(t *testing.T) {
+	for _, tc := range []struct {
+		name              string
+		known, image      bool
+		lockedBuild, fail bool
+		deviations        int
+	}{
+		{"locked", true, false, true, false, 0},
+		{"not locked", false, false, false, false, 1},
+		{"not locked in a locked build", false, false, true, true, 0},
+		{"the lock does not speak of the user's image", false, true, true, false, 0},
+	} {
+		spec := toolchain.Spec{Kind: "debian", Locked: tc.lockedBuild}
+		if tc.image {
+			spec.BaseImage = "somebody/rocm"
+		}
+		plan := &llvmPlan{LLVM: toolchain.LLVM{Locked: tc.known, Development: toolchain.Package{Name: "llvm-22-dev", Version: "1:22.1-1"}}}
+		c := &collector{recipe: &Recipe{Toolchain: spec}, llvm: plan}
+		err := c.lockedLLVM()
+		if (err != nil) != tc.fail || len(c.deviations) != tc.deviations {
+			t.Errorf("%s: %v, %q", tc.name, err, c.deviations)
+		}
+		if tc.fail && !strings.Contains(err.Error(), "llvm-22-dev 1:22.1-1 is not in the lock") {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
