@@ -67,6 +67,25 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return p.File, nil
 		}
 	}
+	// A deliverable around the cpu bundle: what is not about the bundle is tested
+	// on it.
+	small := func(pattern string, stageOf func(context.Context, string, string, *recipe.Packed) (string, error)) func(context.Context) (string, error) {
+		return func(ctx context.Context) (string, error) {
+			p, err := packed(ctx, "cpu")
+			if err != nil {
+				return "", err
+			}
+			version, err := s.Version(root)
+			if err != nil {
+				return "", err
+			}
+			dir, err := stageOf(ctx, root, version, p)
+			if err != nil {
+				return "", err
+			}
+			return only(dir, pattern)
+		}
+	}
 	return ci.Hooks{Products: []ci.Product{
 		{Name: "cpu bundle", Env: ci.EnvBundle, Make: pack("cpu")},
 		{Name: "hip bundle", Env: ci.EnvHIPBundle, Make: pack("hip")},
@@ -86,34 +105,21 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return filepath.Join(s.dist(root), "go-rocm"), s.release(ctx)
 		}},
 		{Name: "package", Env: ci.EnvDeb, Make: func(context.Context) (string, error) {
-			return onlyPackage(s.dist(root))
+			return only(s.dist(root), "*.deb")
 		}},
-		{Name: "small package", Env: ci.EnvSmallDeb, Make: func(ctx context.Context) (string, error) {
-			p, err := packed(ctx, "cpu")
-			if err != nil {
-				return "", err
-			}
-			version, err := s.Version(root)
-			if err != nil {
-				return "", err
-			}
-			dir, err := s.debian(ctx, root, version, p)
-			if err != nil {
-				return "", err
-			}
-			return onlyPackage(dir)
-		}},
+		{Name: "small package", Env: ci.EnvSmallDeb, Make: small("*.deb", s.debian)},
+		{Name: "small image", Env: ci.EnvSmallImage, Make: small("*.oci.tar", s.image)},
 	}}
 }
 
-// onlyPackage finds the one Debian package in dir.
-func onlyPackage(dir string) (string, error) {
-	found, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+// only finds the one file of its kind in dir.
+func only(dir, pattern string) (string, error) {
+	found, err := filepath.Glob(filepath.Join(dir, pattern))
 	if err != nil {
 		return "", err
 	}
 	if len(found) != 1 {
-		return "", fmt.Errorf("%s holds %d packages, expected one: %v", dir, len(found), found)
+		return "", fmt.Errorf("%s holds %d files %s, expected one: %v", dir, len(found), pattern, found)
 	}
 	return found[0], nil
 }

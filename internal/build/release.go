@@ -40,7 +40,7 @@ func Release() error {
 
 func (s *Session) release(ctx context.Context) error {
 	start := time.Now()
-	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.attestInto, s.sumInto); err != nil {
+	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.attestInto, s.sumInto); err != nil {
 		return err
 	}
 	return s.say("release: all done in %s", time.Since(start).Round(100*time.Millisecond))

@@ -31,6 +31,8 @@ const (
 	// EnvSmallDeb names the same package around the cpu bundle: what concerns
 	// the package's life, not its bundle, is tested on it in a tenth of the time.
 	EnvSmallDeb = "GOROCM_SMALL_DEB"
+	// EnvSmallImage names the container image around the cpu bundle.
+	EnvSmallImage = "GOROCM_SMALL_IMAGE"
 )
 
 // Product is something that the tests on real artifacts run against.
@@ -80,7 +82,7 @@ func (p Project) ProductSteps(h Hooks) []Step {
 		needs     []string
 	}{
 		{"end to end", "e2e", []string{EnvBundle, EnvSource}},
-		{"install tests", "install", []string{EnvDeb, EnvSmallDeb}},
+		{"install tests", "install", []string{EnvDeb, EnvSmallDeb, EnvSmallImage}},
 	} {
 		var needs []string
 		for _, e := range suite.needs {

@@ -47,7 +47,7 @@ type Settings struct {
 }
 
 // elsewhere are GOROCM_ names that other parts of the project read.
-var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
+var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
 
 // Bytes is a size such as 16GiB.
 type Bytes int64

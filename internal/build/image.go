@@ -1,0 +1,81 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/packaging/oci"
+)
+
+// layerInputs key the image's layer with the bundle.
+type layerInputs struct {
+	Bundle, Code string
+	Epoch        int64
+}
+
+// imageInputs key a container image.
+type imageInputs struct {
+	Layer   layerInputs
+	Command string
+	Version string
+}
+
+// imageInto puts the container image among the deliverables.
+func (s *Session) imageInto(ctx context.Context, d *delivery) error {
+	chosen, err := bundleOf(d.packed, s.Settings.Embed)
+	if err != nil {
+		return err
+	}
+	dir, err := s.image(ctx, d.root, d.version, chosen)
+	if err != nil {
+		return err
+	}
+	return copyAll(dir, d.dir)
+}
+
+// image gives the folder of the stage that holds the container image of the
+// command and a bundle.
+func (s *Session) image(ctx context.Context, root, version string, chosen *recipe.Packed) (string, error) {
+	work, err := os.MkdirTemp("", "go-rocm-image-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(work)
+	command := filepath.Join(work, "go-rocm")
+	if err := s.command(ctx, root, command, version, "nopayload"); err != nil {
+		return "", err
+	}
+	in := imageInputs{Layer: layerInputs{Bundle: chosen.Manifest.Digest(), Epoch: s.Epoch.Unix()}, Version: version}
+	if in.Command, err = stage.FileDigest(command); err != nil {
+		return "", err
+	}
+	if in.Layer.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
+		return "", err
+	}
+	layer, err := s.Recipe.Cache.Do(ctx, "oci-layer", in.Layer, func(ctx context.Context, dir string) error {
+		return oci.WriteBundleLayer(ctx, chosen.Bundle.Dir, s.Epoch, filepath.Join(dir, layerName))
+	})
+	if err != nil {
+		return "", err
+	}
+	res, err := s.Recipe.Cache.Do(ctx, "oci", in, func(ctx context.Context, dir string) error {
+		digest, err := oci.Build(ctx, oci.Options{
+			Version: version, Epoch: s.Epoch, Command: command,
+			Bundle: chosen.Manifest, BundleLayer: filepath.Join(layer.Dir, layerName),
+			Out: filepath.Join(dir, "go-rocm-"+version+"-linux-amd64.oci.tar"),
+		})
+		if err != nil {
+			return err
+		}
+		return s.say("image: %s", digest)
+	})
+	if err != nil {
+		return "", err
+	}
+	return res.Dir, nil
+}
+
+const layerName = "layer.tar.gz"

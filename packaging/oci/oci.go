@@ -1,0 +1,272 @@
+// Package oci writes the container image of go-rocm: the command and the bundle
+// on nothing else ("FROM scratch"), as an OCI image layout in one tar file, which
+// `docker load`, `podman load` and `skopeo copy oci-archive:` read.
+//
+// The bundle brings its whole user space, so an image needs no distribution below
+// it. The program runs as a user without rights; kfd and drm devices are given to
+// the container by whoever starts it. The same inputs give the same bytes. Images
+// are neither pushed nor signed here.
+package oci
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// Errors that Build returns wrapped.
+var (
+	// ErrOptions says that an option is missing.
+	ErrOptions = errors.New("oci options")
+	// ErrBundle says that the bundle's folder is not what its manifest says.
+	ErrBundle = errors.New("oci bundle")
+)
+
+// User is the number of the user and group that the image runs as; by
+// convention nobody's on a system with accounts.
+const User = 65532
+
+// Places in the image.
+const (
+	commandPath = "usr/bin/go-rocm"
+	bundlePath  = "usr/lib/go-rocm/llama"
+	statePath   = "var/lib/go-rocm"
+	runPath     = "run/go-rocm"
+)
+
+// Options are the inputs of Build.
+type Options struct {
+	// Version is go-rocm's, for the image's labels and its reference.
+	Version string
+	// Epoch is the time of every entry and of the image.
+	Epoch time.Time
+	// Command is the static program without a bundle inside.
+	Command string
+	// Bundle is the manifest of the bundle in BundleLayer, which WriteBundleLayer
+	// made with the same Epoch.
+	Bundle      *bundle.Manifest
+	BundleLayer string
+	// Out is the path of the tar file.
+	Out string
+}
+
+func (o Options) check() error {
+	for name, value := range map[string]string{"Version": o.Version, "Command": o.Command, "BundleLayer": o.BundleLayer, "Out": o.Out} {
+		if value == "" {
+			return fmt.Errorf("%w: %s is empty", ErrOptions, name)
+		}
+	}
+	if o.Bundle == nil {
+		return fmt.Errorf("%w: Bundle is empty", ErrOptions)
+	}
+	return checkEpoch(o.Epoch)
+}
+
+func checkEpoch(epoch time.Time) error {
+	if epoch.Unix() <= 0 {
+		return fmt.Errorf("%w: Epoch is %s: give the time of the release", ErrOptions, epoch.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// WriteBundleLayer writes the layer with the bundle in dir, after it was compared
+// with its manifest, to the file out. The bundle changes least often and is the
+// largest: as a layer of its own, at the bottom, it is made and stored once for
+// many versions of the command.
+func WriteBundleLayer(ctx context.Context, dir string, epoch time.Time, out string) error {
+	if err := checkEpoch(epoch); err != nil {
+		return err
+	}
+	m, err := bundle.ReadManifest(dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	if err := bundle.Verify(ctx, dir, m); err != nil {
+		return fmt.Errorf("%w: %w", ErrBundle, err)
+	}
+	return writeLayer(ctx, out, bundleItems(dir, m), epoch)
+}
+
+// Build writes the image to o.Out, whole or not at all, and returns its digest
+// ("sha256:…"), which names it in a registry.
+func Build(ctx context.Context, o Options) (digest string, err error) {
+	if err := o.check(); err != nil {
+		return "", err
+	}
+	work, err := os.MkdirTemp(filepath.Dir(o.Out), ".oci-")
+	if err != nil {
+		return "", fmt.Errorf("make a working folder: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+
+	files := []string{o.BundleLayer}
+	for i, list := range [][]item{systemItems(), commandItems(o)} {
+		name := filepath.Join(work, fmt.Sprintf("layer%d", i))
+		if err := writeLayer(ctx, name, list, o.Epoch); err != nil {
+			return "", err
+		}
+		files = append(files, name)
+	}
+	var layers []v1.Layer
+	for _, name := range files {
+		l, err := tarball.LayerFromFile(name, tarball.WithMediaType(types.OCILayer))
+		if err != nil {
+			return "", fmt.Errorf("layer: %w", err)
+		}
+		layers = append(layers, l)
+	}
+	img, err := image(o, layers)
+	if err != nil {
+		return "", fmt.Errorf("image: %w", err)
+	}
+	dir := filepath.Join(work, "layout")
+	// docker takes the reference from the one annotation, others from the other.
+	name := map[string]string{
+		"org.opencontainers.image.ref.name": reference(o.Version),
+		"io.containerd.image.name":          "go-rocm:" + reference(o.Version),
+	}
+	index := mutate.AppendManifests(mutate.IndexMediaType(empty.Index, types.OCIImageIndex), mutate.IndexAddendum{
+		Add:        img,
+		Descriptor: v1.Descriptor{Annotations: name, Platform: platform()},
+	})
+	if _, err := layout.Write(dir, index); err != nil {
+		return "", fmt.Errorf("write the layout: %w", err)
+	}
+	if err := writeDockerManifest(dir, img, name["io.containerd.image.name"]); err != nil {
+		return "", err
+	}
+	staged := filepath.Join(work, "image.tar")
+	if err := tarLayout(ctx, dir, staged, o.Epoch); err != nil {
+		return "", err
+	}
+	if err := os.Rename(staged, o.Out); err != nil {
+		return "", fmt.Errorf("put in place: %w", err)
+	}
+	h, err := img.Digest()
+	return h.String(), err
+}
+
+// writeDockerManifest puts Docker's own list beside the layout's, as `docker save`
+// does since version 25: an engine without containerd's image store reads no
+// other (https://github.com/moby/docker-image-spec).
+func writeDockerManifest(dir string, img v1.Image, tag string) error {
+	m, err := img.Manifest()
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	blob := func(h v1.Hash) string { return path.Join("blobs", h.Algorithm, h.Hex) }
+	entry := struct {
+		Config           string
+		RepoTags, Layers []string
+	}{Config: blob(m.Config.Digest), RepoTags: []string{tag}}
+	for _, l := range m.Layers {
+		entry.Layers = append(entry.Layers, blob(l.Digest))
+	}
+	b, err := json.Marshal([]any{entry})
+	if err != nil {
+		return fmt.Errorf("image: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "manifest.json"), append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write the layout: %w", err)
+	}
+	return nil
+}
+
+// reference is a version as a tag may be: a plus sign is none of its letters.
+func reference(version string) string {
+	out := []byte(version)
+	for i, c := range out {
+		if c == '+' {
+			out[i] = '-'
+		}
+	}
+	return string(out)
+}
+
+func platform() *v1.Platform { return &v1.Platform{OS: "linux", Architecture: "amd64"} }
+
+// image puts the layers together with what a container of it runs.
+func image(o Options, layers []v1.Layer) (v1.Image, error) {
+	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
+	for i, comment := range []string{"the bundle " + o.Bundle.Name + " " + o.Bundle.Version, "accounts and folders", "the command"} {
+		var err error
+		img, err = mutate.Append(img, mutate.Addendum{
+			Layer:     layers[i],
+			MediaType: types.OCILayer,
+			History:   v1.History{Created: v1.Time{Time: o.Epoch.UTC()}, CreatedBy: "go-rocm", Comment: comment},
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	c, err := img.ConfigFile()
+	if err != nil {
+		return nil, err
+	}
+	c = c.DeepCopy()
+	c.Architecture, c.OS, c.Created = platform().Architecture, platform().OS, v1.Time{Time: o.Epoch.UTC()}
+	c.Config = v1.Config{
+		User:       fmt.Sprintf("%d:%d", User, User),
+		Entrypoint: []string{"/" + commandPath},
+		Cmd:        []string{"help"},
+		WorkingDir: "/" + statePath,
+		Env:        []string{"PATH=/usr/bin", "HOME=/" + statePath, "XDG_RUNTIME_DIR=/" + runPath},
+		StopSignal: "SIGTERM",
+		Labels: map[string]string{
+			"org.opencontainers.image.title":       "go-rocm",
+			"org.opencontainers.image.description": "language models on AMD GPUs: command and llama.cpp " + o.Bundle.Version,
+			"org.opencontainers.image.version":     o.Version,
+			"org.opencontainers.image.licenses":    "MIT",
+			"org.opencontainers.image.source":      "https://forge.lthn.ai/core/go-rocm",
+			"org.opencontainers.image.created":     o.Epoch.UTC().Format(time.RFC3339),
+		},
+	}
+	return mutate.ConfigFile(img, c)
+}
+
+// tarLayout puts the layout's files into one tar file.
+func tarLayout(ctx context.Context, dir, out string, epoch time.Time) (err error) {
+	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("stage: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := tar.NewWriter(f)
+	err = filepath.WalkDir(dir, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || file == dir || ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		name, err := filepath.Rel(dir, file)
+		if err != nil {
+			return err
+		}
+		it := item{path: filepath.ToSlash(name), from: file, mode: 0o644}
+		if d.IsDir() {
+			it = item{path: it.path, mode: fs.ModeDir | 0o755}
+		}
+		return it.write(w, epoch)
+	})
+	if err != nil {
+		return fmt.Errorf("pack the layout: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("pack the layout: %w", err)
+	}
+	return errors.Join(f.Chmod(0o644), f.Sync()) // whatever the umask
+}

@@ -1,0 +1,283 @@
+package oci_test
+
+import (
+	"archive/tar"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+
+	"forge.lthn.ai/core/go-rocm/packaging/oci"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+var epoch = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// options are those of a small image.
+func options(t *testing.T) oci.Options {
+	t.Helper()
+	dir := t.TempDir()
+	o := oci.Options{
+		Version: "0.2.0+llama.0.5.0", Epoch: epoch,
+		Command: filepath.Join(dir, "program"), BundleLayer: filepath.Join(dir, "layer"), Out: filepath.Join(dir, "out.tar"),
+	}
+	bundleDir := filepath.Join(dir, "bundle")
+	for name, f := range map[string]struct {
+		body string
+		mode os.FileMode
+	}{
+		"program":                     {"command", 0o700},
+		"bundle/llama-server":         {"server", 0o755},
+		"bundle/rocblas/library/a.co": {strings.Repeat("\x00", 1<<20) + "code", 0o644},
+	} {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(f.body), f.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, f.mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := bundle.Build(bundleDir, bundle.Manifest{
+		Name: "llama-cpu", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0.5.0",
+		Source: bundle.Source{Tag: "v0.5.0", Tree: strings.Repeat("ab", 20)}, SourceDateEpoch: epoch.Unix(),
+		Entry: bundle.Entry{Program: "llama-server"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bundle.WriteManifest(bundleDir, m); err != nil {
+		t.Fatal(err)
+	}
+	o.Bundle = m
+	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Chtimes(path, time.Now(), time.Unix(rand.Int64N(1<<32), 0))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := oci.WriteBundleLayer(t.Context(), bundleDir, epoch, o.BundleLayer); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// open reads the image as a tool that receives it does: untar, read the layout.
+func open(t *testing.T, path string) (v1.Image, v1.Descriptor) {
+	t.Helper()
+	dir := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), "tar", "-xf", path, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
+	index, err := layout.ImageIndexFromPath(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := index.IndexManifest()
+	if err != nil || len(list.Manifests) != 1 {
+		t.Fatalf("index: %+v, %v", list, err)
+	}
+	img, err := index.Image(list.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return img, list.Manifests[0]
+}
+
+// entries lists the layers from the bottom, an entry a line, and holds each
+// against the digests that the manifest and the configuration have of it.
+func entries(t *testing.T, img v1.Image) string {
+	t.Helper()
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	digestOf := func(r io.ReadCloser, err error) string {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("sha256:%x", sum.Sum(nil))
+	}
+	var b strings.Builder
+	for i, l := range layers {
+		named, err := l.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if packed, plain := digestOf(l.Compressed()), digestOf(l.Uncompressed()); packed != named.String() || plain != c.RootFS.DiffIDs[i].String() {
+			t.Errorf("layer %d is %s of %s, recorded as %s of %s", i, packed, plain, named, c.RootFS.DiffIDs[i])
+		}
+		r, err := l.Uncompressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for tr := tar.NewReader(r); ; {
+			h, err := tr.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !h.ModTime.Equal(epoch) || h.Uid != h.Gid || h.Uname != "" {
+				t.Errorf("%s: %v, %d:%d, %q", h.Name, h.ModTime, h.Uid, h.Gid, h.Uname)
+			}
+			body, err := io.ReadAll(tr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(body) > 100 || h.Typeflag == tar.TypeReg && strings.HasSuffix(h.Name, bundle.ManifestName) {
+				body = fmt.Appendf(nil, "%d bytes", len(body))
+				if strings.HasSuffix(h.Name, bundle.ManifestName) {
+					body = []byte("manifest")
+				}
+			}
+			fmt.Fprintf(&b, "%d %c %04o %d %s %q\n", i, h.Typeflag, h.Mode, h.Uid, h.Name, body)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
+func TestBuild(t *testing.T) {
+	o := options(t)
+	digest, err := oci.Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, desc := open(t, o.Out)
+	if desc.Digest.String() != digest || desc.Platform.String() != "linux/amd64" || desc.Annotations["org.opencontainers.image.ref.name"] != "0.2.0-llama.0.5.0" {
+		t.Errorf("got %+v, digest %s", desc, digest)
+	}
+	const want = `0 5 0755 0 usr/ ""
+0 5 0755 0 usr/lib/ ""
+0 5 0755 0 usr/lib/go-rocm/ ""
+0 5 0755 0 usr/lib/go-rocm/llama/ ""
+0 0 0755 0 usr/lib/go-rocm/llama/llama-server "server"
+0 0 0644 0 usr/lib/go-rocm/llama/manifest.json "manifest"
+0 5 0755 0 usr/lib/go-rocm/llama/rocblas/ ""
+0 5 0755 0 usr/lib/go-rocm/llama/rocblas/library/ ""
+0 0 0644 0 usr/lib/go-rocm/llama/rocblas/library/a.co "1048580 bytes"
+1 5 0755 0 etc/ ""
+1 0 0644 0 etc/group "root:x:0:\ngo-rocm:x:65532:\n"
+1 0 0644 0 etc/passwd "root:x:0:0:root:/:/sbin/nologin\ngo-rocm:x:65532:65532:go-rocm:/var/lib/go-rocm:/sbin/nologin\n"
+1 5 0755 0 run/ ""
+1 5 0700 65532 run/go-rocm/ ""
+1 5 1777 0 tmp/ ""
+1 5 0755 0 var/ ""
+1 5 0755 0 var/lib/ ""
+1 5 0755 65532 var/lib/go-rocm/ ""
+2 5 0755 0 usr/ ""
+2 5 0755 0 usr/bin/ ""
+2 0 0755 0 usr/bin/go-rocm "command"
+`
+	if diff := cmp.Diff(want, entries(t, img)); diff != "" {
+		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+	c, err := img.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Config.User != "65532:65532" || c.OS != "linux" || c.Architecture != "amd64" || !c.Created.Equal(epoch) || c.Config.Entrypoint[0] != "/usr/bin/go-rocm" {
+		t.Errorf("config %+v", c)
+	}
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(o.Out), ".oci-*"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// Neither the files' times, which options sets by chance, nor the place of
+// anything gets in.
+func TestBuildIsReproducible(t *testing.T) {
+	var sums [2][sha256.Size]byte
+	for i := range sums {
+		o := options(t)
+		if _, err := oci.Build(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(o.Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sums[i] = sha256.Sum256(b)
+	}
+	if sums[0] != sums[1] {
+		t.Error("two images of the same inputs differ")
+	}
+}
+
+func TestBuildRefuses(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(t *testing.T, o *oci.Options)
+		want   error
+		text   string
+	}{
+		"no version":  {func(_ *testing.T, o *oci.Options) { o.Version = "" }, oci.ErrOptions, "Version is empty"},
+		"no time":     {func(_ *testing.T, o *oci.Options) { o.Epoch = time.Time{} }, oci.ErrOptions, "Epoch"},
+		"no manifest": {func(_ *testing.T, o *oci.Options) { o.Bundle = nil }, oci.ErrOptions, "Bundle is empty"},
+		"no layer":    {func(_ *testing.T, o *oci.Options) { o.BundleLayer += "x" }, fs.ErrNotExist, "layer"},
+		"no command":  {func(_ *testing.T, o *oci.Options) { o.Command += "x" }, fs.ErrNotExist, "usr/bin/go-rocm"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			tt.change(t, &o)
+			if _, err := oci.Build(t.Context(), o); !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("got %v", err)
+			}
+			if _, err := os.Stat(o.Out); err == nil {
+				t.Error("an image is there all the same")
+			}
+		})
+	}
+}
+
+func TestWriteBundleLayerRefuses(t *testing.T) {
+	o := options(t)
+	dir := filepath.Join(filepath.Dir(o.Out), "bundle")
+	out := filepath.Join(t.TempDir(), "layer")
+	if err := oci.WriteBundleLayer(t.Context(), dir, time.Time{}, out); !errors.Is(err, oci.ErrOptions) {
+		t.Errorf("no time: %v", err)
+	}
+	if err := oci.WriteBundleLayer(t.Context(), t.TempDir(), epoch, out); !errors.Is(err, oci.ErrBundle) {
+		t.Errorf("no bundle: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "llama-server"), []byte("SERVER"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := oci.WriteBundleLayer(t.Context(), dir, epoch, out); !errors.Is(err, oci.ErrBundle) || !strings.Contains(err.Error(), "llama-server") {
+		t.Errorf("damaged: %v", err)
+	}
+	if _, err := os.Stat(out); err == nil {
+		t.Error("a layer is there all the same")
+	}
+}

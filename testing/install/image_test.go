@@ -1,0 +1,37 @@
+//go:build install
+
+package install_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+)
+
+// TestImageAnswers loads the container image and has it answer, as a user without
+// rights on a root that cannot be written to.
+func TestImageAnswers(t *testing.T) {
+	list := named(t, "GOROCM_SMALL_IMAGE")
+	gguf := model(t.Context(), t)
+	e := engine(t)
+	ref, err := e.Load(t.Context(), list[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Forget(context.Background(), ref); err != nil {
+			t.Error(err)
+		}
+	})
+	version, err := e.RunImage(t.Context(), ref, nil, "version")
+	if err != nil || !strings.Contains(version, "installed, /usr/lib/go-rocm/llama") {
+		t.Errorf("version: %v\n%s", err, version)
+	}
+	if _, err := e.RunImage(t.Context(), ref, nil, "verify", "--installed"); err != nil {
+		t.Error(err)
+	}
+	answer, err := e.RunImage(t.Context(), ref, []string{gguf + ":/model.gguf:ro"}, "run", "/model.gguf", "--temperature", "0", "-p", question)
+	if err != nil || !strings.Contains(answer, "Paris") {
+		t.Errorf("asked %q, got %q, %v", question, answer, err)
+	}
+}
