@@ -3,8 +3,11 @@ package attest
 import (
 	"bytes"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
@@ -29,7 +32,7 @@ func Provenance(m Material, subjects []release.Sum, revision, builder string) (*
 	if d := m.Manifest.Toolchain.BaseDigest; d != "" {
 		inputs = append(inputs, release.Resource{Name: "toolchain", Digest: digestOf(d)})
 	}
-	for _, p := range m.Manifest.Toolchain.Packages {
+	for _, p := range slices.Concat(m.Manifest.Toolchain.Packages, stagePackages(m.Manifest.Stages)) {
 		r := release.Resource{Name: p.Name + "=" + p.Version + ":" + p.Arch}
 		if p.SHA256 != "" {
 			r.Digest = map[string]string{"sha256": p.SHA256}
@@ -59,6 +62,21 @@ func Provenance(m Material, subjects []release.Sum, revision, builder string) (*
 		s.Subject = append(s.Subject, release.Resource{Name: sum.Path, Digest: map[string]string{"sha256": sum.SHA256}})
 	}
 	return s, nil
+}
+
+// stagePackages are the packages that single stages took beside those of the
+// toolchain. An option says so: "package=NAME VERSION ARCHITECTURE sha256:…".
+func stagePackages(stages []bundle.Stage) []bundle.Package {
+	var out []bundle.Package
+	for _, s := range stages {
+		for _, o := range s.Options {
+			text, ok := strings.CutPrefix(o, "package=")
+			if f := strings.Fields(text); ok && len(f) == 4 {
+				out = append(out, bundle.Package{Name: f[0], Version: f[1], Arch: f[2], SHA256: strings.TrimPrefix(f[3], "sha256:")})
+			}
+		}
+	}
+	return out
 }
 
 func parameters(m Material) release.Parameters {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"github.com/google/go-cmp/cmp"
 )
@@ -47,5 +48,32 @@ func TestProvenance(t *testing.T) {
 		if err := s.Covers(sum); !errors.Is(err, release.ErrProvenance) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want one that says %q", err, want)
 		}
+	}
+}
+
+// A package that one stage alone took is an input like those of the toolchain.
+func TestProvenanceNamesPackagesOfStages(t *testing.T) {
+	m := material(t)
+	sum := strings.Repeat("9", 64)
+	m.Manifest.Stages = []bundle.Stage{{
+		Name: "llvm", Digest: strings.Repeat("8", 64),
+		Options: []string{"file=libLLVM.so.21.1", "package=llvm-21-dev 1:21.1.8-13 amd64 sha256:" + sum, "package=half a line"},
+	}}
+	s, err := attest.Provenance(m, subjects, strings.Repeat("e", 40), "https://example.test/builder")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := release.Resource{Name: "llvm-21-dev=1:21.1.8-13:amd64", Digest: map[string]string{"sha256": sum}}
+	var found int
+	for _, r := range s.Predicate.BuildDefinition.ResolvedDependencies {
+		if strings.HasPrefix(r.Name, "llvm-") || strings.HasPrefix(r.Name, "half") {
+			found++
+			if d := cmp.Diff(want, r); d != "" {
+				t.Error(d)
+			}
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d packages of stages among the inputs", found)
 	}
 }
