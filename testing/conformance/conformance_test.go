@@ -260,6 +260,35 @@ func TestBackendThatLoadsAnything(t *testing.T) {
 	}
 }
 
+func TestOnly(t *testing.T) {
+	names := func(s Subject) (out []string) {
+		checks, err := s.checks()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range checks {
+			out = append(out, c.Name)
+		}
+		return out
+	}
+	all, chat := names(Subject{Logits: true, Chat: true}), "chat answers and repeats itself"
+	if len(all) != len(Checks()) || !slices.Contains(all, chat) {
+		t.Errorf("all: %q", all)
+	}
+	if slices.Contains(names(Subject{}), chat) {
+		t.Error("a model without a template is asked to chat")
+	}
+	if got := names(Subject{Chat: true, Only: []string{chat, all[0]}}); !slices.Equal(got, []string{all[0], chat}) {
+		t.Errorf("two: %q", got)
+	}
+	if got := names(Subject{Only: []string{chat}}); len(got) != 0 {
+		t.Errorf("one that does not apply: %q", got)
+	}
+	if _, err := (Subject{Only: []string{"it flies"}}).checks(); err == nil || !strings.Contains(err.Error(), "it flies") {
+		t.Errorf("a check that is none: %v", err)
+	}
+}
+
 // TestVerifyHoldsOut holds that a check that hangs or panics is a failure.
 func TestVerifyHoldsOut(t *testing.T) {
 	s := Subject{Patience: 20 * time.Millisecond}
