@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 
@@ -161,45 +160,6 @@ func (p *process) askExit() bool {
 // oomStruck reports whether the kernel's OOM killer struck in our control group
 // since the process began.
 func (p *process) oomStruck() bool { return oomKills() > p.oom }
-
-// oomKills reads the control group's counter; 0 where there is none to read.
-func oomKills() uint64 {
-	for _, name := range oomCounters() {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(raw)) {
-			var n uint64
-			if _, err := fmt.Sscanf(line, "oom_kill %d", &n); err == nil {
-				return n
-			}
-		}
-	}
-	return 0
-}
-
-// oomCounters are the files of the control group, v2 and v1, that count kills.
-func oomCounters() []string {
-	raw, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for line := range strings.Lines(string(raw)) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		switch {
-		case parts[0] == "0" && parts[1] == "":
-			out = append(out, "/sys/fs/cgroup"+parts[2]+"/memory.events")
-		case parts[1] == "memory":
-			out = append(out, "/sys/fs/cgroup/memory"+parts[2]+"/memory.oom_control")
-		}
-	}
-	return out
-}
 
 // startError says what to do about a program that could not be executed.
 func startError(program, dir string, err error) error {

@@ -23,15 +23,26 @@ func TestImageAnswers(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	version, err := e.RunImage(t.Context(), ref, nil, "version")
+	version, err := e.RunImage(t.Context(), ref, 0, nil, "version")
 	if err != nil || !strings.Contains(version, "installed, /usr/lib/go-rocm/llama") {
 		t.Errorf("version: %v\n%s", err, version)
 	}
-	if _, err := e.RunImage(t.Context(), ref, nil, "verify", "--installed"); err != nil {
+	if _, err := e.RunImage(t.Context(), ref, 0, nil, "verify", "--installed"); err != nil {
 		t.Error(err)
 	}
-	answer, err := e.RunImage(t.Context(), ref, []string{gguf + ":/model.gguf:ro"}, "run", "/model.gguf", "--temperature", "0", "-p", question)
+	answer, err := e.RunImage(t.Context(), ref, 0, []string{gguf + ":/model.gguf:ro"}, "run", "/model.gguf", "--temperature", "0", "-p", question)
 	if err != nil || !strings.Contains(answer, "Paris") {
 		t.Errorf("asked %q, got %q, %v", question, answer, err)
+	}
+
+	// Here nothing is imitated: the kernel ends llama-server.
+	small := []string{gguf + ":/model.gguf:ro"}
+	_, err = e.RunImage(t.Context(), ref, 120<<20, small, "run", "/model.gguf", "--context", "8192", "-p", question)
+	if err == nil || !strings.Contains(err.Error(), "model does not fit") {
+		t.Errorf("with 120 MiB: %v", err)
+	}
+	_, err = e.RunImage(t.Context(), ref, 120<<20, small, "run", "/model.gguf", "--context", "8192", "--overcommit", "-p", question)
+	if err == nil || !strings.Contains(err.Error(), "the kernel's out-of-memory killer ended a process of this control group") {
+		t.Errorf("with 120 MiB, accepted: %v", err)
 	}
 }

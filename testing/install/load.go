@@ -53,9 +53,11 @@ func (e *Engine) Forget(ctx context.Context, ref string) error {
 
 // RunImage runs an image's own entry point with args in a container without a
 // network, rights or anything to write to but folders that the image says are
-// its user's; binds are as of `docker run -v`. It gives what was printed.
-func (e *Engine) RunImage(ctx context.Context, ref string, binds []string, args ...string) (_ string, err error) {
+// its user's; binds are as of `docker run -v`. memory, in bytes, is all that it
+// may use; 0 is no limit. It gives what was printed.
+func (e *Engine) RunImage(ctx context.Context, ref string, memory int64, binds []string, args ...string) (_ string, err error) {
 	made, err := e.api.ContainerCreate(ctx, &container.Config{Image: ref, Cmd: args}, &container.HostConfig{
+		Resources:   container.Resources{Memory: memory, MemorySwap: memory},
 		NetworkMode: "none", ReadonlyRootfs: true, CapDrop: []string{"ALL"}, SecurityOpt: []string{"no-new-privileges"},
 		Tmpfs: map[string]string{"/run/go-rocm": "uid=65532,gid=65532,mode=0700"},
 		Binds: binds,
