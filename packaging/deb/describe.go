@@ -19,6 +19,8 @@ type entry struct {
 // pkg describes one binary package.
 type pkg struct {
 	name      string
+	arch      string // "amd64" when empty
+	section   string // "science" when empty
 	synopsis  string
 	details   []string // paragraphs of the description
 	depends   []string
@@ -137,12 +139,17 @@ func (p *pkg) finish(o Options, v Version, parts scriptParts, t terms) error {
 		entry{path: path.Join(doc, "changelog.Debian.gz"), text: changes, mode: 0o644},
 	)
 	p.overrides = append(p.overrides, packageOverrides()...)
+	p.addOverrides()
+	return nil
+}
+
+// addOverrides puts in the answers to lintian.
+func (p *pkg) addOverrides() {
 	p.entries = append(p.entries, entry{
 		path: path.Join("/usr/share/lintian/overrides", p.name),
 		text: overridesFile(p.name, p.overrides),
 		mode: 0o644,
 	})
-	return nil
 }
 
 // description is the control field: the synopsis, then the paragraphs folded at

@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,13 +63,14 @@ func (p *pkg) write(ctx context.Context, o Options, v Version) (_ string, err er
 func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 	info := &nfpm.Info{
 		Name:            p.name,
-		Arch:            "amd64",
+		Arch:            cmp.Or(p.arch, "amd64"),
 		Platform:        "linux",
 		Version:         v.Core,
+		VersionSchema:   "none", // it was read before
 		Prerelease:      v.Prerelease,
 		VersionMetadata: v.Metadata,
 		Release:         v.Revision,
-		Section:         "science",
+		Section:         cmp.Or(p.section, "science"),
 		Priority:        "optional",
 		Maintainer:      o.Maintainer,
 		Homepage:        "https://forge.lthn.ai/core/go-rocm",

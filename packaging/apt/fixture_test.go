@@ -1,0 +1,187 @@
+package apt_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"forge.lthn.ai/core/go-rocm/packaging/apt"
+	"forge.lthn.ai/core/go-rocm/testing/debgen"
+)
+
+// first is the date of a repository's first publish in these tests.
+var first = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+// newKey makes a key a day older than the first publish.
+func newKey(t testing.TB, change func(*packet.Config)) *openpgp.Entity {
+	t.Helper()
+	c := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return first.AddDate(0, 0, -1) }}
+	if change != nil {
+		change(c)
+	}
+	e, err := openpgp.NewEntity("Test Archive", "", "archive@example.org", c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func export(t testing.TB, e *openpgp.Entity, private bool) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	kind, write := openpgp.PublicKeyType, e.Serialize
+	if private {
+		kind = openpgp.PrivateKeyType
+		write = func(w io.Writer) error { return e.SerializePrivateWithoutSigning(w, nil) }
+	}
+	w, err := armor.Encode(&b, kind, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = write(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+func keysOf(t testing.TB, e *openpgp.Entity) *apt.Keys {
+	t.Helper()
+	k, err := apt.ParseKeys(export(t, e, true), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// newDeb writes a package of the version whose one file has the body.
+func newDeb(t testing.TB, name, version, body string) string {
+	t.Helper()
+	path, err := debgen.Package{
+		Control: debgen.Control(name, version), Suffix: ".zst",
+		Files: map[string]string{"usr/share/" + name + "/text of " + name: body, "usr/share/common": "x"},
+	}.Write(t.TempDir(), name+".deb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func options(dir string, keys *apt.Keys, date time.Time, debs ...string) apt.Options {
+	return apt.Options{Dir: dir, URL: "https://example.org/apt", Suite: "stable", Debs: debs, Date: date, Keys: keys, Unsigned: keys == nil}
+}
+
+func publish(t testing.TB, o apt.Options) {
+	t.Helper()
+	if err := apt.Publish(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// tree gives digests by path.
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		info, infoErr := e.Info()
+		if err != nil || infoErr != nil {
+			return fmt.Errorf("%w, %w", err, infoErr)
+		}
+		out[name] = fmt.Sprintf("%s %s", hash(b), info.Mode())
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func hash(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// client is what apt does: it reads the signed file, then the indexes by their
+// digests, then the packages.
+type client struct {
+	dir  string
+	keys openpgp.EntityList
+}
+
+// update gives the Release file's text after its signature was checked.
+func (c client) update() (map[string]string, error) {
+	signed, err := os.ReadFile(filepath.Join(c.dir, "dists/stable/InRelease"))
+	if err != nil {
+		return nil, err
+	}
+	block, _ := clearsign.Decode(signed)
+	if block == nil {
+		return nil, fmt.Errorf("InRelease is not signed")
+	}
+	at := &packet.Config{Time: func() time.Time { return first.AddDate(0, 3, 0) }}
+	if _, err := block.VerifySignature(c.keys, at); err != nil {
+		return nil, err
+	}
+	sums := map[string]string{}
+	_, list, _ := strings.Cut(string(block.Plaintext), "SHA256:\n")
+	for line := range strings.Lines(list) {
+		if words := strings.Fields(line); len(words) == 3 {
+			sums[words[2]] = words[0]
+		}
+	}
+	return sums, nil
+}
+
+// fetch follows an update down to the packages.
+func (c client) fetch(sums map[string]string) error {
+	var packages string
+	for name, sum := range sums {
+		b, err := os.ReadFile(filepath.Join(c.dir, "dists/stable", filepath.Dir(name), "by-hash/SHA256", sum))
+		if err != nil {
+			return err
+		}
+		if hash(b) != sum {
+			return fmt.Errorf("%s has another digest", name)
+		}
+		if strings.HasSuffix(name, "/Packages") {
+			packages = string(b)
+		}
+	}
+	var file string
+	for line := range strings.Lines(packages) {
+		if name, ok := strings.CutPrefix(line, "Filename: "); ok {
+			file = strings.TrimSpace(name)
+		}
+		if sum, ok := strings.CutPrefix(line, "SHA256: "); ok {
+			b, err := os.ReadFile(filepath.Join(c.dir, file))
+			if err != nil {
+				return err
+			}
+			if hash(b) != strings.TrimSpace(sum) {
+				return fmt.Errorf("%s has another digest", file)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package apt_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/packaging/apt"
+)
+
+func TestMirror(t *testing.T) {
+	key, from, to := newKey(t, nil), t.TempDir(), filepath.Join(t.TempDir(), "served")
+	keys := keysOf(t, key)
+	c := client{dir: to, keys: openpgp.EntityList{key}}
+	var told map[string]string
+	for i, day := range []int{0, 1, 20, 60} {
+		publish(t, options(from, keys, first.AddDate(0, 0, day), newDeb(t, "thing", fmt.Sprintf("1.%d-1", i), "body")))
+		if err := apt.Mirror(t.Context(), from, to); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tree(t, from), tree(t, to)); diff != "" {
+			t.Errorf("publish %d (-from +to):\n%s", i, diff)
+		}
+		if told != nil {
+			if err := c.fetch(told); err != nil {
+				t.Errorf("publish %d: what the one before named is gone: %v", i, err)
+			}
+		}
+		var err error
+		if told, err = c.update(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := tree(t, to)
+	if err := apt.Mirror(t.Context(), from, to); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, tree(t, to)); diff != "" {
+		t.Errorf("mirroring the same again changes:\n%s", diff)
+	}
+}
+
+func TestMirrorRefuses(t *testing.T) {
+	keys := keysOf(t, newKey(t, nil))
+	one := newDeb(t, "thing", "1.0-1", "one")
+	for name, tc := range map[string]struct {
+		served func(t *testing.T, from, to string)
+		is     error
+		want   string
+	}{
+		"a publish that the source does not know": {func(t *testing.T, _, to string) {
+			publish(t, options(to, keys, first.Add(time.Minute), one))
+		}, apt.ErrRepository, "make the release anew"},
+		"a newer one": {func(t *testing.T, from, to string) {
+			if err := apt.Mirror(t.Context(), from, to); err != nil {
+				t.Fatal(err)
+			}
+			publish(t, options(to, keys, first.Add(time.Minute)))
+		}, apt.ErrRepository, "make the release anew"},
+		"a version with other bytes": {func(t *testing.T, _, to string) {
+			dir := filepath.Join(to, "pool/main/t/thing")
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			overwrite(t, filepath.Join(dir, "thing_1.0-1_amd64.deb"), "x")
+		}, apt.ErrReused, "raise the version"},
+		"nothing to mirror": {func(t *testing.T, from, _ string) {
+			if err := os.RemoveAll(filepath.Join(from, "dists")); err != nil {
+				t.Fatal(err)
+			}
+		}, apt.ErrRepository, "holds none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := t.TempDir(), t.TempDir()
+			publish(t, options(from, keys, first, one))
+			tc.served(t, from, to)
+			before := tree(t, to)
+			if err := apt.Mirror(t.Context(), from, to); !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("got %v; want an error about %q", err, tc.want)
+			}
+			if got := tree(t, to)["dists/stable/InRelease"]; got != before["dists/stable/InRelease"] {
+				t.Error("a refused mirroring changed what clients see")
+			}
+		})
+	}
+}

@@ -1,0 +1,185 @@
+package apt
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/testing/debgen"
+)
+
+const paragraphs = "Package: a\nDescription: one\n two\n .\n\tthree\nEmpty:\n\n\n\nPackage: b\nSHA256:\n 00 1 x\n"
+
+func TestParse(t *testing.T) {
+	ps, err := parse(strings.NewReader(paragraphs))
+	if err != nil || len(ps) != 2 {
+		t.Fatalf("got %v, %v", ps, err)
+	}
+	want := map[string]string{"package": "a", "Description": "one\n two\n .\n\tthree", "Empty": "", "none": ""}
+	for name, value := range want {
+		if got := ps[0].get(name); got != value {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
+	if diff := cmp.Diff("Package: b\nSHA256:\n 00 1 x\n", ps[1].String()); diff != "" {
+		t.Error(diff)
+	}
+	for text, want := range map[string]string{
+		" x: y\n":                            "line 1 continues nothing",
+		"a: b\n\n c\n":                       "line 3 continues nothing",
+		"nothing\n":                          "line 1 has no field name",
+		": x\n":                              "line 1 has no field name",
+		"a b: x\n":                           "line 1 has no field name",
+		"# x: y\n":                           "line 1 has no field name",
+		"A: 1\nb: 2\na: 3\n":                 "line 3: field a stands there twice",
+		"a: " + strings.Repeat("x", maxLine): "too long",
+	} {
+		if _, err := parse(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.20q: got %v, want an error about %q", text, err, want)
+		}
+	}
+}
+
+func TestParseRelease(t *testing.T) {
+	whole := "Suite: stable\nDate: Fri, 20 Nov 2026 12:00:00 UTC\nValid-Until: Thu, 18 Feb 2027 12:00:00 UTC\nSHA256:\n " + strings.Repeat("a", 64) + " 12 main/Packages\n"
+	r, err := parseRelease([]byte(whole))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := r.file("main/Packages"); !ok || f.size != 12 || r.suite != "stable" || r.date.Unix() != 1795176000 {
+		t.Errorf("got %+v", r)
+	}
+	for old, bad := range map[string]string{
+		"Fri, 20 Nov": "20 Nov", "Valid-Until: Thu": "Valid-Until: Someday", " 12 ": " -1 ", "main/Packages": "../Packages",
+		strings.Repeat("a", 64): strings.Repeat("A", 64), "SHA256": "SHA1", "\nSHA256": "\n\nSHA256",
+	} {
+		if _, err := parseRelease([]byte(strings.Replace(whole, old, bad, 1))); err == nil {
+			t.Errorf("%q for %q was accepted", bad, old)
+		}
+	}
+}
+
+func TestParseContents(t *testing.T) {
+	c, err := parseContents(strings.NewReader("usr/a b x/p,y/q\nusr/c p\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(contents{"usr/a b": {"x/p", "y/q"}, "usr/c": {"p"}}, c); diff != "" {
+		t.Error(diff)
+	}
+	for _, bad := range []string{"usr\n", " p\n", "usr \n", "usr a,,b\n", "\n"} {
+		if _, err := parseContents(strings.NewReader(bad)); err == nil {
+			t.Errorf("%q was accepted", bad)
+		}
+	}
+}
+
+func TestParseDeb(t *testing.T) {
+	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
+		b, err := debgen.Package{Control: debgen.Control("thing", "1:2-3"), Suffix: suffix, Files: map[string]string{"usr/b": "", "usr/a": "x"}}.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := parseDeb(t.Context(), bytes.NewReader(b))
+		if err != nil {
+			t.Errorf("%q: %v", suffix, err)
+			continue
+		}
+		if diff := cmp.Diff([]string{"usr/a", "usr/b"}, d.paths); diff != "" || poolPlace(d.control) != "pool/main/t/thing/thing_2-3_amd64.deb" {
+			t.Errorf("%q: %s %s", suffix, poolPlace(d.control), diff)
+		}
+	}
+	for change, want := range map[[2]string]string{
+		{"Package: thing", "Package: ../thing"}:        `Package is "../thing"`,
+		{"Version: 1-1", "Version: 1/1"}:               `Version is "1/1"`,
+		{"Version: 1-1\n", ""}:                         "no Version",
+		{"Architecture: amd64", "Architecture: arm64"}: "it is for arm64",
+		{"Section: misc", "Filename: pool/x"}:          "belongs to indexes",
+		{"Section: misc\n", "\nSection: misc\n"}:       "2 paragraphs",
+	} {
+		control := strings.Replace(debgen.Control("thing", "1-1"), change[0], change[1], 1)
+		b, err := debgen.Package{Control: control}.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseDeb(t.Context(), bytes.NewReader(b)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: got %v, want an error about %q", change[1], err, want)
+		}
+	}
+}
+
+// What was read and written is read the same again.
+func FuzzParse(f *testing.F) {
+	f.Add(paragraphs)
+	f.Add("a:b\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		ps, err := parse(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		st := state{packages: ps}
+		again, err := parse(bytes.NewReader(st.packagesText()))
+		if err != nil {
+			t.Fatalf("%v in %q", err, st.packagesText())
+		}
+		if diff := cmp.Diff(ps, again, cmp.AllowUnexported(field{})); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func FuzzParseRelease(f *testing.F) {
+	f.Add([]byte("Suite: stable\nDate: Fri, 20 Nov 2026 12:00:00 UTC\nValid-Until: Thu, 18 Feb 2027 12:00:00 UTC\nSHA256:\n " + strings.Repeat("a", 64) + " 12 main/Packages\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r, err := parseRelease(text)
+		if err != nil {
+			return
+		}
+		again, err := parseRelease(r.format())
+		if err != nil {
+			t.Fatalf("%v in %s", err, r.format())
+		}
+		if diff := cmp.Diff(r, again, cmp.AllowUnexported(release{}, listed{})); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func FuzzParseContents(f *testing.F) {
+	f.Add("usr/a b x/p,y/q\nusr/c p\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := parseContents(strings.NewReader(text))
+		if err != nil {
+			return
+		}
+		again, err := parseContents(bytes.NewReader(c.format()))
+		if err != nil {
+			t.Fatalf("%v in %q", err, c.format())
+		}
+		if diff := cmp.Diff(c, again); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// A package of any shape is read or refused.
+func FuzzParseDeb(f *testing.F) {
+	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
+		b, err := debgen.Package{Control: debgen.Control("thing", "1-1"), Suffix: suffix, Files: map[string]string{"a": "b"}}.Bytes()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := parseDeb(t.Context(), bytes.NewReader(b))
+		if err != nil {
+			return
+		}
+		if place := poolPlace(d.control); !strings.HasPrefix(place, "pool/main/") || strings.Contains(place, "..") && strings.Contains(place, "/../") {
+			t.Errorf("it would lie at %q", place)
+		}
+	})
+}
