@@ -13,6 +13,9 @@ func Package() error { return build.Package() }
 // Release makes everything that is published, with checksums, into dist/.
 func Release() error { return build.Release() }
 
+// Publish adds the release in dist/ to a folder that may be being served.
+func Publish(dir string) error { return build.Publish(dir) }
+
 // Test runs every test, also on the real bundles, command and package.
 func Test() error { return build.Test() }
 

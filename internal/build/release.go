@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,7 +42,15 @@ func Release() error {
 
 func (s *Session) release(ctx context.Context) error {
 	start := time.Now()
-	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.attestInto, s.sumInto); err != nil {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	// What cannot be signed is said now and not after an hour.
+	if _, err := s.aptOptions(ctx, root); err != nil {
+		return err
+	}
+	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto); err != nil {
 		return err
 	}
 	return s.say("release: all done in %s", time.Since(start).Round(100*time.Millisecond))
@@ -121,18 +131,26 @@ func (s *Session) deliver(ctx context.Context, steps ...func(context.Context, *d
 	return s.list(s.dist(root))
 }
 
-// list prints what is in a delivery.
+// list prints what is in a delivery, a folder by all that is in it.
 func (s *Session) list(dir string) error {
-	entries, err := os.ReadDir(dir)
+	names, err := filesBelow(dir)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
-		info, err := e.Info()
+	sizes := map[string]int64{}
+	for _, name := range names {
+		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			return err
 		}
-		if err := s.say("  %10.1f MB  %s", float64(info.Size())/1e6, filepath.Join(s.Settings.Dist, e.Name())); err != nil {
+		top, _, below := strings.Cut(name, "/")
+		if below {
+			top += "/"
+		}
+		sizes[top] += info.Size()
+	}
+	for _, name := range slices.Sorted(maps.Keys(sizes)) {
+		if err := s.say("  %10.1f MB  %s", float64(sizes[name])/1e6, s.Settings.Dist+"/"+name); err != nil {
 			return err
 		}
 	}

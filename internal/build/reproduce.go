@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,7 +49,7 @@ func (s *Session) reproduce(ctx context.Context, seeded []string) (err error) {
 	if err := s.say("reproduce: second build in %s", second); err != nil {
 		return err
 	}
-	if err := s.buildElsewhere(ctx, second, cache, work); err != nil {
+	if err := s.buildElsewhere(ctx, second, cache, work, s.published(root)); err != nil {
 		return fmt.Errorf("the second build: %w", err)
 	}
 	return s.compare(s.dist(root), filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(cache, "stages"))
@@ -62,16 +61,13 @@ func copyCheckout(ctx context.Context, root, to string) error {
 	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "--no-checkout", root, to).CombinedOutput(); err != nil {
 		return fmt.Errorf("clone the checkout: %w\n%s", err, out)
 	}
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	names, err := checkedIn(ctx, root)
 	if err != nil {
-		return fmt.Errorf("list the checkout: %w", err)
+		return err
 	}
-	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+	for _, name := range names {
 		from := filepath.Join(root, name)
 		info, err := os.Stat(from)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // deleted, not yet committed
-		}
 		if err != nil {
 			return err
 		}
@@ -108,7 +104,7 @@ func (s *Session) seed(cache string, prefixes []string) error {
 // buildElsewhere runs a release with everything about it changed that must
 // not matter: umask, user name, home, locale, time zone, host name, number of
 // jobs, and variables that mean nothing.
-func (s *Session) buildElsewhere(ctx context.Context, checkout, cache, work string) error {
+func (s *Session) buildElsewhere(ctx context.Context, checkout, cache, work, published string) error {
 	script := `umask 077; exec "$@"`
 	argv := []string{"sh", "-c", script, "sh", "go", "run", "mage.go", "release"}
 	if os.Geteuid() == 0 {
@@ -124,6 +120,7 @@ func (s *Session) buildElsewhere(ctx context.Context, checkout, cache, work stri
 	cmd.Env = append(os.Environ(),
 		"HOME="+work, "USER=somebody", "LOGNAME=somebody", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "TZ=Pacific/Kiritimati",
 		"GOROCM_CACHE="+cache, "GOROCM_DIST=dist", "GOROCM_JOBS="+strconv.Itoa(s.Settings.Jobs+1),
+		"GOROCM_PUBLISHED="+published,
 		"GOMODCACHE="+modules, "GOCACHE="+filepath.Join(work, "go-build"), "MAGEFILE_CACHE="+filepath.Join(work, "magefile"),
 		"CFLAGS=-O0", "CXXFLAGS=-g", "LDFLAGS=-s", "MAKEFLAGS=-j7", "NOISE="+strings.Repeat("noise", 1000))
 	return cmd.Run()
@@ -168,18 +165,18 @@ func (s *Session) compare(firstDist, secondDist, firstStages, secondStages strin
 func digests(first, second string) ([]compared, error) {
 	var rows []compared
 	for _, dir := range []string{first, second} {
-		entries, err := os.ReadDir(dir)
+		names, err := filesBelow(dir)
 		if err != nil {
 			return nil, err
 		}
-		for _, e := range entries {
-			sum, err := stage.FileDigest(filepath.Join(dir, e.Name()))
+		for _, name := range names {
+			sum, err := stage.FileDigest(filepath.Join(dir, name))
 			if err != nil {
 				return nil, err
 			}
-			i := slices.IndexFunc(rows, func(r compared) bool { return r.name == e.Name() })
+			i := slices.IndexFunc(rows, func(r compared) bool { return r.name == name })
 			if i < 0 {
-				rows = append(rows, compared{name: e.Name()})
+				rows = append(rows, compared{name: name})
 				i = len(rows) - 1
 			}
 			if dir == first {

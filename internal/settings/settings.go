@@ -25,29 +25,51 @@ import (
 
 // Settings is what a build can be told.
 type Settings struct {
-	Variants   []string     `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
-	Targets    []gfx.Target `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
-	Embed      string       `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
-	Toolchain  string       `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
-	Suite      string       `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
-	BaseImage  string       `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
-	Mmdebstrap string       `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
-	Locked     bool         `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
-	Source     string       `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
-	CMake      []string     `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE"`
-	Jobs       int          `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
-	Memory     Bytes        `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
-	Cache      string       `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
-	Dist       string       `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
-	Version    string       `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
-	Epoch      string       `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
-	SigningKey string       `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
-	CI         bool         `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
-	Yes        bool         `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
+	Variants   []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
+	Targets    []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
+	Embed      string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
+	Toolchain  string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
+	Suite      string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
+	BaseImage  string        `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
+	Mmdebstrap string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
+	Locked     bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
+	Source     string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
+	CMake      []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE"`
+	Jobs       int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
+	Memory     Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
+	Cache      string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
+	Dist       string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
+	Version    string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
+	Epoch      string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
+	SigningKey string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
+	Date       string        `env:"GOROCM_RELEASE_DATE" help:"time of a publish, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
+	Published  string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
+	AptURL     string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
+	AptKeyFile string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key of the apt repository"`
+	AptKey     Secret        `env:"GOROCM_APT_KEY" help:"that key itself, armoured, instead of a file"`
+	AptPass    Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of that key, if it is locked"`
+	AptUnsign  bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"true: make an apt repository without signatures"`
+	AptValid   time.Duration `env:"GOROCM_APT_VALID" envDefault:"2160h" help:"how long clients trust the apt repository after its date"`
+	CI         bool          `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
+	Yes        bool          `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
 }
 
 // elsewhere are GOROCM_ names that other parts of the project read.
 var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
+
+// Secret is a value that is used and never shown.
+type Secret string
+
+// String says whether there is one.
+func (s Secret) String() string {
+	if s == "" {
+		return ""
+	}
+	return "(set)"
+}
+
+// GoString keeps the value out of printed structs too.
+func (s Secret) GoString() string { return s.String() }
 
 // Bytes is a size such as 16GiB.
 type Bytes int64
@@ -155,6 +177,22 @@ func (s *Settings) check() error {
 		if _, err := ParseEpoch(s.Epoch); err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if s.Date != "" {
+		if _, err := ParseEpoch(s.Date); err != nil {
+			bad("GOROCM_RELEASE_DATE", "%q is not a number of seconds since 1970", s.Date)
+		}
+	}
+	switch signed := s.AptKeyFile != "" || s.AptKey != ""; {
+	case s.AptKeyFile != "" && s.AptKey != "":
+		bad("GOROCM_APT_KEY", "GOROCM_APT_KEY_FILE is set too; choose one")
+	case signed && s.AptUnsign:
+		bad("GOROCM_APT_UNSIGNED", "a key is given too; choose one")
+	case (signed || s.AptUnsign) && s.AptURL == "":
+		bad("GOROCM_APT_URL", "is empty; give the address at which the apt repository will be served, such as https://example.org/apt")
+	}
+	if s.AptValid <= 0 {
+		bad("GOROCM_APT_VALID", "%s is not a time such as 2160h", s.AptValid)
 	}
 	return errors.Join(errs...)
 }

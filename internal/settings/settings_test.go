@@ -2,8 +2,10 @@ package settings
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParse(t *testing.T) {
@@ -30,6 +32,14 @@ func TestParse(t *testing.T) {
 		{"bad memory", []string{"GOROCM_MEMORY=lots"}, "is not a size", nil},
 		{"bad bool", []string{"GOROCM_LOCKED=maybe"}, "maybe", nil},
 		{"bad epoch", []string{"SOURCE_DATE_EPOCH=yesterday"}, "is not a number of seconds", nil},
+		{"a signed repository", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_APT_VALID=24h"}, "", func(s *Settings) bool {
+			return s.AptKey == "text" && s.AptValid == 24*time.Hour
+		}},
+		{"two keys", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_KEY_FILE=/k", "GOROCM_APT_URL=https://example.org/"}, "choose one", nil},
+		{"signed and unsigned", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/"}, "choose one", nil},
+		{"a repository without an address", []string{"GOROCM_APT_UNSIGNED=true"}, "GOROCM_APT_URL: is empty", nil},
+		{"a repository for no time", []string{"GOROCM_APT_VALID=-1h"}, "GOROCM_APT_VALID", nil},
+		{"bad date", []string{"GOROCM_RELEASE_DATE=today"}, "GOROCM_RELEASE_DATE", nil},
 		{"bad toolchain", []string{"GOROCM_TOOLCHAIN=suse"}, `"suse" is not a toolchain`, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -57,7 +67,7 @@ func TestParseEpoch(t *testing.T) {
 }
 
 func TestPrintNamesEverySetting(t *testing.T) {
-	s, err := Parse([]string{"GOROCM_CMAKE=A=1;B=2"})
+	s, err := Parse([]string{"GOROCM_CMAKE=A=1;B=2", "GOROCM_APT_KEY=hidden", "GOROCM_APT_PASSPHRASE=hidden", "GOROCM_APT_URL=https://example.org/"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,6 +79,9 @@ func TestPrintNamesEverySetting(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is missing in:\n%s", want, b.String())
 		}
+	}
+	if strings.Contains(b.String()+fmt.Sprintf("%v %+v %#v", s, s, s), "hidden") || !strings.Contains(b.String(), "(set)") {
+		t.Errorf("a secret is shown, or not said to be set:\n%s", &b)
 	}
 	for line := range strings.Lines(b.String()) {
 		if len(strings.Fields(line)) < 2 {

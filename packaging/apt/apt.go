@@ -141,6 +141,13 @@ func publish(ctx context.Context, s *site, o Options) error {
 	return s.commit(ctx, o.Suite, files)
 }
 
+// Check says whether the options can work, apart from the repository's folder and
+// what is in it.
+func (o Options) Check() error {
+	o.Dir = "."
+	return o.complete()
+}
+
 // complete fills in defaults and refuses options that cannot work.
 func (o *Options) complete() error {
 	if o.Dir == "" {

@@ -1,0 +1,138 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/mod/semver"
+
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+)
+
+const (
+	modulePath = "forge.lthn.ai/core/go-rocm"
+	// plainMark makes the version without a bundle out of a release's. It sorts
+	// before the release: who asks for the newest gets the one with the bundle.
+	plainMark = "-plain"
+)
+
+// moduleVersions gives the module's version with the bundle inside and, for a
+// release, that without. Go takes no build metadata.
+func moduleVersions(version string) (full, plain string, err error) {
+	full, _, _ = strings.Cut("v"+strings.TrimPrefix(version, "v"), "+")
+	if !semver.IsValid(full) || semver.Canonical(full) != full {
+		return "", "", fmt.Errorf("%q is not a version that a Go module can have; give one such as 0.1.0", version)
+	}
+	if semver.Prerelease(full) == "" {
+		plain = full + plainMark
+	}
+	return full, plain, nil
+}
+
+// moduleInto writes the module as a proxy serves it: with the bundle inside, and
+// as the repository has it.
+func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
+	full, plain, err := moduleVersions(d.version)
+	if err != nil {
+		return err
+	}
+	sources, err := checkedIn(ctx, d.root)
+	if err != nil {
+		return err
+	}
+	parts, err := filepath.Glob(filepath.Join(d.root, payloadDir, "llama-*"))
+	if err != nil {
+		return err
+	}
+	proxy := filepath.Join(d.dir, proxyDir)
+	if plain != "" {
+		if err := s.addModule(ctx, d, proxy, plain, sources); err != nil {
+			return err
+		}
+	}
+	for _, p := range parts {
+		sources = append(sources, filepath.ToSlash(filepath.Join(payloadDir, filepath.Base(p))))
+	}
+	return s.addModule(ctx, d, proxy, full, sources)
+}
+
+// addModule packs a version, unless it was packed of the same files before, and
+// adds it to the proxy's folder.
+func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version string, names []string) error {
+	at, err := s.releaseDate(ctx, d.root)
+	if err != nil {
+		return err
+	}
+	v := goproxy.Version{Path: modulePath, Version: version, Time: at}
+	in := struct {
+		goproxy.Version
+		Go    string
+		Files map[string]string // digests
+	}{v, builder(), map[string]string{}}
+	var files []goproxy.File
+	for _, name := range names {
+		f := goproxy.File{Name: name, From: filepath.Join(d.root, filepath.FromSlash(name))}
+		if in.Files[name], err = stage.FileDigest(f.From); err != nil {
+			return err
+		}
+		files = append(files, f)
+	}
+	res, err := s.Recipe.Cache.Do(ctx, "module", in, func(ctx context.Context, dir string) error {
+		return goproxy.Pack(ctx, dir, v, files)
+	})
+	if err != nil {
+		return err
+	}
+	// A copy of the cached files, since the proxy's folder may link what it gets.
+	work, err := os.MkdirTemp(d.dir, ".module-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	if err := copyAll(res.Dir, work); err != nil {
+		return err
+	}
+	return goproxy.Add(proxy, v, work)
+}
+
+// earlierModulesInto adds the versions that are published. It comes after the
+// provenance was written, which is about this release alone.
+func (s *Session) earlierModulesInto(ctx context.Context, d *delivery) error {
+	before := filepath.Join(s.published(d.root), proxyDir)
+	if s.published(d.root) == "" || !isFolder(before) {
+		return nil
+	}
+	err := goproxy.Mirror(ctx, before, filepath.Join(d.dir, proxyDir))
+	if errors.Is(err, goproxy.ErrReused) {
+		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, s.published(d.root))
+	}
+	return err
+}
+
+// checkedIn lists the files of the checkout that git tracks or would track.
+func checkedIn(ctx context.Context, root string) ([]string, error) {
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list the checkout: %w", err)
+	}
+	var names []string
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		info, err := os.Lstat(filepath.Join(root, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // deleted, not yet committed
+		}
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode().IsRegular() {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}

@@ -1,0 +1,164 @@
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/packaging/apt"
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+)
+
+const (
+	aptDir   = "apt"
+	proxyDir = "goproxy"
+	aptSuite = "stable"
+)
+
+// Publish brings what a release is added to (the apt repository and the Go
+// modules) to the folder dir, which may be being served.
+func Publish(dir string) error {
+	return within(func(ctx context.Context, s *Session) error {
+		root, err := Root()
+		if err != nil {
+			return err
+		}
+		return s.publishTo(ctx, s.dist(root), dir)
+	})
+}
+
+func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
+	if err := goproxy.Mirror(ctx, filepath.Join(dist, proxyDir), filepath.Join(dir, proxyDir)); err != nil {
+		return err
+	}
+	if !isFolder(filepath.Join(dist, aptDir)) {
+		return s.say("publish: the Go modules are in %s; the release has no apt repository", dir)
+	}
+	if err := apt.Mirror(ctx, filepath.Join(dist, aptDir), filepath.Join(dir, aptDir)); err != nil {
+		return err
+	}
+	return s.say("publish: the Go modules and the apt repository are in %s", dir)
+}
+
+func isFolder(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.IsDir()
+}
+
+// releaseDate is the time of the publish: what was asked for, or else the time
+// of the commit, so that a later release has a later one by itself.
+func (s *Session) releaseDate(ctx context.Context, root string) (time.Time, error) {
+	for _, given := range []string{s.Settings.Date, s.Settings.Epoch} {
+		if given != "" {
+			return settings.ParseEpoch(given)
+		}
+	}
+	out, err := exec.CommandContext(ctx, "git", "-C", root, "log", "-1", "--format=%ct").Output()
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask git for the time of the commit: %w; set GOROCM_RELEASE_DATE", err)
+	}
+	return settings.ParseEpoch(strings.TrimSpace(string(out)))
+}
+
+// published is the folder of an earlier release that this one is added to, empty
+// for none. A signed release counts as published.
+func (s *Session) published(root string) string {
+	if p := s.Settings.Published; p != "" {
+		if !filepath.IsAbs(p) {
+			p = filepath.Join(root, p)
+		}
+		return p
+	}
+	if _, err := os.Stat(filepath.Join(s.dist(root), aptDir, "dists", aptSuite, "InRelease")); err == nil {
+		return s.dist(root)
+	}
+	return ""
+}
+
+// aptOptions are what the settings ask of the apt repository; nil when they ask
+// for none. They are checked before anything is built.
+func (s *Session) aptOptions(ctx context.Context, root string) (*apt.Options, error) {
+	text, from := []byte(s.Settings.AptKey), "GOROCM_APT_KEY"
+	if s.Settings.AptKeyFile != "" {
+		var err error
+		from = "GOROCM_APT_KEY_FILE"
+		if text, err = os.ReadFile(s.Settings.AptKeyFile); err != nil {
+			return nil, fmt.Errorf("%s: %w", from, err)
+		}
+	}
+	if len(text) == 0 && !s.Settings.AptUnsign {
+		return nil, nil
+	}
+	o := &apt.Options{URL: s.Settings.AptURL, Suite: aptSuite, Valid: s.Settings.AptValid, Unsigned: s.Settings.AptUnsign}
+	var err error
+	if len(text) > 0 {
+		if o.Keys, err = apt.ParseKeys(text, []byte(s.Settings.AptPass)); err != nil {
+			return nil, fmt.Errorf("%s: %w; a passphrase is taken from GOROCM_APT_PASSPHRASE", from, err)
+		}
+	}
+	if o.Date, err = s.releaseDate(ctx, root); err != nil {
+		return nil, err
+	}
+	const remedy = "set GOROCM_RELEASE_DATE, for now to the output of `date +%s`"
+	if until := o.Date.Add(o.Valid); !time.Now().Before(until) {
+		return nil, fmt.Errorf("the apt repository would be of %s and expired since %s: %s, or a longer GOROCM_APT_VALID",
+			o.Date.Format(time.DateOnly), until.Format(time.DateOnly), remedy)
+	}
+	if err := o.Check(); err != nil {
+		return nil, fmt.Errorf("the apt repository would be of %s: %w; if the date is wrong, %s", o.Date.Format(time.RFC3339), err, remedy)
+	}
+	return o, nil
+}
+
+// aptInto adds the packages of this delivery to the repository that is published,
+// in a copy of it made of links.
+func (s *Session) aptInto(ctx context.Context, d *delivery) error {
+	o, err := s.aptOptions(ctx, d.root)
+	if err != nil {
+		return err
+	}
+	if o == nil {
+		return s.say("apt: no repository is made, since there is no key: name one in GOROCM_APT_KEY_FILE, or set GOROCM_APT_UNSIGNED=true")
+	}
+	o.Dir = filepath.Join(d.dir, aptDir)
+	if o.Debs, err = filepath.Glob(filepath.Join(d.dir, "*.deb")); err != nil {
+		return err
+	}
+	if before := filepath.Join(s.published(d.root), aptDir); s.published(d.root) != "" && isFolder(before) {
+		if err := apt.Mirror(ctx, before, o.Dir); err != nil {
+			return err
+		}
+	}
+	switch err := apt.Publish(ctx, *o); {
+	case errors.Is(err, apt.ErrReused):
+		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, s.published(d.root))
+	case errors.Is(err, apt.ErrDate):
+		return fmt.Errorf("%w in GOROCM_RELEASE_DATE", err)
+	case err != nil:
+		return err
+	}
+	if o.Keys == nil {
+		return s.say("apt: the repository is NOT signed: clients take whatever is sent to them in its place")
+	}
+	return s.say("apt: signed by %s as of %s, trusted until %s", strings.Join(o.Keys.Fingerprints(), ", "),
+		o.Date.Format(time.RFC3339), o.Date.Add(o.Valid).Format(time.RFC3339))
+}
+
+// filesBelow lists the regular files below dir, slash-separated.
+func filesBelow(dir string) ([]string, error) {
+	var files []string
+	err := fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			files = append(files, name)
+		}
+		return err
+	})
+	return files, err
+}

@@ -1,0 +1,173 @@
+package build
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/packaging/apt"
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+	"forge.lthn.ai/core/go-rocm/testing/debgen"
+)
+
+func TestModuleVersions(t *testing.T) {
+	for version, want := range map[string][2]string{
+		"0.1.0+llama.0.5.0":      {"v0.1.0", "v0.1.0-plain"},
+		"v0.1.0":                 {"v0.1.0", "v0.1.0-plain"},
+		"0.2.0-rc.1+llama.0.5.0": {"v0.2.0-rc.1", ""},
+		"0.1":                    {"", ""},
+		"latest":                 {"", ""},
+	} {
+		full, plain, err := moduleVersions(version)
+		if full != want[0] || plain != want[1] || (err != nil) != (want[0] == "") {
+			t.Errorf("%s: got %q, %q, %v", version, full, plain, err)
+		}
+	}
+}
+
+// session is one with a delivery in which a package lies.
+func session(t *testing.T, environ ...string) (*Session, *delivery) {
+	t.Helper()
+	root := t.TempDir()
+	s, err := settings.Parse(append(environ, "HOME="+root, "GOROCM_RELEASE_DATE="+strconv.FormatInt(time.Now().Unix()-60, 10)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache, err := stage.Open(filepath.Join(root, "cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &delivery{root: root, dir: filepath.Join(root, "dist.part"), version: "0.1.0+llama.0.5.0"}
+	if err := os.Mkdir(d.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	addDeb(t, d, "one")
+	return &Session{Settings: s, Recipe: &recipe.Recipe{Cache: cache}, Out: &bytes.Buffer{}}, d
+}
+
+func addDeb(t *testing.T, d *delivery, body string) {
+	t.Helper()
+	p := debgen.Package{Control: debgen.Control("go-rocm", "0.1.0-1"), Files: map[string]string{"usr/bin/go-rocm": body}}
+	if _, err := p.Write(d.dir, "go-rocm.deb"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAptInto(t *testing.T) {
+	said := func(s *Session) string { return s.Out.(*bytes.Buffer).String() } //nolint:errcheck,forcetypeassert // session made it
+
+	s, d := session(t)
+	if err := s.aptInto(t.Context(), d); err != nil || isFolder(filepath.Join(d.dir, "apt")) || !strings.Contains(said(s), "GOROCM_APT_KEY_FILE") {
+		t.Errorf("without a key: %v, said %q", err, said(s))
+	}
+
+	s, d = session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_PUBLISHED=served")
+	if err := s.aptInto(t.Context(), d); err != nil || !strings.Contains(said(s), "NOT signed") {
+		t.Fatalf("unsigned: %v, said %q", err, said(s))
+	}
+	served := filepath.Join(d.root, "served")
+	if err := apt.Mirror(t.Context(), filepath.Join(d.dir, "apt"), filepath.Join(served, "apt")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(d.dir, "apt")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.aptInto(t.Context(), d); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	if err := os.RemoveAll(filepath.Join(d.dir, "apt")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(d.dir, "go-rocm.deb")); err != nil {
+		t.Fatal(err)
+	}
+	addDeb(t, d, "two")
+	if err := s.aptInto(t.Context(), d); !errors.Is(err, apt.ErrReused) || !strings.Contains(err.Error(), "CHANGELOG.md") {
+		t.Errorf("the same version with other bytes: %v", err)
+	}
+}
+
+// What cannot become a trusted repository is refused before a build begins.
+func TestAptOptionsRefuse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		env  []string
+		want string
+	}{
+		"expired from the start": {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_VALID=30s"}, "set GOROCM_RELEASE_DATE"},
+		"no key in it":           {[]string{"GOROCM_APT_KEY=hello"}, "GOROCM_APT_KEY: "},
+		"no such file":           {[]string{"GOROCM_APT_KEY_FILE=/nonexistent"}, "GOROCM_APT_KEY_FILE: "},
+		"no address":             {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=here"}, "not the address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, d := session(t, append([]string{"GOROCM_APT_URL=https://example.org/apt"}, tc.env...)...)
+			if _, err := s.aptOptions(t.Context(), d.root); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v; want an error about %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestPublishTo(t *testing.T) {
+	s, d := session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+	for name, text := range map[string]string{"go.mod": "module " + modulePath + "\n\ngo 1.26\n", "a.go": "package a\n"} {
+		if err := os.WriteFile(filepath.Join(d.root, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proxy := filepath.Join(d.dir, proxyDir)
+	if err := s.addModule(t.Context(), d, proxy, "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.aptInto(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	served := filepath.Join(d.root, "served")
+	if err := s.publishTo(t.Context(), d.dir, served); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"goproxy/" + modulePath + "/@v/v0.1.0.zip", "apt/dists/stable/Release"} {
+		if _, err := os.Stat(filepath.Join(served, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	// The next release has the earlier versions too, and none with other bytes.
+	s.Settings.Published = served
+	again := &delivery{root: d.root, dir: filepath.Join(d.root, "again"), version: d.version}
+	if err := s.addModule(t.Context(), again, filepath.Join(again.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err == nil {
+		t.Error("a delivery that does not exist took a module")
+	}
+	if err := os.Mkdir(again.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.addModule(t.Context(), again, filepath.Join(again.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.earlierModulesInto(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile(filepath.Join(again.dir, proxyDir, modulePath, "@v/list"))
+	if err != nil || string(list) != "v0.1.0\nv0.2.0\n" {
+		t.Errorf("list: %q, %v", list, err)
+	}
+	if err := os.WriteFile(filepath.Join(d.root, "a.go"), []byte("package b\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	changed := &delivery{root: d.root, dir: filepath.Join(d.root, "changed"), version: d.version}
+	if err := os.Mkdir(changed.dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.addModule(t.Context(), changed, filepath.Join(changed.dir, proxyDir), "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.earlierModulesInto(t.Context(), changed); !errors.Is(err, goproxy.ErrReused) {
+		t.Errorf("a published version with other bytes: %v", err)
+	}
+}

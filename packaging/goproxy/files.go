@@ -1,0 +1,145 @@
+package goproxy
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/zip"
+)
+
+// diskFile is a File as the zip package asks for it.
+type diskFile File
+
+// Path is the file's place in the module.
+func (f diskFile) Path() string { return f.Name }
+
+// Lstat tells size and kind.
+func (f diskFile) Lstat() (os.FileInfo, error) { return os.Lstat(f.From) }
+
+// Open reads it.
+func (f diskFile) Open() (io.ReadCloser, error) { return os.Open(f.From) }
+
+// packZip writes the archive, at most 500 MiB as the go command demands.
+func packZip(ctx context.Context, name string, v Version, files []zip.File) error {
+	return stage(name, func(f *os.File) error {
+		w := &cancelled{ctx: ctx, w: f}
+		if err := zip.Create(w, module.Version{Path: v.Path, Version: v.Version}, files); err != nil {
+			return err
+		}
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if info.Size() > zip.MaxZipFile {
+			return fmt.Errorf("%w: the archive has %d MiB, the go command takes %d: leave out GPU targets", ErrOptions, info.Size()>>20, zip.MaxZipFile>>20)
+		}
+		return nil
+	})
+}
+
+// cancelled ends a long write when its context ends.
+type cancelled struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+// Write writes unless the context ended.
+func (c *cancelled) Write(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.w.Write(b)
+}
+
+// stage has a file made beside its place and renames it there.
+func stage(name string, fill func(*os.File) error) error {
+	part := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".part")
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	err = fill(f)
+	if err == nil {
+		err = errors.Join(f.Chmod(0o644), f.Sync())
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(part, name)
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(part))
+	}
+	return nil
+}
+
+func replace(name string, r io.Reader) error {
+	return stage(name, func(f *os.File) error {
+		_, err := io.Copy(f, r)
+		return err
+	})
+}
+
+// makeFolders makes dir and those above it up to top, for a web server to read
+// whatever the umask.
+func makeFolders(top, dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if dir != top {
+		if err := makeFolders(top, filepath.Dir(dir)); err != nil {
+			return err
+		}
+	} else if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+// bring puts a file to a place where it stays for good: as a link where the file
+// system can, else as a copy.
+func bring(from, to string) error {
+	switch had, err := digest(to); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	default:
+		have, err := digest(from)
+		if err != nil {
+			return err
+		}
+		if !bytes.Equal(had, have) {
+			return fmt.Errorf("%w: %s: raise the version", ErrReused, filepath.Base(to))
+		}
+		return nil
+	}
+	if os.Link(from, to) == nil {
+		return nil
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	return replace(to, in)
+}
+
+func digest(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return h.Sum(nil), errors.Join(err, f.Close())
+}

@@ -1,0 +1,217 @@
+// Package goproxy writes a Go module as the files that a module proxy serves
+// (https://go.dev/ref/mod#goproxy-protocol), so that `go get` takes it from a
+// folder (GOPROXY=file:///…) or from any web server that hands the folder out.
+//
+// It exists because a bundle is not in the repository: what a version control
+// system gives of this module has no llama.cpp inside. A proxy's archive may hold
+// both, the sources and the bundle.
+//
+// The same files give the same bytes, and a version never gets others: a Go
+// program that recorded a version's checksum refuses what does not match. A
+// version is there before the list names it, so the folder may be in use.
+//
+// It neither chooses the files nor checks that they compile, and serves nothing.
+package goproxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/mod/module"
+	"golang.org/x/mod/semver"
+	"golang.org/x/mod/zip"
+)
+
+// Errors that are returned wrapped.
+var (
+	// ErrOptions says that a version or the files of one cannot be published.
+	ErrOptions = errors.New("go module")
+	// ErrReused says that a published version would get other bytes.
+	ErrReused = errors.New("the version of the module is already published with other bytes")
+)
+
+// Version is one version of a module.
+type Version struct {
+	// Path is the module's path, as its go.mod has it.
+	Path string
+	// Version is a canonical Go version: "v0.1.0", without build metadata.
+	Version string
+	// Time is told to those who ask when the version was made.
+	Time time.Time
+}
+
+// File is a file of the module: its slash-separated path there, and where it is
+// on this machine.
+type File struct{ Name, From string }
+
+// Pack writes the files of a version into the folder dir, which must exist:
+// VERSION.zip, VERSION.mod and VERSION.info. Nested modules are left out, as a
+// proxy leaves them out.
+func Pack(ctx context.Context, dir string, v Version, files []File) error {
+	if err := v.check(); err != nil {
+		return err
+	}
+	list := make([]zip.File, 0, len(files))
+	var mod string
+	for _, f := range files {
+		list = append(list, diskFile(f))
+		if f.Name == "go.mod" {
+			mod = f.From
+		}
+	}
+	if mod == "" {
+		return fmt.Errorf("%w: %s: there is no go.mod among the files", ErrOptions, v)
+	}
+	slices.SortFunc(list, func(a, b zip.File) int { return strings.Compare(a.Path(), b.Path()) })
+	modText, err := os.ReadFile(mod)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	info, err := json.Marshal(struct {
+		Version string
+		Time    time.Time
+	}{v.Version, v.Time.UTC().Truncate(time.Second)})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	for name, text := range map[string][]byte{".mod": modText, ".info": append(info, '\n')} {
+		if err := replace(filepath.Join(dir, v.Version+name), bytes.NewReader(text)); err != nil {
+			return fmt.Errorf("write %s%s: %w", v.Version, name, err)
+		}
+	}
+	if err := packZip(ctx, filepath.Join(dir, v.Version+".zip"), v, list); err != nil {
+		return fmt.Errorf("write %s.zip: %w", v.Version, err)
+	}
+	return nil
+}
+
+// String names the version as the go command does.
+func (v Version) String() string { return v.Path + "@" + v.Version }
+
+func (v Version) check() error {
+	if err := module.Check(v.Path, v.Version); err != nil {
+		return fmt.Errorf("%w: %w: give a version such as v0.1.0", ErrOptions, err)
+	}
+	if v.Time.Unix() <= 0 {
+		return fmt.Errorf("%w: %s: its time is %s: give the time of its commit", ErrOptions, v, v.Time.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// versionDir is where a proxy has the versions of a module.
+func versionDir(modulePath string) (string, error) {
+	escaped, err := module.EscapePath(modulePath)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrOptions, err)
+	}
+	return path.Join(escaped, "@v"), nil
+}
+
+// Add puts a version that Pack wrote into from into the proxy's folder dir. What
+// is there of the module stays.
+func Add(dir string, v Version, from string) error {
+	if err := v.check(); err != nil {
+		return err
+	}
+	at, err := versionDir(v.Path)
+	if err != nil {
+		return err
+	}
+	to := filepath.Join(dir, filepath.FromSlash(at))
+	if err := makeFolders(dir, to); err != nil {
+		return fmt.Errorf("publish %s: %w", v, err)
+	}
+	for _, suffix := range []string{".zip", ".mod", ".info"} {
+		if err := bring(filepath.Join(from, v.Version+suffix), filepath.Join(to, v.Version+suffix)); err != nil {
+			return fmt.Errorf("publish %s: %w", v, err)
+		}
+	}
+	return writeList(to)
+}
+
+// writeList names every version that is whole.
+func writeList(dir string) error {
+	infos, err := filepath.Glob(filepath.Join(dir, "v*.info"))
+	if err != nil {
+		return fmt.Errorf("list the versions: %w", err)
+	}
+	var versions []string
+	for _, name := range infos {
+		versions = append(versions, strings.TrimSuffix(filepath.Base(name), ".info"))
+	}
+	semver.Sort(versions)
+	text := strings.Join(versions, "\n") + "\n"
+	if old, err := os.ReadFile(filepath.Join(dir, "list")); err == nil && string(old) == text {
+		return nil
+	}
+	if err := replace(filepath.Join(dir, "list"), strings.NewReader(text)); err != nil {
+		return fmt.Errorf("list the versions: %w", err)
+	}
+	return nil
+}
+
+// Mirror adds the versions of every module in the proxy's folder from to that at
+// to, which may be in use.
+func Mirror(ctx context.Context, from, to string) error {
+	var lists []string
+	err := filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
+		if err == nil && e.Name() == "list" && filepath.Base(filepath.Dir(name)) == "@v" {
+			lists = append(lists, name)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("publish modules: %w", err)
+	}
+	if len(lists) == 0 {
+		return fmt.Errorf("%w: %s holds no module: run `mage release`", ErrOptions, from)
+	}
+	for _, list := range lists {
+		if err := mirrorModule(ctx, from, to, filepath.Dir(list)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mirrorModule(ctx context.Context, from, to, dir string) error {
+	rel, err := filepath.Rel(from, dir)
+	if err != nil {
+		return fmt.Errorf("publish modules: %w", err)
+	}
+	modulePath, err := module.UnescapePath(path.Dir(filepath.ToSlash(rel)))
+	if err != nil {
+		return fmt.Errorf("publish modules: %w", err)
+	}
+	infos, err := filepath.Glob(filepath.Join(dir, "v*.info"))
+	if err != nil {
+		return fmt.Errorf("publish modules: %w", err)
+	}
+	for _, name := range infos {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("publish modules: %w", err)
+		}
+		v := Version{Path: modulePath}
+		if err := json.Unmarshal(text, &v); err != nil {
+			return fmt.Errorf("publish modules: %s: %w", name, err)
+		}
+		if err := Add(to, v, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
