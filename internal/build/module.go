@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/semver"
@@ -46,6 +47,9 @@ func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	if err != nil {
 		return err
 	}
+	sources = slices.DeleteFunc(sources, func(name string) bool {
+		return strings.HasPrefix(filepath.Join(d.root, name), s.dist(d.root)) // with what stands beside it meanwhile
+	})
 	parts, err := filepath.Glob(filepath.Join(d.root, payloadDir, "llama-*"))
 	if err != nil {
 		return err

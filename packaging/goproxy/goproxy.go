@@ -102,6 +102,9 @@ func (v Version) check() error {
 	if err := module.Check(v.Path, v.Version); err != nil {
 		return fmt.Errorf("%w: %w: give a version such as v0.1.0", ErrOptions, err)
 	}
+	if c := module.CanonicalVersion(v.Version); c != v.Version {
+		return fmt.Errorf("%w: the go command knows %s as %q: give a version such as v0.1.0", ErrOptions, v, c)
+	}
 	if v.Time.Unix() <= 0 {
 		return fmt.Errorf("%w: %s: its time is %s: give the time of its commit", ErrOptions, v, v.Time.UTC().Format(time.RFC3339))
 	}

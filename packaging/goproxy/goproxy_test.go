@@ -1,0 +1,203 @@
+package goproxy_test
+
+import (
+	"archive/zip"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/mod/module"
+	modzip "golang.org/x/mod/zip"
+
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+)
+
+var made = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
+
+func version(v string) goproxy.Version {
+	return goproxy.Version{Path: "example.org/Thing", Version: v, Time: made}
+}
+
+// sources lays out a module and names its files.
+func sources(t *testing.T, files map[string]string) []goproxy.File {
+	t.Helper()
+	dir := t.TempDir()
+	var out []goproxy.File
+	for name, text := range files {
+		from := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(from), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(from, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, goproxy.File{Name: name, From: from})
+	}
+	return out
+}
+
+func thing() map[string]string {
+	return map[string]string{
+		"go.mod": "module example.org/Thing\n\ngo 1.26\n", "a.go": "package thing\n", "data/x.bin": "\x00\x01",
+		"nested/go.mod": "module example.org/Thing/nested\n", "nested/b.go": "package nested\n",
+	}
+}
+
+func pack(t *testing.T, v goproxy.Version, files []goproxy.File) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := goproxy.Pack(t.Context(), dir, v, files); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func read(t *testing.T, elem ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestPack(t *testing.T) {
+	dir := pack(t, version("v1.2.3"), sources(t, thing()))
+	if got := read(t, dir, "v1.2.3.info"); got != `{"Version":"v1.2.3","Time":"2026-11-20T12:00:00Z"}`+"\n" {
+		t.Errorf("info: %q", got)
+	}
+	if got := read(t, dir, "v1.2.3.mod"); got != thing()["go.mod"] {
+		t.Errorf("mod: %q", got)
+	}
+	z, err := zip.OpenReader(filepath.Join(dir, "v1.2.3.zip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = z.Close() }()
+	var names []string
+	for _, f := range z.File {
+		names = append(names, f.Name)
+	}
+	const prefix = "example.org/Thing@v1.2.3/"
+	if diff := cmp.Diff([]string{prefix + "a.go", prefix + "data/x.bin", prefix + "go.mod"}, names); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := modzip.CheckZip(module.Version{Path: "example.org/Thing", Version: "v1.2.3"}, filepath.Join(dir, "v1.2.3.zip")); err != nil {
+		t.Error(err)
+	}
+}
+
+// The same files give the same bytes, whatever the order and the machine.
+func TestPackIsReproducible(t *testing.T) {
+	one := pack(t, version("v1.2.3"), sources(t, thing()))
+	t.Setenv("TZ", "Pacific/Chatham")
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	v := version("v1.2.3")
+	v.Time = made.In(time.FixedZone("x", 3600))
+	files := sources(t, thing()) // another folder, and the order of a map
+	for _, f := range files {
+		if err := os.Chtimes(f.From, made, made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	two := pack(t, v, files)
+	for _, name := range []string{"v1.2.3.zip", "v1.2.3.mod", "v1.2.3.info"} {
+		if read(t, one, name) != read(t, two, name) {
+			t.Errorf("%s differs", name)
+		}
+		if info, err := os.Stat(filepath.Join(two, name)); err != nil || info.Mode() != 0o644 {
+			t.Errorf("%s: %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
+func TestPackRefuses(t *testing.T) {
+	whole := sources(t, thing())
+	big := filepath.Join(t.TempDir(), "big")
+	if err := os.WriteFile(big, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(big, modzip.MaxZipFile); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		v     goproxy.Version
+		files []goproxy.File
+		want  string
+	}{
+		"build metadata":                      {version("v1.2.3+llama.0.5.0"), whole, "give a version such as v0.1.0"},
+		"short version":                       {version("v1.2"), whole, "give a version such as v0.1.0"},
+		"wrong major":                         {version("v2.0.0"), whole, "give a version such as v0.1.0"},
+		"no time":                             {goproxy.Version{Path: "example.org/Thing", Version: "v1.2.3"}, whole, "time of its commit"},
+		"no go.mod":                           {version("v1.2.3"), sources(t, map[string]string{"a.go": "package a\n"}), "no go.mod"},
+		"two names that one disk cannot hold": {version("v1.2.3"), append(sources(t, map[string]string{"A.go": ""}), whole...), "case-insensitive"},
+		"too large":                           {version("v1.2.3"), append([]goproxy.File{{Name: "big", From: big}}, whole...), "too large"},
+		"not there":                           {version("v1.2.3"), append([]goproxy.File{{Name: "none", From: big + "x"}}, whole...), "no such file"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			err := goproxy.Pack(t.Context(), dir, tc.v, tc.files)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Fatalf("got %v; want an error about %q", err, tc.want)
+			}
+			if _, err := os.Stat(filepath.Join(dir, tc.v.Version+".zip")); !errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("an archive was left: %v", err)
+			}
+		})
+	}
+}
+
+func TestAddAndMirror(t *testing.T) {
+	proxy, served := filepath.Join(t.TempDir(), "proxy"), filepath.Join(t.TempDir(), "served")
+	for _, v := range []string{"v1.10.0", "v1.9.0", "v1.10.0-plain"} {
+		if err := goproxy.Add(proxy, version(v), pack(t, version(v), sources(t, thing()))); err != nil {
+			t.Fatal(err)
+		}
+		if err := goproxy.Mirror(t.Context(), proxy, served); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const at = "example.org/!thing/@v" // capitals are written so
+	for _, dir := range []string{proxy, served} {
+		if got := read(t, dir, at, "list"); got != "v1.9.0\nv1.10.0-plain\nv1.10.0\n" {
+			t.Errorf("list: %q", got)
+		}
+		if left, err := filepath.Glob(filepath.Join(dir, at, ".*")); err != nil || len(left) != 0 {
+			t.Errorf("left are %v, %v", left, err)
+		}
+	}
+	other := thing()
+	other["a.go"] = "package other\n"
+	err := goproxy.Add(proxy, version("v1.9.0"), pack(t, version("v1.9.0"), sources(t, other)))
+	if !errors.Is(err, goproxy.ErrReused) {
+		t.Errorf("a version with other bytes: %v", err)
+	}
+	if err := goproxy.Mirror(t.Context(), t.TempDir(), served); !errors.Is(err, goproxy.ErrOptions) {
+		t.Errorf("nothing to mirror: %v", err)
+	}
+}
+
+// goCommand runs go in dir with nothing of this machine's settings but the module
+// cache, as a source of the other modules.
+func goCommand(t *testing.T, dir, proxy string, args ...string) (string, error) {
+	t.Helper()
+	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOTOOLCHAIN=local", "CGO_ENABLED=0",
+		"GOMODCACHE="+filepath.Join(dir, "modcache"), "GONOSUMDB=*", "GOPRIVATE=", "GONOPROXY=",
+		"GOPROXY=file://"+proxy+",file://"+filepath.Join(strings.TrimSpace(string(cache)), "cache", "download"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
