@@ -62,9 +62,10 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 			{path: path.Join("/usr/share/doc", KeyringName, "copyright"), text: terms{own: string(own)}.copyright(epoch), mode: 0o644},
 			{path: path.Join("/usr/share/doc", KeyringName, "changelog.Debian.gz"), text: changes, mode: 0o644},
 		},
-		overrides: append(packageOverrides(), override{
-			"package-installs-apt-sources *", "Naming the repository to apt is what the package is for.",
-		}),
+		overrides: append(packageOverrides(),
+			override{"package-installs-apt-sources *", "Naming the repository to apt is what the package is for."},
+			override{"new-package-uses-date-based-version-number *", "The version is the time of the keys; they have no other."},
+		),
 	}
 	p.details = append(p.details, o.Fingerprints...)
 	p.addOverrides()

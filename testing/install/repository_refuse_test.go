@@ -53,8 +53,8 @@ func flipLast(b []byte) []byte {
 func (a *archive) state(more func(dir string)) string {
 	a.t.Helper()
 	dir := a.t.TempDir()
-	a.publish(dir, 2*time.Hour, nil, a.small("thing", "1.0-1"))
-	a.publish(dir, time.Hour, nil, a.small("thing", "2.0-1"))
+	a.publish(dir, 2*time.Hour, nil, a.small("1.0-1"))
+	a.publish(dir, time.Hour, nil, a.small("2.0-1"))
 	if more != nil {
 		more(dir)
 	}
@@ -67,15 +67,15 @@ func (a *archive) state(more func(dir string)) string {
 func (a *archive) states() map[string]string {
 	a.t.Helper()
 	three := func(dir string, change func(*apt.Options)) {
-		a.publish(dir, 30*time.Minute, change, a.small("thing", "3.0-1"))
+		a.publish(dir, 30*time.Minute, change, a.small("3.0-1"))
 	}
 	newest := func(damage func(dir string)) string {
 		return a.state(func(dir string) { three(dir, nil); damage(dir) })
 	}
 	old := a.t.TempDir()
-	a.publish(old, 2*time.Hour, nil, a.small("thing", "1.0-1"))
+	a.publish(old, 2*time.Hour, nil, a.small("1.0-1"))
 	stale := a.t.TempDir()
-	a.publish(stale, 48*time.Hour, func(o *apt.Options) { o.Valid = time.Hour }, a.small("thing", "1.0-1"))
+	a.publish(stale, 48*time.Hour, func(o *apt.Options) { o.Valid = time.Hour }, a.small("1.0-1"))
 	stranger, keys := a.t.TempDir(), a.parse(a.newKey())
 	three(stranger, func(o *apt.Options) { o.Keys = keys })
 	return map[string]string{
@@ -131,7 +131,7 @@ func TestRepositoryIsRefused(t *testing.T) {
 				if out, err := c.apt("update"); err == nil || !tc.fresh.MatchString(out) {
 					t.Errorf("%s: %v; apt said, without %s:\n%s", tc.state, err, tc.fresh, out)
 				}
-				if got := c.candidate("thing"); got != "" && got != "(none)" {
+				if got := c.candidate(); got != "" && got != "(none)" {
 					t.Errorf("%s: apt would install thing %s", tc.state, got)
 				}
 				know()
@@ -139,7 +139,7 @@ func TestRepositoryIsRefused(t *testing.T) {
 				if out, _ := c.apt("update"); !tc.later.MatchString(out) {
 					t.Errorf("%s after the good one: apt said, without %s:\n%s", tc.state, tc.later, out)
 				}
-				if got := c.candidate("thing"); got != "2.0-1" {
+				if got := c.candidate(); got != "2.0-1" {
 					t.Errorf("%s after the good one: apt would install thing %s", tc.state, got)
 				}
 			}
@@ -158,11 +158,11 @@ func TestRepositoryIsRefused(t *testing.T) {
 			know()
 			c.show("old")
 			c.sh("apt-get update")
-			if got := c.candidate("thing"); got != "2.0-1" {
+			if got := c.candidate(); got != "2.0-1" {
 				t.Errorf("a replay: apt would install thing %s", got)
 			}
 			c.sh(forget + " && apt-get update")
-			if got := c.candidate("thing"); got != "1.0-1" {
+			if got := c.candidate(); got != "1.0-1" {
 				t.Errorf("a replay to a machine that knows nothing: apt would install thing %s", got)
 			}
 		})

@@ -83,12 +83,12 @@ func (a *archive) publish(dir string, ago time.Duration, change func(*apt.Option
 	}
 }
 
-// small writes a package that holds a line of text.
-func (a *archive) small(name, version string) string {
+// small writes a version of the package thing, which holds a line of text.
+func (a *archive) small(version string) string {
 	a.t.Helper()
 	path, err := debgen.Package{
-		Control: debgen.Control(name, version), Suffix: ".xz", Files: map[string]string{"usr/share/" + name: "this is " + version + "\n"},
-	}.Write(a.t.TempDir(), name+".deb")
+		Control: debgen.Control("thing", version), Suffix: ".xz", Files: map[string]string{"usr/share/thing": "this is " + version + "\n"},
+	}.Write(a.t.TempDir(), "thing.deb")
 	if err != nil {
 		a.t.Fatal(err)
 	}
@@ -155,10 +155,10 @@ func (c *client) apt(arguments string) (string, error) {
 	return out, err
 }
 
-// candidate is the version that apt would install.
-func (c *client) candidate(name string) string {
+// candidate is the version of thing that apt would install.
+func (c *client) candidate() string {
 	c.t.Helper()
-	return strings.TrimSpace(c.sh("apt-cache policy " + name + " | sed -n 's/^  Candidate: //p'"))
+	return strings.TrimSpace(c.sh("apt-cache policy thing | sed -n 's/^  Candidate: //p'"))
 }
 
 // TestRepositoryServes takes a machine through what its administrator does: trust
@@ -210,7 +210,7 @@ func TestRepositoryNeverFailsAClient(t *testing.T) {
 			a := *a
 			a.t = t
 			dir := t.TempDir()
-			a.publish(dir, time.Hour, nil, a.small("thing", "1.0-1"))
+			a.publish(dir, time.Hour, nil, a.small("1.0-1"))
 			c := a.client(suite, dir)
 			if err := c.Write(t.Context(), "/srv/key", string(a.key)); err != nil {
 				t.Fatal(err)
@@ -242,4 +242,22 @@ func TestRepositoryNeverFailsAClient(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRepositoryLintian has Debian's own checker read the package with the keys.
+func TestRepositoryLintian(t *testing.T) {
+	a, dir := newArchive(t), t.TempDir()
+	a.publish(dir, time.Hour, nil)
+	found, err := filepath.Glob(filepath.Join(dir, "pool/main/g/go-rocm-archive-keyring/*.deb"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("packages with keys: %v, %v", found, err)
+	}
+	c, err := engine(t).Start(t.Context(), install.Machine{Suite: "bookworm", Include: []string{"lintian"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := adopt(t, c)
+	debs := b.bring(found)
+	b.sh("useradd --create-home checker")
+	b.as("checker", "lintian --profile debian --fail-on error,warning "+debs)
 }

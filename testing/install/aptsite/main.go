@@ -47,8 +47,9 @@ func main() {
 	flag.Parse()
 	log.SetFlags(0)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *root, *key, *ago, *noByHash, *full); err != nil {
+	err := run(ctx, *root, *key, *ago, *noByHash, *full)
+	stop()
+	if err != nil {
 		log.Fatal(err)
 	}
 }
@@ -125,6 +126,12 @@ func newPublisher(root, key string, ago time.Duration) (*publisher, error) {
 // publish ends the program when it fails: then every client does, and the test
 // shows why.
 func (p *publisher) publish(ctx context.Context) {
+	if err := p.add(ctx); err != nil {
+		log.Fatalf("publish: %v", err)
+	}
+}
+
+func (p *publisher) add(ctx context.Context) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.n++
@@ -133,17 +140,16 @@ func (p *publisher) publish(ctx context.Context) {
 	deb, err := debgen.Package{
 		Control: debgen.Control(name, fmt.Sprintf("%d-1", p.date.Unix())), Suffix: ".zst", Files: map[string]string{"usr/share/" + name: name},
 	}.Write(os.TempDir(), name+".deb")
-	if err == nil {
-		err = apt.Publish(ctx, apt.Options{
-			Dir: filepath.Join(p.root, repository), URL: "http://" + Listen + "/" + repository, Suite: "stable",
-			Debs: []string{deb}, Date: p.date, Keys: p.keys, Valid: 24 * time.Hour,
-		})
-	}
-	if err == nil {
-		err = os.Remove(deb)
-	}
 	if err != nil {
-		log.Fatalf("publish %d: %v", p.n, err)
+		return err
+	}
+	err = apt.Publish(ctx, apt.Options{
+		Dir: filepath.Join(p.root, repository), URL: "http://" + Listen + "/" + repository, Suite: "stable",
+		Debs: []string{deb}, Date: p.date, Keys: p.keys, Valid: 24 * time.Hour,
+	})
+	if err := errors.Join(err, os.Remove(deb)); err != nil {
+		return err
 	}
 	log.Printf("PUBLISHED %d", p.n)
+	return nil
 }
