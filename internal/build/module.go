@@ -69,7 +69,7 @@ func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 // addModule packs a version, unless it was packed of the same files before, and
 // adds it to the proxy's folder.
 func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version string, names []string) error {
-	at, err := s.releaseDate(ctx, d.root)
+	at, err := s.sourceDate(ctx, d.root)
 	if err != nil {
 		return err
 	}

@@ -52,17 +52,24 @@ func isFolder(name string) bool {
 	return err == nil && info.IsDir()
 }
 
-// releaseDate is the time of the publish: what was asked for, or else the time
-// of the commit, so that a later release has a later one by itself.
+// releaseDate is the time of the publish: what was asked for, else that of the
+// sources, so that a later release has a later one by itself.
 func (s *Session) releaseDate(ctx context.Context, root string) (time.Time, error) {
-	for _, given := range []string{s.Settings.Date, s.Settings.Epoch} {
-		if given != "" {
-			return settings.ParseEpoch(given)
-		}
+	if s.Settings.Date != "" {
+		return settings.ParseEpoch(s.Settings.Date)
+	}
+	return s.sourceDate(ctx, root)
+}
+
+// sourceDate is the time of the commit that is built, unless another was asked
+// for.
+func (s *Session) sourceDate(ctx context.Context, root string) (time.Time, error) {
+	if s.Settings.Epoch != "" {
+		return settings.ParseEpoch(s.Settings.Epoch)
 	}
 	out, err := exec.CommandContext(ctx, "git", "-C", root, "log", "-1", "--format=%ct").Output()
 	if err != nil {
-		return time.Time{}, fmt.Errorf("ask git for the time of the commit: %w; set GOROCM_RELEASE_DATE", err)
+		return time.Time{}, fmt.Errorf("ask git for the time of the commit: %w; set SOURCE_DATE_EPOCH", err)
 	}
 	return settings.ParseEpoch(strings.TrimSpace(string(out)))
 }

@@ -42,7 +42,7 @@ type Settings struct {
 	Version    string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Epoch      string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
 	SigningKey string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
-	Date       string        `env:"GOROCM_RELEASE_DATE" help:"time of a publish, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
+	Date       string        `env:"GOROCM_RELEASE_DATE" help:"time of the apt repository, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
 	Published  string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
 	AptURL     string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
 	AptKeyFile string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key of the apt repository"`

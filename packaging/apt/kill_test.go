@@ -73,14 +73,14 @@ func TestPublishKilled(t *testing.T) {
 	site := filepath.Join(dir, "apt")
 	publish(t, options(site, keysOf(t, key), first))
 	c := client{dir: site, keys: openpgp.EntityList{key}}
-	for round := range 25 {
+	for round := range 15 {
 		cmd := exec.Command(self)
 		cmd.Env = append(os.Environ(), "APT_TEST_PUBLISH="+dir)
 		cmd.Stderr = os.Stderr
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(20+7*round) * time.Millisecond) // wherever it then is
+		time.Sleep(time.Duration(20+11*round) * time.Millisecond) // wherever it then is
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatalf("the publisher ended by itself: %v", err)
 		}

@@ -208,7 +208,7 @@ func TestPublishersAndClients(t *testing.T) {
 	keys := keysOf(t, key)
 	publish(t, options(dir, keys, first, newDeb(t, "thing", "1.0-1", "one")))
 	var debs []string
-	for i := range 12 {
+	for i := range 8 {
 		debs = append(debs, newDeb(t, fmt.Sprintf("thing%d", i), "1.0-1", "body"))
 	}
 	var publishers sync.WaitGroup
