@@ -135,7 +135,7 @@ func (c *Child) launch(tail *logTail, news *news) (*process, error) {
 	attempt := c.attempt
 	c.progress = 0
 	c.mu.Unlock()
-	p, err := spawn(append(append([]string{}, c.spec.Argv...), c.args...), c.env, c.spec.Dir, c.record.Marker, tail)
+	p, err := spawn(append(append([]string{}, c.spec.Argv...), c.args...), c.env, c.spec.Dir, c.record.Marker, c.spec.Inherit, tail)
 	if err != nil {
 		return nil, err
 	}

@@ -40,7 +40,7 @@ type exitStatus struct {
 const exitLine = "cmd_router_to_child:exit\n"
 
 // spawn starts the program and gives it back running.
-func spawn(argv, env []string, dir, marker string, tail *logTail) (*process, error) {
+func spawn(argv, env []string, dir, marker string, inherit []*os.File, tail *logTail) (*process, error) {
 	p := &process{tail: tail, exited: make(chan struct{}), speaks: make(chan struct{}), oom: oomKills()}
 	inR, inW, err := os.Pipe()
 	if err != nil {
@@ -59,7 +59,7 @@ func spawn(argv, env []string, dir, marker string, tail *logTail) (*process, err
 	p.stdin = inW
 	started := make(chan error, 1)
 	go p.live(argv, &os.ProcAttr{
-		Dir: dir, Env: env, Files: []*os.File{inR, outW, errW},
+		Dir: dir, Env: env, Files: append([]*os.File{inR, outW, errW}, inherit...),
 		// Pdeathsig goes by the thread that forked: live holds it.
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}, marker, []*os.File{outR, errR}, started)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,10 @@ type Spec struct {
 	// of Argv. ggml loads modules from the working directory, so it must never
 	// be one that others may write to.
 	Dir string
+	// Inherit are files that the child has open too, from descriptor 3 on, such
+	// as the lock that keeps its bundle. They must stay open while the child may
+	// be started again.
+	Inherit []*os.File
 	// SocketDir is the folder under which sockets and the records of live
 	// children lie; empty means go-rocm in $XDG_RUNTIME_DIR, else the user's
 	// cache folder.
