@@ -47,6 +47,7 @@ func (b *Bundle) Probe(ctx context.Context, log *slog.Logger) (Probed, error) {
 	if err != nil {
 		return Probed{}, err
 	}
+	defer func() { _ = r.hold.Release() }()
 	flags, err := supervise.ProbeFlags(ctx, supervise.Probe{Argv: r.argv, Dir: r.dir, Digest: r.digest})
 	if err != nil {
 		return Probed{}, fmt.Errorf("llama-server: %w", err)

@@ -10,6 +10,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -31,6 +32,7 @@ type Server struct {
 
 	devices []gpu.Device
 	sysfs   gpu.FS
+	hold    *extract.Hold // of the bundle
 }
 
 // Launch finds the bundle, plans, starts llama-server and waits until it is
@@ -70,13 +72,13 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv.BundleDir = r.dir
+	srv.BundleDir, srv.hold = r.dir, r.hold
 	flags, err := flagsFor(ctx, r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = srv.load(ctx, m, r, facts, flags)
 	}
-	if err := srv.load(ctx, m, r, facts, flags); err != nil {
-		return nil, err
+	if err != nil {
+		return nil, errors.Join(err, r.hold.Release())
 	}
 	return srv, nil
 }
@@ -138,7 +140,7 @@ func (srv *Server) spec(s *Settings, r *ready, facts *gguf.File) supervise.Spec 
 		restart.Settle = srv.settle
 	}
 	return supervise.Spec{
-		Argv: r.argv, Args: append(args, s.Args...), Env: srv.Plan.Env, Dir: r.dir, TCP: s.TCP,
+		Argv: r.argv, Args: append(args, s.Args...), Env: srv.Plan.Env, Dir: r.dir, Inherit: r.inherit(), TCP: s.TCP,
 		ModelBytes: facts.Size(), StartTimeout: s.StartTimeout, DrainTimeout: s.DrainTimeout,
 		StopTimeout: s.StopTimeout, StallTimeout: s.StallTimeout, Restart: restart, Log: s.logger(),
 	}
@@ -187,9 +189,9 @@ func (srv *Server) memory() uint64 {
 // Close stops the server.
 func (srv *Server) Close() error {
 	if srv.Child == nil {
-		return nil
+		return srv.hold.Release()
 	}
-	return srv.Child.Stop(context.Background())
+	return errors.Join(srv.Child.Stop(context.Background()), srv.hold.Release())
 }
 
 // infoOf takes the contract's facts from a header.

@@ -185,9 +185,19 @@ type ready struct {
 	dir    string
 	argv   []string
 	digest string // of the content, empty where there is no manifest
+	hold   *extract.Hold
 }
 
-// unpack makes the bundle startable. targets bounds what is unpacked of the
+// inherit is what the program keeps open, so that nobody removes the bundle
+// while it runs.
+func (r *ready) inherit() []*os.File {
+	if f := r.hold.File(); f != nil {
+		return []*os.File{f}
+	}
+	return nil
+}
+
+// unpack makes the bundle startable. The caller releases its hold. targets bounds what is unpacked of the
 // files that only some GPUs need; nil takes all.
 func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, log *slog.Logger, progress func(done, total int64)) (*ready, error) {
 	if b.Dir != "" && b.Manifest == nil {
@@ -199,13 +209,13 @@ func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, log *slog.Log
 		in, err = extract.OpenInstalled(b.Dir)
 	} else {
 		in, err = extract.Extract(ctx, b.packed, extract.Options{
-			Targets: targets, Log: log, Progress: progress,
+			Targets: targets, Hold: true, Log: log, Progress: progress,
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	return &ready{dir: in.Dir, argv: in.Command(), digest: in.Manifest.Digest()}, nil
+	return &ready{dir: in.Dir, argv: in.Command(), digest: in.Manifest.Digest(), hold: in.Hold}, nil
 }
 
 // plainCommand starts the llama-server of a folder without a manifest, through

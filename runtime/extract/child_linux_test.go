@@ -33,6 +33,15 @@ func playChild(name string) int {
 		return 4
 	}
 	defer func() { _ = p.Close() }()
+	switch name {
+	case "hold":
+		return playHolder(p.Reader)
+	case "wait": // with what it inherited
+		fmt.Println("waiting")
+		return awaitEnd()
+	case "prune":
+		return playPruner()
+	}
 	o, ok := childOptions(name)
 	if !ok {
 		fmt.Println("error unknown child", name)
@@ -45,6 +54,40 @@ func playChild(name string) int {
 	}
 	fmt.Println("ok", inst.Dir, inst.Fresh)
 	return 0
+}
+
+// playHolder holds the bundle until its input ends.
+func playHolder(r *bundle.Reader) int {
+	inst, err := Extract(context.Background(), r, Options{Hold: true})
+	if err != nil {
+		fmt.Println("error", err)
+		return 3
+	}
+	fmt.Println("held")
+	status := awaitEnd()
+	if err := inst.Hold.Release(); err != nil {
+		return 3
+	}
+	return status
+}
+
+func awaitEnd() int {
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return 3
+	}
+	return 0
+}
+
+// playPruner removes all it may and dies at its step.
+func playPruner() int {
+	_, err := Prune(context.Background(), PruneOptions{trace: func(s string) {
+		if s == os.Getenv(stepEnv) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {}
+		}
+	}})
+	fmt.Println("error: not killed", err)
+	return 3
 }
 
 // childOptions returns the Options that make a child misbehave.

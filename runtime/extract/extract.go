@@ -18,6 +18,10 @@
 // is (see bundle.Part). A later call adds other targets, with new files in the
 // place of those with holes.
 //
+// A new bundle does not replace an old one: each has its own folder. Prune
+// removes those that were not used for long, and an install those of its name;
+// a shared lock, which children inherit, keeps what is in use.
+//
 // The package starts no process (see runtime/supervise) and does not choose
 // targets (see runtime/gpu).
 package extract
@@ -48,6 +52,10 @@ type Options struct {
 	// Targets are the GPU targets whose files are wanted beside the core
 	// files. Nil takes all, an empty slice the core files alone.
 	Targets []gfx.Target
+	// Hold keeps the bundle from being removed by Prune until Installed.Hold is
+	// released, or all who inherited it have ended. Whoever starts a program of
+	// the bundle wants it.
+	Hold bool
 	// Log gets what is repaired, swept away or fallen back to; nil is silent.
 	Log *slog.Logger
 	// Progress is told bytes written and bytes to write, never by two
@@ -68,6 +76,8 @@ type Installed struct {
 	Targets []gfx.Target
 	// Fresh is true when this call wrote or repaired files.
 	Fresh bool
+	// Hold is set where Options.Hold asked for it; the caller releases it.
+	Hold *Hold
 }
 
 // Command returns the first arguments of the server's command line: the

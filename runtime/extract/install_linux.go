@@ -68,13 +68,27 @@ func installOnce(ctx context.Context, r *bundle.Reader, p place, targets []gfx.T
 	if err := s.checkExec(); err != nil {
 		return nil, err
 	}
-	have, err := s.warm(j.digest, targets)
+	hold, err := s.hold(ctx, j.digest)
+	if err != nil {
+		return nil, err
+	}
+	inst, err := j.ensure(ctx)
+	if err != nil || !o.Hold {
+		return inst, errors.Join(err, hold.Release())
+	}
+	inst.Hold = hold
+	return inst, nil
+}
+
+// ensure takes what is there, or installs it.
+func (j *job) ensure(ctx context.Context) (*Installed, error) {
+	have, err := j.warm(j.digest, j.targets)
 	if err == nil {
 		return j.installed(have, false), nil
 	}
-	o.Log.Debug("bundle is not ready", "dir", s.dir, "reason", err)
+	j.o.Log.Debug("bundle is not ready", "dir", j.dir, "reason", err)
 	inst, err := j.slow(ctx)
-	if err != nil && s.gone() && ctx.Err() == nil {
+	if err != nil && j.gone() && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", errSwept, err)
 	}
 	if err != nil {
@@ -110,10 +124,10 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	if err := j.clearGoal(); err != nil {
 		return nil, err
 	}
-	var fresh bool
+	var fresh, installed bool
 	have := j.targets
 	if _, err := j.statNoFollow(j.digest); errors.Is(err, fs.ErrNotExist) {
-		fresh = true
+		fresh, installed = true, true
 		if err := j.install(ctx); err != nil {
 			return nil, err
 		}
@@ -128,7 +142,19 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 		return nil, j.spaceError(err, 0, 1)
 	}
 	j.o.trace("sealed")
+	if installed {
+		j.removeSuperseded(ctx)
+	}
 	return j.installed(have, fresh), nil
+}
+
+// removeSuperseded removes bundles of the same name that nobody asked for in a
+// long time. That it fails must not keep the new one from being used.
+func (j *job) removeSuperseded(ctx context.Context) {
+	o := PruneOptions{Unused: Superseded, Keep: []string{j.digest}, Name: j.m.Name, Log: j.o.Log, trace: j.o.trace}
+	if _, err := j.prune(ctx, o); err != nil {
+		j.o.Log.Warn("old bundles cannot be removed", "dir", j.dir, "error", err)
+	}
 }
 
 func unwritable(err error) bool {

@@ -47,19 +47,25 @@ func (s *store) acquire(ctx context.Context, digest string, log *slog.Logger) (*
 
 // tryLock takes the lock if it is free; it returns nil if somebody has it.
 func (s *store) tryLock(digest string) (*lock, error) {
-	f, err := s.openNoFollow(lockName(digest), unix.O_RDWR|unix.O_CREAT)
+	return s.tryFlock(lockName(digest), unix.LOCK_EX)
+}
+
+// tryFlock takes a lock of that kind, LOCK_EX or LOCK_SH, on a file of the
+// store, if it is free; it returns nil if somebody has it.
+func (s *store) tryFlock(name string, kind int) (*lock, error) {
+	f, err := s.openNoFollow(name, unix.O_RDWR|unix.O_CREAT)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EISDIR) {
 		// Planted: only we write here, so whatever it is, it goes.
-		if rerr := s.root.RemoveAll(lockName(digest)); rerr != nil {
+		if rerr := s.root.RemoveAll(name); rerr != nil {
 			return nil, rerr
 		}
-		f, err = s.openNoFollow(lockName(digest), unix.O_RDWR|unix.O_CREAT)
+		f, err = s.openNoFollow(name, unix.O_RDWR|unix.O_CREAT)
 	}
 	if err != nil {
 		return nil, err
 	}
-	err = flock(f)
-	if err == nil && !s.same(f, lockName(digest)) {
+	err = flock(f, kind)
+	if err == nil && !s.same(f, name) {
 		// The name leads to another file by now: the lock is worth nothing.
 		err = unix.EWOULDBLOCK
 	}
@@ -79,9 +85,9 @@ func (s *store) tryLock(digest string) (*lock, error) {
 	return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
 }
 
-func flock(f *os.File) error {
+func flock(f *os.File, kind int) error {
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), kind|unix.LOCK_NB)
 		if !errors.Is(err, unix.EINTR) {
 			return err
 		}

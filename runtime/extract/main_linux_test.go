@@ -228,7 +228,7 @@ func mustBeTidy(t *testing.T, cache string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		name := strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".lock"), ".seal")
+		name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".lock"), ".seal"), ".use")
 		if b, err := hex.DecodeString(name); err != nil || len(b) != sha256.Size {
 			t.Errorf("left behind: %s", e.Name())
 		}

@@ -69,7 +69,7 @@ Without a GPU, models run on the CPU.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
-		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), configCommand(),
+		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
 	)
 	for _, c := range append(root.Commands(), root) {
 		if check := c.Args; check != nil {

@@ -18,6 +18,11 @@ import (
 // splitBundle packs a bundle for two targets and returns the pack.
 func splitBundle(t *testing.T) string {
 	t.Helper()
+	return splitBundleNamed(t, "v1")
+}
+
+func splitBundleNamed(t *testing.T, version string) string {
+	t.Helper()
 	dir := t.TempDir()
 	for name, b := range map[string]string{
 		"llama-server": "#!/bin/sh\n", "libfat.so": strings.Repeat("head", 2000) + strings.Repeat("a", 40_000) + strings.Repeat("b", 40_000),
@@ -31,7 +36,7 @@ func splitBundle(t *testing.T) string {
 		t.Fatal(err)
 	}
 	m, err := bundle.Build(dir, bundle.Manifest{
-		Name: "llama-test", Variant: "hip", Flavour: bundle.FlavourSystem, Version: "v1", Targets: []gfx.Target{"gfx1100", "gfx1101"},
+		Name: "llama-test", Variant: "hip", Flavour: bundle.FlavourSystem, Version: version, Targets: []gfx.Target{"gfx1100", "gfx1101"},
 		Entry: bundle.Entry{Program: "llama-server"},
 		Files: []bundle.File{
 			{Path: "libfat.so", Parts: []bundle.Part{{Target: "gfx1100", Extents: bundle.Extents{{Offset: 8000, Size: 40_000}}}, {Target: "gfx1101", Extents: bundle.Extents{{Offset: 48_000, Size: 40_000}}}}},

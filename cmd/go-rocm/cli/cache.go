@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+)
+
+const day = 24 * time.Hour
+
+func cacheCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "cache",
+		Short: "list the bundles that were unpacked, and remove old ones",
+		Long: fmt.Sprintf(`Lists the bundles in the cache folder, the least recently used first, with what
+each takes on the disk and whether a program uses it right now.
+
+Each bundle has a folder of its own, so a new one does not replace an old one.
+Unpacking a bundle removes those of the same name that nobody asked for in %d
+days. "go-rocm cache prune" removes more. One that is in use is never removed.`, int(extract.Superseded/day)),
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			list, err := extract.List("")
+			if err != nil {
+				return fmt.Errorf("cache: %w", err)
+			}
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), append([]extract.Cached{}, list...))
+			}
+			return printCache(cmd.OutOrStdout(), list)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
+	cmd.AddCommand(pruneCommand())
+	return cmd
+}
+
+func pruneCommand() *cobra.Command {
+	var days int
+	var all, dryRun bool
+	cmd := &cobra.Command{
+		Use:   "prune",
+		Short: "remove unpacked bundles that are not used",
+		Long: `Removes the bundles that nobody asked for in so many days, and what programs that
+were killed left behind. The bundle that this program would use stays, unless
+--all is given, and one that a program uses right now stays in any case. What is
+removed is unpacked again when it is needed.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if days < 0 {
+				return fmt.Errorf("%w: cache prune: --days must be 0 or more", errUsage)
+			}
+			o := extract.PruneOptions{Unused: time.Duration(days) * day, DryRun: dryRun, Log: logger(cmd)}
+			if all {
+				o.Unused = 0
+			} else if b, err := rocm.FindBundle(""); err == nil {
+				if b.Manifest != nil {
+					o.Keep = []string{b.Manifest.Digest()}
+				}
+				if err := b.Close(); err != nil {
+					return fmt.Errorf("cache prune: %w", err)
+				}
+			}
+			removed, err := extract.Prune(cmd.Context(), o)
+			verb := "removed"
+			if dryRun {
+				verb = "would remove"
+			}
+			var sum int64
+			for _, c := range removed {
+				sum += c.Bytes
+				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, c.Dir)
+			}
+			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %d bundles, %s\n", verb, len(removed), size(sum))
+			if err != nil {
+				return fmt.Errorf("cache prune: %w", err)
+			}
+			return nil
+		},
+	}
+	cmd.Flags().IntVar(&days, "days", int(extract.Superseded/day), "remove what was not used for this many days")
+	cmd.Flags().BoolVar(&all, "all", false, "remove whatever is not in use")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed, and remove nothing")
+	cmd.MarkFlagsMutuallyExclusive("days", "all")
+	return cmd
+}
+
+func printCache(out io.Writer, list []extract.Cached) error {
+	if len(list) == 0 {
+		_, err := fmt.Fprintln(out, "no bundle is unpacked")
+		return err
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "NAME\tVERSION\tTARGETS\tON DISK\tLAST USED\tNOW\tFOLDER")
+	for _, c := range list {
+		now := "not used"
+		if c.InUse {
+			now = "in use"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(c.Name), orDash(c.Version), orDash(gfx.Join(c.Targets, ",")),
+			size(c.Bytes), c.Used.Format(time.DateOnly), now, c.Dir)
+	}
+	return w.Flush()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

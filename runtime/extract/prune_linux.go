@@ -1,0 +1,215 @@
+package extract
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// digests lists what the store has names of, and whether there is a bundle.
+func (s *store) digests() (map[string]bool, error) {
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	if err != nil {
+		return nil, fmt.Errorf("read cache folder: %w", err)
+	}
+	out := make(map[string]bool)
+	for _, e := range entries {
+		digest, _, _ := strings.Cut(e.Name(), ".")
+		if b, err := hex.DecodeString(digest); err != nil || len(b) != 32 || hex.EncodeToString(b) != digest {
+			continue // not ours
+		}
+		out[digest] = out[digest] || e.Name() == digest && e.IsDir()
+	}
+	return out, nil
+}
+
+func (s *store) list() ([]Cached, error) {
+	digests, err := s.digests()
+	if err != nil {
+		return nil, err
+	}
+	var out []Cached
+	for d, there := range digests {
+		if there {
+			c := s.describe(d)
+			c.InUse = s.busy(d)
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, byUse)
+	return out, nil
+}
+
+// describe tells what is known of a bundle without its locks.
+func (s *store) describe(digest string) Cached {
+	c := Cached{Digest: digest, Dir: filepath.Join(s.dir, digest), Used: s.lastUsed(digest)}
+	if m, err := bundle.ReadManifest(c.Dir); err == nil {
+		c.Name, c.Version = m.Name, m.Version
+	}
+	if rec, err := s.readSeal(digest); err == nil {
+		c.Targets = rec.targets
+	}
+	c.Bytes = s.diskUse(digest)
+	return c
+}
+
+// diskUse adds up the blocks below a folder, each inode once.
+func (s *store) diskUse(name string) int64 {
+	seen := make(map[uint64]bool)
+	var sum int64
+	_ = fs.WalkDir(s.root.FS(), name, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return nil //nolint:nilerr // a figure for people; what cannot be seen does not count
+		}
+		if st, err := s.statNoFollow(p); err == nil && !seen[st.Ino] {
+			seen[st.Ino] = true
+			sum += st.Blocks * 512
+		}
+		return nil
+	})
+	return sum
+}
+
+// busy reports whether a process holds or installs the bundle. It makes no
+// lock file that is not there.
+func (s *store) busy(digest string) bool {
+	for _, name := range []string{lockName(digest), useName(digest)} {
+		f, err := s.openNoFollow(name, unix.O_RDONLY)
+		if err != nil {
+			continue
+		}
+		err = flock(f, unix.LOCK_EX)
+		_ = f.Close() // nothing was written
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return true
+		}
+	}
+	return false
+}
+
+// prune removes what the options choose. One bundle that resists does not keep
+// the others.
+func (s *store) prune(ctx context.Context, o PruneOptions) ([]Cached, error) {
+	digests, err := s.digests()
+	if err != nil {
+		return nil, err
+	}
+	var out []Cached
+	var errs []error
+	for d, there := range digests {
+		if ctx.Err() != nil {
+			break
+		}
+		if !s.chosen(d, there, o) {
+			continue
+		}
+		c := s.describe(d)
+		var removed bool
+		if o.DryRun {
+			removed = there && !s.busy(d)
+		} else if removed, err = s.pruneOne(c, there, o); err != nil {
+			errs = append(errs, fmt.Errorf("remove %s: %w", c.Dir, err))
+		}
+		if removed {
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, byUse)
+	return out, errors.Join(errs...)
+}
+
+func byUse(a, b Cached) int { return cmp.Or(a.Used.Compare(b.Used), cmp.Compare(a.Digest, b.Digest)) }
+
+// chosen reports whether the options mean a bundle, or what is left of one
+// that is not there any more.
+func (s *store) chosen(digest string, there bool, o PruneOptions) bool {
+	switch {
+	case slices.Contains(o.Keep, digest):
+		return false
+	case !there:
+		return o.Name == ""
+	case time.Since(s.lastUsed(digest)) < o.Unused:
+		return false
+	case o.Name == "":
+		return true
+	}
+	m, err := bundle.ReadManifest(filepath.Join(s.dir, digest))
+	return err == nil && m.Name == o.Name
+}
+
+// pruneOne removes one bundle, or what is left of one. Both locks are held: the
+// one of those who install, and, alone, the one of those who use.
+func (s *store) pruneOne(c Cached, there bool, o PruneOptions) (removed bool, err error) {
+	install, err := s.tryLock(c.Digest)
+	if err != nil || install == nil {
+		return false, err
+	}
+	defer install.release()
+	_, err = s.statNoFollow(useName(c.Digest))
+	unrecorded := errors.Is(err, fs.ErrNotExist)
+	use, err := s.tryFlock(useName(c.Digest), unix.LOCK_EX)
+	if err != nil || use == nil {
+		return false, err
+	}
+	defer use.release()
+	if unrecorded { // to lock it is not to use it
+		if err := s.root.Chtimes(useName(c.Digest), c.Used, c.Used); err != nil {
+			return false, err
+		}
+	}
+	if !install.held || !use.held {
+		return false, nil // nobody can tell who uses it
+	}
+	o.trace("prune: locked")
+	if there {
+		if !s.chosen(c.Digest, there, o) {
+			return false, nil // used since, or gone
+		}
+		var id [8]byte
+		_, _ = rand.Read(id[:]) // never fails
+		// From here on it is an abandoned stage, which anybody may sweep.
+		if err := s.root.Rename(c.Digest, stagePrefix(c.Digest)+hex.EncodeToString(id[:])); err != nil {
+			return false, err
+		}
+		o.trace("prune: renamed")
+		o.Log.Info("removing a bundle that is not used", "dir", c.Dir, "name", c.Name, "version", c.Version, "used", c.Used)
+	}
+	return there, s.removeTraces(c.Digest, o)
+}
+
+// removeTraces removes stages, seal and, last, the locks of a bundle that is
+// gone. Who waits for a lock sees that its name leads elsewhere, and makes a
+// new one.
+func (s *store) removeTraces(digest string, o PruneOptions) error {
+	entries, err := fs.ReadDir(s.root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), stagePrefix(digest)) {
+			if err := s.root.RemoveAll(e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	o.trace("prune: removed")
+	var errs []error
+	for _, name := range []string{sealName(digest) + ".new", sealName(digest), useName(digest), lockName(digest)} {
+		if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,246 @@
+package extract
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// newVersion packs a small bundle of that name and version.
+func newVersion(t testing.TB, version string) testBundle {
+	t.Helper()
+	return packFiles(t, map[string][]byte{
+		"libcore.so": data(9, 200_000), loaderName: []byte("#!/bin/true\n"), programName: []byte("#!/bin/true\n# " + version + "\n"),
+	}, nil)
+}
+
+// age makes a bundle look unused for that long.
+func age(t *testing.T, inst *Installed, by time.Duration) {
+	t.Helper()
+	then := time.Now().Add(-by)
+	if err := os.Chtimes(inst.Dir+".use", then, then); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exists(t *testing.T, path string) bool {
+	t.Helper()
+	_, err := os.Lstat(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// mustPrune prunes and checks how many bundles went.
+func mustPrune(t *testing.T, o PruneOptions, want int) {
+	t.Helper()
+	removed, err := Prune(context.Background(), o)
+	if err != nil || len(removed) != want {
+		t.Errorf("removed %+v, %v; want %d", removed, err, want)
+	}
+}
+
+func TestListAndPrune(t *testing.T) {
+	cache := cacheDir(t)
+	if list, err := List(cache); err != nil || len(list) > 0 {
+		t.Errorf("a cache that is not there: %v, %v", list, err)
+	}
+	if exists(t, cache) {
+		t.Error("listing made a cache")
+	}
+	first, second := newVersion(t, "one"), newVersion(t, "two")
+	a := mustExtract(t, first, Options{CacheDir: cache})
+	b := mustExtract(t, second, Options{CacheDir: cache})
+	age(t, a, 10*24*time.Hour)
+	list, err := List(cache)
+	if err != nil || len(list) != 2 || list[0].Dir != a.Dir || list[1].Dir != b.Dir {
+		t.Fatalf("listed %+v, %v", list, err)
+	}
+	c := list[0]
+	if c.Name != "llama-test" || c.Version != "v0" || len(c.Targets) != 2 || c.InUse || c.Bytes < 200_000 || time.Since(c.Used) < 9*24*time.Hour {
+		t.Errorf("listed %+v", c)
+	}
+	mustPrune(t, PruneOptions{CacheDir: cache, Unused: 11 * 24 * time.Hour}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache, Unused: 9 * 24 * time.Hour, DryRun: true}, 1)
+	mustPrune(t, PruneOptions{CacheDir: cache, Keep: []string{first.Digest(), second.Digest()}}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache, Name: "other"}, 0)
+	mustVerify(t, a)
+	mustPrune(t, PruneOptions{CacheDir: cache, Unused: 9 * 24 * time.Hour}, 1)
+	for _, suffix := range []string{"", ".seal", ".use", ".lock"} {
+		if exists(t, a.Dir+suffix) {
+			t.Errorf("%s is still there", a.Dir+suffix)
+		}
+	}
+	mustBeWarm(t, second, Options{CacheDir: cache})
+	mustBeTidy(t, cache)
+	// Asking for a bundle makes it recent, and one that went comes back.
+	age(t, b, 365*24*time.Hour)
+	mustBeWarm(t, second, Options{CacheDir: cache})
+	mustPrune(t, PruneOptions{CacheDir: cache, Unused: time.Hour}, 0)
+	if again := mustExtract(t, first, Options{CacheDir: cache}); !again.Fresh {
+		t.Error("a removed bundle was not written again")
+	}
+	// Without a record of use, as older programs leave it, the seal counts.
+	if err := os.Remove(b.Dir + ".use"); err != nil {
+		t.Fatal(err)
+	}
+	mustPrune(t, PruneOptions{CacheDir: cache, Unused: time.Hour}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache}, 2)
+	if left, err := os.ReadDir(filepath.Dir(b.Dir)); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// TestPruneLeavesWhatIsUsed: what another process holds stays, however old,
+// also when only a child of a dead holder has it.
+func TestPruneLeavesWhatIsUsed(t *testing.T) {
+	b := newVersion(t, "one")
+	torture(t, func(t *testing.T) {
+		cache := cacheDir(t)
+		holder := startChild(t, "hold", b, cache)
+		if got := holder.line(); got != "held" {
+			t.Fatalf("the holder said %q", got)
+		}
+		inst := mustExtract(t, b, Options{CacheDir: cache})
+		stays := func() {
+			t.Helper()
+			age(t, inst, 365*24*time.Hour)
+			mustPrune(t, PruneOptions{CacheDir: cache}, 0)
+			mustPrune(t, PruneOptions{CacheDir: cache, DryRun: true}, 0)
+			mustVerify(t, inst)
+			if list, err := List(cache); err != nil || len(list) != 1 || !list[0].InUse {
+				t.Errorf("listed %+v, %v", list, err)
+			}
+		}
+		stays()
+		holder.stopServer()
+
+		// A holder in this process, and a child that inherits and outlives it.
+		mine, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Hold: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stays()
+		heir := startChild(t, "wait", b, cache, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{mine.Hold.File()} })
+		if got := heir.line(); got != "waiting" {
+			t.Fatalf("the heir said %q", got)
+		}
+		if err := errors.Join(mine.Hold.Release(), mine.Hold.Release()); err != nil {
+			t.Error(err)
+		}
+		stays()
+		heir.stopServer()
+		mustPrune(t, PruneOptions{CacheDir: cache}, 1)
+		if exists(t, inst.Dir) {
+			t.Error("it is still there")
+		}
+	})
+}
+
+// TestPruneKilled kills a pruner at each step: the bundle is whole or gone,
+// and the next one finishes the work.
+func TestPruneKilled(t *testing.T) {
+	b := newVersion(t, "one")
+	torture(t, func(t *testing.T) {
+		for _, step := range []string{"prune: locked", "prune: renamed", "prune: removed"} {
+			cache := cacheDir(t)
+			inst := mustExtract(t, b, Options{CacheDir: cache})
+			startChild(t, "prune", b, cache, withEnv(stepEnv+"="+step)).killed()
+			if exists(t, inst.Dir) {
+				mustVerify(t, inst)
+			}
+			if _, err := Prune(context.Background(), PruneOptions{CacheDir: cache}); err != nil {
+				t.Errorf("killed at %q: %v", step, err)
+			}
+			if left, err := os.ReadDir(filepath.Dir(inst.Dir)); err != nil || len(left) > 0 {
+				t.Errorf("killed at %q: left: %v, %v", step, left, err)
+			}
+			mustExtract(t, b, Options{CacheDir: cache})
+			mustBeTidy(t, cache)
+		}
+	})
+}
+
+// TestPruneAgainstInstalls prunes all the time while processes and goroutines
+// install: whoever holds the bundle has it whole.
+func TestPruneAgainstInstalls(t *testing.T) {
+	b := newVersion(t, "one")
+	torture(t, func(t *testing.T) {
+		cache := cacheDir(t)
+		stop := make(chan struct{})
+		var pruner, users sync.WaitGroup
+		pruner.Go(func() {
+			for {
+				if _, err := Prune(context.Background(), PruneOptions{CacheDir: cache}); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+		children := make([]*child, 4)
+		for i := range children {
+			children[i] = startChild(t, "plain", b, cache)
+		}
+		for range 4 {
+			users.Go(func() {
+				for range 5 {
+					inst, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Hold: true})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if err := bundle.Verify(context.Background(), inst.Dir, inst.Manifest); err != nil {
+						t.Errorf("while it is held: %v", err)
+					}
+					if err := inst.Hold.Release(); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		users.Wait()
+		for _, c := range children {
+			c.succeeded()
+		}
+		close(stop)
+		pruner.Wait()
+		mustExtract(t, b, Options{CacheDir: cache})
+		mustBeTidy(t, cache)
+	})
+}
+
+// TestSuperseded: an install removes bundles of its name that were not used
+// for long, and no others.
+func TestSuperseded(t *testing.T) {
+	cache := cacheDir(t)
+	old, recent, held := mustExtract(t, newVersion(t, "1"), Options{CacheDir: cache}), mustExtract(t, newVersion(t, "2"), Options{CacheDir: cache}), newVersion(t, "3")
+	inUse, err := Extract(context.Background(), held.Reader, Options{CacheDir: cache, Hold: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	age(t, old, Superseded+time.Hour)
+	age(t, recent, Superseded-time.Hour)
+	age(t, inUse, Superseded+time.Hour)
+	now := mustExtract(t, newVersion(t, "4"), Options{CacheDir: cache})
+	for inst, want := range map[*Installed]bool{old: false, recent: true, inUse: true, now: true} {
+		if exists(t, inst.Dir) != want {
+			t.Errorf("%s is there: %v", inst.Dir, !want)
+		}
+	}
+	if err := inUse.Hold.Release(); err != nil {
+		t.Error(err)
+	}
+	mustBeTidy(t, cache)
+}
