@@ -74,26 +74,22 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Mate
 	if err != nil {
 		return err
 	}
-	if s.Settings.SigningKey == "" {
+	signer, err := s.provenanceSigner()
+	if err != nil {
+		return err
+	}
+	if signer == nil {
 		b, err := json.MarshalIndent(statement, "", "  ")
 		if err != nil {
 			return err
 		}
 		return publish(filepath.Join(d.dir, "provenance.json"), append(b, '\n'))
 	}
-	key, err := os.ReadFile(s.Settings.SigningKey)
-	if err != nil {
-		return fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
-	}
-	signer, err := release.ParseSigner(key)
-	if err != nil {
-		return fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
-	}
 	envelope, err := release.Seal(ctx, statement, signer)
 	if err != nil {
 		return err
 	}
-	return publish(filepath.Join(d.dir, "provenance.dsse.json"), envelope)
+	return publish(filepath.Join(d.dir, release.ProvenanceName), envelope)
 }
 
 // publish writes a deliverable that anybody may read, whatever the umask.
@@ -102,4 +98,20 @@ func publish(name string, b []byte) error {
 		return err
 	}
 	return os.Chmod(name, 0o644) //nolint:gosec // anybody may read what is published
+}
+
+// provenanceSigner opens the key for the provenance; nil when none is given.
+func (s *Session) provenanceSigner() (*release.Signer, error) {
+	if s.Settings.SigningKey == "" {
+		return nil, nil //nolint:nilnil // signing is asked for or it is not
+	}
+	key, err := os.ReadFile(s.Settings.SigningKey)
+	if err != nil {
+		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
+	}
+	signer, err := release.ParseSigner(key)
+	if err != nil {
+		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
+	}
+	return signer, nil
 }

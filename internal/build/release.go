@@ -50,6 +50,12 @@ func (s *Session) release(ctx context.Context) error {
 	if _, err := s.aptOptions(ctx, root); err != nil {
 		return err
 	}
+	if _, err := s.minisigner(); err != nil {
+		return err
+	}
+	if _, err := s.provenanceSigner(); err != nil {
+		return err
+	}
 	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto); err != nil {
 		return err
 	}
@@ -241,8 +247,43 @@ func (s *Session) debian(ctx context.Context, root, version string, chosen *reci
 	return res.Dir, nil
 }
 
+// sumInto writes the list of digests and, with a key, its signature.
 func (s *Session) sumInto(_ context.Context, d *delivery) error {
-	return release.WriteSums(d.dir)
+	signer, err := s.minisigner()
+	if err != nil {
+		return err
+	}
+	if err := release.WriteSums(d.dir); err != nil {
+		return err
+	}
+	if signer == nil {
+		return nil
+	}
+	list, err := os.ReadFile(filepath.Join(d.dir, release.SumsName))
+	if err != nil {
+		return err
+	}
+	sig, err := signer.Sign(list, "go-rocm "+d.version)
+	if err != nil {
+		return err
+	}
+	return publish(filepath.Join(d.dir, release.MinisignName), sig)
+}
+
+// minisigner opens the key for the list of digests; nil when none is given.
+func (s *Session) minisigner() (*release.MinisignSigner, error) {
+	if s.Settings.Minisign == "" {
+		return nil, nil //nolint:nilnil // signing is asked for or it is not
+	}
+	text, err := os.ReadFile(s.Settings.Minisign)
+	if err != nil {
+		return nil, fmt.Errorf("GOROCM_MINISIGN_KEY: %w", err)
+	}
+	signer, err := release.ParseMinisignSigner(text, string(s.Settings.MinisignPass))
+	if err != nil {
+		return nil, fmt.Errorf("GOROCM_MINISIGN_KEY: %w", err)
+	}
+	return signer, nil
 }
 
 func copyAll(from, to string) error {

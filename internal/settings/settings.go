@@ -25,33 +25,35 @@ import (
 
 // Settings is what a build can be told.
 type Settings struct {
-	Variants   []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
-	Targets    []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
-	Embed      string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
-	Toolchain  string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
-	Suite      string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
-	BaseImage  string        `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
-	Mmdebstrap string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
-	Locked     bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
-	Source     string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
-	CMake      []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE"`
-	Jobs       int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
-	Memory     Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
-	Cache      string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
-	Dist       string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
-	Version    string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
-	Epoch      string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
-	SigningKey string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
-	Date       string        `env:"GOROCM_RELEASE_DATE" help:"time of the apt repository, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
-	Published  string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
-	AptURL     string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
-	AptKeyFile string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key of the apt repository"`
-	AptKey     Secret        `env:"GOROCM_APT_KEY" help:"that key itself, armoured, instead of a file"`
-	AptPass    Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of that key, if it is locked"`
-	AptUnsign  bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"true: make an apt repository without signatures"`
-	AptValid   time.Duration `env:"GOROCM_APT_VALID" envDefault:"2160h" help:"how long clients trust the apt repository after its date"`
-	CI         bool          `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
-	Yes        bool          `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
+	Variants     []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
+	Targets      []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
+	Embed        string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
+	Toolchain    string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
+	Suite        string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
+	BaseImage    string        `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
+	Mmdebstrap   string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
+	Locked       bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
+	Source       string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
+	CMake        []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE"`
+	Jobs         int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
+	Memory       Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
+	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
+	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
+	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
+	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
+	SigningKey   string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
+	Minisign     string        `env:"GOROCM_MINISIGN_KEY" help:"file with a minisign private key that signs the list of digests of a release"`
+	MinisignPass Secret        `env:"GOROCM_MINISIGN_PASSWORD" help:"password of that key, if it has one"`
+	Date         string        `env:"GOROCM_RELEASE_DATE" help:"time of the apt repository, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
+	Published    string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
+	AptURL       string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
+	AptKeyFile   string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key of the apt repository"`
+	AptKey       Secret        `env:"GOROCM_APT_KEY" help:"that key itself, armoured, instead of a file"`
+	AptPass      Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of that key, if it is locked"`
+	AptUnsign    bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"true: make an apt repository without signatures"`
+	AptValid     time.Duration `env:"GOROCM_APT_VALID" envDefault:"2160h" help:"how long clients trust the apt repository after its date"`
+	CI           bool          `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
+	Yes          bool          `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
 }
 
 // elsewhere are GOROCM_ names that other parts of the project read.

@@ -36,6 +36,9 @@ type Report struct {
 	// one the digests show that the files belong together, and nothing of where
 	// they come from.
 	Signatures []string
+	// Unnamed are files that the provenance does not name, such as modules of
+	// earlier releases: they were not made by the build that it is about.
+	Unnamed []string
 }
 
 // Verify checks the folder of a release: that its files are those of the list,
@@ -60,16 +63,40 @@ func Verify(ctx context.Context, dir string, keys Keys) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	report.Signatures = append(report.Signatures, ProvenanceName)
+	report.Unnamed, err = hold(statement, list)
+	return report, err
+}
+
+// hold compares a list with the subjects of a statement: each has to be in the
+// list as it was built. What the statement does not name is returned.
+func hold(statement *Statement, list []Sum) (unnamed []string, err error) {
+	listed := map[string]Sum{}
 	for _, s := range list {
-		if s.Path == ProvenanceName {
-			continue // it cannot be about itself
+		listed[s.Path] = s
+	}
+	named := map[string]bool{ProvenanceName: true} // it cannot be about itself
+	var missing []string
+	for _, subject := range statement.Subject {
+		named[subject.Name] = true
+		s, ok := listed[subject.Name]
+		if !ok {
+			missing = append(missing, subject.Name)
+			continue
 		}
 		if err := statement.Covers(s); err != nil {
 			return nil, err
 		}
 	}
-	report.Signatures = append(report.Signatures, ProvenanceName)
-	return report, nil
+	if len(missing) > 0 {
+		return nil, &SumsError{Missing: missing}
+	}
+	for _, s := range list {
+		if !named[s.Path] {
+			unnamed = append(unnamed, s.Path)
+		}
+	}
+	return unnamed, nil
 }
 
 // VerifyFile checks one file of a release by what was published with it: the

@@ -63,6 +63,18 @@ func TestVerify(t *testing.T) {
 	if want := []string{release.MinisignName, release.ProvenanceName}; len(r.Files) != 4 || !slices.Equal(r.Signatures, want) {
 		t.Errorf("got %+v", r)
 	}
+	write(t, filepath.Join(dir, "module.zip"), []byte("of an earlier release"))
+	if err := release.WriteSums(dir); err != nil {
+		t.Fatal(err)
+	}
+	r, err = release.Verify(t.Context(), dir, release.Keys{Provenance: keys.Provenance})
+	if err != nil || !slices.Equal(r.Unnamed, []string{"module.zip"}) {
+		t.Errorf("a file that was not built: %+v, %v", r, err)
+	}
+	if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "module.zip"), release.Keys{Provenance: keys.Provenance}); !errors.Is(err, release.ErrProvenance) {
+		t.Errorf("that file: %v", err)
+	}
+	keys.Minisign = nil // the list is another now
 	for _, name := range []string{"go-rocm", "apt/Release", release.ProvenanceName} {
 		r, err := release.VerifyFile(t.Context(), filepath.Join(dir, name), keys)
 		if err != nil || !slices.Equal(r.Files, []string{name}) {
@@ -91,6 +103,13 @@ func TestVerifyRefuses(t *testing.T) {
 			remove(t, filepath.Join(dir, release.ProvenanceName))
 			relist(t, dir)
 		}, release.ErrUnsigned, release.ProvenanceName},
+		"a file that was built is gone": {func(t *testing.T, dir string, k *release.Keys) {
+			k.Minisign = nil
+			remove(t, filepath.Join(dir, "go-rocm.deb"))
+			if err := release.WriteSums(dir); err != nil {
+				t.Fatal(err)
+			}
+		}, nil, "missing: go-rocm.deb"},
 		"a file of another build": {func(t *testing.T, dir string, k *release.Keys) { k.Minisign = nil; relist(t, dir) }, release.ErrProvenance, "go-rocm has sha256"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -101,7 +120,7 @@ func TestVerifyRefuses(t *testing.T) {
 			if tt.want == nil && !errors.As(err, &sums) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v", err)
 			}
-			if name == "a file more" {
+			if name == "a file more" || strings.HasSuffix(name, "is gone") {
 				return // it is no matter of the others
 			}
 			if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "go-rocm"), keys); err == nil {

@@ -142,6 +142,9 @@ func reportRelease(out io.Writer, path string) func(*release.Report, error) erro
 			by = "signed: " + strings.Join(r.Signatures, ", ")
 		}
 		_, err = fmt.Fprintf(out, "%s: %d files as in %s, %s\n", path, len(r.Files), release.SumsName, by)
+		if err == nil && len(r.Unnamed) > 0 {
+			_, err = fmt.Fprintf(out, "not made by the build that the provenance is about: %s\n", strings.Join(r.Unnamed, ", "))
+		}
 		return err
 	}
 }
