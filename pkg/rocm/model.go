@@ -40,9 +40,21 @@ func newModel(ctx context.Context, srv *Server) (*Model, error) {
 		return nil, fmt.Errorf("load %s: %w", srv.Path, err)
 	}
 	m.slots = max(1, props.TotalSlots)
+	m.settle(ctx)
 	m.life, m.end = context.WithCancelCause(context.Background())
 	m.peak = srv.memory()
 	return m, nil
+}
+
+// settle waits for the loop that decodes, which llama-server enters after it has
+// said that it is ready. Asked to end in between, it would forget that and have
+// to be killed after StopTimeout: start_loop sets what terminate has cleared
+// (server-queue.cpp). /slots is answered by that loop. How it answers does not
+// matter here; if it does not, the first request meets the reason.
+func (m *Model) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, _ = m.api.Slots(ctx)
 }
 
 // Server is what the model stands on: process, plan and paths.

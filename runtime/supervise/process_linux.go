@@ -145,11 +145,22 @@ func (p *process) signal(sig syscall.Signal) {
 	}
 }
 
-// askExit writes the exit line, where the program understands it.
+// speakGrace is how long the line "ready" may be on its way after /health has
+// said the same.
+const speakGrace = 100 * time.Millisecond
+
+// askExit writes the exit line, where the program understands it. A program that
+// has just become ready is given the time to say that it does: on SIGTERM the
+// handler of llama-server v0.5.0 takes the lock of its queue, and waits for ever
+// when the thread that it interrupts holds it (server.cpp, server-queue.cpp).
 func (p *process) askExit() bool {
+	grace := time.NewTimer(speakGrace)
+	defer grace.Stop()
 	select {
 	case <-p.speaks:
-	default:
+	case <-p.exited:
+		return true
+	case <-grace.C:
 		return false
 	}
 	_ = p.stdin.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
