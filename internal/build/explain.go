@@ -26,6 +26,9 @@ func stageOutputs(first, second string) ([]compared, error) {
 	var rows []compared
 	for _, n := range names {
 		name := filepath.Base(filepath.Dir(n))
+		if strings.HasPrefix(name, "toolchain-") {
+			continue // holds the id of the image, which has a time of import
+		}
 		row := compared{name: "stage " + name}
 		if row.second, err = stage.Digest(filepath.Join(second, name, "out")); err != nil {
 			return nil, err
@@ -33,9 +36,6 @@ func stageOutputs(first, second string) ([]compared, error) {
 		row.first, err = stage.Digest(filepath.Join(first, name, "out"))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
-		}
-		if strings.HasPrefix(name, "toolchain-") {
-			continue // holds the id of the image, which has a time of import
 		}
 		rows = append(rows, row)
 	}

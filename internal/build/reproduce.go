@@ -16,15 +16,14 @@ import (
 )
 
 // Reproduce builds a second time under other circumstances and compares every
-// artifact. Compiled modules that seeded names are taken from the first build;
+// artifact. Compiles that the settings name are taken from the first build;
 // everything else is made anew, from a fresh toolchain image on.
 func Reproduce() error {
-	return within(func(ctx context.Context, s *Session) error { return s.reproduce(ctx, []string{"compile-hip-"}) })
+	return within(func(ctx context.Context, s *Session) error { return s.reproduce(ctx) })
 }
 
-// reproduce makes both builds and compares them. seeded are prefixes of stages
-// that the second build takes over.
-func (s *Session) reproduce(ctx context.Context, seeded []string) (err error) {
+// reproduce makes both builds and compares them.
+func (s *Session) reproduce(ctx context.Context) (err error) {
 	root, err := Root()
 	if err != nil {
 		return err
@@ -43,7 +42,7 @@ func (s *Session) reproduce(ctx context.Context, seeded []string) (err error) {
 		return err
 	}
 	cache := filepath.Join(work, "cache")
-	if err := s.seed(cache, seeded); err != nil {
+	if err := s.seed(cache, s.Settings.TakesOver); err != nil {
 		return err
 	}
 	if err := s.say("reproduce: second build in %s", second); err != nil {
@@ -83,14 +82,14 @@ func copyCheckout(ctx context.Context, root, to string) error {
 }
 
 // seed gives the second build's cache the source and the named stages.
-func (s *Session) seed(cache string, prefixes []string) error {
+func (s *Session) seed(cache string, names []string) error {
 	from, to := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(cache, "stages")
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		take := e.IsDir() && slices.ContainsFunc(append(prefixes, "source-"), func(p string) bool { return strings.HasPrefix(e.Name(), p) })
+		take := e.IsDir() && slices.ContainsFunc(append(slices.Clip(names), "source"), func(n string) bool { return strings.HasPrefix(e.Name(), n+"-") })
 		if !take || strings.HasSuffix(e.Name(), ".part") {
 			continue
 		}

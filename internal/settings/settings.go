@@ -39,6 +39,7 @@ type Settings struct {
 	Memory       Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
 	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
 	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
+	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what the second build of mage reproduce takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
 	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
 	SigningKey   string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
@@ -160,6 +161,11 @@ func (s *Settings) check() error {
 	}
 	if !slices.Contains(s.Variants, s.Embed) {
 		bad("GOROCM_EMBED", "%q is not among the variants %v that are built", s.Embed, s.Variants)
+	}
+	for _, name := range s.TakesOver {
+		if name != "compile-core" && name != "compile-hip" && name != "none" {
+			bad("GOROCM_REPRODUCE_TAKES", "%q is not compile-core, compile-hip or none", name)
+		}
 	}
 	if s.Toolchain != "debian" && s.Toolchain != "amd" {
 		bad("GOROCM_TOOLCHAIN", "%q is not a toolchain; choose debian or amd", s.Toolchain)

@@ -40,6 +40,8 @@ func TestParse(t *testing.T) {
 		{"a repository without an address", []string{"GOROCM_APT_UNSIGNED=true"}, "GOROCM_APT_URL: is empty", nil},
 		{"a repository for no time", []string{"GOROCM_APT_VALID=-1h"}, "GOROCM_APT_VALID", nil},
 		{"bad date", []string{"GOROCM_RELEASE_DATE=today"}, "GOROCM_RELEASE_DATE", nil},
+		{"nothing taken over", []string{"GOROCM_REPRODUCE_TAKES=none"}, "", func(s *Settings) bool { return s.TakesOver[0] == "none" }},
+		{"taking over something else", []string{"GOROCM_REPRODUCE_TAKES=pack-hip"}, `"pack-hip" is not compile-core`, nil},
 		{"bad toolchain", []string{"GOROCM_TOOLCHAIN=suse"}, `"suse" is not a toolchain`, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
