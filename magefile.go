@@ -25,7 +25,7 @@ func Lint() error { return build.Lint() }
 // CI runs lint and test, as a change has to pass them.
 func CI() error { return build.CI() }
 
-// Bench runs every benchmark beside its named peers, five times.
+// Bench measures every claim of speed beside its named peer, into docs/benchmarks.md.
 func Bench() error { return build.Bench() }
 
 // Torture injects every fault of docs/faults.md a hundred times (GOROCM_TORTURE).

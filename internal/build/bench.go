@@ -2,54 +2,116 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/internal/buildbench"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
 )
 
-// Bench runs every benchmark, those beside the code and those against named
-// peers, on the real bundle. It prints what the go command prints, for
-// benchstat and for people.
+// buildSide are the benchmarks of the build itself, in their order. The others
+// are those of testing/bench, a module of its own for the peers' sake.
+var buildSide = []string{"compile", "unchanged"}
+
+// Bench measures every claim of speed beside its named peer and writes what it
+// finds into docs/benchmarks.md. GOROCM_BENCH chooses some of the benchmarks.
 func Bench() error {
 	return checking(func(ctx context.Context, s *Session, p ci.Project) error {
-		packed, err := s.Bundles(ctx)
-		if err != nil {
+		if err := s.prepare(ctx, buildPrograms); err != nil {
 			return err
 		}
-		chosen, err := bundleOf(packed, s.Settings.Embed)
-		if err != nil {
-			return err
-		}
-		for _, dir := range []string{p.Root, filepath.Join(p.Root, "testing", "bench")} {
-			cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem", "-count=5", "-timeout=60m", "./...")
-			cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
-			cmd.Env = append(os.Environ(), ci.EnvBundle+"="+chosen.File)
-			if err := cmd.Run(); err != nil {
-				return fmt.Errorf("benchmarks in %s: %w", dir, err)
+		var own, others []string
+		for _, name := range s.Settings.Bench {
+			if slices.Contains(buildSide, name) {
+				own = append(own, name)
+			} else {
+				others = append(others, name)
 			}
 		}
-		return nil
+		all := len(s.Settings.Bench) == 0
+		if all {
+			own = buildSide
+		}
+		var failed []error
+		if all || len(others) > 0 {
+			failed = append(failed, s.benchRunSide(ctx, p.Root, others))
+		}
+		for _, name := range own {
+			if ctx.Err() != nil {
+				break
+			}
+			failed = append(failed, s.benchBuildSide(ctx, p.Root, name))
+		}
+		return errors.Join(failed...)
 	})
 }
 
-// tortureRounds is how often each fault is injected unless GOROCM_TORTURE says
-// otherwise.
-const tortureRounds = "100"
+// benchRunSide runs the benchmarks of testing/bench on the built bundles.
+func (s *Session) benchRunSide(ctx context.Context, root string, names []string) error {
+	packed, err := s.Bundles(ctx)
+	if err != nil {
+		return err
+	}
+	cpu, err := bundleOf(packed, "cpu")
+	if err != nil {
+		return err
+	}
+	hip, err := bundleOf(packed, "hip")
+	if err != nil {
+		return err
+	}
+	src, err := recipe.Source(ctx, s.Recipe.Cache, s.Recipe.Lock, s.Recipe.Source, s.Out)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "run", "./cmd/benchmarks", "-cpu", cpu.File, "-hip", hip.File, "-source", src.Dir,
+		"-jobs", strconv.Itoa(s.Settings.Jobs), "-work", s.Settings.Cache, "-only", strings.Join(names, ","))
+	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(root, "testing", "bench"), os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("benchmarks of testing/bench: %w", err)
+	}
+	return nil
+}
 
-// Torture injects every fault of docs/faults.md again and again, under the race
-// detector.
-func Torture() error {
-	return checking(func(ctx context.Context, _ *Session, p ci.Project) error {
-		rounds := os.Getenv("GOROCM_TORTURE")
-		if rounds == "" {
-			rounds = tortureRounds
+// benchBuildSide measures the build itself. The compile is that of the smallest
+// whole back end, which takes about a minute.
+func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err error) {
+	work, err := os.MkdirTemp(s.Settings.Cache, "bench-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	on, err := benchpage.ThisMachine("/proc")
+	if err != nil {
+		return err
+	}
+	if err := s.say("%s", name); err != nil {
+		return err
+	}
+	var section benchpage.Section
+	switch name {
+	case "compile":
+		section, err = buildbench.Stage(ctx, buildbench.Input{
+			Recipe: s.Recipe, Targets: []string{"ggml-base", "ggml-cpu-x64"}, Work: work, Rounds: 3, Log: s.Out,
+		})
+	case "unchanged":
+		section, err = buildbench.Unchanged(ctx, root, 5, s.Out)
+	}
+	if err != nil {
+		return fmt.Errorf("benchmark %s: %w", name, err)
+	}
+	for _, g := range section.Goals {
+		if err := s.say("  %s", g); err != nil {
+			return err
 		}
-		cmd := exec.CommandContext(ctx, "go", "test", "-race", "-count=1", "-timeout=0", "-v", "-run=Fault", "./runtime/extract", "./runtime/supervise")
-		cmd.Dir, cmd.Stdout, cmd.Stderr = p.Root, os.Stdout, os.Stderr
-		cmd.Env = append(os.Environ(), "GOROCM_TORTURE="+rounds)
-		return cmd.Run()
-	})
+	}
+	return benchpage.Write(filepath.Join(root, "docs", "benchmarks.md"), section, on)
 }

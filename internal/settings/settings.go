@@ -53,6 +53,7 @@ type Settings struct {
 	AptPass      Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of that key, if it is locked"`
 	AptUnsign    bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"true: make an apt repository without signatures"`
 	AptValid     time.Duration `env:"GOROCM_APT_VALID" envDefault:"2160h" help:"how long clients trust the apt repository after its date"`
+	Bench        []string      `env:"GOROCM_BENCH" help:"benchmarks to run, as ready,first (default: all but go; docs/benchmarks.md names them)"`
 	CI           bool          `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
 	Yes          bool          `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
 }

@@ -1,4 +1,4 @@
-package main
+package bench
 
 import (
 	"fmt"
@@ -18,10 +18,10 @@ const (
 
 // svg draws a bar for each row on a logarithmic scale of microseconds, since the
 // cases lie two orders of magnitude apart.
-func svg(rows []row) string {
+func svg(rows []Row) string {
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, r := range rows {
-		low, high = min(low, r.ns/1000), max(high, r.ns/1000)
+		low, high = min(low, r.Wall/1000), max(high, r.Wall/1000)
 	}
 	from, to := math.Floor(math.Log10(low)), math.Ceil(math.Log10(high))
 	if to <= from {
@@ -41,11 +41,11 @@ func svg(rows []row) string {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#666">%g</text>`+"\n", x(v), height-8, v)
 	}
 	for i, r := range rows {
-		y, us, fill := plotTop+barStep*i, r.ns/1000, "#9aa5b1"
-		if !r.peer {
+		y, us, fill := plotTop+barStep*i, r.Wall/1000, "#9aa5b1"
+		if !r.Peer {
 			fill = "#c0392b"
 		}
-		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", labelWidth-8, y+16, html.EscapeString(r.name))
+		fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="end">%s</text>`+"\n", labelWidth-8, y+16, html.EscapeString(r.Name))
 		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%.1f" height="%d" fill="%s"/>`+"\n", labelWidth, y, max(x(us)-labelWidth, 1), barHeight, fill)
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d">%.2f</text>`+"\n", x(us)+6, y+16, us)
 	}

@@ -1,0 +1,61 @@
+package recipe
+
+import (
+	"context"
+	"fmt"
+
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+)
+
+// Part is some build targets of a component, to be compiled apart with the
+// component's own options: a compile of minutes that stands for the whole, so
+// that ours can be compared with another way of running the same thing.
+type Part struct {
+	// Source is the checked source tree and Image what is compiled in.
+	Source, Image string
+	// Options are the arguments of CMake, Env the whole environment.
+	Options, Env []string
+
+	recipe    Recipe
+	component Component
+	source    *stage.Result
+	toolchain *toolchain.Toolchain
+}
+
+// Part prepares the compile of build targets of the named component; the
+// modules are what they leave in the build's bin folder. Everything that does
+// not belong to a compile is done when it returns.
+func (r *Recipe) Part(ctx context.Context, component string, build, libraries, modules []string) (*Part, error) {
+	c, ok := components(r.Lock, r.Targets)[component]
+	if !ok {
+		return nil, fmt.Errorf("there is no component %q", component)
+	}
+	c.Build, c.Programs, c.Libraries, c.Modules = build, nil, libraries, modules
+	src, err := Source(ctx, r.Cache, r.Lock, r.Source, r.Log)
+	if err != nil {
+		return nil, err
+	}
+	t, err := toolchain.Describe(ctx, r.Engine, r.Cache, r.toolchainSpec(c.Set), r.Log)
+	if err != nil {
+		return nil, err
+	}
+	if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(c.Set), t, r.Log); err != nil {
+		return nil, err
+	}
+	known, err := declaredOptions(src.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Part{
+		Source: src.Dir, Image: t.Image, Options: c.arguments(r.CMake, known), Env: r.environment(c),
+		recipe: *r, component: c, source: src, toolchain: t,
+	}, nil
+}
+
+// Compile compiles the part as a stage of cache, which is best thrown away.
+func (p *Part) Compile(ctx context.Context, cache *stage.Cache) (*stage.Result, error) {
+	r := p.recipe
+	r.Cache = cache
+	return r.compile(ctx, p.component, p.source, p.toolchain)
+}

@@ -1,0 +1,167 @@
+// Package buildbench measures what the build adds to the work that it orders: a
+// compile stage beside a bare container that runs the same cmake and ninja, and
+// a build in which nothing has changed.
+//
+// The compile is a part of the real one, with its own options; what surrounds
+// it (the source goes into the container, the results come out and are hashed)
+// costs the same for a part as for the whole.
+package buildbench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+)
+
+// Input says what to compile and where.
+type Input struct {
+	Recipe *recipe.Recipe
+	// Targets are build targets of the core component, such as ggml-base.
+	Targets []string
+	// Work is a folder that is thrown away afterwards.
+	Work   string
+	Rounds int
+	Log    io.Writer
+}
+
+// bare is what one types into a shell of the container; the options follow.
+const bare = `cmake -S /src -B /build/tree -G Ninja "$@" && ninja -C /build/tree -j "$JOBS" $BUILD`
+
+// Stage compares the compile stage with a bare container.
+func Stage(ctx context.Context, in Input) (page.Section, error) {
+	var none page.Section
+	if _, err := exec.LookPath("docker"); err != nil {
+		return none, fmt.Errorf("the bare compile is started by the docker command: %w; install docker-cli", err)
+	}
+	libraries, modules := results(in.Targets)
+	part, err := in.Recipe.Part(ctx, "core", in.Targets, libraries, modules)
+	if err != nil {
+		return none, err
+	}
+	round := 0
+	ours := page.Seconds(func(ctx context.Context) error {
+		round++
+		dir := filepath.Join(in.Work, "stages-"+strconv.Itoa(round))
+		cache, err := stage.Open(dir)
+		if err != nil {
+			return err
+		}
+		_, err = part.Compile(ctx, cache)
+		return errors.Join(err, os.RemoveAll(dir))
+	})
+	peer := page.Seconds(func(ctx context.Context) error { return runBare(ctx, part, in.Recipe.Jobs) })
+	samples, err := page.Turns(ctx, in.Rounds, told(in.Log, "compile stage", ours), told(in.Log, "cmake and ninja in a bare container", peer))
+	if err != nil {
+		return none, err
+	}
+	ratio := page.Median(page.Ratios(samples[0], samples[1]))
+	return page.Section{
+		Name: "compile", Title: "The compile stage",
+		Text: []string{
+			fmt.Sprintf("The targets `%s` of the core component, compiled with the recipe's options by %d jobs: as a stage of the build, from its inputs to the hashed result, "+
+				"and by `docker run` with the source mounted, `cmake` and `ninja` alone. The image is the same. Medians of %d rounds, the order changing; the ratio is the median of the rounds' own.",
+				strings.Join(in.Targets, "`, `"), in.Recipe.Jobs, in.Rounds),
+			"What the stage adds does not grow with what is compiled, so its share of a whole compile, which takes many times as long, is smaller than here.",
+		},
+		Head: []string{"", "seconds", "`docker run`, `cmake` and `ninja`", "difference", "ratio"},
+		Rows: [][]string{{
+			"compile stage", page.Figure(page.Median(samples[0])), page.Figure(page.Median(samples[1])),
+			page.Figure(page.Median(page.Differences(samples[0], samples[1]))), page.Ratio(ratio),
+		}},
+		Goals: []page.Goal{{What: "the compile stage against a bare container:", Got: ratio, Limit: 1.05, Unit: "times"}},
+	}, nil
+}
+
+// results are what build targets of ggml leave: the modules of processors are
+// called after theirs, everything else is a library.
+func results(targets []string) (libraries, modules []string) {
+	for _, t := range targets {
+		name := "lib" + t + ".so"
+		if strings.HasPrefix(t, "ggml-cpu") {
+			modules = append(modules, name)
+			continue
+		}
+		libraries = append(libraries, name)
+	}
+	return libraries, modules
+}
+
+// runBare is the peer: the engine's own command line, the same image, options
+// and environment, and nothing around it.
+func runBare(ctx context.Context, p *recipe.Part, jobs int) error {
+	args := []string{"run", "--rm", "--network=none", "--volume", p.Source + ":/src:ro", "--volume", "/build"}
+	for _, e := range p.Env {
+		args = append(args, "--env", e)
+	}
+	args = append(args, "--env", "JOBS="+strconv.Itoa(jobs), "--workdir", "/build", p.Image, "/bin/sh", "-eu", "-c", bare, "bare")
+	out, err := exec.CommandContext(ctx, "docker", append(args, p.Options...)...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cmake and ninja in a bare container: %w\n%s", err, last(string(out), 20))
+	}
+	return nil
+}
+
+func last(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// told prints each measurement as it is made.
+func told(log io.Writer, what string, way page.Way) page.Way {
+	return func(ctx context.Context) (float64, error) {
+		v, err := way(ctx)
+		if err == nil {
+			_, err = fmt.Fprintf(log, "  %s: %.2f s\n", what, v)
+		}
+		return v, err
+	}
+}
+
+// Unchanged times a build in which nothing has changed since the one before.
+func Unchanged(ctx context.Context, root string, rounds int, log io.Writer) (page.Section, error) {
+	var none page.Section
+	run := func(argv ...string) page.Way {
+		return page.Seconds(func(ctx context.Context) error {
+			cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+			cmd.Dir = root
+			if out, err := cmd.CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, last(string(out), 20))
+			}
+			return nil
+		})
+	}
+	build := run("go", "run", "mage.go", "build")
+	peer := run("go", "build", "-o", os.DevNull, "./cmd/go-rocm")
+	for _, way := range []page.Way{build, peer} { // what is missing is made now
+		if _, err := told(log, "first build", way)(ctx); err != nil {
+			return none, err
+		}
+	}
+	samples, err := page.Turns(ctx, rounds, told(log, "build without a change", build), told(log, "go build without a change", peer))
+	if err != nil {
+		return none, err
+	}
+	got := page.Median(samples[0])
+	return page.Section{
+		Name: "unchanged", Title: "A build without a change",
+		Text: []string{fmt.Sprintf("`go run mage.go build` as a whole process when everything is built already, with the start of `go run` and of mage in it. Beside it `go build` of the command alone, "+
+			"when that is built already too. Medians of %d rounds.", rounds)},
+		Head: []string{"", "seconds"},
+		Rows: [][]string{
+			{"**`go run mage.go build`**", page.Figure(got)},
+			{"`go build ./cmd/go-rocm`", page.Figure(page.Median(samples[1]))},
+		},
+		Goals: []page.Goal{{What: "a build without a change:", Got: got, Limit: (2 * time.Second).Seconds(), Unit: "s"}},
+	}, nil
+}

@@ -1,0 +1,54 @@
+package buildbench
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func TestResults(t *testing.T) {
+	libraries, modules := results([]string{"ggml-base", "ggml-cpu-x64", "ggml-cpu-haswell"})
+	if !slices.Equal(libraries, []string{"libggml-base.so"}) || !slices.Equal(modules, []string{"libggml-cpu-x64.so", "libggml-cpu-haswell.so"}) {
+		t.Errorf("%v, %v", libraries, modules)
+	}
+}
+
+// TestUnchanged runs both commands on a small module that has them.
+func TestUnchanged(t *testing.T) {
+	dir := t.TempDir()
+	files := map[string]string{
+		"go.mod":              "module small\n\ngo 1.26\n",
+		"mage.go":             "//go:build ignore\n\npackage main\n\nimport \"os\"\n\nfunc main() {\n\tif len(os.Args) != 2 || os.Args[1] != \"build\" {\n\t\tos.Exit(1)\n\t}\n}\n",
+		"cmd/go-rocm/main.go": "package main\n\nfunc main() {}\n",
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Unchanged(t.Context(), dir, 1, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Rows) != 2 || len(s.Goals) != 1 || s.Goals[0].Got <= 0 {
+		t.Errorf("%+v", s)
+	}
+	if _, err := Unchanged(t.Context(), t.TempDir(), 1, io.Discard); err == nil {
+		t.Error("a folder without a build is measured")
+	}
+}
+
+func TestLast(t *testing.T) {
+	if got := last("a\nb\nc\n", 2); got != "b\nc" {
+		t.Errorf("%q", got)
+	}
+	if got := last("a", 2); got != "a" {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,138 @@
+//go:build linux && amd64
+
+package child
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
+
+// input runs an imitation of llama-server as a real child.
+func input(t *testing.T) Input {
+	path := fakebundle.Use(t, fakellama.Script{NeverEnds: true})
+	return Input{Bundle: os.Getenv("GOROCM_BUNDLE"), Real: Model{"real", path}, Tiny: Model{"tiny", path}, Rounds: 1, Log: io.Discard}
+}
+
+func check(t *testing.T, s page.Section, rows, goals int) {
+	t.Helper()
+	if len(s.Rows) != rows || len(s.Goals) != goals {
+		t.Errorf("%d rows and %d goals, want %d and %d: %+v", len(s.Rows), len(s.Goals), rows, goals, s)
+	}
+	for _, row := range s.Rows {
+		if len(row) != len(s.Head) {
+			t.Errorf("row %q under %q", row, s.Head)
+		}
+	}
+}
+
+func TestReady(t *testing.T) {
+	in := input(t)
+	s, err := Ready(t.Context(), in, in.Bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, 1, 1)
+	if _, err := Ready(t.Context(), in, in.Bundle+"-none"); err == nil {
+		t.Error("a bundle that is not there is measured")
+	}
+}
+
+func TestFlow(t *testing.T) {
+	in := input(t)
+	s, points, err := Flow(t.Context(), in, []Level{{1, 5}, {3, 4}}, []Level{{2, 5}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, 6, 4)
+	if len(points) != 6 || points[1].Streams != 3 || points[1].Transport != "unix socket" || points[5].Transport != "TCP" {
+		t.Errorf("points %+v", points)
+	}
+	for _, p := range points {
+		if p.Ours <= 0 || p.Raw <= 0 {
+			t.Errorf("point %+v", p)
+		}
+	}
+	dots, lines := 0, 0
+	for d := xml.NewDecoder(strings.NewReader(Plot(points))); ; {
+		tok, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := tok.(xml.StartElement); ok {
+			switch e.Name.Local {
+			case "circle":
+				dots++
+			case "polyline":
+				lines++
+			}
+		}
+	}
+	if dots != 6 || lines != 4 {
+		t.Errorf("%d dots and %d lines, want 6 and 4", dots, lines)
+	}
+}
+
+func TestFirstToken(t *testing.T) {
+	s, err := FirstToken(t.Context(), input(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, 2, 2)
+}
+
+func TestBatch(t *testing.T) {
+	s, err := Batch(t.Context(), input(t), 6, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, 2, 0)
+}
+
+func TestMemory(t *testing.T) {
+	s, err := Memory(t.Context(), input(t), 4, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, 5, 0)
+}
+
+// TestRawSendsWhatOursSends holds that both ask the server for the same.
+func TestRawSendsWhatOursSends(t *testing.T) {
+	in := input(t)
+	m, err := in.load(t.Context(), in.Tiny, 1, slotTokens, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	r, err := raw(t.Context(), m, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for _, want := range []string{`"n_predict":7`, `"temperature":0`, `"cache_prompt":false`, `"stream":true`, prompt} {
+		if !strings.Contains(string(r.body), want) {
+			t.Errorf("%s lacks %s", r.body, want)
+		}
+	}
+	calls := 0
+	if err := r.read(t.Context(), func() { calls++ }); err != nil || calls != 1 {
+		t.Errorf("%v, the first byte was told %d times", err, calls)
+	}
+	r.key = "wrong"
+	if err := r.read(t.Context(), nil); err == nil {
+		t.Error("a wrong key is accepted")
+	}
+}

@@ -1,0 +1,172 @@
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// Level is how many streams run at once and how many tokens each makes.
+type Level struct{ Streams, Tokens int }
+
+// Ways over which the child is reached, as rocm.Settings.TCP names them.
+var transports = []struct{ name, tcp string }{{"unix socket", ""}, {"TCP", "127.0.0.1:0"}}
+
+// slotTokens is the context of a slot: prompt and the longest stream.
+const slotTokens = 256
+
+// Point is tokens per second at one level.
+type Point struct {
+	Model, Transport string
+	Streams          int
+	Ours, Raw        float64
+}
+
+// Flow compares tokens per second of concurrent streams with a raw reader's.
+func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, []Point, error) {
+	s := page.Section{
+		Name: "flow", Title: "Concurrent streams over one child",
+		Text: []string{
+			fmt.Sprintf("Tokens a second of all streams together, prompt included: `Model.Stream` in the program, and a reader that takes the bytes of the same answers off the same server and looks at nothing. "+
+				"The child has as many slots as the most streams. Medians of %d rounds, the order changing; the ratio is the median of the rounds' own.", in.Rounds),
+			fmt.Sprintf("Server and program share this machine's processors, so a token's cost in the program is taken from the server. The %s shows that at its worst: "+
+				"its tokens cost the server next to nothing. The goals are about the model that is of use, %s.", in.Tiny.Name, in.Real.Name),
+		},
+		Head: []string{"model", "over", "streams", "tokens a second", "raw reader", "ratio"},
+	}
+	var points []Point
+	for _, c := range []struct {
+		model  Model
+		levels []Level
+		goal   bool
+	}{{in.Real, useful, true}, {in.Tiny, small, false}} {
+		for _, t := range transports {
+			m, err := in.load(ctx, c.model, most(c.levels), slotTokens, t.tcp)
+			if err != nil {
+				return s, nil, err
+			}
+			for _, l := range c.levels {
+				in.say("%s over %s, %d streams of %d tokens", c.model.Name, t.name, l.Streams, l.Tokens)
+				p, ratio, err := in.level(ctx, m, l)
+				if err != nil {
+					return s, nil, errors.Join(err, m.Close())
+				}
+				p.Model, p.Transport = c.model.Name, t.name
+				points = append(points, p)
+				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), page.Figure(p.Ours), page.Figure(p.Raw), page.Ratio(ratio)})
+				if c.goal {
+					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens a second of the raw reader's:", l.Streams, t.name), Got: ratio, Limit: 0.99, AtLeast: true})
+				}
+			}
+			if err := m.Close(); err != nil {
+				return s, nil, err
+			}
+		}
+	}
+	return s, points, nil
+}
+
+func most(levels []Level) int {
+	n := 1
+	for _, l := range levels {
+		n = max(n, l.Streams)
+	}
+	return n
+}
+
+func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ratio float64, err error) {
+	r, err := raw(ctx, m, l.Tokens)
+	if err != nil {
+		return p, 0, err
+	}
+	defer r.close()
+	speed := func(read func(context.Context) error) page.Way {
+		return func(ctx context.Context) (float64, error) {
+			start := time.Now()
+			err := together(l.Streams, func() error { return read(ctx) })
+			return float64(l.Streams*l.Tokens) / time.Since(start).Seconds(), err
+		}
+	}
+	mine := speed(func(ctx context.Context) error { return ours(ctx, m, l.Tokens, nil) })
+	peer := speed(func(ctx context.Context) error { return r.read(ctx, nil) })
+	for _, warm := range []page.Way{mine, peer} { // connections, the server's buffers
+		if _, err := warm(ctx); err != nil {
+			return p, 0, err
+		}
+	}
+	samples, err := page.Turns(ctx, in.Rounds, mine, peer)
+	if err != nil {
+		return p, 0, err
+	}
+	p = Point{Streams: l.Streams, Ours: page.Median(samples[0]), Raw: page.Median(samples[1])}
+	ratio = page.Median(page.Ratios(samples[0], samples[1]))
+	in.say("ours %.1f, raw %.1f tokens a second, ratio %.3f", p.Ours, p.Raw, ratio)
+	return p, ratio, nil
+}
+
+// together runs n of f at once.
+func together(n int, f func() error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = f() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// FirstToken compares the time to the first token with a raw reader's first byte.
+func FirstToken(ctx context.Context, in Input) (page.Section, error) {
+	s := page.Section{
+		Name: "first", Title: "Time to the first token",
+		Text: []string{fmt.Sprintf("From the call to the first `Token`, and to the first byte that a raw reader sees, of a prompt of a few words with an empty cache. Model: %s. "+
+			"Medians of %d rounds; the difference is the median of the rounds' own.", in.Real.Name, in.Rounds)},
+		Head: []string{"over", "first token, ms", "first byte of a raw reader, ms", "difference, ms"},
+	}
+	for _, t := range transports {
+		m, err := in.load(ctx, in.Real, 1, slotTokens, t.tcp)
+		if err != nil {
+			return s, err
+		}
+		if err := errors.Join(in.firstRow(ctx, &s, m, t.name), m.Close()); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+func (in *Input) firstRow(ctx context.Context, s *page.Section, m *rocm.Model, over string) error {
+	const tokens = 2
+	r, err := raw(ctx, m, tokens)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	first := func(read func(context.Context, func()) error) page.Way {
+		return func(ctx context.Context) (float64, error) {
+			var took time.Duration
+			start := time.Now()
+			err := read(ctx, func() { took = time.Since(start) })
+			return ms(took), err
+		}
+	}
+	mine := first(func(ctx context.Context, f func()) error { return ours(ctx, m, tokens, f) })
+	peer := first(r.read)
+	if _, err := page.Turns(ctx, 2, mine, peer); err != nil { // connects
+		return err
+	}
+	samples, err := page.Turns(ctx, in.Rounds, mine, peer)
+	if err != nil {
+		return err
+	}
+	difference := page.Median(page.Differences(samples[0], samples[1]))
+	in.say("over %s: %.3f ms over a raw reader", over, difference)
+	s.Rows = append(s.Rows, []string{over, page.Figure(page.Median(samples[0])), page.Figure(page.Median(samples[1])), page.Figure(difference)})
+	s.Goals = append(s.Goals, page.Goal{What: "first token after a raw reader's first byte, " + over + ":", Got: difference, Limit: 1, Unit: "ms"})
+	return nil
+}

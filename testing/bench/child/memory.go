@@ -1,0 +1,177 @@
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync/atomic"
+
+	openai "github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	goopenai "github.com/sashabaranov/go-openai"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// opened is one stream that is held open; close ends it.
+type opened struct {
+	keep  any
+	close func() error
+}
+
+// opener begins a stream and reads its first piece.
+type opener struct {
+	name string
+	ours bool
+	open func(context.Context) (opened, error)
+}
+
+// Memory tells what a stream takes of the program's memory, idle and running.
+func Memory(ctx context.Context, in Input, streams, idle int) (page.Section, error) {
+	s := page.Section{
+		Name: "memory", Title: "Memory of a stream",
+		Text: []string{fmt.Sprintf("Heap and stacks of the program after a collection, over what they were before, a stream. Running: %d streams over one child, each of which has given its first token and waits to be read on, "+
+			"its connection included. Idle: %d streams that were made and not read yet. Model: %s. Medians of %d rounds.", streams, idle, in.Tiny.Name, in.Rounds)},
+		Head: []string{"", "KiB a stream"},
+	}
+	m, err := in.load(ctx, in.Tiny, streams, slotTokens, "")
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = m.Close() }()
+	r, err := raw(ctx, m, slotTokens/2)
+	if err != nil {
+		return s, err
+	}
+	ways := []opener{
+		{name: "go-rocm, idle", ours: true, open: func(ctx context.Context) (opened, error) {
+			st := m.Stream(ctx, request(slotTokens/2))
+			return opened{st, st.Close}, nil
+		}},
+		{name: "go-rocm, running", ours: true, open: func(ctx context.Context) (opened, error) { return openOurs(ctx, m) }},
+		{name: "a raw reader, running", open: r.first},
+		{name: "sashabaranov/go-openai, chat stream, running", open: openCommunity(r)},
+		{name: "openai-go v3, chat stream, running", open: openOfficial(r)},
+	}
+	turns := make([]page.Way, len(ways))
+	for i, w := range ways {
+		n := streams
+		if i == 0 {
+			n = idle
+		}
+		turns[i] = func(ctx context.Context) (float64, error) {
+			v, err := cost(ctx, w.open, n)
+			r.close()
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", w.name, err)
+			}
+			in.say("%s: %.1f KiB", w.name, v)
+			return v, nil
+		}
+	}
+	samples, err := page.Turns(ctx, in.Rounds, turns...)
+	if err != nil {
+		return s, err
+	}
+	for i, w := range ways {
+		name := w.name
+		if w.ours {
+			name = "**" + name + "**"
+		}
+		s.Rows = append(s.Rows, []string{name, page.Figure(page.Median(samples[i]))})
+	}
+	return s, nil
+}
+
+// cost opens n streams at once and gives KiB a stream.
+func cost(ctx context.Context, open func(context.Context) (opened, error), n int) (kib float64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	held := make([]opened, n)
+	var next atomic.Int64
+	before := inUse()
+	err = together(n, func() (err error) {
+		held[next.Add(1)-1], err = open(ctx)
+		return err
+	})
+	after := inUse()
+	errs := []error{err}
+	for _, h := range held {
+		if h.close != nil {
+			errs = append(errs, h.close())
+		}
+		runtime.KeepAlive(h.keep)
+	}
+	return (float64(after) - float64(before)) / float64(n) / 1024, errors.Join(errs...)
+}
+
+// inUse is heap and stacks in bytes, without what a collection frees.
+func inUse() uint64 {
+	var m runtime.MemStats
+	for range 3 { // pools let go after the second
+		runtime.GC()
+	}
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc + m.StackInuse
+}
+
+func openOurs(ctx context.Context, m *rocm.Model) (opened, error) {
+	st := m.Stream(ctx, request(slotTokens/2))
+	if _, ok := st.Next(); !ok {
+		return opened{}, errors.Join(errors.New("no first token"), st.Err(), st.Close())
+	}
+	return opened{st, st.Close}, nil
+}
+
+// first reads the first bytes of a stream.
+func (r *rawReader) first(ctx context.Context) (opened, error) {
+	resp, err := r.open(ctx)
+	if err != nil {
+		return opened{}, err
+	}
+	buf := make([]byte, 16<<10)
+	if n, err := resp.Body.Read(buf); n == 0 {
+		return opened{}, errors.Join(err, resp.Body.Close())
+	}
+	return opened{[]any{resp, buf}, resp.Body.Close}, nil
+}
+
+const chatTokens = slotTokens / 2
+
+func openOfficial(r *rawReader) func(context.Context) (opened, error) {
+	client := openai.NewClient(option.WithBaseURL(r.base+"/v1/"), option.WithAPIKey(r.key), option.WithHTTPClient(r.hc))
+	params := openai.ChatCompletionNewParams{
+		Model: "tiny", MaxTokens: openai.Int(chatTokens), Temperature: openai.Float(0),
+		Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage(prompt)},
+	}
+	return func(ctx context.Context) (opened, error) {
+		st := client.Chat.Completions.NewStreaming(ctx, params)
+		if !st.Next() {
+			return opened{}, errors.Join(errors.New("no first chunk"), st.Err(), st.Close())
+		}
+		return opened{st, st.Close}, nil
+	}
+}
+
+func openCommunity(r *rawReader) func(context.Context) (opened, error) {
+	cfg := goopenai.DefaultConfig(r.key)
+	cfg.BaseURL, cfg.HTTPClient = r.base+"/v1", r.hc
+	client := goopenai.NewClientWithConfig(cfg)
+	req := goopenai.ChatCompletionRequest{
+		Model: "tiny", Stream: true, MaxCompletionTokens: chatTokens,
+		Messages: []goopenai.ChatCompletionMessage{{Role: "user", Content: prompt}},
+	}
+	return func(ctx context.Context) (opened, error) {
+		st, err := client.CreateChatCompletionStream(ctx, req)
+		if err != nil {
+			return opened{}, err
+		}
+		if _, err := st.Recv(); err != nil && !errors.Is(err, io.EOF) {
+			return opened{}, errors.Join(err, st.Close())
+		}
+		return opened{st, st.Close}, nil
+	}
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	streams "forge.lthn.ai/core/go-rocm/testing/bench"
+	"forge.lthn.ai/core/go-rocm/testing/bench/child"
+	"forge.lthn.ai/core/go-rocm/testing/bench/disk"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// need is what has to be there before a benchmark begins.
+type need int
+
+const (
+	packs need = 1 << iota
+	modelFiles
+)
+
+// benchmark is one row of the table.
+type benchmark struct {
+	name, what string
+	rounds     int
+	needs      need
+	extra      bool // only when it is named
+	run        func(ctx context.Context, b *bench, rounds int) (page.Section, error)
+}
+
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"tokens", "cost of a token against other clients", 9, 0, false, tokens},
+		{"ready", "warm start against the bare program", 21, packs | modelFiles, false, ready},
+		{"first", "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
+		{"flow", "tokens a second of concurrent streams against a raw reader", 5, packs | modelFiles, false, flow},
+		{"batch", "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
+		{"memory", "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
+		{"extract", "cold extraction against zstd and tar", 5, packs, false, extraction},
+		{"pack", "packing and unpacking against tar and zstd", 3, packs, false, packing},
+		{"go", "every Go benchmark of the modules, printed as the go command does", 5, packs, true, goTest},
+	}
+}
+
+// bench is what the benchmarks share.
+type bench struct {
+	options    options
+	out        io.Writer
+	real, tiny child.Model
+	work, run  string // thrown away at the end
+}
+
+// prepare gives the run a cache and a folder for sockets of its own, so that it
+// neither profits from nor disturbs what the machine has.
+func prepare(o options, out io.Writer) (*bench, error) {
+	b := &bench{options: o, out: out}
+	kept, err := models.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	if o.work == "" {
+		if o.work, err = os.UserCacheDir(); err != nil {
+			return nil, fmt.Errorf("a folder on the disk to measure: %w; name one by -work", err)
+		}
+	}
+	if b.work, err = os.MkdirTemp(o.work, "bench-"); err != nil {
+		return nil, err
+	}
+	if b.run, err = os.MkdirTemp("", "rocm-bench-"); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	for name, value := range map[string]string{"GOROCM_MODELS": kept, "GOROCM_CACHE": filepath.Join(b.work, "cache"), "XDG_RUNTIME_DIR": b.run} {
+		err = errors.Join(err, os.Setenv(name, value))
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *bench) close() error { return errors.Join(os.RemoveAll(b.work), os.RemoveAll(b.run)) }
+
+// need gets what a benchmark wants, once.
+func (b *bench) need(ctx context.Context, n need) error {
+	if n&packs != 0 {
+		for _, f := range []struct{ flag, file string }{{"-cpu", b.options.cpu}, {"-hip", b.options.hip}} {
+			if _, err := os.Stat(f.file); err != nil {
+				return fmt.Errorf("%s has to name a packed bundle: %w; `mage bench` builds both", f.flag, err)
+			}
+		}
+	}
+	if n&modelFiles == 0 || b.tiny.Path != "" {
+		return nil
+	}
+	smol, err := models.Fetch(ctx, models.SmolLM2())
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(b.options.source); err != nil {
+		return fmt.Errorf("-source has to name the folder of the llama.cpp source: %w; `mage bench` fetches it", err)
+	}
+	if err := os.Setenv(models.EnvSource, b.options.source); err != nil {
+		return err
+	}
+	tiny, err := models.Tiny(b.work, "llama-spm", ggufgen.TinyOptions{})
+	if err != nil {
+		return err
+	}
+	b.real = child.Model{Name: "SmolLM2-135M-Instruct in Q4_1", Path: smol}
+	b.tiny = child.Model{Name: "tiny random model of two layers", Path: tiny}
+	return nil
+}
+
+func (b *bench) child(rounds int) child.Input {
+	return child.Input{Bundle: b.options.cpu, Real: b.real, Tiny: b.tiny, Rounds: rounds, Log: b.out}
+}
+
+func tokens(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	s, svg, err := streams.Tokens(ctx, streams.TokensOptions{Tokens: 5000, Streams: 10, Rounds: rounds, Log: b.out})
+	if err != nil {
+		return s, err
+	}
+	return s, b.picture(streams.PlotName, svg)
+}
+
+func ready(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return child.Ready(ctx, b.child(rounds), b.options.cpu, b.options.hip)
+}
+
+func first(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return child.FirstToken(ctx, b.child(rounds))
+}
+
+func flow(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	s, points, err := child.Flow(ctx, b.child(rounds),
+		[]child.Level{{Streams: 1, Tokens: 96}, {Streams: 4, Tokens: 40}, {Streams: 16, Tokens: 16}, {Streams: 64, Tokens: 8}},
+		[]child.Level{{Streams: 1, Tokens: 200}, {Streams: 4, Tokens: 200}, {Streams: 16, Tokens: 120}, {Streams: 64, Tokens: 60}})
+	if err != nil {
+		return s, err
+	}
+	s.Plot, s.PlotText = child.PlotName, "lines of tokens a second over the number of streams"
+	return s, b.picture(child.PlotName, child.Plot(points))
+}
+
+func batch(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return child.Batch(ctx, b.child(rounds), 64, 12)
+}
+
+func memory(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return child.Memory(ctx, b.child(rounds), 64, 1000)
+}
+
+func (b *bench) disk(pack string, rounds int) disk.Input {
+	return disk.Input{Pack: pack, Target: gfx.GFX1100, Work: b.work, Rounds: rounds, Threads: b.options.jobs, Log: b.out}
+}
+
+func extraction(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return disk.Extraction(ctx, b.disk(b.options.hip, rounds))
+}
+
+func packing(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return disk.Packing(ctx, disk.Job{Input: b.disk(b.options.cpu, rounds), Level: 19}, disk.Job{Input: b.disk(b.options.hip, rounds), Level: 3})
+}
+
+// goTest runs the benchmarks beside the code, for benchstat and for people.
+func goTest(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	for _, dir := range []string{filepath.Join("..", ".."), "."} {
+		cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem", fmt.Sprintf("-count=%d", rounds), "-timeout=60m", "./...")
+		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, b.out, os.Stderr
+		cmd.Env = append(os.Environ(), "GOROCM_BENCH_PACK="+b.options.hip, "GOROCM_BUNDLE="+b.options.cpu)
+		if err := cmd.Run(); err != nil {
+			return page.Section{}, fmt.Errorf("benchmarks in %s: %w", dir, err)
+		}
+	}
+	return page.Section{}, nil
+}

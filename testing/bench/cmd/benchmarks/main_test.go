@@ -1,0 +1,73 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func run1(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out strings.Builder
+	err := run(t.Context(), args, &out)
+	return out.String(), err
+}
+
+// TestPageHasEveryPlace keeps the page and the list of benchmarks together.
+func TestPageHasEveryPlace(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "benchmarks.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range benchmarks() {
+		if !strings.Contains(string(b), "\n| `"+one.name+"` | ") {
+			t.Errorf("the page does not explain %s", one.name)
+		}
+		if place := "<!-- begin " + one.name + " -->"; strings.Contains(string(b), place) == one.extra {
+			t.Errorf("%s (extra %t): the page and the benchmark disagree whether it has a place", one.name, one.extra)
+		}
+	}
+}
+
+func TestChoose(t *testing.T) {
+	all, err := choose(nil)
+	if err != nil || len(all) != len(benchmarks())-1 {
+		t.Errorf("%d of %d, %v", len(all), len(benchmarks()), err)
+	}
+	some, err := choose([]string{"go", "tokens"})
+	if err != nil || len(some) != 2 || some[0].name != "tokens" || some[1].name != "go" {
+		t.Errorf("%v, %v", some, err)
+	}
+	for _, bad := range [][]string{{"nope"}, {"tokens", "tokens"}, {""}} {
+		if _, err := choose(bad); err == nil {
+			t.Errorf("%q is accepted", bad)
+		}
+	}
+}
+
+func TestList(t *testing.T) {
+	out, err := run1(t, "-list")
+	if err != nil || strings.Count(out, "\n") != len(benchmarks()) {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	t.Setenv("GOROCM_MODELS", t.TempDir())
+	t.Setenv("GOROCM_CACHE", "")
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	for _, args := range [][]string{
+		{"-rounds", "-1"},
+		{"-jobs", "0"},
+		{"-nope"},
+		{"tokens"},
+		{"-only", "nope"},
+		{"-only", "tokens", "-work", filepath.Join(t.TempDir(), "none")},
+		{"-only", "pack", "-work", t.TempDir(), "-cpu", "none.tar.zst"},
+	} {
+		if _, err := run1(t, args...); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
+	}
+}

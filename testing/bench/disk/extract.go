@@ -1,0 +1,169 @@
+package disk
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"time"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+)
+
+// Inner is the first argument of the process that unpacks once and tells what
+// it took; Once is what it calls.
+const Inner = "extract-once"
+
+// once is what such a process tells.
+type once struct {
+	Seconds    float64
+	Start, End int64 // peak memory in KiB when it began and when it had ended
+}
+
+// Once unpacks a pack for a target into a cache folder and writes to w how long
+// it took and what memory the process has used at most. args are the pack, the
+// folder and the target.
+func Once(ctx context.Context, w io.Writer, args []string) (err error) {
+	if len(args) != 3 {
+		return fmt.Errorf("%s wants a pack, a folder and a target, not %q", Inner, args)
+	}
+	target, err := gfx.Parse(args[2])
+	if err != nil {
+		return err
+	}
+	var o once
+	if o.Start, err = peak(); err != nil {
+		return err
+	}
+	start := time.Now()
+	p, err := bundle.OpenFile(args[0])
+	if err != nil {
+		return err
+	}
+	_, err = extract.Extract(ctx, p.Reader, extract.Options{CacheDir: args[1], Targets: []gfx.Target{target}})
+	if err := errors.Join(err, p.Close()); err != nil {
+		return err
+	}
+	o.Seconds = time.Since(start).Seconds()
+	if o.End, err = peak(); err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(o)
+}
+
+var highWater = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
+
+// peak is the most memory that this process has had so far, in KiB, as the
+// kernel counts it.
+func peak() (int64, error) {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	f := highWater.FindSubmatch(b)
+	if f == nil {
+		return 0, errors.New("no VmHWM in /proc/self/status")
+	}
+	return strconv.ParseInt(string(f[1]), 10, 64)
+}
+
+// Extraction compares a cold extraction for one target with zstd and tar on the
+// frames that it reads.
+func Extraction(ctx context.Context, in Input) (page.Section, error) {
+	var none page.Section
+	same := filepath.Join(in.Work, "same.tar.zst")
+	if err := in.cutTo(ctx, same); err != nil {
+		return none, err
+	}
+	var memory []float64
+	ours := in.fresh("extract for "+in.Target.String(), func(ctx context.Context, dir string) (float64, error) {
+		self, err := os.Executable()
+		if err != nil {
+			return 0, err
+		}
+		start := time.Now()
+		cmd := exec.CommandContext(ctx, self, Inner, in.Pack, dir, in.Target.String())
+		cmd.Stderr = os.Stderr
+		out, err := cmd.Output()
+		took := time.Since(start).Seconds()
+		if err != nil {
+			return 0, fmt.Errorf("extract in a process of its own: %w", err)
+		}
+		var o once
+		if err := json.Unmarshal(out, &o); err != nil {
+			return 0, err
+		}
+		memory = append(memory, float64(o.End-o.Start)/1024)
+		return took, nil
+	})
+	peer := func(after string) func(context.Context, string) (float64, error) {
+		return timed(func(ctx context.Context, dir string) error {
+			return errors.Join(os.Mkdir(dir, 0o700), shell(ctx, `zstd -dcq "$1" | tar xp -C "$2"`+after, same, dir))
+		})
+	}
+	samples, err := page.Turns(ctx, in.Rounds, ours,
+		in.fresh("zstd and tar", peer("")),
+		in.fresh("zstd, tar and sync", peer(` && find "$2" -exec sync {} +`)))
+	if err != nil {
+		return none, err
+	}
+	ratio, durable := page.Median(page.Ratios(samples[0], samples[1])), page.Median(page.Ratios(samples[0], samples[2]))
+	return page.Section{
+		Name: "extract", Title: "Cold extraction for one target",
+		Text: []string{
+			fmt.Sprintf("`extract.Extract` of `%s` for %s into an empty cache, as a whole process, against `zstd -dc | tar x` of the same frames of the same pack, also as processes. "+
+				"Ours hashes every file, makes files and folders durable and seals the result. The third row is the peer that waits for the disk too. Medians of %d rounds.", base(in.Pack), in.Target, in.Rounds),
+			"Memory is the peak that the kernel counted for the process (VmHWM) less what it was before it began; the median of the rounds.",
+		},
+		Head: []string{"", "seconds", "ours against it"},
+		Rows: [][]string{
+			{"**extract.Extract, durable**", page.Figure(page.Median(samples[0])), ""},
+			{"`zstd -dc \\| tar x`", page.Figure(page.Median(samples[1])), page.Ratio(ratio)},
+			{"`zstd -dc \\| tar x`, then `sync` of each file", page.Figure(page.Median(samples[2])), page.Ratio(durable)},
+		},
+		Goals: []page.Goal{
+			{What: "cold extraction against `zstd -dc | tar x` of the same files:", Got: ratio, Limit: 1, Unit: "times"},
+			{What: "peak memory over the process's start:", Got: page.Median(memory), Limit: 64, Unit: "MiB"},
+		},
+	}, nil
+}
+
+// cutTo writes the peer's archive and makes sure that tar makes the same files
+// of it.
+func (in *Input) cutTo(ctx context.Context, file string) (err error) {
+	p, err := bundle.OpenFile(in.Pack)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	pack, err := os.Open(in.Pack)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pack.Close()) }()
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(cut(f, pack, "manifest", "core", in.Target.String()), f.Close()); err != nil {
+		return err
+	}
+	dir, err := in.folder()
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(os.Mkdir(dir, 0o700), shell(ctx, `zstd -dcq "$1" | tar xp -C "$2"`, file, dir)); err != nil {
+		return err
+	}
+	err = bundle.VerifySelected(ctx, dir, p.Manifest(), bundle.ForTargets([]gfx.Target{in.Target}))
+	return errors.Join(err, os.RemoveAll(dir))
+}
