@@ -1,0 +1,120 @@
+// Package hostlib knows the libraries that a bundle of the system flavour takes
+// from its host: which belong to ROCm, and which package of Debian, Ubuntu or
+// AMD holds each.
+//
+// Both sides need the same knowledge. The build leaves out exactly these
+// libraries and records their packages in the manifest; the run side tells with
+// them what to install. It is reviewed data, libraries.txt beside this file,
+// with its sources. The package looks at no machine (runtime/hostrocm does).
+package hostlib
+
+import (
+	"bufio"
+	_ "embed" // the reviewed list
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Library is what is known of one shared library.
+type Library struct {
+	SONAME string // such as "libamdhip64.so.6"
+	// ROCm is set for a part of ROCm.
+	ROCm bool
+	// Debian and AMD are package names, empty where that archive has none.
+	Debian, AMD string
+}
+
+// row is a line of the list.
+type row struct {
+	pattern     string
+	rocm        bool
+	debian, amd string
+}
+
+//go:embed libraries.txt
+var list string
+
+// Table is a list of libraries.
+type Table struct{ rows []row }
+
+// Reviewed returns the project's own table.
+func Reviewed() (*Table, error) { return Parse(list) }
+
+// Parse reads a table: lines of rocm|other SONAME DEBIAN AMD, as libraries.txt
+// describes them. A second line for the same SONAME is an error.
+func Parse(text string) (*Table, error) {
+	t := &Table{}
+	sc := bufio.NewScanner(strings.NewReader(text))
+	for n := 1; sc.Scan(); n++ {
+		line := strings.TrimSpace(sc.Text())
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		r, err := parseRow(line)
+		for _, o := range t.rows {
+			if err == nil && o.pattern == r.pattern {
+				err = fmt.Errorf("%s is there twice", r.pattern)
+			}
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list of host libraries, line %d: %w", n, err)
+		}
+		t.rows = append(t.rows, r)
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("list of host libraries: %w", err)
+	}
+	return t, nil
+}
+
+func parseRow(line string) (row, error) {
+	f := strings.Fields(line)
+	if len(f) != 4 {
+		return row{}, errors.New("want: rocm|other SONAME DEBIAN AMD")
+	}
+	if f[0] != "rocm" && f[0] != "other" {
+		return row{}, fmt.Errorf("%q is neither rocm nor other", f[0])
+	}
+	if Stem(f[1]) == "" || strings.Contains(strings.TrimSuffix(f[1], "*"), "*") {
+		return row{}, fmt.Errorf("%q is neither a SONAME nor one with * for its version", f[1])
+	}
+	for i := 2; i < 4; i++ {
+		if f[i] == "-" {
+			f[i] = ""
+		}
+	}
+	return row{pattern: f[1], rocm: f[0] == "rocm", debian: f[2], amd: f[3]}, nil
+}
+
+// Lookup tells what is known of a SONAME, by the first line that fits; ok is
+// false where it is nothing.
+func (t *Table) Lookup(soname string) (lib Library, ok bool) {
+	for _, r := range t.rows {
+		version, found := strings.CutPrefix(soname, Stem(r.pattern))
+		if !found || version == "" || (r.pattern != soname && !strings.HasSuffix(r.pattern, ".so.*")) {
+			continue
+		}
+		major, _, _ := strings.Cut(version, ".")
+		fill := func(name string) string { return strings.ReplaceAll(name, "*", major) }
+		return Library{SONAME: soname, ROCm: r.rocm, Debian: fill(r.debian), AMD: fill(r.amd)}, true
+	}
+	return Library{}, false
+}
+
+// Stem gives a SONAME without its version: "libamdhip64.so." of
+// "libamdhip64.so.6". It is empty for a name without one.
+func Stem(soname string) string {
+	i := strings.Index(soname, ".so.")
+	if i <= 0 {
+		return ""
+	}
+	return soname[:i+len(".so.")]
+}
+
+// Holds reports whether a Debian package's name is the one that the table has
+// for a library: since the change to 64-bit times some end in t64, and the new
+// packages answer to the old names.
+func (l Library) Holds(owner string) bool {
+	return l.Debian != "" && (owner == l.Debian || owner == l.Debian+"t64")
+}
