@@ -71,3 +71,10 @@ func (r rootFS) host(inside string) string {
 func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
+
+// Resolve follows the symbolic links of a path inside root, a folder that
+// stands for "/" ("" or "/" is the machine's own), and gives the final path
+// inside it and on this machine. Links cannot lead out of root.
+func Resolve(root, name string) (inside, host string, err error) {
+	return rootFS(root).resolve(name)
+}

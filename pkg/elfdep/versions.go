@@ -2,7 +2,9 @@ package elfdep
 
 import (
 	"cmp"
+	"debug/elf"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,4 +67,30 @@ func CompareVersions(a, b string) int {
 		}
 	}
 	return cmp.Compare(len(as), len(bs))
+}
+
+// Defines returns the symbol versions that the library at path defines, as it
+// lists them; its own name, which glibc's linker puts first, is left out.
+func Defines(path string) ([]string, error) {
+	var out []string
+	err := withELF(path, func(f *elf.File, _ *os.File) error {
+		o, err := readObject(f)
+		if err != nil {
+			return err
+		}
+		out = slices.DeleteFunc(o.defs, func(v string) bool { return v == o.soname })
+		return nil
+	})
+	return out, err
+}
+
+// SplitVersion parts a symbol version such as "GLIBC_2.43" into its kind and
+// its number. ok is false for those without a number, such as "GLIBC_PRIVATE"
+// or "GLIBC_ABI_DT_RELR".
+func SplitVersion(v string) (kind, number string, ok bool) {
+	kind, number, found := strings.Cut(v, "_")
+	if !found || kind == "" || number == "" || number[0] < '0' || number[0] > '9' {
+		return "", "", false
+	}
+	return kind, number, true
 }

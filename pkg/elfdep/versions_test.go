@@ -2,6 +2,9 @@ package elfdep_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -65,4 +68,24 @@ func sign(n int) int {
 		return 1
 	}
 	return 0
+}
+
+func TestDefines(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "libx.so.1")
+	data := elfgen.Spec{SONAME: "libx.so.1", Defines: []string{"libx.so.1", "X_1.2", "X_PRIVATE"}}.Bytes()
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := elfdep.Defines(file)
+	if err != nil || !slices.Equal(got, []string{"X_1.2", "X_PRIVATE"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	for in, want := range map[string][2]string{
+		"GLIBC_2.43": {"GLIBC", "2.43"}, "GLIBC_PRIVATE": {}, "GLIBC_ABI_DT_RELR": {}, "_1": {}, "X_": {}, "X": {}, "": {},
+	} {
+		kind, number, ok := elfdep.SplitVersion(in)
+		if kind != want[0] || number != want[1] || ok != (want[0] != "") {
+			t.Errorf("%q: %q, %q, %v", in, kind, number, ok)
+		}
+	}
 }
