@@ -27,7 +27,8 @@ const MaxManifestSize = 16 << 20
 const (
 	// FlavourHermetic carries its whole user space, the loader included.
 	FlavourHermetic = "hermetic"
-	// FlavourSystem takes ROCm and the C library from the host.
+	// FlavourSystem takes ROCm from the host, see Manifest.Host; the loader and
+	// the C and C++ libraries are its own.
 	FlavourSystem = "system"
 )
 
@@ -64,6 +65,34 @@ type Manifest struct {
 	CodeObjects []CodeObjects `json:"codeObjects,omitempty"`
 	// Excluded lists what was left out on purpose, sorted by name.
 	Excluded []Excluded `json:"excluded,omitempty"`
+	// Host is what a bundle of the system flavour asks of its host; nil where it
+	// asks for nothing, as a hermetic one does.
+	Host *Host `json:"host,omitempty"`
+}
+
+// Host is what a bundle of the system flavour asks of the machine it runs on.
+type Host struct {
+	// ROCm is the release that the bundle was built with, such as "6.4.3".
+	ROCm string `json:"rocm"`
+	// Libraries are those that files of the bundle name and that must be on the
+	// host, sorted by SONAME.
+	Libraries []HostLibrary `json:"libraries"`
+	// Provides are the highest symbol versions that the bundle's own libraries
+	// define, one of each kind, sorted, such as "GLIBC_2.43". A library of the
+	// host that asks for more is too new for this bundle.
+	Provides []string `json:"provides"`
+}
+
+// HostLibrary is a shared library taken from the host.
+type HostLibrary struct {
+	SONAME   string   `json:"soname"`
+	NeededBy []string `json:"neededBy"` // files of the bundle
+	// Versions are the symbol versions that those ask of it, sorted.
+	Versions []string `json:"versions,omitempty"`
+	// Debian and AMD name the packages that hold it, in the archives of Debian
+	// and Ubuntu and in AMD's.
+	Debian string `json:"debian,omitempty"`
+	AMD    string `json:"amd,omitempty"`
 }
 
 // Source pins a source tree. Tree is a git tree hash in hex, which does not

@@ -30,7 +30,7 @@ func compareStrings(a, b string) int { return cmp.Compare(a, b) }
 // Validate checks the manifest against every rule that packing and unpacking
 // rely on. The error wraps ErrManifest and names the field.
 func (m *Manifest) Validate() error {
-	for _, check := range []func() error{m.validateHead, m.validateToolchain, m.validateStages, m.validateFiles, m.validateEntry, m.validateCode} {
+	for _, check := range []func() error{m.validateHead, m.validateToolchain, m.validateStages, m.validateFiles, m.validateEntry, m.validateCode, m.validateHost} {
 		if err := check(); err != nil {
 			return fmt.Errorf("%w: %w", ErrManifest, err)
 		}
