@@ -71,6 +71,8 @@ func Rooms() []Room {
 		{"pkg/release", append(own("pkg/bundle"), "github.com/secure-systems-lab/go-securesystemslib", "aead.dev/minisign")},
 		{"embed", own("pkg/bundle")},
 		{"runtime/extract", append(own("pkg/gfx", "pkg/bundle"), sys, zstd)},
+		{"pkg/hostlib", nil},
+		{"runtime/hostrocm", own("pkg/gfx", "pkg/bundle", "pkg/elfdep", "pkg/hostlib")},
 		{"runtime/gpu", append(own("pkg/gfx"), sys)},
 		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
 		{"runtime/supervise", []string{sys}},

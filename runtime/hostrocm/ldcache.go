@@ -1,0 +1,98 @@
+package hostrocm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"path"
+)
+
+// ErrCache is wrapped by errors about the content of a loader's cache.
+var ErrCache = errors.New("bad ld.so.cache")
+
+// CacheEntry is one library of the loader's cache.
+type CacheEntry struct {
+	SONAME string
+	Path   string // absolute
+}
+
+// The layout of ld.so.cache, as glibc's dl-cache.h has it. All numbers are
+// little endian on amd64.
+const (
+	oldMagic  = "ld.so-1.7.0"
+	newMagic  = "glibc-ld.so.cache1.1"
+	oldHead   = 16 // magic, a byte of padding, the number of entries
+	oldEntry  = 12
+	newHead   = 48 // magic, number of entries, size of strings, flags, extensions
+	newEntry  = 24 // flags, name, path, version of the OS, capabilities
+	maxString = 4096
+
+	// endianMask are the bits of the header's flags that tell the byte order: 0
+	// not said, 1 broken, 2 little, 3 big.
+	endianMask   = 3
+	endianLittle = 2
+
+	// typeX8664 are an entry's flags for a library of glibc on amd64:
+	// FLAG_X8664_LIB64 and FLAG_ELF_LIBC6.
+	typeX8664 = 0x0303
+)
+
+// ParseCache reads the content of /etc/ld.so.cache: the libraries for amd64
+// that need no further capabilities of the processor, in the file's order. It
+// takes the format of glibc 2.32 and later, and the one before that, which has
+// a table for older loaders in front.
+func ParseCache(b []byte) ([]CacheEntry, error) {
+	if bytes.HasPrefix(b, []byte(oldMagic)) {
+		if len(b) < oldHead {
+			return nil, fmt.Errorf("%w: %d bytes are too few for its header", ErrCache, len(b))
+		}
+		count := uint64(binary.LittleEndian.Uint32(b[oldHead-4:]))
+		skip := (oldHead + count*oldEntry + 7) &^ 7 // the next header begins at a multiple of 8
+		if skip > uint64(len(b)) {
+			return nil, fmt.Errorf("%w: %d entries do not fit into %d bytes", ErrCache, count, len(b))
+		}
+		b = b[skip:]
+	}
+	if !bytes.HasPrefix(b, []byte(newMagic)) || len(b) < newHead {
+		return nil, fmt.Errorf("%w: it does not begin as one of glibc", ErrCache)
+	}
+	if order := b[28] & endianMask; order != 0 && order != endianLittle {
+		return nil, fmt.Errorf("%w: its byte order is not that of amd64", ErrCache)
+	}
+	count := uint64(binary.LittleEndian.Uint32(b[20:]))
+	if newHead+count*newEntry > uint64(len(b)) {
+		return nil, fmt.Errorf("%w: %d entries do not fit into %d bytes", ErrCache, count, len(b))
+	}
+	var out []CacheEntry
+	for i := range count {
+		e := b[newHead+i*newEntry:]
+		if binary.LittleEndian.Uint32(e) != typeX8664 || binary.LittleEndian.Uint64(e[16:]) != 0 {
+			continue // of another architecture, or for some processors only
+		}
+		name, err := cacheString(b, binary.LittleEndian.Uint32(e[4:]))
+		if err != nil {
+			return nil, err
+		}
+		file, err := cacheString(b, binary.LittleEndian.Uint32(e[8:]))
+		if err != nil {
+			return nil, err
+		}
+		if path.IsAbs(file) && name != "" {
+			out = append(out, CacheEntry{SONAME: name, Path: path.Clean(file)})
+		}
+	}
+	return out, nil
+}
+
+// cacheString reads the string at an offset from the header's beginning.
+func cacheString(b []byte, at uint32) (string, error) {
+	if uint64(at) >= uint64(len(b)) {
+		return "", fmt.Errorf("%w: a string begins at byte %d of %d", ErrCache, at, len(b))
+	}
+	end := bytes.IndexByte(b[at:], 0)
+	if end < 0 || end > maxString {
+		return "", fmt.Errorf("%w: the string at byte %d does not end", ErrCache, at)
+	}
+	return string(b[at:][:end]), nil
+}
