@@ -76,6 +76,8 @@ type Machine struct {
 	HostMemory uint64
 
 	hipBLASLt []gfx.Target // that the bundle has its kernels for
+	folders   []string     // of the host's ROCm, for a bundle that takes it
+	barred    string       // why no GPU can be used, empty where one can
 	settings  Settings
 }
 
@@ -102,6 +104,9 @@ func machineWith(s *Settings, found *Bundle) *Machine {
 		m.Targets, m.hipBLASLt = found.Targets(), found.hipBLASLt()
 	}
 	m.look()
+	if found != nil && found.Manifest != nil && found.Manifest.Host != nil {
+		m.takeROCm(found.Manifest)
+	}
 	return m
 }
 
@@ -130,7 +135,7 @@ func (m *Machine) Imagine(target gfx.Target, vram uint64) error {
 		Name: "imagined " + target.String(), PCI: "none", Target: target, UniqueID: 1,
 		VRAMTotal: vram, MemoryKnown: true, Visible: true, Evidence: "imagined",
 	}}
-	m.settings.imagined = true
+	m.settings.imagined, m.barred = true, ""
 	return nil
 }
 

@@ -66,7 +66,7 @@ func (m *Machine) makePlan(path string, facts *gguf.File) (*plan.Plan, error) {
 	o.Adapters = slices.Clone(o.Adapters)
 	req := plan.Request{
 		Model: facts, ModelPath: path, Devices: m.Devices, Environ: m.settings.environ(),
-		BundleTargets: m.Targets, HIPBLASLt: m.hipBLASLt, HostTotal: m.HostMemory, Options: o,
+		BundleTargets: m.Targets, HIPBLASLt: m.hipBLASLt, HostTotal: m.HostMemory, Barred: m.barred, Options: o,
 	}
 	for i, a := range o.Adapters {
 		abs, err := filepath.Abs(a)

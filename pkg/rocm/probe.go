@@ -43,7 +43,7 @@ type Probed struct {
 // llama-server far enough to learn its flags: every library must be found for
 // that. The answer is never taken from a cache.
 func (b *Bundle) Probe(ctx context.Context, log *slog.Logger) (Probed, error) {
-	r, err := b.unpack(ctx, []gfx.Target{}, log, nil)
+	r, err := b.unpack(ctx, []gfx.Target{}, nil, log, nil)
 	if err != nil {
 		return Probed{}, err
 	}

@@ -68,7 +68,7 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	for _, why := range srv.Plan.Reasons {
 		s.logger().Info("plan", "reason", why)
 	}
-	r, err := found.unpack(ctx, needed(found.Targets(), srv.devices), s.logger(), s.Unpacking)
+	r, err := found.unpack(ctx, needed(found.Targets(), srv.devices), m.folders, s.logger(), s.Unpacking)
 	if err != nil {
 		return nil, err
 	}

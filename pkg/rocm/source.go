@@ -197,9 +197,10 @@ func (r *ready) inherit() []*os.File {
 	return nil
 }
 
-// unpack makes the bundle startable. The caller releases its hold. targets bounds what is unpacked of the
-// files that only some GPUs need; nil takes all.
-func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, log *slog.Logger, progress func(done, total int64)) (*ready, error) {
+// unpack makes the bundle startable. The caller releases its hold. targets bounds
+// what is unpacked of the files that only some GPUs need; nil takes all. folders
+// of the host are searched for libraries after the bundle's own.
+func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, folders []string, log *slog.Logger, progress func(done, total int64)) (*ready, error) {
 	if b.Dir != "" && b.Manifest == nil {
 		return &ready{dir: b.Dir, argv: plainCommand(b.Dir)}, nil
 	}
@@ -215,7 +216,7 @@ func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, log *slog.Log
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	return &ready{dir: in.Dir, argv: in.Command(), digest: in.Manifest.Digest(), hold: in.Hold}, nil
+	return &ready{dir: in.Dir, argv: in.Command(folders...), digest: in.Manifest.Digest(), hold: in.Hold}, nil
 }
 
 // plainCommand starts the llama-server of a folder without a manifest, through

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/runtime/hostrocm"
 )
 
 // Cache checks the folders that a packed bundle may be unpacked to, best first:
@@ -84,69 +86,32 @@ func (m Machine) Code(targets []gfx.Target) (f Finding, ok bool) {
 }
 
 // HostROCm checks that what a bundle of the system flavour takes from the host
-// is there. Other bundles need nothing.
+// is there, and fits. Other bundles need nothing.
 func (m Machine) HostROCm(b *bundle.Manifest) Finding {
 	if b == nil || b.Flavour != bundle.FlavourSystem {
 		return Finding{Check: "rocm", State: OK, Detail: "not needed on the host: the bundle brings its own"}
 	}
-	dirs := m.libraryFolders()
-	var missing []string
-	for _, name := range fromHost(b) {
-		found := slices.ContainsFunc(dirs, func(dir string) bool { return m.exists(dir, name) })
-		if !found {
-			missing = append(missing, name)
+	host, err := hostrocm.NewFS(m.Root).Find(b, m.Environ)
+	var failed *hostrocm.Error
+	switch {
+	case errors.As(err, &failed):
+		return Finding{"rocm", Warning, failed.Detail() + "; " + onCPU, failed.Remedy()}
+	case err != nil:
+		return Finding{"rocm", Warning, err.Error() + "; " + onCPU, "use a hermetic bundle"}
+	}
+	detail := fmt.Sprintf("the bundle's libraries are in %s", host.Place)
+	if host.Version != "" {
+		detail = fmt.Sprintf("ROCm %s in %s has the bundle's libraries", host.Version, host.Place)
+	}
+	detail = strings.Join(append([]string{detail}, host.Notes...), "; ")
+	var without []gfx.Target
+	for _, t := range b.Targets {
+		if !slices.Contains(host.Kernels, t) {
+			without = append(without, t)
 		}
 	}
-	if len(missing) > 0 {
-		return Finding{
-			"rocm", Failure, "the bundle takes libraries from the host that are not there: " + strings.Join(missing, ", "),
-			"install ROCm with hipBLAS and rocBLAS (from AMD, or the distribution's libhipblas and librocblas packages), or use a hermetic bundle",
-		}
-	}
-	detail := "all libraries that the bundle takes from the host are there"
-	if version := m.text("opt/rocm/.info/version"); version != "" {
-		detail += "; ROCm " + version
+	if why, remedy, _ := strings.Cut(host.Lacks(without), "; "); why != "" {
+		return Finding{"rocm", Warning, detail + "; " + why, remedy}
 	}
 	return Finding{Check: "rocm", State: OK, Detail: detail}
-}
-
-// fromHost lists the libraries that files of the bundle ask for and that it
-// does not hold.
-func fromHost(b *bundle.Manifest) []string {
-	have := map[string]bool{}
-	for _, f := range b.Files {
-		have[filepath.Base(f.Path)] = true
-	}
-	var out []string
-	for _, f := range b.Files {
-		for _, name := range f.Needed {
-			if !have[name] && !slices.Contains(out, name) {
-				out = append(out, name)
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
-// libraryFolders are where Debian, Ubuntu and AMD's packages put libraries, and
-// what LD_LIBRARY_PATH adds.
-func (m Machine) libraryFolders() []string {
-	out := []string{
-		"opt/rocm/lib", "opt/rocm/lib64", "usr/local/lib", "lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu",
-		"lib64", "usr/lib64", "lib", "usr/lib",
-	}
-	if versions, err := filepath.Glob(m.path("opt/rocm-*/lib")); err == nil {
-		for _, v := range versions {
-			if rel, err := filepath.Rel(m.Root, v); err == nil {
-				out = append(out, rel)
-			}
-		}
-	}
-	for _, dir := range filepath.SplitList(m.getenv("LD_LIBRARY_PATH")) {
-		if dir != "" {
-			out = append(out, dir)
-		}
-	}
-	return out
 }

@@ -15,6 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -167,30 +168,54 @@ func TestCache(t *testing.T) {
 }
 
 func TestHostROCm(t *testing.T) {
-	system := &bundle.Manifest{Flavour: bundle.FlavourSystem, Files: []bundle.File{
-		{Path: "llama-server", Needed: []string{"libggml.so.0", "libc.so.6"}},
-		{Path: "libggml.so.0", Needed: []string{"libc.so.6"}},
-		{Path: "libggml-hip.so", Needed: []string{"libhipblas.so.2", "libamdhip64.so.6", "libc.so.6"}},
-	}}
-	libc := "usr/lib/x86_64-linux-gnu/libc.so.6"
+	by := []string{"libggml-hip.so"}
+	system := &bundle.Manifest{
+		Flavour: bundle.FlavourSystem, Targets: []gfx.Target{gfx.GFX1100},
+		Files: []bundle.File{{Path: "libc.so.6"}, {Path: "libggml-hip.so", Needed: []string{"libhipblas.so.2", "libamdhip64.so.6", "libc.so.6"}}},
+		Host: &bundle.Host{ROCm: "6.4.3", Libraries: []bundle.HostLibrary{
+			{SONAME: "libamdhip64.so.6", NeededBy: by, Debian: "libamdhip64-6", AMD: "hip-runtime-amd"},
+			{SONAME: "libhipblas.so.2", NeededBy: by, Debian: "libhipblas2", AMD: "hipblas"},
+		}},
+	}
+	hip := string(elfgen.Spec{SONAME: "libamdhip64.so.6", Needed: []string{"libc.so.6"}}.Bytes())
+	blas := string(elfgen.Spec{SONAME: "libhipblas.so.2", Needed: []string{"librocblas.so.4"}}.Bytes())
+	rocblas := string(elfgen.Spec{SONAME: "librocblas.so.4", Needed: []string{"libc.so.6"}}.Bytes())
+	whole := func(dir string, more ...string) map[string]string {
+		files := map[string]string{
+			dir + "/lib/libamdhip64.so.6": hip, dir + "/lib/libhipblas.so.2": blas, dir + "/lib/librocblas.so.4": rocblas,
+			dir + "/lib/rocblas/library/TensileLibrary_lazy_gfx1100.dat": "",
+		}
+		for i := 0; i < len(more); i += 2 {
+			files[more[i]] = more[i+1]
+		}
+		return files
+	}
 	for name, c := range map[string]struct {
 		b       *bundle.Manifest
 		files   map[string]string
 		environ []string
 		state   doctor.State
 		says    string
+		remedy  string
 	}{
-		"hermetic":       {&bundle.Manifest{Flavour: bundle.FlavourHermetic}, nil, nil, doctor.OK, "brings its own"},
-		"no manifest":    {nil, nil, nil, doctor.OK, "brings its own"},
-		"missing":        {system, map[string]string{libc: ""}, nil, doctor.Failure, "not there: libamdhip64.so.6, libhipblas.so.2"},
-		"amd's packages": {system, map[string]string{libc: "", "opt/rocm/lib/libamdhip64.so.6": "", "opt/rocm/lib/libhipblas.so.2": "", "opt/rocm/.info/version": "6.4.1-83\n"}, nil, doctor.OK, "ROCm 6.4.1-83"},
-		"one version":    {system, map[string]string{libc: "", "opt/rocm-6.4.1/lib/libamdhip64.so.6": "", "opt/rocm-6.4.1/lib/libhipblas.so.2": ""}, nil, doctor.OK, "are there"},
-		"by environment": {system, map[string]string{libc: "", "srv/hip/libamdhip64.so.6": "", "srv/hip/libhipblas.so.2": ""}, []string{"LD_LIBRARY_PATH=/none::/srv/hip"}, doctor.OK, "are there"},
+		"hermetic":       {&bundle.Manifest{Flavour: bundle.FlavourHermetic}, nil, nil, doctor.OK, "brings its own", ""},
+		"no manifest":    {nil, nil, nil, doctor.OK, "brings its own", ""},
+		"missing":        {system, nil, nil, doctor.Warning, "libhipblas.so.2, needed by libggml-hip.so, is missing; models run on the CPU", "libamdhip64-6 libhipblas2 (Debian, Ubuntu)"},
+		"amd's packages": {system, whole("opt/rocm", "opt/rocm/.info/version", "6.4.1-83\n"), nil, doctor.OK, "ROCm 6.4.1 in /opt/rocm", ""},
+		"one version":    {system, whole("opt/rocm-6.4.1"), nil, doctor.OK, "are in /opt/rocm-6.4.1", ""},
+		"by environment": {system, whole("srv/hip"), []string{"ROCM_PATH=/srv/hip"}, doctor.OK, "are in /srv/hip", ""},
+		"passed over":    {system, whole("opt/rocm"), []string{"ROCM_PATH=srv"}, doctor.OK, "ROCM_PATH=srv is not used", ""},
+		"other kernels": {
+			&bundle.Manifest{Flavour: system.Flavour, Targets: []gfx.Target{gfx.GFX1100, gfx.GFX1101}, Files: system.Files, Host: system.Host},
+			whole("opt/rocm"), nil, doctor.Warning, "has no kernels for gfx1101 (in /opt/rocm/lib/rocblas/library are those for gfx1100)", "hermetic",
+		},
+		"system without host": {&bundle.Manifest{Flavour: bundle.FlavourSystem}, nil, nil, doctor.Warning, "takes nothing", "hermetic"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := doctor.Machine{Root: tree(t, "", c.files), Environ: c.environ}
-			if f := m.HostROCm(c.b); f.State != c.state || !strings.Contains(f.Detail, c.says) {
-				t.Errorf("%+v, want %s that says %q", f, c.state, c.says)
+			f := m.HostROCm(c.b)
+			if f.State != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) || (f.State == doctor.OK) != (f.Remedy == "") {
+				t.Errorf("%+v, want %s that says %q, %q", f, c.state, c.says, c.remedy)
 			}
 		})
 	}

@@ -34,6 +34,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
@@ -82,13 +83,16 @@ type Installed struct {
 
 // Command returns the first arguments of the server's command line: the
 // loader with its library path and the program, or the program alone where
-// the bundle brings no loader. The child's working folder must be Dir.
-func (i *Installed) Command() []string {
+// the bundle brings no loader. The child's working folder must be Dir. more are
+// folders of the host in which libraries are looked for after Dir; they hold
+// neither colon nor semicolon, at which the loader would part them.
+func (i *Installed) Command(more ...string) []string {
 	program := filepath.Join(i.Dir, filepath.FromSlash(i.Manifest.Entry.Program))
 	if i.Manifest.Entry.Loader == "" {
 		return []string{program}
 	}
-	return []string{filepath.Join(i.Dir, filepath.FromSlash(i.Manifest.Entry.Loader)), "--library-path", i.Dir, program}
+	folders := strings.Join(append([]string{i.Dir}, more...), ":")
+	return []string{filepath.Join(i.Dir, filepath.FromSlash(i.Manifest.Entry.Loader)), "--library-path", folders, program}
 }
 
 // Sentinels for what can be wrong with a place. Errors wrap them and say what

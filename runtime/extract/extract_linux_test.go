@@ -28,6 +28,10 @@ func TestInstallAndCommand(t *testing.T) {
 	if got := inst.Command(); !slices.Equal(got, want) {
 		t.Errorf("command %q, want %q", got, want)
 	}
+	want[2] += ":/opt/rocm/lib:/usr/lib64" // after the bundle's own, in this order
+	if got := inst.Command("/opt/rocm/lib", "/usr/lib64"); !slices.Equal(got, want) {
+		t.Errorf("with the host's folders: command %q, want %q", got, want)
+	}
 	startServer(t, inst).stopServer()
 	done = -1
 	mustBeWarm(t, b, o)

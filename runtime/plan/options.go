@@ -87,6 +87,7 @@ type Request struct {
 	BundleTargets []gfx.Target
 	HIPBLASLt     []gfx.Target // targets that the bundle has hipBLASLt kernels for
 	HostTotal     uint64       // bytes of memory of the host (or its limit), 0: unknown
+	Barred        string       // why no GPU can be used whatever there is, "": one can
 	Options       Options
 }
 

@@ -41,6 +41,10 @@ func selectDevices(r *Request) (selection, error) {
 		sel.why = "the options ask for the CPU (0 layers on the GPU)"
 		return sel, nil
 	}
+	if r.Barred != "" {
+		sel.why = r.Barred
+		return sel, nil
+	}
 	mask := gpu.NewMask(r.Environ)
 	var (
 		cands    []candidate

@@ -79,3 +79,20 @@ func TestSelection(t *testing.T) {
 		t.Errorf("two equal cards of two different ones: %v", err)
 	}
 }
+
+// TestBarred: what keeps every GPU from being used is the reason, whether there
+// is one or not, and a GPU that is required is refused with it.
+func TestBarred(t *testing.T) {
+	const why = "the host's ROCm cannot be used: libamdhip64.so.6 is missing"
+	for _, devices := range [][]gpu.Device{nil, {xtx(0)}} {
+		r := request(t, "smollm2-135m-Q8_0", devices...)
+		r.Barred = why
+		if p := make1(t, r); p.GPU || p.Fallback != why {
+			t.Errorf("%d devices: gpu %v, fallback %q", len(devices), p.GPU, p.Fallback)
+		}
+		r.Options.RequireGPU = true
+		if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), why) {
+			t.Errorf("%d devices: got %v, want ErrNoGPU that says why", len(devices), err)
+		}
+	}
+}

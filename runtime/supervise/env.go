@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -30,6 +31,11 @@ func scrubbedNames() []string {
 	}
 }
 
+// rocmPath names a folder of ROCm, in which its libraries look for parts of
+// theirs. The child has another working folder than its caller, so that a
+// relative path would mean another place to it.
+const rocmPath = "ROCM_PATH"
+
 // scrub takes what must not reach the child out of env, adds extra, and gives
 // the names it took out, sorted. A name that stands twice keeps its last value.
 func scrub(env, extra []string) (out, dropped []string) {
@@ -46,8 +52,8 @@ func scrub(env, extra []string) (out, dropped []string) {
 		values[name] = value
 	}
 	for _, kv := range env {
-		name, _, _ := strings.Cut(kv, "=")
-		if isScrubbed(name) {
+		name, value, _ := strings.Cut(kv, "=")
+		if isScrubbed(name) || (name == rocmPath && !filepath.IsAbs(value)) {
 			dropped = append(dropped, name)
 			continue
 		}

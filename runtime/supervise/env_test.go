@@ -11,6 +11,7 @@ func TestScrub(t *testing.T) {
 		"PATH=/bin", "LLAMA_ARG_PORT=1", "LLAMA_API_KEY=stolen", "GGML_BACKEND_PATH=/x.so", "LD_PRELOAD=/y.so",
 		"http_proxy=http://p", "HTTPS_PROXY=http://p", "no_proxy=*", "AIP_MODE=PREDICTION", "HF_TOKEN=secret",
 		"HIP_VISIBLE_DEVICES=1", "HOME=/h", "HOME=/h2", "GO_ROCM_CHILD=other", "NOTIFY_SOCKET=/n", "ODD", "=x",
+		"ROCM_PATH=opt/rocm",
 	}
 	got, dropped := scrub(in, []string{"LLAMA_API_KEY=ours", "HIP_VISIBLE_DEVICES=0", "EMPTY="})
 	want := []string{"PATH=/bin", "HIP_VISIBLE_DEVICES=0", "HOME=/h2", "LLAMA_API_KEY=ours", "EMPTY="}
@@ -19,9 +20,16 @@ func TestScrub(t *testing.T) {
 	}
 	wantDropped := []string{
 		"AIP_MODE", "GGML_BACKEND_PATH", "GO_ROCM_CHILD", "HF_TOKEN", "HTTPS_PROXY", "LD_PRELOAD",
-		"LLAMA_API_KEY", "LLAMA_ARG_PORT", "NOTIFY_SOCKET", "http_proxy", "no_proxy",
+		"LLAMA_API_KEY", "LLAMA_ARG_PORT", "NOTIFY_SOCKET", "ROCM_PATH", "http_proxy", "no_proxy",
 	}
 	if d := cmp.Diff(wantDropped, dropped); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestScrubKeepsAbsoluteROCmPath(t *testing.T) {
+	got, dropped := scrub([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, nil)
+	if d := cmp.Diff([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, got); d != "" || len(dropped) > 0 {
+		t.Errorf("%s, dropped %q", d, dropped)
 	}
 }

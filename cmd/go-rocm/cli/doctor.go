@@ -23,7 +23,8 @@ func doctorCommand() *cobra.Command {
 		Short: "check what could keep models from running, and say what to do",
 		Long: `Checks kernel, distribution, container and memory, the GPU driver with its device
 files and permissions, the kernel's messages about the GPU, every byte of the
-bundle, the folder that it is unpacked to, and that llama-server starts from it.
+bundle, the host's ROCm where the bundle takes it from there, the folder that the
+bundle is unpacked to, and that llama-server starts from it.
 
 Each line is ok, warning or failure. A warning costs the GPU or speed: without a
 usable GPU models run on the CPU. The status is 1 when something fails, which
