@@ -32,10 +32,6 @@ func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, roc
 	if err != nil {
 		return nil, err
 	}
-	decisions, err := elfdep.Reviewed()
-	if err != nil {
-		return nil, err
-	}
 	search := elfdep.DefaultSearchPaths()
 	if rocm != "" && rocm != "/usr" {
 		search = append([]string{rocm + "/lib"}, search...)
@@ -45,7 +41,15 @@ func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, roc
 		return nil, fmt.Errorf("the image's loader: %w", err)
 	}
 	roots := append(slices.Clip(staged), "/lib64/"+filepath.Base(loader))
-	opts := elfdep.Options{Root: root.dir, Stage: []string{stageDir}, SearchPaths: search}
+	return r.complete(ctx, root, roots, elfdep.Options{Root: root.dir, Stage: []string{stageDir}, SearchPaths: search})
+}
+
+// complete computes the closure of roots, with what its libraries open by name.
+func (r *Recipe) complete(ctx context.Context, root *rootfs, roots []string, opts elfdep.Options) (*libraries, error) {
+	decisions, err := elfdep.Reviewed()
+	if err != nil {
+		return nil, err
+	}
 	for {
 		libs, err := r.closeOver(ctx, root, roots, opts)
 		if err != nil {
@@ -69,7 +73,7 @@ func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, roc
 			return sortLibraries(libs, excluded), nil
 		}
 		for _, v := range add {
-			p, err := root.find(ctx, v.Candidate.Name, search)
+			p, err := root.find(ctx, v.Candidate.Name, opts.SearchPaths)
 			if err != nil {
 				return nil, fmt.Errorf("%s is opened by %s at run time: %w", v.Candidate.Name, v.Candidate.In, err)
 			}

@@ -28,6 +28,7 @@ var leftOut = []string{"llama-fit-params", "libllama-fit-params-impl.so"}
 // collectInputs key a bundle.
 type collectInputs struct {
 	Variant  string
+	Flavour  string `json:",omitempty"` // empty: hermetic
 	Targets  []gfx.Target
 	Compiled map[string]string // component: digest of its output
 	Packages []toolchain.Package
@@ -49,7 +50,7 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 		return nil, err
 	}
 	in := collectInputs{
-		Variant: v.Name, Compiled: map[string]string{}, Packages: t.Packages, Lock: r.Lock, Revision: collectRevision,
+		Variant: v.Name, Flavour: v.Flavour, Compiled: map[string]string{}, Packages: t.Packages, Lock: r.Lock, Revision: collectRevision,
 	}
 	if slices.Contains(v.Components, "hip") {
 		in.Targets = r.sortedTargets()
@@ -60,13 +61,15 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	for name, res := range compiled {
 		in.Compiled[name] = res.Output
 	}
-	if in.LLVM, err = planLLVM(t); err != nil {
-		return nil, err
+	if v.Flavour != bundle.FlavourSystem {
+		if in.LLVM, err = planLLVM(t); err != nil {
+			return nil, err
+		}
 	}
 	res, err := r.collect(ctx, v, t, compiled, in)
 	var failed *LLVMError
 	if errors.As(err, &failed) && failed.optional(r.Toolchain.Locked) {
-		if _, err := fmt.Fprintf(r.Log, "bundle-%s: WARNING: %v\nbundle-%s: WARNING: %s\n", v.Name, failed, v.Name, failed.deviation()); err != nil {
+		if _, err := fmt.Fprintf(r.Log, "bundle-%s: WARNING: %v\nbundle-%s: WARNING: %s\n", v.Label(), failed, v.Label(), failed.deviation()); err != nil {
 			return nil, err
 		}
 		in.LLVM, in.Whole = nil, failed.deviation()
@@ -76,7 +79,7 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 }
 
 func (r *Recipe) collect(ctx context.Context, v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result, in collectInputs) (*stage.Result, error) {
-	return r.Cache.Do(ctx, "bundle-"+v.Name, in, func(ctx context.Context, dir string) error {
+	return r.Cache.Do(ctx, "bundle-"+v.Label(), in, func(ctx context.Context, dir string) error {
 		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(v.Set), t, r.Log); err != nil {
 			return err
 		}
@@ -111,6 +114,10 @@ type collector struct {
 	libs     *libraries
 	excluded []bundle.Excluded
 	objects  []bundle.CodeObjects
+	// Of the system flavour alone: what it asks of the host, and the toolchain's
+	// libraries that stand for the host's in proofs.
+	host     *bundle.Host
+	fromHost []elfdep.Lib
 }
 
 func (c *collector) run(ctx context.Context) (err error) {
@@ -135,15 +142,23 @@ func (c *collector) run(ctx context.Context) (err error) {
 	if c.libs, err = c.recipe.resolve(ctx, root, c.dir, rocm); err != nil {
 		return err
 	}
-	if err := c.linkLLVM(ctx, root); err != nil {
+	system := c.variant.Flavour == bundle.FlavourSystem
+	if system {
+		err = c.leaveToHost(ctx, root)
+	} else {
+		err = c.linkLLVM(ctx, root)
+	}
+	if err != nil {
 		return err
 	}
 	if err := c.takeLibraries(); err != nil {
 		return err
 	}
 	if len(c.targets) > 0 {
-		if err := c.takeTensile(ctx, root); err != nil {
-			return err
+		if !system {
+			if err := c.takeTensile(ctx, root); err != nil {
+				return err
+			}
 		}
 		if err := c.slim(); err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 func (c *collector) writeManifest() error {
 	r := c.recipe
 	m := bundle.Manifest{
-		Schema: bundle.Schema, Name: "llama-" + c.variant.Name, Variant: c.variant.Name,
+		Schema: bundle.Schema, Name: "llama-" + c.variant.Label(), Variant: c.variant.Name,
 		Flavour: bundle.FlavourHermetic, Version: r.Lock.Tag, Targets: c.targets,
 		Source: bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
 		Toolchain: bundle.Toolchain{
@@ -23,7 +23,10 @@ func (c *collector) writeManifest() error {
 		},
 		SourceDateEpoch: r.Lock.Epoch,
 		Entry:           bundle.Entry{Loader: loaderName, Program: serverName},
-		CodeObjects:     c.objects, Excluded: c.excluded,
+		CodeObjects:     c.objects, Excluded: c.excluded, Host: c.host,
+	}
+	if c.variant.Flavour != "" {
+		m.Flavour = c.variant.Flavour
 	}
 	if r.Toolchain.Kind == "debian" {
 		m.Toolchain.Kind += "-" + r.Toolchain.Suite

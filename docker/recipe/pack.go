@@ -25,6 +25,7 @@ const packLevel = 19
 // Packed is a variant's bundle, as a folder and as one file.
 type Packed struct {
 	Variant  string
+	Label    string // variant and flavour: "hip", "hip-system"
 	Bundle   *stage.Result
 	Pack     *stage.Result
 	File     string // the packed bundle
@@ -52,8 +53,8 @@ func (r *Recipe) Pack(ctx context.Context, v Variant) (*Packed, error) {
 		Level          int
 		Revision       int
 	}{m.Digest(), t.Version("zstd"), packLevel, packRevision}
-	res, err := r.Cache.Do(ctx, "pack-"+v.Name, in, func(ctx context.Context, dir string) error {
-		if _, err := fmt.Fprintf(r.Log, "pack-%s: %d files, %d MB\n", v.Name, len(m.Files), m.Size()>>20); err != nil {
+	res, err := r.Cache.Do(ctx, "pack-"+v.Label(), in, func(ctx context.Context, dir string) error {
+		if _, err := fmt.Fprintf(r.Log, "pack-%s: %d files, %d MB\n", v.Label(), len(m.Files), m.Size()>>20); err != nil {
 			return err
 		}
 		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(toolchain.CPU), t, r.Log); err != nil {
@@ -67,13 +68,13 @@ func (r *Recipe) Pack(ctx context.Context, v Variant) (*Packed, error) {
 		if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(r.Log, "pack-%s: %.1f MB in %s\n", v.Name, float64(stats.Packed)/1e6, stats.Took.Round(1e8))
+		_, err = fmt.Fprintf(r.Log, "pack-%s: %.1f MB in %s\n", v.Label(), float64(stats.Packed)/1e6, stats.Took.Round(1e8))
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	p := &Packed{Variant: v.Name, Bundle: b, Pack: res, File: filepath.Join(res.Dir, name), Manifest: m}
+	p := &Packed{Variant: v.Name, Label: v.Label(), Bundle: b, Pack: res, File: filepath.Join(res.Dir, name), Manifest: m}
 	info, err := os.Stat(p.File)
 	if err != nil {
 		return nil, err

@@ -22,7 +22,8 @@ func (c *collector) prove() error {
 	for _, name := range names {
 		libs = append(libs, elfdep.Lib{SONAME: filepath.Base(name), Path: name})
 	}
-	undefined, err := elfdep.Unresolved(libs)
+	// What the host must have counts as the toolchain's release of it has it.
+	undefined, err := elfdep.Unresolved(append(libs, c.fromHost...))
 	if err != nil {
 		return err
 	}

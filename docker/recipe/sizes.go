@@ -22,7 +22,7 @@ const growth = 0.03
 //go:embed sizes.lock.json
 var sizesJSON []byte
 
-// RecordedSizes gives the sizes of each variant as `mage lock` recorded them.
+// RecordedSizes gives the sizes of each bundle, by its label, as `mage lock` recorded them.
 func RecordedSizes() (map[string]Sizes, error) { return ParseSizes(sizesJSON) }
 
 // ParseSizes reads recorded sizes; unknown fields are errors.

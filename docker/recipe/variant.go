@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -35,6 +36,33 @@ type Variant struct {
 	Name       string
 	Components []string
 	Set        toolchain.Set // where its run-time libraries come from
+	// Flavour is empty for hermetic, or bundle.FlavourSystem. It decides about
+	// what is put into the bundle, never about a compile.
+	Flavour string
+}
+
+// Label names the variant and its flavour: "hip", "hip-system".
+func (v Variant) Label() string {
+	if v.Flavour == "" {
+		return v.Name
+	}
+	return v.Name + "-" + v.Flavour
+}
+
+// In gives the variant in a flavour. A variant without ROCm has no system
+// flavour: nothing of it could be left to the host.
+func (v Variant) In(flavour string) (Variant, error) {
+	switch {
+	case flavour == bundle.FlavourHermetic:
+		v.Flavour = ""
+	case flavour == bundle.FlavourSystem && slices.Contains(v.Components, "hip"):
+		v.Flavour = flavour
+	case flavour == bundle.FlavourSystem:
+		return v, fmt.Errorf("the %s variant holds nothing of ROCm, so it has no %s flavour", v.Name, flavour)
+	default:
+		return v, fmt.Errorf("there is no flavour %q", flavour)
+	}
+	return v, nil
 }
 
 // Variants are the bundles that can be built. Another back end is one more

@@ -20,6 +20,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 	"forge.lthn.ai/core/go-rocm/internal/progress"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
 // Session is an opened build: settings read, cache and engine at hand.
@@ -87,7 +88,9 @@ func (s *Session) say(format string, args ...any) error {
 	return err
 }
 
-// Variants gives the variants that are asked for, in the order of the table.
+// Variants gives the variants that are asked for, in the order of the setting,
+// each in the flavours that are asked for. What holds nothing of ROCm comes in
+// one flavour whatever is asked.
 func (s *Session) Variants() ([]recipe.Variant, error) {
 	var vs []recipe.Variant
 	for _, name := range s.Settings.Variants {
@@ -95,7 +98,17 @@ func (s *Session) Variants() ([]recipe.Variant, error) {
 		if err != nil {
 			return nil, err
 		}
-		vs = append(vs, v)
+		if _, err := v.In(bundle.FlavourSystem); err != nil {
+			vs = append(vs, v)
+			continue
+		}
+		for _, flavour := range s.Settings.Flavours {
+			in, err := v.In(flavour)
+			if err != nil {
+				return nil, err
+			}
+			vs = append(vs, in)
+		}
 	}
 	return vs, nil
 }

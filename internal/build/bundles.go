@@ -59,12 +59,12 @@ func (s *Session) checkSizes(packed []*recipe.Packed) error {
 			errs = append(errs, s.say("bundle %s: its size is not held against the record, since libLLVM is whole", p.Manifest.Name))
 			continue
 		}
-		errs = append(errs, recipe.CheckSize(recorded, p.Variant, p.Sizes()))
+		errs = append(errs, recipe.CheckSize(recorded, p.Label, p.Sizes()))
 	}
 	return errors.Join(errs...)
 }
 
-// bundleOf picks a variant's bundle.
+// bundleOf picks a variant's bundle, in the first flavour of the setting.
 func bundleOf(packed []*recipe.Packed, variant string) (*recipe.Packed, error) {
 	i := slices.IndexFunc(packed, func(p *recipe.Packed) bool { return p.Variant == variant })
 	if i < 0 {

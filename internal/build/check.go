@@ -8,6 +8,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
 // Lint runs the checks that need neither a test nor a bundle.
@@ -48,9 +49,12 @@ func checking(f func(context.Context, *Session, ci.Project) error) error {
 // hooks are the products that the tests run on. The bundles come before the
 // delivery, so that a failed compile is told as such.
 func (s *Session) hooks(root string) ci.Hooks {
-	packed := func(ctx context.Context, variant string) (*recipe.Packed, error) {
+	packed := func(ctx context.Context, variant, flavour string) (*recipe.Packed, error) {
 		v, err := recipe.VariantNamed(variant)
 		if err != nil {
+			return nil, err
+		}
+		if v, err = v.In(flavour); err != nil {
 			return nil, err
 		}
 		if err := s.prepare(ctx, buildPrograms); err != nil {
@@ -58,20 +62,23 @@ func (s *Session) hooks(root string) ci.Hooks {
 		}
 		return s.Recipe.Pack(ctx, v)
 	}
-	pack := func(variant string) func(context.Context) (string, error) {
+	pack := func(variant, flavour string) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
-			p, err := packed(ctx, variant)
+			p, err := packed(ctx, variant, flavour)
 			if err != nil {
 				return "", err
 			}
-			return p.File, nil
+			if flavour == bundle.FlavourSystem { // the release, which checks the others, need not hold it
+				err = s.checkSizes([]*recipe.Packed{p})
+			}
+			return p.File, err
 		}
 	}
 	// A deliverable around the cpu bundle: what is not about the bundle is tested
 	// on it.
 	small := func(pattern string, stageOf func(context.Context, string, string, *recipe.Packed) (string, error)) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
-			p, err := packed(ctx, "cpu")
+			p, err := packed(ctx, "cpu", bundle.FlavourHermetic)
 			if err != nil {
 				return "", err
 			}
@@ -87,8 +94,9 @@ func (s *Session) hooks(root string) ci.Hooks {
 		}
 	}
 	return ci.Hooks{Products: []ci.Product{
-		{Name: "cpu bundle", Env: ci.EnvBundle, Make: pack("cpu")},
-		{Name: "hip bundle", Env: ci.EnvHIPBundle, Make: pack("hip")},
+		{Name: "cpu bundle", Env: ci.EnvBundle, Make: pack("cpu", bundle.FlavourHermetic)},
+		{Name: "hip bundle", Env: ci.EnvHIPBundle, Make: pack("hip", bundle.FlavourHermetic)},
+		{Name: "system bundle", Env: ci.EnvSystemBundle, Make: pack("hip", bundle.FlavourSystem)},
 		{Name: "llama.cpp source", Env: ci.EnvSource, Make: func(ctx context.Context) (string, error) {
 			src, err := recipe.Source(ctx, s.Recipe.Cache, s.Recipe.Lock, s.Recipe.Source, s.Out)
 			if err != nil {

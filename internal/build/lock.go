@@ -42,7 +42,7 @@ func (s *Session) lockSizes(ctx context.Context, root string) error {
 		return err
 	}
 	for _, p := range packed {
-		all[p.Variant] = p.Sizes()
+		all[p.Label] = p.Sizes()
 	}
 	b, err := recipe.FormatSizes(all)
 	if err != nil {

@@ -36,6 +36,9 @@ func (s *Session) verify(ctx context.Context, m *bundle.Manifest) (err error) {
 	if err != nil {
 		return err
 	}
+	if v, err = v.In(m.Flavour); err != nil {
+		return err
+	}
 	if m.Source.Tree != s.Recipe.Lock.Tree {
 		return fmt.Errorf("the manifest is of source tree %s, this checkout builds %s: use the checkout of that release", m.Source.Tree, s.Recipe.Lock.Tree)
 	}

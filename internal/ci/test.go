@@ -21,6 +21,8 @@ const (
 	EnvBundle = "GOROCM_BUNDLE"
 	// EnvHIPBundle names the packed hip bundle.
 	EnvHIPBundle = "GOROCM_HIP_BUNDLE"
+	// EnvSystemBundle names the packed hip bundle of the system flavour.
+	EnvSystemBundle = "GOROCM_SYSTEM_BUNDLE"
 	// EnvSource names the folder of the pinned llama.cpp source, of which the
 	// tests take tokenizers.
 	EnvSource = "GOROCM_LLAMA_SOURCE"

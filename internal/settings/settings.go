@@ -26,6 +26,7 @@ import (
 // Settings is what a build can be told.
 type Settings struct {
 	Variants     []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
+	Flavours     []string      `env:"GOROCM_FLAVOURS" envDefault:"hermetic" help:"hermetic, or system (ROCm of the host) for the hip bundle; with both, the first goes into the command"`
 	Targets      []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
 	Embed        string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
 	Toolchain    string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
@@ -59,7 +60,7 @@ type Settings struct {
 }
 
 // elsewhere are GOROCM_ names that other parts of the project read.
-var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
+var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_SYSTEM_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
 
 // Secret is a value that is used and never shown.
 type Secret string
@@ -159,6 +160,17 @@ func (s *Settings) check() error {
 		if v != "hip" && v != "cpu" {
 			bad("GOROCM_VARIANTS", "%q is not a variant; choose from hip, cpu", v)
 		}
+	}
+	for i, f := range s.Flavours {
+		if f != "hermetic" && f != "system" {
+			bad("GOROCM_FLAVOURS", "%q is not a flavour; choose from hermetic, system", f)
+		}
+		if slices.Contains(s.Flavours[:i], f) {
+			bad("GOROCM_FLAVOURS", "%s is there twice", f)
+		}
+	}
+	if slices.Contains(s.Flavours, "system") && !slices.Contains(s.Variants, "hip") {
+		bad("GOROCM_FLAVOURS", "system concerns the hip variant, which is not among the variants %v that are built", s.Variants)
 	}
 	if !slices.Contains(s.Variants, s.Embed) {
 		bad("GOROCM_EMBED", "%q is not among the variants %v that are built", s.Embed, s.Variants)

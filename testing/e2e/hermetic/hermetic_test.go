@@ -64,24 +64,46 @@ func TestBundleAnswersEverywhere(t *testing.T) {
 	})
 	for _, suite := range suites {
 		t.Run(suite, func(t *testing.T) {
-			ref := "go-rocm/test-root:" + suite
-			if _, err := eng.Image(t.Context(), ref); err != nil {
-				rig.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
-			}
-			answer(t, eng, ref, inputs)
+			answer(t, eng, debian(t, eng, suite), inputs)
 		})
 	}
+}
+
+// debian gives the image of a release, with a folder for the user.
+func debian(t *testing.T, eng engine.Engine, suite string) string {
+	t.Helper()
+	ref := "go-rocm/test-root:" + suite
+	if _, err := eng.Image(t.Context(), ref); err != nil {
+		rig.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
+	}
+	return ref
 }
 
 // answer runs one prompt in a container of the image.
 func answer(t *testing.T, eng engine.Engine, ref string, inputs map[string]string) {
 	t.Helper()
+	log, err := within(t, eng, ref, inputs, append([]string{"/w/go-rocm"}, ask()...))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	if !strings.Contains(log, "16 tokens") {
+		t.Errorf("expected 16 tokens; the command said:\n%s", log)
+	}
+}
+
+// ask are the arguments for sixteen tokens.
+func ask() []string {
+	return []string{"run", "/w/model.gguf", "-p", "Hello", "--raw", "--temperature", "0", "-n", "16", "-c", "256", "--stats"}
+}
+
+// within runs a command in a container of the image and gives what it said.
+func within(t *testing.T, eng engine.Engine, ref string, inputs map[string]string, argv []string) (string, error) {
+	t.Helper()
 	var log bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	err := eng.Run(ctx, engine.Job{
-		Name: "answer in " + ref, Image: ref,
-		Cmd: []string{"/w/go-rocm", "run", "/w/model.gguf", "-p", "Hello", "--raw", "--temperature", "0", "-n", "16", "-c", "256", "--stats"},
+		Name: "answer in " + ref, Image: ref, Cmd: argv,
 		Env: []string{"GOROCM_BUNDLE=/w/bundle.tar.zst", "GOROCM_CACHE=/w/cache"},
 		Dir: "/w", UID: user, GID: user, Volumes: []string{"/w"}, Log: &log,
 		In: []engine.Input{{Dir: "/w", Write: func(w *tar.Writer) error {
@@ -93,12 +115,7 @@ func answer(t *testing.T, eng engine.Engine, ref string, inputs map[string]strin
 			return nil
 		}}},
 	})
-	if err != nil {
-		t.Fatalf("%v\n%s", err, log.String())
-	}
-	if !strings.Contains(log.String(), "16 tokens") {
-		t.Errorf("expected 16 tokens; the command said:\n%s", log.String())
-	}
+	return log.String(), err
 }
 
 func add(w *tar.Writer, name, path string) error {
