@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // errNotListening says that the child does not listen yet.
@@ -27,6 +28,7 @@ type Child struct {
 	path    string // the socket, empty for TCP
 	tcpHost string
 	tcpPort int
+	listens atomic.Pointer[listener] // for TCP, once it was found
 	base    string
 	record  record
 	cleanup func()
@@ -164,7 +166,7 @@ func (c *Child) dial(ctx context.Context) (net.Conn, error) {
 	if c.path != "" {
 		return dialUnix(ctx, c.path, p.pid)
 	}
-	return dialTCP(ctx, c.tcpHost, c.tcpPort, p.pid)
+	return dialTCP(ctx, c.tcpHost, c.tcpPort, p.pid, &c.listens)
 }
 
 func (c *Child) removeDirs() {
@@ -179,8 +181,8 @@ func (c *Child) Addr() string {
 	}
 	port := c.tcpPort
 	if pid := c.Pid(); port == 0 && pid != 0 {
-		if ports, err := listeningPorts(pid); err == nil && len(ports) > 0 {
-			port = ports[0]
+		if found, err := listeners(pid); err == nil && len(found) > 0 {
+			port = found[0].port
 		}
 	}
 	return net.JoinHostPort(c.tcpHost, strconv.Itoa(port))
