@@ -55,6 +55,14 @@ func (u *unpacked) entries() []entry {
 	return out
 }
 
+// label names the variant and, unless it is hermetic, its flavour.
+func (u *unpacked) label() string {
+	if u.manifest.Flavour == bundle.FlavourHermetic {
+		return u.manifest.Variant
+	}
+	return u.manifest.Variant + "-" + u.manifest.Flavour
+}
+
 // targets names the GPU targets for people, "none" when the bundle has no code
 // for any.
 func (u *unpacked) targets() string {

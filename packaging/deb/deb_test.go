@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -161,6 +162,47 @@ func checkCopyright(t *testing.T, text string) {
 	}
 	if diff := cmp.Diff(used, defined); diff != "" {
 		t.Errorf("licences used and those with a text differ (-used +defined):\n%s", diff)
+	}
+}
+
+// TestBuildSystemFlavour: what the bundle takes from the machine is recommended,
+// by either archive's name, and the description does not promise it.
+func TestBuildSystemFlavour(t *testing.T) {
+	o := options(t)
+	o.Split = true
+	m, err := bundle.ReadManifest(o.BundleDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Name, m.Flavour = "llama-hip-system", bundle.FlavourSystem
+	for i := range m.Files {
+		if m.Files[i].Path == "libllama.so.0" {
+			m.Files[i].Needed = []string{"libamdhip64.so.6", "librocblas.so.4"}
+		}
+	}
+	by := []string{"libllama.so.0"}
+	m.Host = &bundle.Host{ROCm: "6.4.3", Libraries: []bundle.HostLibrary{
+		{SONAME: "libamdhip64.so.6", NeededBy: by, Debian: "libamdhip64-6", AMD: "hip-runtime-amd"},
+		{SONAME: "librocblas.so.4", NeededBy: by, Debian: "librocblas4", AMD: "rocblas"},
+	}}
+	if err := bundle.WriteManifest(o.BundleDir, m); err != nil {
+		t.Fatal(err)
+	}
+	out, err := deb.Build(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := filepath.Base(out[1]); got != "go-rocm-llama-hip-system_0.2.0-1_amd64.deb" {
+		t.Errorf("the bundle's package is %s", got)
+	}
+	control := open(t, out[1]).text["/control"]
+	for _, want := range []string{"Recommends: libamdhip64-6 | hip-runtime-amd, librocblas4 | rocblas\n", "takes ROCm 6.x from"} {
+		if !strings.Contains(control, want) {
+			t.Errorf("control lacks %q:\n%s", want, control)
+		}
+	}
+	if strings.Contains(control, "only the kernel") {
+		t.Errorf("the description promises all libraries:\n%s", control)
 	}
 }
 

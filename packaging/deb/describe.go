@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -24,6 +25,7 @@ type pkg struct {
 	synopsis  string
 	details   []string // paragraphs of the description
 	depends   []string
+	recommend []string
 	provides  []string
 	conflicts []string
 	replaces  []string
@@ -43,7 +45,7 @@ func describe(o Options, v Version, b *unpacked) ([]pkg, error) {
 		return nil, err
 	}
 	command := pkg{name: "go-rocm", synopsis: "language models on AMD GPUs: command and service"}
-	llama := pkg{name: "go-rocm-llama-" + b.manifest.Variant, synopsis: "llama.cpp bundle for go-rocm, variant " + b.manifest.Variant}
+	llama := pkg{name: "go-rocm-llama-" + b.label(), synopsis: "llama.cpp bundle for go-rocm, variant " + b.label()}
 
 	if err := command.addCommand(o); err != nil {
 		return nil, err
@@ -78,6 +80,13 @@ func commandDetails() []string {
 }
 
 func bundleDetails(b *unpacked) []string {
+	if h := b.manifest.Host; h != nil {
+		major, _, _ := strings.Cut(h.ROCm, ".")
+		return []string{
+			fmt.Sprintf("The bundle holds llama.cpp %s with the C library, and takes ROCm %s.x from the machine, from Debian's packages or AMD's; without it models run on the CPU. It runs on x86-64 alone. GPU targets: %s.",
+				b.manifest.Version, major, b.targets()),
+		}
+	}
 	return []string{
 		fmt.Sprintf("The bundle holds llama.cpp %s with all the libraries that it needs, the C library included; only the kernel's amdgpu driver is the machine's own. It runs on x86-64 alone. GPU targets: %s.",
 			b.manifest.Version, b.targets()),
@@ -117,6 +126,14 @@ func (p *pkg) addCommand(o Options) error {
 // addBundle puts in the bundle and says which packages it cannot stand beside.
 func (p *pkg) addBundle(b *unpacked) {
 	p.entries = append(p.entries, b.entries()...)
+	if b.manifest.Host != nil {
+		for _, l := range b.manifest.Host.Libraries {
+			held := slices.DeleteFunc([]string{l.Debian, l.AMD}, func(name string) bool { return name == "" })
+			if len(held) > 0 {
+				p.recommend = append(p.recommend, strings.Join(held, " | "))
+			}
+		}
+	}
 	p.provides = append(p.provides, providedBundle)
 	p.conflicts = append(p.conflicts, providedBundle)
 	p.replaces = append(p.replaces, providedBundle)

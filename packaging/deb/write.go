@@ -79,6 +79,7 @@ func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 		MTime:           o.Epoch,
 	}
 	info.Depends = p.depends
+	info.Recommends = p.recommend
 	info.Provides = p.provides
 	info.Conflicts = p.conflicts
 	info.Replaces = p.replaces
