@@ -140,7 +140,7 @@ func first(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 
 func flow(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	s, points, err := child.Flow(ctx, b.child(rounds),
-		[]child.Level{{Streams: 1, Tokens: 96}, {Streams: 4, Tokens: 40}, {Streams: 16, Tokens: 16}, {Streams: 64, Tokens: 8}},
+		[]child.Level{{Streams: 1, Tokens: 200}, {Streams: 4, Tokens: 80}, {Streams: 16, Tokens: 24}, {Streams: 64, Tokens: 8}},
 		[]child.Level{{Streams: 1, Tokens: 200}, {Streams: 4, Tokens: 200}, {Streams: 16, Tokens: 120}, {Streams: 64, Tokens: 60}})
 	if err != nil {
 		return s, err
