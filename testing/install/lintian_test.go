@@ -9,8 +9,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/install"
 )
 
-// TestInstallLintian has Debian's own checker read the packages. It ends with a
-// failure on an error or a warning that no reasoned override answers.
+// TestInstallLintian has Debian's own checker read the packages. An error or a
+// warning that no reasoned override answers is a failure.
 func TestInstallLintian(t *testing.T) {
 	t.Parallel()
 	c, err := engine(t).Start(t.Context(), install.Machine{Suite: "bookworm", Include: []string{"lintian"}})
@@ -20,8 +20,19 @@ func TestInstallLintian(t *testing.T) {
 	b := adopt(t, c)
 	debs := b.bring(packages(t))
 	b.sh("useradd --create-home checker")
-	// Once: it takes the whole bundle apart, which is most of the time.
-	if out := b.as("checker", "lintian --profile debian --fail-on error,warning --show-overrides "+debs); !strings.Contains(out, "O: go-rocm") {
+	// Once, since it takes the whole bundle apart; and judged here, since lintian
+	// that shows what is overridden also fails on it.
+	out := b.as("checker", "lintian --profile debian --fail-on none --show-overrides "+debs)
+	overridden := 0
+	for line := range strings.Lines(out) {
+		switch line[0] {
+		case 'E', 'W':
+			t.Error(strings.TrimSpace(line))
+		case 'O':
+			overridden++
+		}
+	}
+	if overridden == 0 {
 		t.Errorf("lintian saw none of the overrides, so it may have seen nothing:\n%s", out)
 	}
 }
