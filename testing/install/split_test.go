@@ -24,6 +24,9 @@ type layouts struct {
 	options deb.Options
 }
 
+// loader is what the bundle is started through, as every hermetic one.
+const loader = "ld-linux-x86-64.so.2"
+
 // slimmed is the size of the bundle's one large library, in bytes.
 const slimmed = 64 << 20
 
@@ -50,7 +53,7 @@ func newLayouts(t *testing.T) *layouts {
 	if err := manual.Write(o.Manual, cli.New(), manual.Options{Version: "0.1.0", Date: epoch}); err != nil {
 		t.Fatal(err)
 	}
-	for name, body := range map[string]string{"llama-server": "#!/bin/sh\n", "librocblas.so.4": "code", "licenses/llama.cpp/LICENSE": "Copyright (c) 2023 Some Authors\n"} {
+	for name, body := range map[string]string{"llama-server": "#!/bin/sh\n", loader: "loader", "librocblas.so.4": "code", "licenses/llama.cpp/LICENSE": "Copyright (c) 2023 Some Authors\n"} {
 		path := filepath.Join(o.BundleDir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -59,8 +62,10 @@ func newLayouts(t *testing.T) *layouts {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Chmod(filepath.Join(o.BundleDir, "llama-server"), 0o755); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"llama-server", loader} {
+		if err := os.Chmod(filepath.Join(o.BundleDir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// As a slimmed library is: mostly zeros, which a package carries as such.
 	if err := os.Truncate(filepath.Join(o.BundleDir, "librocblas.so.4"), slimmed); err != nil {
@@ -75,9 +80,9 @@ func (l *layouts) build(version, variant string, split bool) []string {
 	o := l.options
 	o.Version, o.Split, o.OutDir = version, split, l.t.TempDir()
 	m, err := bundle.Build(o.BundleDir, bundle.Manifest{
-		Name: "llama-" + variant, Variant: variant, Flavour: bundle.FlavourSystem, Version: "v0.5.0",
+		Name: "llama-" + variant, Variant: variant, Flavour: bundle.FlavourHermetic, Version: "v0.5.0",
 		Source: bundle.Source{Tag: "v0.5.0", Tree: strings.Repeat("ab", 20)}, SourceDateEpoch: o.Epoch.Unix(),
-		Entry: bundle.Entry{Program: "llama-server"},
+		Entry: bundle.Entry{Loader: loader, Program: "llama-server"},
 	})
 	if err != nil {
 		l.t.Fatal(err)
