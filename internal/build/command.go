@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
@@ -69,6 +70,15 @@ func (s *Session) command(ctx context.Context, root, out, version string, tags .
 		return fmt.Errorf("go build: %w\n%s", err, b)
 	}
 	return os.Chmod(out, 0o755) //nolint:gosec // a program
+}
+
+// bareCommand compiles the command without a bundle inside to out, for those who
+// bring the bundle themselves, and gives its digest.
+func (s *Session) bareCommand(ctx context.Context, root, out, version string) (string, error) {
+	if err := s.command(ctx, root, out, version, "nopayload"); err != nil {
+		return "", err
+	}
+	return stage.FileDigest(out)
 }
 
 // goEnv asks the go command for one of its settings.

@@ -44,12 +44,9 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	command := filepath.Join(work, "go-rocm")
-	if err := s.command(ctx, root, command, version, "nopayload"); err != nil {
-		return "", err
-	}
 	in := imageInputs{Layer: layerInputs{Bundle: chosen.Manifest.Digest(), Epoch: s.Epoch.Unix()}, Version: version}
-	if in.Command, err = stage.FileDigest(command); err != nil {
+	command := filepath.Join(work, "go-rocm")
+	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
 		return "", err
 	}
 	if in.Layer.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {

@@ -212,12 +212,9 @@ func (s *Session) debian(ctx context.Context, root, version string, chosen *reci
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	command := filepath.Join(work, "go-rocm")
-	if err := s.command(ctx, root, command, version, "nopayload"); err != nil {
-		return "", err
-	}
 	in := packageInputs{Bundle: chosen.Manifest.Digest(), Version: version, Go: builder(), Epoch: s.Epoch.Unix()}
-	if in.Command, err = stage.FileDigest(command); err != nil {
+	command := filepath.Join(work, "go-rocm")
+	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
 		return "", err
 	}
 	if in.Packaging, err = stage.Digest(filepath.Join(root, "packaging")); err != nil {
