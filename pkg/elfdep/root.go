@@ -22,12 +22,12 @@ type rootFS string
 // resolve follows every symbolic link of name and returns the final path
 // inside the root ("/usr/lib/x") and on this machine.
 func (r rootFS) resolve(name string) (inside, host string, err error) {
-	todo := strings.Split(path.Clean("/"+name), "/")[1:]
+	pending := strings.Split(path.Clean("/"+name), "/")[1:]
 	done := "/"
 	links := 0
-	for len(todo) > 0 {
-		part := todo[0]
-		todo = todo[1:]
+	for len(pending) > 0 {
+		part := pending[0]
+		pending = pending[1:]
 		switch part {
 		case "", ".":
 			continue
@@ -54,7 +54,7 @@ func (r rootFS) resolve(name string) (inside, host string, err error) {
 		if path.IsAbs(target) {
 			done = "/"
 		}
-		todo = append(strings.Split(target, "/"), todo...)
+		pending = append(strings.Split(target, "/"), pending...)
 	}
 	return done, r.host(done), nil
 }
