@@ -17,14 +17,14 @@ const keyringForm = "20060102.150405"
 // one that is published stays as long as it says the same, so that clients do not
 // fetch a new one with each publish.
 func keyringPackage(ctx context.Context, o Options, s *state, work string) (string, error) {
-	keys, err := o.Keys.keyring()
+	keys, err := o.Keys.Public()
 	if err != nil {
 		return "", err
 	}
 	build := func(at time.Time) (string, error) {
 		return deb.BuildKeyring(ctx, deb.KeyringOptions{
 			Version: at.Format(keyringForm), Epoch: at, OutDir: work, Maintainer: o.Maintainer,
-			KeyringPath: keyringDir + keyringName, Keyring: keys, Sources: sources(o),
+			KeyringPath: keyringDir + KeyringFile, Keyring: keys, Sources: sources(o),
 			SourcesPath: "/etc/apt/sources.list.d/" + sourcesName, Fingerprints: o.Keys.Fingerprints(),
 		})
 	}

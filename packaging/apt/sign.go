@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -14,6 +13,8 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	releases "forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 // Keys are the OpenPGP keys of a repository. Each that has a private half signs;
@@ -21,22 +22,15 @@ import (
 // in one file, clients that have either follow, until the old one is left out.
 type Keys struct{ entities openpgp.EntityList }
 
-const armorBegin = "-----BEGIN PGP"
-
 // ParseKeys reads keys as `gpg --export-secret-keys` writes them, armoured or
 // not; several armoured blocks may follow each other. The passphrase is for
 // those private keys that are locked.
 func ParseKeys(text, passphrase []byte) (*Keys, error) {
-	k := &Keys{}
-	var err error
-	if bytes.Contains(text, []byte(armorBegin)) {
-		err = k.readArmored(text)
-	} else {
-		k.entities, err = openpgp.ReadKeyRing(bytes.NewReader(text))
-	}
+	entities, err := releases.ReadKeyRing(text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w: give the output of `gpg --armor --export-secret-keys NAME`", ErrKey, err)
 	}
+	k := &Keys{entities: entities}
 	private := 0
 	for _, e := range k.entities {
 		if e.PrivateKey == nil {
@@ -51,27 +45,6 @@ func ParseKeys(text, passphrase []byte) (*Keys, error) {
 		return nil, fmt.Errorf("%w: there is no private key among %d: give the output of `gpg --armor --export-secret-keys NAME`", ErrKey, len(k.entities))
 	}
 	return k, nil
-}
-
-func (k *Keys) readArmored(text []byte) error {
-	r := bytes.NewReader(text)
-	for {
-		block, err := armor.Decode(r)
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if block.Type != openpgp.PrivateKeyType && block.Type != openpgp.PublicKeyType {
-			return fmt.Errorf("a block of %s is no key", block.Type)
-		}
-		list, err := openpgp.ReadKeyRing(block.Body)
-		if err != nil {
-			return err
-		}
-		k.entities = append(k.entities, list...)
-	}
 }
 
 func unlock(e *openpgp.Entity, passphrase []byte) error {
@@ -169,10 +142,17 @@ func (k *Keys) clearSign(text []byte, at time.Time) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// detachSign gives the signatures of a text, as Release.gpg has them.
-func (k *Keys) detachSign(text []byte, at time.Time) ([]byte, error) {
+// Sign gives the signatures of a text by each key that has a private half, apart
+// from the text and armoured, as Release.gpg has them. The same text and time
+// give the same bytes.
+func (k *Keys) Sign(text []byte, at time.Time) ([]byte, error) {
+	if _, err := k.signers(at); err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
-	w, err := armor.EncodeWithChecksumOption(&b, openpgp.SignatureType, nil, false)
+	// With the checksum that RFC 9580 leaves out: without one, GnuPG 2.2 takes the
+	// last line for data where the one before it is full.
+	w, err := armor.Encode(&b, openpgp.SignatureType, nil)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -213,8 +193,8 @@ func (k *Keys) open(signed []byte, at time.Time) ([]byte, error) {
 	return block.Plaintext, nil
 }
 
-// keyring gives the public halves, not armoured, as apt's Signed-By reads them.
-func (k *Keys) keyring() ([]byte, error) {
+// Public gives the public halves, not armoured, as apt's Signed-By reads them.
+func (k *Keys) Public() ([]byte, error) {
 	var b bytes.Buffer
 	for _, e := range k.entities {
 		if err := e.Serialize(&b); err != nil {

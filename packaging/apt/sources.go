@@ -8,8 +8,9 @@ import (
 const (
 	// sourcesName is the file for /etc/apt/sources.list.d.
 	sourcesName = "go-rocm.sources"
-	// keyringName is the file with the keys, not armoured.
-	keyringName = "go-rocm-archive-keyring.gpg"
+	// KeyringFile is the file with the keys, not armoured, at the top of a signed
+	// repository.
+	KeyringFile = "go-rocm-archive-keyring.gpg"
 	// keyringDir is where the package with the keys puts them.
 	keyringDir = "/usr/share/keyrings/"
 )
@@ -27,5 +28,5 @@ func sources(o Options) []byte {
 	if o.Keys == nil {
 		return fmt.Appendf(nil, "# Nothing in this repository is signed: whoever is between it and you can change it.\n%sTrusted: yes\n", p)
 	}
-	return []byte(append(p, field{"Signed-By", keyringDir + keyringName}).String())
+	return []byte(append(p, field{"Signed-By", keyringDir + KeyringFile}).String())
 }

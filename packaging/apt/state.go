@@ -153,10 +153,10 @@ func (s *state) render(o Options) (*publication, error) {
 	if pub.inRelease, err = o.Keys.clearSign(pub.text, o.Date); err != nil {
 		return nil, err
 	}
-	if pub.signature, err = o.Keys.detachSign(pub.text, o.Date); err != nil {
+	if pub.signature, err = o.Keys.Sign(pub.text, o.Date); err != nil {
 		return nil, err
 	}
-	pub.top[keyringName], err = o.Keys.keyring()
+	pub.top[KeyringFile], err = o.Keys.Public()
 	return pub, err
 }
 

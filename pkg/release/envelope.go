@@ -73,6 +73,12 @@ func (s *Signer) Sign(_ context.Context, data []byte) ([]byte, error) {
 	return ed25519.Sign(s.key, data), nil
 }
 
+// Public is the key that checks what the signer signs.
+func (s *Signer) Public() *Verifier {
+	key, _ := s.key.Public().(ed25519.PublicKey) // it is nothing else
+	return &Verifier{key: key}
+}
+
 // KeyID is the SHA-256 of the public key in PKIX form.
 func (s *Signer) KeyID() (string, error) { return dsse.SHA256KeyID(s.key.Public()) }
 

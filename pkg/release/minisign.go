@@ -32,6 +32,12 @@ func ParseMinisignSigner(text []byte, password string) (*MinisignSigner, error) 
 	return &MinisignSigner{key: key}, nil
 }
 
+// Public is the key that checks what the signer signs.
+func (s *MinisignSigner) Public() *MinisignKey {
+	key, _ := s.key.Public().(minisign.PublicKey) // it is nothing else
+	return &MinisignKey{key: key}
+}
+
 // ParseMinisignKey reads a public key file of minisign, or its one line of
 // base64.
 func ParseMinisignKey(text []byte) (*MinisignKey, error) {

@@ -1,19 +1,21 @@
 package release
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 )
 
 // Names of what is checked beside the list of digests.
 const (
 	// MinisignName is the list's signature by minisign or signify.
 	MinisignName = SumsName + ".minisig"
+	// OpenPGPName is the list's signature by OpenPGP, detached and armoured.
+	OpenPGPName = SumsName + ".asc"
 	// ProvenanceName is the signed statement of where the files came from.
 	ProvenanceName = "provenance.dsse.json"
 )
@@ -25,6 +27,7 @@ var ErrUnsigned = errors.New("not signed")
 // release must hold that signature.
 type Keys struct {
 	Minisign   *MinisignKey
+	OpenPGP    *OpenPGPKeys
 	Provenance *Verifier
 }
 
@@ -151,27 +154,38 @@ func releaseOf(file string) (dir, name string, err error) {
 	}
 }
 
-// readList reads the list after its signature was checked.
+// readList reads the list after its signatures were checked.
 func readList(dir string, keys Keys) ([]Sum, *Report, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, SumsName))
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrSums, err)
 	}
 	report := &Report{}
-	if keys.Minisign != nil {
-		sig, err := os.ReadFile(filepath.Join(dir, MinisignName))
+	check := func(name string, verify func(message, signature []byte) error) error {
+		sig, err := os.ReadFile(filepath.Join(dir, name))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return nil, nil, fmt.Errorf("%w: there is no %s", ErrUnsigned, MinisignName)
+			return fmt.Errorf("%w: there is no %s", ErrUnsigned, name)
 		case err != nil:
-			return nil, nil, fmt.Errorf("verify: %w", err)
+			return fmt.Errorf("verify: %w", err)
 		}
-		if err := keys.Minisign.Verify(raw, sig); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", MinisignName, err)
+		if err := verify(raw, sig); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		report.Signatures = append(report.Signatures, MinisignName)
+		report.Signatures = append(report.Signatures, name)
+		return nil
 	}
-	list, err := ParseSums(strings.NewReader(string(raw)))
+	if keys.Minisign != nil {
+		if err := check(MinisignName, keys.Minisign.Verify); err != nil {
+			return nil, nil, err
+		}
+	}
+	if keys.OpenPGP != nil {
+		if err := check(OpenPGPName, keys.OpenPGP.Verify); err != nil {
+			return nil, nil, err
+		}
+	}
+	list, err := ParseSums(bytes.NewReader(raw))
 	return list, report, err
 }
 

@@ -68,7 +68,7 @@ func Rooms() []Room {
 		{"pkg/llamaapi", nil},
 		{"pkg/elfdep", append(own("pkg/gfx"), zstd)},
 		{"pkg/bundle", append(own("pkg/gfx"), zstd, sys)},
-		{"pkg/release", append(own("pkg/bundle"), "github.com/secure-systems-lab/go-securesystemslib", "aead.dev/minisign")},
+		{"pkg/release", append(own("pkg/bundle"), "github.com/secure-systems-lab/go-securesystemslib", "aead.dev/minisign", "github.com/ProtonMail/go-crypto")},
 		{"embed", own("pkg/bundle")},
 		{"runtime/extract", append(own("pkg/gfx", "pkg/bundle"), sys, zstd)},
 		{"pkg/hostlib", nil},

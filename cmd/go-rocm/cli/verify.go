@@ -35,6 +35,7 @@ fails where there is none: without one, the digests only show that the files
 belong together. Nothing is fetched.`,
 		Example: `  go-rocm verify --installed
   go-rocm verify dist --minisign-key go-rocm.pub
+  go-rocm verify dist --openpgp-key /usr/share/keyrings/go-rocm-archive-keyring.gpg
   go-rocm verify dist/llama-hip-v0.5.0-linux-amd64.tar.zst`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -64,33 +65,39 @@ belong together. Nothing is fetched.`,
 	fs.BoolVar(&embedded, "embedded", false, "check the bundle that is built into this program")
 	fs.BoolVar(&installed, "installed", false, "check the bundle in "+rocm.InstalledDir)
 	fs.StringVar(&keys.minisign, "minisign-key", "", "require "+release.MinisignName+" by the public key in this file")
+	fs.StringVar(&keys.openPGP, "openpgp-key", "", "require "+release.OpenPGPName+" by an OpenPGP public key in this file")
 	fs.StringVar(&keys.provenance, "provenance-key", "", "require "+release.ProvenanceName+" by the Ed25519 public key in this PEM file")
 	return cmd
 }
 
 // keyFiles name the public keys that a receiver trusts.
-type keyFiles struct{ minisign, provenance string }
+type keyFiles struct{ minisign, openPGP, provenance string }
 
 func (k keyFiles) read() (keys release.Keys, err error) {
-	if k.minisign != "" {
-		text, err := os.ReadFile(k.minisign)
-		if err == nil {
-			keys.Minisign, err = release.ParseMinisignKey(text)
-		}
-		if err != nil {
-			return keys, fmt.Errorf("--minisign-key %s: %w", k.minisign, err)
-		}
+	if keys.Minisign, err = readKey("--minisign-key", k.minisign, release.ParseMinisignKey); err != nil {
+		return keys, err
 	}
-	if k.provenance != "" {
-		text, err := os.ReadFile(k.provenance)
-		if err == nil {
-			keys.Provenance, err = release.ParseVerifier(text)
-		}
-		if err != nil {
-			return keys, fmt.Errorf("--provenance-key %s: %w", k.provenance, err)
-		}
+	if keys.OpenPGP, err = readKey("--openpgp-key", k.openPGP, release.ParseOpenPGPKeys); err != nil {
+		return keys, err
 	}
-	return keys, nil
+	keys.Provenance, err = readKey("--provenance-key", k.provenance, release.ParseVerifier)
+	return keys, err
+}
+
+// readKey reads the key in the file that a flag names; nil when it names none.
+func readKey[K any](flag, path string, parse func([]byte) (*K, error)) (*K, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	key, err := parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, path, err)
+	}
+	return key, nil
 }
 
 // verifyPath checks what lies at path: a bundle's folder, a packed bundle, the

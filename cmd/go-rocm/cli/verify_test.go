@@ -33,6 +33,10 @@ func TestVerifyRelease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	openPGP, err := filepath.Abs("../../../pkg/release/testdata/openpgp/signer.asc")
+	if err != nil {
+		t.Fatal(err)
+	}
 	check := func(name string, status int, want string, args ...string) {
 		t.Helper()
 		out, errs, got := w.output(t, "", append([]string{"verify"}, args...)...)
@@ -43,7 +47,9 @@ func TestVerifyRelease(t *testing.T) {
 	check("folder", 0, "1 files as in SHA256SUMS, not checked for a signature", dir)
 	check("file", 0, "1 files as in SHA256SUMS", program)
 	check("unsigned", exitFailure, "not signed: there is no SHA256SUMS.minisig", dir, "--minisign-key", key)
-	check("no key", exitFailure, "--minisign-key /no/such", dir, "--minisign-key", "/no/such")
+	check("no key", exitFailure, "--minisign-key: open /no/such", dir, "--minisign-key", "/no/such")
+	check("no OpenPGP signature", exitFailure, "not signed: there is no SHA256SUMS.asc", dir, "--openpgp-key", openPGP)
+	check("no OpenPGP key", exitFailure, "gpg --armor --export", dir, "--openpgp-key", key)
 	check("provenance", exitFailure, "no PEM block", dir, "--provenance-key", key)
 	check("key without a release", exitUsage, "keys are for the files of a release", "--embedded", "--minisign-key", key)
 	check("bundle's folder with a key", exitFailure, "not the folder of a release", filepath.Join(w.dir, "models"), "--minisign-key", key)
