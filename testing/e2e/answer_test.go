@@ -31,7 +31,12 @@ type said struct {
 // ask runs the ask program and reads both of its outputs.
 func ask(t *testing.T, args ...string) said {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), askProgram(t), args...)
+	return asked(t, exec.CommandContext(t.Context(), askProgram(t), args...))
+}
+
+// asked runs an ask program that is wherever and set up however.
+func asked(t *testing.T, cmd *exec.Cmd) said {
+	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {

@@ -1,0 +1,123 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	payload "forge.lthn.ai/core/go-rocm/embed"
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+const ownModule = "forge.lthn.ai/core/go-rocm"
+
+// proxied publishes this very module, with the cpu bundle inside, as the only
+// version in a folder that the go command takes modules from.
+func proxied(t *testing.T) (proxy string) {
+	t.Helper()
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var files []goproxy.File
+	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
+		if info, err := os.Lstat(filepath.Join(root, name)); err == nil && info.Mode().IsRegular() {
+			files = append(files, goproxy.File{Name: name, From: filepath.Join(root, name)})
+		}
+	}
+	packed, err := os.Open(os.Getenv(envBundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	parts, err := payload.WriteParts(work, "cpu", packed, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := packed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range parts {
+		files = append(files, goproxy.File{Name: "embed/payload/" + part, From: filepath.Join(work, part)})
+	}
+	v := goproxy.Version{Path: ownModule, Version: "v0.1.0", Time: time.Unix(1700000000, 0)}
+	if err := goproxy.Pack(t.Context(), work, v, files); err != nil {
+		t.Fatal(err)
+	}
+	proxy = filepath.Join(t.TempDir(), "proxy")
+	if err := goproxy.Add(proxy, v, work); err != nil {
+		t.Fatal(err)
+	}
+	return proxy
+}
+
+// without gives the environment less the variables of some names.
+func without(names ...string) []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(names, name)
+	})
+}
+
+// TestGoGetAnswers: somebody's program outside of this tree gets the module by
+// `go get` from a folder, is compiled with what the module holds, and a model
+// answers through the bundle in it. Nothing tells it of another bundle, and the
+// answer is the one that the tree itself gives.
+func TestGoGetAnswers(t *testing.T) {
+	proxy, dir, cache := proxied(t), t.TempDir(), t.TempDir()
+	source, err := os.ReadFile("ask/main.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"go.mod": "module example.test/program\n\ngo 1.26\n", "main.go": string(source)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	others, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"get", ownModule + "/pkg/rocm@latest"}, {"build", "-trimpath", "-o", "program", "."}} {
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir = dir
+		// The other modules come from this machine's cache, as from a proxy.
+		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOTOOLCHAIN=local", "CGO_ENABLED=0",
+			"GOMODCACHE="+filepath.Join(dir, "modcache"), "GONOSUMDB=*", "GOPRIVATE=", "GONOPROXY=",
+			"GOPROXY=file://"+proxy+",file://"+filepath.Join(strings.TrimSpace(string(others)), "cache", "download"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+
+	question := []string{"-raw", "-max", "12", tiny(t, "llama-spm", 5), "The quick brown fox"}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "program"), question...)
+	cmd.Dir, cmd.Env = dir, append(without(envBundle, envCache), envCache+"="+cache)
+	got, want := asked(t, cmd), ask(t, question...)
+	if got.Text != want.Text || got.Yielded == 0 || got.Yielded != want.Yielded || got.Info != want.Info {
+		t.Errorf("the program said %d tokens %q, here there are %d %q", got.Yielded, got.Text, want.Yielded, want.Text)
+	}
+
+	packed, err := bundle.OpenFile(os.Getenv(envBundle))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := packed.Manifest().Digest()
+	if err := packed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(cache, "bundles", digest, bundle.ManifestName)); err != nil {
+		t.Errorf("the bundle inside the program was not the one that answered: %v", err)
+	}
+}
