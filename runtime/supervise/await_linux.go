@@ -5,28 +5,15 @@ import (
 	"time"
 )
 
-// waitReady gives the process that may be asked now, waiting while one starts.
-func (c *Child) waitReady(ctx context.Context) (*process, error) {
+// admit gives the process that may be asked now, waiting while one starts, and
+// counts the request as running until the caller takes it back. Both are one
+// step under the lock of the state: a drain, which follows a change of it, waits
+// for every request that was let through.
+func (c *Child) admit(ctx context.Context) (*process, error) {
 	for {
-		c.mu.Lock()
-		state, p, err, changed := c.state, c.cur, c.err, c.changed
-		buried := false
-		if p != nil {
-			// Its death is told before the state follows; a request that came in
-			// between would use up all its repeats on a socket nobody reads.
-			_, buried = c.deaths[p.gen]
-		}
-		c.mu.Unlock()
-		switch state {
-		case Ready:
-			if !buried {
-				return p, nil
-			}
-		case Stopping, Stopped:
-			return nil, ErrStopped
-		case Failed:
-			return nil, err
-		case Starting, Loading, Stalled:
+		p, changed, err := c.tryAdmit()
+		if p != nil || err != nil {
+			return p, err
 		}
 		select {
 		case <-changed:
@@ -34,6 +21,28 @@ func (c *Child) waitReady(ctx context.Context) (*process, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// tryAdmit is admit without waiting: where it gives neither a process nor an
+// error, the next change may bring one.
+func (c *Child) tryAdmit() (p *process, changed <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.state {
+	case Ready:
+		// A death is told before the state follows; a request that came in
+		// between would use up all its repeats on a socket nobody reads.
+		if _, buried := c.deaths[c.cur.gen]; !buried {
+			c.gate.running.Add(1)
+			return c.cur, nil, nil
+		}
+	case Stopping, Stopped:
+		return nil, nil, ErrStopped
+	case Failed:
+		return nil, nil, c.err
+	case Starting, Loading, Stalled:
+	}
+	return nil, c.changed, nil
 }
 
 // deathOf says why a process died, waiting a moment for the news; nil when it
@@ -53,7 +62,7 @@ func (c *Child) deathOf(ctx context.Context, p *process) error {
 		select {
 		case <-changed:
 		case <-sign.C:
-			if alive(p.pid, p.start) {
+			if !ending(p.pid, p.start) {
 				return nil
 			}
 		case <-ctx.Done():

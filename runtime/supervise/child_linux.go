@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 )
 
 // errNotListening says that the child does not listen yet.
@@ -28,9 +27,9 @@ type Child struct {
 	path    string // the socket, empty for TCP
 	tcpHost string
 	tcpPort int
-	listens atomic.Pointer[listener] // for TCP, once it was found
 	base    string
 	record  record
+	lock    *os.File // of dir, nil where the file system has no locks
 	cleanup func()
 
 	args    []string // as given to the program
@@ -40,7 +39,6 @@ type Child struct {
 
 	hub    *hub
 	gate   *gate
-	probe  *http.Transport
 	client *http.Client
 
 	mu       sync.Mutex
@@ -110,6 +108,9 @@ func (c *Child) prepare() error {
 		return fmt.Errorf("make the socket folder: %w", err)
 	}
 	var err error
+	if c.lock, err = holdRun(c.dir); err != nil {
+		return err
+	}
 	if c.record, err = newRecord(); err != nil {
 		return err
 	}
@@ -149,29 +150,25 @@ func (c *Child) prepare() error {
 		// its stdin does (server_child in tools/server/server-models.cpp).
 		"LLAMA_SERVER_ROUTER_PORT=0")
 	c.env, c.dropped = scrub(os.Environ(), extra)
-	c.probe = newBase(c.dial)
-	c.gate = &gate{child: c, base: newBase(c.dial)}
+	c.gate = &gate{child: c}
 	c.client = &http.Client{Transport: c.gate}
 	return nil
 }
 
-// dial connects to the process that runs now, and to no other.
-func (c *Child) dial(ctx context.Context) (net.Conn, error) {
-	c.mu.Lock()
-	p := c.cur
-	c.mu.Unlock()
-	if p == nil {
-		return nil, errNotListening
-	}
+// dial connects to a process of this child, and to no other.
+func (c *Child) dial(ctx context.Context, p *process) (net.Conn, error) {
 	if c.path != "" {
 		return dialUnix(ctx, c.path, p.pid)
 	}
-	return dialTCP(ctx, c.tcpHost, c.tcpPort, p.pid, &c.listens)
+	return dialTCP(ctx, c.tcpHost, c.tcpPort, p.pid, &p.listens)
 }
 
 func (c *Child) removeDirs() {
 	c.cleanup()
 	_ = os.RemoveAll(c.dir)
+	if c.lock != nil {
+		_ = c.lock.Close() // what it guarded is gone
+	}
 }
 
 // Addr is where the child listens: the socket's path, or host:port.
@@ -219,15 +216,10 @@ func (c *Child) Progress() float64 {
 func (c *Child) Pid() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cur == nil {
+	if c.cur == nil || c.cur.over() {
 		return 0
 	}
-	select {
-	case <-c.cur.exited:
-		return 0
-	default:
-		return c.cur.pid
-	}
+	return c.cur.pid
 }
 
 // Running is how many requests are being answered.

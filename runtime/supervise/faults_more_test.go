@@ -22,11 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // Fault 25: the recorded pid belongs to another process now.
 func TestFault25ReusedPid(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		innocent := exec.Command(os.Args[0])
 		innocent.Env = append(os.Environ(), roleName+"="+roleServer, "FAKELLAMA_GRANDCHILD=1")
 		if err := innocent.Start(); err != nil {
@@ -61,7 +62,7 @@ func TestFault25ReusedPid(t *testing.T) {
 
 // Fault 26: somebody else answers on the child's socket.
 func TestFault26Impostor(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Process: fakellama.Process{NeverListens: true}})
 		impostor := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"status":"ok"}`)
@@ -112,7 +113,7 @@ func processArgs(t *testing.T, pid int) map[string]string {
 // Fault 27: a stale socket, something else in its place, and a path that is too
 // long for a socket.
 func TestFault27SocketPaths(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, Request: 1}}})
 		spec.SocketDir = filepath.Join(t.TempDir(), strings.Repeat("long, ", 20))
 		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
@@ -156,7 +157,7 @@ func TestFault27SocketPaths(t *testing.T) {
 // Fault 28, the process lives: a cut connection is an error and no end, and no
 // death is claimed.
 func TestFault28CutWhileAlive(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		c := mustStart(t, fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{
 			{Kind: fakellama.KindCutRune, AfterTokens: 2, Request: 1}, {Kind: fakellama.KindCut, AfterBytes: 77, Request: 2},
 		}}))
@@ -175,7 +176,7 @@ func TestFault28CutWhileAlive(t *testing.T) {
 
 // Fault 29: the client goes away and its slot is free again.
 func TestFault29ClientCancels(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		c := mustStart(t, fake(t, roleServer, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond}))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -200,7 +201,7 @@ func TestFault29ClientCancels(t *testing.T) {
 
 func slotBusy(t *testing.T, c *Child) bool {
 	t.Helper()
-	_, busy, err := slotsDigest(t.Context(), &http.Client{Transport: c.probe}, c.base, c.key)
+	_, busy, err := slotsDigest(t.Context(), &http.Client{Transport: c.cur.probe}, c.base, c.key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +211,7 @@ func slotBusy(t *testing.T, c *Child) bool {
 // Fault 30: a flood on stderr slows no stream and fills no memory; a crash loop
 // ends.
 func TestFault30FloodAndCrashLoop(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		const flood = 64 << 20
 		c := mustStart(t, fake(t, roleServer, fakellama.Script{Process: fakellama.Process{FloodBytes: flood}}))
 		if got, err := readAll(t.Context(), c); err != nil || !strings.Contains(got, `"stop":true`) {

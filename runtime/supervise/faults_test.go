@@ -18,11 +18,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // Fault 18: the child exits before it is ready.
 func TestFault18ExitBeforeReady(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, after := range []bool{false, true} {
 			spec := fake(t, roleServer, fakellama.Script{Health: fakellama.HealthLoading, Process: fakellama.Process{
 				ExitEarly: !after, ExitAfterLoad: after, ExitCode: 1,
@@ -45,7 +46,7 @@ func TestFault18ExitBeforeReady(t *testing.T) {
 
 // Fault 19: the child hangs while loading; also with the start cancelled.
 func TestFault19HangsWhileLoading(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{LoadForever: true})
 		spec.StartTimeout = 2 * time.Second // it must have come as far as loading
 		_, err := Start(t.Context(), spec)
@@ -74,7 +75,7 @@ func TestFault19HangsWhileLoading(t *testing.T) {
 
 // Fault 20: ready, then wedged with the socket open.
 func TestFault20Wedged(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 3}}})
 		spec.StallTimeout, spec.StallGrace = time.Second, 500*time.Millisecond
 		c := mustStart(t, spec)
@@ -112,7 +113,7 @@ func TestProgressIsNoStall(t *testing.T) {
 // Fault 21: SIGSEGV, and SIGKILL as the kernel's OOM killer sends it, in
 // mid-stream.
 func TestFault21DiesInMidStream(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, sig := range []syscall.Signal{syscall.SIGSEGV, syscall.SIGKILL, syscall.SIGABRT} {
 			spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, AfterTokens: 5, Signal: int(sig)}}})
 			c := mustStart(t, spec)
@@ -134,7 +135,7 @@ func TestFault21DiesInMidStream(t *testing.T) {
 
 // Fault 22: the child ignores SIGTERM.
 func TestFault22IgnoresSIGTERM(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Process: fakellama.Process{IgnoreSIGTERM: true}})
 		spec.StopTimeout = 200 * time.Millisecond
 		c := mustStart(t, spec)
@@ -180,7 +181,7 @@ func runParent(t *testing.T, dir, role string, s fakellama.Script) (parent *exec
 
 // Fault 23: the parent is killed by SIGKILL; no child may outlive it.
 func TestFault23ParentKilled(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		cmd, child, marker := runParent(t, dir, roleServer, fakellama.Script{Process: fakellama.Process{IgnoreSIGTERM: true}})
 		kill(t, cmd)
@@ -195,7 +196,7 @@ func TestFault23ParentKilled(t *testing.T) {
 // Fault 24: grandchildren survive: in the group, in a session of their own, and
 // both kinds when the parent was killed.
 func TestFault24Grandchildren(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		c := mustStart(t, fake(t, roleServer, fakellama.Script{Process: fakellama.Process{Grandchild: true}}))
 		if n := len(marked(c.record.Marker)); n != 2 {
 			t.Fatalf("%d processes, want child and grandchild", n)

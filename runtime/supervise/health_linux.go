@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// healthy asks /health once: 0 when nobody answers.
-func (c *Child) healthy(ctx context.Context) (int, error) {
+// healthy asks /health of a process once: 0 when nobody answers.
+func (c *Child) healthy(ctx context.Context, p *process) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+"/health", http.NoBody)
 	if err != nil {
 		return 0, err
 	}
-	res, err := c.probe.RoundTrip(req)
+	res, err := p.probe.RoundTrip(req)
 	if err != nil {
 		return 0, err
 	}

@@ -20,12 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // A request whose process dies before it answered is sent again to the next
 // one; one that had a token is not.
 func TestRetriesOnlyWithoutTokens(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindNoAnswer, Request: 1}}})
 		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
 		c := mustStart(t, spec)
@@ -64,7 +65,7 @@ func TestRetriesOnlyWithoutTokens(t *testing.T) {
 }
 
 func TestStatesAreTold(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		var mu sync.Mutex
 		var seen []State
 		spec := fake(t, roleServer, fakellama.Script{LoadTime: time.Second})
@@ -116,7 +117,7 @@ func TestNothingSecretIsSeen(t *testing.T) {
 }
 
 func TestTCP(t *testing.T) {
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{})
 		spec.TCP = "127.0.0.1:0"
 		c := mustStart(t, spec)

@@ -28,9 +28,9 @@ type logTail struct {
 	next    int
 	secrets []string
 
-	// onLine is called for each line, from the reading goroutine; onState for
+	// onLine is called with each line, from the reading goroutine; onState for
 	// what follows stateLine. Both must not block.
-	onLine  func()
+	onLine  func(line string)
 	onState func(json string)
 
 	relay   chan string
@@ -98,7 +98,7 @@ func (t *logTail) add(raw []byte, cut bool) {
 	}
 	t.mu.Unlock()
 	if t.onLine != nil {
-		t.onLine()
+		t.onLine(line)
 	}
 	if t.relay != nil {
 		select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,6 @@ func (c *Child) own(first chan<- error) {
 	defer close(c.done)
 	defer c.hub.close()
 	defer c.removeDirs()
-	defer c.gate.base.CloseIdleConnections()
-	defer c.probe.CloseIdleConnections()
 
 	var failures []time.Time
 	tell := func(err error) {
@@ -140,6 +139,8 @@ func (c *Child) launch(tail *logTail, news *news) (*process, error) {
 		return nil, err
 	}
 	p.gen = attempt
+	dial := func(ctx context.Context) (net.Conn, error) { return c.dial(ctx, p) }
+	p.base, p.probe = newBase(dial), newBase(dial)
 	news.speaks(p.speaks)
 	c.record.Child, c.record.ChildStart = p.pid, p.start
 	if err := c.record.write(c.dir); err != nil {
@@ -154,8 +155,8 @@ func (c *Child) launch(tail *logTail, news *news) (*process, error) {
 
 // bury notes why a run ended, for those whose requests it broke.
 func (c *Child) bury(p *process, err error) {
-	c.gate.base.CloseIdleConnections()
-	c.probe.CloseIdleConnections()
+	p.base.CloseIdleConnections()
+	p.probe.CloseIdleConnections()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {
@@ -173,7 +174,7 @@ func (c *Child) serve(p *process, n *news) *outcome {
 	defer cancel()
 	seen := make(chan observation)
 	if c.spec.StallTimeout > 0 {
-		go c.watch(ctx, n, seen)
+		go c.watch(ctx, p, n, seen)
 	}
 	var grace <-chan time.Time
 	for {
@@ -226,8 +227,8 @@ func (c *Child) exitError(p *process, while State) error {
 func (c *Child) change(to State, cause error, note string) {
 	c.mu.Lock()
 	e := Event{Time: time.Now(), From: c.state, To: to, Cause: cause, Note: note, Attempt: c.attempt, Progress: c.progress}
-	if c.cur != nil {
-		e.Pid = c.cur.pid
+	if p := c.cur; p != nil && !p.over() {
+		e.Pid = p.pid
 	}
 	c.state = to
 	close(c.changed)

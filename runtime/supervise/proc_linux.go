@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -18,34 +19,66 @@ func startTime(pid int) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	start, _, err := parseStat(raw)
-	return start, err
+	s, err := parseStat(raw)
+	return s.start, err
 }
 
-// parseStat takes the start time and the state's letter from /proc/PID/stat.
-func parseStat(stat []byte) (start uint64, state byte, err error) {
+// procStat is what of /proc/PID/stat tells one process from another and whether
+// it lives.
+type procStat struct {
+	start uint64 // in clock ticks since boot
+	state byte   // its letter
+	flags uint64 // PF_* of the kernel
+}
+
+// parseStat reads the line of /proc/PID/stat, see proc(5).
+func parseStat(stat []byte) (procStat, error) {
 	i := bytes.LastIndexByte(stat, ')') // the name may hold anything
 	if i < 0 {
-		return 0, 0, fmt.Errorf("no process name in %q", stat)
+		return procStat{}, fmt.Errorf("no process name in %q", stat)
 	}
 	fields := strings.Fields(string(stat[i+1:]))
-	const startField = 22 - 3 // the state is field 3
-	if len(fields) <= startField {
-		return 0, 0, fmt.Errorf("only %d fields after the process name", len(fields))
+	const state, flags, start = 0, 9 - 3, 22 - 3 // fields 3, 9 and 22 of proc(5)
+	if len(fields) <= start {
+		return procStat{}, fmt.Errorf("only %d fields after the process name", len(fields))
 	}
-	start, err = strconv.ParseUint(fields[startField], 10, 64)
-	return start, fields[0][0], err
+	s := procStat{state: fields[state][0]}
+	var flagsErr, startErr error
+	s.flags, flagsErr = strconv.ParseUint(fields[flags], 10, 64)
+	s.start, startErr = strconv.ParseUint(fields[start], 10, 64)
+	return s, errors.Join(flagsErr, startErr)
+}
+
+// dead reports a zombie, which waits for nothing but being reaped.
+func (s procStat) dead() bool { return s.state == 'Z' || s.state == 'X' }
+
+// exiting reports a process that will not run its program any more: the kernel
+// takes down what it had (PF_EXITING in include/linux/sched.h).
+func (s procStat) exiting() bool { return s.flags&0x4 != 0 }
+
+// current reads the line of pid if that is the process that began at start.
+func current(pid int, start uint64) (procStat, bool) {
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		return procStat{}, false
+	}
+	s, err := parseStat(raw)
+	return s, err == nil && start != 0 && s.start == start
 }
 
 // alive reports whether pid is still the process that began at start, and more
 // than a zombie that nobody has reaped.
 func alive(pid int, start uint64) bool {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return false
-	}
-	t, state, err := parseStat(raw)
-	return err == nil && start != 0 && t == start && state != 'Z' && state != 'X'
+	s, ok := current(pid, start)
+	return ok && !s.dead()
+}
+
+// ending reports whether the process that began at start is gone or about to be.
+// A GPU's driver may take seconds over the end of one, in which its connections
+// are closed and it is no zombie yet.
+func ending(pid int, start uint64) bool {
+	s, ok := current(pid, start)
+	return !ok || s.dead() || s.exiting()
 }
 
 // bootID tells one boot of the machine from another.

@@ -3,8 +3,11 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,10 +25,16 @@ type process struct {
 	// the exit line on stdin.
 	speaks chan struct{}
 
+	// base and probe reach this process and no other: what is under way when
+	// another takes its place breaks, and never ends up there.
+	base    *http.Transport          // for its users
+	probe   *http.Transport          // for what is asked about it
+	listens atomic.Pointer[listener] // for TCP, once it was found
+
 	exited chan struct{} // closed when it is reaped and its output is read
 	status exitStatus    // valid after exited
 	began  time.Time
-	oom    uint64 // our control group's count of OOM kills at the start
+	oom    func() uint64 // our control group's count of OOM kills at the start
 }
 
 type exitStatus struct {
@@ -41,7 +50,8 @@ const exitLine = "cmd_router_to_child:exit\n"
 
 // spawn starts the program and gives it back running.
 func spawn(argv, env []string, dir, marker string, inherit []*os.File, tail *logTail) (*process, error) {
-	p := &process{tail: tail, exited: make(chan struct{}), speaks: make(chan struct{}), oom: oomKills()}
+	p := &process{tail: tail, exited: make(chan struct{}), speaks: make(chan struct{}), oom: sync.OnceValue(oomKills)}
+	go p.oom() // beside the start, which need not wait for it
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("pipe for llama-server: %w", err)
@@ -90,6 +100,7 @@ func (p *process) live(argv []string, attr *os.ProcAttr, marker string, outputs 
 	}
 	started <- nil
 
+	p.oom() // has been read before this process can have ended
 	p.waitUnreaped()
 	// The leader is a zombie: its group's number cannot be given to another.
 	_ = unix.Kill(-p.pid, unix.SIGKILL)
@@ -123,6 +134,16 @@ func (p *process) waitUnreaped() {
 	}
 }
 
+// over reports whether the process has ended and was reaped.
+func (p *process) over() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 func statusOf(state *os.ProcessState, err error) exitStatus {
 	if err != nil {
 		return exitStatus{code: -1, err: err}
@@ -136,12 +157,11 @@ func statusOf(state *os.ProcessState, err error) exitStatus {
 
 // signal sends sig to the whole group, unless the leader has been reaped.
 func (p *process) signal(sig syscall.Signal) {
-	select {
-	case <-p.exited:
-	default:
-		if t, err := startTime(p.pid); err == nil && t == p.start {
-			_ = unix.Kill(-p.pid, sig)
-		}
+	if p.over() {
+		return
+	}
+	if t, err := startTime(p.pid); err == nil && t == p.start {
+		_ = unix.Kill(-p.pid, sig)
 	}
 }
 
@@ -170,7 +190,7 @@ func (p *process) askExit() bool {
 
 // oomStruck reports whether the kernel's OOM killer struck in our control group
 // since the process began.
-func (p *process) oomStruck() bool { return oomKills() > p.oom }
+func (p *process) oomStruck() bool { return oomKills() > p.oom() }
 
 // startError says what to do about a program that could not be executed.
 func startError(program, dir string, err error) error {

@@ -68,8 +68,9 @@ func (r record) write(dir string) error {
 // ReapOrphans ends what processes that died without stopping their children
 // left under socketDir, and removes their sockets; empty means the default
 // folder. Only a process whose start time (and boot) is the recorded one, or
-// that carries the recorded marker in its environment, is touched. Start calls
-// it; it gives how many processes it ended.
+// that carries the recorded marker in its environment, is touched, and nothing
+// of a run whose folder is still held (see lockRun). Start calls it; it gives how
+// many processes it ended.
 func ReapOrphans(socketDir string, log *slog.Logger) (int, error) {
 	if socketDir == "" {
 		var err error
@@ -101,6 +102,13 @@ func reapRun(dir string, log *slog.Logger) int {
 	var st unix.Stat_t
 	if err := unix.Lstat(dir, &st); err != nil || int(st.Uid) != os.Geteuid() {
 		return 0
+	}
+	lock, err := lockRun(dir)
+	if err != nil {
+		return 0 // held by its maker, or gone
+	}
+	if lock != nil {
+		defer func() { _ = lock.Close() }()
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, recordName))
 	var r record

@@ -11,13 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 const (
@@ -37,13 +37,7 @@ func TestMain(m *testing.M) {
 	case roleParent:
 		os.Exit(parent())
 	}
-	// The runtime opens descriptors of its own with the first process and pipe
-	// (pidfd probe, epoll); they must not count as leaks of the first test.
-	if _, err := exec.Command("true").Output(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
+	os.Exit(torture.Main(m))
 }
 
 // escape starts a process that left the group and outlives its parent.
@@ -73,37 +67,6 @@ func parent() int {
 	}
 	fmt.Println(c.Pid(), c.record.Marker)
 	select {}
-}
-
-// torture repeats a test GOROCM_TORTURE times and looks for what it left.
-func torture(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	n := 1
-	if v := os.Getenv("GOROCM_TORTURE"); v != "" {
-		var err error
-		if n, err = strconv.Atoi(v); err != nil || n < 1 {
-			t.Fatalf("GOROCM_TORTURE=%s is no count", v)
-		}
-	}
-	for i := range n {
-		goroutines, files := runtime.NumGoroutine(), openFiles(t)
-		ok := t.Run(strconv.Itoa(i), f)
-		waitFor(t, "goroutines and files to go", func() bool {
-			return runtime.NumGoroutine() <= goroutines && openFiles(t) <= files
-		})
-		if !ok {
-			return
-		}
-	}
-}
-
-func openFiles(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
 }
 
 // waitFor polls for a condition; the limit only bounds a failure.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,20 +27,45 @@ type news struct {
 	last     time.Time // of the last state line
 	spoke    bool
 	onSpeak  chan struct{}
-	wake     chan struct{} // capacity 1
+	wake     chan struct{} // capacity 1: a look is worth while
+	urgent   chan struct{} // capacity 1: it is at once
 }
 
 func newNews(tail *logTail) *news {
-	n := &news{wake: make(chan struct{}, 1)}
-	tail.onLine = n.poke
+	n := &news{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
+	tail.onLine = n.line
 	tail.onState = n.state
 	return n
 }
 
-func (n *news) poke() {
+// line takes a line of the log. Those that llama_server in
+// tools/server/server.cpp writes when it has become ready are worth an immediate
+// look; what they say is not relied on.
+func (n *news) line(text string) {
+	if strings.Contains(text, "model loaded") || strings.Contains(text, "listening on") {
+		poke(n.urgent)
+	}
+	poke(n.wake)
+}
+
+func poke(ch chan<- struct{}) {
 	select {
-	case n.wake <- struct{}{}:
+	case ch <- struct{}{}:
 	default:
+	}
+}
+
+// rest waits until the next look is due, by time or because it is urgent.
+func (n *news) rest(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-n.urgent:
+	case <-ctx.Done():
 	}
 }
 
@@ -85,7 +111,7 @@ func (n *news) state(raw string) {
 		}
 	}
 	n.mu.Unlock()
-	n.poke()
+	poke(n.wake)
 }
 
 // told is when the last state line came: a server that wakes from sleep tells
@@ -116,7 +142,7 @@ func (c *Child) startup(p *process, n *news) *outcome {
 	var imposed error
 	for {
 		asked := time.Now()
-		status, err := c.healthy(ctx)
+		status, err := c.healthy(ctx, p)
 		switch {
 		case status == http.StatusOK:
 			c.change(Ready, nil, "ready after "+time.Since(began).Round(time.Millisecond).String())
@@ -157,7 +183,7 @@ func (c *Child) startup(p *process, n *news) *outcome {
 			if imposed == nil {
 				limit.Reset(c.spec.StartTimeout)
 			}
-			pauseFor(ctx, minPoll-time.Since(asked))
+			n.rest(ctx, minPoll-time.Since(asked))
 		case <-wait.C:
 		}
 	}
@@ -188,17 +214,5 @@ func (c *Child) giveUp(p *process, imposed error, after time.Duration) error {
 	return &StuckError{
 		Kind: ErrStartTimeout, After: after, While: state, Pid: p.pid, Log: p.tail.last(),
 		Remedy: "a large model on a slow disk needs a longer start timeout; else look at the last lines",
-	}
-}
-
-func pauseFor(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
 	}
 }

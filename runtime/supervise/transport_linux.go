@@ -15,12 +15,13 @@ const (
 	// idleConn is how long an unused connection is kept: llama-server closes it
 	// after five seconds, and a request must not meet that moment.
 	idleConn = 3 * time.Second
-	// deathSign is how long after its connection broke a process may take to be
-	// dead: the kernel closes the files of one that dies a moment before.
+	// deathSign is how long after its connection broke a process may take to show
+	// that it dies: the kernel closes the files of one that does a moment before.
 	deathSign = 100 * time.Millisecond
-	// deathNews is how long it then takes at most to learn what of: descendants
-	// are ended and the last of the output is read first.
-	deathNews = 3 * time.Second
+	// deathNews is how long it then takes at most to learn what of: the driver
+	// takes down what was on the GPU, descendants are ended, and the last of the
+	// output is read first.
+	deathNews = 10 * time.Second
 )
 
 // newBase is a transport for one child's address and nothing else.
@@ -40,30 +41,19 @@ func newBase(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
 // if another is started.
 type gate struct {
 	child   *Child
-	base    *http.Transport
-	running atomic.Int64
+	running atomic.Int64 // requests let through and not over
 }
 
 // RoundTrip implements http.RoundTripper.
 func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
 	for repeat := 0; ; repeat++ {
-		p, err := g.child.waitReady(ctx)
+		p, err := g.child.admit(ctx)
 		if err != nil {
 			drainBody(req)
 			return nil, err
 		}
-		out := req.Clone(ctx)
-		if repeat > 0 && req.GetBody != nil {
-			if out.Body, err = req.GetBody(); err != nil {
-				return nil, err
-			}
-		}
-		if out.Header.Get("Authorization") == "" {
-			out.Header.Set("Authorization", "Bearer "+g.child.key)
-		}
-		g.running.Add(1)
-		res, err := g.base.RoundTrip(out)
+		res, err := g.send(p, req, repeat > 0)
 		if err == nil {
 			res.Body = &trackedBody{ReadCloser: res.Body, gate: g, p: p, ctx: ctx}
 			return res, nil
@@ -81,6 +71,21 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%w (%w)", death, err)
 		}
 	}
+}
+
+// send asks a process once.
+func (g *gate) send(p *process, req *http.Request, again bool) (*http.Response, error) {
+	out := req.Clone(req.Context())
+	if again && req.GetBody != nil {
+		var err error
+		if out.Body, err = req.GetBody(); err != nil {
+			return nil, err
+		}
+	}
+	if out.Header.Get("Authorization") == "" {
+		out.Header.Set("Authorization", "Bearer "+g.child.key)
+	}
+	return p.base.RoundTrip(out)
 }
 
 func drainBody(req *http.Request) {

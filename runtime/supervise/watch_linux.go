@@ -81,12 +81,16 @@ type observation struct {
 // watch judges the process by token progress while requests run, until ctx
 // ends. It looks at nothing while nothing runs, so a sleeping server sleeps on;
 // what the server tells of its state while it wakes counts as progress.
-func (c *Child) watch(ctx context.Context, n *news, out chan<- observation) {
+//
+// While nothing runs the clock stands still and is not set back: requests whose
+// callers give up sooner than a stall is called one, again and again, show it in
+// the end. A server that does decode shows progress at the first look at the next.
+func (c *Child) watch(ctx context.Context, p *process, n *news, out chan<- observation) {
 	limit := c.spec.StallTimeout
 	every := min(max(limit/8, 20*time.Millisecond), 5*time.Second)
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	hc := &http.Client{Transport: c.probe}
+	hc := &http.Client{Transport: p.probe}
 	send := func(o observation) {
 		select {
 		case out <- o:
@@ -95,14 +99,14 @@ func (c *Child) watch(ctx context.Context, n *news, out chan<- observation) {
 	}
 	var last uint64
 	moved, stalled := time.Now(), false
-	for {
+	for looked := moved; ; looked = time.Now() {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		if c.gate.running.Load() == 0 {
-			moved = time.Now()
+		if c.gate.running.Load() == 0 && !stalled {
+			moved = moved.Add(time.Since(looked))
 		} else {
 			// The deadline is /slots' own: a wedged server never answers it.
 			look, cancel := context.WithTimeout(ctx, max(every, time.Second))
