@@ -23,6 +23,7 @@ var (
 		{"tar", "tar"},
 		{"gcc", "gcc"},
 		{"mkfs.ext4", "e2fsprogs"},
+		{"mkfs.btrfs", "btrfs-progs"},
 		{"losetup", "mount"},
 		{"openssl", "openssl"},
 		{"mmdebstrap", "mmdebstrap"},

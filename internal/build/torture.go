@@ -2,8 +2,13 @@ package build
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/internal/ci"
 )
@@ -11,6 +16,12 @@ import (
 // tortureRounds is how often each fault is injected unless GOROCM_TORTURE says
 // otherwise.
 const tortureRounds = "100"
+
+// tortured are the packages whose tests repeat their faults by testing/torture.
+var tortured = []string{"runtime/extract", "runtime/supervise", "pkg/rocm"}
+
+// faultsPage names the tests of the faults.
+const faultsPage = "docs/faults.md"
 
 // Torture injects every fault of docs/faults.md again and again, under the race
 // detector.
@@ -20,9 +31,31 @@ func Torture() error {
 		if rounds == "" {
 			rounds = tortureRounds
 		}
-		cmd := exec.CommandContext(ctx, "go", "test", "-race", "-count=1", "-timeout=0", "-v", "-run=Fault", "./runtime/extract", "./runtime/supervise")
+		page, err := os.ReadFile(filepath.Join(p.Root, faultsPage))
+		if err != nil {
+			return err
+		}
+		tests := faultTests(string(page))
+		if len(tests) == 0 {
+			return fmt.Errorf("%s names no test", faultsPage)
+		}
+		args := []string{"test", "-race", "-count=1", "-timeout=0", "-v", "-run=^(" + strings.Join(tests, "|") + ")$"}
+		for _, dir := range tortured {
+			args = append(args, "./"+dir)
+		}
+		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = p.Root, os.Stdout, os.Stderr
 		cmd.Env = append(os.Environ(), "GOROCM_TORTURE="+rounds)
 		return cmd.Run()
 	})
+}
+
+// faultTests lists the tests that the page about faults names, each once.
+func faultTests(page string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(page, -1) {
+		out = append(out, m[1])
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

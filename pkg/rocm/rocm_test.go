@@ -21,10 +21,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // TestMain lets this binary be the llama-server of a bundle.
-func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
+func TestMain(m *testing.M) {
+	os.Exit(fakebundle.Main(func() int { return torture.Main(m) }))
+}
 
 func load(t *testing.T, s fakellama.Script, opts ...inference.LoadOption) *rocm.Model {
 	t.Helper()
@@ -121,23 +124,25 @@ func TestChat(t *testing.T) {
 
 // Leaving the loop frees the slot, and is no failure.
 func TestBreakFreesTheSlot(t *testing.T) {
-	m := load(t, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond})
-	for range m.Generate(t.Context(), "Go on", inference.WithMaxTokens(100000)) {
-		break
-	}
-	if err := m.Err(); err != nil {
-		t.Errorf("after a break: %v", err)
-	}
-	waitIdle(t, m)
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	for range m.Generate(ctx, "Go on", inference.WithMaxTokens(100000)) {
-		cancel()
-	}
-	if err := m.Err(); !errors.Is(err, context.Canceled) {
-		t.Errorf("after a cancel: %v", err)
-	}
-	waitIdle(t, m)
+	torture.Rounds(t, func(t *testing.T) {
+		m := load(t, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond})
+		for range m.Generate(t.Context(), "Go on", inference.WithMaxTokens(100000)) {
+			break
+		}
+		if err := m.Err(); err != nil {
+			t.Errorf("after a break: %v", err)
+		}
+		waitIdle(t, m)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range m.Generate(ctx, "Go on", inference.WithMaxTokens(100000)) {
+			cancel()
+		}
+		if err := m.Err(); !errors.Is(err, context.Canceled) {
+			t.Errorf("after a cancel: %v", err)
+		}
+		waitIdle(t, m)
+	})
 }
 
 func waitIdle(t *testing.T, m *rocm.Model) {
@@ -160,44 +165,46 @@ func waitIdle(t *testing.T, m *rocm.Model) {
 }
 
 func TestCloseEndsLoops(t *testing.T) {
-	m := load(t, fakellama.Script{NeverEnds: true, Slots: 4, TokenDelay: time.Millisecond})
-	var wg sync.WaitGroup
-	streams := make([]*rocm.Stream, 4)
-	for i := range streams {
-		streams[i] = m.Stream(t.Context(), rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
-		if _, ok := streams[i].Next(); !ok {
-			t.Fatal(streams[i].Err())
-		}
-		wg.Go(func() {
-			for range streams[i].All() {
+	torture.Rounds(t, func(t *testing.T) {
+		m := load(t, fakellama.Script{NeverEnds: true, Slots: 4, TokenDelay: time.Millisecond})
+		var wg sync.WaitGroup
+		streams := make([]*rocm.Stream, 4)
+		for i := range streams {
+			streams[i] = m.Stream(t.Context(), rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
+			if _, ok := streams[i].Next(); !ok {
+				t.Fatal(streams[i].Err())
 			}
-		})
-	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
-	wg.Wait()
-	for _, s := range streams {
-		if !errors.Is(s.Err(), rocm.ErrClosed) {
-			t.Errorf("a loop ended with %v, want ErrClosed", s.Err())
+			wg.Go(func() {
+				for range streams[i].All() {
+				}
+			})
 		}
-	}
-	if err := m.Close(); err != nil {
-		t.Errorf("the second Close: %v", err)
-	}
-	collect(m.Generate(t.Context(), "x"))
-	if !errors.Is(m.Err(), rocm.ErrClosed) {
-		t.Errorf("Generate after Close: %v", m.Err())
-	}
-	if _, err := m.BatchGenerate(t.Context(), []string{"x"}); !errors.Is(err, rocm.ErrClosed) {
-		t.Errorf("BatchGenerate after Close: %v", err)
-	}
-	if _, err := m.Classify(t.Context(), []string{"x"}); !errors.Is(err, rocm.ErrClosed) {
-		t.Errorf("Classify after Close: %v", err)
-	}
-	if _, err := m.Tokenize(t.Context(), "x"); !errors.Is(err, rocm.ErrClosed) {
-		t.Errorf("Tokenize after Close: %v", err)
-	}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		wg.Wait()
+		for _, s := range streams {
+			if !errors.Is(s.Err(), rocm.ErrClosed) {
+				t.Errorf("a loop ended with %v, want ErrClosed", s.Err())
+			}
+		}
+		if err := m.Close(); err != nil {
+			t.Errorf("the second Close: %v", err)
+		}
+		collect(m.Generate(t.Context(), "x"))
+		if !errors.Is(m.Err(), rocm.ErrClosed) {
+			t.Errorf("Generate after Close: %v", m.Err())
+		}
+		if _, err := m.BatchGenerate(t.Context(), []string{"x"}); !errors.Is(err, rocm.ErrClosed) {
+			t.Errorf("BatchGenerate after Close: %v", err)
+		}
+		if _, err := m.Classify(t.Context(), []string{"x"}); !errors.Is(err, rocm.ErrClosed) {
+			t.Errorf("Classify after Close: %v", err)
+		}
+		if _, err := m.Tokenize(t.Context(), "x"); !errors.Is(err, rocm.ErrClosed) {
+			t.Errorf("Tokenize after Close: %v", err)
+		}
+	})
 }
 
 // A stream may be closed by another goroutine while it is read.
@@ -307,60 +314,66 @@ func TestBatchErrorsArePerPrompt(t *testing.T) {
 // event, or with one that is too large, is an error and never an end; what was
 // yielded is valid UTF-8.
 func TestFault28CutStreams(t *testing.T) {
-	for _, kind := range []fakellama.Kind{fakellama.KindCut, fakellama.KindCutRune, fakellama.KindNoFinal, fakellama.KindGarbage} {
-		t.Run(string(kind), func(t *testing.T) {
-			m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 4, Request: 1}}})
-			got := collect(m.Generate(t.Context(), "Tell me"))
-			if err := m.Err(); !errors.Is(err, llamaapi.ErrTruncated) && !errors.Is(err, llamaapi.ErrMalformed) {
-				t.Errorf("got %v after %d tokens", err, len(got))
-			}
-			if !utf8.ValidString(text(got)) {
-				t.Errorf("invalid UTF-8: %q", text(got))
-			}
-			if collect(m.Generate(t.Context(), "Tell me")); m.Err() != nil {
-				t.Errorf("the next request: %v", m.Err())
-			}
-		})
-	}
-	for _, kind := range []fakellama.Kind{fakellama.KindOversize, fakellama.KindTrickle, fakellama.KindHangEnd} {
-		t.Run(string(kind), func(t *testing.T) {
-			m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 2, Bytes: 4 << 20, Request: 1}}})
-			if got := collect(m.Generate(t.Context(), "Tell me")); m.Err() != nil || len(got) == 0 {
-				t.Errorf("%d tokens, %v; this one does no harm", len(got), m.Err())
-			}
-		})
-	}
+	torture.Rounds(t, func(t *testing.T) {
+		for _, kind := range []fakellama.Kind{fakellama.KindCut, fakellama.KindCutRune, fakellama.KindNoFinal, fakellama.KindGarbage} {
+			t.Run(string(kind), func(t *testing.T) {
+				m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 4, Request: 1}}})
+				got := collect(m.Generate(t.Context(), "Tell me"))
+				if err := m.Err(); !errors.Is(err, llamaapi.ErrTruncated) && !errors.Is(err, llamaapi.ErrMalformed) {
+					t.Errorf("got %v after %d tokens", err, len(got))
+				}
+				if !utf8.ValidString(text(got)) {
+					t.Errorf("invalid UTF-8: %q", text(got))
+				}
+				if collect(m.Generate(t.Context(), "Tell me")); m.Err() != nil {
+					t.Errorf("the next request: %v", m.Err())
+				}
+			})
+		}
+		for _, kind := range []fakellama.Kind{fakellama.KindOversize, fakellama.KindTrickle, fakellama.KindHangEnd} {
+			t.Run(string(kind), func(t *testing.T) {
+				m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 2, Bytes: 4 << 20, Request: 1}}})
+				if got := collect(m.Generate(t.Context(), "Tell me")); m.Err() != nil || len(got) == 0 {
+					t.Errorf("%d tokens, %v; this one does no harm", len(got), m.Err())
+				}
+			})
+		}
+	})
 }
 
 // The death of the child reaches the loop with its cause.
 func TestDeathInMidStream(t *testing.T) {
-	m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, AfterTokens: 3, Signal: int(syscall.SIGSEGV)}}})
-	got := collect(m.Generate(t.Context(), "Tell me"))
-	var exit *supervise.ExitError
-	if err := m.Err(); !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
-		t.Errorf("got %v after %d tokens, want the end by SIGSEGV", err, len(got))
-	}
+	torture.Rounds(t, func(t *testing.T) {
+		m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, AfterTokens: 3, Signal: int(syscall.SIGSEGV)}}})
+		got := collect(m.Generate(t.Context(), "Tell me"))
+		var exit *supervise.ExitError
+		if err := m.Err(); !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
+			t.Errorf("got %v after %d tokens, want the end by SIGSEGV", err, len(got))
+		}
+	})
 }
 
 // With a restart policy the next request finds a new process.
 func TestRestart(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{})
-	s := rocm.DefaultSettings()
-	s.Restart = supervise.Policy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
-	want := text(collect(m.Generate(t.Context(), "Tell me")))
-	for range 3 {
-		if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
+	torture.Rounds(t, func(t *testing.T) {
+		path := fakebundle.Use(t, fakellama.Script{})
+		s := rocm.DefaultSettings()
+		s.Restart = supervise.Policy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
+		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+		if err != nil {
 			t.Fatal(err)
 		}
-		if got := text(collect(m.Generate(t.Context(), "Tell me"))); m.Err() != nil || got != want {
-			t.Errorf("after a death: %q, %v; want %q", got, m.Err(), want)
+		defer func() { _ = m.Close() }()
+		want := text(collect(m.Generate(t.Context(), "Tell me")))
+		for range 3 {
+			if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if got := text(collect(m.Generate(t.Context(), "Tell me"))); m.Err() != nil || got != want {
+				t.Errorf("after a death: %q, %v; want %q", got, m.Err(), want)
+			}
 		}
-	}
+	})
 }
 
 func TestLoadOptionsTakeEffect(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,19 +43,24 @@ func explain(err error) error {
 	return err
 }
 
-// spaceError turns a full file system or quota into a SpaceError.
-func (s *store) spaceError(err error, need, inodes int64) error {
+// full reports an error of a file system or a quota that is used up.
+func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// spaceError turns a full file system or quota at dir into a SpaceError, unless
+// it is one. need and inodes are what the work takes in all.
+func spaceError(dir string, err error, need, inodes int64) error {
+	var said *SpaceError
 	switch {
+	case !full(err), errors.As(err, &said):
+		return err
 	case errors.Is(err, unix.EDQUOT):
-		return &SpaceError{Dir: s.dir, What: "quota", Need: need, Have: -1, Err: err}
-	case errors.Is(err, unix.ENOSPC):
-		free, freeInodes := s.free()
-		if freeInodes >= 0 && freeInodes < inodes && free >= need {
-			return &SpaceError{Dir: s.dir, What: "inodes", Need: inodes, Have: freeInodes, Err: err}
-		}
-		return &SpaceError{Dir: s.dir, What: "bytes", Need: need, Have: max(free, 0), Err: err}
+		return &SpaceError{Dir: dir, What: "quota", Need: need, Have: -1, Err: err}
 	}
-	return err
+	free, freeInodes := freeAt(dir)
+	if freeInodes >= 0 && freeInodes < inodes && free >= need {
+		return &SpaceError{Dir: dir, What: "inodes", Need: inodes, Have: freeInodes, Err: err}
+	}
+	return &SpaceError{Dir: dir, What: "bytes", Need: need, Have: max(free, 0), Err: err}
 }
 
 // checkSpace compares what will be written with what is free.
@@ -76,6 +82,27 @@ func (s *store) free() (bytes, inodes int64) {
 	if unix.Fstatfs(s.fd(), &st) != nil {
 		return -1, -1
 	}
+	return freeOf(&st)
+}
+
+// freeAt is free for a folder that may not be there yet: then its nearest parent
+// counts.
+func freeAt(dir string) (bytes, inodes int64) {
+	var st unix.Statfs_t
+	for {
+		err := unix.Statfs(dir, &st)
+		switch parent := filepath.Dir(dir); {
+		case err == nil:
+			return freeOf(&st)
+		case !errors.Is(err, unix.ENOENT) || parent == dir:
+			return -1, -1
+		default:
+			dir = parent
+		}
+	}
+}
+
+func freeOf(st *unix.Statfs_t) (bytes, inodes int64) {
 	size := st.Frsize
 	if size <= 0 {
 		size = st.Bsize

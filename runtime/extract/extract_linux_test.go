@@ -140,10 +140,18 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	for errno, what := range map[unix.Errno]string{unix.EDQUOT: "quota", unix.ENOSPC: "bytes"} {
-		var se *SpaceError
-		err := s.spaceError(&os.PathError{Op: "write", Path: "x", Err: errno}, 5<<20, 1)
-		if !errors.As(err, &se) || se.What != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !tryElsewhere(err) {
-			t.Errorf("%v becomes %v", errno, err)
+		for _, dir := range []string{s.dir, filepath.Join(s.dir, "not", "there")} {
+			var se *SpaceError
+			err := spaceError(dir, &os.PathError{Op: "write", Path: "x", Err: errno}, 5<<20, 1)
+			if !errors.As(err, &se) || se.What != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !tryElsewhere(err) {
+				t.Errorf("%v becomes %v", errno, err)
+			}
+			if again := spaceError("/", err, 1, 1); again != err { //nolint:errorlint // the very same
+				t.Errorf("%v becomes %v the second time", err, again)
+			}
 		}
+	}
+	if err := spaceError(s.dir, unix.EIO, 1, 1); err != error(unix.EIO) { //nolint:errorlint // the very same
+		t.Errorf("EIO becomes %v", err)
 	}
 }

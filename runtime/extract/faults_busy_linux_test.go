@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 func TestFault15TextBusy(t *testing.T) {
 	b := newBundle(t, true)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		// Other goroutines start programs all the time: each fork copies
 		// whatever is open at that moment, until its exec.
 		ctx, cancel := context.WithCancel(context.Background())
@@ -48,7 +49,7 @@ func TestFault15TextBusy(t *testing.T) {
 // bundle is repaired; Extract waits for them, but not for ever.
 func TestFault15Writer(t *testing.T) {
 	b := newBundle(t, true)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		inst := mustExtract(t, b, o)
 		writer, err := os.OpenFile(filepath.Join(inst.Dir, loaderName), os.O_WRONLY, 0)
@@ -80,7 +81,7 @@ func TestFault15Writer(t *testing.T) {
 // install, a warm start and a repair.
 func TestFault16NoDescriptors(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		failed, whole := 0, 0
 		try := func(left int, cache string) {
 			t.Helper()

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // The tests of this file and its neighbours inject the faults 1 to 17 of
@@ -21,7 +23,7 @@ func steps() []string {
 
 func TestFault01ManyProcesses(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		children := make([]*child, 6)
 		for i := range children {
@@ -69,7 +71,7 @@ func TestFault02KilledInExtraction(t *testing.T) {
 		mustBeTidy(t, cache)
 		mustBeWarm(t, b, Options{CacheDir: cache})
 	}
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		kill(t, "die while writing", "")
 		for _, s := range steps() {
 			kill(t, "die at step", s)
@@ -81,7 +83,7 @@ func TestFault02KilledInExtraction(t *testing.T) {
 // old files must be there, or the new ones, and never halves.
 func TestFault02KilledInRepair(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, s := range []string{"locked", "staged", "extracted", "synced", "replaced", "sealed"} {
 			cache := cacheDir(t)
 			inst := mustExtract(t, b, Options{CacheDir: cache})
@@ -99,7 +101,7 @@ func TestFault02KilledInRepair(t *testing.T) {
 // stops keeps it, and a waiter's context still ends the wait.
 func TestFault02LockOfTheDead(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		holder := startChild(t, "stop at step", b, cache, withEnv(stepEnv+"=locked"))
 		holder.awaitStop()
@@ -120,7 +122,7 @@ func TestFault02LockOfTheDead(t *testing.T) {
 
 func TestFault07FlippedByte(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		inst := mustExtract(t, b, o)
 		for _, f := range inst.Manifest.Files {
@@ -141,7 +143,7 @@ func TestFault07FlippedByte(t *testing.T) {
 
 func TestFault08Truncated(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		inst := mustExtract(t, b, o)
 		seal := inst.Dir + ".seal"
@@ -172,7 +174,7 @@ func TestFault08Truncated(t *testing.T) {
 
 func TestFault09RemovedWhileRunning(t *testing.T) {
 	b := newBundle(t, true)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		inst := mustExtract(t, b, o)
 		server := startServer(t, inst)
@@ -194,7 +196,7 @@ func TestFault09RemovedWhileRunning(t *testing.T) {
 
 func TestFault10SweptAway(t *testing.T) {
 	b := newBundle(t, true)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		inst := mustExtract(t, b, o)
 		server := startServer(t, inst)
@@ -214,7 +216,7 @@ func TestFault10SweptAway(t *testing.T) {
 // that runs, and while a second process waits for the lock.
 func TestFault10SweptInExtraction(t *testing.T) {
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range steps() {
 			cache := cacheDir(t)
 			var once sync.Once

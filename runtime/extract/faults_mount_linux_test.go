@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // powerCutAt installs the bundle on an ext4 file system in a process that
@@ -37,7 +39,7 @@ func powerCutAt(t *testing.T, b testBundle, step string) string {
 func TestFault03TornWrite(t *testing.T) {
 	realRoot(t)
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range []string{"staged", "extracted", "synced"} {
 			o := Options{CacheDir: powerCutAt(t, b, step)}
 			if inst := mustExtract(t, b, o); !inst.Fresh {
@@ -54,7 +56,7 @@ func TestFault03TornWrite(t *testing.T) {
 func TestFault04RenamedNotSynced(t *testing.T) {
 	realRoot(t)
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: powerCutAt(t, b, "renamed")}
 		mustExtract(t, b, o)
 		mustBeTidy(t, o.CacheDir)
@@ -75,7 +77,7 @@ func TestFault04RenamedNotSynced(t *testing.T) {
 func TestFault05DiskFull(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, false)
-		torture(t, func(t *testing.T) {
+		torture.Rounds(t, func(t *testing.T) {
 			// Seen before a byte is written.
 			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=1m"), "cache")}
 			mustLackSpace(t, b, o, "bytes")
@@ -100,6 +102,16 @@ func TestFault05DiskFull(t *testing.T) {
 			mustLackSpace(t, b, o, "bytes")
 			remove(t, filler)
 			mustExtract(t, b, o)
+			// A whole bundle is used, though there is no room to say that it was
+			// looked at.
+			remove(t, dir+".seal")
+			fill(t, filler)
+			mustBeWarm(t, b, o)
+			remove(t, filler)
+			mustBeWarm(t, b, o)
+			if _, err := os.Stat(dir + ".seal"); err != nil {
+				t.Errorf("with room again it was not sealed: %v", err)
+			}
 		})
 	})
 }
@@ -107,11 +119,53 @@ func TestFault05DiskFull(t *testing.T) {
 func TestFault05NoInodes(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, false)
-		torture(t, func(t *testing.T) {
+		torture.Rounds(t, func(t *testing.T) {
 			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=64m,nr_inodes=16"), "cache")}
 			mustLackSpace(t, b, o, "inodes")
 		})
 	})
+}
+
+// TestFault05NoInodeAtAll: not even the folders or the locks can be made. What is
+// installed and right is used all the same.
+func TestFault05NoInodeAtAll(t *testing.T) {
+	withMounts(t, func(t *testing.T) {
+		b := newBundle(t, false)
+		torture.Rounds(t, func(t *testing.T) {
+			for inodes := 1; inodes <= 6; inodes++ {
+				mnt := mountTmpfs(t, 0, fmt.Sprintf("size=64m,nr_inodes=%d", inodes))
+				mustLackSpace(t, b, Options{CacheDir: filepath.Join(mnt, "cache")}, "inodes")
+			}
+			mnt := mountTmpfs(t, 0, "size=64m,nr_inodes=100")
+			o := Options{CacheDir: filepath.Join(mnt, "cache")}
+			dir := mustExtract(t, b, o).Dir
+			for _, name := range []string{".seal", ".lock", ".use"} {
+				remove(t, dir+name)
+			}
+			useUpInodes(t, filepath.Join(mnt, "filler"))
+			mustBeWarm(t, b, o)
+			flip(t, filepath.Join(dir, "libcore.so"), 3)
+			mustLackSpace(t, b, o, "inodes")
+			removeAll(t, filepath.Join(mnt, "filler"))
+			mustExtract(t, b, o)
+			mustBeWarm(t, b, o)
+		})
+	})
+}
+
+// useUpInodes makes a folder and files in it until there is no inode left.
+func useUpInodes(t *testing.T, dir string) {
+	t.Helper()
+	mkdirs(t, dir)
+	for i := 0; ; i++ {
+		err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600)
+		if errors.Is(err, syscall.ENOSPC) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // mustLackSpace extracts and checks that there is too little room for it.
@@ -162,7 +216,7 @@ func fill(t *testing.T, file string) {
 func TestFault06DiskError(t *testing.T) {
 	realRoot(t)
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		// A sealed memory file refuses writes, which a loop device over it
 		// hands on as an input/output error.
 		fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
@@ -195,7 +249,7 @@ func TestFault06DiskError(t *testing.T) {
 func TestFault06DiskLies(t *testing.T) {
 	realRoot(t)
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		image := filepath.Join(mountTmpfs(t, 0, "size=1m"), "disk.img")
 		newExt4(t, image, 48, "-O", "^has_journal", "-N", "256")
 		o := Options{CacheDir: filepath.Join(mountImage(t, image, "errors=continue"), "cache")}
@@ -204,6 +258,59 @@ func TestFault06DiskLies(t *testing.T) {
 		if !errors.As(err, &se) && !errors.Is(err, ErrDisk) {
 			t.Errorf("got %v, want a SpaceError or a disk error", err)
 		}
+		mustBeTidy(t, o.CacheDir)
+	})
+}
+
+// TestFault06Quota writes to a file system on which its user's share is used up:
+// there is room, and every write fails with EDQUOT.
+func TestFault06Quota(t *testing.T) {
+	realRoot(t)
+	b := newBundle(t, false)
+	torture.Rounds(t, func(t *testing.T) {
+		mnt := newBtrfs(t)
+		share := filepath.Join(mnt, "share")
+		runProgram(t, "btrfs-progs", "btrfs", "subvolume", "create", share)
+		o := Options{CacheDir: filepath.Join(share, "cache")}
+		limit := func(size string) {
+			t.Helper()
+			// The first subvolume has the number 256. It is named by it, since to
+			// lift the limit through its own folder would be over the limit too.
+			runProgram(t, "btrfs-progs", "btrfs", "qgroup", "limit", size, "0/256", mnt)
+		}
+		mustReachQuota := func(when string) {
+			t.Helper()
+			_, err := Extract(context.Background(), b.Reader, o)
+			lacksSpace(t, err, o, "quota")
+			if !errors.Is(err, syscall.EDQUOT) || !strings.Contains(err.Error(), "quota") {
+				t.Errorf("%s: error %v does not carry EDQUOT", when, err)
+			}
+		}
+		const little = "1m" // less than the bundle takes
+		limit(little)
+		mustReachQuota("install")
+		limit("none")
+		inst := mustExtract(t, b, o)
+		mustBeWarm(t, b, o)
+
+		flip(t, filepath.Join(inst.Dir, "libcore.so"), 3)
+		limit(little)
+		mustReachQuota("repair")
+		limit("none")
+		if again := mustExtract(t, b, o); !again.Fresh {
+			t.Error("a damaged file was not written again")
+		}
+
+		// What is there does: sealed, without its seal, without a lock.
+		limit(little)
+		mustBeWarm(t, b, o)
+		remove(t, inst.Dir+".seal")
+		mustBeWarm(t, b, o)
+		remove(t, inst.Dir+".lock")
+		remove(t, inst.Dir+".use")
+		mustBeWarm(t, b, o)
+		limit("none")
+		mustBeWarm(t, b, o)
 		mustBeTidy(t, o.CacheDir)
 	})
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // TestFault13Planted puts links, folders and files where the cache and the
@@ -14,7 +16,7 @@ import (
 func TestFault13Planted(t *testing.T) {
 	b := newBundle(t, false)
 	digest := b.Digest()
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		outside := t.TempDir()
 		secret := filepath.Join(outside, "secret")
 		if err := os.WriteFile(secret, []byte("secret"), 0o600); err != nil {
@@ -114,7 +116,7 @@ func mkdirs(t *testing.T, dir string) {
 
 func TestFault14Mode(t *testing.T) {
 	b := newBundle(t, true)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		dir := mustExtract(t, b, o).Dir
 		// A folder that others can write to is not repaired: what is in it
@@ -163,7 +165,7 @@ func TestFault14Owner(t *testing.T) {
 	realRoot(t)
 	const other = 4242
 	b := newBundle(t, false)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		dir := mustExtract(t, b, o).Dir
 		for _, d := range []string{o.CacheDir, filepath.Dir(dir), dir} {

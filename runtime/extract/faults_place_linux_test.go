@@ -11,12 +11,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 func TestFault11NoExec(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, true)
-		torture(t, func(t *testing.T) {
+		torture.Rounds(t, func(t *testing.T) {
 			mnt := mountTmpfs(t, unix.MS_NOEXEC, "size=64m")
 			_, err := Extract(context.Background(), b.Reader, Options{CacheDir: filepath.Join(mnt, "cache")})
 			if !errors.Is(err, ErrNoExec) || !strings.Contains(err.Error(), CacheEnv) {
@@ -50,7 +52,7 @@ func TestFault11NoExec(t *testing.T) {
 func TestFault12ReadOnly(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, true)
-		torture(t, func(t *testing.T) {
+		torture.Rounds(t, func(t *testing.T) {
 			mnt := mountTmpfs(t, 0, "size=64m")
 			o := Options{CacheDir: filepath.Join(mnt, "cache")}
 			readOnly := func(on bool) {
@@ -113,7 +115,7 @@ func TestFault17NoHome(t *testing.T) {
 			}
 		}
 	}
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		out := startChild(t, "plain", b, "", strip, as(t)).failed()
 		if !strings.Contains(out, ErrNoCache.Error()) || !strings.Contains(out, CacheEnv) || !strings.Contains(out, "424242") {
 			t.Errorf("the error does not say what to do: %s", out)

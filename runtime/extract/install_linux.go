@@ -48,6 +48,10 @@ func installAt(ctx context.Context, r *bundle.Reader, p place, targets []gfx.Tar
 		if inst, err = installOnce(ctx, r, p, targets, o); err == nil {
 			return inst, nil
 		}
+		if full(err) { // not only data needs room: folders and locks do too
+			need, inodes := needFor(r, bundle.ForTargets(targets), r.Manifest().Only(targets))
+			return nil, spaceError(p.dir, err, need, inodes)
+		}
 		if !errors.Is(err, errSwept) && !errors.Is(err, ErrTooManyFiles) {
 			return nil, err
 		}
@@ -104,8 +108,8 @@ func (j *job) installed(targets []gfx.Target, fresh bool) *Installed {
 // slow installs, completes or repairs the bundle under the lock.
 func (j *job) slow(ctx context.Context) (*Installed, error) {
 	l, err := j.acquire(ctx, j.digest, j.o.Log)
-	if unwritable(err) || j.readOnly {
-		return j.readOnlyCheck(ctx, err)
+	if unwritable(err) || full(err) || j.readOnly {
+		return j.asItIs(ctx, err)
 	}
 	if err != nil {
 		return nil, err
@@ -138,8 +142,12 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	if err := j.waitWriters(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.writeSeal(j.m, j.digest, have); err != nil {
-		return nil, j.spaceError(err, 0, 1)
+	switch err := j.writeSeal(j.m, j.digest, have); {
+	case full(err):
+		// Every byte of it was just looked at: it does, seal or not.
+		j.o.Log.Warn("there is no room for the bundle's seal, every start hashes it until there is", "dir", j.dir, "error", err)
+	case err != nil:
+		return nil, err
 	}
 	j.o.trace("sealed")
 	if installed {
@@ -161,11 +169,15 @@ func unwritable(err error) bool {
 	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission)
 }
 
-// readOnlyCheck is what is left where nothing can be written: a bundle that
-// is there and hashes right will do, sealed or not.
-func (j *job) readOnlyCheck(ctx context.Context, cause error) (*Installed, error) {
+// asItIs is what is left where nothing can be written, not even a lock: a bundle
+// that is there and hashes right will do, sealed or not.
+func (j *job) asItIs(ctx context.Context, cause error) (*Installed, error) {
 	err := bundle.VerifyTargets(ctx, filepath.Join(j.dir, j.digest), j.m, j.targets)
-	if err != nil {
+	switch {
+	case err == nil:
+	case full(cause):
+		return nil, cause
+	default:
 		return nil, fmt.Errorf("%w: %s does not hold the bundle, whole and for the targets wanted; set %s to a folder that can be written: %w",
 			ErrReadOnly, j.dir, CacheEnv, errors.Join(cause, err))
 	}

@@ -11,24 +11,21 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // The test binary plays three parts: the tests, the other processes that the
 // tests need (childEnv is set), and the programs inside the test bundle
 // (its name is that of an entry).
 const (
-	childEnv   = "GOROCM_EXTRACT_CHILD" // a key of children
-	packEnv    = "GOROCM_EXTRACT_PACK"  // path of the pack to install
-	stepEnv    = "GOROCM_EXTRACT_STEP"  // where to stop or die
-	tortureEnv = "GOROCM_TORTURE"       // how often each fault is injected
+	childEnv = "GOROCM_EXTRACT_CHILD" // a key of children
+	packEnv  = "GOROCM_EXTRACT_PACK"  // path of the pack to install
+	stepEnv  = "GOROCM_EXTRACT_STEP"  // where to stop or die
 )
 
 func TestMain(m *testing.M) {
@@ -43,57 +40,13 @@ func TestMain(m *testing.M) {
 	default:
 		os.Exit(playChild(name))
 	}
-	os.Exit(m.Run())
+	os.Exit(torture.Main(m))
 }
 
 const (
 	loaderName  = "ld-test.so.2"
 	programName = "llama-server"
 )
-
-// torture runs a fault test as often as GOROCM_TORTURE says (once without it)
-// and then checks that nothing is left behind in this process.
-func torture(t *testing.T, test func(t *testing.T)) {
-	t.Helper()
-	n := 1
-	if v := os.Getenv(tortureEnv); v != "" {
-		var err error
-		if n, err = strconv.Atoi(v); err != nil || n < 1 {
-			t.Fatalf("%s=%q: want a number from 1 on", tortureEnv, v)
-		}
-	}
-	test(t) // first use opens what stays open: /dev/null, epoll, …
-	fds, routines := descriptors(t), runtime.NumGoroutine()
-	for i := 1; i < n && !t.Failed(); i++ {
-		t.Run("again", test)
-	}
-	// Goroutines that are on their way out need a moment.
-	for end := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > routines && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	if now := runtime.NumGoroutine(); now > routines {
-		t.Errorf("%d goroutines, %d before", now, routines)
-	}
-	if now := descriptors(t); len(now) > len(fds) {
-		t.Errorf("open files:\n%s\nbefore:\n%s", strings.Join(now, "\n"), strings.Join(fds, "\n"))
-	}
-}
-
-// descriptors lists what this process has open.
-func descriptors(t *testing.T) []string {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	for _, e := range entries {
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "/proc/") {
-			out = append(out, e.Name()+" "+to)
-		}
-	}
-	return out
-}
 
 // data returns n bytes that compress a little.
 func data(seed uint64, n int) []byte {

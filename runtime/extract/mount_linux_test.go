@@ -37,7 +37,7 @@ func withMounts(t *testing.T, test func(t *testing.T)) {
 	out, err := cmd.CombinedOutput()
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EACCES):
-		unable(t, "needs root or user namespaces: "+err.Error())
+		unable(t, "needs root, or user namespaces for everybody (the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns): "+err.Error())
 	case err != nil:
 		t.Fatalf("in a user namespace: %v\n%s", err, out)
 	default:
@@ -58,13 +58,17 @@ func unable(t *testing.T, why string) {
 // for block devices, or for files of other users.
 func realRoot(t *testing.T) {
 	t.Helper()
-	m, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f := strings.Fields(string(m)); os.Geteuid() != 0 || len(f) < 3 || f[1] != "0" {
+	if !ofMachine() {
 		unable(t, "needs root")
 	}
+}
+
+// ofMachine reports whether this process is root outside of any user namespace,
+// or in one that maps root to itself.
+func ofMachine() bool {
+	m, err := os.ReadFile("/proc/self/uid_map")
+	f := strings.Fields(string(m))
+	return err == nil && os.Geteuid() == 0 && len(f) >= 3 && f[1] == "0"
 }
 
 // mountTmpfs mounts a memory file system with the options, such as
@@ -112,18 +116,49 @@ func newExt4(t *testing.T, file string, size int64, options ...string) {
 		t.Fatal(err)
 	}
 	args := append([]string{"-q", "-F", "-E", "lazy_itable_init=0,nodiscard"}, options...)
-	if out, err := exec.CommandContext(t.Context(), "mkfs.ext4", append(args, file)...).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.ext4 (package e2fsprogs): %v\n%s", err, out)
+	runProgram(t, "e2fsprogs", "mkfs.ext4", append(args, file)...)
+}
+
+// newBtrfs makes a file with a btrfs file system, counts what is written to it
+// and mounts it.
+func newBtrfs(t *testing.T) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "disk.img")
+	f, err := os.Create(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 256 << 20 // mkfs.btrfs wants 109 MiB at least; what is not written takes no room
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	runProgram(t, "btrfs-progs", "mkfs.btrfs", "--quiet", "--nodiscard", "--metadata", "single", image)
+	dir := mountAs(t, image, "btrfs", "")
+	runProgram(t, "btrfs-progs", "btrfs", "quota", "enable", dir)
+	runProgram(t, "btrfs-progs", "btrfs", "quota", "rescan", "-w", dir)
+	return dir
+}
+
+// runProgram runs a program that a package has.
+func runProgram(t *testing.T, pkg, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s (package %s): %v\n%s", name, strings.Join(args, " "), pkg, err, out)
 	}
 }
 
-// mountImage attaches the file to a loop device and mounts it.
+// mountImage attaches the file to a loop device and mounts it as ext4.
 func mountImage(t *testing.T, file, options string) string {
+	t.Helper()
+	return mountAs(t, file, "ext4", options)
+}
+
+func mountAs(t *testing.T, file, kind, options string) string {
 	t.Helper()
 	dev := attachLoop(t, file)
 	dir := t.TempDir()
-	if err := unix.Mount(dev, dir, "ext4", 0, options); err != nil {
-		t.Fatalf("mount %s: %v", file, err)
+	if err := unix.Mount(dev, dir, kind, 0, options); err != nil {
+		t.Fatalf("mount %s as %s: %v", file, kind, err)
 	}
 	t.Cleanup(func() { unmount(t, dir) })
 	return dir

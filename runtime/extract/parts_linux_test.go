@@ -16,6 +16,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // fatName is a library of newFatBundle with 2 MiB of code for each target.
@@ -154,7 +155,7 @@ func playMapper() int {
 // one-target file mapped: that one must go on seeing its file, byte for byte.
 func TestSecondTargetBesideServer(t *testing.T) {
 	b := newFatBundle(t)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}}
 		inst := mustExtract(t, b, o)
 		path := filepath.Join(inst.Dir, fatName)
@@ -201,7 +202,7 @@ func TestSecondTargetBesideServer(t *testing.T) {
 func TestFault02KilledInSecondTarget(t *testing.T) {
 	b := newFatBundle(t)
 	one := []gfx.Target{"gfx1100"}
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range []string{"locked", "staged", "extracted", "synced", "replaced", "sealed"} {
 			for _, next := range [][]gfx.Target{one, nil} {
 				o := Options{CacheDir: cacheDir(t), Targets: one}
@@ -231,7 +232,7 @@ func TestFault02KilledInSecondTarget(t *testing.T) {
 // stays one for one target.
 func TestFault07InsideHole(t *testing.T) {
 	b := newFatBundle(t)
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1101"}}
 		inst := mustExtract(t, b, o)
 		path := filepath.Join(inst.Dir, fatName)
@@ -270,7 +271,7 @@ func TestFault07InsideHole(t *testing.T) {
 func TestFault05OneTargetFits(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newFatBundle(t)
-		torture(t, func(t *testing.T) {
+		torture.Rounds(t, func(t *testing.T) {
 			all := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=4m"), "cache")}
 			mustLackSpace(t, b, all, "bytes")
 			one := all
@@ -288,7 +289,7 @@ func TestFault05OneTargetFits(t *testing.T) {
 func TestFault12OneTargetReadOnly(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newFatBundle(t)
-		torture(t, func(t *testing.T) {
+		torture.Rounds(t, func(t *testing.T) {
 			mnt := mountTmpfs(t, 0, "size=64m")
 			o := Options{CacheDir: filepath.Join(mnt, "cache"), Targets: []gfx.Target{"gfx1100"}}
 			inst := mustExtract(t, b, o)

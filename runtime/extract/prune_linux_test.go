@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // newVersion packs a small bundle of that name and version.
@@ -103,7 +104,7 @@ func TestListAndPrune(t *testing.T) {
 // also when only a child of a dead holder has it.
 func TestPruneLeavesWhatIsUsed(t *testing.T) {
 	b := newVersion(t, "one")
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		holder := startChild(t, "hold", b, cache)
 		if got := holder.line(); got != "held" {
@@ -149,7 +150,7 @@ func TestPruneLeavesWhatIsUsed(t *testing.T) {
 // and the next one finishes the work.
 func TestPruneKilled(t *testing.T) {
 	b := newVersion(t, "one")
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range []string{"prune: locked", "prune: renamed", "prune: removed"} {
 			cache := cacheDir(t)
 			inst := mustExtract(t, b, Options{CacheDir: cache})
@@ -173,7 +174,7 @@ func TestPruneKilled(t *testing.T) {
 // install: whoever holds the bundle has it whole.
 func TestPruneAgainstInstalls(t *testing.T) {
 	b := newVersion(t, "one")
-	torture(t, func(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		stop := make(chan struct{})
 		var pruner, users sync.WaitGroup

@@ -22,9 +22,7 @@ func stagePrefix(digest string) string { return digest + ".stage-" }
 // with parts for the only target or whole. It returns the folder's name; on an
 // error nothing is left of it.
 func (j *job) stage(ctx context.Context, want func(bundle.File) bool, only gfx.Target, manifest bool) (string, error) {
-	need, inodes := j.r.Need(want, only)
-	need += int64(len(j.r.ManifestBytes())) + 64<<10 // folders, seal and lock
-	inodes += 16
+	need, inodes := needFor(j.r, want, only)
 	if err := j.checkSpace(need, inodes); err != nil {
 		return "", err
 	}
@@ -38,12 +36,19 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, only gfx.T
 	if err == nil {
 		return name, nil
 	}
-	err = j.spaceError(err, need, inodes)
+	err = spaceError(j.dir, err, need, inodes)
 	j.freeReserve()
 	if rerr := j.root.RemoveAll(name); rerr != nil {
 		j.o.Log.Warn("stage is left behind", "name", name, "error", rerr)
 	}
 	return "", err
+}
+
+// needFor is what an install of the selected files takes on a disk, in bytes and
+// inodes, with folders, manifest, seal and locks.
+func needFor(r *bundle.Reader, want func(bundle.File) bool, only gfx.Target) (bytes, inodes int64) {
+	bytes, inodes = r.Need(want, only)
+	return bytes + int64(len(r.ManifestBytes())) + 64<<10, inodes + 16
 }
 
 func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File) bool, only gfx.Target, manifest bool) error {
