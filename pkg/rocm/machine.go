@@ -100,14 +100,19 @@ func NewMachine(s Settings) (*Machine, error) {
 // machineWith reads the machine, for a bundle that was found or none.
 func machineWith(s *Settings, found *Bundle) *Machine {
 	m := &Machine{settings: *s}
-	if found != nil {
-		m.Targets, m.hipBLASLt = found.Targets(), found.hipBLASLt()
-	}
 	m.look()
-	if found != nil && found.Manifest != nil && found.Manifest.Host != nil {
-		m.takeROCm(found.Manifest)
+	if found != nil {
+		m.take(found)
 	}
 	return m
+}
+
+// take notes what a bundle has for the machine, after look.
+func (m *Machine) take(found *Bundle) {
+	m.Targets, m.hipBLASLt = found.Targets(), found.hipBLASLt()
+	if found.Manifest != nil && found.Manifest.Host != nil {
+		m.takeROCm(found.Manifest)
+	}
 }
 
 // look reads what changes: the GPUs with their free memory, and the host's.

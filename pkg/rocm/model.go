@@ -35,26 +35,32 @@ var _ inference.TextModel = (*Model)(nil)
 
 func newModel(ctx context.Context, srv *Server) (*Model, error) {
 	m := &Model{srv: srv, api: llamaapi.New(srv.Child.BaseURL(), srv.Child.HTTPClient())}
-	props, err := m.api.Props(ctx)
-	if err != nil {
+	var err error
+	if m.slots, err = m.settle(ctx); err != nil {
 		return nil, fmt.Errorf("load %s: %w", srv.Path, err)
 	}
-	m.slots = max(1, props.TotalSlots)
-	m.settle(ctx)
 	m.life, m.end = context.WithCancelCause(context.Background())
 	m.peak = srv.memory()
 	return m, nil
 }
 
 // settle waits for the loop that decodes, which llama-server enters after it has
-// said that it is ready. Asked to end in between, it would forget that and have
-// to be killed after StopTimeout: start_loop sets what terminate has cleared
-// (server-queue.cpp). /slots is answered by that loop. How it answers does not
-// matter here; if it does not, the first request meets the reason.
-func (m *Model) settle(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// said that it is ready, and gives the number of slots. Asked to end in between,
+// it would forget that and have to be killed after StopTimeout: start_loop sets
+// what terminate has cleared (server-queue.cpp). /slots is answered by that loop.
+// A server that does not show its slots tells their number in /props; if the loop
+// does not answer, the first request meets the reason.
+func (m *Model) settle(ctx context.Context) (slots int, err error) {
+	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	_, _ = m.api.Slots(ctx)
+	if all, err := m.api.Slots(short); err == nil && len(all) > 0 {
+		return len(all), nil
+	}
+	props, err := m.api.Props(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return max(1, props.TotalSlots), nil
 }
 
 // Server is what the model stands on: process, plan and paths.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -45,18 +46,13 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := openFacts(path)
+	facts, found, m, err := prepare(path, &s)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = facts.Close() }()
-	found, err := FindBundle(s.Bundle)
-	if err != nil {
-		return nil, err
-	}
 	defer func() { _ = found.Close() }()
 
-	m := machineWith(&s, found)
 	srv := &Server{Path: path, Info: infoOf(facts), Origin: found.Origin, sysfs: gpu.NewFS(s.sysRoot())}
 	if srv.Plan, err = m.makePlan(path, facts); err != nil {
 		return nil, err
@@ -81,6 +77,33 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 		return nil, errors.Join(err, r.hold.Release())
 	}
 	return srv, nil
+}
+
+// prepare reads the model's header, the bundle's manifest and the machine, the
+// bundle beside the others: none of them needs another.
+func prepare(path string, s *Settings) (facts *gguf.File, found *Bundle, m *Machine, err error) {
+	var bundleErr error
+	var reading sync.WaitGroup
+	reading.Go(func() { found, bundleErr = FindBundle(s.Bundle) })
+	if facts, err = openFacts(path); err == nil {
+		m = &Machine{settings: *s}
+		m.look()
+	}
+	reading.Wait()
+	if err == nil {
+		err = bundleErr
+	}
+	switch {
+	case err == nil:
+		m.take(found)
+		return facts, found, m, nil
+	case facts != nil:
+		_ = facts.Close()
+	}
+	if bundleErr == nil {
+		_ = found.Close()
+	}
+	return nil, nil, nil, err
 }
 
 // load starts llama-server and, where that fails for a reason that less would

@@ -216,7 +216,13 @@ func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, folders []str
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	return &ready{dir: in.Dir, argv: in.Command(folders...), digest: in.Manifest.Digest(), hold: in.Hold}, nil
+	r := &ready{dir: in.Dir, argv: in.Command(folders...), hold: in.Hold}
+	if b.packed != nil {
+		r.digest = b.packed.Digest() // known from the pack's index
+	} else {
+		r.digest = in.Manifest.Digest()
+	}
+	return r, nil
 }
 
 // plainCommand starts the llama-server of a folder without a manifest, through
