@@ -183,10 +183,13 @@ func TestRequestsStayWithTheirProcess(t *testing.T) {
 func TestStallIsSeenThroughImpatience(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 1}}})
-		spec.StallTimeout, spec.StallGrace = time.Second, 100*time.Millisecond
+		// One look at /slots takes a second at most. The pause is longer, so that
+		// the watcher sees it, and both together are shorter than a stall.
+		const patience, pause = time.Second, 3 * time.Second / 2
+		spec.StallTimeout, spec.StallGrace = 3*time.Second, 100*time.Millisecond
 		c := mustStart(t, spec)
-		for range 40 {
-			ctx, cancel := context.WithTimeout(t.Context(), spec.StallTimeout*2/5)
+		for range 12 {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			_, err := readAll(ctx, c)
 			cancel()
 			if err == nil {
@@ -198,7 +201,7 @@ func TestStallIsSeenThroughImpatience(t *testing.T) {
 					t.Errorf("it ended with %v", c.Err())
 				}
 				return
-			case <-time.After(spec.StallTimeout * 2 / 5): // in which nothing runs
+			case <-time.After(pause): // in which nothing runs
 			}
 		}
 		t.Error("nobody noticed the stall")
