@@ -7,7 +7,7 @@ import "forge.lthn.ai/core/go-rocm/internal/build"
 // Build makes the bundles and the command with a bundle inside, into dist/.
 func Build() error { return build.Build() }
 
-// Package makes what build makes, and the Debian package.
+// Package makes what build makes, and the Debian packages.
 func Package() error { return build.Package() }
 
 // Release makes everything that is published, with checksums, into dist/.

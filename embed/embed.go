@@ -33,7 +33,7 @@ const (
 )
 
 // ErrNotBuilt means that no bundle was compiled into this program.
-var ErrNotBuilt = errors.New("no bundle is built in; run mage build, install the go-rocm package, or set GOROCM_BUNDLE")
+var ErrNotBuilt = errors.New("no bundle is built in; run mage build, install the go-rocm-llama-hip package, or set GOROCM_BUNDLE")
 
 // Open returns a reader of the bundle that was compiled in. A program with
 // several variants built in must name one, see OpenVariant.

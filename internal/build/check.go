@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
@@ -74,9 +75,8 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return p.File, err
 		}
 	}
-	// A deliverable around the cpu bundle: what is not about the bundle is tested
-	// on it.
-	small := func(pattern string, stageOf func(context.Context, string, string, *recipe.Packed) (string, error)) func(context.Context) (string, error) {
+	// What is not about the bundle is tested on deliverables around the small one.
+	small := func(of func(ctx context.Context, version string, p *recipe.Packed) (string, error)) func(context.Context) (string, error) {
 		return func(ctx context.Context) (string, error) {
 			p, err := packed(ctx, "cpu", bundle.FlavourHermetic)
 			if err != nil {
@@ -86,11 +86,7 @@ func (s *Session) hooks(root string) ci.Hooks {
 			if err != nil {
 				return "", err
 			}
-			dir, err := stageOf(ctx, root, version, p)
-			if err != nil {
-				return "", err
-			}
-			return only(dir, pattern)
+			return of(ctx, version, p)
 		}
 	}
 	return ci.Hooks{Products: []ci.Product{
@@ -112,12 +108,46 @@ func (s *Session) hooks(root string) ci.Hooks {
 			}
 			return filepath.Join(s.dist(root), "go-rocm"), s.release(ctx)
 		}},
-		{Name: "package", Env: ci.EnvDeb, Make: func(context.Context) (string, error) {
-			return only(s.dist(root), "*.deb")
+		{Name: "packages", Env: ci.EnvDeb, Make: func(context.Context) (string, error) {
+			return each(s.dist(root), "go-rocm_*.deb", "go-rocm-llama-"+s.Settings.Embed+"_*.deb")
 		}},
-		{Name: "small package", Env: ci.EnvSmallDeb, Make: small("*.deb", s.debian)},
-		{Name: "small image", Env: ci.EnvSmallImage, Make: small("*.oci.tar", s.image)},
+		{Name: "small packages", Env: ci.EnvSmallDeb, Make: small(func(ctx context.Context, version string, p *recipe.Packed) (string, error) {
+			command, err := s.commandDeb(ctx, root, version)
+			if err != nil {
+				return "", err
+			}
+			llama, err := s.bundleDeb(ctx, root, version, p)
+			if err != nil {
+				return "", err
+			}
+			first, err := only(command, "*.deb")
+			if err != nil {
+				return "", err
+			}
+			second, err := only(llama, "*.deb")
+			return first + string(filepath.ListSeparator) + second, err
+		})},
+		{Name: "small image", Env: ci.EnvSmallImage, Make: small(func(ctx context.Context, version string, p *recipe.Packed) (string, error) {
+			dir, err := s.image(ctx, root, version, p)
+			if err != nil {
+				return "", err
+			}
+			return only(dir, "*.oci.tar")
+		})},
 	}}
+}
+
+// each finds one file of each kind in dir, separated as in PATH.
+func each(dir string, patterns ...string) (string, error) {
+	var found []string
+	for _, p := range patterns {
+		file, err := only(dir, p)
+		if err != nil {
+			return "", err
+		}
+		found = append(found, file)
+	}
+	return strings.Join(found, string(filepath.ListSeparator)), nil
 }
 
 // only finds the one file of its kind in dir.

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
 // commandPackage is the command's import path from the root.
@@ -92,12 +91,3 @@ func goEnv(ctx context.Context, name string) (string, error) {
 
 // builder says which Go compiles.
 func builder() string { return runtime.Version() }
-
-// checkBundle makes sure that a cached bundle folder still is what its
-// manifest says before it is shipped.
-func checkBundle(ctx context.Context, dir string, m *bundle.Manifest) error {
-	if err := bundle.Verify(ctx, dir, m); err != nil {
-		return fmt.Errorf("the cached bundle was changed; remove %s and build again: %w", filepath.Dir(dir), err)
-	}
-	return nil
-}

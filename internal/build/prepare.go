@@ -26,6 +26,7 @@ var (
 		{"mkfs.btrfs", "btrfs-progs"},
 		{"losetup", "mount"},
 		{"openssl", "openssl"},
+		{"gpgv", "gpgv"},
 		{"mmdebstrap", "mmdebstrap"},
 		{"python3", "python3-pip"},
 	}

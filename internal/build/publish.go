@@ -14,6 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 const (
@@ -35,6 +36,9 @@ func Publish(dir string) error {
 }
 
 func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
+	if err := publishable(ctx, dist, dir); err != nil {
+		return fmt.Errorf("nothing is published: %w", err)
+	}
 	if err := goproxy.Mirror(ctx, filepath.Join(dist, proxyDir), filepath.Join(dir, proxyDir)); err != nil {
 		return err
 	}
@@ -45,6 +49,30 @@ func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
 		return err
 	}
 	return s.say("publish: the Go modules and the apt repository are in %s", dir)
+}
+
+// publishable checks a release before others get it: that its files are those of
+// its list of digests and, where its apt repository is signed, that the list is
+// signed by a key that clients of dir trust: one that they have been given there,
+// or for the first release its own.
+func publishable(ctx context.Context, dist, dir string) error {
+	var keys release.Keys
+	if _, err := os.Stat(filepath.Join(dist, aptDir, apt.KeyringFile)); err == nil {
+		trusted := filepath.Join(dir, aptDir, apt.KeyringFile)
+		text, err := os.ReadFile(trusted)
+		if errors.Is(err, fs.ErrNotExist) {
+			trusted = filepath.Join(dist, aptDir, apt.KeyringFile)
+			text, err = os.ReadFile(trusted)
+		}
+		if err != nil {
+			return err
+		}
+		if keys.OpenPGP, err = release.ParseOpenPGPKeys(text); err != nil {
+			return fmt.Errorf("%s: %w", trusted, err)
+		}
+	}
+	_, err := release.Verify(ctx, dist, keys)
+	return err
 }
 
 func isFolder(name string) bool {
@@ -103,7 +131,7 @@ func (s *Session) aptOptions(ctx context.Context, root string) (*apt.Options, er
 	if len(text) == 0 && !s.Settings.AptUnsign {
 		return nil, nil
 	}
-	o := &apt.Options{URL: s.Settings.AptURL, Suite: aptSuite, Valid: s.Settings.AptValid, Unsigned: s.Settings.AptUnsign}
+	o := &apt.Options{URL: s.Settings.AptURL, Suite: aptSuite, Valid: s.Settings.AptValid, Unsigned: s.Settings.AptUnsign, Maintainer: s.Settings.Maintainer}
 	var err error
 	if len(text) > 0 {
 		if o.Keys, err = apt.ParseKeys(text, []byte(s.Settings.AptPass)); err != nil {

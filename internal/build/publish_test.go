@@ -15,6 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
@@ -37,7 +38,7 @@ func TestModuleVersions(t *testing.T) {
 func session(t *testing.T, environ ...string) (*Session, *delivery) {
 	t.Helper()
 	root := t.TempDir()
-	s, err := settings.Parse(append(environ, "HOME="+root, "SOURCE_DATE_EPOCH=1700000000", "GOROCM_RELEASE_DATE="+strconv.FormatInt(time.Now().Unix()-60, 10)))
+	s, err := settings.Parse(append(environ, "HOME="+root, "GOROCM_MAINTAINER=A. Person <person@example.org>", "SOURCE_DATE_EPOCH=1700000000", "GOROCM_RELEASE_DATE="+strconv.FormatInt(time.Now().Unix()-60, 10)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +131,19 @@ func TestPublishTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := filepath.Join(d.root, "served")
+	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrSums) {
+		t.Errorf("without a list of digests: %v", err)
+	}
+	if err := s.sumInto(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(d.dir, "more"), "of unknown origin")
+	if err := s.publishTo(t.Context(), d.dir, served); err == nil || !strings.Contains(err.Error(), "not listed: more") || isFolder(served) {
+		t.Errorf("a file more: %v", err)
+	}
+	if err := os.Remove(filepath.Join(d.dir, "more")); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.publishTo(t.Context(), d.dir, served); err != nil {
 		t.Fatal(err)
 	}

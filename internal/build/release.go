@@ -12,11 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/cmd/go-rocm/cli"
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
-	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/packaging/deb"
-	"forge.lthn.ai/core/go-rocm/packaging/manual"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
@@ -28,7 +24,7 @@ func Build() error {
 	})
 }
 
-// Package makes what Build makes, and the Debian package.
+// Package makes what Build makes, and the Debian packages.
 func Package() error {
 	return within(func(ctx context.Context, s *Session) error {
 		return s.deliver(ctx, s.buildInto, s.packageInto)
@@ -47,16 +43,10 @@ func (s *Session) release(ctx context.Context) error {
 		return err
 	}
 	// What cannot be signed is said now and not after an hour.
-	if _, err := s.aptOptions(ctx, root); err != nil {
+	if _, err := s.publicKeys(ctx, root); err != nil {
 		return err
 	}
-	if _, err := s.minisigner(); err != nil {
-		return err
-	}
-	if _, err := s.provenanceSigner(); err != nil {
-		return err
-	}
-	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto); err != nil {
+	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto, s.receive); err != nil {
 		return err
 	}
 	return s.say("release: all done in %s", time.Since(start).Round(100*time.Millisecond))
@@ -185,86 +175,80 @@ func (s *Session) buildInto(ctx context.Context, d *delivery) (err error) {
 	return s.command(ctx, d.root, filepath.Join(d.dir, "go-rocm"), d.version)
 }
 
-// packageInputs key a Debian package.
-type packageInputs struct {
-	Command, Bundle, Version, Go string
-	Packaging                    string // digest of the code and files that make it
-	Epoch                        int64
-}
-
-func (s *Session) packageInto(ctx context.Context, d *delivery) error {
-	chosen, err := bundleOf(d.packed, s.Settings.Embed)
-	if err != nil {
-		return err
-	}
-	dir, err := s.debian(ctx, d.root, d.version, chosen)
-	if err != nil {
-		return err
-	}
-	return copyAll(dir, d.dir)
-}
-
-// debian gives the folder of the stage that holds the Debian package of the
-// command and a bundle.
-func (s *Session) debian(ctx context.Context, root, version string, chosen *recipe.Packed) (string, error) {
-	work, err := os.MkdirTemp("", "go-rocm-package-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(work)
-	in := packageInputs{Bundle: chosen.Manifest.Digest(), Version: version, Go: builder(), Epoch: s.Epoch.Unix()}
-	command := filepath.Join(work, "go-rocm")
-	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
-		return "", err
-	}
-	if in.Packaging, err = stage.Digest(filepath.Join(root, "packaging")); err != nil {
-		return "", err
-	}
-	res, err := s.Recipe.Cache.Do(ctx, "deb", in, func(ctx context.Context, dir string) error {
-		if err := checkBundle(ctx, chosen.Bundle.Dir, chosen.Manifest); err != nil {
-			return err
-		}
-		pages := filepath.Join(work, "manual")
-		if err := manual.Write(pages, cli.New(), manual.Options{Version: version, Date: s.Epoch}); err != nil {
-			return err
-		}
-		o := deb.Options{Version: version, Epoch: s.Epoch, Command: command, BundleDir: chosen.Bundle.Dir, Manual: pages, OutDir: dir}
-		if o.ModuleCache, err = goEnv(ctx, "GOMODCACHE"); err != nil {
-			return err
-		}
-		if o.GoRoot, err = goEnv(ctx, "GOROOT"); err != nil {
-			return err
-		}
-		_, err := deb.Build(ctx, o)
-		return err
-	})
-	if err != nil {
-		return "", err
-	}
-	return res.Dir, nil
-}
-
-// sumInto writes the list of digests and, with a key, its signature.
-func (s *Session) sumInto(_ context.Context, d *delivery) error {
-	signer, err := s.minisigner()
-	if err != nil {
-		return err
-	}
+// sumInto writes the list of digests and its signatures by the keys that are
+// given.
+func (s *Session) sumInto(ctx context.Context, d *delivery) error {
 	if err := release.WriteSums(d.dir); err != nil {
 		return err
-	}
-	if signer == nil {
-		return nil
 	}
 	list, err := os.ReadFile(filepath.Join(d.dir, release.SumsName))
 	if err != nil {
 		return err
 	}
-	sig, err := signer.Sign(list, "go-rocm "+d.version)
+	signer, err := s.minisigner()
 	if err != nil {
 		return err
 	}
-	return publish(filepath.Join(d.dir, release.MinisignName), sig)
+	if signer != nil {
+		sig, err := signer.Sign(list, "go-rocm "+d.version)
+		if err != nil {
+			return err
+		}
+		if err := publish(filepath.Join(d.dir, release.MinisignName), sig); err != nil {
+			return err
+		}
+	}
+	o, err := s.aptOptions(ctx, d.root)
+	if err != nil || o == nil || o.Keys == nil {
+		return err
+	}
+	sig, err := o.Keys.Sign(list, o.Date)
+	if err != nil {
+		return err
+	}
+	return publish(filepath.Join(d.dir, release.OpenPGPName), sig)
+}
+
+// receive checks a delivery as those do who get it: with the public half of each
+// key that was given, so that none is delivered whose signature is missing.
+func (s *Session) receive(ctx context.Context, d *delivery) error {
+	keys, err := s.publicKeys(ctx, d.root)
+	if err != nil || keys == (release.Keys{}) {
+		return err
+	}
+	r, err := release.Verify(ctx, d.dir, keys)
+	if err != nil {
+		return fmt.Errorf("the release is not what its receivers would accept: %w", err)
+	}
+	return s.say("signed: %s", strings.Join(r.Signatures, ", "))
+}
+
+// publicKeys are the public halves of the keys that are given.
+func (s *Session) publicKeys(ctx context.Context, root string) (keys release.Keys, err error) {
+	mini, err := s.minisigner()
+	if err != nil {
+		return keys, err
+	}
+	if mini != nil {
+		keys.Minisign = mini.Public()
+	}
+	provenance, err := s.provenanceSigner()
+	if err != nil {
+		return keys, err
+	}
+	if provenance != nil {
+		keys.Provenance = provenance.Public()
+	}
+	o, err := s.aptOptions(ctx, root)
+	if err != nil || o == nil || o.Keys == nil {
+		return keys, err
+	}
+	text, err := o.Keys.Public()
+	if err != nil {
+		return keys, err
+	}
+	keys.OpenPGP, err = release.ParseOpenPGPKeys(text)
+	return keys, err
 }
 
 // minisigner opens the key for the list of digests; nil when none is given.

@@ -1,46 +1,216 @@
 package build
 
 import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-func TestSumInto(t *testing.T) {
-	const keys = "../../pkg/release/testdata/minisign"
-	public, err := os.ReadFile(filepath.Join(keys, "plain.pub"))
+const minisignKeys = "../../pkg/release/testdata/minisign"
+
+// openPGPKey makes a key that is a day old, as the settings take it.
+func openPGPKey(t *testing.T) string {
+	t.Helper()
+	e, err := openpgp.NewEntity("Test Archive", "", "archive@example.org", &packet.Config{
+		Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return time.Now().AddDate(0, 0, -1) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := release.ParseMinisignKey(public)
+	var b bytes.Buffer
+	w, err := armor.Encode(&b, openpgp.PrivateKeyType, nil)
+	if err == nil {
+		err = errors.Join(e.SerializePrivateWithoutSigning(w, nil), w.Close())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Session{Settings: &settings.Settings{}}
-	d := &delivery{dir: t.TempDir(), version: "1.2.3"}
-	put(t, filepath.Join(d.dir, "go-rocm"), "program")
-	if err := s.sumInto(t.Context(), d); err != nil {
+	return b.String()
+}
+
+// provenanceKey writes a key as openssl does.
+func provenanceKey(t *testing.T) string {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := release.Verify(t.Context(), d.dir, release.Keys{Minisign: key}); !errors.Is(err, release.ErrUnsigned) {
-		t.Errorf("without a key: %v", err)
-	}
-	s.Settings.Minisign = filepath.Join(keys, "plain.key")
-	if err := s.sumInto(t.Context(), d); err != nil {
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := release.Verify(t.Context(), d.dir, release.Keys{Minisign: key})
-	if err != nil || len(r.Signatures) != 1 {
-		t.Errorf("with a key: %+v, %v", r, err)
+	path := filepath.Join(t.TempDir(), "provenance")
+	put(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	return path
+}
+
+// signed are the settings of a release with every key.
+func signed(t *testing.T) []string {
+	t.Helper()
+	return []string{
+		"GOROCM_MINISIGN_KEY=" + filepath.Join(minisignKeys, "plain.key"), "GOROCM_SIGNING_KEY=" + provenanceKey(t),
+		"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt",
 	}
-	for name, path := range map[string]string{"no file": "/no/such", "no key": filepath.Join(keys, "message")} {
-		s.Settings.Minisign = path
-		if _, err := s.minisigner(); err == nil {
-			t.Errorf("%s is accepted", name)
+}
+
+// sealInto puts a signed statement about the delivery into it.
+func sealInto(s *Session) func(context.Context, *delivery) error {
+	return func(ctx context.Context, d *delivery) error {
+		subjects, err := release.MeasureSums(d.dir)
+		if err != nil {
+			return err
 		}
+		statement := &release.Statement{Type: release.StatementType, PredicateType: release.PredicateType}
+		for _, sum := range subjects {
+			statement.Subject = append(statement.Subject, release.Resource{Name: sum.Path, Digest: map[string]string{"sha256": sum.SHA256}})
+		}
+		signer, err := s.provenanceSigner()
+		if err != nil {
+			return err
+		}
+		envelope, err := release.Seal(ctx, statement, signer)
+		if err != nil {
+			return err
+		}
+		return publish(filepath.Join(d.dir, release.ProvenanceName), envelope)
+	}
+}
+
+// A release comes into being with the signature of each key that is given, or
+// not at all.
+func TestReleaseHasEverySignature(t *testing.T) {
+	lock, err := recipe.SourceLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lost := range []string{"", release.MinisignName, release.OpenPGPName, release.ProvenanceName} {
+		t.Run("without "+cmp.Or(lost, "nothing"), func(t *testing.T) {
+			dist := filepath.Join(t.TempDir(), "dist")
+			s, _ := session(t, append(signed(t), "GOROCM_DIST="+dist, "GOROCM_BASE_IMAGE=none", "CI=false")...)
+			s.Recipe.Lock = lock
+			program := func(_ context.Context, d *delivery) error {
+				return os.WriteFile(filepath.Join(d.dir, "go-rocm"), []byte("program"), 0o600)
+			}
+			lose := func(_ context.Context, d *delivery) error {
+				if lost == "" {
+					return nil
+				}
+				return os.Remove(filepath.Join(d.dir, lost))
+			}
+			steps := []func(context.Context, *delivery) error{program, sealInto(s), s.sumInto, lose, s.receive}
+			if lost == release.ProvenanceName { // it is in the list, which would be wrong too
+				steps = []func(context.Context, *delivery) error{program, s.sumInto, s.receive}
+			}
+			err := s.deliver(t.Context(), steps...)
+			if lost == "" {
+				if said := s.Out.(*bytes.Buffer).String(); err != nil || !strings.Contains(said, "signed: SHA256SUMS.minisig, SHA256SUMS.asc, provenance.dsse.json") { //nolint:errcheck,forcetypeassert // session made it
+					t.Errorf("got %v, said %q", err, said)
+				}
+				return
+			}
+			if !errors.Is(err, release.ErrUnsigned) || !strings.Contains(err.Error(), lost) {
+				t.Errorf("got %v", err)
+			}
+			for _, dir := range []string{dist, dist + ".part"} {
+				if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s is there: %v", dir, err)
+				}
+			}
+		})
+	}
+}
+
+// The same delivery, key and time are signed the same.
+func TestSumIntoIsReproducible(t *testing.T) {
+	environ, at := signed(t), strconv.FormatInt(time.Now().Add(-time.Hour).Unix(), 10)
+	var first string
+	for range 2 {
+		s, d := session(t, environ...)
+		s.Settings.Date = at
+		if err := os.Remove(filepath.Join(d.dir, "go-rocm.deb")); err != nil {
+			t.Fatal(err)
+		}
+		put(t, filepath.Join(d.dir, "go-rocm"), "program")
+		if err := s.sumInto(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(d.dir, release.OpenPGPName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first == "" {
+			first = string(text)
+		} else if first != string(text) {
+			t.Errorf("signed differently:\n%s\n%s", first, text)
+		}
+	}
+}
+
+func TestKeysThatCannotBeRead(t *testing.T) {
+	for name, path := range map[string]string{"no file": "/no/such", "no key": filepath.Join(minisignKeys, "message")} {
+		s := &Session{Settings: &settings.Settings{Minisign: path}}
+		if _, err := s.publicKeys(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "GOROCM_MINISIGN_KEY") {
+			t.Errorf("minisign, %s: %v", name, err)
+		}
+		s = &Session{Settings: &settings.Settings{SigningKey: path}}
+		if _, err := s.publicKeys(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "GOROCM_SIGNING_KEY") {
+			t.Errorf("provenance, %s: %v", name, err)
+		}
+	}
+}
+
+// What is served under a key is followed by releases under that key alone.
+func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
+	served := filepath.Join(t.TempDir(), "served")
+	deliver := func(environ []string) (*Session, *delivery) {
+		s, d := session(t, environ...)
+		for name, text := range map[string]string{"go.mod": "module " + modulePath + "\n\ngo 1.26\n", "a.go": "package a\n"} {
+			put(t, filepath.Join(d.root, name), text)
+		}
+		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.aptInto(t.Context(), d), s.sumInto(t.Context(), d)); err != nil {
+			t.Fatal(err)
+		}
+		return s, d
+	}
+	environ := []string{"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt"}
+	s, d := deliver(environ)
+	signature := filepath.Join(d.dir, release.OpenPGPName)
+	if err := os.Rename(signature, signature+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrUnsigned) {
+		t.Errorf("without a signature: %v", err)
+	}
+	if err := os.Rename(signature+".away", signature); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.publishTo(t.Context(), d.dir, served); err != nil {
+		t.Fatal(err)
+	}
+	s, d = deliver([]string{"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt"})
+	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrSignature) {
+		t.Errorf("by another key: %v", err)
 	}
 }

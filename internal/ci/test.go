@@ -28,10 +28,10 @@ const (
 	EnvSource = "GOROCM_LLAMA_SOURCE"
 	// EnvCLI names the finished command with the bundle inside.
 	EnvCLI = "GOROCM_CLI"
-	// EnvDeb names the finished package.
+	// EnvDeb names the finished packages: the command's and that of the bundle.
 	EnvDeb = "GOROCM_DEB"
-	// EnvSmallDeb names the same package around the cpu bundle: what concerns
-	// the package's life, not its bundle, is tested on it in a tenth of the time.
+	// EnvSmallDeb names the same with the cpu bundle: what concerns the packages'
+	// life, not the bundle, is tested on them in a tenth of the time.
 	EnvSmallDeb = "GOROCM_SMALL_DEB"
 	// EnvSmallImage names the container image around the cpu bundle.
 	EnvSmallImage = "GOROCM_SMALL_IMAGE"

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/mail"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,7 +29,7 @@ type Settings struct {
 	Variants     []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
 	Flavours     []string      `env:"GOROCM_FLAVOURS" envDefault:"hermetic" help:"hermetic, or system (ROCm of the host) for the hip bundle; with both, the first goes into the command"`
 	Targets      []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
-	Embed        string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command and the .deb"`
+	Embed        string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command, the container image and the Go module"`
 	Toolchain    string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
 	Suite        string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
 	BaseImage    string        `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
@@ -42,6 +43,7 @@ type Settings struct {
 	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
 	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what the second build of mage reproduce takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
 	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
+	Maintainer   string        `env:"GOROCM_MAINTAINER" help:"who answers for the Debian packages, as NAME <ADDRESS>; needed when a release is signed"`
 	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
 	SigningKey   string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
 	Minisign     string        `env:"GOROCM_MINISIGN_KEY" help:"file with a minisign private key that signs the list of digests of a release"`
@@ -49,7 +51,7 @@ type Settings struct {
 	Date         string        `env:"GOROCM_RELEASE_DATE" help:"time of the apt repository, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
 	Published    string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
 	AptURL       string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
-	AptKeyFile   string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key of the apt repository"`
+	AptKeyFile   string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key that signs the apt repository and the list of digests of a release"`
 	AptKey       Secret        `env:"GOROCM_APT_KEY" help:"that key itself, armoured, instead of a file"`
 	AptPass      Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of that key, if it is locked"`
 	AptUnsign    bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"true: make an apt repository without signatures"`
@@ -204,6 +206,9 @@ func (s *Settings) check() error {
 			bad("GOROCM_RELEASE_DATE", "%q is not a number of seconds since 1970", s.Date)
 		}
 	}
+	if err := s.checkMaintainer(); err != nil {
+		bad("GOROCM_MAINTAINER", "%w", err)
+	}
 	switch signed := s.AptKeyFile != "" || s.AptKey != ""; {
 	case s.AptKeyFile != "" && s.AptKey != "":
 		bad("GOROCM_APT_KEY", "GOROCM_APT_KEY_FILE is set too; choose one")
@@ -216,6 +221,24 @@ func (s *Settings) check() error {
 		bad("GOROCM_APT_VALID", "%s is not a time such as 2160h", s.AptValid)
 	}
 	return errors.Join(errs...)
+}
+
+// checkMaintainer wants somebody to answer for what is signed.
+func (s *Settings) checkMaintainer() error {
+	if s.Maintainer == "" {
+		if s.AptKeyFile+string(s.AptKey)+s.Minisign+s.SigningKey == "" {
+			return nil
+		}
+		return errors.New("is empty, and a key is given: say who answers for the release, as NAME <ADDRESS>")
+	}
+	who, err := mail.ParseAddress(s.Maintainer)
+	if err != nil {
+		return fmt.Errorf("%q: %w: give NAME <ADDRESS>", s.Maintainer, err)
+	}
+	if want := who.Name + " <" + who.Address + ">"; who.Name == "" || s.Maintainer != want {
+		return fmt.Errorf("%q is not of the form NAME <ADDRESS>, as Jane Doe <jane@example.org>", s.Maintainer)
+	}
+	return nil
 }
 
 // ParseEpoch reads a SOURCE_DATE_EPOCH: whole seconds since 1970 in UTC (see

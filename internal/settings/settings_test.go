@@ -37,9 +37,14 @@ func TestParse(t *testing.T) {
 		{"bad memory", []string{"GOROCM_MEMORY=lots"}, "is not a size", nil},
 		{"bad bool", []string{"GOROCM_LOCKED=maybe"}, "maybe", nil},
 		{"bad epoch", []string{"SOURCE_DATE_EPOCH=yesterday"}, "is not a number of seconds", nil},
-		{"a signed repository", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_APT_VALID=24h"}, "", func(s *Settings) bool {
+		{"a signed repository", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_APT_VALID=24h", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", func(s *Settings) bool {
 			return s.AptKey == "text" && s.AptValid == 24*time.Hour
 		}},
+		{"signed by nobody", []string{"GOROCM_MINISIGN_KEY=/k"}, "GOROCM_MAINTAINER: is empty, and a key is given", nil},
+		{"unsigned by nobody", nil, "", func(s *Settings) bool { return s.Maintainer == "" }},
+		{"no address", []string{"GOROCM_MAINTAINER=Jane Doe"}, "give NAME <ADDRESS>", nil},
+		{"no name", []string{"GOROCM_MAINTAINER=jane@example.org"}, "not of the form NAME <ADDRESS>", nil},
+		{"two lines", []string{"GOROCM_MAINTAINER=Jane\nBcc: x <jane@example.org>"}, "GOROCM_MAINTAINER", nil},
 		{"two keys", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_KEY_FILE=/k", "GOROCM_APT_URL=https://example.org/"}, "choose one", nil},
 		{"signed and unsigned", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/"}, "choose one", nil},
 		{"a repository without an address", []string{"GOROCM_APT_UNSIGNED=true"}, "GOROCM_APT_URL: is empty", nil},
@@ -74,7 +79,7 @@ func TestParseEpoch(t *testing.T) {
 }
 
 func TestPrintNamesEverySetting(t *testing.T) {
-	s, err := Parse([]string{"GOROCM_CMAKE=A=1;B=2", "GOROCM_APT_KEY=hidden", "GOROCM_APT_PASSPHRASE=hidden", "GOROCM_APT_URL=https://example.org/"})
+	s, err := Parse([]string{"GOROCM_CMAKE=A=1;B=2", "GOROCM_MAINTAINER=J. Doe <j@example.org>", "GOROCM_APT_KEY=hidden", "GOROCM_APT_PASSPHRASE=hidden", "GOROCM_APT_URL=https://example.org/"})
 	if err != nil {
 		t.Fatal(err)
 	}

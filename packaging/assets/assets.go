@@ -9,8 +9,7 @@ package assets
 
 import "embed"
 
-// Debian holds the files of the Debian packages under "debian/". Names that end
-// in ".tmpl" are text/template sources; the others are taken as they are.
+// Debian holds the files of the Debian packages under "debian/".
 //
 //go:embed debian
 var Debian embed.FS

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/packaging/origin"
@@ -55,12 +56,33 @@ func (u *unpacked) entries() []entry {
 	return out
 }
 
-// label names the variant and, unless it is hermetic, its flavour.
-func (u *unpacked) label() string {
-	if u.manifest.Flavour == bundle.FlavourHermetic {
-		return u.manifest.Variant
+// hostPackages are the packages, in Debian's archive or AMD's, with what the
+// bundle takes from the machine.
+func (u *unpacked) hostPackages() []string {
+	if u.manifest.Host == nil {
+		return nil
 	}
-	return u.manifest.Variant + "-" + u.manifest.Flavour
+	var out []string
+	for _, l := range u.manifest.Host.Libraries {
+		held := slices.DeleteFunc([]string{l.Debian, l.AMD}, func(name string) bool { return name == "" })
+		if len(held) > 0 {
+			out = append(out, strings.Join(held, " | "))
+		}
+	}
+	return out
+}
+
+// BundleName is the name of the package with a bundle: by its variant and,
+// unless it is hermetic, its flavour.
+func BundleName(m *bundle.Manifest) string {
+	return providedBundle + "-" + label(m)
+}
+
+func label(m *bundle.Manifest) string {
+	if m.Flavour == bundle.FlavourHermetic {
+		return m.Variant
+	}
+	return m.Variant + "-" + m.Flavour
 }
 
 // targets names the GPU targets for people, "none" when the bundle has no code

@@ -17,22 +17,21 @@ type terms struct {
 	own     string             // the text of go-rocm's own licence
 }
 
-// gatherTerms reads the licences of everything that goes into the packages.
-func gatherTerms(o Options, b *unpacked) (terms, error) {
-	linked, err := origin.Modules(o.Command, o.ModuleCache, o.GoRoot)
+// commandTerms reads the licences of what is linked into the command.
+func commandTerms(c Command) (terms, error) {
+	linked, err := origin.Modules(c.Program, c.ModuleCache, c.GoRoot)
 	if err != nil {
 		return terms{}, fmt.Errorf("%w: %w", ErrCommand, err)
 	}
 	own, err := readAsset("expat.txt")
-	if err != nil {
-		return terms{}, err
-	}
-	return terms{linked: linked, bundled: b.licences, own: string(own)}, nil
+	return terms{linked: linked, own: string(own)}, err
 }
 
-func (t terms) all() terms     { return t }
-func (t terms) command() terms { t.bundled = nil; return t }
-func (t terms) bundle() terms  { t.linked = nil; return t }
+// bundleTerms gives those of what is in a bundle.
+func bundleTerms(b *unpacked) (terms, error) {
+	own, err := readAsset("expat.txt")
+	return terms{bundled: b.licences, own: string(own)}, err
+}
 
 // copyright writes the file in Debian's machine-readable format
 // (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/). The

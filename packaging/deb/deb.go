@@ -1,12 +1,13 @@
 // Package deb builds the Debian packages of go-rocm from parts that are already
-// there: the command, the unpacked bundle, and its written manual.
+// there: the command, unpacked bundles, and the written manual.
 //
-// There are two layouts, from one description. The default is a single package,
-// go-rocm, that one `apt-get install ./go-rocm_VERSION_amd64.deb` makes work.
-// With Options.Split there are two, go-rocm (command, service, documentation)
-// and go-rocm-llama-VARIANT (the bundle), so that the command can be renewed
-// without fetching the bundle again; a repository is where that pays. Both
-// layouts install the same files, and apt moves a machine from one to the other.
+// go-rocm has the command, its service and its manual; go-rocm-llama-VARIANT has
+// a bundle. They are apart so that a machine whose command is renewed does not
+// fetch a hundred megabytes that it has: nothing in a bundle's package comes of
+// the command, and with the version that it was first given it is the same to the
+// last byte for as long as the bundle is. Of the packages with a bundle a machine
+// has one; the command asks for the llama.cpp release that it was made for, in
+// any variant.
 //
 // The same inputs give the same bytes: every entry's time, mode and owner are
 // set here and never taken from the file system, the umask, the time zone or the
@@ -14,6 +15,7 @@
 package deb
 
 import (
+	"cmp"
 	"context"
 	"debug/elf"
 	"errors"
@@ -23,7 +25,7 @@ import (
 	"time"
 )
 
-// Errors that Build returns wrapped, for callers that tell them apart.
+// Errors that are returned wrapped, for callers that tell them apart.
 var (
 	// ErrOptions says that an option is missing or has no meaning.
 	ErrOptions = errors.New("deb options")
@@ -33,9 +35,9 @@ var (
 	ErrBundle = errors.New("deb bundle")
 )
 
-// Options are the inputs of Build.
+// Options are what every package is made with.
 type Options struct {
-	// Version is go-rocm's own in Semantic Versioning, for example
+	// Version is the package's own in Semantic Versioning, for example
 	// "0.2.0-rc.1+llama.0.5.0". The pre-release part sorts before the release,
 	// as apt must see it: it becomes "0.2.0~rc.1+llama.0.5.0".
 	Version string
@@ -43,94 +45,130 @@ type Options struct {
 	Revision string
 	// Epoch is the time of every entry, SOURCE_DATE_EPOCH as a time.
 	Epoch time.Time
-	// Command is the go-rocm program to install as /usr/bin/go-rocm: static, for
-	// linux/amd64, and built without a payload, which it would carry twice.
-	Command string
-	// BundleDir is the unpacked bundle with its manifest.json.
-	BundleDir string
-	// Manual is the folder that packaging/assets/writemanual fills: man pages
-	// and shell completions.
-	Manual string
-	// ModuleCache is where Go keeps module sources (`go env GOMODCACHE`): the
-	// licences of what is linked into Command are read there.
-	ModuleCache string
-	// GoRoot is Go's own tree (`go env GOROOT`), for its licence.
-	GoRoot string
-	// OutDir receives the packages; it is made when it does not exist.
+	// OutDir receives the package; it is made when it does not exist.
 	OutDir string
 	// Maintainer is the name and address in the control file; empty means
 	// DefaultMaintainer.
 	Maintainer string
-	// Split asks for two packages instead of one.
-	Split bool
 }
 
-// DefaultMaintainer is who stands in a package that names nobody else.
-const DefaultMaintainer = "The go-rocm authors <go-rocm@forge.lthn.ai>"
+// Command is what goes into the package with the command.
+type Command struct {
+	// Program is go-rocm, to be installed as /usr/bin/go-rocm: static, for
+	// linux/amd64, and built without a payload, which the machine would have
+	// twice.
+	Program string
+	// Llama is the llama.cpp release that the command was made for, such as
+	// "v0.5.0": a bundle of an earlier one does not do.
+	Llama string
+	// Manual is the folder that packaging/manual fills: man pages and shell
+	// completions.
+	Manual string
+	// ModuleCache is where Go keeps module sources (`go env GOMODCACHE`): the
+	// licences of what is linked into Program are read there.
+	ModuleCache string
+	// GoRoot is Go's own tree (`go env GOROOT`), for its licence.
+	GoRoot string
+}
 
-// Build writes the packages into o.OutDir and returns their paths. A package
-// appears under its name only when it is whole. What is there of the same name
-// is replaced.
-func Build(ctx context.Context, o Options) ([]string, error) {
-	if err := o.complete(); err != nil {
-		return nil, err
-	}
-	v, err := ParseVersion(o.Version, o.Revision)
+// DefaultMaintainer stands in a package whose maker gave no name: an address
+// that can belong to nobody (RFC 2606).
+const DefaultMaintainer = "Unnamed builder <nobody@go-rocm.invalid>"
+
+// BuildCommand writes the package go-rocm into o.OutDir and returns its path. It
+// appears under its name only when it is whole; what is there of the same name is
+// replaced.
+func BuildCommand(ctx context.Context, o Options, c Command) (string, error) {
+	v, err := o.complete()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	if err := checkCommand(o.Command); err != nil {
-		return nil, err
+	if err := c.check(); err != nil {
+		return "", err
 	}
-	b, err := readBundle(ctx, o.BundleDir)
+	p, err := describeCommand(o, v, c)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	pkgs, err := describe(o, v, b)
+	return p.build(ctx, o, v)
+}
+
+// BuildBundle writes the package with the unpacked bundle in dir, as BuildCommand
+// does. Its name is that of the bundle's variant.
+func BuildBundle(ctx context.Context, o Options, dir string) (string, error) {
+	v, err := o.complete()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
+	if dir == "" {
+		return "", fmt.Errorf("%w: no bundle is named: give the folder of the unpacked one", ErrOptions)
+	}
+	b, err := readBundle(ctx, dir)
+	if err != nil {
+		return "", err
+	}
+	p, err := describeBundle(o, v, b)
+	if err != nil {
+		return "", err
+	}
+	return p.build(ctx, o, v)
+}
+
+func (p *pkg) build(ctx context.Context, o Options, v Version) (string, error) {
 	if err := os.MkdirAll(o.OutDir, 0o755); err != nil {
-		return nil, fmt.Errorf("make the output folder: %w", err)
+		return "", fmt.Errorf("make the output folder: %w", err)
 	}
-	var out []string
-	for _, p := range pkgs {
-		name, err := p.write(ctx, o, v)
-		if err != nil {
-			return nil, fmt.Errorf("write package %s: %w", p.name, err)
-		}
-		out = append(out, name)
+	name, err := p.write(ctx, o, v)
+	if err != nil {
+		return "", fmt.Errorf("write package %s: %w", p.name, err)
 	}
-	return out, nil
+	return name, nil
 }
 
-// complete fills in defaults and refuses options that cannot work.
-func (o *Options) complete() error {
-	for _, need := range []struct{ name, value, remedy string }{
-		{"Version", o.Version, "give go-rocm's version"},
-		{"Command", o.Command, "give the path of the built command"},
-		{"BundleDir", o.BundleDir, "give the folder of the unpacked bundle"},
-		{"Manual", o.Manual, "write it with packaging/assets/writemanual"},
-		{"ModuleCache", o.ModuleCache, "give the output of `go env GOMODCACHE`"},
-		{"GoRoot", o.GoRoot, "give the output of `go env GOROOT`"},
-		{"OutDir", o.OutDir, "give the folder for the packages"},
-	} {
+// complete fills in defaults, refuses options that cannot work and reads the
+// version.
+func (o *Options) complete() (Version, error) {
+	if err := given([]option{
+		{"Version", o.Version, "give the package's version"},
+		{"OutDir", o.OutDir, "give the folder for the package"},
+	}); err != nil {
+		return Version{}, err
+	}
+	if o.Epoch.Unix() <= 0 {
+		return Version{}, fmt.Errorf("%w: Epoch is %s: give the time of the release's commit", ErrOptions, o.Epoch.UTC().Format(time.RFC3339))
+	}
+	o.Epoch = o.Epoch.UTC().Truncate(time.Second)
+	o.Maintainer = cmp.Or(o.Maintainer, DefaultMaintainer)
+	abs, err := filepath.Abs(o.OutDir)
+	if err != nil {
+		return Version{}, fmt.Errorf("find the output folder: %w", err)
+	}
+	o.OutDir = abs
+	return ParseVersion(o.Version, o.Revision)
+}
+
+func (c Command) check() error {
+	if err := given([]option{
+		{"Program", c.Program, "give the path of the built command"},
+		{"Llama", c.Llama, "give the llama.cpp release that the command was made for"},
+		{"Manual", c.Manual, "write it with packaging/manual"},
+		{"ModuleCache", c.ModuleCache, "give the output of `go env GOMODCACHE`"},
+		{"GoRoot", c.GoRoot, "give the output of `go env GOROOT`"},
+	}); err != nil {
+		return err
+	}
+	return checkCommand(c.Program)
+}
+
+// option is an option's value, and what to do when it is empty.
+type option struct{ name, value, remedy string }
+
+func given(options []option) error {
+	for _, need := range options {
 		if need.value == "" {
 			return fmt.Errorf("%w: %s is empty: %s", ErrOptions, need.name, need.remedy)
 		}
 	}
-	if o.Epoch.Unix() <= 0 {
-		return fmt.Errorf("%w: Epoch is %s: give the time of the release's commit", ErrOptions, o.Epoch.UTC().Format(time.RFC3339))
-	}
-	o.Epoch = o.Epoch.UTC().Truncate(time.Second)
-	if o.Maintainer == "" {
-		o.Maintainer = DefaultMaintainer
-	}
-	abs, err := filepath.Abs(o.OutDir)
-	if err != nil {
-		return fmt.Errorf("find the output folder: %w", err)
-	}
-	o.OutDir = abs
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -29,54 +28,82 @@ type pkg struct {
 	provides  []string
 	conflicts []string
 	replaces  []string
+	interest  []string // paths whose change the package is told of by dpkg
 	entries   []entry
 	scripts   map[string][]byte // by maintainer script name
 	overrides []override        // lintian tags that are answered
 }
 
 // providedBundle is the virtual name under which packages with a bundle are to
-// be had; no two of them share a machine, since they share a folder.
+// be had, in the version of their llama.cpp; no two of them share a machine,
+// since they share a folder.
 const providedBundle = "go-rocm-llama"
 
-// describe gives the packages of the layout that o asks for.
-func describe(o Options, v Version, b *unpacked) ([]pkg, error) {
-	terms, err := gatherTerms(o, b)
+// defaultBundle is the package with a bundle that a machine gets when nobody
+// chose another.
+const defaultBundle = providedBundle + "-hip"
+
+// describeCommand is the package with the command and its service.
+func describeCommand(o Options, v Version, c Command) (*pkg, error) {
+	llama, err := llamaVersion(c.Llama)
 	if err != nil {
 		return nil, err
 	}
-	command := pkg{name: "go-rocm", synopsis: "language models on AMD GPUs: command and service"}
-	llama := pkg{name: "go-rocm-llama-" + b.label(), synopsis: "llama.cpp bundle for go-rocm, variant " + b.label()}
-
-	if err := command.addCommand(o); err != nil {
+	p := &pkg{
+		name: "go-rocm", synopsis: "language models on AMD GPUs: command and service",
+		details: []string{
+			"go-rocm runs GGUF models with llama.cpp, supervised, in the terminal or as a service with an OpenAI-compatible interface on 127.0.0.1.",
+			"The service is installed switched off; see /etc/go-rocm/config.toml. llama.cpp itself is in a package of its own, " + defaultBundle + " unless another is installed.",
+		},
+		depends: []string{
+			"passwd", // useradd, for machines without systemd-sysusers
+			// The first names what to take where there is none, the second which do.
+			defaultBundle + " | " + providedBundle,
+			providedBundle + " (>= " + llama + ")",
+		},
+		// The service goes on with another bundle once all is in place.
+		interest: []string{installedBundle},
+	}
+	if err := p.addCommand(c); err != nil {
 		return nil, err
 	}
-	if !o.Split {
-		command.addBundle(b)
-		command.details = append(commandDetails(), bundleDetails(b)...)
-		if err := command.finish(o, v, scriptParts{Command: true, Bundle: true}, terms.all()); err != nil {
-			return nil, err
-		}
-		return []pkg{command}, nil
-	}
-
-	command.details = commandDetails()
-	command.depends = append(command.depends, "go-rocm-llama-hip | "+providedBundle)
-	if err := command.finish(o, v, scriptParts{Command: true}, terms.command()); err != nil {
+	t, err := commandTerms(c)
+	if err != nil {
 		return nil, err
 	}
-	llama.addBundle(b)
-	llama.details = bundleDetails(b)
-	if err := llama.finish(o, v, scriptParts{Bundle: true}, terms.bundle()); err != nil {
+	changes, err := changelog(o, v)
+	if err != nil {
 		return nil, err
 	}
-	return []pkg{command, llama}, nil
+	return p, p.finish(o, t, changes, commandScripts())
 }
 
-func commandDetails() []string {
-	return []string{
-		"go-rocm runs GGUF models with llama.cpp, supervised, in the terminal or as a service with an OpenAI-compatible interface on 127.0.0.1.",
-		"The service is installed switched off; see /etc/go-rocm/config.toml.",
+// describeBundle is the package with a bundle.
+func describeBundle(o Options, v Version, b *unpacked) (*pkg, error) {
+	llama, err := llamaVersion(b.manifest.Version)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
+	p := &pkg{
+		name:      BundleName(b.manifest),
+		synopsis:  "llama.cpp bundle for go-rocm, variant " + label(b.manifest),
+		details:   append(bundleDetails(b), "Its content is: sha256:"+b.manifest.Digest()),
+		provides:  []string{providedBundle + " (= " + llama + ")"},
+		conflicts: []string{providedBundle},
+		replaces:  []string{providedBundle},
+		entries:   b.entries(),
+		overrides: bundleOverrides(b),
+		recommend: b.hostPackages(),
+	}
+	t, err := bundleTerms(b)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := bundleChangelog(p.name, o, v, b)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.finish(o, t, changes, bundleScripts())
 }
 
 func bundleDetails(b *unpacked) []string {
@@ -94,10 +121,8 @@ func bundleDetails(b *unpacked) []string {
 }
 
 // addCommand puts in what the command and its service need.
-func (p *pkg) addCommand(o Options) error {
-	// useradd, for machines without systemd-sysusers.
-	p.depends = append(p.depends, "passwd")
-	p.entries = append(p.entries, entry{path: "/usr/bin/go-rocm", from: o.Command, mode: 0o755})
+func (p *pkg) addCommand(c Command) error {
+	p.entries = append(p.entries, entry{path: "/usr/bin/go-rocm", from: c.Program, mode: 0o755})
 	for _, f := range []struct {
 		asset, path string
 		mode        os.FileMode
@@ -114,7 +139,7 @@ func (p *pkg) addCommand(o Options) error {
 		}
 		p.entries = append(p.entries, entry{path: f.path, text: text, mode: f.mode, conf: f.conf})
 	}
-	manual, err := manualEntries(o)
+	manual, err := manualEntries(c.Manual)
 	if err != nil {
 		return err
 	}
@@ -123,32 +148,16 @@ func (p *pkg) addCommand(o Options) error {
 	return nil
 }
 
-// addBundle puts in the bundle and says which packages it cannot stand beside.
-func (p *pkg) addBundle(b *unpacked) {
-	p.entries = append(p.entries, b.entries()...)
-	if b.manifest.Host != nil {
-		for _, l := range b.manifest.Host.Libraries {
-			held := slices.DeleteFunc([]string{l.Debian, l.AMD}, func(name string) bool { return name == "" })
-			if len(held) > 0 {
-				p.recommend = append(p.recommend, strings.Join(held, " | "))
-			}
+// finish puts in what every package has: documents, overrides and scripts, these
+// by the names of their assets.
+func (p *pkg) finish(o Options, t terms, changes []byte, scripts map[string]string) error {
+	p.scripts = map[string][]byte{}
+	for name, asset := range scripts {
+		text, err := readAsset(asset)
+		if err != nil {
+			return err
 		}
-	}
-	p.provides = append(p.provides, providedBundle)
-	p.conflicts = append(p.conflicts, providedBundle)
-	p.replaces = append(p.replaces, providedBundle)
-	p.overrides = append(p.overrides, bundleOverrides(b)...)
-}
-
-// finish puts in what every package has: documents, overrides and scripts.
-func (p *pkg) finish(o Options, v Version, parts scriptParts, t terms) error {
-	var err error
-	if p.scripts, err = maintainerScripts(parts); err != nil {
-		return err
-	}
-	changes, err := changelog(p.name, o, v)
-	if err != nil {
-		return err
+		p.scripts[name] = text
 	}
 	doc := path.Join("/usr/share/doc", p.name)
 	p.entries = append(p.entries,

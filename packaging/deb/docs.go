@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// manualPlaces says where the written manual goes, by folder of Options.Manual.
+// manualPlaces says where the written manual goes, by folder of Command.Manual.
 func manualPlaces() []struct{ from, to string } {
 	return []struct{ from, to string }{
 		{"man1", "/usr/share/man/man1"},
@@ -22,16 +22,16 @@ func manualPlaces() []struct{ from, to string } {
 }
 
 // manualEntries are the man pages, compressed, and the shell completions.
-func manualEntries(o Options) ([]entry, error) {
+func manualEntries(manual string) ([]entry, error) {
 	var out []entry
 	for _, place := range manualPlaces() {
-		dir := filepath.Join(o.Manual, place.from)
+		dir := filepath.Join(manual, place.from)
 		files, err := os.ReadDir(dir)
 		if err != nil {
-			return nil, fmt.Errorf("%w: manual: %w: write it with packaging/assets/writemanual", ErrOptions, err)
+			return nil, fmt.Errorf("%w: manual: %w: write it with packaging/manual", ErrOptions, err)
 		}
 		if len(files) == 0 {
-			return nil, fmt.Errorf("%w: manual: %s is empty: write it with packaging/assets/writemanual", ErrOptions, dir)
+			return nil, fmt.Errorf("%w: manual: %s is empty: write it with packaging/manual", ErrOptions, dir)
 		}
 		for _, f := range files {
 			text, err := os.ReadFile(filepath.Join(dir, f.Name()))
@@ -51,29 +51,44 @@ func manualEntries(o Options) ([]entry, error) {
 	return out, nil
 }
 
-// changelog is the history in Debian's form, compressed. The version that is
-// being built stands first. Where the written history begins with that version,
-// its entry gets what only a build knows: the llama.cpp release, the revision
-// and the time of the build.
-func changelog(name string, o Options, v Version) ([]byte, error) {
+// maintainerMark stands in the written history for who makes the package.
+const maintainerMark = "@MAINTAINER@"
+
+// changelog is the command's history in Debian's form, compressed. The version
+// that is being built stands first. Where the written history begins with that
+// version, its entry gets what only a build knows: the llama.cpp release, the
+// revision and the time of the build.
+func changelog(o Options, v Version) ([]byte, error) {
+	const name = "go-rocm"
 	history, err := readAsset("changelog")
 	if err != nil {
 		return nil, err
 	}
-	// The history is written once, for go-rocm; both packages have it.
-	text := strings.ReplaceAll(string(history), "go-rocm (", name+" (")
-	signature := fmt.Sprintf("\n -- %s  %s\n", o.Maintainer, o.Epoch.Format(time.RFC1123Z))
+	text := strings.ReplaceAll(string(history), maintainerMark, o.Maintainer)
 	plain := v
 	plain.Metadata = ""
 	head, rest, _ := strings.Cut(text, ")")
 	changes, older, ok := strings.Cut(rest, "\n -- ")
 	if ok && head == name+" ("+plain.Upstream()+"-1" {
 		_, older, _ = strings.Cut(older, "\n")
-		text = fmt.Sprintf("%s (%s)%s%s%s", name, v, changes, signature, older)
+		text = fmt.Sprintf("%s (%s)%s%s%s", name, v, changes, signedOff(o), older)
 	} else {
-		text = fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * Build of version %s.\n%s\n%s", name, v, v.Upstream(), signature, text)
+		text = fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * Build of version %s.\n%s\n%s", name, v, v.Upstream(), signedOff(o), text)
 	}
 	return compress([]byte(text))
+}
+
+// bundleChangelog has one entry, about the bundle: what changes with releases of
+// the command would make another package of the same bundle.
+func bundleChangelog(name string, o Options, v Version, b *unpacked) ([]byte, error) {
+	about := fmt.Sprintf("llama.cpp %s, GPU targets: %s. Its content is: sha256:%s", b.manifest.Version, b.targets(), b.manifest.Digest())
+	text := fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * %s\n%s", name, v, strings.Join(fold(about, 74), "\n    "), signedOff(o))
+	return compress([]byte(text))
+}
+
+// signedOff ends an entry of a changelog.
+func signedOff(o Options) string {
+	return fmt.Sprintf("\n -- %s  %s\n", o.Maintainer, o.Epoch.Format(time.RFC1123Z))
 }
 
 // compress packs with gzip as `gzip -9n` does: no name, no time.

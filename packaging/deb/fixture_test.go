@@ -93,18 +93,39 @@ func writeBundle(t *testing.T) string {
 
 func options(t *testing.T) deb.Options {
 	t.Helper()
+	return deb.Options{Version: "0.2.0", Epoch: epoch, OutDir: t.TempDir(), Maintainer: "A. Person <person@example.org>"}
+}
+
+func command(t *testing.T) deb.Command {
+	t.Helper()
 	pages := t.TempDir()
 	root := &cobra.Command{Use: "go-rocm", Short: "language models"}
 	root.AddCommand(&cobra.Command{Use: "serve MODEL", Short: "serve", Run: func(*cobra.Command, []string) {}})
 	if err := manual.Write(pages, root, manual.Options{Version: "0.2.0", Date: epoch}); err != nil {
 		t.Fatal(err)
 	}
-	return deb.Options{
-		Version: "0.2.0", Epoch: epoch,
-		Command: buildProgram(t), BundleDir: writeBundle(t), Manual: pages,
+	return deb.Command{
+		Program: buildProgram(t), Llama: "v0.5.0", Manual: pages,
 		ModuleCache: goEnv(t, "GOMODCACHE"), GoRoot: goEnv(t, "GOROOT"),
-		OutDir: t.TempDir(),
 	}
+}
+
+func buildCommand(t *testing.T, o deb.Options, c deb.Command) string {
+	t.Helper()
+	out, err := deb.BuildCommand(t.Context(), o, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func buildBundle(t *testing.T, o deb.Options, dir string) string {
+	t.Helper()
+	out, err := deb.BuildBundle(t.Context(), o, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // archive is a package taken apart without dpkg, so that header fields are seen

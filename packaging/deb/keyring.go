@@ -1,6 +1,7 @@
 package deb
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -35,9 +36,7 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 	if o.Version == "" || o.Epoch.Unix() <= 0 || len(o.Keyring) == 0 || len(o.Fingerprints) == 0 {
 		return "", fmt.Errorf("%w: keyring: give a version, a time, and keys with their fingerprints", ErrOptions)
 	}
-	if o.Maintainer == "" {
-		o.Maintainer = DefaultMaintainer
-	}
+	o.Maintainer = cmp.Or(o.Maintainer, DefaultMaintainer)
 	epoch := o.Epoch.UTC().Truncate(time.Second)
 	own, err := readAsset("expat.txt")
 	if err != nil {

@@ -38,7 +38,7 @@ func bundleOverrides(b *unpacked) []override {
 	loader := "*usr/lib/go-rocm/llama/" + b.manifest.Entry.Loader + "*"
 	list := []override{
 		{"embedded-library " + private, "The bundle runs with its own libraries alone, so that it does not depend on the distribution's versions."},
-		{"missing-dependency-on-libc " + private, "The bundle carries its C library and is started through its own loader."},
+		{"undeclared-elf-prerequisites " + private, "The bundle carries its C library and all others, and is started through its own loader."},
 		{"shared-library-is-executable " + loader, "The loader is run as a program: it starts the server."},
 		{"shared-library-lacks-prerequisites " + loader, "The loader is what resolves the others' prerequisites; it has none itself."},
 	}

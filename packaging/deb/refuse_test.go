@@ -18,25 +18,22 @@ import (
 
 // The same inputs give the same bytes, whatever the machine's settings.
 func TestBuildIsReproducible(t *testing.T) {
-	o := options(t)
-	build := func() []byte {
-		o.OutDir = t.TempDir()
-		out, err := deb.Build(t.Context(), o)
-		if err != nil {
-			t.Fatal(err)
+	c, dir := command(t), writeBundle(t)
+	build := func() (packages [2][]byte) {
+		o := options(t)
+		for i, path := range []string{buildCommand(t, o, c), buildBundle(t, o, dir)} {
+			info, err := os.Stat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Mode() != 0o644 {
+				t.Errorf("package has mode %o", info.Mode())
+			}
+			if packages[i], err = os.ReadFile(path); err != nil {
+				t.Fatal(err)
+			}
 		}
-		info, err := os.Stat(out[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode() != 0o644 {
-			t.Errorf("package has mode %o", info.Mode())
-		}
-		b, err := os.ReadFile(out[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
+		return packages
 	}
 	first := build()
 
@@ -46,7 +43,7 @@ func TestBuildIsReproducible(t *testing.T) {
 	old := syscall.Umask(0o077)
 	procs := runtime.GOMAXPROCS(1)
 	now := time.Now().Add(time.Hour)
-	err := filepath.WalkDir(o.BundleDir, func(path string, _ os.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 		return errors.Join(err, os.Chtimes(path, now, now))
 	})
 	second := build()
@@ -55,66 +52,93 @@ func TestBuildIsReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(first, second) {
-		t.Errorf("%d and %d bytes differ", len(first), len(second))
+	for i := range first {
+		if !bytes.Equal(first[i], second[i]) {
+			t.Errorf("package %d: %d and %d bytes differ", i, len(first[i]), len(second[i]))
+		}
 	}
 }
 
 func TestBuildRefuses(t *testing.T) {
-	whole := options(t)
+	whole := command(t)
 	for name, tc := range map[string]struct {
-		change func(*testing.T, *deb.Options)
+		change func(*testing.T, *deb.Options, *deb.Command)
 		is     error
 		want   string
 	}{
-		"no version":   {func(_ *testing.T, o *deb.Options) { o.Version = "" }, deb.ErrOptions, "Version is empty"},
-		"bad version":  {func(_ *testing.T, o *deb.Options) { o.Version = "1.2" }, deb.ErrOptions, "MAJOR.MINOR.PATCH"},
-		"bad revision": {func(_ *testing.T, o *deb.Options) { o.Revision = "1-2" }, deb.ErrOptions, "revision"},
-		"no epoch":     {func(_ *testing.T, o *deb.Options) { o.Epoch = time.Time{} }, deb.ErrOptions, "Epoch"},
-		"no program": {func(t *testing.T, o *deb.Options) {
-			o.Command = filepath.Join(t.TempDir(), "script")
-			write(t, o.Command, "#!/bin/sh\n")
+		"no version":   {func(_ *testing.T, o *deb.Options, _ *deb.Command) { o.Version = "" }, deb.ErrOptions, "Version is empty"},
+		"bad version":  {func(_ *testing.T, o *deb.Options, _ *deb.Command) { o.Version = "1.2" }, deb.ErrOptions, "MAJOR.MINOR.PATCH"},
+		"bad revision": {func(_ *testing.T, o *deb.Options, _ *deb.Command) { o.Revision = "1-2" }, deb.ErrOptions, "revision"},
+		"no epoch":     {func(_ *testing.T, o *deb.Options, _ *deb.Command) { o.Epoch = time.Time{} }, deb.ErrOptions, "Epoch"},
+		"no program": {func(t *testing.T, _ *deb.Options, c *deb.Command) {
+			c.Program = filepath.Join(t.TempDir(), "script")
+			write(t, c.Program, "#!/bin/sh\n")
 		}, deb.ErrCommand, "no ELF program"},
-		"dynamic program": {func(t *testing.T, o *deb.Options) {
+		"dynamic program": {func(t *testing.T, _ *deb.Options, c *deb.Command) {
 			sh, err := exec.LookPath("sh")
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.Command = sh
+			c.Program = sh
 		}, deb.ErrCommand, "CGO_ENABLED=0"},
-		"no bundle": {func(t *testing.T, o *deb.Options) { o.BundleDir = t.TempDir() }, deb.ErrBundle, "unpacked bundle"},
-		"changed bundle": {func(t *testing.T, o *deb.Options) {
-			o.BundleDir = writeBundle(t)
-			write(t, filepath.Join(o.BundleDir, "llama-server"), "sErver")
-		}, deb.ErrBundle, "build it anew"},
-		"foreign file in the bundle": {func(t *testing.T, o *deb.Options) {
-			o.BundleDir = writeBundle(t)
-			write(t, filepath.Join(o.BundleDir, "more"), "x")
-		}, deb.ErrBundle, "build it anew"},
-		"no manual":         {func(t *testing.T, o *deb.Options) { o.Manual = t.TempDir() }, deb.ErrOptions, "writemanual"},
-		"no module sources": {func(t *testing.T, o *deb.Options) { o.ModuleCache = t.TempDir() }, deb.ErrCommand, "go mod download"},
+		"no llama.cpp release":  {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.Llama = "" }, deb.ErrOptions, "Llama is empty"},
+		"bad llama.cpp release": {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.Llama = "b42" }, deb.ErrOptions, "llama.cpp's release"},
+		"no manual":             {func(t *testing.T, _ *deb.Options, c *deb.Command) { c.Manual = t.TempDir() }, deb.ErrOptions, "packaging/manual"},
+		"no module sources":     {func(t *testing.T, _ *deb.Options, c *deb.Command) { c.ModuleCache = t.TempDir() }, deb.ErrCommand, "go mod download"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := whole
-			o.OutDir = t.TempDir()
-			tc.change(t, &o)
-			out, err := deb.Build(t.Context(), o)
-			if !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
-				t.Fatalf("got %v, %v; want an error about %q", out, err, tc.want)
-			}
-			left, err := os.ReadDir(o.OutDir)
-			if err != nil || len(left) != 0 {
-				t.Errorf("output folder holds %v, %v", left, err)
-			}
+			o, c := options(t), whole
+			tc.change(t, &o, &c)
+			out, err := deb.BuildCommand(t.Context(), o, c)
+			refused(t, o, out, err, tc.is, tc.want)
 		})
 	}
 }
 
+func TestBuildBundleRefuses(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dir  func(*testing.T) string
+		is   error
+		want string
+	}{
+		"none named": {func(*testing.T) string { return "" }, deb.ErrOptions, "no bundle is named"},
+		"no bundle":  {func(t *testing.T) string { return t.TempDir() }, deb.ErrBundle, "unpacked bundle"},
+		"changed bundle": {func(t *testing.T) string {
+			dir := writeBundle(t)
+			write(t, filepath.Join(dir, "llama-server"), "sErver")
+			return dir
+		}, deb.ErrBundle, "build it anew"},
+		"foreign file in the bundle": {func(t *testing.T) string {
+			dir := writeBundle(t)
+			write(t, filepath.Join(dir, "more"), "x")
+			return dir
+		}, deb.ErrBundle, "build it anew"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := options(t)
+			out, err := deb.BuildBundle(t.Context(), o, tc.dir(t))
+			refused(t, o, out, err, tc.is, tc.want)
+		})
+	}
+}
+
+// refused wants an error and nothing left behind.
+func refused(t *testing.T, o deb.Options, out string, err, is error, want string) {
+	t.Helper()
+	if !errors.Is(err, is) || !strings.Contains(err.Error(), want) {
+		t.Fatalf("got %v, %v; want an error about %q", out, err, want)
+	}
+	left, err := os.ReadDir(o.OutDir)
+	if err != nil || len(left) != 0 {
+		t.Errorf("output folder holds %v, %v", left, err)
+	}
+}
+
 func TestBuildCancelled(t *testing.T) {
-	o := options(t)
+	o, dir := options(t), writeBundle(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := deb.Build(ctx, o); !errors.Is(err, context.Canceled) {
+	if _, err := deb.BuildBundle(ctx, o, dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 	if left, _ := os.ReadDir(o.OutDir); len(left) != 0 {
@@ -154,5 +178,31 @@ func TestVersionOrder(t *testing.T) {
 			}
 		}
 		before = v.String()
+		back, revision, ok := deb.SemVer(v.String())
+		again, err := deb.ParseVersion(back, revision)
+		if !ok || err != nil || again != v {
+			t.Errorf("%s comes back as %q %q %t, that is %s, %v", v, back, revision, ok, again, err)
+		}
+	}
+	for _, foreign := range []string{"", "1.0", "1:1.0.0-1", "2026.1-1", "1.0.0~~a-1", "1.0.0-a_b"} {
+		if version, revision, ok := deb.SemVer(foreign); ok {
+			t.Errorf("%q is taken for %q %q", foreign, version, revision)
+		}
+	}
+}
+
+// Every pair is asked of dpkg too.
+func TestCompareVersions(t *testing.T) {
+	versions := []string{
+		"0", "0.1.0-1", "0.1.0-2", "0.1.0-10", "0.1.0~rc.1-1", "0.1.0~~-1", "0.1.0+llama.0.5.0-1", "0.1.0+llama.0.5.0-1~bpo12+1",
+		"0.01.0-1", "0.1-1", "0.1.0", "0.1.0-0", "1:0.0.1-1", "0.1.0a-1", "0.1.0Z-1", "0.1.0.-1", "0.1.0+-1", "0.1.0-1-1", "20261123.143005-1",
+	}
+	for _, a := range versions {
+		for _, b := range versions {
+			relation := []string{"lt", "eq", "gt"}[deb.CompareVersions(a, b)+1]
+			if out, err := exec.CommandContext(t.Context(), "dpkg", "--compare-versions", a, relation, b).CombinedOutput(); err != nil {
+				t.Errorf("dpkg denies %s %s %s: %v %s", a, relation, b, err, out)
+			}
+		}
 	}
 }

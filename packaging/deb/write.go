@@ -83,6 +83,7 @@ func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 	info.Provides = p.provides
 	info.Conflicts = p.conflicts
 	info.Replaces = p.replaces
+	info.Deb.Triggers.InterestNoAwait = p.interest
 	info.Deb.Compression = compression
 	info.Deb.Fields = map[string]string{"Multi-Arch": "foreign"}
 

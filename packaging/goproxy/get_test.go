@@ -108,7 +108,7 @@ func TestGoGet(t *testing.T) {
 	}
 	for _, tc := range []struct{ version, want string }{
 		{"latest", "llama-cpu v0.5.0 1\n"},
-		{"v0.1.0-plain", "no bundle is built in; run mage build, install the go-rocm package, or set GOROCM_BUNDLE\n"},
+		{"v0.1.0-plain", "no bundle is built in; run mage build, install the go-rocm-llama-hip package, or set GOROCM_BUNDLE\n"},
 		{"v0.1.0", "llama-cpu v0.5.0 1\n"},
 	} {
 		if out, err := goCommand(t, dir, proxy, "get", path+"/embed@"+tc.version); err != nil {

@@ -72,7 +72,7 @@ func FindBundle(given string) (*Bundle, error) {
 	}
 	r, err := openEmbedded()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; set %s to a bundle's folder or file, or install the go-rocm package", ErrNoBundle, err, EnvBundle)
+		return nil, fmt.Errorf("%w: %w; set %s to a bundle's folder or file, or install the go-rocm-llama-hip package", ErrNoBundle, err, EnvBundle)
 	}
 	return &Bundle{Origin: OriginEmbedded, Manifest: r.Manifest(), packed: r, close: func() error { return nil }}, nil
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// packages gives the files of the package that ships; small gives those of the
-// same package around the cpu bundle. Both are made by the same code; what
+// packages gives the files of the packages that ship, command and bundle; small
+// gives the command with the cpu bundle. Both are made by the same code; what
 // concerns the life of a package is tested on the small one.
 func packages(t *testing.T) []string { return named(t, "GOROCM_DEB") }
 
@@ -198,7 +198,7 @@ func TestInstallAnswers(t *testing.T) {
 			if left := b.sh("find /home/someone /tmp -xdev -newer /usr/bin/go-rocm -type f -size +1M"); left != "" {
 				t.Errorf("the installed command extracted files:\n%s", left)
 			}
-			b.sh("dpkg --verify go-rocm && test -z \"$(dpkg --verify go-rocm)\"")
+			b.sh("test -z \"$(dpkg --verify go-rocm go-rocm-llama-hip)\"")
 			b.sh("test -r /usr/share/man/man1/go-rocm.1.gz || grep -rq path-exclude=/usr/share/man /etc/dpkg")
 			b.takesNoMoreRoomThanExtracting()
 

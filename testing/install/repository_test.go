@@ -164,14 +164,14 @@ func (c *client) candidate() string {
 // TestRepositoryServes takes a machine through what its administrator does: trust
 // the repository, install, upgrade, go back.
 func TestRepositoryServes(t *testing.T) {
-	a, l := newArchive(t), newLayouts(t)
+	a, m := newArchive(t), newMaker(t)
 	older, newer := t.TempDir(), t.TempDir()
-	one, two := l.build("0.1.0", "hip", false), l.build("0.2.0", "hip", false)
-	a.publish(older, 2*time.Hour, nil, one...)
+	const llama = "v0.5.0"
+	a.publish(older, 2*time.Hour, nil, m.command("0.1.0", llama), m.bundle("0.1.0", "hip", llama), m.bundle("0.1.0", "cpu", llama))
 	if err := apt.Mirror(t.Context(), older, newer); err != nil {
 		t.Fatal(err)
 	}
-	a.publish(newer, time.Hour, nil, two...)
+	a.publish(newer, time.Hour, nil, m.command("0.2.0", llama))
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			a := *a
@@ -179,8 +179,9 @@ func TestRepositoryServes(t *testing.T) {
 			c := a.client(suite, older)
 			works := func(step, version string) {
 				t.Helper()
-				if got := c.sh("dpkg-query -W -f '${Version} ${db:Status-Status}' go-rocm && go-rocm version >/dev/null"); got != version+" installed" {
-					t.Errorf("%s: there is %q, want %s", step, got, version)
+				want := "go-rocm " + version + ", go-rocm-llama-hip 0.1.0-1, "
+				if got := c.sh("dpkg-query -W -f '${Package} ${Version}, ' go-rocm go-rocm-llama-hip && go-rocm version >/dev/null"); got != want {
+					t.Errorf("%s: there is %q, want %q", step, got, want)
 				}
 			}
 			c.sh("apt-get update && apt-get install -y go-rocm")
@@ -194,7 +195,10 @@ func TestRepositoryServes(t *testing.T) {
 			if asked := c.sh("grep -c /by-hash/SHA256/ /srv/log; ! grep binary-amd64/Packages /srv/log"); asked == "0\n" {
 				t.Error("apt did not ask for indexes by their digests")
 			}
-			c.sh("apt-get purge -y go-rocm go-rocm-archive-keyring && test ! -e /usr/share/keyrings/go-rocm-archive-keyring.gpg && test ! -e /etc/apt/sources.list.d/go-rocm.sources")
+			if fetched := c.sh("grep -c /go-rocm-llama-hip_ /srv/log"); fetched != "1\n" {
+				t.Errorf("the bundle was fetched %s times", strings.TrimSpace(fetched))
+			}
+			c.sh("apt-get purge -y go-rocm go-rocm-llama-hip go-rocm-archive-keyring && test ! -e /usr/share/keyrings/go-rocm-archive-keyring.gpg && test ! -e /etc/apt/sources.list.d/go-rocm.sources")
 		})
 	}
 }

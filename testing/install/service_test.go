@@ -125,13 +125,15 @@ func TestInstallService(t *testing.T) {
 	}
 	checkExposure(t, b)
 
-	// The package that ships, in the same sandbox: it opens the HIP module too.
-	b.sh("apt-get install -y --reinstall " + b.bring(packages(t)))
-	b.eventually("the service was restarted", time.Minute, func() bool {
-		now := b.property("MainPID")
-		return now != "0" && now != pid
-	})
-	b.waitForAnswer()
+	// The bundle that ships, in the same sandbox: it opens the HIP module too. It
+	// takes the other's place while the command is renewed, which is one restart.
+	starts := b.starts()
+	b.restartedBy("apt-get install -y --reinstall " + b.bring(packages(t)))
+	if got := b.starts(); got != starts+1 {
+		t.Errorf("with command and bundle renewed the service was started %d times", got-starts)
+	}
+	// Another bundle alone concerns the service too.
+	b.restartedBy("apt-get install -y " + b.bring(small(t)[1:]))
 
 	b.sh("apt-get remove -y 'go-rocm*'")
 	if left := b.sh("ps -e -o user=,args= | grep '^go-rocm' || true"); left != "" {
@@ -145,6 +147,25 @@ func TestInstallService(t *testing.T) {
 	if left := b.sh("find /etc/systemd /var/lib/systemd /usr/lib/systemd -name '*go-rocm*'; systemctl list-unit-files --no-legend 'go-rocm*' || true"); left != "" {
 		t.Errorf("purge leaves:\n%s", left)
 	}
+}
+
+// starts counts how often systemd started the service.
+func (b *box) starts() int {
+	b.t.Helper()
+	return strings.Count(b.sh("journalctl --no-pager -o cat -u go-rocm"), "Started go-rocm.service")
+}
+
+// restartedBy runs a command after which the service is another process that
+// answers.
+func (b *box) restartedBy(command string) {
+	b.t.Helper()
+	before := b.property("MainPID")
+	b.sh(command)
+	b.eventually("the service was restarted", time.Minute, func() bool {
+		now := b.property("MainPID")
+		return now != "0" && now != before
+	})
+	b.waitForAnswer()
 }
 
 // checkExposure has systemd itself rate the running unit's sandbox: 0 is closed,
