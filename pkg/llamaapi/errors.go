@@ -24,10 +24,13 @@ var (
 	ErrContextExceeded = errors.New("prompt is longer than the context")
 	// ErrUnauthorized means that the API key is missing or wrong (401).
 	ErrUnauthorized = errors.New("llama-server refused the api key")
-	// ErrNotSupported means that the server was started without the feature (501).
+	// ErrNotSupported means that the server was started without the feature (501,
+	// or media sent to one without a projector for them).
 	ErrNotSupported = errors.New("llama-server was started without this feature")
 	// ErrInvalidRequest means that the server did not accept the request (400).
 	ErrInvalidRequest = errors.New("llama-server did not accept the request")
+	// ErrMedia means that the server could not decode an image or a sound.
+	ErrMedia = errors.New("llama-server could not decode a medium")
 	// ErrClosed means that the stream was closed by its user.
 	ErrClosed = errors.New("stream is closed")
 )
@@ -68,6 +71,15 @@ const (
 	typeNotSupported = "not_supported_error"
 )
 
+// Messages of server-common.cpp that tell more than their type: how
+// process_mtmd_prompt, tokenize_input_subprompt and oaicompat_chat_params_parse
+// refuse media.
+const (
+	saysUndecoded   = "Failed to load image or audio file"
+	saysNoMedia     = "does not support multimodal requests"
+	saysNoSuchMedia = " input is not supported - hint: "
+)
+
 // Is matches the condition that the server's type and status stand for.
 func (e *APIError) Is(target error) bool {
 	switch target {
@@ -79,7 +91,10 @@ func (e *APIError) Is(target error) bool {
 	case ErrUnauthorized:
 		return e.Status == http.StatusUnauthorized
 	case ErrNotSupported:
-		return e.Type == typeNotSupported || e.Status == http.StatusNotImplemented
+		return e.Type == typeNotSupported || e.Status == http.StatusNotImplemented ||
+			strings.Contains(e.Message, saysNoMedia) || strings.Contains(e.Message, saysNoSuchMedia)
+	case ErrMedia:
+		return strings.HasPrefix(e.Message, saysUndecoded)
 	case ErrInvalidRequest:
 		return e.Status == http.StatusBadRequest
 	}

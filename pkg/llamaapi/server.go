@@ -26,6 +26,13 @@ func (c *Client) Health(ctx context.Context) error {
 	return nil
 }
 
+// Modalities are the kinds of media that a server reads; without a projector none.
+type Modalities struct {
+	Vision bool `json:"vision"`
+	Audio  bool `json:"audio"`
+	Video  bool `json:"video"`
+}
+
 // Props are the server's properties.
 type Props struct {
 	// TotalSlots is how many completions run side by side.
@@ -40,11 +47,7 @@ type Props struct {
 	ModelPath  string `json:"model_path"`
 	ModelFType string `json:"model_ftype"`
 	// Modalities tell which media the projector takes.
-	Modalities struct {
-		Vision bool `json:"vision"`
-		Audio  bool `json:"audio"`
-		Video  bool `json:"video"`
-	} `json:"modalities"`
+	Modalities Modalities `json:"modalities"`
 	// MediaMarker stands in a prompt where a medium goes.
 	MediaMarker  string `json:"media_marker"`
 	ChatTemplate string `json:"chat_template"`

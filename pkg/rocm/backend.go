@@ -50,6 +50,9 @@ type Settings struct {
 	Bundle string
 	// Alias is the model's name in the server's answers; empty: the file's name.
 	Alias string
+	// Projector is a GGUF file that lets the model read images or sound: the one
+	// made for it (mmproj). It goes before Plan.Projector.
+	Projector string
 	// ChatTemplateFile replaces the model's template.
 	ChatTemplateFile string
 	// Embeddings or Reranking start the server for that purpose alone.
@@ -148,10 +151,13 @@ func (s *Settings) planOptions() (plan.Options, error) {
 	case s.CacheLimit < 0:
 		o.CacheRAM = -1
 	}
+	if s.Projector != "" {
+		o.Projector = s.Projector
+	}
 	return o, err
 }
 
-// wishes are the options before the limit of the cache.
+// wishes are the options before the settings that go before them.
 func (s *Settings) wishes() (plan.Options, error) {
 	if s.Plan != nil {
 		return *s.Plan, nil

@@ -48,7 +48,7 @@ func (m *Machine) judge(f gguf.Found) Found {
 	case f.Format == "safetensors":
 		out.Why = "safetensors: convert it with llama.cpp's convert_hf_to_gguf.py"
 	case f.Kind == "mmproj" || f.Architecture == "clip":
-		out.Why = "a projector: give it with --projector beside its model"
+		out.Why = "a projector: give it with --mmproj beside its model"
 	case f.Kind == "adapter":
 		out.Why = "an adapter: give it with --adapter beside its model"
 	case f.Kind != "model":

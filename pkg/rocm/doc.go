@@ -18,7 +18,7 @@
 // What goes beyond the contract of pkg/inference is offered beside it: Backend.Load
 // takes Settings, Model.Stream takes a Request and gives a handle with its own
 // error and metrics for concurrent callers, and *Model implements Tokenizer,
-// Embedder, Reranker, SlotKeeper and AdapterSwitcher.
+// Embedder, Reranker, SlotKeeper, AdapterSwitcher and Multimodal.
 //
 // The package decides nothing about memory (runtime/plan does), knows no wire
 // format (pkg/llamaapi does) and no processes (runtime/supervise does). It runs

@@ -14,6 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
 // Through the contract, the way that works with any backend.
@@ -200,6 +201,32 @@ func ExampleModel_Rerank() {
 	}
 	fmt.Println(len(ranked), ranked[0].Score >= ranked[1].Score)
 	// Output: 2 true
+}
+
+// A model with a projector answers about images; the answer here is scripted.
+func ExampleModel_ChatMedia() {
+	model, done := loaded(fakellama.Script{Reply: "A cat and a dog.", Vision: true}, rocm.DefaultSettings()) // Settings.Projector names the file
+	defer done()
+
+	question := []rocm.MediaMessage{{
+		Message: inference.Message{Role: "user", Content: "Who is in " + rocm.MediaMarker + " and who in " + rocm.MediaMarker + "?"},
+		Media:   []rocm.Media{{Data: imagegen.PNG(64, 1), Type: "image/png"}, {Data: imagegen.PNG(64, 2)}},
+	}}
+	for token := range model.ChatMedia(context.Background(), question) {
+		fmt.Print(token.Text)
+	}
+	fmt.Println()
+	fmt.Println(model.Err(), model.Modalities().Vision)
+
+	// What is no image, or what the model cannot read, is said so.
+	noise := []rocm.Media{{Data: []byte("not an image")}}
+	for range model.GenerateMedia(context.Background(), "What is this?", noise) {
+	}
+	fmt.Println(errors.Is(model.Err(), rocm.ErrMedia))
+	// Output:
+	// A cat and a dog.
+	// <nil> true
+	// true
 }
 
 // Where the llama-server would come from.

@@ -67,6 +67,46 @@ func openFacts(path string) (*gguf.File, error) {
 	return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
 }
 
+// openModel reads the header of what is to be a model.
+func openModel(path string) (*gguf.File, error) {
+	f, err := openFacts(path)
+	if err != nil {
+		return nil, err
+	}
+	if isProjector(f) {
+		_ = f.Close()
+		return nil, fmt.Errorf("%w: %s is a projector; load its model, and give this as Settings.Projector (--mmproj)", ErrModelFile, path)
+	}
+	return f, nil
+}
+
+// openProjector reads the header of a projector, and gives its absolute path.
+func openProjector(path string) (string, *gguf.File, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", nil, fmt.Errorf("projector %s: %w", path, err)
+	}
+	if info, err := os.Stat(abs); err != nil || info.IsDir() {
+		if err == nil {
+			err = errors.New("it is a folder; name the file")
+		}
+		return "", nil, fmt.Errorf("%w: the projector %s: %w", ErrModelFile, abs, err)
+	}
+	f, err := openFacts(abs)
+	if err != nil {
+		return "", nil, fmt.Errorf("projector: %w", err)
+	}
+	if !isProjector(f) {
+		_ = f.Close()
+		return "", nil, fmt.Errorf("%w: %s is a %s of the architecture %q and no projector; those are often called mmproj-*.gguf",
+			ErrModelFile, abs, f.Kind(), f.Architecture())
+	}
+	return abs, f, nil
+}
+
+// isProjector knows projectors that are older than general.type, too.
+func isProjector(f *gguf.File) bool { return f.Kind() == "mmproj" || f.Architecture() == "clip" }
+
 // openAdapter reads the header of a LoRA adapter.
 func openAdapter(path string) (*gguf.File, error) {
 	info, err := os.Stat(path)

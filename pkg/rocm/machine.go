@@ -150,7 +150,7 @@ func (m *Machine) Plan(path string) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	facts, err := openFacts(path)
+	facts, err := openModel(path)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
@@ -18,6 +19,8 @@ type Model struct {
 	srv   *Server
 	api   *llamaapi.Client
 	slots int
+	// props are the server's, asked for when media are first spoken of.
+	props atomic.Pointer[llamaapi.Props]
 
 	// life ends with Close and with it every operation.
 	life  context.Context //nolint:containedctx // the life of the model itself

@@ -47,7 +47,7 @@ func (srv *Server) withoutGPU(m *Machine, facts *gguf.File, failure error) error
 // again replaces the plan by one with other options and the reason for it.
 func (srv *Server) again(m *Machine, o plan.Options, facts *gguf.File, why string, failure error) error {
 	less := *m
-	less.settings.Plan, less.settings.CacheLimit = &o, 0 // it is in the options already
+	less.settings.Plan, less.settings.CacheLimit, less.settings.Projector = &o, 0, "" // they are in the options already
 	p, err := less.makePlan(srv.Path, facts)
 	if err != nil {
 		return errors.Join(failure, err)
@@ -81,20 +81,20 @@ func (m *Machine) makePlan(path string, facts *gguf.File) (*plan.Plan, error) {
 		req.Options.Adapters[i] = abs
 		req.Adapters = append(req.Adapters, f)
 	}
-	for _, extra := range []struct {
-		path *string
-		into **gguf.File
-	}{{&req.Options.Projector, &req.Projector}, {&req.Options.Draft, &req.Draft}} {
-		if *extra.path == "" {
-			continue
-		}
-		if *extra.path, err = modelFile(*extra.path); err != nil {
+	if path := o.Projector; path != "" {
+		if req.Options.Projector, req.Projector, err = openProjector(path); err != nil {
 			return nil, err
 		}
-		if *extra.into, err = openFacts(*extra.path); err != nil {
+		defer func() { _ = req.Projector.Close() }()
+	}
+	if path := o.Draft; path != "" {
+		if req.Options.Draft, err = modelFile(path); err != nil {
 			return nil, err
 		}
-		defer func() { _ = (*extra.into).Close() }()
+		if req.Draft, err = openModel(req.Options.Draft); err != nil {
+			return nil, err
+		}
+		defer func() { _ = req.Draft.Close() }()
 	}
 	p, err := plan.Make(req)
 	if err != nil {

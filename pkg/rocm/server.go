@@ -2,9 +2,11 @@ package rocm
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,6 +36,7 @@ type Server struct {
 	devices []gpu.Device
 	sysfs   gpu.FS
 	hold    *extract.Hold // of the bundle
+	marker  string        // that the server takes for a medium in a prompt
 }
 
 // Launch finds the bundle, plans, starts llama-server and waits until it is
@@ -53,7 +56,7 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	defer func() { _ = facts.Close() }()
 	defer func() { _ = found.Close() }()
 
-	srv := &Server{Path: path, Info: infoOf(facts), Origin: found.Origin, sysfs: gpu.NewFS(s.sysRoot())}
+	srv := &Server{Path: path, Info: infoOf(facts), Origin: found.Origin, sysfs: gpu.NewFS(s.sysRoot()), marker: "<__media_" + rand.Text() + "__>"}
 	if srv.Plan, err = m.makePlan(path, facts); err != nil {
 		return nil, err
 	}
@@ -85,7 +88,7 @@ func prepare(path string, s *Settings) (facts *gguf.File, found *Bundle, m *Mach
 	var bundleErr error
 	var reading sync.WaitGroup
 	reading.Go(func() { found, bundleErr = FindBundle(s.Bundle) })
-	if facts, err = openFacts(path); err == nil {
+	if facts, err = openModel(path); err == nil {
 		m = &Machine{settings: *s}
 		m.look()
 	}
@@ -132,6 +135,11 @@ func (srv *Server) load(ctx context.Context, m *Machine, r *ready, facts *gguf.F
 	}
 }
 
+// envMarker tells llama-server what stands for a medium in a prompt
+// (server-common.cpp). By itself it would choose another one at each start, and
+// a request that is sent again to a new process would have the old one.
+const envMarker = "LLAMA_MEDIA_MARKER"
+
 func (srv *Server) spec(s *Settings, r *ready, facts *gguf.File) supervise.Spec {
 	args := append([]string{}, srv.Plan.Args...)
 	alias := s.Alias
@@ -163,7 +171,7 @@ func (srv *Server) spec(s *Settings, r *ready, facts *gguf.File) supervise.Spec 
 		restart.Settle = srv.settle
 	}
 	return supervise.Spec{
-		Argv: r.argv, Args: append(args, s.Args...), Env: srv.Plan.Env, Dir: r.dir, Inherit: r.inherit(), TCP: s.TCP,
+		Argv: r.argv, Args: append(args, s.Args...), Env: append(slices.Clone(srv.Plan.Env), envMarker+"="+srv.marker), Dir: r.dir, Inherit: r.inherit(), TCP: s.TCP,
 		ModelBytes: facts.Size(), StartTimeout: s.StartTimeout, DrainTimeout: s.DrainTimeout,
 		StopTimeout: s.StopTimeout, StallTimeout: s.StallTimeout, Restart: restart, Log: s.logger(),
 	}

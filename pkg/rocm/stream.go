@@ -15,7 +15,7 @@ import (
 )
 
 // Request is a generation with everything that can be said about it. Exactly
-// one of Prompt, Tokens and Messages is given.
+// one of Prompt, Tokens, Messages and MediaMessages is given.
 type Request struct {
 	// Prompt is continued as it is; special tokens written in it count as such.
 	Prompt string
@@ -24,11 +24,14 @@ type Request struct {
 	// Messages are a conversation for the model's template. An empty one that
 	// is not nil is an error.
 	Messages []inference.Message
+	// MediaMessages are a conversation with images or sound.
+	MediaMessages []MediaMessage
 	// TemplateVars are handed to the template, for example enable_thinking, which
 	// llama-server sets to true where it is not given.
 	TemplateVars map[string]any
-	// Media are files (images, audio) in place of the markers in Prompt.
-	Media [][]byte
+	// Media go to the places of MediaMarker in Prompt, in their order, or before
+	// it where it has none.
+	Media []Media
 
 	// GenerateConfig is the contract's part.
 	inference.GenerateConfig
@@ -124,15 +127,19 @@ func (s *Stream) send() error {
 	if err := s.joined.Err(); err != nil {
 		return err
 	}
-	r, err := s.req.wire()
+	req, err := s.m.withMedia(s.joined, s.req)
 	if err != nil {
 		return err
 	}
-	if s.req.MaxTokens == 0 {
+	r, err := req.wire()
+	if err != nil {
+		return err
+	}
+	if req.MaxTokens == 0 {
 		return nil // nothing asked for: nothing to do
 	}
-	if len(s.req.Messages) > 0 {
-		text, err := s.m.template(s.joined, &s.req)
+	if len(req.Messages) > 0 {
+		text, err := s.m.template(s.joined, &req)
 		if err != nil {
 			return err
 		}
@@ -140,7 +147,7 @@ func (s *Stream) send() error {
 	}
 	in, err := s.m.api.Completion(s.joined, r)
 	if err != nil {
-		return err
+		return mediaError(err)
 	}
 	if s.req.Progress != nil {
 		in.OnProgress(s.req.Progress)
@@ -244,7 +251,7 @@ func (r *Request) wire() (*llamaapi.CompletionRequest, error) {
 	}
 	topK, maxTokens, temperature := r.TopK, r.MaxTokens, r.Temperature
 	return &llamaapi.CompletionRequest{
-		Prompts:   []llamaapi.Prompt{{Text: r.Prompt, Tokens: r.Tokens, Media: r.Media}},
+		Prompts:   []llamaapi.Prompt{{Text: r.Prompt, Tokens: r.Tokens, Media: files(r.Media)}},
 		MaxTokens: &maxTokens, Temperature: &temperature, TopK: &topK, TopP: &topP, MinP: &minP,
 		RepeatPenalty: &penalty, Seed: r.Seed, Stop: r.Stop, StopIDs: r.StopTokens, Grammar: r.Grammar,
 		JSONSchema: r.JSONSchema, CachePrompt: &cache, Slot: r.Slot, LoRA: r.Adapters, Progress: r.Progress != nil,
@@ -253,7 +260,7 @@ func (r *Request) wire() (*llamaapi.CompletionRequest, error) {
 
 func (r *Request) validate() error {
 	given := 0
-	for _, is := range []bool{r.Prompt != "", len(r.Tokens) > 0, len(r.Messages) > 0} {
+	for _, is := range []bool{r.Prompt != "", len(r.Tokens) > 0, len(r.Messages) > 0, len(r.MediaMessages) > 0} {
 		if is {
 			given++
 		}

@@ -22,6 +22,7 @@ const (
 	remedyFault   = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
 	remedyTarget  = "this build has no code for the GPU: use a build for its target, or set HSA_OVERRIDE_GFX_VERSION to a related one"
 	remedyModel   = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
+	remedyMMProj  = "give the projector (mmproj) that was made for this very model, and check its file against its published checksum"
 	remedyLibrary = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
 	remedyKFD     = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
 	remedyDevice  = "run 'go-rocm doctor'; the lines above may say why the GPU code did not start"
@@ -52,6 +53,8 @@ func signs() []sign {
 		s(ErrNoDevice, `invalid device: ROCm\d+`, "common/arg.cpp", remedyDevice),
 		s(ErrBadArgument, `error: invalid argument: |error while handling argument `, "common/arg.cpp", remedyArg),
 		s(ErrAddress, `couldn't bind HTTP server socket|couldn't start HTTP listener`, "server-http.cpp", remedyAddress),
+		s(ErrModelInvalid, `mismatch between (text model|vision and audio mmproj)`, "mtmd.cpp", remedyMMProj),
+		s(ErrModelInvalid, `clip_init: failed to load model|failed to load multimodal model`, "clip.cpp, server-context.cpp", remedyMMProj),
 		s(ErrModelInvalid, `invalid magic characters|data is not within the file bounds|unknown model architecture|unknown pre-tokenizer type`, "gguf.cpp, llama-model-loader.cpp, llama-model.cpp, llama-vocab.cpp", remedyModel),
 		s(ErrModelInvalid, `error loading model|failed to open GGUF file|failed to load model`, "llama.cpp, gguf.cpp, common.cpp", remedyModel),
 	}

@@ -37,6 +37,15 @@ func TestRecognise(t *testing.T) {
 		{"bind", ExitError{Code: 1, Log: []string{"E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 80"}}, false, ErrAddress},
 		{"magic", ExitError{Code: 1, Log: []string{"gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'", "srv    load_model: failed to load model, 'x'"}}, false, ErrModelInvalid},
 		{"architecture", ExitError{Code: 1, Log: []string{"llama_model_load: error loading model: error loading model architecture: unknown model architecture: 'new'"}}, false, ErrModelInvalid},
+		{"projector of another model", ExitError{Code: 1, Log: []string{
+			"mtmd_init_from_file: error: mismatch between text model (n_embd = 64) and mmproj (n_embd = 2560)",
+			"srv    load_model: failed to load multimodal model, 'mmproj.gguf'",
+		}}, false, ErrModelInvalid},
+		{"damaged projector", ExitError{Code: 1, Log: []string{
+			"clip_init: failed to load model 'mmproj.gguf': load_tensors: unable to find tensor v.blk.0.ffn_up.weight",
+			"mtmd_init_from_file: error: Failed to load CLIP model from mmproj.gguf",
+			"srv    load_model: failed to load multimodal model, 'mmproj.gguf'",
+		}}, false, ErrModelInvalid},
 		{"unknown", ExitError{Code: 3, Log: []string{"something else"}}, false, nil},
 		{"killed by a person", ExitError{Signal: syscall.SIGKILL}, false, nil},
 		{"segv", ExitError{Signal: syscall.SIGSEGV}, false, nil},

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -19,6 +20,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
 // example builds one of the examples and makes a command of it, with a model of
@@ -51,7 +54,7 @@ func output(t *testing.T, cmd *exec.Cmd, input string) string {
 func TestExamples(t *testing.T) {
 	tests := map[string]func(*testing.T){
 		"hello": exampleHello, "chat": exampleChat, "classify": exampleClassify, "batch": exampleBatch,
-		"search": exampleSearch, "tools": exampleTools, "web": exampleWeb,
+		"search": exampleSearch, "tools": exampleTools, "web": exampleWeb, "look": exampleLook,
 	}
 	entries, err := os.ReadDir("../../examples")
 	if err != nil {
@@ -134,6 +137,22 @@ func exampleTools(t *testing.T) {
 	var call struct{ Tool string }
 	if err := json.Unmarshal([]byte(written), &call); err != nil || !ok || strings.TrimSpace(result) == "" || call.Tool != "add" && call.Tool != "shout" {
 		t.Errorf("wrote %q: %v", got, err)
+	}
+}
+
+func exampleLook(t *testing.T) {
+	flags := []string{"-max", "8", "-mmproj", projector(t, ggufgen.ProjectorOptions{})}
+	file := filepath.Join(t.TempDir(), "picture.png")
+	if err := os.WriteFile(file, picture(1).Data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, example(t, "look", flags, file, "What is this?"), ""); len(got) < 2 {
+		t.Errorf("answered %q", got)
+	}
+	cmd := example(t, "look", flags, os.Args[0], "What is this?")
+	cmd.Stderr = nil
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "unreadable media") {
+		t.Errorf("a program instead of an image: %v, %q", err, out)
 	}
 }
 

@@ -1,7 +1,6 @@
 package fakellama
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
 )
@@ -10,23 +9,29 @@ import (
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		request
-		Messages []message `json:"messages"`
+		Messages []turn `json:"messages"`
 	}
 	if !decode(w, r, &in) {
 		return
 	}
-	prompt, bad := s.format(in.Messages)
+	text, files, bad := s.format(in.Messages)
+	var prompt []int32
+	switch {
+	case bad != nil:
+	case s.script.Vision:
+		prompt, bad = s.mediaPrompt(text, files)
+	default:
+		prompt = s.vocab.tokenize(text, true)
+	}
 	if bad != nil {
 		writeError(w, bad)
 		return
 	}
-	in.Prompt = json.RawMessage(encode(prompt))
 	if in.Stream {
-		s.chatStream(w, r, &in.request)
+		s.chatStream(w, r, &in.request, prompt)
 		return
 	}
-	prompts, _ := s.promptTokens(in.Prompt) // a string is always a prompt
-	t := &task{s: s, req: &in.request, prompt: prompts[0], reply: s.script.Reply}
+	t := &task{s: s, req: &in.request, prompt: prompt, reply: s.script.Reply}
 	if err := t.generate(r.Context(), func(event) error { return nil }); err != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -50,9 +55,8 @@ func (t *task) finishReason() string {
 }
 
 // chatStream writes chunks of the chat completion and the [DONE] that ends them.
-func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, req *request) {
-	prompts, _ := s.promptTokens(req.Prompt) // a string is always a prompt
-	t := &task{s: s, req: req, prompt: prompts[0], reply: s.script.Reply}
+func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, req *request, prompt []int32) {
+	t := &task{s: s, req: req, prompt: prompt, reply: s.script.Reply}
 	o := &out{w: w, flush: http.NewResponseController(w), s: s, ctx: r.Context(), end: "\n"}
 	chunk := func(delta map[string]any, finish any) []byte {
 		return encode(map[string]any{

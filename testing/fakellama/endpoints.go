@@ -18,15 +18,20 @@ func (s *Server) props(w http.ResponseWriter, _ *http.Request) {
 			"n_ctx":  s.script.ContextLen,
 		},
 		"total_slots": s.script.Slots, "model_alias": s.script.Alias, "model_path": s.script.ModelPath,
-		"model_ftype": "F32", "modalities": map[string]bool{"vision": false, "audio": false, "video": false},
-		"media_marker": "<__media__>", "endpoint_slots": true, "endpoint_props": false, "endpoint_metrics": false,
+		"model_ftype": "F32", "modalities": map[string]bool{"vision": s.script.Vision, "audio": false, "video": false},
+		"media_marker": s.script.MediaMarker, "endpoint_slots": true, "endpoint_props": false, "endpoint_metrics": false,
 		"chat_template": Template, "bos_token": "", "eos_token": specials()[TokenEnd],
 		"build_info": "fakellama", "is_sleeping": false,
 	})
 }
 
 func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, map[string]any{"object": "list", "data": []any{map[string]any{
+	capabilities := []string{"completion"}
+	if s.script.Vision {
+		capabilities = append(capabilities, "multimodal")
+	}
+	about := map[string]any{"name": s.script.Alias, "model": s.script.Alias, "type": "model", "capabilities": capabilities}
+	writeJSON(w, map[string]any{"models": []any{about}, "object": "list", "data": []any{map[string]any{
 		"id": s.script.Alias, "object": "model", "owned_by": "llamacpp",
 		"meta": map[string]any{"n_vocab": VocabSize(), "n_ctx_train": s.script.ContextLen},
 	}}})
@@ -174,29 +179,33 @@ type message struct {
 	Content string `json:"content"`
 }
 
-func (s *Server) format(messages []message) (string, *apiError) {
-	if s.script.TemplateError != "" {
-		return "", &apiError{status: 500, Type: "server_error", Message: s.script.TemplateError}
-	}
-	if len(messages) == 0 {
-		return "", errRequest("Expected 'messages' to be a non-empty array")
+// format applies the template to messages; files are their images.
+func (s *Server) format(turns []turn) (prompt string, files [][]byte, bad *apiError) {
+	messages, files, bad := s.conversation(turns)
+	switch {
+	case bad != nil:
+		return "", nil, bad
+	case s.script.TemplateError != "":
+		return "", nil, &apiError{status: 500, Type: "server_error", Message: s.script.TemplateError}
+	case len(messages) == 0:
+		return "", nil, errRequest("Expected 'messages' to be a non-empty array")
 	}
 	var b strings.Builder
 	for _, m := range messages {
 		fmt.Fprintf(&b, "<|im_start|>%s\n%s<|im_end|>\n", m.Role, m.Content)
 	}
 	b.WriteString("<|im_start|>assistant\n")
-	return b.String(), nil
+	return b.String(), files, nil
 }
 
 func (s *Server) applyTemplate(w http.ResponseWriter, r *http.Request) {
 	var in struct {
-		Messages []message `json:"messages"`
+		Messages []turn `json:"messages"`
 	}
 	if !decode(w, r, &in) {
 		return
 	}
-	prompt, bad := s.format(in.Messages)
+	prompt, _, bad := s.format(in.Messages)
 	if bad != nil {
 		writeError(w, bad)
 		return

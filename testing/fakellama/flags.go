@@ -53,6 +53,8 @@ type args struct {
 	keys       []string
 	loras      []string
 	slotSave   string
+	projector  string
+	marker     string // of the environment
 	embeddings bool
 	reranking  bool
 	help       bool
@@ -110,6 +112,8 @@ func (a *args) set(o option, value string) (err error) {
 		a.keys = append(a.keys, strings.Split(value, ",")...)
 	case "--lora":
 		a.loras = append(a.loras, strings.Split(value, ",")...)
+	case "--mmproj":
+		a.projector = value
 	case "--slot-save-path":
 		a.slotSave = value
 	case "--embeddings":

@@ -65,6 +65,7 @@ func Main(argv []string, getenv func(string) string, stdout, stderr io.Writer) i
 	if key := getenv("LLAMA_API_KEY"); key != "" {
 		a.keys = append(a.keys, key)
 	}
+	a.marker = getenv("LLAMA_MEDIA_MARKER")
 	p := &process{args: a, script: merge(script, a), log: log}
 	return p.run()
 }
@@ -89,6 +90,10 @@ func merge(s Script, a args) Script {
 	if len(s.Adapters) == 0 {
 		s.Adapters = a.loras
 	}
+	if s.MediaMarker == "" {
+		s.MediaMarker = a.marker
+	}
+	s.Vision = s.Vision || a.projector != ""
 	s.SlotSave = s.SlotSave || a.slotSave != ""
 	s.Embeddings = s.Embeddings || a.embeddings || a.reranking
 	s.Reranking = s.Reranking || a.reranking
@@ -123,6 +128,14 @@ func (p *process) run() int {
 		if _, err := os.Stat(p.args.model); err != nil {
 			p.log.print("E", "gguf_init_from_file: failed to open GGUF file '%s' (%v)", p.args.model, errors.Unwrap(err))
 			p.log.print("E", "srv    load_model: failed to load model, '%s'", p.args.model)
+			p.log.print("E", "srv  llama_server: exiting due to model loading error")
+			return 1
+		}
+	}
+	if p.args.projector != "" {
+		if _, err := os.Stat(p.args.projector); err != nil {
+			p.log.print("E", "mtmd_init_from_file: error: Failed to load CLIP model from %s", p.args.projector)
+			p.log.print("E", "srv    load_model: failed to load multimodal model, '%s'", p.args.projector)
 			p.log.print("E", "srv  llama_server: exiting due to model loading error")
 			return 1
 		}

@@ -48,12 +48,12 @@ func (s *Server) onePrompt(raw json.RawMessage) ([]int32, *apiError) {
 		return ids, nil
 	}
 	var object struct {
-		Text  *string  `json:"prompt_string"`
-		Media []string `json:"multimodal_data"`
+		Text  *string   `json:"prompt_string"`
+		Media *[]string `json:"multimodal_data"`
 	}
 	if len(raw) > 0 && raw[0] == '{' && json.Unmarshal(raw, &object) == nil && object.Text != nil {
-		if len(object.Media) > 0 {
-			return nil, errRequest("Multimodal data provided, but model does not support multimodal requests.")
+		if object.Media != nil {
+			return s.multimodal(*object.Text, *object.Media)
 		}
 		return s.vocab.tokenize(*object.Text, true), nil
 	}

@@ -26,6 +26,12 @@ type Script struct {
 	TemplateError string `json:"template_error,omitempty"`
 	// Adapters are the LoRA files that the server was started with.
 	Adapters []string `json:"adapters,omitempty"`
+	// Vision lets it read images (PNG, JPEG, GIF), as a projector does: each is
+	// ImageTokens tokens, on which what it says depends.
+	Vision bool `json:"vision,omitempty"`
+	// MediaMarker stands for an image in a prompt; empty: another one for each
+	// server, as llama-server does it.
+	MediaMarker string `json:"media_marker,omitempty"`
 	// Embeddings, Reranking and SlotSave switch the endpoints on, as flags do.
 	Embeddings bool `json:"embeddings,omitempty"`
 	Reranking  bool `json:"reranking,omitempty"`
@@ -187,6 +193,9 @@ func (s Script) withDefaults() Script {
 	}
 	if s.Alias == "" {
 		s.Alias = s.ModelPath
+	}
+	if s.MediaMarker == "" {
+		s.MediaMarker = newMarker()
 	}
 	return s
 }

@@ -3,6 +3,7 @@ package ggufgen
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"math"
 	"os"
@@ -100,6 +101,9 @@ func TestTiny(t *testing.T) {
 		"key heads":   {Heads: 4, KVHeads: 3},
 		"odd heads":   {Width: 12, Heads: 4, KVHeads: 4},
 		"quantised":   {Type: gguf.Q8_0},
+		"loud half":   {Type: gguf.F16, Loud: 1},
+		"loud beyond": {Loud: 5},
+		"loud below":  {Loud: -1},
 		"no tokens":   {},
 		"no tokenize": {},
 	} {
@@ -114,6 +118,74 @@ func TestTiny(t *testing.T) {
 		}
 		if _, err := Tiny(v, o); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestLoud: one row of the embedding is larger, and nothing else differs.
+func TestLoud(t *testing.T) {
+	plain, loud := write(t, TinyOptions{Seed: 7}), write(t, TinyOptions{Seed: 7, Loud: 3})
+	f, err := gguf.NewReader(bytes.NewReader(loud), int64(len(loud)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := f.Tensor("token_embd.weight")
+	row := int(e.Bytes) / f.VocabSize()
+	from := int(e.Offset) + 3*row
+	for i := range plain {
+		if inside := i >= from && i < from+row; !inside && plain[i] != loud[i] {
+			t.Fatalf("byte %d differs, outside of %d to %d", i, from, from+row)
+		}
+	}
+	number := func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b[from:])) }
+	if got, want := number(loud), 30*number(plain); got != want {
+		t.Errorf("the first number is %v, want %v", got, want)
+	}
+}
+
+func writeProjector(t *testing.T, o ProjectorOptions) []byte {
+	t.Helper()
+	b, err := Projector(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	if _, err := b.WriteTo(&buf); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// TestProjector looks at what is written; that llama.cpp loads it and that images
+// go through it is tested in testing/e2e.
+func TestProjector(t *testing.T) {
+	raw := writeProjector(t, ProjectorOptions{Seed: 3, Side: 48, Patch: 12, Output: 96})
+	f, err := gguf.NewReader(bytes.NewReader(raw), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	side, _ := f.ArchUint("vision.image_size")
+	if f.Kind() != "mmproj" || f.Architecture() != "clip" || side != 48 {
+		t.Errorf("a %s of %q for images of %d", f.Kind(), f.Architecture(), side)
+	}
+	positions, ok := f.Tensor("v.position_embd.weight")
+	if o := (ProjectorOptions{Side: 48, Patch: 12}); !ok || o.Tokens() != 16 || positions.Dims[1] != 16 {
+		t.Errorf("%d tokens, positions %+v", o.Tokens(), positions)
+	}
+	if out, ok := f.Tensor("mm.2.weight"); !ok || out.Dims[1] != 96 {
+		t.Errorf("the last layer is %+v", out)
+	}
+	if !bytes.Equal(raw, writeProjector(t, ProjectorOptions{Seed: 3, Side: 48, Patch: 12, Output: 96})) {
+		t.Error("one seed gives two files")
+	}
+	if bytes.Equal(writeProjector(t, ProjectorOptions{Seed: 1}), writeProjector(t, ProjectorOptions{Seed: 2})) {
+		t.Error("two seeds give the same weights")
+	}
+	for name, o := range map[string]ProjectorOptions{
+		"negative": {Side: -1}, "patches": {Side: 30, Patch: 8}, "heads": {Width: 32, Heads: 5}, "one layer": {Layers: 1},
+	} {
+		if _, err := Projector(o); err == nil || o.Tokens() != 0 {
+			t.Errorf("%s: error %v, %d tokens", name, err, o.Tokens())
 		}
 	}
 }

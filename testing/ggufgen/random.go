@@ -39,6 +39,34 @@ func normalF32(r *rand.Rand, deviation float64) Fill {
 	}
 }
 
+// amplified multiplies the single-precision numbers in size bytes from from on.
+func amplified(fill Fill, from, size uint64, factor float32) Fill {
+	return func(w io.Writer, n uint64) error {
+		return fill(&amplifier{w: w, from: from, to: from + size, factor: factor}, n)
+	}
+}
+
+// amplifier is written whole numbers only.
+type amplifier struct {
+	w            io.Writer
+	at, from, to uint64
+	factor       float32
+}
+
+// Write implements io.Writer.
+func (a *amplifier) Write(p []byte) (int, error) {
+	out := append([]byte(nil), p...)
+	for i := 0; i+4 <= len(out); i += 4 {
+		if at := a.at + uint64(i); at >= a.from && at < a.to {
+			v := math.Float32frombits(binary.LittleEndian.Uint32(out[i:])) * a.factor
+			binary.LittleEndian.PutUint32(out[i:], math.Float32bits(v))
+		}
+	}
+	n, err := a.w.Write(out)
+	a.at += uint64(n)
+	return n, err
+}
+
 // ones fills with single-precision ones, as norms start out.
 func ones(w io.Writer, size uint64) error {
 	one := binary.LittleEndian.AppendUint32(nil, math.Float32bits(1))

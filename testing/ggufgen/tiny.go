@@ -17,6 +17,7 @@ type TinyOptions struct {
 	Feed    int             // width of the feed-forward part: 128
 	Context int             // 2048
 	Seed    uint64          // of the weights
+	Loud    int32           // a token that is sampled after about every other prompt; 0: none
 	Type    gguf.TensorType // of matrices, F16 or F32 (which is the zero value)
 	Name    string          // general.name: "tiny"
 }
@@ -43,6 +44,8 @@ func (o *TinyOptions) defaults() error {
 		return fmt.Errorf("tiny model: %d wide, %d heads and %d key heads do not divide evenly", o.Width, o.Heads, o.KVHeads)
 	case o.Type != gguf.F16 && o.Type != gguf.F32:
 		return fmt.Errorf("tiny model: weights are F16 or F32, not %s", o.Type)
+	case o.Loud != 0 && o.Type != gguf.F32:
+		return fmt.Errorf("tiny model: a loud token needs weights in F32, not %s", o.Type)
 	}
 	return nil
 }
@@ -60,6 +63,9 @@ func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
 	}
 	if tok.Size == 0 {
 		return nil, fmt.Errorf("tiny model: the vocabulary of %q is empty", vocab.Name())
+	}
+	if o.Loud < 0 || int(o.Loud) >= tok.Size {
+		return nil, fmt.Errorf("tiny model: token %d is outside a vocabulary of %d", o.Loud, tok.Size)
 	}
 	b := New("llama")
 	b.Text("general.type", "model")
@@ -83,6 +89,13 @@ func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
 	return b, b.err
 }
 
+const (
+	embedding = "token_embd.weight"
+	// loudness is how much larger the weights of a loud token are. Its logit is as
+	// much larger, with either sign, and no other comes near.
+	loudness = 30
+)
+
 // tinyTensors adds the weights. The output layer is the token embedding, which
 // keeps a model with a large vocabulary small.
 func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
@@ -96,11 +109,15 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 		if o.Type == gguf.F16 {
 			fill = normalF16(r, 0.1)
 		}
+		if name == embedding && o.Loud != 0 {
+			row := 4 * in
+			fill = amplified(fill, uint64(o.Loud)*row, row, loudness)
+		}
 		b.Tensor(name, o.Type, fill, in, out)
 	}
 	w, f := uint64(o.Width), uint64(o.Feed)
 	kv := w / uint64(o.Heads) * uint64(o.KVHeads)
-	matrix("token_embd.weight", w, vocab)
+	matrix(embedding, w, vocab)
 	for i := range o.Layers {
 		p := fmt.Sprintf("blk.%d.", i)
 		b.Tensor(p+"attn_norm.weight", gguf.F32, ones, w)

@@ -104,6 +104,14 @@ func (b *Builder) Uints(key string, v []uint32) {
 	}
 }
 
+// Floats adds an array of float32.
+func (b *Builder) Floats(key string, v []float32) {
+	b.array(key, gguf.Float32, len(v))
+	for _, f := range v {
+		b.u32(math.Float32bits(f))
+	}
+}
+
 // Bools adds an array of bools.
 func (b *Builder) Bools(key string, v []bool) {
 	b.array(key, gguf.Bool, len(v))

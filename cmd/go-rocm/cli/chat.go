@@ -13,11 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 const chatHelp = `/clear    forget the conversation
+/image F  show the model the file F with the next message
 /retry    answer the last message again
 /info     tell about the model and where it runs
 /quit     end (as Ctrl-D does)
@@ -30,12 +30,13 @@ type talk struct {
 	model *rocm.Model
 	s     *sampling
 	base  rocm.Request
-	turns []inference.Message
+	turns []rocm.MediaMessage
+	shown []rocm.Media // goes with the next message
 }
 
 // chat reads lines and answers them until the input ends.
-func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request) error {
-	t := &talk{cmd: cmd, model: model, s: s, base: base}
+func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request, shown []rocm.Media) error {
+	t := &talk{cmd: cmd, model: model, s: s, base: base, shown: shown}
 	// What ends the program must not keep llama-server from being stopped.
 	quit, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
@@ -82,7 +83,7 @@ func (t *talk) message(ctx context.Context, line string, interrupts <-chan os.Si
 		t.tell("%s", chatHelp)
 		return false, nil
 	case "/clear":
-		t.turns = nil
+		t.turns, t.shown = nil, nil
 		return false, nil
 	case "/info":
 		t.info()
@@ -96,11 +97,16 @@ func (t *talk) message(ctx context.Context, line string, interrupts <-chan os.Si
 			return false, nil
 		}
 	default:
+		if name, ok := strings.CutPrefix(line, "/image "); ok {
+			t.show(strings.TrimSpace(name))
+			return false, nil
+		}
 		if strings.HasPrefix(line, "/") && !strings.Contains(line, " ") {
 			t.tell("%s is not known; /help lists what is\n", line)
 			return false, nil
 		}
-		t.turns = append(t.turns, inference.Message{Role: "user", Content: line})
+		t.turns = append(t.turns, says("user", line, t.shown...))
+		t.shown = nil
 	}
 	return false, t.reply(ctx, interrupts)
 }
@@ -116,11 +122,9 @@ func (t *talk) reply(ctx context.Context, interrupts <-chan os.Signal) error {
 		case <-ctx.Done():
 		}
 	}()
-	req := t.base
-	req.Messages = t.s.conversation(t.turns...)
-	text, err := answer(ctx, t.cmd, t.model, t.s, req)
+	text, err := t.answer(ctx)
 	if text != "" {
-		t.turns = append(t.turns, inference.Message{Role: "assistant", Content: text})
+		t.turns = append(t.turns, says("assistant", text))
 	}
 	if err == nil || errors.Is(err, errStopped) {
 		return nil
@@ -130,8 +134,35 @@ func (t *talk) reply(ctx context.Context, interrupts <-chan os.Signal) error {
 		return err // there is no model any more
 	default:
 	}
+	for _, bad := range []error{rocm.ErrMedia, rocm.ErrNoProjector, rocm.ErrOption} {
+		if errors.Is(err, bad) {
+			t.turns = t.turns[:len(t.turns)-1] // it would spoil all that follow
+			break
+		}
+	}
 	t.tell("error: %v\n", err) // the model lives on: so does the chat
 	return nil
+}
+
+func (t *talk) answer(ctx context.Context) (string, error) {
+	req := t.base
+	req.MediaMessages = t.s.conversation(t.turns...)
+	return answer(ctx, t.cmd, t.model, t.s, req)
+}
+
+// show keeps a file for the next message, and refuses it at once where the model
+// reads no such thing.
+func (t *talk) show(name string) {
+	media, err := readMedia(name)
+	if err == nil {
+		err = t.model.Readable(t.cmd.Context(), media...)
+	}
+	if err != nil {
+		t.tell("error: %v\n", err)
+		return
+	}
+	t.shown = append(t.shown, media...)
+	t.tell("%s goes with your next message\n", name)
 }
 
 func (t *talk) info() {
@@ -140,6 +171,9 @@ func (t *talk) info() {
 	t.tell("model    %s\n", srv.Path)
 	t.tell("kind     %s, %d layers, %d wide, vocabulary of %d, %d bits\n", i.Architecture, i.NumLayers, i.HiddenSize, i.VocabSize, i.QuantBits)
 	t.tell("slots    %d\n", t.model.Slots())
+	if r := t.model.Modalities(); r.Vision || r.Audio {
+		t.tell("reads    images: %t, sound: %t\n", r.Vision, r.Audio)
+	}
 	t.tell("program  %s (%s), pid %d\n", srv.BundleDir, srv.Origin, srv.Child.Pid())
 	for _, r := range srv.Plan.Reasons {
 		t.tell("plan     %s\n", r)

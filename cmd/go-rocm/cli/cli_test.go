@@ -530,73 +530,96 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-func TestChatInTerminal(t *testing.T) {
-	w := newWorld(t, fakellama.Script{Reply: "an answer", TokenDelay: 5 * time.Millisecond})
+// terminal is the program in a pseudo-terminal.
+type terminal struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	master *os.File
+	screen chan string
+	seen   string // and not yet expected
+}
+
+func (w *world) terminal(t *testing.T, args ...string) *terminal {
+	t.Helper()
 	master, slave := openPTY(t)
-	cmd := w.command("run", w.model)
+	cmd := w.command(args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	_ = slave.Close()
-	screen := make(chan string, 1024)
+	term := &terminal{t: t, cmd: cmd, master: master, screen: make(chan string, 1024)}
 	go func() {
-		defer close(screen)
+		defer close(term.screen)
 		buf := make([]byte, 4096)
 		for {
 			n, err := master.Read(buf)
 			if n > 0 {
-				screen <- string(buf[:n])
+				term.screen <- string(buf[:n])
 			}
 			if err != nil {
 				return
 			}
 		}
 	}()
-	var seen string
-	expect := func(what string) {
-		t.Helper()
-		limit := time.After(30 * time.Second)
-		for {
-			if _, after, found := strings.Cut(seen, what); found {
-				seen = after
-				return
+	return term
+}
+
+// expect waits until the program shows a text behind the one expected before.
+func (term *terminal) expect(what string) {
+	term.t.Helper()
+	limit := time.After(30 * time.Second)
+	for {
+		if _, after, found := strings.Cut(term.seen, what); found {
+			term.seen = after
+			return
+		}
+		select {
+		case text, ok := <-term.screen:
+			if !ok {
+				term.t.Fatalf("it ended before it showed %q:\n%s", what, term.seen)
 			}
-			select {
-			case text, ok := <-screen:
-				if !ok {
-					t.Fatalf("it ended before it showed %q:\n%s", what, seen)
-				}
-				seen += text
-			case <-limit:
-				t.Fatalf("%q was not shown:\n%s", what, seen)
-			}
+			term.seen += text
+		case <-limit:
+			term.t.Fatalf("%q was not shown:\n%s", what, term.seen)
 		}
 	}
-	say := func(line string) {
-		t.Helper()
-		if _, err := io.WriteString(master, line); err != nil {
-			t.Fatal(err)
-		}
+}
+
+func (term *terminal) say(keys string) {
+	term.t.Helper()
+	if _, err := io.WriteString(term.master, keys); err != nil {
+		term.t.Fatal(err)
 	}
-	expect("> ")
-	say("/help\r")
-	expect("/retry")
-	say("Hello\r")
-	expect("an answer\r\n> ")
-	say("\x03") // Ctrl-C at the prompt does not end it
-	expect("Ctrl-D ends")
-	say("/retry\r")
-	expect("an answer\r\n> ")
-	say("/info\r")
-	expect("layers")
-	say("\x04") // Ctrl-D
+}
+
+// end is Ctrl-D.
+func (term *terminal) end() {
+	term.t.Helper()
+	term.say("\x04")
 	go func() {
-		for range screen {
+		for range term.screen {
 		}
 	}()
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the chat ended with %v", err)
+	if err := term.cmd.Wait(); err != nil {
+		term.t.Errorf("the chat ended with %v", err)
 	}
+}
+
+func TestChatInTerminal(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "an answer", TokenDelay: 5 * time.Millisecond})
+	term := w.terminal(t, "run", w.model)
+	term.expect("> ")
+	term.say("/help\r")
+	term.expect("/retry")
+	term.say("Hello\r")
+	term.expect("an answer\r\n> ")
+	term.say("\x03") // Ctrl-C at the prompt does not end it
+	term.expect("Ctrl-D ends")
+	term.say("/retry\r")
+	term.expect("an answer\r\n> ")
+	term.say("/info\r")
+	term.expect("layers")
+	term.end()
 }

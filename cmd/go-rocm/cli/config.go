@@ -191,7 +191,7 @@ func checkConfig(path string) error {
 	}
 	var errs []error
 	named := map[string][]string{
-		modelKey: {model}, "chat-template-file": {f.template}, "projector": {f.projector}, "draft": {f.draft},
+		modelKey: {model}, "chat-template-file": {f.template}, "mmproj": {f.projector}, "draft": {f.draft},
 		"adapter": f.adapters, "bundle": {f.bundle}, "slot-dir": {f.slotDir}, "tls-cert": {f.tlsCert}, "tls-key": {f.tlsKey},
 	}
 	for _, e := range c.entries {

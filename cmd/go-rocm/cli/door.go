@@ -115,6 +115,12 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.loading(w)
 	default:
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if r.Method == http.MethodPost && conversational(r.URL.Path) {
+			if err := withoutRemoteMedia(r); err != nil {
+				d.refuse(w, http.StatusBadRequest, "invalid_request_error", err.Error())
+				return
+			}
+		}
 		if err := replayable(r); err != nil {
 			d.refuse(w, http.StatusBadRequest, "invalid_request_error", err.Error())
 			return

@@ -50,7 +50,7 @@ func (f *modelFlags) registerPlan(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.overcommit, "overcommit", false, "accept a model larger than the main memory; it is read from disk again and again")
 	fs.StringVar(&f.override, "override", string(plan.OverrideOff), "run code for a related GPU target: off, auto, or a version such as 11.0.0")
 	fs.StringArrayVar(&f.adapters, "adapter", nil, "apply this LoRA adapter, a GGUF file (repeat it)")
-	fs.StringVar(&f.projector, "projector", "", "load this multimodal projector, a GGUF file")
+	fs.StringVar(&f.projector, "mmproj", "", "read images or sound with this projector of the model's, a GGUF file")
 	fs.StringVar(&f.draft, "draft", "", "guess ahead with this small model, a GGUF file")
 	fs.StringVar(&f.kvK, "cache-type-k", "", "type of the cache of keys, such as q8_0 (default f16)")
 	fs.IntVar(&f.cacheRAM, "cache-ram", 0, "MiB of main memory to keep the state of earlier prompts in (0: 8192, -1: none)")

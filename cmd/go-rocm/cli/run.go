@@ -20,6 +20,7 @@ import (
 // sampling are the flags of a generation.
 type sampling struct {
 	prompt, system, grammarFile string
+	images                      []string
 	raw, noThink                bool
 	maxTokens, topK             int
 	temperature, topP, minP     float32
@@ -40,9 +41,13 @@ func runCommand() *cobra.Command {
 		Long: `Loads MODEL (a GGUF file, or a folder that holds just one) and starts a chat
 in the terminal. With -p, or with a prompt piped in, it answers that and ends.
 
-In the chat, Ctrl-C stops an answer, Ctrl-D ends; /help lists what else there is.`,
+In the chat, Ctrl-C stops an answer, Ctrl-D ends; /help lists what else there is.
+
+A model that was made for images and sound reads them with --mmproj and --image:
+they stand before the prompt, or at the places of <__media__> in it.`,
 		Example: `  go-rocm run qwen3-8b-q4_k_m.gguf
   go-rocm run model.gguf -p "The capital of France is" --raw --temperature 0
+  go-rocm run gemma-3-4b.gguf --mmproj mmproj-gemma-3-4b.gguf --image cat.png -p "What is this?"
   git diff | go-rocm run model.gguf --system "Write a commit message for this change."`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, args[0], &m, &s) },
@@ -50,6 +55,7 @@ In the chat, Ctrl-C stops an answer, Ctrl-D ends; /help lists what else there is
 	m.register(cmd.Flags())
 	fs := cmd.Flags()
 	fs.StringVarP(&s.prompt, "prompt", "p", "", "answer this prompt and end")
+	fs.StringArrayVar(&s.images, "image", nil, "show the model this image or sound file with the prompt (repeat it; needs --mmproj)")
 	fs.StringVar(&s.system, "system", "", "system message of the conversation")
 	fs.BoolVar(&s.raw, "raw", false, "continue the prompt as it is, without the chat template")
 	fs.BoolVar(&s.noThink, "no-think", false, "ask a thinking model to answer at once (enable_thinking=false)")
@@ -80,7 +86,14 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 	if s.raw && prompt == "" {
 		return fmt.Errorf("%w: --raw needs a prompt: give -p", errUsage)
 	}
+	if len(s.images) > 0 && m.projector == "" && len(m.extra) == 0 {
+		return fmt.Errorf("%w: --image needs --mmproj with the projector that was made for the model", errUsage)
+	}
 	base, err := s.request()
+	if err != nil {
+		return err
+	}
+	shown, err := readMedia(s.images...)
 	if err != nil {
 		return err
 	}
@@ -98,13 +111,13 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 	defer func() { _ = model.Close() }()
 	if prompt == "" {
 		stop() // from here on Ctrl-C stops an answer and not the program
-		return chat(cmd, model, s, base)
+		return chat(cmd, model, s, base, shown)
 	}
 	req := base
 	if s.raw {
-		req.Prompt = prompt
+		req.Prompt, req.Media = prompt, shown
 	} else {
-		req.Messages = s.conversation(inference.Message{Role: "user", Content: prompt})
+		req.MediaMessages = s.conversation(says("user", prompt, shown...))
 	}
 	_, err = answer(ctx, cmd, model, s, req)
 	return err
@@ -136,11 +149,15 @@ func (s *sampling) request() (rocm.Request, error) {
 	return r, nil
 }
 
-func (s *sampling) conversation(turns ...inference.Message) []inference.Message {
+func (s *sampling) conversation(turns ...rocm.MediaMessage) []rocm.MediaMessage {
 	if s.system == "" {
 		return turns
 	}
-	return append([]inference.Message{{Role: "system", Content: s.system}}, turns...)
+	return append([]rocm.MediaMessage{says("system", s.system)}, turns...)
+}
+
+func says(role, text string, media ...rocm.Media) rocm.MediaMessage {
+	return rocm.MediaMessage{Message: inference.Message{Role: role, Content: text}, Media: media}
 }
 
 // answer streams one answer to stdout and gives its text.

@@ -42,10 +42,11 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.Gener
 }
 
 // Chat implements the contract with the model's own template. EnableThinking is
-// handed to it as enable_thinking.
+// handed to it as enable_thinking. Images and sounds want a model that was loaded
+// with rocm.Settings.Projector: see Wrap.
 func (m *Model) Chat(ctx context.Context, messages []goinf.Message, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
 	return m.run(ctx, opts, func(r *rocm.Request) (err error) {
-		r.Messages, err = turns(messages)
+		r.MediaMessages, err = turns(messages)
 		return err
 	})
 }

@@ -3,6 +3,7 @@ package result
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	goinf "dappco.re/go/inference"
 
@@ -73,14 +74,18 @@ func plain(opts []goinf.GenerateOption) (inference.GenerateOption, error) {
 	return func(to *inference.GenerateConfig) { *to = contract(c) }, nil
 }
 
-// turns translates a conversation of text.
-func turns(messages []goinf.Message) ([]inference.Message, error) {
-	out := make([]inference.Message, len(messages))
+// turns translates a conversation. Images and sounds go before the text of their
+// message, or to the places of rocm.MediaMarker in it.
+func turns(messages []goinf.Message) ([]rocm.MediaMessage, error) {
+	out := make([]rocm.MediaMessage, len(messages))
 	for i, m := range messages {
-		if n := len(m.Images) + len(m.Audios) + len(m.Videos); n > 0 {
-			return nil, fmt.Errorf("%w: message %d carries %d media; give text, or use rocm.Request.Media", rocm.ErrOption, i, n)
+		if n := len(m.Videos); n > 0 {
+			return nil, fmt.Errorf("%w: message %d carries %d videos; this backend reads images and sound, give frames as images", rocm.ErrOption, i, n)
 		}
-		out[i] = inference.Message{Role: m.Role, Content: m.Content}
+		out[i].Message = inference.Message{Role: m.Role, Content: m.Content}
+		for _, data := range slices.Concat(m.Images, m.Audios) {
+			out[i].Media = append(out[i].Media, rocm.Media{Data: data})
+		}
 	}
 	return out, nil
 }

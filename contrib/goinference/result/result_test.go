@@ -22,6 +22,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/conformance"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
 func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
@@ -209,11 +210,33 @@ func TestRefused(t *testing.T) {
 		t.Errorf("a refused operation has metrics %+v", got)
 	}
 	_, n, err := drain(m, m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "x", Images: [][]byte{{1}}}}))
-	if n != 0 || !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "media") {
+	if n != 0 || !errors.Is(err, rocm.ErrNoProjector) {
 		t.Errorf("an image: %d tokens, %v", n, err)
+	}
+	_, n, err = drain(m, m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "x", Videos: [][]byte{{1}}}}))
+	if n != 0 || !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "videos") {
+		t.Errorf("a video: %d tokens, %v", n, err)
 	}
 	if got, _, err := drain(m, m.Generate(t.Context(), "x")); got != "yes" || err != nil {
 		t.Errorf("then: %q, %v", got, err)
+	}
+}
+
+// Images of a message are shown to the model.
+func TestImages(t *testing.T) {
+	m := load(t, fakellama.Script{Vision: true})
+	say := func(images ...[]byte) string {
+		t.Helper()
+		text, _, err := drain(m, m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "x", Images: images}},
+			with(func(c *goinf.GenerateConfig) { c.MaxTokens = 20 })))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	red, blue := imagegen.PNG(16, 1), imagegen.PNG(16, 2)
+	if one, none := say(red), say(); one != say(red) || one == none || one == say(blue) || one == say(red, blue) {
+		t.Errorf("%q with an image, %q without, %q with another", one, none, say(blue))
 	}
 }
 
