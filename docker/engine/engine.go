@@ -85,6 +85,7 @@ type Job struct {
 	Cmd   []string
 	Env   []string // NAME=value; the whole environment apart from PATH
 	Dir   string   // working directory
+	Host  string   // the container's host name; empty: build
 	// UID and GID run the command; 0 is root.
 	UID, GID int
 	Network  bool

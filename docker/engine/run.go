@@ -3,6 +3,7 @@ package engine
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -80,7 +81,7 @@ func (d *docker) create(ctx context.Context, job Job) (string, error) {
 		volumes[v] = struct{}{}
 	}
 	c, err := d.api.ContainerCreate(ctx, &container.Config{
-		Hostname: "build", Image: job.Image, Entrypoint: job.Cmd[:1], Cmd: job.Cmd[1:],
+		Hostname: cmp.Or(job.Host, "build"), Image: job.Image, Entrypoint: job.Cmd[:1], Cmd: job.Cmd[1:],
 		Env: job.Env, WorkingDir: job.Dir, Volumes: volumes,
 		User:         fmt.Sprintf("%d:%d", job.UID, job.GID),
 		Labels:       map[string]string{labelOwner: d.owner},

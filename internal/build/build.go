@@ -30,6 +30,7 @@ type Session struct {
 	Epoch    time.Time
 	Out      io.Writer
 	engine   *lazyEngine
+	began    time.Time
 }
 
 // Open reads the settings and prepares a build. The container engine is only
@@ -54,9 +55,9 @@ func Open() (*Session, error) {
 		return nil, err
 	}
 	logs := filepath.Join(s.Cache, "logs")
-	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr}
+	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr, began: time.Now()}
 	display := progress.New(os.Stderr, logs)
-	b.engine = &lazyEngine{display: display, options: engine.ConnectOptions{
+	b.engine = &lazyEngine{display: display, elsewhere: s.Elsewhere, options: engine.ConnectOptions{
 		MayInstall: func() bool {
 			return b.agree("No container engine is running. Install docker.io and iptables and start dockerd?")
 		},

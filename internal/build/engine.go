@@ -15,8 +15,10 @@ import (
 type lazyEngine struct {
 	options engine.ConnectOptions
 	display *progress.Display
-	mu      sync.Mutex
-	eng     engine.Engine
+	// elsewhere has jobs run under other circumstances.
+	elsewhere bool
+	mu        sync.Mutex
+	eng       engine.Engine
 }
 
 func (l *lazyEngine) get(ctx context.Context) (engine.Engine, error) {
@@ -28,6 +30,9 @@ func (l *lazyEngine) get(ctx context.Context) (engine.Engine, error) {
 			return nil, err
 		}
 		l.eng = eng
+		if l.elsewhere {
+			l.eng = engine.Elsewhere(eng)
+		}
 	}
 	return l.eng, nil
 }

@@ -42,6 +42,7 @@ type Settings struct {
 	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
 	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
 	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what the second build of mage reproduce takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
+	Elsewhere    bool          `env:"GOROCM_ELSEWHERE" envDefault:"false" help:"true: compile as another user, with another host name and clock and folders read in reverse; mage reproduce sets it for its second build"`
 	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Maintainer   string        `env:"GOROCM_MAINTAINER" help:"who answers for the Debian packages, as NAME <ADDRESS>; needed when a release is signed"`
 	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`

@@ -59,6 +59,43 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 		}
 	}
 	fetch(t, e, spec, tc)
+	circumstances(t, e, tc)
+}
+
+// circumstances runs the same job as it is and under other circumstances: all
+// of them are seen to change, and a compile does not show it.
+func circumstances(t *testing.T, e engine.Engine, tc *toolchain.Toolchain) {
+	t.Helper()
+	const script = `
+id -u; hostname; date +%Y; mkdir d; touch d/1 d/2 d/3
+printf '#include <dirent.h>\n#include <stdio.h>\nint main(void){DIR*d=opendir("d");struct dirent*e;while((e=readdir(d)))printf("%%s ",e->d_name);return closedir(d);}' >r.c
+gcc -o r r.c; ./r; echo
+printf 'const char *when = __DATE__ __TIME__;' >t.c; gcc -c t.c; strings t.o | grep -c "$(date +%Y)"
+sha256sum r | cut -c1-64`
+	run := func(e engine.Engine) []string {
+		var log bytes.Buffer
+		err := e.Run(t.Context(), engine.Job{
+			Name: "circumstances", Image: tc.Image, Cmd: []string{"/bin/sh", "-eu", "-c", script},
+			Env: []string{"PATH=/usr/bin:/bin", "TZ=UTC"}, Dir: "/build", UID: 1000, GID: 1000, Volumes: []string{"/build"}, Log: &log,
+		})
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		if err != nil || len(lines) != 6 {
+			t.Fatalf("%v\n%s", err, log.String())
+		}
+		return lines
+	}
+	here, there := run(e), run(engine.Elsewhere(e))
+	for i, what := range []string{"user id", "host name", "year", "order of a folder"} {
+		if here[i] == there[i] {
+			t.Errorf("the %s is %q in both", what, here[i])
+		}
+	}
+	if here[4] != "1" || there[4] != "1" {
+		t.Errorf("the compiler's date is not the clock's: %q, %q", here[4], there[4])
+	}
+	if here[5] != there[5] {
+		t.Errorf("a compile shows the circumstances: %s and %s", here[5], there[5])
+	}
 }
 
 // fetch takes a package that is installed in an image once more from the
