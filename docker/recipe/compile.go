@@ -56,17 +56,9 @@ type compileInputs struct {
 
 // compile gives the stage result of one component.
 func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t *toolchain.Toolchain) (*stage.Result, error) {
-	known, err := declaredOptions(src.Dir)
+	in, err := r.compileInputs(c, src, t)
 	if err != nil {
 		return nil, err
-	}
-	in := compileInputs{
-		Component: c.Name, Tree: r.Lock.Tree, Packages: t.Packages,
-		Options: c.arguments(r.CMake, known), Script: compileScript,
-		Env: r.environment(c),
-	}
-	if r.toolchainSpec(c.Set).Image() {
-		in.Image = t.ID
 	}
 	name := "compile-" + c.Name
 	return r.Cache.Do(ctx, name, in, func(ctx context.Context, dir string) error {
@@ -96,6 +88,23 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 		}
 		return err
 	})
+}
+
+// compileInputs gives what keys a component's compile.
+func (r *Recipe) compileInputs(c Component, src *stage.Result, t *toolchain.Toolchain) (compileInputs, error) {
+	known, err := declaredOptions(src.Dir)
+	if err != nil {
+		return compileInputs{}, err
+	}
+	in := compileInputs{
+		Component: c.Name, Tree: r.Lock.Tree, Packages: t.Packages,
+		Options: c.arguments(r.CMake, known), Script: compileScript,
+		Env: r.environment(c),
+	}
+	if r.toolchainSpec(c.Set).Image() {
+		in.Image = t.ID
+	}
+	return in, nil
 }
 
 // environment is the whole environment of a compile. What it holds is fixed:
