@@ -29,7 +29,7 @@ func stageOutputs(first, second string) ([]compared, error) {
 		if strings.HasPrefix(name, "toolchain-") {
 			continue // holds the id of the image, which has a time of import
 		}
-		row := compared{name: "stage " + name}
+		row := compared{name: "stage " + name, taken: exists(filepath.Join(second, name, takenName))}
 		if row.second, err = stage.Digest(filepath.Join(second, name, "out")); err != nil {
 			return nil, err
 		}

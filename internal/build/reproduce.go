@@ -7,11 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
+	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
@@ -19,16 +21,28 @@ import (
 // artifact. Compiles that the settings name are taken from the first build;
 // everything else is made anew, from a fresh toolchain image on.
 func Reproduce() error {
-	return within(func(ctx context.Context, s *Session) error { return s.reproduce(ctx) })
+	return within(func(ctx context.Context, s *Session) error {
+		if err := s.release(ctx); err != nil {
+			return err
+		}
+		// A demand of a person is met anew, whatever an earlier one has proven.
+		if err := os.RemoveAll(s.secondCache()); err != nil {
+			return err
+		}
+		return s.reproduce(ctx, s.Settings.TakesOver)
+	})
 }
 
-// reproduce makes both builds and compares them.
-func (s *Session) reproduce(ctx context.Context) (err error) {
+// secondCache is where second builds keep their stages: a stage in it was made
+// a second time, and what has been proven once for the same inputs holds until
+// they change.
+func (s *Session) secondCache() string { return filepath.Join(s.Settings.Cache, "reproduce") }
+
+// reproduce makes the second build of a release that is there, and compares
+// both. takes names the stages that are taken over from the first.
+func (s *Session) reproduce(ctx context.Context, takes []string) (err error) {
 	root, err := Root()
 	if err != nil {
-		return err
-	}
-	if err := s.release(ctx); err != nil {
 		return err
 	}
 	// The second build gets another path of another length.
@@ -41,17 +55,38 @@ func (s *Session) reproduce(ctx context.Context) (err error) {
 	if err := copyCheckout(ctx, root, second); err != nil {
 		return err
 	}
-	cache := filepath.Join(work, "cache")
-	if err := s.seed(cache, s.Settings.TakesOver); err != nil {
+	if err := s.seed(takes); err != nil {
 		return err
 	}
 	if err := s.say("reproduce: second build in %s", second); err != nil {
 		return err
 	}
-	if err := s.buildElsewhere(ctx, second, cache, work, s.published(root)); err != nil {
+	if err := s.buildElsewhere(ctx, second, work, s.published(root)); err != nil {
 		return fmt.Errorf("the second build: %w", err)
 	}
-	return s.compare(s.dist(root), filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(cache, "stages"))
+	if err := s.sampleTwice(ctx); err != nil {
+		return err
+	}
+	return s.compare(s.dist(root), filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages"))
+}
+
+// sampleTwice compiles a sample of the HIP module for both caches: its compile
+// is the one that is usually taken over.
+func (s *Session) sampleTwice(ctx context.Context) error {
+	if !slices.Contains(s.Settings.Variants, "hip") {
+		return nil
+	}
+	if _, err := s.Recipe.Sample(ctx); err != nil {
+		return err
+	}
+	cache, err := stage.Open(filepath.Join(s.secondCache(), "stages"))
+	if err != nil {
+		return err
+	}
+	again := *s.Recipe
+	again.Cache, again.Engine, again.Jobs = cache, engine.Elsewhere(s.Recipe.Engine), s.Recipe.Jobs+1
+	_, err = again.Sample(ctx)
+	return err
 }
 
 // copyCheckout copies what git tracks or would track, into a repository at the
@@ -81,29 +116,74 @@ func copyCheckout(ctx context.Context, root, to string) error {
 	return nil
 }
 
-// seed gives the second build's cache the source and the named stages.
-func (s *Session) seed(cache string, names []string) error {
-	from, to := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(cache, "stages")
+// takenName marks a stage of the second cache that was taken over: it proves
+// nothing, and goes when a later run does not take it.
+const takenName = "taken"
+
+// seed gives the second cache the source, what was fetched, and the stages that
+// are taken over, and removes from it what proves nothing any more.
+func (s *Session) seed(takes []string) error {
+	from, to := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")
+	if err := os.MkdirAll(to, 0o700); err != nil {
+		return err
+	}
+	takes = append(slices.Clip(takes), "source", "package")
+	taken := func(name string) bool {
+		return slices.ContainsFunc(takes, func(t string) bool { return strings.HasPrefix(name, t+"-") })
+	}
+	have, err := os.ReadDir(to)
+	if err != nil {
+		return err
+	}
+	for _, e := range have {
+		dir := filepath.Join(to, e.Name())
+		if e.IsDir() && (!exists(filepath.Join(from, e.Name())) || exists(filepath.Join(dir, takenName)) && !taken(e.Name())) {
+			if err := os.RemoveAll(dir); err != nil {
+				return err
+			}
+		}
+	}
 	entries, err := os.ReadDir(from)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		take := e.IsDir() && slices.ContainsFunc(append(slices.Clip(names), "source"), func(n string) bool { return strings.HasPrefix(e.Name(), n+"-") })
-		if !take || strings.HasSuffix(e.Name(), ".part") {
+		finished := exists(filepath.Join(from, e.Name(), "stage.json")) && !strings.HasSuffix(e.Name(), ".part")
+		if !finished || !taken(e.Name()) || exists(filepath.Join(to, e.Name())) {
 			continue
 		}
-		if err := os.CopyFS(filepath.Join(to, e.Name()), os.DirFS(filepath.Join(from, e.Name()))); err != nil {
+		if err := take(filepath.Join(from, e.Name()), filepath.Join(to, e.Name())); err != nil {
 			return fmt.Errorf("seed %s: %w", e.Name(), err)
 		}
 	}
 	return nil
 }
 
+// take copies a stage; a copy that was cut short is none.
+func take(from, to string) error {
+	work := to + ".part"
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
+	if err := os.CopyFS(work, os.DirFS(from)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(work, takenName), nil, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(work, to)
+}
+
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}
+
 // buildElsewhere runs a release with everything about it changed that must
 // not matter: umask, user name, home, locale, time zone, host name, number of
-// jobs, and variables that mean nothing.
-func (s *Session) buildElsewhere(ctx context.Context, checkout, cache, work, published string) error {
+// jobs and processors, variables that mean nothing, and in containers what
+// engine.Elsewhere changes.
+func (s *Session) buildElsewhere(ctx context.Context, checkout, work, published string) error {
 	script := `umask 077; exec "$@"`
 	argv := []string{"sh", "-c", script, "sh", "go", "run", "mage.go", "release"}
 	if os.Geteuid() == 0 {
@@ -118,15 +198,19 @@ func (s *Session) buildElsewhere(ctx context.Context, checkout, cache, work, pub
 	cmd.Dir, cmd.Stdout, cmd.Stderr = checkout, os.Stderr, os.Stderr
 	cmd.Env = append(os.Environ(),
 		"HOME="+work, "USER=somebody", "LOGNAME=somebody", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "TZ=Pacific/Kiritimati",
-		"GOROCM_CACHE="+cache, "GOROCM_DIST=dist", "GOROCM_JOBS="+strconv.Itoa(s.Settings.Jobs+1),
+		"GOROCM_CACHE="+s.secondCache(), "GOROCM_DIST=dist", "GOROCM_ELSEWHERE=true", "GOROCM_JOBS="+strconv.Itoa(s.Settings.Jobs+1),
 		"GOROCM_PUBLISHED="+published,
-		"GOMODCACHE="+modules, "GOCACHE="+filepath.Join(work, "go-build"), "MAGEFILE_CACHE="+filepath.Join(work, "magefile"),
+		"GOMODCACHE="+modules, "GOCACHE="+filepath.Join(s.secondCache(), "go-build"), "MAGEFILE_CACHE="+filepath.Join(work, "magefile"),
+		"GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()+1),
 		"CFLAGS=-O0", "CXXFLAGS=-g", "LDFLAGS=-s", "MAKEFLAGS=-j7", "NOISE="+strings.Repeat("noise", 1000))
 	return cmd.Run()
 }
 
 // compared is one row of the table.
-type compared struct{ name, first, second string }
+type compared struct {
+	name, first, second string
+	taken               bool // the second is a copy of the first
+}
 
 // compare prints a table of digests of both deliveries and of the stages that
 // both caches made, and fails on the first difference.
@@ -141,8 +225,13 @@ func (s *Session) compare(firstDist, secondDist, firstStages, secondStages strin
 	}
 	tw := tabwriter.NewWriter(s.Out, 0, 4, 2, ' ', 0)
 	var differ []error
+	over := 0
 	for _, r := range append(stages, rows...) {
 		mark := "equal"
+		if r.taken {
+			mark = "taken"
+			over++
+		}
 		if r.first != r.second {
 			mark = "DIFFERS"
 			differ = append(differ, fmt.Errorf("%s: %s", r.name, explain(filepath.Join(firstDist, r.name), filepath.Join(secondDist, r.name))))
@@ -157,7 +246,7 @@ func (s *Session) compare(firstDist, secondDist, firstStages, secondStages strin
 	if len(differ) > 0 {
 		return fmt.Errorf("not reproducible:\n%w", errors.Join(differ...))
 	}
-	return s.say("reproduce: %d artifacts and stages are bit for bit the same", len(rows)+len(stages))
+	return s.say("reproduce: %d artifacts and stages are bit for bit the same, %d were taken over", len(rows)+len(stages)-over, over)
 }
 
 // digests compares the files of two folders by name.

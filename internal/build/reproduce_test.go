@@ -4,8 +4,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
 // The second checkout has the working tree as it is, and the first one's
@@ -41,5 +45,59 @@ func TestCopyCheckout(t *testing.T) {
 	}
 	if a, b := git(root, "rev-parse", "HEAD"), git(to, "rev-parse", "HEAD"); a != b {
 		t.Errorf("revisions %s and %s", a, b)
+	}
+}
+
+// The second cache keeps what was made a second time, and nothing else: what
+// was taken over goes when it is no longer taken, what is stale at once, and a
+// copy that was cut short is made again.
+func TestSeed(t *testing.T) {
+	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}}
+	first, second := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")
+	for _, name := range []string{"source-1", "compile-hip-1", "compile-core-1", "bundle-1"} {
+		put(t, filepath.Join(first, name, "stage.json"), "{}")
+		put(t, filepath.Join(first, name, "out", "file"), name)
+	}
+	put(t, filepath.Join(first, "compile-hip-2.part", "out", "file"), "unfinished")
+	put(t, filepath.Join(second, "bundle-1", "stage.json"), "made a second time")
+	put(t, filepath.Join(second, "bundle-0", "stage.json"), "of inputs that are gone")
+	put(t, filepath.Join(second, "compile-hip-1.part", "stage.json"), "cut short")
+	for _, step := range []struct{ takes, want []string }{
+		{[]string{"compile-hip", "compile-core"}, []string{"bundle-1", "compile-core-1", "compile-hip-1", "source-1"}},
+		{[]string{"compile-hip"}, []string{"bundle-1", "compile-hip-1", "source-1"}},
+		{[]string{"compile-hip"}, []string{"bundle-1", "compile-hip-1", "source-1"}},
+		{nil, []string{"bundle-1", "source-1"}},
+	} {
+		if err := s.seed(step.takes); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		entries, err := os.ReadDir(second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			got = append(got, e.Name())
+		}
+		if !slices.Equal(got, step.want) {
+			t.Errorf("takes %v: %v, want %v", step.takes, got, step.want)
+		}
+		if b, err := os.ReadFile(filepath.Join(second, "source-1", "out", "file")); err != nil || string(b) != "source-1" {
+			t.Errorf("the source is %q, %v", b, err)
+		}
+		if b, err := os.ReadFile(filepath.Join(second, "bundle-1", "stage.json")); err != nil || string(b) != "made a second time" {
+			t.Errorf("what was made a second time is %q, %v", b, err)
+		}
+	}
+}
+
+// A check that has taken long leaves the second compile of the core to the
+// next one.
+func TestTakenInCI(t *testing.T) {
+	for began, want := range map[time.Time]bool{time.Now(): false, time.Now().Add(-2 * ciTime): true} {
+		s := &Session{began: began}
+		if got := slices.Contains(s.takenInCI(), "compile-core"); got != want {
+			t.Errorf("began %v ago: core taken over: %v", time.Since(began), got)
+		}
 	}
 }
