@@ -9,6 +9,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"math"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -291,7 +292,7 @@ func TestCommandsShowImages(t *testing.T) {
 		})},
 	})
 	var refused *openai.Error
-	if !errors.As(err, &refused) || refused.StatusCode != 400 || !strings.Contains(refused.Message, "nothing is fetched") {
+	if !errors.As(err, &refused) || refused.StatusCode != http.StatusBadRequest || !strings.Contains(refused.Message, "nothing is fetched") {
 		t.Errorf("an image by its address: %v", err)
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
