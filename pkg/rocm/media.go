@@ -226,10 +226,15 @@ func files(media []Media) [][]byte {
 	return out
 }
 
-// mediaError adds the condition and a remedy to what the server said of media.
+// mediaError adds the condition and a remedy to what the server said of a
+// request with media.
 func mediaError(err error) error {
-	if errors.Is(err, llamaapi.ErrMedia) {
+	var said *llamaapi.APIError
+	switch {
+	case errors.Is(err, llamaapi.ErrMedia):
 		return fmt.Errorf("%w: %w; see that the file is whole, and convert it to PNG or JPEG if it is of another kind", ErrMedia, err)
+	case errors.As(err, &said) && said.Status == http.StatusRequestEntityTooLarge:
+		return fmt.Errorf("%w: the request with it is larger than llama-server takes: %w; scale the image down", ErrMedia, err)
 	}
 	return err
 }

@@ -146,8 +146,11 @@ func (s *Stream) send() error {
 		r.Prompts[0].Text = text
 	}
 	in, err := s.m.api.Completion(s.joined, r)
+	if err != nil && len(r.Prompts[0].Media) > 0 {
+		err = mediaError(err)
+	}
 	if err != nil {
-		return mediaError(err)
+		return err
 	}
 	if s.req.Progress != nil {
 		in.OnProgress(s.req.Progress)

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -149,10 +150,19 @@ func exampleLook(t *testing.T) {
 	if got := output(t, example(t, "look", flags, file, "What is this?"), ""); len(got) < 2 {
 		t.Errorf("answered %q", got)
 	}
-	cmd := example(t, "look", flags, os.Args[0], "What is this?")
-	cmd.Stderr = nil
-	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "unreadable media") {
-		t.Errorf("a program instead of an image: %v, %q", err, out)
+	large := filepath.Join(t.TempDir(), "large.png")
+	if err := errors.Join(os.WriteFile(large, picture(1).Data, 0o600), os.Truncate(large, 200<<20)); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ file, says string }{
+		"a text":           {"examples_test.go", "is whole"},
+		"a very large one": {large, "scale the image down"},
+	} {
+		cmd := example(t, "look", flags, c.file, "What is this?")
+		cmd.Stderr = nil
+		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "unreadable media") || !strings.Contains(string(out), c.says) {
+			t.Errorf("%s instead of an image: %v, %q", name, err, out)
+		}
 	}
 }
 
