@@ -138,25 +138,35 @@ func (s *Session) hooks(root string) ci.Hooks {
 		})},
 	}, More: []ci.Step{
 		{Name: "reproduce", Needs: []string{"release"}, Limit: 40 * time.Minute, Run: func(ctx context.Context, _ io.Writer) (ci.Count, error) {
-			return ci.Count{}, s.reproduce(ctx, s.takenInCI())
+			takes, err := s.takenInCI()
+			if err != nil {
+				return ci.Count{}, err
+			}
+			return ci.Count{}, s.reproduce(ctx, takes)
 		}},
 	}}
 }
 
-// ciTime is what a run may have taken for a second compile of the core to begin:
-// a whole run must end within 75 minutes.
-const ciTime = 55 * time.Minute
+// What a run may have taken for a second compile of the core to begin, and for a
+// second build at all: a whole run must end within 75 minutes.
+const (
+	coreTime  = 55 * time.Minute
+	buildTime = 65 * time.Minute
+)
 
 // takenInCI is what the second build of a check takes over: the images, the HIP
-// module, of which it compiles a sample, and after a long run the core, whose
-// second compile is then left to the next run, which finds the first in its
-// cache.
-func (s *Session) takenInCI() []string {
+// module, of which it compiles a sample, and after a long run the core. What a
+// run has no time for is left to the next one, which finds the first build in its
+// cache; the error is ci.ErrNotDone then.
+func (s *Session) takenInCI() ([]string, error) {
 	takes := []string{"toolchain", "compile-hip"}
-	if time.Since(s.began) > ciTime {
+	switch took := time.Since(s.began); {
+	case took > buildTime:
+		return nil, fmt.Errorf("%w: the run has taken %s already, and a second build takes ten minutes more; the next run does it", ci.ErrNotDone, took.Round(time.Minute))
+	case took > coreTime:
 		takes = append(takes, "compile-core")
 	}
-	return takes
+	return takes, nil
 }
 
 // each finds one file of each kind in dir, separated as in PATH.

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/internal/ci"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
@@ -92,12 +94,17 @@ func TestSeed(t *testing.T) {
 }
 
 // A check that has taken long leaves the second compile of the core to the
-// next one.
+// next one, and one that has taken very long the whole second build.
 func TestTakenInCI(t *testing.T) {
-	for began, want := range map[time.Time]bool{time.Now(): false, time.Now().Add(-2 * ciTime): true} {
-		s := &Session{began: began}
-		if got := slices.Contains(s.takenInCI(), "compile-core"); got != want {
-			t.Errorf("began %v ago: core taken over: %v", time.Since(began), got)
+	for _, c := range []struct {
+		took time.Duration
+		core bool
+		err  error
+	}{{0, false, nil}, {coreTime + time.Minute, true, nil}, {buildTime + time.Minute, false, ci.ErrNotDone}} {
+		s := &Session{began: time.Now().Add(-c.took)}
+		got, err := s.takenInCI()
+		if core := slices.Contains(got, "compile-core"); core != c.core || !errors.Is(err, c.err) {
+			t.Errorf("after %v: core taken over: %v, %v", c.took, core, err)
 		}
 	}
 }
