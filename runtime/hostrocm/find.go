@@ -3,7 +3,6 @@ package hostrocm
 import (
 	"errors"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -245,12 +244,18 @@ func (s *search) describe(m *Missing) {
 	for _, p := range s.layout.places {
 		folders = append(folders, p.folders...)
 	}
-	version := regexp.MustCompile("^" + regexp.QuoteMeta(stem) + `[0-9]+$`)
 	for _, dir := range append(folders, s.layout.search...) {
 		for _, name := range s.fs.names(dir) {
-			if file := path.Join(dir, name); version.MatchString(name) && name != m.SONAME && !slices.Contains(m.Found, file) {
+			if file := path.Join(dir, name); otherVersion(name, stem) && name != m.SONAME && !slices.Contains(m.Found, file) {
 				m.Found = append(m.Found, file)
 			}
 		}
 	}
+}
+
+// otherVersion tells whether name is stem and a number. Stems come out of files
+// and may be any bytes.
+func otherVersion(name, stem string) bool {
+	number, ok := strings.CutPrefix(name, stem)
+	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }
