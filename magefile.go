@@ -16,7 +16,7 @@ func Release() error { return build.Release() }
 // Publish adds the release in dist/ to a folder that may be being served.
 func Publish(dir string) error { return build.Publish(dir) }
 
-// Test runs every test, also on the real bundles, command and package.
+// Test runs every test, also on the real bundles and packages, and builds them again to compare.
 func Test() error { return build.Test() }
 
 // Lint checks format, style, imports and vet on each platform.
