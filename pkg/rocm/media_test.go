@@ -30,15 +30,11 @@ func projector(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(t.TempDir(), "mmproj-tiny.gguf"))
-	if err != nil {
+	name := filepath.Join(t.TempDir(), "mmproj-tiny.gguf")
+	if err := b.WriteFile(name); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.WriteTo(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return f.Name()
+	return name
 }
 
 // seeing loads a model with a projector.

@@ -35,15 +35,11 @@ func projector(t *testing.T, o ggufgen.ProjectorOptions) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(t.TempDir(), "mmproj.gguf"))
-	if err != nil {
+	name := filepath.Join(t.TempDir(), "mmproj.gguf")
+	if err := b.WriteFile(name); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.WriteTo(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return f.Name()
+	return name
 }
 
 // picture is an image, of a side that the projector has to scale.

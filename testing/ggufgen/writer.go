@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -217,6 +218,16 @@ func (b *Builder) WriteTo(w io.Writer) (int64, error) {
 		}
 	}
 	return int64(uint64(len(head)) + data), bw.Flush()
+}
+
+// WriteFile writes the whole file to a new one at name, or over the one there.
+func (b *Builder) WriteFile(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = b.WriteTo(f)
+	return errors.Join(err, f.Close())
 }
 
 // WriteSparse writes the header and extends the file over the data without

@@ -1,7 +1,6 @@
 package models
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,14 +39,8 @@ func Tiny(dir, tokenizer string, o ggufgen.TinyOptions) (path string, err error)
 		return "", err
 	}
 	path = filepath.Join(dir, fmt.Sprintf("tiny-%s-%d.gguf", tokenizer, o.Seed))
-	f, err := os.Create(path)
-	if err != nil {
+	if err := model.WriteFile(path); err != nil {
 		return "", fmt.Errorf("writing a tiny model: %w", err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	w := bufio.NewWriter(f)
-	if _, err := model.WriteTo(w); err != nil {
-		return "", fmt.Errorf("writing a tiny model: %w", err)
-	}
-	return path, w.Flush()
+	return path, nil
 }

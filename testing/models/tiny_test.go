@@ -18,17 +18,10 @@ func vocabulary(t *testing.T) string {
 	if err := os.Mkdir(filepath.Join(source, "models"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(source, "models", "ggml-vocab-toy.gguf"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	b := ggufgen.New("llama")
 	b.Text("tokenizer.ggml.model", "llama")
 	b.Texts("tokenizer.ggml.tokens", []string{"<unk>", "<s>", "</s>", "a", "b"})
-	if _, err := b.WriteTo(f); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
+	if err := b.WriteFile(filepath.Join(source, "models", "ggml-vocab-toy.gguf")); err != nil {
 		t.Fatal(err)
 	}
 	return source

@@ -5,7 +5,6 @@ package cli
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,15 +26,11 @@ func (w *world) projector(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Create(filepath.Join(w.dir, "mmproj.gguf"))
-	if err != nil {
+	name := filepath.Join(w.dir, "mmproj.gguf")
+	if err := b.WriteFile(name); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.WriteTo(f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return f.Name()
+	return name
 }
 
 // FuzzRemoteMedia compares the reader of tokens with a walk over the whole value.

@@ -58,10 +58,5 @@ func run(args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(*out)
-	if err != nil {
-		return err
-	}
-	_, err = b.WriteTo(f)
-	return errors.Join(err, f.Close())
+	return b.WriteFile(*out)
 }
