@@ -157,6 +157,17 @@ func TestMedian(t *testing.T) {
 	}
 }
 
+func TestMiddle(t *testing.T) {
+	for _, c := range []struct {
+		samples   []float64
+		low, high float64
+	}{{[]float64{7}, 7, 7}, {[]float64{2, 1}, 1, 2}, {[]float64{5, 1, 3, 2, 4}, 2, 4}, {[]float64{4, 1, 3, 2}, 1.5, 3.5}} {
+		if low, high := Middle(c.samples); low != c.low || high != c.high {
+			t.Errorf("of %v: %v to %v", c.samples, low, high)
+		}
+	}
+}
+
 func TestFigure(t *testing.T) {
 	for v, want := range map[float64]string{1234.5: "1234", 42.42: "42.4", 1.234: "1.23", 0.0456: "0.046", -12.34: "-12.3"} {
 		if got := Figure(v); got != want {

@@ -51,6 +51,14 @@ func Median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
+// Middle is where the middle half of the samples lies: how far one round is from
+// the next.
+func Middle(v []float64) (low, high float64) {
+	v = slices.Sorted(slices.Values(v))
+	half := (len(v) + 1) / 2
+	return Median(v[:half]), Median(v[len(v)-half:])
+}
+
 // Ratios are those of each round.
 func Ratios(ours, peer []float64) []float64 {
 	return each(ours, peer, func(a, b float64) float64 { return a / b })

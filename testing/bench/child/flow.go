@@ -33,11 +33,11 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 		Name: "flow", Title: "Concurrent streams over one child",
 		Text: []string{
 			fmt.Sprintf("Tokens a second of all streams together, prompt included: `Model.Stream` in the program, and a reader that takes the bytes of the same answers off the same server and looks at nothing. "+
-				"The child has as many slots as the most streams. Medians of %d rounds, the order changing; the ratio is the median of the rounds' own.", in.Rounds),
+				"The child has as many slots as the most streams. Medians of %d rounds, the order changing; the ratio is the median of the rounds' own, half of which lie in the range beside it: so far apart are two runs of the same thing.", in.Rounds),
 			fmt.Sprintf("Server and program share this machine's processors, so a token's cost in the program is taken from the server. The %s shows that at its worst: "+
 				"its tokens cost the server next to nothing. The goals are about the model that is of use, %s.", in.Tiny.Name, in.Real.Name),
 		},
-		Head: []string{"model", "over", "streams", "tokens a second", "raw reader", "ratio"},
+		Head: []string{"model", "over", "streams", "tokens a second", "raw reader", "ratio", "half of the rounds"},
 	}
 	var points []Point
 	for _, c := range []struct {
@@ -52,13 +52,15 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 			}
 			for _, l := range c.levels {
 				in.say("%s over %s, %d streams of %d tokens", c.model.Name, t.name, l.Streams, l.Tokens)
-				p, ratio, err := in.level(ctx, m, l)
+				p, ratios, err := in.level(ctx, m, l)
 				if err != nil {
 					return s, nil, errors.Join(err, m.Close())
 				}
 				p.Model, p.Transport = c.model.Name, t.name
 				points = append(points, p)
-				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), page.Figure(p.Ours), page.Figure(p.Raw), page.Ratio(ratio)})
+				ratio := page.Median(ratios)
+				low, high := page.Middle(ratios)
+				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), page.Figure(p.Ours), page.Figure(p.Raw), page.Ratio(ratio), page.Ratio(low) + " to " + page.Ratio(high)})
 				if c.goal {
 					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens a second of the raw reader's:", l.Streams, t.name), Got: ratio, Limit: 0.99, AtLeast: true})
 				}
@@ -79,10 +81,10 @@ func most(levels []Level) int {
 	return n
 }
 
-func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ratio float64, err error) {
+func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ratios []float64, err error) {
 	r, err := raw(ctx, m, l.Tokens)
 	if err != nil {
-		return p, 0, err
+		return p, nil, err
 	}
 	defer r.close()
 	speed := func(read func(context.Context) error) page.Way {
@@ -96,17 +98,17 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 	peer := speed(func(ctx context.Context) error { return r.read(ctx, nil) })
 	for _, warm := range []page.Way{mine, peer} { // connections, the server's buffers
 		if _, err := warm(ctx); err != nil {
-			return p, 0, err
+			return p, nil, err
 		}
 	}
 	samples, err := page.Turns(ctx, in.Rounds, mine, peer)
 	if err != nil {
-		return p, 0, err
+		return p, nil, err
 	}
 	p = Point{Streams: l.Streams, Ours: page.Median(samples[0]), Raw: page.Median(samples[1])}
-	ratio = page.Median(page.Ratios(samples[0], samples[1]))
-	in.say("ours %.1f, raw %.1f tokens a second, ratio %.3f", p.Ours, p.Raw, ratio)
-	return p, ratio, nil
+	ratios = page.Ratios(samples[0], samples[1])
+	in.say("ours %.1f, raw %.1f tokens a second, ratio %.3f", p.Ours, p.Raw, page.Median(ratios))
+	return p, ratios, nil
 }
 
 // together runs n of f at once.

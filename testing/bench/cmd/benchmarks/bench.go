@@ -40,7 +40,7 @@ func benchmarks() []benchmark {
 		{"tokens", "cost of a token against other clients", 9, 0, false, tokens},
 		{"ready", "warm start against the bare program", 21, packs | modelFiles, false, ready},
 		{"first", "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
-		{"flow", "tokens a second of concurrent streams against a raw reader", 5, packs | modelFiles, false, flow},
+		{"flow", "tokens a second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
 		{"batch", "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
 		{"memory", "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
 		{"extract", "cold extraction against zstd and tar", 5, packs, false, extraction},
