@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
@@ -123,6 +125,36 @@ func within(f func(context.Context, *Session) error) error {
 	ctx, stop := Interruptible()
 	defer stop()
 	return errors.Join(f(ctx, s), s.Close())
+}
+
+// inCheckout is within, for what changes the deliverables or the bundle that is
+// compiled in: one at a time in a checkout, since another would compile in what
+// the first has put there, or take its folder away.
+func inCheckout(f func(context.Context, *Session) error) error {
+	return within(func(ctx context.Context, s *Session) error {
+		root, err := Root()
+		if err != nil {
+			return err
+		}
+		return s.alone(ctx, flock.New(filepath.Join(root, payloadDir), flock.SetFlag(os.O_RDONLY)), "another build in this checkout",
+			func() error { return f(ctx, s) })
+	})
+}
+
+// alone runs f while it holds a lock. Who has to wait for it is told what for.
+func (s *Session) alone(ctx context.Context, lock *flock.Flock, holder string, f func() error) (err error) {
+	got, err := lock.TryLock()
+	if err == nil && !got {
+		if err := s.say("waiting for %s to end", holder); err != nil {
+			return err
+		}
+		_, err = lock.TryLockContext(ctx, 200*time.Millisecond)
+	}
+	if err != nil {
+		return fmt.Errorf("wait for %s: %w", holder, err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
+	return f()
 }
 
 // Config prints the settings as they stand.

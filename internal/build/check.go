@@ -24,20 +24,30 @@ func Lint() error {
 // Test runs everything that proves the project by running it, on the real
 // bundles, the command and the package; it makes them when they are missing.
 func Test() error {
-	return checking(func(ctx context.Context, s *Session, p ci.Project) error {
+	return checkingProducts(func(ctx context.Context, s *Session, p ci.Project) error {
 		return ci.Test(ctx, os.Stdout, p, s.hooks(p.Root))
 	})
 }
 
 // CI runs what a change has to pass: lint and tests.
 func CI() error {
-	return checking(func(ctx context.Context, s *Session, p ci.Project) error {
+	return checkingProducts(func(ctx context.Context, s *Session, p ci.Project) error {
 		return ci.All(ctx, os.Stdout, p, s.hooks(p.Root))
 	})
 }
 
+// checking runs a check of what is in the checkout.
 func checking(f func(context.Context, *Session, ci.Project) error) error {
-	return within(func(ctx context.Context, s *Session) error {
+	return within(prepared(f))
+}
+
+// checkingProducts runs a check that also makes deliverables.
+func checkingProducts(f func(context.Context, *Session, ci.Project) error) error {
+	return inCheckout(prepared(f))
+}
+
+func prepared(f func(context.Context, *Session, ci.Project) error) func(context.Context, *Session) error {
+	return func(ctx context.Context, s *Session) error {
 		root, err := Root()
 		if err != nil {
 			return err
@@ -46,7 +56,7 @@ func checking(f func(context.Context, *Session, ci.Project) error) error {
 			return err
 		}
 		return f(ctx, s, ci.Project{Root: root, Cache: s.Settings.Cache})
-	})
+	}
 }
 
 // hooks are the products that the tests run on. The bundles come before the
@@ -142,7 +152,7 @@ func (s *Session) hooks(root string) ci.Hooks {
 			if err != nil {
 				return ci.Count{}, err
 			}
-			return ci.Count{}, s.reproduce(ctx, takes)
+			return ci.Count{}, s.reproduce(ctx, s.dist(root), s.published(root), takes)
 		}},
 	}}
 }

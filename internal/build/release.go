@@ -19,24 +19,32 @@ import (
 // Build makes the bundles, puts one into the source tree to be compiled in,
 // and compiles the command into the dist folder.
 func Build() error {
-	return within(func(ctx context.Context, s *Session) error {
+	return inCheckout(func(ctx context.Context, s *Session) error {
 		return s.deliver(ctx, s.buildInto)
 	})
 }
 
 // Package makes what Build makes, and the Debian packages.
 func Package() error {
-	return within(func(ctx context.Context, s *Session) error {
+	return inCheckout(func(ctx context.Context, s *Session) error {
 		return s.deliver(ctx, s.buildInto, s.packageInto)
 	})
 }
 
-// Release makes everything that is published, with its checksums.
+// Release makes everything that is published, with its checksums. As the
+// settings ask, what does not come out the same a second time is not delivered.
 func Release() error {
-	return within(func(ctx context.Context, s *Session) error { return s.release(ctx) })
+	return inCheckout(func(ctx context.Context, s *Session) error {
+		if s.Settings.Twice() {
+			return s.release(ctx, s.provenInto)
+		}
+		return s.release(ctx)
+	})
 }
 
-func (s *Session) release(ctx context.Context) error {
+// release delivers everything that is published; more are further steps at the
+// end.
+func (s *Session) release(ctx context.Context, more ...step) error {
 	start := time.Now()
 	root, err := Root()
 	if err != nil {
@@ -46,7 +54,8 @@ func (s *Session) release(ctx context.Context) error {
 	if _, err := s.publicKeys(ctx, root); err != nil {
 		return err
 	}
-	if err := s.deliver(ctx, s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto, s.receive); err != nil {
+	steps := []step{s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto, s.receive}
+	if err := s.deliver(ctx, append(steps, more...)...); err != nil {
 		return err
 	}
 	return s.say("release: all done in %s", time.Since(start).Round(100*time.Millisecond))
@@ -55,7 +64,7 @@ func (s *Session) release(ctx context.Context) error {
 // Clean removes the deliverables and the embedded bundle. Stages stay: they
 // are keyed by their inputs and never stale.
 func Clean() error {
-	return within(func(_ context.Context, s *Session) error {
+	return inCheckout(func(_ context.Context, s *Session) error {
 		root, err := Root()
 		if err != nil {
 			return err
@@ -86,9 +95,12 @@ type delivery struct {
 	packed             []*recipe.Packed
 }
 
+// step adds something to a delivery, or checks it.
+type step func(context.Context, *delivery) error
+
 // deliver fills a new dist folder by steps and puts it in place when all have
 // ended well, so that a folder called dist is always whole.
-func (s *Session) deliver(ctx context.Context, steps ...func(context.Context, *delivery) error) error {
+func (s *Session) deliver(ctx context.Context, steps ...step) error {
 	root, err := Root()
 	if err != nil {
 		return err

@@ -13,24 +13,45 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/gofrs/flock"
+
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 // Reproduce builds a second time under other circumstances and compares every
 // artifact. Compiles that the settings name are taken from the first build;
 // everything else is made anew, from a fresh toolchain image on.
 func Reproduce() error {
-	return within(func(ctx context.Context, s *Session) error {
+	return inCheckout(func(ctx context.Context, s *Session) error {
 		if err := s.release(ctx); err != nil {
 			return err
 		}
-		// A demand of a person is met anew, whatever an earlier one has proven.
-		if err := os.RemoveAll(s.secondCache()); err != nil {
+		root, err := Root()
+		if err != nil {
 			return err
 		}
-		return s.reproduce(ctx, s.Settings.TakesOver)
+		// A demand of a person is met anew, whatever an earlier one has proven.
+		err = s.second(ctx, func() error { return os.RemoveAll(s.secondCache()) })
+		if err != nil {
+			return err
+		}
+		return s.reproduce(ctx, s.dist(root), s.published(root), s.Settings.TakesOver)
 	})
+}
+
+// provenInto is the step of a delivery that wants it to come out the same from a
+// second build. Files that have done so before are not built again.
+func (s *Session) provenInto(ctx context.Context, d *delivery) error {
+	proven, err := s.proven(d.dir, s.Settings.TakesOver)
+	if err != nil {
+		return err
+	}
+	if proven {
+		return s.say("reproduce: these files came out the same from two builds before")
+	}
+	return s.reproduce(ctx, d.dir, s.published(d.root), s.Settings.TakesOver)
 }
 
 // secondCache is where second builds keep their stages: a stage in it was made
@@ -38,36 +59,81 @@ func Reproduce() error {
 // they change.
 func (s *Session) secondCache() string { return filepath.Join(s.Settings.Cache, "reproduce") }
 
-// reproduce makes the second build of a release that is there, and compares
-// both. takes names the stages that are taken over from the first.
-func (s *Session) reproduce(ctx context.Context, takes []string) (err error) {
-	root, err := Root()
+// second runs what changes the second cache, which is one for all checkouts.
+func (s *Session) second(ctx context.Context, f func() error) error {
+	return s.alone(ctx, flock.New(s.secondCache()+".lock"), "another second build", f)
+}
+
+// reproduce makes the second build of the release in dist, which was added to
+// what is published, and compares both. takes names the stages that are taken
+// over from the first.
+func (s *Session) reproduce(ctx context.Context, dist, published string, takes []string) error {
+	return s.second(ctx, func() (err error) {
+		root, err := Root()
+		if err != nil {
+			return err
+		}
+		// The second build gets another path of another length. It is always the
+		// same, so that what a killed one left goes.
+		work := filepath.Join(s.Settings.Cache, "reproduce-in-a-folder-with-a-longer-name")
+		if err := os.RemoveAll(work); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+		second := filepath.Join(work, "checkout")
+		if err := copyCheckout(ctx, root, second); err != nil {
+			return err
+		}
+		if err := s.seed(takes); err != nil {
+			return err
+		}
+		if err := s.say("reproduce: second build in %s", second); err != nil {
+			return err
+		}
+		if err := s.buildElsewhere(ctx, second, work, published); err != nil {
+			return fmt.Errorf("the second build: %w", err)
+		}
+		if err := s.sampleTwice(ctx); err != nil {
+			return err
+		}
+		if err := s.compare(dist, filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")); err != nil {
+			return err
+		}
+		return s.prove(dist, takes)
+	})
+}
+
+// proof is the file that says of a release that two builds gave it, and the file
+// holds what the second had taken over from the first.
+func (s *Session) proof(dist string) (string, error) {
+	sum, err := stage.FileDigest(filepath.Join(dist, release.SumsName))
+	return filepath.Join(s.secondCache(), "proven", sum), err
+}
+
+func (s *Session) prove(dist string, takes []string) error {
+	name, err := s.proof(dist)
 	if err != nil {
 		return err
 	}
-	// The second build gets another path of another length.
-	work, err := os.MkdirTemp(s.Settings.Cache, "reproduce-in-a-folder-with-a-longer-name-")
+	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(name, []byte(strings.Join(takes, " ")), 0o600)
+}
+
+// proven says whether a second build that took over no more than takes has given
+// the files of a release.
+func (s *Session) proven(dist string, takes []string) (bool, error) {
+	name, err := s.proof(dist)
 	if err != nil {
-		return err
+		return false, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
-	second := filepath.Join(work, "checkout")
-	if err := copyCheckout(ctx, root, second); err != nil {
-		return err
+	took, err := os.ReadFile(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
 	}
-	if err := s.seed(takes); err != nil {
-		return err
-	}
-	if err := s.say("reproduce: second build in %s", second); err != nil {
-		return err
-	}
-	if err := s.buildElsewhere(ctx, second, work, s.published(root)); err != nil {
-		return fmt.Errorf("the second build: %w", err)
-	}
-	if err := s.sampleTwice(ctx); err != nil {
-		return err
-	}
-	return s.compare(s.dist(root), filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages"))
+	more := func(name string) bool { return !slices.Contains(takes, name) }
+	return err == nil && !slices.ContainsFunc(strings.Fields(string(took)), more), err
 }
 
 // sampleTwice compiles a sample of the HIP module for both caches: its compile
@@ -198,7 +264,7 @@ func (s *Session) buildElsewhere(ctx context.Context, checkout, work, published 
 	cmd.Dir, cmd.Stdout, cmd.Stderr = checkout, os.Stderr, os.Stderr
 	cmd.Env = append(os.Environ(),
 		"HOME="+work, "USER=somebody", "LOGNAME=somebody", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "TZ=Pacific/Kiritimati",
-		"GOROCM_CACHE="+s.secondCache(), "GOROCM_DIST=dist", "GOROCM_ELSEWHERE=true", "GOROCM_JOBS="+strconv.Itoa(s.Settings.Jobs+1),
+		"GOROCM_CACHE="+s.secondCache(), "GOROCM_DIST=dist", "GOROCM_ELSEWHERE=true", "GOROCM_REPRODUCE=never", "GOROCM_JOBS="+strconv.Itoa(s.Settings.Jobs+1),
 		"GOROCM_PUBLISHED="+published,
 		"GOMODCACHE="+modules, "GOCACHE="+filepath.Join(s.secondCache(), "go-build"), "MAGEFILE_CACHE="+filepath.Join(work, "magefile"),
 		"GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()+1),

@@ -1,7 +1,9 @@
 package build
 
 import (
+	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,8 +12,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 // The second checkout has the working tree as it is, and the first one's
@@ -92,6 +98,104 @@ func TestSeed(t *testing.T) {
 		}
 	}
 }
+
+// What two builds have given once is not built a second time again, unless more
+// was taken over then than is allowed now, or it is another release.
+func TestProven(t *testing.T) {
+	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}}
+	dist, other := t.TempDir(), t.TempDir()
+	put(t, filepath.Join(dist, release.SumsName), "digests")
+	put(t, filepath.Join(other, release.SumsName), "other digests")
+	check := func(dist string, takes []string, want bool) {
+		t.Helper()
+		if got, err := s.proven(dist, takes); got != want || err != nil {
+			t.Errorf("with %v taken over: proven %v, %v, want %v", takes, got, err, want)
+		}
+	}
+	check(dist, []string{"compile-hip"}, false)
+	for _, took := range []string{"toolchain", "compile-hip"} {
+		if err := s.prove(dist, []string{took}); err != nil {
+			t.Fatal(err)
+		}
+		check(dist, []string{took}, true)
+		check(dist, []string{"compile-core", took}, true)
+		check(dist, []string{"compile-core"}, false)
+		check(dist, []string{"none"}, false)
+		check(other, []string{took}, false)
+	}
+	if _, err := s.proven(t.TempDir(), nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a release without a list: %v", err)
+	}
+}
+
+// A release that was not proven is not delivered, and what was there stays.
+func TestNotProvenNotDelivered(t *testing.T) {
+	root := t.TempDir()
+	t.Chdir(root)
+	put(t, filepath.Join(root, "go.mod"), "module forge.lthn.ai/core/go-rocm\n")
+	put(t, filepath.Join(root, "dist", "file"), "of before")
+	s := &Session{Settings: &settings.Settings{Dist: "dist", Version: "1.0.0", Mmdebstrap: "not used"}, Recipe: &recipe.Recipe{Lock: recipe.Lock{Tag: "v0"}}, Out: io.Discard}
+	differs := errors.New("not reproducible")
+	err := s.deliver(t.Context(), func(_ context.Context, d *delivery) error {
+		put(t, filepath.Join(d.dir, "file"), "new")
+		return nil
+	}, func(context.Context, *delivery) error { return differs })
+	if !errors.Is(err, differs) {
+		t.Errorf("got %v", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(root, "dist", "file")); err != nil || string(b) != "of before" {
+		t.Errorf("the delivery of before is %q, %v", b, err)
+	}
+	if exists(filepath.Join(root, "dist.part")) {
+		t.Error("an unfinished delivery was left")
+	}
+}
+
+// Of two builds in a checkout the second says that it waits, and begins when the
+// first has ended; one that is called off while it waits does nothing.
+func TestAlone(t *testing.T) {
+	dir := t.TempDir()
+	lock := func() *flock.Flock { return flock.New(dir, flock.SetFlag(os.O_RDONLY)) }
+	first, waits := &Session{Out: io.Discard}, make(chan struct{})
+	second := &Session{Out: writerFunc(func(b []byte) (int, error) {
+		if string(b) != "waiting for another build to end\n" {
+			t.Errorf("it says %q", b)
+		}
+		close(waits)
+		return len(b), nil
+	})}
+	order, done := make(chan string, 2), make(chan error, 1)
+	err := first.alone(t.Context(), lock(), "another build", func() error {
+		go func() {
+			done <- second.alone(t.Context(), lock(), "another build", func() error {
+				order <- "second"
+				return nil
+			})
+		}()
+		<-waits
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		third := &Session{Out: io.Discard}
+		if err := third.alone(gone, lock(), "another build", func() error {
+			t.Error("ran beside the first")
+			return nil
+		}); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "another build") {
+			t.Errorf("called off: %v", err)
+		}
+		order <- "first"
+		return nil
+	})
+	if err := errors.Join(err, <-done); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := <-order, <-order; a != "first" {
+		t.Errorf("the order is %s, %s", a, b)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // A check that has taken long leaves the second compile of the core to the
 // next one, and one that has taken very long the whole second build.

@@ -116,9 +116,9 @@ func TestReleaseHasEverySignature(t *testing.T) {
 				}
 				return os.Remove(filepath.Join(d.dir, lost))
 			}
-			steps := []func(context.Context, *delivery) error{program, sealInto(s), s.sumInto, lose, s.receive}
+			steps := []step{program, sealInto(s), s.sumInto, lose, s.receive}
 			if lost == release.ProvenanceName { // it is in the list, which would be wrong too
-				steps = []func(context.Context, *delivery) error{program, s.sumInto, s.receive}
+				steps = []step{program, s.sumInto, s.receive}
 			}
 			err := s.deliver(t.Context(), steps...)
 			if lost == "" {

@@ -41,7 +41,8 @@ type Settings struct {
 	Memory       Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
 	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
 	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
-	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what the second build of mage reproduce takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
+	Reproduce    string        `env:"GOROCM_REPRODUCE" envDefault:"signed" help:"when mage release builds a second time and compares before there is a delivery: signed (if a key is given), always, never"`
+	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what a second build takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
 	Elsewhere    bool          `env:"GOROCM_ELSEWHERE" envDefault:"false" help:"true: compile as another user, with another host name and clock and folders read in reverse; mage reproduce sets it for its second build"`
 	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Maintainer   string        `env:"GOROCM_MAINTAINER" help:"who answers for the Debian packages, as NAME <ADDRESS>; needed when a release is signed"`
@@ -178,6 +179,9 @@ func (s *Settings) check() error {
 	if !slices.Contains(s.Variants, s.Embed) {
 		bad("GOROCM_EMBED", "%q is not among the variants %v that are built", s.Embed, s.Variants)
 	}
+	if s.Reproduce != "signed" && s.Reproduce != "always" && s.Reproduce != "never" {
+		bad("GOROCM_REPRODUCE", "%q is not signed, always or never", s.Reproduce)
+	}
 	for _, name := range s.TakesOver {
 		if name != "compile-core" && name != "compile-hip" && name != "none" {
 			bad("GOROCM_REPRODUCE_TAKES", "%q is not compile-core, compile-hip or none", name)
@@ -224,10 +228,20 @@ func (s *Settings) check() error {
 	return errors.Join(errs...)
 }
 
+// Signed says whether any key is given.
+func (s *Settings) Signed() bool {
+	return s.AptKeyFile+string(s.AptKey)+s.Minisign+s.SigningKey != ""
+}
+
+// Twice says whether a release has to come out the same from a second build.
+func (s *Settings) Twice() bool {
+	return s.Reproduce == "always" || s.Reproduce == "signed" && s.Signed()
+}
+
 // checkMaintainer wants somebody to answer for what is signed.
 func (s *Settings) checkMaintainer() error {
 	if s.Maintainer == "" {
-		if s.AptKeyFile+string(s.AptKey)+s.Minisign+s.SigningKey == "" {
+		if !s.Signed() {
 			return nil
 		}
 		return errors.New("is empty, and a key is given: say who answers for the release, as NAME <ADDRESS>")
