@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/licensecheck"
+
 	"forge.lthn.ai/core/go-rocm/packaging/origin"
 )
 
@@ -98,7 +100,7 @@ func (t terms) linkedLicences() []licence {
 	texts := map[string]bool{}
 	for _, c := range t.linked {
 		for _, text := range c.Texts {
-			body := commonText(c, text.Body)
+			body := commonText(text.Body)
 			key := strings.Join(strings.Fields(body), " ")
 			if texts[key] {
 				continue
@@ -134,11 +136,24 @@ func shortName(c origin.Component) string {
 	return strings.Join(ids, "+")
 }
 
-// commonText gives way to the system's own copy of a long licence that Debian
-// keeps once for all packages (Policy 12.5).
-func commonText(c origin.Component, body string) string {
-	if slices.Contains(c.Licences, "Apache-2.0") && strings.Contains(body, "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION") {
-		return "Licensed under the Apache License, Version 2.0.\n\nOn Debian systems its full text is in /usr/share/common-licenses/Apache-2.0.\n"
+// apacheTerms stands in place of the terms of the Apache License, of which Debian
+// keeps one copy for all packages (Policy 12.5).
+const apacheTerms = `Licensed under the Apache License, Version 2.0.
+
+On Debian systems its full text is in /usr/share/common-licenses/Apache-2.0.
+`
+
+// commonText gives way to the system's own copy where a text has the terms of the
+// Apache License. What else stands there, such as other licences or who is named
+// in the appendix, stays.
+func commonText(body string) string {
+	for _, m := range slices.Backward(licensecheck.Scan([]byte(body)).Match) {
+		terms := body[m.Start:m.End]
+		if m.ID != "Apache-2.0" || !strings.Contains(terms, "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION") {
+			continue
+		}
+		_, appendix, _ := strings.Cut(terms, "END OF TERMS AND CONDITIONS")
+		body = body[:m.Start] + apacheTerms + appendix + body[m.End:]
 	}
 	return body
 }

@@ -102,6 +102,33 @@ func TestBuildBundle(t *testing.T) {
 		"\nLicense: llama.cpp\n MIT License\n .\n Copyright (c) 2023 Some Authors\n .\n Permission is granted.\n")
 }
 
+// One file may have the terms of several licences. Those of the Apache License
+// alone give way to the system's copy: the others ask to be in every copy of the
+// program.
+func TestCopyrightKeepsTermsBesideApache(t *testing.T) {
+	text := open(t, buildCommand(t, options(t), command(t))).text["/usr/share/doc/go-rocm/copyright"]
+	_, terms, ok := strings.Cut(text, "\nLicense: Apache-2.0+BSD-3-Clause+Expat\n")
+	if !ok {
+		t.Fatalf("no paragraph has the terms of github.com/klauspost/compress:\n%s", text)
+	}
+	terms, _, _ = strings.Cut(terms, "\n\n")
+	for part, want := range map[string]int{
+		"Redistributions in binary form must reproduce the above": 2,
+		"Permission is hereby granted, free of charge":            2,
+		"THE SOFTWARE IS PROVIDED \"AS IS\"":                      2,
+		"Copyright (c) 2012 The Go Authors.":                      1,
+		"Copyright 2016-2017 The New York Times Company":          1,
+		"Copyright (c) 2011 The Snappy-Go Authors.":               1,
+		"Copyright 2016 The filepathx Authors":                    1,
+		"/usr/share/common-licenses/Apache-2.0":                   1,
+		"Grant of Patent License":                                 0,
+	} {
+		if got := strings.Count(terms, part); got != want {
+			t.Errorf("%q stands there %d times, want %d:\n%s", part, got, want, terms)
+		}
+	}
+}
+
 // A package whose maker gave no name says so.
 func TestBuildByNobody(t *testing.T) {
 	o := options(t)
