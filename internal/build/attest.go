@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/packaging/origin"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
@@ -61,6 +63,9 @@ func (s *Session) components(ctx context.Context, command, bundleDir string) ([]
 	return append(linked, bundled...), err
 }
 
+// provenanceInto states where the files of the delivery came from. The list of a
+// module's versions is no subject: like the indexes of the apt repository it is
+// about all that is published, and gets the earlier versions later.
 func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Material) error {
 	revision, err := exec.CommandContext(ctx, "git", "-C", d.root, "rev-parse", "HEAD").Output()
 	if err != nil {
@@ -70,6 +75,7 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Mate
 	if err != nil {
 		return err
 	}
+	subjects = slices.DeleteFunc(subjects, func(sum release.Sum) bool { return goproxy.IsList(sum.Path) })
 	statement, err := attest.Provenance(m, subjects, strings.TrimSpace(string(revision)), builderID)
 	if err != nil {
 		return err

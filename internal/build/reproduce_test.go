@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,19 +23,11 @@ import (
 // revision.
 func TestCopyCheckout(t *testing.T) {
 	root, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
-	git := func(dir string, args ...string) string {
-		t.Helper()
-		out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.org"}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("git %v: %v\n%s", args, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
-	git(root, "init", "--quiet")
+	git(t, root, "init", "--quiet")
 	put(t, filepath.Join(root, "a"), "committed")
 	put(t, filepath.Join(root, ".gitignore"), "dist\n")
-	git(root, "add", "--all")
-	git(root, "commit", "--quiet", "-m", "first")
+	git(t, root, "add", "--all")
+	git(t, root, "commit", "--quiet", "-m", "first")
 	put(t, filepath.Join(root, "a"), "changed")
 	put(t, filepath.Join(root, "new", "b"), "untracked")
 	put(t, filepath.Join(root, "dist", "c"), "ignored")
@@ -51,7 +42,7 @@ func TestCopyCheckout(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(to, "dist")); err == nil {
 		t.Error("ignored files were copied")
 	}
-	if a, b := git(root, "rev-parse", "HEAD"), git(to, "rev-parse", "HEAD"); a != b {
+	if a, b := git(t, root, "rev-parse", "HEAD"), git(t, to, "rev-parse", "HEAD"); a != b {
 		t.Errorf("revisions %s and %s", a, b)
 	}
 }

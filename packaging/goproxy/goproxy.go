@@ -120,6 +120,10 @@ func versionDir(modulePath string) (string, error) {
 	return path.Join(escaped, "@v"), nil
 }
 
+// IsList says whether a slash-separated path below a proxy's folder is that of a
+// module's list of versions: the one file there that gets other bytes.
+func IsList(name string) bool { return path.Base(name) == "list" && path.Base(path.Dir(name)) == "@v" }
+
 // Add puts a version that Pack wrote into from into the proxy's folder dir. What
 // is there of the module stays.
 func Add(dir string, v Version, from string) error {
@@ -168,7 +172,7 @@ func writeList(dir string) error {
 func Mirror(ctx context.Context, from, to string) error {
 	var lists []string
 	err := filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
-		if err == nil && e.Name() == "list" && filepath.Base(filepath.Dir(name)) == "@v" {
+		if err == nil && !e.IsDir() && IsList(filepath.ToSlash(name)) {
 			lists = append(lists, name)
 		}
 		return err

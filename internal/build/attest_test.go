@@ -1,0 +1,80 @@
+package build
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/packaging/attest"
+	"forge.lthn.ai/core/go-rocm/packaging/origin"
+)
+
+// git runs git in dir, as somebody, and gives what it prints.
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.org"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %v: %v\n%s", args, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// contentOf is the text of a file.
+func contentOf(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// sources are a module that can be packed, committed.
+func sources(t *testing.T, root string) []string {
+	t.Helper()
+	git(t, root, "init", "--quiet")
+	put(t, filepath.Join(root, "go.mod"), "module "+modulePath+"\n\ngo 1.26\n")
+	put(t, filepath.Join(root, "a.go"), "package a\n")
+	git(t, root, "add", "go.mod", "a.go")
+	git(t, root, "commit", "--quiet", "-m", "first")
+	return []string{"go.mod", "a.go"}
+}
+
+// stated is what a provenance is written from.
+func stated(t *testing.T) attest.Material {
+	t.Helper()
+	p := packedBundle(t, "#!/bin/sh\n")
+	bundled, err := origin.Licences(p.Bundle.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return attest.Material{Version: "0.1.0", Epoch: time.Unix(1700000000, 0), Manifest: p.Manifest, Components: bundled}
+}
+
+// A release that is added to another one keeps to its provenance.
+func TestSecondReleaseKeepsToItsProvenance(t *testing.T) {
+	key, published := "GOROCM_SIGNING_KEY="+provenanceKey(t), ""
+	for _, version := range []string{"v0.1.0", "v0.2.0"} {
+		s, d := session(t, key, "GOROCM_PUBLISHED="+published)
+		files := sources(t, d.root)
+		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.provenanceInto(t.Context(), d, stated(t)); err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range []step{s.earlierModulesInto, s.sumInto, s.receive} {
+			if err := step(t.Context(), d); err != nil {
+				t.Fatalf("%s: %v", version, err)
+			}
+		}
+		published = d.dir
+	}
+	list := filepath.Join(published, proxyDir, modulePath, "@v/list")
+	if got := contentOf(t, list); got != "v0.1.0\nv0.2.0\n" {
+		t.Errorf("%s: %q", list, got)
+	}
+}
