@@ -52,17 +52,15 @@ func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
 }
 
 // publishable checks a release before others get it: that its files are those of
-// its list of digests and, where its apt repository is signed, that the list is
-// signed by a key that clients of dir trust: one that they have been given there,
-// or for the first release its own.
+// its list of digests and, where clients of dir have been given keys, that the
+// list is signed by one of those. What is to be checked does not say whether it
+// is signed: only where dir gives no keys yet, those of the release itself count.
 func publishable(ctx context.Context, dist, dir string) error {
 	var keys release.Keys
-	if _, err := os.Stat(filepath.Join(dist, aptDir, apt.KeyringFile)); err == nil {
-		trusted := filepath.Join(dir, aptDir, apt.KeyringFile)
+	for _, trusted := range []string{filepath.Join(dir, aptDir, apt.KeyringFile), filepath.Join(dist, aptDir, apt.KeyringFile)} {
 		text, err := os.ReadFile(trusted)
 		if errors.Is(err, fs.ErrNotExist) {
-			trusted = filepath.Join(dist, aptDir, apt.KeyringFile)
-			text, err = os.ReadFile(trusted)
+			continue
 		}
 		if err != nil {
 			return err
@@ -70,8 +68,12 @@ func publishable(ctx context.Context, dist, dir string) error {
 		if keys.OpenPGP, err = release.ParseOpenPGPKeys(text); err != nil {
 			return fmt.Errorf("%s: %w", trusted, err)
 		}
+		break
 	}
 	_, err := release.Verify(ctx, dist, keys)
+	if errors.Is(err, release.ErrUnsigned) {
+		return fmt.Errorf("%w: clients have keys for it; make the release with GOROCM_APT_KEY_FILE", err)
+	}
 	return err
 }
 

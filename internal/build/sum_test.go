@@ -21,6 +21,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
@@ -178,15 +179,25 @@ func TestKeysThatCannotBeRead(t *testing.T) {
 	}
 }
 
+// treeDigest is a digest over all that is in a folder.
+func treeDigest(t *testing.T, dir string) string {
+	t.Helper()
+	sum, err := stage.Digest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sum
+}
+
 // What is served under a key is followed by releases under that key alone.
 func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
 	served := filepath.Join(t.TempDir(), "served")
-	deliver := func(environ []string) (*Session, *delivery) {
+	deliver := func(version string, environ ...string) (*Session, *delivery) {
 		s, d := session(t, environ...)
 		for name, text := range map[string]string{"go.mod": "module " + modulePath + "\n\ngo 1.26\n", "a.go": "package a\n"} {
 			put(t, filepath.Join(d.root, name), text)
 		}
-		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
+		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, []string{"go.mod", "a.go"}); err != nil {
 			t.Fatal(err)
 		}
 		if err := errors.Join(s.aptInto(t.Context(), d), s.sumInto(t.Context(), d)); err != nil {
@@ -195,7 +206,7 @@ func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
 		return s, d
 	}
 	environ := []string{"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt"}
-	s, d := deliver(environ)
+	s, d := deliver("v0.1.0", environ...)
 	signature := filepath.Join(d.dir, release.OpenPGPName)
 	if err := os.Rename(signature, signature+".away"); err != nil {
 		t.Fatal(err)
@@ -209,8 +220,22 @@ func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
 	if err := s.publishTo(t.Context(), d.dir, served); err != nil {
 		t.Fatal(err)
 	}
-	s, d = deliver([]string{"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt"})
+	before := treeDigest(t, served)
+	s, d = deliver("v0.2.0", "GOROCM_APT_KEY="+openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt")
 	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrSignature) {
 		t.Errorf("by another key: %v", err)
+	}
+	// What takes the keyring and the signature out of a release does not turn the
+	// check off.
+	for name, environ := range map[string][]string{
+		"without a key": nil, "with an unsigned repository": {"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt"},
+	} {
+		s, d = deliver("v0.2.0", environ...)
+		if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrUnsigned) || !strings.Contains(err.Error(), "GOROCM_APT_KEY_FILE") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if after := treeDigest(t, served); after != before {
+		t.Error("something of what was refused is served")
 	}
 }
