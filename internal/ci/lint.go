@@ -21,6 +21,7 @@ func (p Project) LintSteps() []Step {
 		{Name: "modules", Limit: 10 * time.Minute, Run: uncounted(p.tidy)},
 		{Name: "vet linux/amd64", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "amd64"))},
 		{Name: "vet darwin/arm64", Limit: 15 * time.Minute, Run: uncounted(p.vet("darwin", "arm64"))},
+		{Name: "vet linux/386", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "386"))},
 		{Name: "golangci-lint", Limit: 25 * time.Minute, Run: uncounted(p.golangci)},
 	}
 }

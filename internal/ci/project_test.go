@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,6 +62,7 @@ func TestChecksNameTheCulprit(t *testing.T) {
 		"b/b.go":        "package b\n\nimport \"fmt\"\n\n// B is wrong.\nfunc B() { fmt.Printf(\"%d\", \"x\") }\n",
 		"c/c_darwin.go": "package c\n\nvar x int = \"no\"\n",
 		"c/c.go":        "package c\n",
+		"d/d.go":        "package d\n\n// D is too large where a word has 32 bits.\nvar D int = 1 << 40\n",
 		"nested/go.mod": "module example.test/nested\n\ngo 1.26\n\nrequire example.test/unused v1.0.0\n",
 	})
 	if err := p.gofmt(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "a/a.go") {
@@ -73,6 +75,14 @@ func TestChecksNameTheCulprit(t *testing.T) {
 	out.Reset()
 	if err := p.vet("darwin", "arm64")(t.Context(), &out); err == nil || !strings.Contains(out.String(), "c_darwin.go") {
 		t.Errorf("vet darwin: %v\n%s", err, &out)
+	}
+	out.Reset()
+	at := slices.IndexFunc(p.LintSteps(), func(s Step) bool { return s.Name == "vet linux/386" })
+	if at < 0 {
+		t.Fatal("nothing checks that the packages compile where a word has 32 bits")
+	}
+	if _, err := p.LintSteps()[at].Run(t.Context(), &out); err == nil || !strings.Contains(out.String(), "d/d.go") {
+		t.Errorf("vet linux/386: %v\n%s", err, &out)
 	}
 	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "nested is not what") {
 		t.Errorf("tidy: %v", err)

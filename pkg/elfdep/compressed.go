@@ -66,7 +66,7 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 		return nil, fmt.Errorf("compressed bundle of %d bytes, %d are there", total, limit)
 	}
 	if unpacked > maxUnpacked {
-		return nil, fmt.Errorf("compressed bundle claims %d bytes unpacked, more than %d", unpacked, maxUnpacked)
+		return nil, fmt.Errorf("compressed bundle claims %d bytes unpacked, more than %d", unpacked, int64(maxUnpacked))
 	}
 	c.Unpacked = int64(unpacked)
 	b := &Bundle{Offset: off, Size: int64(total), Compressed: c}

@@ -3,6 +3,7 @@ package gguf
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -80,7 +81,7 @@ func (f *File) ArchUints(key string) ([]uint64, error) {
 
 func (f *File) archInt(key string) int {
 	u, ok := f.ArchUint(key)
-	if !ok || u > 1<<40 {
+	if !ok || u > min(1<<40, math.MaxInt) {
 		return 0
 	}
 	return int(u)

@@ -103,9 +103,9 @@ func freeAt(dir string) (bytes, inodes int64) {
 }
 
 func freeOf(st *unix.Statfs_t) (bytes, inodes int64) {
-	size := st.Frsize
+	size := int64(st.Frsize) //nolint:unconvert // 32 bits wide where a word is
 	if size <= 0 {
-		size = st.Bsize
+		size = int64(st.Bsize) //nolint:unconvert // as above
 	}
 	if st.Blocks == 0 {
 		bytes = -1

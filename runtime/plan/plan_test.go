@@ -249,7 +249,7 @@ func TestHostLimits(t *testing.T) {
 func TestOptionErrors(t *testing.T) {
 	for name, change := range map[string]func(*plan.Options){
 		"context":         func(o *plan.Options) { o.Context = -1 },
-		"huge context":    func(o *plan.Options) { o.Context = 1 << 40 },
+		"huge context":    func(o *plan.Options) { o.Context = 1<<30 + 1 },
 		"slots":           func(o *plan.Options) { o.Slots = 257 },
 		"batch":           func(o *plan.Options) { o.Batch = -5 },
 		"layers":          func(o *plan.Options) { o.Layers = -3 },
