@@ -88,6 +88,7 @@ func TestMachines(t *testing.T) {
 	}{
 		"healthy":             {"rx7900xtx", ubuntu("6.11.0-21-generic", "sys/module/amdgpu/version", "6.8.5\n"), nil, log(fineLog), 0},
 		"old-kernel":          {"rx7900xtx", ubuntu("6.8.0-45-generic"), nil, log(fineLog), 0},
+		"override":            {"rx7800xt", ubuntu("6.11.0"), []string{"HSA_OVERRIDE_GFX_VERSION=11.0.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0"}, log(fineLog), 0},
 		"masked":              {"dgpu-raphael", ubuntu("6.10.0"), []string{"ROCR_VISIBLE_DEVICES="}, nil, 0},
 		"no-firmware":         {"", ubuntu("6.12.9", "sys/module/amdgpu/refcnt", "1", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n", slot+"driver->", "../../../bus/pci/drivers/amdgpu"), nil, log(fineLog + "<4>[    3.3] amdgpu 0000:03:00.0: Direct firmware load for amdgpu/gc_11_0_0_pfp.bin failed with error -2\n<3>[    3.4] amdgpu 0000:03:00.0: amdgpu: Fatal error during GPU init\n"), 0},
 		"no-driver":           {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n"), nil, log(""), 0},

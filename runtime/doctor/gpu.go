@@ -28,7 +28,17 @@ func (m Machine) GPU() []Finding {
 			out = append(out, m.openable(fs, "render", n))
 		}
 	}
-	return append(out, m.devices(fs)...)
+	return append(append(out, m.devices(fs)...), m.overrides()...)
+}
+
+// overrides tells of a variable that people set for other programs: by it one
+// would expect another target than the one that is used.
+func (m Machine) overrides() []Finding {
+	set := gpu.Overrides(m.Environ)
+	if len(set) == 0 {
+		return nil
+	}
+	return []Finding{{Check: "override", State: OK, Detail: strings.Join(set, ", ") + " in the environment is not passed on to llama-server; --override is what chooses another target's code"}}
 }
 
 // driver tells whether amdgpu is loaded, and what else has the card if not.

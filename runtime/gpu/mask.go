@@ -14,6 +14,24 @@ const (
 	EnvOrdinal = "GPU_DEVICE_ORDINAL"
 )
 
+// EnvOverride makes the ROCm runtime take every device for another target; with
+// "_N" behind its name it does so for the device of KFD node N, and goes before
+// the one without (libhsakmt/src/topology.c).
+const EnvOverride = "HSA_OVERRIDE_GFX_VERSION"
+
+// Overrides lists the entries of an environment, in the form of os.Environ, that
+// make the ROCm runtime take devices for other targets.
+func Overrides(environ []string) []string {
+	var out []string
+	for _, e := range environ {
+		name, _, ok := strings.Cut(e, "=")
+		if rest, found := strings.CutPrefix(name, EnvOverride); ok && found && (rest == "" || rest[0] == '_') {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 // Mask is what an environment says about the devices to be used.
 //
 // The HSA runtime applies ROCR_VISIBLE_DEVICES first (indices of its own

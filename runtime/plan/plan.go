@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
@@ -48,6 +49,9 @@ type Plan struct {
 	Needs       uint64     `json:"needs"` // bytes if all were in one place, without what is loaded beside the model
 	Devices     []Estimate `json:"devices"`
 	Host        Estimate   `json:"host"`
+	// Target is the one whose code the devices run, by an override where it is
+	// not their own; empty without a GPU.
+	Target gfx.Target `json:"target,omitempty"`
 	// Chosen are the devices used, in the order in which the server numbers them.
 	Chosen  []gpu.Device `json:"-"`
 	Request Request      `json:"-"`
@@ -76,7 +80,7 @@ func Make(r Request) (*Plan, error) {
 		p.Fallback = sel.why
 		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)
 	}
-	p.GPU, p.Chosen = len(sel.devices) > 0, sel.devices
+	p.GPU, p.Chosen, p.Target = len(sel.devices) > 0, sel.devices, sel.target
 	p.Reasons = append(p.Reasons, sel.reasons...)
 	if err := p.estimate(m, sel.devices); err != nil {
 		return nil, err
@@ -169,7 +173,7 @@ func (p *Plan) environment(sel selection) {
 	}
 	p.Env = append(p.Env, gpu.For(sel.devices)...)
 	if sel.override != "" {
-		p.Env = append(p.Env, EnvOverride+"="+sel.override)
+		p.Env = append(p.Env, gpu.EnvOverride+"="+sel.override)
 	}
 	if !hasTarget(p.Request.HIPBLASLt, sel) {
 		p.Env = append(p.Env, "ROCBLAS_USE_HIPBLASLT=0")

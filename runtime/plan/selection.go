@@ -11,13 +11,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-// EnvOverride makes the runtime take a device for another target.
-const EnvOverride = "HSA_OVERRIDE_GFX_VERSION"
-
 // selection is the outcome of choosing devices.
 type selection struct {
 	devices  []gpu.Device
-	override string // value for EnvOverride, empty for none
+	override string // value for gpu.EnvOverride, empty for none
 	target   gfx.Target
 	reasons  []string
 	why      string // when no device was chosen: why not
@@ -45,6 +42,7 @@ func selectDevices(r *Request) (selection, error) {
 		sel.why = r.Barred
 		return sel, nil
 	}
+	unheeded := notPassedOn(gpu.Overrides(r.Environ))
 	mask := gpu.NewMask(r.Environ)
 	var (
 		cands    []candidate
@@ -66,7 +64,7 @@ func selectDevices(r *Request) (selection, error) {
 		cands = append(cands, c)
 	}
 	if len(cands) == 0 {
-		sel.why = noneReason(o, devices, rejected)
+		sel.why, sel.reasons = noneReason(o, devices, rejected), unheeded
 		return sel, nil
 	}
 	slices.SortStableFunc(cands, compareCandidates)
@@ -79,6 +77,7 @@ func selectDevices(r *Request) (selection, error) {
 	}
 	sel.override, sel.target = chosen[0].override, chosen[0].target
 	sel.explain(cands, chosen, rejected, mask)
+	sel.reasons = append(sel.reasons, unheeded...)
 	return sel, nil
 }
 
@@ -184,7 +183,7 @@ func (s *selection) explain(cands, chosen []candidate, rejected []string, mask g
 		s.reasons = append(s.reasons, fmt.Sprintf("using %s at %s (%s, %s, %s of %s free)",
 			c.Name, c.PCI, c.Target, kind, size(c.VRAMFree()), size(c.VRAMTotal)))
 		if c.override != "" {
-			s.reasons = append(s.reasons, fmt.Sprintf("%s runs code for %s by %s=%s; AMD does not support this", c.Target, c.target, EnvOverride, c.override))
+			s.reasons = append(s.reasons, fmt.Sprintf("%s runs code for %s by %s=%s; AMD does not support this", c.Target, c.target, gpu.EnvOverride, c.override))
 		}
 	}
 	for _, c := range cands[len(chosen):] {
@@ -196,6 +195,15 @@ func (s *selection) explain(cands, chosen []candidate, rejected []string, mask g
 	if !mask.Empty() {
 		s.reasons = append(s.reasons, "the masks in the environment were applied first and are translated for the server")
 	}
+}
+
+// notPassedOn says what of the environment the server does not see: a plan made
+// for a device's own target would not hold under an override.
+func notPassedOn(overrides []string) []string {
+	if len(overrides) == 0 {
+		return nil
+	}
+	return []string{strings.Join(overrides, ", ") + " in the environment is not passed on to the server; the option override (--override) says which target's code a card runs"}
 }
 
 // second says why c came after the chosen best.

@@ -96,3 +96,34 @@ func TestBarred(t *testing.T) {
 		}
 	}
 }
+
+// TestOverrideInEnvironment: the plan is for the card's own target, or the one
+// that the options say, whatever the environment has; and it says so.
+func TestOverrideInEnvironment(t *testing.T) {
+	related := card(0, "RX 7600", "gfx1102", 8*gib, 0)
+	for name, c := range map[string]struct {
+		device gpu.Device
+		option plan.Override
+		target gfx.Target
+	}{
+		"native":             {xtx(0), plan.OverrideOff, gfx.GFX1100},
+		"related":            {related, plan.OverrideOff, ""},
+		"related, allowed":   {related, plan.OverrideAuto, gfx.GFX1100},
+		"the options' other": {related, "11.0.1", gfx.GFX1101},
+	} {
+		for _, set := range []string{"HSA_OVERRIDE_GFX_VERSION=10.3.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0"} {
+			r := request(t, "smollm2-135m-Q8_0", c.device)
+			r.Environ, r.Options.Override = []string{"HSA_OVERRIDE_GFX_VERSIONS=x", set}, c.option
+			p := make1(t, r)
+			if p.Target != c.target || p.GPU != (c.target != "") {
+				t.Errorf("%s, %s: target %q, gpu %v", name, set, p.Target, p.GPU)
+			}
+			if said := strings.Join(p.Reasons, "\n"); !strings.Contains(said, set+" in the environment is not passed on") || strings.Contains(said, "VERSIONS") {
+				t.Errorf("%s, %s: reasons %s", name, set, said)
+			}
+			if slices.ContainsFunc(p.Env, func(e string) bool { return strings.Contains(e, "10.3.0") }) {
+				t.Errorf("%s, %s: env %q", name, set, p.Env)
+			}
+		}
+	}
+}

@@ -15,8 +15,11 @@ const markerName = "GO_ROCM_CHILD"
 // command line options (common/arg.cpp), GGML_BACKEND_PATH loads a module
 // (ggml-backend-reg.cpp), AIP_* move the server to another port
 // (tools/server/server-http.cpp), MTMD_* choose a device for images.
+// HSA_OVERRIDE_GFX_VERSION, and the same with the number of a node behind it,
+// which goes before it, makes the ROCm thunk take a GPU for another target
+// (libhsakmt/src/topology.c): whoever chose the code for the GPU sets it.
 func scrubbedPrefixes() []string {
-	return []string{"LLAMA_", "GGML_", "LD_", "AIP_", "MTMD_", "MALLOC_", "LISTEN_", "WATCHDOG_"}
+	return []string{"LLAMA_", "GGML_", "LD_", "AIP_", "MTMD_", "MALLOC_", "LISTEN_", "WATCHDOG_", "HSA_OVERRIDE_GFX_VERSION"}
 }
 
 // scrubbedNames are single variables of the same kinds, and secrets that the

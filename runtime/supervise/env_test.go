@@ -11,15 +11,15 @@ func TestScrub(t *testing.T) {
 		"PATH=/bin", "LLAMA_ARG_PORT=1", "LLAMA_API_KEY=stolen", "GGML_BACKEND_PATH=/x.so", "LD_PRELOAD=/y.so",
 		"http_proxy=http://p", "HTTPS_PROXY=http://p", "no_proxy=*", "AIP_MODE=PREDICTION", "HF_TOKEN=secret",
 		"HIP_VISIBLE_DEVICES=1", "HOME=/h", "HOME=/h2", "GO_ROCM_CHILD=other", "NOTIFY_SOCKET=/n", "ODD", "=x",
-		"ROCM_PATH=opt/rocm",
+		"ROCM_PATH=opt/rocm", "HSA_OVERRIDE_GFX_VERSION=10.3.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0",
 	}
-	got, dropped := scrub(in, []string{"LLAMA_API_KEY=ours", "HIP_VISIBLE_DEVICES=0", "EMPTY="})
-	want := []string{"PATH=/bin", "HIP_VISIBLE_DEVICES=0", "HOME=/h2", "LLAMA_API_KEY=ours", "EMPTY="}
+	got, dropped := scrub(in, []string{"LLAMA_API_KEY=ours", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0", "EMPTY="})
+	want := []string{"PATH=/bin", "HIP_VISIBLE_DEVICES=0", "HOME=/h2", "LLAMA_API_KEY=ours", "HSA_OVERRIDE_GFX_VERSION=11.0.0", "EMPTY="}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	wantDropped := []string{
-		"AIP_MODE", "GGML_BACKEND_PATH", "GO_ROCM_CHILD", "HF_TOKEN", "HTTPS_PROXY", "LD_PRELOAD",
+		"AIP_MODE", "GGML_BACKEND_PATH", "GO_ROCM_CHILD", "HF_TOKEN", "HSA_OVERRIDE_GFX_VERSION", "HSA_OVERRIDE_GFX_VERSION_1", "HTTPS_PROXY", "LD_PRELOAD",
 		"LLAMA_API_KEY", "LLAMA_ARG_PORT", "NOTIFY_SOCKET", "ROCM_PATH", "http_proxy", "no_proxy",
 	}
 	if d := cmp.Diff(wantDropped, dropped); d != "" {

@@ -20,7 +20,7 @@ const (
 	remedyHostMem = "close other programs, use a smaller model or context, or raise the memory limit"
 	remedyHang    = "the GPU was reset: start again; if it comes back, update the kernel and the GPU firmware"
 	remedyFault   = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
-	remedyTarget  = "this build has no code for the GPU: use a build for its target, or set HSA_OVERRIDE_GFX_VERSION to a related one"
+	remedyTarget  = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
 	remedyModel   = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
 	remedyMMProj  = "give the projector (mmproj) that was made for this very model, and check its file against its published checksum"
 	remedyLibrary = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
