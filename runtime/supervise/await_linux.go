@@ -62,7 +62,7 @@ func (c *Child) deathOf(ctx context.Context, p *process) error {
 		select {
 		case <-changed:
 		case <-sign.C:
-			if !ending(p.pid, p.start) {
+			if !p.ending() {
 				return nil
 			}
 		case <-ctx.Done():

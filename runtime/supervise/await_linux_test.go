@@ -115,11 +115,11 @@ func TestEnding(t *testing.T) {
 			t.Errorf("%q: %+v", line, s)
 		}
 	}
-	start, err := startTime(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	p := &process{pid: os.Getpid()}
+	if p.ending() {
+		t.Error("this process is taken for ending")
 	}
-	if ending(os.Getpid(), start) || !ending(os.Getpid(), start+1) {
-		t.Error("this process is taken for ending, or for another")
+	if p.reaped = true; !p.ending() {
+		t.Error("a process that was reaped is not")
 	}
 }

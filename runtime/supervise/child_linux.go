@@ -165,7 +165,7 @@ func (c *Child) dial(ctx context.Context, p *process) (net.Conn, error) {
 
 func (c *Child) removeDirs() {
 	c.cleanup()
-	_ = os.RemoveAll(c.dir)
+	removeRun(c.dir)
 	if c.lock != nil {
 		_ = c.lock.Close() // what it guarded is gone
 	}

@@ -180,7 +180,7 @@ func TestFault29ClientCancels(t *testing.T) {
 		c := mustStart(t, fake(t, roleServer, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond}))
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		res, err := complete(ctx, c, true)
+		res, err := complete(ctx, c)
 		if err != nil {
 			t.Fatal(err)
 		}

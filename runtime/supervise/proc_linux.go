@@ -15,12 +15,16 @@ import (
 // startTime reads when a process began, in clock ticks since boot (field 22 of
 // /proc/PID/stat, proc(5)).
 func startTime(pid int) (uint64, error) {
+	s, err := readStat(pid)
+	return s.start, err
+}
+
+func readStat(pid int) (procStat, error) {
 	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
-		return 0, err
+		return procStat{}, err
 	}
-	s, err := parseStat(raw)
-	return s.start, err
+	return parseStat(raw)
 }
 
 // procStat is what of /proc/PID/stat tells one process from another and whether
@@ -56,29 +60,11 @@ func (s procStat) dead() bool { return s.state == 'Z' || s.state == 'X' }
 // takes down what it had (PF_EXITING in include/linux/sched.h).
 func (s procStat) exiting() bool { return s.flags&0x4 != 0 }
 
-// current reads the line of pid if that is the process that began at start.
-func current(pid int, start uint64) (procStat, bool) {
-	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
-	if err != nil {
-		return procStat{}, false
-	}
-	s, err := parseStat(raw)
-	return s, err == nil && start != 0 && s.start == start
-}
-
 // alive reports whether pid is still the process that began at start, and more
 // than a zombie that nobody has reaped.
 func alive(pid int, start uint64) bool {
-	s, ok := current(pid, start)
-	return ok && !s.dead()
-}
-
-// ending reports whether the process that began at start is gone or about to be.
-// A GPU's driver may take seconds over the end of one, in which its connections
-// are closed and it is no zombie yet.
-func ending(pid int, start uint64) bool {
-	s, ok := current(pid, start)
-	return !ok || s.dead() || s.exiting()
+	s, err := readStat(pid)
+	return err == nil && start != 0 && s.start == start && !s.dead()
 }
 
 // bootID tells one boot of the machine from another.

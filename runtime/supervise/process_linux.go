@@ -17,7 +17,7 @@ import (
 // process is one run of the program.
 type process struct {
 	pid   int
-	start uint64 // start time in clock ticks since boot: tells a reused pid apart
+	start uint64 // start time in clock ticks since boot, 0 where it could not be read
 	gen   int    // which run of its child this is, from 1
 	stdin *os.File
 	tail  *logTail
@@ -30,6 +30,11 @@ type process struct {
 	base    *http.Transport          // for its users
 	probe   *http.Transport          // for what is asked about it
 	listens atomic.Pointer[listener] // for TCP, once it was found
+
+	// Until reaped is set, nothing else can have the number pid, as a process or
+	// as a group.
+	reaping sync.Mutex
+	reaped  bool
 
 	exited chan struct{} // closed when it is reaped and its output is read
 	status exitStatus    // valid after exited
@@ -93,7 +98,7 @@ func (p *process) live(argv []string, attr *os.ProcAttr, marker string, outputs 
 		return
 	}
 	p.pid = proc.Pid
-	p.start, _ = startTime(p.pid) // gone already: nothing will match 0
+	p.start, _ = startTime(p.pid) // else nothing will match 0
 	read := make(chan struct{}, len(outputs))
 	for _, r := range outputs {
 		go func() { p.tail.consume(r); read <- struct{}{} }()
@@ -103,7 +108,10 @@ func (p *process) live(argv []string, attr *os.ProcAttr, marker string, outputs 
 	p.oom() // has been read before this process can have ended
 	p.waitUnreaped()
 	// The leader is a zombie: its group's number cannot be given to another.
-	_ = unix.Kill(-p.pid, unix.SIGKILL)
+	p.signal(unix.SIGKILL)
+	p.reaping.Lock()
+	p.reaped = true
+	p.reaping.Unlock()
 	state, err := proc.Wait()
 	p.status = statusOf(state, err)
 	killMarked(marker) // those that left the group
@@ -155,14 +163,27 @@ func statusOf(state *os.ProcessState, err error) exitStatus {
 	return exitStatus{code: state.ExitCode()}
 }
 
-// signal sends sig to the whole group, unless the leader has been reaped.
+// signal sends sig to the whole group, unless the leader has been reaped. It
+// opens nothing: a program without a free descriptor ends its child as well.
 func (p *process) signal(sig syscall.Signal) {
-	if p.over() {
-		return
-	}
-	if t, err := startTime(p.pid); err == nil && t == p.start {
+	p.reaping.Lock()
+	defer p.reaping.Unlock()
+	if !p.reaped {
 		_ = unix.Kill(-p.pid, sig)
 	}
+}
+
+// ending reports whether the process is gone or seen to be about to. A GPU's
+// driver may take seconds over the end of one, in which its connections are
+// closed and it is no zombie yet.
+func (p *process) ending() bool {
+	p.reaping.Lock()
+	defer p.reaping.Unlock()
+	if p.reaped {
+		return true
+	}
+	s, err := readStat(p.pid)
+	return err == nil && (s.dead() || s.exiting())
 }
 
 // speakGrace is how long the line "ready" may be on its way after /health has

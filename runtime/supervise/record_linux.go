@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -117,7 +118,7 @@ func reapRun(dir string, log *slog.Logger) int {
 	}
 	if err != nil || r.Marker == "" {
 		if time.Since(time.Unix(st.Mtim.Unix())) > youngRun && looksLikeRun(dir) {
-			_ = os.RemoveAll(dir)
+			removeRun(dir)
 		}
 		return 0
 	}
@@ -136,9 +137,9 @@ func reapRun(dir string, log *slog.Logger) int {
 		log.Warn("ended llama-server processes that a dead parent left", "count", killed, "parent", r.Parent)
 	}
 	if r.ShortDir != "" && looksLikeRun(r.ShortDir) {
-		_ = os.RemoveAll(r.ShortDir)
+		removeRun(r.ShortDir)
 	}
-	_ = os.RemoveAll(dir)
+	removeRun(dir)
 	return killed
 }
 
@@ -154,11 +155,22 @@ func looksLikeRun(dir string) bool {
 		return false
 	}
 	for _, e := range entries {
-		switch e.Name() {
-		case recordName, recordName + ".new", socketName:
-		default:
+		if !slices.Contains(ofRun(), e.Name()) {
 			return false
 		}
 	}
 	return true
+}
+
+// ofRun are the names of what lies in a run's folder.
+func ofRun() []string { return []string{recordName, recordName + ".new", socketName} }
+
+// removeRun removes the folder of a run. What is known to lie there goes by its
+// name, which takes no descriptor; what else a program may have put there needs
+// one.
+func removeRun(dir string) {
+	for _, name := range ofRun() {
+		_ = os.Remove(filepath.Join(dir, name))
+	}
+	_ = os.RemoveAll(dir)
 }

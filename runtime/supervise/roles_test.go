@@ -25,6 +25,7 @@ const (
 	roleServer = "server" // be the imitation of llama-server
 	roleEscape = "escape" // the same, with a descendant in a session of its own
 	roleParent = "parent" // supervise a server until killed
+	roleStarve = "starve" // end a server with no descriptor left
 )
 
 // TestMain lets this binary be each of the processes that the tests need.
@@ -36,6 +37,8 @@ func TestMain(m *testing.M) {
 		os.Exit(escape())
 	case roleParent:
 		os.Exit(parent())
+	case roleStarve:
+		os.Exit(starve())
 	}
 	os.Exit(torture.Main(m))
 }
@@ -127,8 +130,8 @@ func nothingLeft(t *testing.T, socketDir, marker string) {
 	}
 }
 
-func complete(ctx context.Context, c *Child, stream bool) (*http.Response, error) {
-	body := fmt.Sprintf(`{"prompt":"Once upon a time","n_predict":400,"stream":%v}`, stream)
+func complete(ctx context.Context, c *Child) (*http.Response, error) {
+	const body = `{"prompt":"Once upon a time","n_predict":400,"stream":true}`
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL()+"/completion", strings.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -138,7 +141,7 @@ func complete(ctx context.Context, c *Child, stream bool) (*http.Response, error
 
 // readAll reads a completion and gives what came.
 func readAll(ctx context.Context, c *Child) (string, error) {
-	res, err := complete(ctx, c, true)
+	res, err := complete(ctx, c)
 	if err != nil {
 		return "", err
 	}

@@ -83,7 +83,7 @@ func socketPath(dir string) (path string, cleanup func(), err error) {
 		if err != nil {
 			continue
 		}
-		return filepath.Join(short, socketName), func() { _ = os.RemoveAll(short) }, nil
+		return filepath.Join(short, socketName), func() { removeRun(short) }, nil
 	}
 	return "", nil, fmt.Errorf("%s is longer than the %d bytes that a socket's path may have, and no short folder could be made", path, maxSocketPath)
 }

@@ -34,7 +34,7 @@ type piece struct {
 // readPieces reads one completion event by event. done says that its final event
 // came; an event that was cut off is none.
 func readPieces(ctx context.Context, c *Child) (got []piece, done bool, err error) {
-	res, err := complete(ctx, c, true)
+	res, err := complete(ctx, c)
 	if err != nil {
 		return nil, false, err
 	}
