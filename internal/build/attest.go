@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
@@ -67,16 +65,16 @@ func (s *Session) components(ctx context.Context, command, bundleDir string) ([]
 // module's versions is no subject: like the indexes of the apt repository it is
 // about all that is published, and gets the earlier versions later.
 func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Material) error {
-	revision, err := exec.CommandContext(ctx, "git", "-C", d.root, "rev-parse", "HEAD").Output()
+	revision, err := s.revision(ctx, d.root)
 	if err != nil {
-		return fmt.Errorf("ask git for the revision of this checkout: %w", err)
+		return err
 	}
 	subjects, err := release.MeasureSums(d.dir)
 	if err != nil {
 		return err
 	}
 	subjects = slices.DeleteFunc(subjects, func(sum release.Sum) bool { return goproxy.IsList(sum.Path) })
-	statement, err := attest.Provenance(m, subjects, strings.TrimSpace(string(revision)), builderID)
+	statement, err := attest.Provenance(m, subjects, revision, builderID)
 	if err != nil {
 		return err
 	}

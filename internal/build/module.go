@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"golang.org/x/mod/semver"
@@ -37,19 +35,16 @@ func moduleVersions(version string) (full, plain string, err error) {
 }
 
 // moduleInto writes the module as a proxy serves it: with the bundle inside, and
-// as the repository has it.
+// as the repository has it: with the files that git tracks alone.
 func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	full, plain, err := moduleVersions(d.version)
 	if err != nil {
 		return err
 	}
-	sources, err := checkedIn(ctx, d.root)
+	sources, err := s.tracked(ctx, d.root)
 	if err != nil {
 		return err
 	}
-	sources = slices.DeleteFunc(sources, func(name string) bool {
-		return strings.HasPrefix(filepath.Join(d.root, name), s.dist(d.root)) // with what stands beside it meanwhile
-	})
 	parts, err := filepath.Glob(filepath.Join(d.root, payloadDir, "llama-*"))
 	if err != nil {
 		return err
@@ -117,26 +112,4 @@ func (s *Session) earlierModulesInto(ctx context.Context, d *delivery) error {
 		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, s.published(d.root))
 	}
 	return err
-}
-
-// checkedIn lists the files of the checkout that git tracks or would track.
-func checkedIn(ctx context.Context, root string) ([]string, error) {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
-	if err != nil {
-		return nil, fmt.Errorf("list the checkout: %w", err)
-	}
-	var names []string
-	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
-		info, err := os.Lstat(filepath.Join(root, name))
-		if errors.Is(err, os.ErrNotExist) {
-			continue // deleted, not yet committed
-		}
-		if err != nil {
-			return nil, err
-		}
-		if info.Mode().IsRegular() {
-			names = append(names, name)
-		}
-	}
-	return names, nil
 }

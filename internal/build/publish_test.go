@@ -38,7 +38,7 @@ func TestModuleVersions(t *testing.T) {
 func session(t *testing.T, environ ...string) (*Session, *delivery) {
 	t.Helper()
 	root := t.TempDir()
-	s, err := settings.Parse(append(environ, "HOME="+root, "GOROCM_MAINTAINER=A. Person <person@example.org>", "SOURCE_DATE_EPOCH=1700000000", "GOROCM_RELEASE_DATE="+strconv.FormatInt(time.Now().Unix()-60, 10)))
+	s, err := settings.Parse(append(environ, "GOROCM_CACHE="+filepath.Join(root, "cache"), "GOROCM_MAINTAINER=A. Person <person@example.org>", "SOURCE_DATE_EPOCH=1700000000", "GOROCM_RELEASE_DATE="+strconv.FormatInt(time.Now().Unix()-60, 10)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,6 +54,9 @@ func (s *Session) release(ctx context.Context, more ...step) error {
 	if _, err := s.publicKeys(ctx, root); err != nil {
 		return err
 	}
+	if err := s.committed(ctx, root); err != nil {
+		return err
+	}
 	steps := []step{s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto, s.receive}
 	if err := s.deliver(ctx, append(steps, more...)...); err != nil {
 		return err
@@ -73,7 +76,7 @@ func Clean() error {
 		if err != nil {
 			return err
 		}
-		for _, name := range append(parts, s.dist(root), s.dist(root)+".part") {
+		for _, name := range append(parts, s.dist(root), s.dist(root)+partMark) {
 			if err := os.RemoveAll(name); err != nil {
 				return err
 			}
@@ -88,6 +91,12 @@ func (s *Session) dist(root string) string {
 	}
 	return filepath.Join(root, s.Settings.Dist)
 }
+
+// What stands beside the folder for the deliverables while it is replaced.
+const (
+	partMark = ".part" // the delivery that is being made
+	oldMark  = ".old"  // the one before
+)
 
 // delivery is what the steps of a delivery share.
 type delivery struct {
@@ -105,7 +114,7 @@ func (s *Session) deliver(ctx context.Context, steps ...step) error {
 	if err != nil {
 		return err
 	}
-	d := &delivery{root: root, dir: s.dist(root) + ".part"}
+	d := &delivery{root: root, dir: s.dist(root) + partMark}
 	if d.version, err = s.Version(root); err != nil {
 		return err
 	}
@@ -123,7 +132,7 @@ func (s *Session) deliver(ctx context.Context, steps ...step) error {
 			return errors.Join(err, os.RemoveAll(d.dir))
 		}
 	}
-	old := s.dist(root) + ".old"
+	old := s.dist(root) + oldMark
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (s *Session) reproduce(ctx context.Context, dist, published string, takes [
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 		second := filepath.Join(work, "checkout")
-		if err := copyCheckout(ctx, root, second); err != nil {
+		if err := s.copyCheckout(ctx, root, second); err != nil {
 			return err
 		}
 		if err := s.seed(takes); err != nil {
@@ -153,33 +153,6 @@ func (s *Session) sampleTwice(ctx context.Context) error {
 	again.Cache, again.Engine, again.Jobs = cache, engine.Elsewhere(s.Recipe.Engine), s.Recipe.Jobs+1
 	_, err = again.Sample(ctx)
 	return err
-}
-
-// copyCheckout copies what git tracks or would track, into a repository at the
-// same revision: the provenance names it.
-func copyCheckout(ctx context.Context, root, to string) error {
-	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "--no-checkout", root, to).CombinedOutput(); err != nil {
-		return fmt.Errorf("clone the checkout: %w\n%s", err, out)
-	}
-	names, err := checkedIn(ctx, root)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		from := filepath.Join(root, name)
-		info, err := os.Stat(from)
-		if err != nil {
-			return err
-		}
-		goal := filepath.Join(to, name)
-		if err := os.MkdirAll(filepath.Dir(goal), 0o755); err != nil { //nolint:gosec // a checkout
-			return err
-		}
-		if err := copyInto(from, goal, info.Mode().Perm()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // takenName marks a stage of the second cache that was taken over: it proves

@@ -19,34 +19,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// The second checkout has the working tree as it is, and the first one's
-// revision.
-func TestCopyCheckout(t *testing.T) {
-	root, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
-	git(t, root, "init", "--quiet")
-	put(t, filepath.Join(root, "a"), "committed")
-	put(t, filepath.Join(root, ".gitignore"), "dist\n")
-	git(t, root, "add", "--all")
-	git(t, root, "commit", "--quiet", "-m", "first")
-	put(t, filepath.Join(root, "a"), "changed")
-	put(t, filepath.Join(root, "new", "b"), "untracked")
-	put(t, filepath.Join(root, "dist", "c"), "ignored")
-	if err := copyCheckout(t.Context(), root, to); err != nil {
-		t.Fatal(err)
-	}
-	for name, want := range map[string]string{"a": "changed", "new/b": "untracked"} {
-		if got, err := os.ReadFile(filepath.Join(to, name)); err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v", name, got, err)
-		}
-	}
-	if _, err := os.Stat(filepath.Join(to, "dist")); err == nil {
-		t.Error("ignored files were copied")
-	}
-	if a, b := git(t, root, "rev-parse", "HEAD"), git(t, to, "rev-parse", "HEAD"); a != b {
-		t.Errorf("revisions %s and %s", a, b)
-	}
-}
-
 // The second cache keeps what was made a second time, and nothing else: what
 // was taken over goes when it is no longer taken, what is stale at once, and a
 // copy that was cut short is made again.

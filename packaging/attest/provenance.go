@@ -15,18 +15,23 @@ import (
 const buildType = "https://forge.lthn.ai/core/go-rocm/build/v1"
 
 // Provenance states where the files in subjects came from. revision is the git
-// commit of go-rocm in hex, builder the URI of who built. Every input that the
+// commit of go-rocm in hex, empty if they are not of one; builder is the URI of who
+// built. Every input that the
 // manifest records stands in it with its digest.
 func Provenance(m Material, subjects []release.Sum, revision, builder string) (*release.Statement, error) {
 	parts, err := m.parts()
 	if err != nil {
 		return nil, err
 	}
-	if len(subjects) == 0 || revision == "" || builder == "" {
-		return nil, fmt.Errorf("%w: subjects, revision and builder are needed", release.ErrProvenance)
+	if len(subjects) == 0 || builder == "" {
+		return nil, fmt.Errorf("%w: subjects and builder are needed", release.ErrProvenance)
+	}
+	own := release.Resource{URI: "git+https://forge.lthn.ai/core/go-rocm"}
+	if revision != "" {
+		own.Digest = map[string]string{"gitCommit": revision}
 	}
 	inputs := []release.Resource{
-		{URI: "git+https://forge.lthn.ai/core/go-rocm", Digest: map[string]string{"gitCommit": revision}},
+		own,
 		{Name: sourceName, URI: m.Manifest.Source.URL, Digest: map[string]string{"gitTree": m.Manifest.Source.Tree}},
 	}
 	if d := m.Manifest.Toolchain.BaseDigest; d != "" {

@@ -51,6 +51,18 @@ func TestProvenance(t *testing.T) {
 	}
 }
 
+// Files that are of no commit are not said to be of one.
+func TestProvenanceOfNoCommit(t *testing.T) {
+	s, err := attest.Provenance(material(t), subjects, "", "https://example.test/builder")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := release.Resource{URI: "git+https://forge.lthn.ai/core/go-rocm"}
+	if diff := cmp.Diff(want, s.Predicate.BuildDefinition.ResolvedDependencies[0]); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A package that one stage alone took is an input like those of the toolchain.
 func TestProvenanceNamesPackagesOfStages(t *testing.T) {
 	m := material(t)
