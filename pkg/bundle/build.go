@@ -103,6 +103,14 @@ func ReadManifest(dir string) (*Manifest, error) {
 }
 
 func readManifest(root *os.Root) (*Manifest, error) {
+	// To open a FIFO would wait for somebody who writes to it.
+	st, err := root.Stat(ManifestName)
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%w: %s is a %s", ErrManifest, ManifestName, typeName(st.Mode().Type()))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
 	f, err := root.Open(ManifestName)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)

@@ -53,18 +53,22 @@ func (p *PackFile) Close() error { return p.f.Close() }
 
 // OpenFile opens the packed bundle at path.
 func OpenFile(path string) (*PackFile, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open pack: %w", err)
-	}
-	st, err := f.Stat()
+	// To open a FIFO would wait for somebody who writes to it.
+	st, err := os.Stat(path)
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%w: %s is a %s", ErrNotPack, path, typeName(st.Mode().Type()))
 	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, fmt.Errorf("open pack: %w", err)
 	}
-	r, err := Open(f, st.Size())
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open pack: %w", err)
+	}
+	var r *Reader
+	if st, err = f.Stat(); err == nil {
+		r, err = Open(f, st.Size())
+	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
 	}

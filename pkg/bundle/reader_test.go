@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
@@ -30,6 +31,16 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	if _, err := bundle.OpenFile(filepath.Join(dir, "x")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
+	}
+	pipe := filepath.Join(dir, bundle.ManifestName) // an open would wait for somebody who writes
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bundle.OpenFile(pipe); !errors.Is(err, bundle.ErrNotPack) {
+		t.Errorf("a FIFO: %v", err)
+	}
+	if _, err := bundle.ReadManifest(dir); !errors.Is(err, bundle.ErrManifest) {
+		t.Errorf("a FIFO as manifest: %v", err)
 	}
 	file := filepath.Join(dir, "good")
 	if err := os.WriteFile(file, good, 0o600); err != nil {

@@ -171,7 +171,7 @@ func escape(dir string) string {
 }
 
 func readSome(p string) ([]byte, error) {
-	f, err := os.Open(p)
+	f, err := openRegular(p)
 	if err != nil {
 		return nil, err
 	}

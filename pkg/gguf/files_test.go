@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -25,6 +26,17 @@ func store(t *testing.T, dir, name string, b []byte) string {
 		t.Fatal(err)
 	}
 	return p
+}
+
+// fifo makes what an open waits at until somebody writes to it.
+func fifo(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(path, 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // part builds part no (from 0) of count with one tensor.
@@ -104,6 +116,11 @@ func TestOpenErrors(t *testing.T) {
 	}
 	if _, err := gguf.Open(filepath.Join(t.TempDir(), "absent.gguf")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("nothing: %v", err)
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe.gguf")
+	fifo(t, pipe)
+	if _, err := gguf.Open(pipe); !errors.Is(err, gguf.ErrNotGGUF) || !strings.Contains(err.Error(), pipe) {
+		t.Errorf("a FIFO: %v", err)
 	}
 	p := store(t, t.TempDir(), "closed.gguf", sample().b)
 	f, err := gguf.Open(p)
@@ -227,6 +244,9 @@ func TestDiscover(t *testing.T) {
 	store(t, dir, "bad/config.json", []byte(`{`))
 	store(t, dir, "bad/model.safetensors", nil)
 	store(t, dir, "loose/model.safetensors", nil) // no config.json: no model
+	store(t, dir, "hung/model.safetensors", nil)
+	fifo(t, filepath.Join(dir, "hung/config.json"))
+	fifo(t, filepath.Join(dir, "a/pipe.gguf"))
 	got := map[string]gguf.Found{}
 	broken := 0
 	for f := range gguf.Discover(t.Context(), dir) {
@@ -248,6 +268,8 @@ func TestDiscover(t *testing.T) {
 		"hf [x]":                  {Format: "safetensors", Kind: "model", Name: "hf [x]", Architecture: "qwen3", Quantisation: "bfloat16", ContextLength: 40960, Bytes: 15, Files: 2},
 		"a/broken.gguf":           {Err: errors.New("failed")},
 		"bad":                     {Err: errors.New("failed")},
+		"a/pipe.gguf":             {Err: errors.New("failed")},
+		"hung":                    {Err: errors.New("failed")},
 	}
 	same := cmp.Comparer(func(a, b error) bool { return (a == nil) == (b == nil) })
 	if d := cmp.Diff(want, got, same); d != "" {
@@ -263,7 +285,7 @@ func TestDiscover(t *testing.T) {
 	for range gguf.Discover(ctx, dir) {
 		n++
 	}
-	if n != 1 || broken != 2 {
+	if n != 1 || broken != 4 {
 		t.Errorf("%d models after a break and with an ended context, %d broken", n, broken)
 	}
 	for f := range gguf.Discover(t.Context(), filepath.Join(dir, "absent")) {

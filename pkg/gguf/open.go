@@ -39,15 +39,12 @@ func Open(path string) (*File, error) {
 }
 
 func openPart(path string) (*File, error) {
-	h, err := os.Open(path)
+	h, err := openRegular(path)
 	if err != nil {
 		return nil, fmt.Errorf("open model: %w", err)
 	}
-	info, err := h.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s", ErrNotGGUF, info.Mode().Type())
-	}
 	var f *File
+	info, err := h.Stat()
 	if err == nil {
 		f, err = NewReader(h, info.Size())
 	}
@@ -56,6 +53,19 @@ func openPart(path string) (*File, error) {
 	}
 	f.closers = []io.Closer{h}
 	return f, nil
+}
+
+// openRegular opens nothing but a regular file: to open a FIFO would wait for
+// somebody who writes to it, whatever the caller's context says.
+func openRegular(path string) (*os.File, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: %w: it is no regular file", path, ErrNotGGUF)
+	}
+	return os.Open(path)
 }
 
 // addParts reads the parts after the first and joins their tensors.

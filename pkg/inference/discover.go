@@ -105,12 +105,25 @@ func discoverIn(dir string, entries []os.DirEntry, yield func(DiscoveredModel) b
 
 // readConfigFile reads what Discover needs of a config.json.
 func readConfigFile(path string) (m DiscoveredModel, err error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	return parseConfig(io.LimitReader(f, maxConfigBytes))
+}
+
+// openRegular opens nothing but a regular file: to open a FIFO would wait for
+// somebody who writes to it.
+func openRegular(path string) (*os.File, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	return os.Open(path)
 }
 
 // parseConfig reads model_type and the quantisation, which MLX writes under

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 )
 
@@ -83,14 +82,7 @@ func ftypeQuant(ftype uint32) (bits, group int) {
 
 // readGGUFFile reads what Discover needs of a GGUF file.
 func readGGUFFile(path string) (m DiscoveredModel, err error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return m, err
-	}
-	if !st.Mode().IsRegular() { // opening a FIFO would block
-		return m, fmt.Errorf("%s: not a regular file", path)
-	}
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return m, err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -111,6 +112,11 @@ func TestDiscover(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := func(s string) string { return filepath.Join(base, s) }
+	for _, name := range []string{"d-gguf/pipe.gguf", "f-noconfig/config.json"} { // an open would wait at them
+		if err := syscall.Mkfifo(p(name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	want := []DiscoveredModel{
 		{p("top.gguf"), "llama", 4, 256, 1},
 		{p("b-mlx"), "gemma3", 4, 64, 2},

@@ -85,6 +85,14 @@ func measure(dir, name string) (string, error) {
 }
 
 func digestIn(root *os.Root, name string) (string, error) {
+	// To open a FIFO would wait for somebody who writes to it.
+	st, err := root.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	if !st.Mode().IsRegular() {
+		return "", fmt.Errorf("%s is no regular file", name)
+	}
 	f, err := root.Open(name)
 	if err != nil {
 		return "", err

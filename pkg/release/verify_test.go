@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/release"
@@ -132,6 +133,14 @@ func TestVerifyRefuses(t *testing.T) {
 	write(t, filepath.Join(dir, "more"), nil)
 	if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "more"), keys); err == nil || !strings.Contains(err.Error(), "not listed: more") {
 		t.Errorf("a file that is not of the release: %v", err)
+	}
+	pipe := filepath.Join(dir, "go-rocm.deb") // an open would wait for somebody who writes
+	remove(t, pipe)
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := release.VerifyFile(t.Context(), pipe, keys); err == nil || !strings.Contains(err.Error(), "no regular file") {
+		t.Errorf("a FIFO in a file's place: %v", err)
 	}
 	if _, err := release.VerifyFile(t.Context(), filepath.Join(t.TempDir(), "x"), keys); !errors.Is(err, release.ErrSums) {
 		t.Errorf("a file without a release: %v", err)
