@@ -187,6 +187,8 @@ func (s *Server) format(turns []turn) (prompt string, files [][]byte, bad *apiEr
 		return "", nil, bad
 	case s.script.TemplateError != "":
 		return "", nil, &apiError{status: 500, Type: "server_error", Message: s.script.TemplateError}
+	case s.script.Alternate && !alternating(messages):
+		return "", nil, &apiError{status: 500, Type: "server_error", Message: "Conversation roles must alternate user/assistant/user/assistant/..."}
 	case len(messages) == 0:
 		return "", nil, errRequest("Expected 'messages' to be a non-empty array")
 	}
@@ -196,6 +198,19 @@ func (s *Server) format(turns []turn) (prompt string, files [][]byte, bad *apiEr
 	}
 	b.WriteString("<|im_start|>assistant\n")
 	return b.String(), files, nil
+}
+
+// alternating is the condition of Gemma's template.
+func alternating(messages []message) bool {
+	if len(messages) > 0 && messages[0].Role == "system" {
+		messages = messages[1:]
+	}
+	for i, m := range messages {
+		if (m.Role == "user") != (i%2 == 0) {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *Server) applyTemplate(w http.ResponseWriter, r *http.Request) {

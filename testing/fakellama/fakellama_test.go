@@ -410,7 +410,7 @@ func TestChatOfOpenAI(t *testing.T) {
 }
 
 func TestBadRequests(t *testing.T) {
-	_, url := serve(t, Script{ContextLen: 50})
+	_, url := serve(t, Script{ContextLen: 50, Alternate: true})
 	for _, tc := range []struct {
 		path, body, want string
 		code             int
@@ -422,6 +422,9 @@ func TestBadRequests(t *testing.T) {
 		{"/completion", `{"prompt":"` + strings.Repeat("x", 60) + `"}`, "exceed_context_size_error", 400},
 		{"/completion", `{"prompt":{"prompt_string":"x","multimodal_data":["AA"]}}`, "does not support multimodal", 400},
 		{"/apply-template", `{"messages":[]}`, "non-empty", 400},
+		{"/apply-template", `{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"}]}`, "must alternate", 500},
+		{"/apply-template", `{"messages":[{"role":"assistant","content":"a"}]}`, "must alternate", 500},
+		{"/apply-template", `{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},{"role":"assistant","content":"b"},{"role":"user","content":"c"}]}`, "prompt", 200},
 		{"/embeddings", `{"input":"x"}`, "--embeddings", 501},
 		{"/rerank", `{"query":"x","documents":["y"]}`, "--reranking", 501},
 		{"/slots/0?action=save", `{"filename":"x"}`, "--slot-save-path", 501},

@@ -24,6 +24,9 @@ type Script struct {
 	Alias     string `json:"alias,omitempty"`
 	// TemplateError makes /apply-template fail with that text.
 	TemplateError string `json:"template_error,omitempty"`
+	// Alternate makes the template refuse a conversation in which, behind a system
+	// message, user and assistant do not take turns, as those of Gemma and Mistral do.
+	Alternate bool `json:"alternate,omitempty"`
 	// Adapters are the LoRA files that the server was started with.
 	Adapters []string `json:"adapters,omitempty"`
 	// Vision lets it read images (PNG, JPEG, GIF), as a projector does: each is

@@ -105,10 +105,20 @@ func (t *talk) message(ctx context.Context, line string, interrupts <-chan os.Si
 			t.tell("%s is not known; /help lists what is\n", line)
 			return false, nil
 		}
-		t.turns = append(t.turns, says("user", line, t.shown...))
-		t.shown = nil
+		t.ask(line)
 	}
 	return false, t.reply(ctx, interrupts)
+}
+
+// ask adds a message of the user's. It takes the place of one that was not
+// answered, and what was shown with that one: templates refuse two in a row.
+func (t *talk) ask(line string) {
+	if n := len(t.turns); n > 0 && t.turns[n-1].Role == "user" {
+		t.shown = append(t.turns[n-1].Media, t.shown...)
+		t.turns = t.turns[:n-1]
+	}
+	t.turns = append(t.turns, says("user", line, t.shown...))
+	t.shown = nil
 }
 
 // reply answers the conversation so far; Ctrl-C stops it and keeps what came.
@@ -127,6 +137,9 @@ func (t *talk) reply(ctx context.Context, interrupts <-chan os.Signal) error {
 		t.turns = append(t.turns, says("assistant", text))
 	}
 	if err == nil || errors.Is(err, errStopped) {
+		if text == "" {
+			t.tell("\n")
+		}
 		return nil
 	}
 	select {

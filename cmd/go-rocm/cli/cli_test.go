@@ -28,6 +28,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
 const roleName = "CLI_TEST_ROLE"
@@ -566,14 +567,15 @@ func (w *world) terminal(t *testing.T, args ...string) *terminal {
 	return term
 }
 
-// expect waits until the program shows a text behind the one expected before.
-func (term *terminal) expect(what string) {
+// expect waits until the program shows a text behind the one expected before,
+// and gives what it shows in between.
+func (term *terminal) expect(what string) (before string) {
 	term.t.Helper()
 	limit := time.After(30 * time.Second)
 	for {
-		if _, after, found := strings.Cut(term.seen, what); found {
+		if before, after, found := strings.Cut(term.seen, what); found {
 			term.seen = after
-			return
+			return before
 		}
 		select {
 		case text, ok := <-term.screen:
@@ -605,6 +607,35 @@ func (term *terminal) end() {
 	if err := term.cmd.Wait(); err != nil {
 		term.t.Errorf("the chat ended with %v", err)
 	}
+}
+
+// A message that got no answer does not stand beside the next one, which many
+// templates refuse; what was shown with it is shown with that one.
+func TestChatGoesOnAfterNoAnswer(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "an answer", Alternate: true, Faults: []fakellama.Fault{
+		{Kind: fakellama.KindFlood, Request: 1, Bytes: 1},
+		{Kind: fakellama.KindNoAnswer, Request: 1},
+		{Kind: fakellama.KindStatus, Request: 3, Status: 500, Type: "server_error", Message: "a bad moment"},
+	}})
+	red := w.file(t, "red.png", imagegen.PNG(16, 1))
+	term := w.terminal(t, "run", w.model, "--mmproj", w.projector(t), "--stats", "--verbose")
+	term.expect("for help")
+	term.say("/image " + red + "\r")
+	term.expect("your next message")
+	term.say("Hello\r")
+	term.expect("flood") // it is with the model, which never answers
+	term.say("\x03")
+	term.expect("> ")
+	term.say("Hello again\r")
+	term.expect("an answer\r\n[")
+	if tokens, err := strconv.Atoi(term.expect(" prompt tokens")); err != nil || tokens <= fakellama.ImageTokens {
+		t.Errorf("the image was forgotten: %d prompt tokens, %v", tokens, err)
+	}
+	term.say("And now\r")
+	term.expect("a bad moment")
+	term.say("/retry\r")
+	term.expect("an answer\r\n[")
+	term.end()
 }
 
 func TestChatInTerminal(t *testing.T) {
