@@ -177,6 +177,7 @@ func (p *process) serve(signals chan os.Signal) int {
 		if !p.script.Process.IgnoreSIGTERM {
 			return p.close(hs, srv)
 		}
+		p.log.print("W", "fakellama: SIGTERM ignored")
 	}
 	if p.script.Process.ExitAfterLoad {
 		if p.script.Process.Log != "" {
