@@ -190,18 +190,27 @@ func TestUnixSocket(t *testing.T) {
 // say reads a stream to its end and joins its text.
 func say(t *testing.T, c *llamaapi.Client, r *llamaapi.CompletionRequest) string {
 	t.Helper()
+	text, _ := read(t, c, r)
+	return text
+}
+
+// read reads a stream to its end: its text and its ids.
+func read(t *testing.T, c *llamaapi.Client, r *llamaapi.CompletionRequest) (string, []int32) {
+	t.Helper()
 	s, err := c.Completion(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
+	var ids []int32
 	for tok := range s.All() {
 		b.WriteString(tok.Text)
+		ids = append(ids, tok.ID)
 	}
 	if s.Err() != nil {
 		t.Error(s.Err())
 	}
-	return b.String()
+	return b.String(), ids
 }
 
 func TestChat(t *testing.T) {

@@ -43,7 +43,8 @@ type Final struct {
 	// one that ended it, CachedTokens what the slot now holds.
 	PromptTokens, PredictedTokens, CachedTokens int
 	// LostTokens is how many ids the server never told: those of a rune split over
-	// tokens that could not be found again. Their text is not lost.
+	// tokens that could not be found again. Their text is not lost, unless it was
+	// withheld for a stop text to the end.
 	LostTokens int
 	// Truncated means that the context was full.
 	Truncated bool

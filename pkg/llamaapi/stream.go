@@ -29,7 +29,7 @@ type Stream struct {
 	sse     *sseReader
 	ev      event
 	stopIDs []int32
-	words   bool // the request has stop texts
+	stops   []string
 
 	tok   Token
 	queue []Token // sampled but not yet yielded, see release
@@ -56,7 +56,7 @@ const drainTime = 250 * time.Millisecond
 func newStream(ctx context.Context, c *Client, start time.Time, body io.ReadCloser, r *CompletionRequest) *Stream {
 	return &Stream{
 		ctx: ctx, done: ctx.Done(), client: c, body: body, sse: newSSEReader(body, c.maxEvent),
-		stopIDs: r.StopIDs, words: len(r.Stop) > 0, final: Final{Reason: StopNone}, start: start,
+		stopIDs: r.StopIDs, stops: r.Stop, final: Final{Reason: StopNone}, start: start,
 	}
 }
 
@@ -180,7 +180,7 @@ func (s *Stream) stepSlow() bool {
 	}
 	ids := e.tokens
 	if missing := e.predicted - s.last - len(ids); missing > 0 && s.last+len(ids) <= e.predicted && len(ids) == 1 {
-		if found := s.client.runeIDs(s.ctx, e.content, ids[0], missing); found != nil {
+		if found := s.missingIDs(e.content, ids[0], missing); found != nil {
 			found = append(found, ids[0])
 			ids = found
 		} else {
@@ -210,7 +210,7 @@ func (s *Stream) stepSlow() bool {
 func (s *Stream) release() {
 	n := len(s.queue)
 	s.ready = n
-	if s.queue[n-1].Text == "" || s.words && n > 1 && s.queue[n-2].Text == "" {
+	if s.queue[n-1].Text == "" || len(s.stops) > 0 && n > 1 && s.queue[n-2].Text == "" {
 		s.ready = 0
 		for i, t := range s.queue {
 			if t.Text != "" && i < n-1 {

@@ -18,8 +18,9 @@ func (s *Stream) stopAt(id int32) {
 	}
 	f.Reason, f.StopToken, f.LostTokens = StopID, id, s.final.LostTokens
 	s.final = f
+	err = s.tellWithheld()
 	s.ready = len(s.queue)
-	s.end(nil)
+	s.end(err)
 }
 
 // finish takes the final event in.
@@ -43,9 +44,11 @@ func (s *Stream) finish() {
 		}
 	case StopEOS:
 		s.dropEnd()
+	case StopLimit:
+		err = s.tellWithheld()
 	}
 	s.ready = len(s.queue)
-	s.end(nil)
+	s.end(err)
 }
 
 // dropEnd takes the end-of-sequence token off the queue, where it stands last,
