@@ -41,9 +41,15 @@ func checking(f func(context.Context, *Session, ci.Project) error) error {
 	return within(prepared(f))
 }
 
-// checkingProducts runs a check that also makes deliverables.
+// checkingProducts runs a check that also makes a release. That it cannot be
+// delivered is said now and not after an hour.
 func checkingProducts(f func(context.Context, *Session, ci.Project) error) error {
-	return inCheckout(prepared(f))
+	return inCheckout(prepared(func(ctx context.Context, s *Session, p ci.Project) error {
+		if err := s.replaceable(p.Root, willHave(s.lasting()...)); err != nil {
+			return err
+		}
+		return f(ctx, s, p)
+	}))
 }
 
 func prepared(f func(context.Context, *Session, ci.Project) error) func(context.Context, *Session) error {
@@ -152,7 +158,7 @@ func (s *Session) hooks(root string) ci.Hooks {
 			if err != nil {
 				return ci.Count{}, err
 			}
-			return ci.Count{}, s.reproduce(ctx, s.dist(root), s.published(root), takes)
+			return ci.Count{}, s.reproduce(ctx, root, s.dist(root), takes)
 		}},
 	}}
 }

@@ -89,7 +89,7 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 		return err
 	}
 	// A copy of the cached files, since the proxy's folder may link what it gets.
-	work, err := os.MkdirTemp(d.dir, ".module-")
+	work, err := os.MkdirTemp(d.dir, workMark)
 	if err != nil {
 		return err
 	}
@@ -103,13 +103,13 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 // earlierModulesInto adds the versions that are published. It comes after the
 // provenance was written, which is about this release alone.
 func (s *Session) earlierModulesInto(ctx context.Context, d *delivery) error {
-	before := filepath.Join(s.published(d.root), proxyDir)
-	if s.published(d.root) == "" || !isFolder(before) {
-		return nil
+	before, err := s.publishedIn(d.root, proxyDir)
+	if err != nil || before == "" {
+		return err
 	}
-	err := goproxy.Mirror(ctx, before, filepath.Join(d.dir, proxyDir))
+	err = goproxy.Mirror(ctx, before, filepath.Join(d.dir, proxyDir))
 	if errors.Is(err, goproxy.ErrReused) {
-		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, s.published(d.root))
+		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, before)
 	}
 	return err
 }

@@ -116,7 +116,11 @@ func (s *Session) commandDeb(ctx context.Context, root, version string) (string,
 // long as it says the same: who has it does not fetch it again with each release
 // of the command.
 func (s *Session) bundleDeb(ctx context.Context, root, version string, p *recipe.Packed) (string, error) {
-	if before := s.published(root); before != "" {
+	before, err := s.published(root)
+	if err != nil {
+		return "", err
+	}
+	if before != "" {
 		name := deb.BundleName(p.Manifest)
 		last, digest, err := apt.Newest(filepath.Join(before, aptDir), aptSuite, name)
 		if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +43,10 @@ func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
 	if err := goproxy.Mirror(ctx, filepath.Join(dist, proxyDir), filepath.Join(dir, proxyDir)); err != nil {
 		return err
 	}
-	if !isFolder(filepath.Join(dist, aptDir)) {
+	switch there, err := isFolder(filepath.Join(dist, aptDir)); {
+	case err != nil:
+		return err
+	case !there:
 		return s.say("publish: the Go modules are in %s; the release has no apt repository", dir)
 	}
 	if err := apt.Mirror(ctx, filepath.Join(dist, aptDir), filepath.Join(dir, aptDir)); err != nil {
@@ -77,9 +81,17 @@ func publishable(ctx context.Context, dist, dir string) error {
 	return err
 }
 
-func isFolder(name string) bool {
+// isFolder says whether a folder is there; what cannot be read is an error, and
+// so is a file in its place.
+func isFolder(name string) (bool, error) {
 	info, err := os.Stat(name)
-	return err == nil && info.IsDir()
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err == nil && !info.IsDir():
+		err = fmt.Errorf("%s is not a folder", name)
+	}
+	return err == nil, err
 }
 
 // releaseDate is the time of the publish: what was asked for, else that of the
@@ -106,17 +118,48 @@ func (s *Session) sourceDate(ctx context.Context, root string) (time.Time, error
 
 // published is the folder of an earlier release that this one is added to, empty
 // for none. A signed release counts as published.
-func (s *Session) published(root string) string {
+func (s *Session) published(root string) (string, error) {
 	if p := s.Settings.Published; p != "" {
 		if !filepath.IsAbs(p) {
 			p = filepath.Join(root, p)
 		}
-		return p
+		return p, checkPublished(p)
 	}
-	if _, err := os.Stat(filepath.Join(s.dist(root), aptDir, "dists", aptSuite, "InRelease")); err == nil {
-		return s.dist(root)
+	switch _, err := os.Stat(filepath.Join(s.dist(root), inReleaseFile)); {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("find out what is published: %w", err)
 	}
-	return ""
+	return s.dist(root), nil
+}
+
+// checkPublished refuses a folder that cannot be what is published. An empty one
+// says that nothing is.
+func checkPublished(dir string) error {
+	const remedy = "name the folder that `mage publish` was given, or an empty one before the first release"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("GOROCM_PUBLISHED: %w: %s", err, remedy)
+	}
+	known := func(e fs.DirEntry) bool { return e.Name() == aptDir || e.Name() == proxyDir }
+	if len(entries) > 0 && !slices.ContainsFunc(entries, known) {
+		return fmt.Errorf("GOROCM_PUBLISHED: %s has neither %s nor %s in it: %s", dir, aptDir, proxyDir, remedy)
+	}
+	return nil
+}
+
+// publishedIn gives the folder of that name in what is published, empty for none.
+func (s *Session) publishedIn(root, name string) (string, error) {
+	before, err := s.published(root)
+	if err != nil || before == "" {
+		return "", err
+	}
+	there, err := isFolder(filepath.Join(before, name))
+	if err != nil || !there {
+		return "", err
+	}
+	return filepath.Join(before, name), nil
 }
 
 // aptOptions are what the settings ask of the apt repository; nil when they ask
@@ -168,14 +211,18 @@ func (s *Session) aptInto(ctx context.Context, d *delivery) error {
 	if o.Debs, err = filepath.Glob(filepath.Join(d.dir, "*.deb")); err != nil {
 		return err
 	}
-	if before := filepath.Join(s.published(d.root), aptDir); s.published(d.root) != "" && isFolder(before) {
+	before, err := s.publishedIn(d.root, aptDir)
+	if err != nil {
+		return err
+	}
+	if before != "" {
 		if err := apt.Mirror(ctx, before, o.Dir); err != nil {
 			return err
 		}
 	}
 	switch err := apt.Publish(ctx, *o); {
 	case errors.Is(err, apt.ErrReused):
-		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, s.published(d.root))
+		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, before)
 	case errors.Is(err, apt.ErrDate):
 		return fmt.Errorf("%w in GOROCM_RELEASE_DATE", err)
 	case err != nil:

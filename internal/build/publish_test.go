@@ -66,15 +66,21 @@ func TestAptInto(t *testing.T) {
 	said := func(s *Session) string { return s.Out.(*bytes.Buffer).String() } //nolint:errcheck,forcetypeassert // session made it
 
 	s, d := session(t)
-	if err := s.aptInto(t.Context(), d); err != nil || isFolder(filepath.Join(d.dir, "apt")) || !strings.Contains(said(s), "GOROCM_APT_KEY_FILE") {
+	if err := s.aptInto(t.Context(), d); err != nil || exists(filepath.Join(d.dir, "apt")) || !strings.Contains(said(s), "GOROCM_APT_KEY_FILE") {
 		t.Errorf("without a key: %v, said %q", err, said(s))
 	}
 
 	s, d = session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_PUBLISHED=served")
+	if err := s.aptInto(t.Context(), d); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "GOROCM_PUBLISHED") {
+		t.Errorf("nothing where something is said to be published: %v", err)
+	}
+	served := filepath.Join(d.root, "served")
+	if err := os.Mkdir(served, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.aptInto(t.Context(), d); err != nil || !strings.Contains(said(s), "NOT signed") {
 		t.Fatalf("unsigned: %v, said %q", err, said(s))
 	}
-	served := filepath.Join(d.root, "served")
 	if err := apt.Mirror(t.Context(), filepath.Join(d.dir, "apt"), filepath.Join(served, "apt")); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +144,7 @@ func TestPublishTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, filepath.Join(d.dir, "more"), "of unknown origin")
-	if err := s.publishTo(t.Context(), d.dir, served); err == nil || !strings.Contains(err.Error(), "not listed: more") || isFolder(served) {
+	if err := s.publishTo(t.Context(), d.dir, served); err == nil || !strings.Contains(err.Error(), "not listed: more") || exists(served) {
 		t.Errorf("a file more: %v", err)
 	}
 	if err := os.Remove(filepath.Join(d.dir, "more")); err != nil {

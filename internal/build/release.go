@@ -20,14 +20,14 @@ import (
 // and compiles the command into the dist folder.
 func Build() error {
 	return inCheckout(func(ctx context.Context, s *Session) error {
-		return s.deliver(ctx, s.buildInto)
+		return s.deliver(ctx, nil, s.buildInto)
 	})
 }
 
 // Package makes what Build makes, and the Debian packages.
 func Package() error {
 	return inCheckout(func(ctx context.Context, s *Session) error {
-		return s.deliver(ctx, s.buildInto, s.packageInto)
+		return s.deliver(ctx, nil, s.buildInto, s.packageInto)
 	})
 }
 
@@ -58,7 +58,7 @@ func (s *Session) release(ctx context.Context, more ...step) error {
 		return err
 	}
 	steps := []step{s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.sumInto, s.receive}
-	if err := s.deliver(ctx, append(steps, more...)...); err != nil {
+	if err := s.deliver(ctx, s.lasting(), append(steps, more...)...); err != nil {
 		return err
 	}
 	return s.say("release: all done in %s", time.Since(start).Round(100*time.Millisecond))
@@ -72,31 +72,21 @@ func Clean() error {
 		if err != nil {
 			return err
 		}
+		if err := s.clean(root); err != nil {
+			return err
+		}
 		parts, err := filepath.Glob(filepath.Join(root, payloadDir, "llama-*"))
 		if err != nil {
 			return err
 		}
-		for _, name := range append(parts, s.dist(root), s.dist(root)+partMark) {
-			if err := os.RemoveAll(name); err != nil {
+		for _, name := range parts {
+			if err := os.Remove(name); err != nil {
 				return err
 			}
 		}
 		return s.say("clean: removed %s and the embedded bundle; the stage cache in %s is kept", s.Settings.Dist, s.Settings.Cache)
 	})
 }
-
-func (s *Session) dist(root string) string {
-	if filepath.IsAbs(s.Settings.Dist) {
-		return s.Settings.Dist
-	}
-	return filepath.Join(root, s.Settings.Dist)
-}
-
-// What stands beside the folder for the deliverables while it is replaced.
-const (
-	partMark = ".part" // the delivery that is being made
-	oldMark  = ".old"  // the one before
-)
 
 // delivery is what the steps of a delivery share.
 type delivery struct {
@@ -108,14 +98,18 @@ type delivery struct {
 type step func(context.Context, *delivery) error
 
 // deliver fills a new dist folder by steps and puts it in place when all have
-// ended well, so that a folder called dist is always whole.
-func (s *Session) deliver(ctx context.Context, steps ...step) error {
+// ended well, so that a folder called dist is always whole. lasting is what the
+// delivery will have of what tells what is published.
+func (s *Session) deliver(ctx context.Context, lasting []string, steps ...step) error {
 	root, err := Root()
 	if err != nil {
 		return err
 	}
 	d := &delivery{root: root, dir: s.dist(root) + partMark}
 	if d.version, err = s.Version(root); err != nil {
+		return err
+	}
+	if err := s.replaceable(root, willHave(lasting...)); err != nil {
 		return err
 	}
 	if err := s.prepare(ctx, buildPrograms); err != nil {
@@ -127,23 +121,10 @@ func (s *Session) deliver(ctx context.Context, steps ...step) error {
 	if err := os.MkdirAll(d.dir, 0o755); err != nil { //nolint:gosec // deliverables are public
 		return err
 	}
-	for _, step := range steps {
+	for _, step := range append(slices.Clip(steps), s.place) {
 		if err := step(ctx, d); err != nil {
 			return errors.Join(err, os.RemoveAll(d.dir))
 		}
-	}
-	old := s.dist(root) + oldMark
-	if err := os.RemoveAll(old); err != nil {
-		return err
-	}
-	if err := os.Rename(s.dist(root), old); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := os.Rename(d.dir, s.dist(root)); err != nil {
-		return err
-	}
-	if err := os.RemoveAll(old); err != nil {
-		return err
 	}
 	return s.list(s.dist(root))
 }
@@ -193,7 +174,7 @@ func (s *Session) buildInto(ctx context.Context, d *delivery) (err error) {
 	if err := s.EmbedBundle(d.root, chosen); err != nil {
 		return err
 	}
-	return s.command(ctx, d.root, filepath.Join(d.dir, "go-rocm"), d.version)
+	return s.command(ctx, d.root, filepath.Join(d.dir, commandName), d.version)
 }
 
 // sumInto writes the list of digests and its signatures by the keys that are

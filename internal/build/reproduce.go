@@ -37,7 +37,7 @@ func Reproduce() error {
 		if err != nil {
 			return err
 		}
-		return s.reproduce(ctx, s.dist(root), s.published(root), s.Settings.TakesOver)
+		return s.reproduce(ctx, root, s.dist(root), s.Settings.TakesOver)
 	})
 }
 
@@ -51,7 +51,7 @@ func (s *Session) provenInto(ctx context.Context, d *delivery) error {
 	if proven {
 		return s.say("reproduce: these files came out the same from two builds before")
 	}
-	return s.reproduce(ctx, d.dir, s.published(d.root), s.Settings.TakesOver)
+	return s.reproduce(ctx, d.root, d.dir, s.Settings.TakesOver)
 }
 
 // secondCache is where second builds keep their stages: a stage in it was made
@@ -67,9 +67,9 @@ func (s *Session) second(ctx context.Context, f func() error) error {
 // reproduce makes the second build of the release in dist, which was added to
 // what is published, and compares both. takes names the stages that are taken
 // over from the first.
-func (s *Session) reproduce(ctx context.Context, dist, published string, takes []string) error {
+func (s *Session) reproduce(ctx context.Context, root, dist string, takes []string) error {
 	return s.second(ctx, func() (err error) {
-		root, err := Root()
+		published, err := s.published(root)
 		if err != nil {
 			return err
 		}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/gofrs/flock"
 
-	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
@@ -88,29 +87,6 @@ func TestProven(t *testing.T) {
 	}
 	if _, err := s.proven(t.TempDir(), nil); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a release without a list: %v", err)
-	}
-}
-
-// A release that was not proven is not delivered, and what was there stays.
-func TestNotProvenNotDelivered(t *testing.T) {
-	root := t.TempDir()
-	t.Chdir(root)
-	put(t, filepath.Join(root, "go.mod"), "module forge.lthn.ai/core/go-rocm\n")
-	put(t, filepath.Join(root, "dist", "file"), "of before")
-	s := &Session{Settings: &settings.Settings{Dist: "dist", Version: "1.0.0", Mmdebstrap: "not used"}, Recipe: &recipe.Recipe{Lock: recipe.Lock{Tag: "v0"}}, Out: io.Discard}
-	differs := errors.New("not reproducible")
-	err := s.deliver(t.Context(), func(_ context.Context, d *delivery) error {
-		put(t, filepath.Join(d.dir, "file"), "new")
-		return nil
-	}, func(context.Context, *delivery) error { return differs })
-	if !errors.Is(err, differs) {
-		t.Errorf("got %v", err)
-	}
-	if b, err := os.ReadFile(filepath.Join(root, "dist", "file")); err != nil || string(b) != "of before" {
-		t.Errorf("the delivery of before is %q, %v", b, err)
-	}
-	if exists(filepath.Join(root, "dist.part")) {
-		t.Error("an unfinished delivery was left")
 	}
 }
 

@@ -121,7 +121,7 @@ func TestReleaseHasEverySignature(t *testing.T) {
 			if lost == release.ProvenanceName { // it is in the list, which would be wrong too
 				steps = []step{program, s.sumInto, s.receive}
 			}
-			err := s.deliver(t.Context(), steps...)
+			err := s.deliver(t.Context(), nil, steps...)
 			if lost == "" {
 				if said := s.Out.(*bytes.Buffer).String(); err != nil || !strings.Contains(said, "signed: SHA256SUMS.minisig, SHA256SUMS.asc, provenance.dsse.json") { //nolint:errcheck,forcetypeassert // session made it
 					t.Errorf("got %v, said %q", err, said)

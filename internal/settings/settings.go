@@ -40,7 +40,7 @@ type Settings struct {
 	Jobs         int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
 	Memory       Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
 	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
-	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables"`
+	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables; one with anything else in it is refused"`
 	Reproduce    string        `env:"GOROCM_REPRODUCE" envDefault:"signed" help:"when mage release builds a second time and compares before there is a delivery: signed (if a key is given), always, never"`
 	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what a second build takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
 	Elsewhere    bool          `env:"GOROCM_ELSEWHERE" envDefault:"false" help:"true: compile as another user, with another host name and clock and folders read in reverse; mage reproduce sets it for its second build"`
@@ -51,7 +51,7 @@ type Settings struct {
 	Minisign     string        `env:"GOROCM_MINISIGN_KEY" help:"file with a minisign private key that signs the list of digests of a release"`
 	MinisignPass Secret        `env:"GOROCM_MINISIGN_PASSWORD" help:"password of that key, if it has one"`
 	Date         string        `env:"GOROCM_RELEASE_DATE" help:"time of the apt repository, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
-	Published    string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
+	Published    string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, as mage publish was given it, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
 	AptURL       string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
 	AptKeyFile   string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key that signs the apt repository and the list of digests of a release"`
 	AptKey       Secret        `env:"GOROCM_APT_KEY" help:"that key itself, armoured, instead of a file"`
