@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
+	"os"
 	"slices"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
@@ -70,6 +72,33 @@ func (f *File) Projection(sum string) (gfx.Target, bool) {
 		return "", false
 	}
 	return f.Parts[i].Target, true
+}
+
+// HasCode reports whether the file below root has what that target alone needs of
+// it: true for one without a part of the target. A projection of another target
+// has zeros there, and no code begins with a page of them; what follows the
+// beginnings of the extents is not read. It is no check of the content.
+func (f *File) HasCode(root *os.Root, t gfx.Target) (bool, error) {
+	p := f.part(t)
+	if p == nil || len(p.Extents) == 0 {
+		return true, nil
+	}
+	in, err := root.Open(f.Path)
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = in.Close() }()
+	var page [holeBlock]byte
+	for _, x := range p.Extents {
+		n, err := in.ReadAt(page[:min(x.Size, holeBlock)], x.Offset)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, err
+		}
+		if slices.ContainsFunc(page[:n], func(b byte) bool { return b != 0 }) {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // fits reports whether content with that digest will do in a folder for these

@@ -7,9 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
-	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
@@ -101,22 +99,4 @@ func (m *Machine) makePlan(path string, facts *gguf.File) (*plan.Plan, error) {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
 	return p, nil
-}
-
-// needed are the targets of the bundle whose files must be unpacked. Without a
-// GPU none is needed beyond what every machine needs.
-func needed(targets []gfx.Target, devices []gpu.Device) []gfx.Target {
-	out := []gfx.Target{}
-	for _, t := range targets {
-		for _, d := range devices {
-			if d.Target == t {
-				out = append(out, t)
-				break
-			}
-		}
-	}
-	if len(out) == 0 && len(devices) > 0 {
-		return nil // an override is at work: take all
-	}
-	return out
 }

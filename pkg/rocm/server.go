@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -34,9 +34,9 @@ type Server struct {
 	BundleDir string
 
 	devices []gpu.Device
+	bundle  *ready
 	sysfs   gpu.FS
-	hold    *extract.Hold // of the bundle
-	marker  string        // that the server takes for a medium in a prompt
+	marker  string // that the server takes for a medium in a prompt
 }
 
 // Launch finds the bundle, plans, starts llama-server and waits until it is
@@ -67,19 +67,39 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	for _, why := range srv.Plan.Reasons {
 		s.logger().Info("plan", "reason", why)
 	}
-	r, err := found.unpack(ctx, needed(found.Targets(), srv.devices), m.folders, s.logger(), s.Unpacking)
-	if err != nil {
+	if err := srv.bring(ctx, m, found); err != nil {
 		return nil, err
 	}
-	srv.BundleDir, srv.hold = r.dir, r.hold
-	flags, err := flagsFor(ctx, r)
+	flags, err := flagsFor(ctx, srv.bundle)
 	if err == nil {
-		err = srv.load(ctx, m, r, facts, flags)
+		err = srv.load(ctx, m, found, facts, flags)
 	}
 	if err != nil {
-		return nil, errors.Join(err, r.hold.Release())
+		return nil, errors.Join(err, srv.bundle.hold.Release())
 	}
 	return srv, nil
+}
+
+// bring unpacks what the plan needs of the bundle, unless it is there already: a
+// plan that replaces another may be for a card of another target.
+func (srv *Server) bring(ctx context.Context, m *Machine, found *Bundle) error {
+	targets := []gfx.Target{} // none, beside what every machine needs
+	if srv.Plan.GPU {
+		targets = append(targets, srv.Plan.Target)
+	}
+	before := srv.bundle
+	if before != nil && !slices.ContainsFunc(targets, func(t gfx.Target) bool { return !slices.Contains(before.targets, t) }) {
+		return nil
+	}
+	r, err := found.unpack(ctx, targets, m.folders, m.settings.logger(), m.settings.Unpacking)
+	if err != nil {
+		return err
+	}
+	srv.bundle, srv.BundleDir = r, r.dir
+	if before == nil {
+		return nil
+	}
+	return before.hold.Release()
 }
 
 // prepare reads the model's header, the bundle's manifest and the machine, the
@@ -111,26 +131,31 @@ func prepare(path string, s *Settings) (facts *gguf.File, found *Bundle, m *Mach
 
 // load starts llama-server and, where that fails for a reason that less would
 // cure, once more with less.
-func (srv *Server) load(ctx context.Context, m *Machine, r *ready, facts *gguf.File, flags *supervise.Flags) error {
+func (srv *Server) load(ctx context.Context, m *Machine, found *Bundle, facts *gguf.File, flags *supervise.Flags) error {
 	s := &m.settings
 	for ladder := plan.NewLadder(srv.Plan.Request.Options); ; {
-		spec := srv.spec(s, r, facts)
+		spec := srv.spec(s, facts)
 		spec.Flags = flags
 		err := srv.start(ctx, spec, s.Loading)
 		if err == nil {
 			return nil
 		}
-		err = fmt.Errorf("load %s: %w", srv.Path, err)
+		failure := fmt.Errorf("load %s: %w", srv.Path, err)
 		switch {
 		case ctx.Err() != nil:
-			return err
+			return failure
 		case errors.Is(err, supervise.ErrNoDevice) && srv.Plan.GPU:
-			err = srv.withoutGPU(m, facts, err)
+			err = srv.withoutGPU(m, facts, failure)
 		case errors.Is(err, supervise.ErrOutOfMemory):
-			err = srv.stepDown(ctx, m, ladder, facts, err)
+			err = srv.stepDown(ctx, m, ladder, facts, failure)
+		default:
+			return failure
 		}
 		if err != nil {
 			return err
+		}
+		if err := srv.bring(ctx, m, found); err != nil {
+			return errors.Join(failure, err)
 		}
 	}
 }
@@ -140,7 +165,8 @@ func (srv *Server) load(ctx context.Context, m *Machine, r *ready, facts *gguf.F
 // a request that is sent again to a new process would have the old one.
 const envMarker = "LLAMA_MEDIA_MARKER"
 
-func (srv *Server) spec(s *Settings, r *ready, facts *gguf.File) supervise.Spec {
+func (srv *Server) spec(s *Settings, facts *gguf.File) supervise.Spec {
+	r := srv.bundle
 	args := append([]string{}, srv.Plan.Args...)
 	alias := s.Alias
 	if alias == "" {
@@ -220,9 +246,9 @@ func (srv *Server) memory() uint64 {
 // Close stops the server.
 func (srv *Server) Close() error {
 	if srv.Child == nil {
-		return srv.hold.Release()
+		return srv.bundle.hold.Release()
 	}
-	return errors.Join(srv.Child.Stop(context.Background()), srv.hold.Release())
+	return errors.Join(srv.Child.Stop(context.Background()), srv.bundle.hold.Release())
 }
 
 // infoOf takes the contract's facts from a header.

@@ -49,9 +49,13 @@ type Bundle struct {
 	// the user's own.
 	Manifest *bundle.Manifest
 
-	packed  *bundle.Reader
-	close   func() error
-	targets []gfx.Target // of a folder without a manifest
+	packed *bundle.Reader
+	close  func() error
+	// targets are those whose code is in a folder: all of the manifest's, or
+	// some where it was unpacked for those.
+	targets      []gfx.Target
+	installed    *extract.Installed // of a folder with a manifest
+	installedErr error
 }
 
 // FindBundle looks for a bundle: given (a folder or a packed file) if it is not
@@ -127,15 +131,21 @@ func folder(origin Origin, dir string) (*Bundle, error) {
 	if b.Manifest, err = bundle.ParseManifest(raw); err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", dir, err)
 	}
+	b.targets = b.Manifest.Targets
+	// What is wrong is for whoever starts it; a damaged folder can be verified.
+	if b.installed, b.installedErr = extract.OpenInstalled(dir); b.installedErr == nil {
+		b.targets = b.installed.Targets
+	}
 	return b, nil
 }
 
 // Close releases a packed bundle's file.
 func (b *Bundle) Close() error { return b.close() }
 
-// Targets are the GPU targets that the bundle has code for.
+// Targets are the GPU targets that the bundle has code for; of a folder that was
+// unpacked for some of them, those.
 func (b *Bundle) Targets() []gfx.Target {
-	if b.Manifest == nil {
+	if b.packed == nil {
 		return b.targets
 	}
 	return b.Manifest.Targets
@@ -185,7 +195,9 @@ type ready struct {
 	dir    string
 	argv   []string
 	digest string // of the content, empty where there is no manifest
-	hold   *extract.Hold
+	// targets are those whose code lies there.
+	targets []gfx.Target
+	hold    *extract.Hold
 }
 
 // inherit is what the program keeps open, so that nobody removes the bundle
@@ -202,13 +214,10 @@ func (r *ready) inherit() []*os.File {
 // of the host are searched for libraries after the bundle's own.
 func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, folders []string, log *slog.Logger, progress func(done, total int64)) (*ready, error) {
 	if b.Dir != "" && b.Manifest == nil {
-		return &ready{dir: b.Dir, argv: plainCommand(b.Dir)}, nil
+		return &ready{dir: b.Dir, argv: plainCommand(b.Dir), targets: b.targets}, nil
 	}
-	var in *extract.Installed
-	var err error
-	if b.Dir != "" {
-		in, err = extract.OpenInstalled(b.Dir)
-	} else {
+	in, err := b.installed, b.installedErr
+	if b.packed != nil {
 		in, err = extract.Extract(ctx, b.packed, extract.Options{
 			Targets: targets, Hold: true, Log: log, Progress: progress,
 		})
@@ -216,7 +225,7 @@ func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, folders []str
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	r := &ready{dir: in.Dir, argv: in.Command(folders...), hold: in.Hold}
+	r := &ready{dir: in.Dir, argv: in.Command(folders...), targets: in.Targets, hold: in.Hold}
 	if b.packed != nil {
 		r.digest = b.packed.Digest() // known from the pack's index
 	} else {

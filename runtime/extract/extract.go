@@ -212,9 +212,9 @@ func orNone(s string) string {
 }
 
 // OpenInstalled opens a bundle folder that is already unpacked, such as
-// /usr/lib/go-rocm/llama. It checks type, size and mode of every file and
-// reads no content; bundle.Verify does. Files of a target may be missing if
-// all of them are.
+// /usr/lib/go-rocm/llama. It checks type, size and mode of every file; of the
+// content it only looks whose code is in files with code for several targets:
+// bundle.Verify reads it. Files of a target may be missing if all of them are.
 func OpenInstalled(dir string) (*Installed, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -248,7 +248,13 @@ func OpenInstalled(dir string) (*Installed, error) {
 	for _, t := range m.Targets {
 		switch {
 		case len(missing[t]) == 0:
-			inst.Targets = append(inst.Targets, t)
+			ok, err := hasCode(root, m, t)
+			if err != nil {
+				return nil, fmt.Errorf("open installed bundle: %w", err)
+			}
+			if ok {
+				inst.Targets = append(inst.Targets, t)
+			}
 		case there[t]: // some are, some are not
 			diffs = append(diffs, missing[t]...)
 		}
@@ -257,4 +263,14 @@ func OpenInstalled(dir string) (*Installed, error) {
 		return nil, fmt.Errorf("open installed bundle: %w; install it again", &bundle.VerifyError{Dir: abs, Differences: diffs})
 	}
 	return inst, nil
+}
+
+// hasCode reports whether no file has holes where the target's code belongs.
+func hasCode(root *os.Root, m *bundle.Manifest, t gfx.Target) (bool, error) {
+	for i := range m.Files {
+		if ok, err := m.Files[i].HasCode(root, t); err != nil || !ok {
+			return false, err
+		}
+	}
+	return true, nil
 }

@@ -22,9 +22,8 @@ import (
 // fatName is a library of newFatBundle with 2 MiB of code for each target.
 const fatName = "libggml-hip.so"
 
-// newFatBundle packs a bundle with a fat binary, and with files that single
-// targets need.
-func newFatBundle(t testing.TB) testBundle {
+// fatLibrary makes a fat binary for two targets, and what a manifest knows of it.
+func fatLibrary(t testing.TB) ([]byte, bundle.File) {
 	t.Helper()
 	unit := func(fill int) []byte {
 		return elfgen.Bundle(
@@ -41,14 +40,23 @@ func newFatBundle(t testing.TB) testBundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := []bundle.File{{Path: fatName}}
+	known := bundle.File{Path: fatName}
 	for _, s := range shares {
 		p := bundle.Part{Target: s.Target}
 		for _, x := range s.Extents {
 			p.Extents = append(p.Extents, bundle.Extent(x))
 		}
-		known[0].Parts = append(known[0].Parts, p)
+		known.Parts = append(known.Parts, p)
 	}
+	return fat, known
+}
+
+// newFatBundle packs a bundle with a fat binary, and with files that single
+// targets need.
+func newFatBundle(t testing.TB) testBundle {
+	t.Helper()
+	fat, parts := fatLibrary(t)
+	known := []bundle.File{parts}
 	files := map[string][]byte{
 		fatName:                        fat,
 		"libcore.so":                   data(1, 100_000),
@@ -117,6 +125,34 @@ func TestOneTargetOnTheDisk(t *testing.T) {
 			}
 			mustBeTidy(t, o.CacheDir)
 		})
+	}
+}
+
+// TestOpenInstalledByParts: where no file is for one target alone, what the
+// folder was unpacked for shows in the holes, also in a copy that has none.
+func TestOpenInstalledByParts(t *testing.T) {
+	fat, parts := fatLibrary(t)
+	b := packFiles(t, map[string][]byte{
+		fatName: fat, "libcore.so": data(1, 100_000), loaderName: []byte("#!/bin/true\n"), programName: []byte("#!/bin/true\n# server\n"),
+	}, []bundle.File{parts})
+	for _, c := range []struct {
+		ask []gfx.Target
+		has string
+	}{
+		{[]gfx.Target{"gfx1100"}, "gfx1100"},
+		{[]gfx.Target{"gfx1101"}, "gfx1101"},
+		{nil, "gfx1100,gfx1101"},
+	} {
+		dir := mustExtract(t, b, Options{CacheDir: cacheDir(t), Targets: c.ask}).Dir
+		dense := filepath.Join(t.TempDir(), "copy")
+		if err := os.CopyFS(dense, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range []string{dir, dense} {
+			if got, err := OpenInstalled(d); err != nil || gfx.Join(got.Targets, ",") != c.has {
+				t.Errorf("unpacked for %v: %+v, %v; want %q", c.ask, got, err, c.has)
+			}
+		}
 	}
 }
 
