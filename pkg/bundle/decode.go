@@ -83,20 +83,24 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 
 // decode reads the frame from src and gives each member that open returns a
 // sink for. It stops after the last such member; if that is the frame's last,
-// the frame's end and its checksum are checked too.
-func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, open func(path string, stored int64) (File, sink)) error {
+// the frame's end and its checksum are checked too. With a layout, what stands
+// between the members must be as it says; open must then want them all.
+func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, l *layout, open func(path string, stored int64) (File, sink)) error {
 	d.in.Reset(src)
 	if err := d.zr.Reset(d.in); err != nil {
 		return fmt.Errorf("%w: %w", ErrContent, err)
 	}
 	br := &boundedReader{ctx: ctx, r: d.zr, left: f.Raw}
 	whole := true
-	for _, m := range f.Members {
+	for i, m := range f.Members {
 		file, s := open(m.Path, m.Stored)
 		if whole = s != nil; !whole {
 			continue
 		}
-		err := d.member(br, m, file, s)
+		err := d.gap(br, l, i, m.Data)
+		if err == nil {
+			err = d.member(br, m, file, s)
+		}
 		if err == nil {
 			err = s.done(file)
 		} else {
@@ -108,6 +112,11 @@ func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, open
 	}
 	if !whole {
 		return nil
+	}
+	if l != nil {
+		if err := d.gap(br, l, len(f.Members), f.Raw); err != nil {
+			return decodeError(ctx, "the frame's end", err)
+		}
 	}
 	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{br}, d.buf); err != nil {
 		return decodeError(ctx, "the frame's end", err)
@@ -137,12 +146,15 @@ type sinkError struct{ err error }
 func (e *sinkError) Error() string { return e.err.Error() }
 func (e *sinkError) Unwrap() error { return e.err }
 
-func (d *frameDecoder) member(br *boundedReader, m member, f File, s sink) error {
-	if skip := m.Data - br.pos; skip > 0 {
-		if err := d.discard(br, skip); err != nil {
-			return err
-		}
+// gap passes what stands before member i, up to the offset.
+func (d *frameDecoder) gap(br *boundedReader, l *layout, i int, to int64) error {
+	if l != nil {
+		return l.check(br, i, to-br.pos)
 	}
+	return d.discard(br, to-br.pos)
+}
+
+func (d *frameDecoder) member(br *boundedReader, m member, f File, s sink) error {
 	extents := []extent{{0, f.Size}}
 	if m.Sparse {
 		var err error

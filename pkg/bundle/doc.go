@@ -10,7 +10,9 @@
 // of independent zstd frames: the manifest first, then the core files, then
 // the files of each GPU target. A skippable frame at the end holds an index,
 // so that a reader takes only the groups it needs and decodes frames side by
-// side. Packing the same folder twice gives the same bytes.
+// side. Packing the same folder twice gives the same bytes. Manifest and index
+// determine every byte of the archive inside, which [Reader.Verify] checks: tar
+// unpacks of a pack what the manifest lists.
 //
 // Unpacking trusts nothing: names are validated, files are created inside an
 // [os.Root], each byte count is bounded by the manifest before a byte is

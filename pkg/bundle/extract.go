@@ -146,7 +146,7 @@ func (e *extraction) run(ctx context.Context, workers int, memory int64) error {
 			} else {
 				return nil
 			}
-			if err := d.decode(ctx, e.r.section(&frames[i]), &frames[i], e.open); err != nil {
+			if err := d.decode(ctx, e.r.section(&frames[i]), &frames[i], nil, e.open); err != nil {
 				return err
 			}
 		}
@@ -228,19 +228,27 @@ func (r *Reader) WriteManifest(root *os.Root, sync bool) error {
 	return nil
 }
 
-// Verify decodes the whole pack and checks every file in it, without writing
-// anything. The error wraps ErrContent and names what is damaged.
+// Verify decodes the whole pack and checks every byte of it, without writing
+// anything: the files by their digests, the tar headers between them by what the
+// manifest says. The error wraps ErrContent and names what is damaged.
 func (r *Reader) Verify(ctx context.Context) error {
+	layouts, err := r.layouts()
+	if err != nil {
+		return err
+	}
 	var errs []string
 	var mu sync.Mutex
-	err := parallel(ctx, len(r.index.Frames)-1, 0, func(ctx context.Context, i int) error {
-		f := &r.index.Frames[i+1]
+	err = parallel(ctx, len(r.index.Frames), 0, func(ctx context.Context, i int) error {
+		f := &r.index.Frames[i]
 		d, err := newFrameDecoder(max(f.Window, minWindow))
 		if err != nil {
 			return err
 		}
 		defer d.close()
-		err = d.decode(ctx, r.section(f), f, func(path string, _ int64) (File, sink) {
+		err = d.decode(ctx, r.section(f), f, &layouts[i], func(path string, stored int64) (File, sink) {
+			if i == 0 {
+				return File{Path: path, Size: stored}, &byteSink{want: r.canonical}
+			}
 			file, _ := r.manifest.File(path)
 			s := newHashSink()
 			s.projections = newProjector(&file)

@@ -133,5 +133,8 @@ func FuzzSparseMap(f *testing.F) {
 		if read%tarBlock != 0 || read > int64(len(b)) || read+dataBytes(ext) != stored {
 			t.Errorf("read %d of %d", read, len(b))
 		}
+		if !bytes.Equal(b[:read], sparseMap(ext, size)) {
+			t.Errorf("%q is not the one form of its map", b[:read])
+		}
 	})
 }

@@ -3,6 +3,8 @@ package bundle_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -70,6 +72,26 @@ func TestPackDeterministic(t *testing.T) {
 		if !bytes.Equal(first, again) {
 			t.Errorf("%d workers give other bytes than one", workers)
 		}
+	}
+}
+
+// TestPackBytes holds the archive inside of a pack to what it always was: packs
+// are kept by the digest of what they are made from, and published by theirs. It
+// leaves out what the compressor's version decides.
+func TestPackBytes(t *testing.T) {
+	b, _ := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 90_000})
+	z, err := zstd.NewReader(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer z.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, z); err != nil {
+		t.Fatal(err)
+	}
+	const want = "487acfcb9d021a668eafaf3641008327b172dcfa57b10caab6070b146f0a339f"
+	if got := hex.EncodeToString(h.Sum(nil)); got != want {
+		t.Errorf("the archive has sha256 %s, want %s", got, want)
 	}
 }
 

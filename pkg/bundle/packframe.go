@@ -13,15 +13,16 @@ import (
 
 // frame encodes one frame, decodes it again and checks every file in it.
 func (p *packer) frame(ctx context.Context, plan *framePlan) ([]byte, frame, error) {
-	f, err := p.layout(plan)
-	if err != nil {
+	f, l := frame{Group: plan.group}, p.layout(plan)
+	var err error
+	if f.Raw, f.Members, err = l.measure(); err != nil {
 		return nil, f, err
 	}
 	pr, pw := io.Pipe()
 	writing := make(chan struct{})
 	go func() {
 		defer close(writing)
-		_ = pw.CloseWithError(p.stream(ctx, pw, plan))
+		_ = pw.CloseWithError(p.stream(ctx, pw, plan, &l))
 	}()
 	var out bytes.Buffer
 	err = p.encode(ctx, &out, pr, f.Raw)
@@ -34,7 +35,7 @@ func (p *packer) frame(ctx context.Context, plan *framePlan) ([]byte, frame, err
 	if f.Window, err = frameWindow(out.Bytes()); err != nil {
 		return nil, f, fmt.Errorf("encode frame of %s: %w", f.stat().First, err)
 	}
-	if err := p.check(ctx, out.Bytes(), &f); err != nil {
+	if err := p.check(ctx, out.Bytes(), &f, &l); err != nil {
 		return nil, f, fmt.Errorf("encoded frame of %s does not decode to its input: %w", f.stat().First, err)
 	}
 	return slices.Clip(out.Bytes()), f, nil
@@ -59,79 +60,40 @@ func frameWindow(b []byte) (int64, error) {
 	return int64(window), nil
 }
 
-// layout computes where each member's data will be in the frame.
-func (p *packer) layout(plan *framePlan) (frame, error) {
-	f := frame{Group: plan.group}
-	err := p.members(plan, func(t *tarMember, _ *blob) error {
-		h, err := t.headers()
-		if err != nil {
-			return err
-		}
-		f.Raw += int64(len(h))
-		if t.link == "" {
-			f.Members = append(f.Members, member{Path: t.name, Data: f.Raw, Stored: t.size, Sparse: t.sparse})
-			f.Raw += t.size + padding(t.size)
-		}
-		return nil
-	})
-	if plan.last {
-		f.Raw += 2 * tarBlock
-	}
-	return f, err
-}
-
-// members calls do for every tar member of the frame in order; b is nil for
-// the manifest.
-func (p *packer) members(plan *framePlan, do func(t *tarMember, b *blob) error) error {
-	mtime := p.m.SourceDateEpoch
+// layout is the frame's part of the archive.
+func (p *packer) layout(plan *framePlan) layout {
+	l := layout{mtime: p.m.SourceDateEpoch, last: plan.last}
 	if plan.group == groupManifest {
-		if err := do(&tarMember{name: ManifestName, size: int64(len(p.canonical)), mode: 0o644, mtime: mtime}, nil); err != nil {
-			return err
-		}
+		l.entries = append(l.entries, manifestEntry(p.canonical))
 	}
 	for _, b := range plan.blobs {
-		f := b.file()
-		t := &tarMember{name: f.Path, size: b.stored(), mode: f.Mode, mtime: mtime, sparse: b.sparse, real: f.Size}
-		if err := do(t, b); err != nil {
-			return err
-		}
-		for _, l := range b.files[1:] {
-			if err := do(&tarMember{name: l.Path, mode: l.Mode, mtime: mtime, link: f.Path}, b); err != nil {
-				return err
-			}
-		}
+		l.entries = append(l.entries, entry{files: b.files, stored: b.stored(), sparse: b.sparse})
 	}
-	return nil
+	return l
 }
 
 // stream writes the frame's tar bytes.
-func (p *packer) stream(ctx context.Context, w io.Writer, plan *framePlan) error {
-	err := p.members(plan, func(t *tarMember, b *blob) error {
-		h, err := t.headers()
+func (p *packer) stream(ctx context.Context, w io.Writer, plan *framePlan, l *layout) error {
+	for i := 0; ; i++ {
+		g, err := l.gap(i)
 		if err != nil {
 			return err
 		}
-		if _, err := w.Write(h); err != nil {
+		if _, err := w.Write(g); err != nil {
 			return err
 		}
 		switch {
-		case t.link != "":
+		case i == len(l.entries):
 			return nil
-		case b == nil:
+		case plan.group == groupManifest:
 			_, err = w.Write(p.canonical)
 		default:
-			err = p.content(ctx, w, b)
+			err = p.content(ctx, w, plan.blobs[i])
 		}
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(make([]byte, padding(t.size)))
-		return err
-	})
-	if err == nil && plan.last {
-		_, err = w.Write(make([]byte, 2*tarBlock))
 	}
-	return err
 }
 
 func (p *packer) content(ctx context.Context, w io.Writer, b *blob) error {
@@ -158,14 +120,14 @@ func (p *packer) content(ctx context.Context, w io.Writer, b *blob) error {
 	return nil
 }
 
-// check decodes an encoded frame and hashes what comes out.
-func (p *packer) check(ctx context.Context, b []byte, f *frame) error {
+// check decodes an encoded frame, compares the tar headers and hashes the files.
+func (p *packer) check(ctx context.Context, b []byte, f *frame, l *layout) error {
 	d, err := newFrameDecoder(max(f.Window, minWindow))
 	if err != nil {
 		return err
 	}
 	defer d.close()
-	return d.decode(ctx, bytes.NewReader(b), f, func(path string, stored int64) (File, sink) {
+	return d.decode(ctx, bytes.NewReader(b), f, l, func(path string, stored int64) (File, sink) {
 		if f.Group == groupManifest {
 			return File{Path: path, Size: stored}, &byteSink{want: p.canonical}
 		}

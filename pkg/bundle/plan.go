@@ -93,20 +93,13 @@ func scanFiles(ctx context.Context, root *os.Root, m *Manifest, workers int) ([]
 	if err != nil {
 		return nil, err
 	}
-	type key struct {
-		sum  string
-		mode uint32
-	}
-	byContent := make(map[key]*blob, len(scanned))
-	var out []*blob
-	for _, b := range scanned {
-		f := b.file()
-		if first, ok := byContent[key{f.SHA256, f.Mode}]; ok && f.Size > 0 {
-			first.files = append(first.files, f)
-			continue
+	groups := alike(m.Files)
+	out := make([]*blob, len(groups))
+	for k, g := range groups {
+		out[k] = scanned[g[0]]
+		for _, i := range g[1:] {
+			out[k].files = append(out[k].files, m.Files[i])
 		}
-		byContent[key{f.SHA256, f.Mode}] = b
-		out = append(out, b)
 	}
 	return out, nil
 }

@@ -153,7 +153,7 @@ func (r *Reader) readManifest() error {
 	}
 	defer d.close()
 	s := &byteSink{got: make([]byte, 0, f.Members[0].Stored)}
-	err = d.decode(context.Background(), r.section(f), f, func(path string, stored int64) (File, sink) {
+	err = d.decode(context.Background(), r.section(f), f, nil, func(path string, stored int64) (File, sink) {
 		return File{Path: path, Size: stored}, s
 	})
 	if err != nil {
@@ -201,8 +201,13 @@ func (r *Reader) match() error {
 		}
 	}
 	for i := range r.manifest.Files {
-		if f := &r.manifest.Files[i]; r.bySum[f.SHA256].frame == 0 {
+		f := &r.manifest.Files[i]
+		p := r.bySum[f.SHA256]
+		if p.frame == 0 {
 			return fmt.Errorf("%w: %s is in the manifest and not in the pack", ErrContent, f.Path)
+		}
+		if same, _ := r.manifest.File(r.index.Frames[p.frame].Members[p.member].Path); same.Size != f.Size {
+			return fmt.Errorf("%w: %s has the sha256 of %s and another size", ErrContent, f.Path, same.Path)
 		}
 	}
 	return nil

@@ -57,8 +57,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // TestDamage flips bytes all over a pack. Each must be refused when it is
 // opened, or found by Verify and by Extract, or lie in bytes that mean
-// nothing (tar headers, which a Reader does not use): then every file must
-// still be right.
+// nothing: then every file must still be right.
 func TestDamage(t *testing.T) {
 	good, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 60_000})
 	found := 0
@@ -119,13 +118,17 @@ func FuzzReader(f *testing.F) {
 		if err := r.Extract(context.Background(), openRoot(t, dir), bundle.ExtractOptions{Workers: 1}); err != nil {
 			return
 		}
-		if err := r.Verify(context.Background()); err != nil {
-			t.Errorf("extracted and does not verify: %v", err)
-		}
 		for _, file := range r.Manifest().Files {
 			if d := bundle.CheckFile(context.Background(), openRoot(t, dir), file, nil); len(d) > 0 {
 				t.Errorf("extracted wrong: %v", d)
 			}
+		}
+		if err := r.Verify(context.Background()); err != nil {
+			// Only tar would unpack something else, or parts are not as they should be.
+			if !errors.Is(err, bundle.ErrContent) {
+				t.Errorf("error of another kind: %v", err)
+			}
+			return
 		}
 		// The pack verifies, so for one target too it gives what it says.
 		targets := []gfx.Target{"gfx1101"}

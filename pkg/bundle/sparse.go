@@ -115,7 +115,7 @@ type mapReader struct {
 	r     io.Reader
 	block [tarBlock]byte
 	left  []byte
-	read  int64
+	all   []byte // what was read
 }
 
 // number reads one decimal number and its newline.
@@ -127,7 +127,7 @@ func (m *mapReader) number() (int64, error) {
 				return 0, fmt.Errorf("%w: sparse map ends early: %w", ErrContent, err)
 			}
 			m.left = m.block[:]
-			m.read += tarBlock
+			m.all = append(m.all, m.left...)
 		}
 		c := m.left[0]
 		m.left = m.left[1:]
@@ -142,8 +142,9 @@ func (m *mapReader) number() (int64, error) {
 }
 
 // readSparseMap reads such a map. It returns the extents with data and the
-// number of bytes read, and refuses maps that overlap, run backwards or leave
-// the file. stored is the member's size in the archive.
+// number of bytes read, and refuses maps that overlap, run backwards, leave the
+// file, or are written in another way than sparseMap does. stored is the member's
+// size in the archive.
 func readSparseMap(r io.Reader, size, stored int64) ([]extent, int64, error) {
 	m := mapReader{r: r}
 	n, err := m.number()
@@ -172,8 +173,12 @@ func readSparseMap(r io.Reader, size, stored int64) ([]extent, int64, error) {
 			ext = append(ext, e)
 		}
 	}
-	if m.read+data != stored {
-		return nil, 0, fmt.Errorf("%w: sparse member of %d bytes holds %d of map and %d of data", ErrContent, stored, m.read, data)
+	read := int64(len(m.all))
+	if read+data != stored {
+		return nil, 0, fmt.Errorf("%w: sparse member of %d bytes holds %d of map and %d of data", ErrContent, stored, read, data)
 	}
-	return ext, m.read, nil
+	if !bytes.Equal(m.all, sparseMap(ext, size)) {
+		return nil, 0, fmt.Errorf("%w: sparse map in another form than packs have", ErrContent)
+	}
+	return ext, read, nil
 }

@@ -1,0 +1,267 @@
+package bundle
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// forger opens a pack to be changed and packed again, with an index that fits.
+type forger struct {
+	index *index
+	tars  [][]byte // of each frame
+}
+
+func forge(tb testing.TB, pack []byte) *forger {
+	tb.Helper()
+	x, err := readIndex(bytes.NewReader(pack), int64(len(pack)))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	f := &forger{index: x}
+	for _, fr := range x.Frames {
+		z, err := zstd.NewReader(bytes.NewReader(pack[fr.Offset : fr.Offset+fr.Length]))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		raw, err := io.ReadAll(z)
+		z.Close()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		f.tars = append(f.tars, raw)
+	}
+	return f
+}
+
+// frameOf finds the frame and the member with that file's content.
+func (f *forger) frameOf(path string) (int, *member) {
+	for i := range f.index.Frames {
+		m := f.index.Frames[i].Members
+		if k := slices.IndexFunc(m, func(m member) bool { return m.Path == path }); k >= 0 {
+			return i, &m[k]
+		}
+	}
+	panic("no member " + path)
+}
+
+// insert puts bytes into a frame and moves the members behind them.
+func (f *forger) insert(frame int, at int64, b []byte) {
+	f.tars[frame] = slices.Insert(f.tars[frame], int(at), b...)
+	for i := range f.index.Frames[frame].Members {
+		if m := &f.index.Frames[frame].Members[i]; m.Data >= at {
+			m.Data += int64(len(b))
+		}
+	}
+}
+
+// header changes one byte of the ustar header before the file's data and puts
+// its sum right again.
+func (f *forger) header(path string, offset int, c byte) {
+	i, m := f.frameOf(path)
+	h := f.tars[i][m.Data-tarBlock : m.Data]
+	h[offset] = c
+	copy(h[148:156], "        ")
+	sum := int64(0)
+	for _, c := range h {
+		sum += int64(c)
+	}
+	octal(h[148:155], sum)
+}
+
+func (f *forger) pack(tb testing.TB) []byte {
+	tb.Helper()
+	var out bytes.Buffer
+	for i := range f.index.Frames {
+		fr := &f.index.Frames[i]
+		at := out.Len()
+		fr.Raw = int64(len(f.tars[i]))
+		if err := GoEncoder(zstd.SpeedFastest, 1<<20)(context.Background(), &out, bytes.NewReader(f.tars[i]), fr.Raw); err != nil {
+			tb.Fatal(err)
+		}
+		fr.Offset, fr.Length = int64(at), int64(out.Len()-at)
+		var err error
+		if fr.Window, err = frameWindow(out.Bytes()[at:]); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	tail, err := f.index.encode()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return append(out.Bytes(), tail...)
+}
+
+// evil is a whole member of an archive.
+func evil(tb testing.TB, name string) []byte {
+	tb.Helper()
+	t := tarMember{name: name, size: 4, mode: 0o755}
+	h, err := t.headers()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return append(append(h, "evil"...), make([]byte, padding(4))...)
+}
+
+// TestVerifyArchive changes what no digest of a file covers, packs it again with
+// the manifest as it was, and expects Verify to see it: tar reads those bytes.
+func TestVerifyArchive(t *testing.T) {
+	module := evil(t, "libggml-evil.so")
+	for name, change := range map[string]func(f *forger){
+		"a member more before one": func(f *forger) {
+			i, m := f.frameOf("server")
+			f.insert(i, m.Data-tarBlock, module)
+		},
+		"a member more behind a link":       func(f *forger) { i, m := f.frameOf("liba.so"); f.insert(i, m.Data+3*tarBlock-tarBlock, module) },
+		"a member more behind the manifest": func(f *forger) { f.insert(0, int64(len(f.tars[0])), module) },
+		"a member more before the manifest": func(f *forger) { f.insert(0, 0, module) },
+		"a member more at the end":          func(f *forger) { n := len(f.tars) - 1; f.insert(n, int64(len(f.tars[n]))-2*tarBlock, module) },
+		"a member more behind the end":      func(f *forger) { n := len(f.tars) - 1; f.insert(n, int64(len(f.tars[n])), module) },
+		"no end":                            func(f *forger) { n := len(f.tars) - 1; f.tars[n] = f.tars[n][:len(f.tars[n])-2*tarBlock] },
+		"an end in the middle":              func(f *forger) { i, m := f.frameOf("server"); f.insert(i, m.Data-tarBlock, make([]byte, 2*tarBlock)) },
+		"another name":                      func(f *forger) { f.header("server", 0, 'S') },
+		"another mode":                      func(f *forger) { f.header("server", 104, '4') },
+		"another time":                      func(f *forger) { f.header("server", 146, '1') },
+		"another owner":                     func(f *forger) { f.header("server", 114, '1') },
+		"another mode of the manifest":      func(f *forger) { f.header(ManifestName, 104, '7') },
+		"another kind":                      func(f *forger) { f.header("server", 156, '7') },
+		"another sum":                       func(f *forger) { i, m := f.frameOf("server"); f.tars[i][m.Data-tarBlock+155] = 0 },
+		"something in the padding":          func(f *forger) { i, m := f.frameOf("server"); f.tars[i][m.Data+m.Stored] = 1 },
+		"something in a sparse map":         func(f *forger) { i, m := f.frameOf("libhole.so"); f.tars[i][m.Data+tarBlock-1] = 1 },
+		"another name in a pax record": func(f *forger) {
+			i, _ := f.frameOf("libhole.so")
+			swap(f.tars[i], "sparse.name=libhole", "sparse.name=libevil")
+		},
+		"another size in a pax record": func(f *forger) {
+			i, _ := f.frameOf("libhole.so")
+			swap(f.tars[i], "realsize=100000", "realsize=100001")
+		},
+		"a link of another name":              func(f *forger) { i, _ := f.frameOf("liba.so"); swap(f.tars[i], "libb.so", "libc.so") },
+		"a link to something else":            func(f *forger) { i, m := f.frameOf("liba.so"); swap(f.tars[i][m.Data:], "liba.so", "server\x00") },
+		"the link in the place of its target": func(f *forger) { _, m := f.frameOf("liba.so"); m.Path = "libb.so" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := forge(t, smallPack(t))
+			change(f)
+			b := f.pack(t)
+			r, err := Open(bytes.NewReader(b), int64(len(b)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Verify(t.Context()); !errors.Is(err, ErrContent) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	same := forge(t, smallPack(t)).pack(t)
+	r, err := Open(bytes.NewReader(same), int64(len(same)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(t.Context()); err != nil {
+		t.Errorf("packed again and not changed: %v", err)
+	}
+}
+
+func swap(b []byte, from, to string) {
+	i := bytes.Index(b, []byte(from))
+	if i < 0 || len(from) != len(to) {
+		panic("no " + from)
+	}
+	copy(b[i:], to)
+}
+
+// TestForgedPackUnpacks shows what TestVerifyArchive is about: tar unpacks what
+// the manifest does not list.
+func TestForgedPackUnpacks(t *testing.T) {
+	f := forge(t, smallPack(t))
+	i, m := f.frameOf("server")
+	f.insert(i, m.Data-tarBlock, evil(t, "libggml-evil.so"))
+	dir := t.TempDir()
+	pack := filepath.Join(dir, "p.tar.zst")
+	if err := os.WriteFile(pack, f.pack(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if msg, err := exec.CommandContext(t.Context(), "tar", "--zstd", "-xf", pack, "-C", dir).CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, msg)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "libggml-evil.so")); err != nil {
+		t.Errorf("tar did not unpack the member, so the forgery of these tests is wrong: %v", err)
+	}
+}
+
+// twins is a manifest of which two files are equal and of other modes.
+func twins(tb testing.TB) []byte {
+	tb.Helper()
+	dir := tb.TempDir()
+	for name, mode := range map[string]os.FileMode{"data": 0o644, "server": 0o755} {
+		p := filepath.Join(dir, name)
+		if err := errors.Join(os.WriteFile(p, []byte("same"), 0o600), os.Chmod(p, mode)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	m, err := Build(dir, Manifest{Name: "twins", Variant: "cpu", Flavour: FlavourSystem, Version: "1", Entry: Entry{Program: "server"}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := Pack(context.Background(), &b, dir, m, PackOptions{FrameSize: 1}); err != nil {
+		tb.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestVerifyTwins leaves one of two equal files out, which Extract makes of the
+// other and tar does not.
+func TestVerifyTwins(t *testing.T) {
+	f := forge(t, twins(t))
+	i, _ := f.frameOf("server")
+	f.index.Frames = slices.Delete(f.index.Frames, i, i+1)
+	f.tars[i-1] = append(f.tars[i-1], make([]byte, 2*tarBlock)...)
+	f.tars = slices.Delete(f.tars, i, i+1)
+	b := f.pack(t)
+	r, err := Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(t.Context()); !errors.Is(err, ErrContent) {
+		t.Errorf("Verify: %v", err)
+	}
+}
+
+// TestOpenTwins claims another size for the second of two equal files.
+func TestOpenTwins(t *testing.T) {
+	b := smallPack(t)
+	r, err := Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := r.Manifest()
+	k := slices.IndexFunc(m.Files, func(f File) bool { return f.Path == "libb.so" })
+	m.Files[k].Size++
+	canonical, err := m.MarshalCanonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := forge(t, b)
+	l := layout{entries: []entry{manifestEntry(canonical)}}
+	head, err := l.gap(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.index.Manifest = m.Digest()
+	f.index.Frames[0].Members[0].Stored = int64(len(canonical))
+	f.tars[0] = append(append(head, canonical...), make([]byte, padding(int64(len(canonical))))...)
+	b = f.pack(t)
+	if _, err := Open(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrContent) {
+		t.Errorf("Open: %v", err)
+	}
+}
