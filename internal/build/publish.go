@@ -43,10 +43,11 @@ func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
 	if err := goproxy.Mirror(ctx, filepath.Join(dist, proxyDir), filepath.Join(dir, proxyDir)); err != nil {
 		return err
 	}
-	switch there, err := isFolder(filepath.Join(dist, aptDir)); {
-	case err != nil:
+	there, err := isFolder(filepath.Join(dist, aptDir))
+	if err != nil {
 		return err
-	case !there:
+	}
+	if !there {
 		return s.say("publish: the Go modules are in %s; the release has no apt repository", dir)
 	}
 	if err := apt.Mirror(ctx, filepath.Join(dist, aptDir), filepath.Join(dir, aptDir)); err != nil {
@@ -78,7 +79,23 @@ func publishable(ctx context.Context, dist, dir string) error {
 	if errors.Is(err, release.ErrUnsigned) {
 		return fmt.Errorf("%w: clients have keys for it; make the release with GOROCM_APT_KEY_FILE", err)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return addable(ctx, dist, dir)
+}
+
+// addable asks all that is published before any of it is, so that none goes
+// without the other.
+func addable(ctx context.Context, dist, dir string) error {
+	if err := goproxy.CheckMirror(ctx, filepath.Join(dist, proxyDir), filepath.Join(dir, proxyDir)); err != nil {
+		return err
+	}
+	there, err := isFolder(filepath.Join(dist, aptDir))
+	if err != nil || !there {
+		return err
+	}
+	return apt.CheckMirror(ctx, filepath.Join(dist, aptDir), filepath.Join(dir, aptDir))
 }
 
 // isFolder says whether a folder is there; what cannot be read is an error, and

@@ -191,3 +191,42 @@ func TestPublishTo(t *testing.T) {
 		t.Errorf("a published version with other bytes: %v", err)
 	}
 }
+
+// The modules are not published where the apt repository is refused, nor the other
+// way round.
+func TestPublishIsAllOrNothing(t *testing.T) {
+	delivered := func(version, body string, ago time.Duration) (*Session, *delivery) {
+		s, d := session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+		s.Settings.Date = strconv.FormatInt(time.Now().Add(-ago).Unix(), 10)
+		files := sources(t, d.root)
+		put(t, filepath.Join(d.root, "a.go"), "package a // "+body+"\n")
+		if err := errors.Join(s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files), s.aptInto(t.Context(), d), s.sumInto(t.Context(), d)); err != nil {
+			t.Fatal(err)
+		}
+		return s, d
+	}
+	served := filepath.Join(t.TempDir(), "served")
+	s, d := delivered("v0.1.0", "one", 2*time.Hour)
+	if err := s.publishTo(t.Context(), d.dir, served); err != nil {
+		t.Fatal(err)
+	}
+	before := treeDigest(t, served)
+	refused := func(what string, d *delivery, dir string, want error) {
+		t.Helper()
+		if err := s.publishTo(t.Context(), d.dir, dir); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %v", what, err, want)
+		}
+		if treeDigest(t, served) != before {
+			t.Errorf("%s: something is published", what)
+		}
+	}
+	_, other := delivered("v0.2.0", "two", time.Hour)
+	refused("made on nothing", other, served, apt.ErrRepository)
+	_, changed := delivered("v0.1.0", "three", 2*time.Hour)
+	refused("a module with other bytes", changed, served, goproxy.ErrReused)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(d.dir, link); err != nil {
+		t.Fatal(err)
+	}
+	refused("onto itself", d, link, apt.ErrOptions)
+}

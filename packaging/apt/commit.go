@@ -140,25 +140,35 @@ func (s *site) folder(dir string) error {
 // bring puts a file of this machine to a place where it stays for good: as a
 // link where the file system can, else as a copy.
 func (s *site) bring(ctx context.Context, file, name string) error {
-	old, err := s.root.Open(name)
-	if err == nil {
-		had, _, err := measureReader(old)
-		if err := errors.Join(err, old.Close()); err != nil {
-			return fmt.Errorf("publish %s: %w", name, err)
-		}
-		have, _, err := measure(file)
-		if err != nil {
-			return err
-		}
-		if had == have {
-			return nil
-		}
-		return fmt.Errorf("%w: %s is there, though the suite does not list it: raise the version, or remove the file if a publish that was cut short left it", ErrReused, name)
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("publish %s: %w", name, err)
+	there, err := s.has(file, name)
+	if err != nil || there {
+		return err
 	}
 	return s.replace(name, func(staged string) error { return s.link(ctx, file, staged) })
+}
+
+// has says whether a file of this machine is at its place already. Another one
+// there is ErrReused.
+func (s *site) has(file, name string) (bool, error) {
+	old, err := s.root.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("publish %s: %w", name, err)
+	}
+	had, _, err := measureReader(old)
+	if err := errors.Join(err, old.Close()); err != nil {
+		return false, fmt.Errorf("publish %s: %w", name, err)
+	}
+	have, _, err := measure(file)
+	if err != nil {
+		return false, err
+	}
+	if had != have {
+		return false, fmt.Errorf("%w: %s is there, though the suite does not list it: raise the version, or remove the file if a publish that was cut short left it", ErrReused, name)
+	}
+	return true, nil
 }
 
 func (s *site) link(ctx context.Context, file, staged string) error {

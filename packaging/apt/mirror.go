@@ -24,21 +24,52 @@ func Mirror(ctx context.Context, from, to string) error {
 		return err
 	}
 	defer func() { _ = src.close() }()
-	abs, err := filepath.Abs(to)
-	if err != nil {
-		return fmt.Errorf("find the repository: %w", err)
-	}
-	if err := os.MkdirAll(abs, 0o755); err != nil {
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		return fmt.Errorf("make the repository: %w", err)
 	}
-	if abs == src.dir {
-		return fmt.Errorf("%w: %s cannot be mirrored onto itself", ErrOptions, abs)
-	}
-	dst, err := openSite(ctx, abs)
+	dst, err := src.openOther(ctx, to)
 	if err != nil {
 		return err
 	}
 	return errors.Join(mirror(ctx, src, dst), dst.close())
+}
+
+// CheckMirror says whether Mirror would refuse, and writes nothing.
+func CheckMirror(ctx context.Context, from, to string) error {
+	src, err := openExisting(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = src.close() }()
+	if _, err := os.Stat(to); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	dst, err := src.openOther(ctx, to)
+	if err != nil {
+		return err
+	}
+	return errors.Join(mirrorable(ctx, src, dst), dst.close())
+}
+
+// openOther opens the folder dir, which must be another one: a publisher that
+// holds a folder would wait for itself.
+func (s *site) openOther(ctx context.Context, dir string) (*site, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find the repository: %w", err)
+	}
+	own, err := s.root.Stat(".")
+	if err != nil {
+		return nil, fmt.Errorf("find the repository: %w", err)
+	}
+	other, err := os.Stat(abs)
+	if err != nil {
+		return nil, fmt.Errorf("find the repository: %w", err)
+	}
+	if os.SameFile(own, other) {
+		return nil, fmt.Errorf("%w: %s cannot be mirrored onto itself", ErrOptions, abs)
+	}
+	return openSite(ctx, abs)
 }
 
 func openExisting(ctx context.Context, dir string) (*site, error) {
@@ -52,11 +83,9 @@ func openExisting(ctx context.Context, dir string) (*site, error) {
 	return openSite(ctx, abs)
 }
 
-func mirror(ctx context.Context, src, dst *site) error {
-	files, err := src.walk()
-	if err != nil {
-		return err
-	}
+// mirrorable makes sure that nothing which clients of dst know would be undone or
+// get other bytes.
+func mirrorable(ctx context.Context, src, dst *site) error {
 	suites, err := fs.ReadDir(src.root.FS(), "dists")
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRepository, err)
@@ -65,6 +94,32 @@ func mirror(ctx context.Context, src, dst *site) error {
 		if err := follows(src, dst, e.Name()); err != nil {
 			return err
 		}
+	}
+	files, err := src.walk()
+	if err != nil {
+		return err
+	}
+	for _, name := range files {
+		if order(name) > stayingFiles {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, err := dst.has(filepath.Join(src.dir, filepath.FromSlash(name)), name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mirror(ctx context.Context, src, dst *site) error {
+	if err := mirrorable(ctx, src, dst); err != nil {
+		return err
+	}
+	files, err := src.walk()
+	if err != nil {
+		return err
 	}
 	for _, name := range files {
 		file := filepath.Join(src.dir, filepath.FromSlash(name))

@@ -1,6 +1,7 @@
 package apt_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -82,6 +83,12 @@ func TestMirrorRefuses(t *testing.T) {
 			publish(t, options(from, keys, first, one))
 			tc.served(t, from, to)
 			before := tree(t, to)
+			if err := apt.CheckMirror(t.Context(), from, to); !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("asked before: %v; want an error about %q", err, tc.want)
+			}
+			if diff := cmp.Diff(before, tree(t, to)); diff != "" {
+				t.Errorf("asking changed something:\n%s", diff)
+			}
 			if err := apt.Mirror(t.Context(), from, to); !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("got %v; want an error about %q", err, tc.want)
 			}
@@ -89,5 +96,27 @@ func TestMirrorRefuses(t *testing.T) {
 				t.Error("a refused mirroring changed what clients see")
 			}
 		})
+	}
+}
+
+// A publisher that was given one folder by two names would wait for itself.
+func TestMirrorOntoItself(t *testing.T) {
+	from := t.TempDir()
+	publish(t, options(from, keysOf(t, newKey(t, nil)), first))
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(from, link); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for _, to := range []string{from, link} {
+		for name, mirror := range map[string]func(context.Context, string, string) error{"Mirror": apt.Mirror, "CheckMirror": apt.CheckMirror} {
+			if err := mirror(ctx, from, to); !errors.Is(err, apt.ErrOptions) {
+				t.Errorf("%s to %s: %v", name, to, err)
+			}
+		}
+	}
+	if err := apt.CheckMirror(ctx, from, filepath.Join(link, "no", "such")); err != nil {
+		t.Errorf("to a folder that is not there: %v", err)
 	}
 }

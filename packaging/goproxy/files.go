@@ -106,22 +106,32 @@ func makeFolders(top, dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
+// has says whether a file is at its place already. Another one there is
+// ErrReused.
+func has(from, to string) (bool, error) {
+	had, err := digest(to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	have, err := digest(from)
+	if err != nil {
+		return false, err
+	}
+	if !bytes.Equal(had, have) {
+		return false, fmt.Errorf("%w: %s: raise the version", ErrReused, filepath.Base(to))
+	}
+	return true, nil
+}
+
 // bring puts a file to a place where it stays for good: as a link where the file
 // system can, else as a copy.
 func bring(from, to string) error {
-	switch had, err := digest(to); {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	there, err := has(from, to)
+	if err != nil || there {
 		return err
-	default:
-		have, err := digest(from)
-		if err != nil {
-			return err
-		}
-		if !bytes.Equal(had, have) {
-			return fmt.Errorf("%w: %s: raise the version", ErrReused, filepath.Base(to))
-		}
-		return nil
 	}
 	if os.Link(from, to) == nil {
 		return nil

@@ -124,6 +124,10 @@ func versionDir(modulePath string) (string, error) {
 // module's list of versions: the one file there that gets other bytes.
 func IsList(name string) bool { return path.Base(name) == "list" && path.Base(path.Dir(name)) == "@v" }
 
+// suffixes of a version's files, in the order in which they are published: the
+// last one tells that the others are there.
+var suffixes = []string{".zip", ".mod", ".info"}
+
 // Add puts a version that Pack wrote into from into the proxy's folder dir. What
 // is there of the module stays.
 func Add(dir string, v Version, from string) error {
@@ -138,7 +142,7 @@ func Add(dir string, v Version, from string) error {
 	if err := makeFolders(dir, to); err != nil {
 		return fmt.Errorf("publish %s: %w", v, err)
 	}
-	for _, suffix := range []string{".zip", ".mod", ".info"} {
+	for _, suffix := range suffixes {
 		if err := bring(filepath.Join(from, v.Version+suffix), filepath.Join(to, v.Version+suffix)); err != nil {
 			return fmt.Errorf("publish %s: %w", v, err)
 		}
@@ -168,57 +172,110 @@ func writeList(dir string) error {
 }
 
 // Mirror adds the versions of every module in the proxy's folder from to that at
-// to, which may be in use.
+// to, which may be in use: all of them, or none if one of them has other bytes
+// there.
 func Mirror(ctx context.Context, from, to string) error {
-	var lists []string
-	err := filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && IsList(filepath.ToSlash(name)) {
-			lists = append(lists, name)
-		}
-		return err
-	})
+	versions, err := versionsIn(from)
 	if err != nil {
-		return fmt.Errorf("publish modules: %w", err)
+		return err
 	}
-	if len(lists) == 0 {
-		return fmt.Errorf("%w: %s holds no module: run `mage release`", ErrOptions, from)
+	if err := addable(ctx, versions, to); err != nil {
+		return err
 	}
-	for _, list := range lists {
-		if err := mirrorModule(ctx, from, to, filepath.Dir(list)); err != nil {
+	for _, v := range versions {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := Add(to, v.Version, v.dir); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func mirrorModule(ctx context.Context, from, to, dir string) error {
-	rel, err := filepath.Rel(from, dir)
+// CheckMirror says whether Mirror would refuse, and writes nothing.
+func CheckMirror(ctx context.Context, from, to string) error {
+	versions, err := versionsIn(from)
 	if err != nil {
-		return fmt.Errorf("publish modules: %w", err)
+		return err
 	}
-	modulePath, err := module.UnescapePath(path.Dir(filepath.ToSlash(rel)))
-	if err != nil {
-		return fmt.Errorf("publish modules: %w", err)
-	}
-	infos, err := filepath.Glob(filepath.Join(dir, "v*.info"))
-	if err != nil {
-		return fmt.Errorf("publish modules: %w", err)
-	}
-	for _, name := range infos {
-		if err := ctx.Err(); err != nil {
+	return addable(ctx, versions, to)
+}
+
+// packed is a version in a proxy's folder, and the folder with its files.
+type packed struct {
+	Version
+	dir string
+}
+
+// addable refuses versions that are in the proxy's folder with other bytes.
+func addable(ctx context.Context, versions []packed, proxy string) error {
+	for _, v := range versions {
+		if err := v.check(); err != nil {
 			return err
 		}
-		text, err := os.ReadFile(name)
+		at, err := versionDir(v.Path)
 		if err != nil {
-			return fmt.Errorf("publish modules: %w", err)
-		}
-		v := Version{Path: modulePath}
-		if err := json.Unmarshal(text, &v); err != nil {
-			return fmt.Errorf("publish modules: %s: %w", name, err)
-		}
-		if err := Add(to, v, dir); err != nil {
 			return err
+		}
+		for _, suffix := range suffixes {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			name := v.Version.Version + suffix
+			if _, err := has(filepath.Join(v.dir, name), filepath.Join(proxy, filepath.FromSlash(at), name)); err != nil {
+				return fmt.Errorf("publish %s: %w", v.Version, err)
+			}
 		}
 	}
 	return nil
+}
+
+// versionsIn finds every version of every module in a proxy's folder.
+func versionsIn(proxy string) ([]packed, error) {
+	var out []packed
+	err := filepath.WalkDir(proxy, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !IsList(filepath.ToSlash(name)) {
+			return err
+		}
+		versions, err := versionsOf(proxy, filepath.Dir(name))
+		out = append(out, versions...)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("publish modules: %w", err)
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%w: %s holds no module: run `mage release`", ErrOptions, proxy)
+	}
+	return out, nil
+}
+
+// versionsOf reads the versions of a module, which are in the folder dir.
+func versionsOf(proxy, dir string) ([]packed, error) {
+	rel, err := filepath.Rel(proxy, dir)
+	if err != nil {
+		return nil, err
+	}
+	modulePath, err := module.UnescapePath(path.Dir(filepath.ToSlash(rel)))
+	if err != nil {
+		return nil, err
+	}
+	infos, err := filepath.Glob(filepath.Join(dir, "v*.info"))
+	if err != nil {
+		return nil, err
+	}
+	var out []packed
+	for _, name := range infos {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		v := Version{Path: modulePath}
+		if err := json.Unmarshal(text, &v); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		out = append(out, packed{v, dir})
+	}
+	return out, nil
 }

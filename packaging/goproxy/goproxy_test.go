@@ -2,6 +2,7 @@ package goproxy_test
 
 import (
 	"archive/zip"
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -182,6 +183,39 @@ func TestAddAndMirror(t *testing.T) {
 	}
 	if err := goproxy.Mirror(t.Context(), t.TempDir(), served); !errors.Is(err, goproxy.ErrOptions) {
 		t.Errorf("nothing to mirror: %v", err)
+	}
+}
+
+// Of several versions none is added if one would get other bytes.
+func TestMirrorIsAllOrNothing(t *testing.T) {
+	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
+	add := func(proxy, v, text string) {
+		files := thing()
+		files["a.go"] = text
+		if err := goproxy.Add(proxy, version(v), pack(t, version(v), sources(t, files))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	add(to, "v1.1.0", "package thing // served\n")
+	add(from, "v1.0.0", "package thing\n")
+	add(from, "v1.1.0", "package thing\n")
+	for name, mirror := range map[string]func(context.Context, string, string) error{"Mirror": goproxy.Mirror, "CheckMirror": goproxy.CheckMirror} {
+		if err := mirror(t.Context(), from, to); !errors.Is(err, goproxy.ErrReused) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := read(t, to, "example.org/!thing/@v/list"); got != "v1.1.0\n" {
+			t.Errorf("%s: the list is %q", name, got)
+		}
+		if _, err := os.Stat(filepath.Join(to, "example.org/!thing/@v/v1.0.0.zip")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: the other version: %v", name, err)
+		}
+	}
+	fresh := filepath.Join(t.TempDir(), "fresh")
+	if err := goproxy.CheckMirror(t.Context(), from, fresh); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("asking made the folder: %v", err)
 	}
 }
 
