@@ -146,6 +146,8 @@ func (srv *Server) load(ctx context.Context, m *Machine, found *Bundle, facts *g
 			return failure
 		case errors.Is(err, supervise.ErrNoDevice) && srv.Plan.GPU:
 			err = srv.withoutGPU(m, facts, failure)
+		case errors.Is(err, supervise.ErrHostMemory):
+			return failure // less on the GPU is more in the host
 		case errors.Is(err, supervise.ErrOutOfMemory):
 			err = srv.stepDown(ctx, m, ladder, facts, failure)
 		default:

@@ -12,6 +12,8 @@ import (
 var (
 	// ErrOutOfMemory: the GPU's or the host's memory did not suffice.
 	ErrOutOfMemory = errors.New("out of memory")
+	// ErrHostMemory: it was the host's; it is an ErrOutOfMemory too.
+	ErrHostMemory = fmt.Errorf("the host is %w", ErrOutOfMemory)
 	// ErrGPUHang: the GPU stopped answering and was reset.
 	ErrGPUHang = errors.New("gpu hang")
 	// ErrGPUFault: a kernel on the GPU touched memory that is not its own.

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -46,8 +47,9 @@ func signs() []sign {
 		s(ErrUnsupportedTarget, `hipErrorNoBinaryForGpu|no kernel image is available|invalid device function|HSA_STATUS_ERROR_INVALID_ISA`, "HIP, ROCR", remedyTarget),
 		s(ErrPermission, `Unable to open /dev/kfd.*(Permission denied|Operation not permitted)`, "ROCm thunk", remedyKFD),
 		s(ErrOutOfMemory, `cudaMalloc failed: out of memory|hipMalloc failed: out of memory|ROCm error: out of memory|CUDA error: out of memory`, "ggml-cuda.cu", remedyVRAM),
+		s(ErrHostMemory, `unable to allocate (CPU\w*|AMX|\w+_Host) buffer|failed to allocate (CPU\w*|AMX|\w+_Host) buffer of size|failed to allocate buffer of size \d`, "llama-model.cpp, ggml-alloc.c, ggml-backend.cpp", remedyHostMem),
 		s(ErrOutOfMemory, `unable to allocate \S+ buffer|failed to allocate \S+ buffer of size|failed to allocate buffer for|failed to allocate compute (pp |tg )?buffers|HSA_STATUS_ERROR_OUT_OF_RESOURCES`, "llama-model.cpp, ggml-alloc.c, llama-kv-cache.cpp", remedyVRAM),
-		s(ErrOutOfMemory, `std::bad_alloc|failed to allocate +[\d.]+ MB|Cannot allocate memory`, "libstdc++, ggml.c, libc", remedyHostMem),
+		s(ErrHostMemory, `std::bad_alloc|failed to allocate +[\d.]+ MB|Cannot allocate memory`, "libstdc++, ggml.c, libc", remedyHostMem),
 		s(ErrLibraryMissing, `error while loading shared libraries: `, "glibc's loader", remedyLibrary),
 		s(ErrLibraryMissing, "symbol lookup error: |version `[^']+' not found", "glibc's loader", remedyLibrary),
 		s(ErrNoDevice, `invalid device: ROCm\d+`, "common/arg.cpp", remedyDevice),
@@ -60,19 +62,28 @@ func signs() []sign {
 	}
 }
 
+// harmless are lines after which the server goes on, in the words of those that
+// end it: warnings with the text of an errno (llama-mmap.cpp, where a limit on
+// locked memory is no lack of it), and a prompt that is not kept
+// (server-task.cpp).
+func harmless() *regexp.Regexp {
+	return regexp.MustCompile(`\bwarning: |Falling back to buffered IO|failed to allocate memory for prompt cache state`)
+}
+
 // recognise finds the cause of an exit in its last lines and its status.
 // hostOOM says that the kernel's out-of-memory killer struck in our control
 // group during the child's life.
 func recognise(e *ExitError, hostOOM bool) {
 	if e.Signal == syscall.SIGKILL && hostOOM {
-		e.Kind, e.Remedy = ErrOutOfMemory, remedyHostMem
+		e.Kind, e.Remedy = ErrHostMemory, remedyHostMem
 		e.Line = "the kernel's out-of-memory killer ended a process of this control group"
 		return
 	}
+	told := slices.DeleteFunc(slices.Clone(e.Log), harmless().MatchString)
 	for _, s := range signs() {
-		for i := len(e.Log) - 1; i >= 0; i-- {
-			if s.pattern.MatchString(e.Log[i]) {
-				e.Kind, e.Remedy, e.Line = s.kind, s.remedy, strings.TrimSpace(e.Log[i])
+		for _, line := range slices.Backward(told) {
+			if s.pattern.MatchString(line) {
+				e.Kind, e.Remedy, e.Line = s.kind, s.remedy, strings.TrimSpace(line)
 				return
 			}
 		}

@@ -30,7 +30,32 @@ func TestRecognise(t *testing.T) {
 			"srv    load_model: failed to load model, '/m.gguf'",
 		}}, false, ErrOutOfMemory},
 		{"kv cache", ExitError{Code: 1, Log: []string{"llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache"}}, false, ErrOutOfMemory},
-		{"host oom", ExitError{Signal: syscall.SIGKILL}, true, ErrOutOfMemory},
+		{"host oom", ExitError{Signal: syscall.SIGKILL}, true, ErrHostMemory},
+		{"bad alloc", ExitError{Signal: syscall.SIGABRT, Log: []string{"terminate called after throwing an instance of 'std::bad_alloc'", "  what():  std::bad_alloc"}}, false, ErrHostMemory},
+		{"buffer of the host", ExitError{Code: 1, Log: []string{
+			"ggml_aligned_malloc: insufficient memory (attempted to allocate 4096.00 MB)",
+			"ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 4294967296",
+			"alloc_tensor_range: failed to allocate CPU_REPACK buffer of size 4294967296",
+			"llama_model_load: error loading model: unable to allocate CPU_REPACK buffer",
+			"srv    load_model: failed to load model, '/m.gguf'",
+		}}, false, ErrHostMemory},
+		{"pinned buffer of the host", ExitError{Code: 1, Log: []string{"llama_model_load: error loading model: unable to allocate ROCm_Host buffer"}}, false, ErrHostMemory},
+		{"kv cache on the host", ExitError{Code: 1, Log: []string{
+			"ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate buffer of size 4294967296",
+			"llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache",
+		}}, false, ErrHostMemory},
+		{"no address space", ExitError{Code: 1, Log: []string{"llama_model_load: error loading model: mmap failed: Cannot allocate memory"}}, false, ErrHostMemory},
+		{"locked memory, then another failure", ExitError{Code: 1, Log: []string{
+			"warning: failed to mlock 1073741824-byte buffer (after previously locking 0 bytes): Cannot allocate memory",
+			"Try increasing RLIMIT_MEMLOCK ('ulimit -l' as root).",
+			"mtmd_init_from_file: error: mismatch between text model (n_embd = 64) and mmproj (n_embd = 2560)",
+		}}, false, ErrModelInvalid},
+		{"locked memory, then a crash", ExitError{Signal: syscall.SIGSEGV, Log: []string{
+			"0.00.120.004 W warning: failed to mlock 1073741824-byte buffer (after previously locking 0 bytes): Cannot allocate memory",
+		}}, false, nil},
+		{"no room for saved prompts, then a crash", ExitError{Signal: syscall.SIGSEGV, Log: []string{
+			"0.09.120.004 E srv         alloc: failed to allocate memory for prompt cache state: std::bad_alloc",
+		}}, false, nil},
 		{"library", ExitError{Code: 127, Log: []string{"llama-server: error while loading shared libraries: libllama.so.0: cannot open shared object file: No such file or directory"}}, false, ErrLibraryMissing},
 		{"glibc", ExitError{Code: 1, Log: []string{"./llama-server: /lib/libc.so.6: version `GLIBC_2.43' not found (required by ./llama-server)"}}, false, ErrLibraryMissing},
 		{"argument", ExitError{Code: 1, Log: []string{"error: invalid argument: --no-such-flag"}}, false, ErrBadArgument},
@@ -57,11 +82,17 @@ func TestRecognise(t *testing.T) {
 			if !errors.Is(e.Kind, tt.want) || (tt.want == nil && e.Kind != nil) {
 				t.Fatalf("got %v, want %v", e.Kind, tt.want)
 			}
+			if errors.Is(e.Kind, ErrHostMemory) != errors.Is(tt.want, ErrHostMemory) {
+				t.Errorf("got %v, want %v: which memory decides what helps", e.Kind, tt.want)
+			}
 			if tt.want != nil && (e.Remedy == "" || e.Line == "") {
 				t.Errorf("remedy %q, line %q: both must be told", e.Remedy, e.Line)
 			}
 			if tt.want != nil && !errors.Is(&e, tt.want) {
 				t.Errorf("%v does not unwrap to %v", &e, tt.want)
+			}
+			if errors.Is(tt.want, ErrHostMemory) && !errors.Is(&e, ErrOutOfMemory) {
+				t.Errorf("%v is no lack of memory", &e)
 			}
 			if !strings.Contains(e.Error(), e.Remedy) {
 				t.Errorf("the text lacks the remedy: %s", e.Error())
