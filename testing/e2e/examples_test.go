@@ -22,6 +22,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
@@ -69,6 +71,7 @@ func TestExamples(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, test)
 	}
+	t.Run("web, left", exampleWebLeft)
 }
 
 func exampleHello(t *testing.T) {
@@ -167,7 +170,49 @@ func exampleLook(t *testing.T) {
 }
 
 func exampleWeb(t *testing.T) {
-	cmd := example(t, "web", []string{"-listen", "127.0.0.1:0", "-max", "60", "-slots", "1"})
+	url, stop := startWeb(t, example(t, "web", []string{"-listen", "127.0.0.1:0", "-max", "60", "-slots", "1"}))
+	empty := askWeb(t.Context(), t, url, "")
+	if _ = empty.Body.Close(); empty.StatusCode != http.StatusBadRequest {
+		t.Errorf("no question: status %d", empty.StatusCode)
+	}
+	resp := askWeb(t.Context(), t, url, "Why?")
+	body, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if err != nil || resp.StatusCode != http.StatusOK || len(body) == 0 || !utf8.Valid(body) {
+		t.Errorf("status %d, %q, %v", resp.StatusCode, body, err)
+	}
+	stop()
+}
+
+// exampleWebLeft lets clients leave after a byte of an answer that never ends:
+// each gives the only slot to the next.
+func exampleWebLeft(t *testing.T) {
+	env, err := fakebundle.Make(t.TempDir(), fakellama.Script{NeverEnds: true, ContextLen: 1 << 40, TokenDelay: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program(t, "forge.lthn.ai/core/go-rocm/examples/web"),
+		"-listen", "127.0.0.1:0", "-max", "1000000000", "-slots", "1", env[fakebundle.EnvModel])
+	cmd.Env = os.Environ()
+	for name, value := range env {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	url, stop := startWeb(t, cmd)
+	for range 3 {
+		leaving, leave := context.WithTimeout(t.Context(), time.Minute)
+		gone := askWeb(leaving, t, url, "Why?")
+		if _, err := gone.Body.Read(make([]byte, 1)); err != nil {
+			t.Errorf("the first byte: %v", err)
+		}
+		leave()
+		_ = gone.Body.Close()
+	}
+	stop()
+}
+
+// startWeb starts the example and returns where it listens, and what ends it.
+func startWeb(t *testing.T, cmd *exec.Cmd) (url string, stop func()) {
+	t.Helper()
 	cmd.Stderr = nil
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
@@ -178,48 +223,33 @@ func exampleWeb(t *testing.T) {
 	}
 	said := bufio.NewReader(stderr)
 	line, err := said.ReadString('\n')
-	url := regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(line)
+	url = regexp.MustCompile(`http://127\.0\.0\.1:\d+`).FindString(line)
 	if err != nil || url == "" {
 		t.Fatalf("it said %q, %v", line, err)
 	}
-	ask := func(ctx context.Context, question string) *http.Response {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(question))
-		if err != nil {
+	return url, func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
-		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
+		var rest bytes.Buffer
+		if _, err := rest.ReadFrom(said); err != nil {
+			t.Error(err)
 		}
-		return resp
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("it ended with %v: %s", err, &rest)
+		}
 	}
-	empty := ask(t.Context(), "")
-	if _ = empty.Body.Close(); empty.StatusCode != http.StatusBadRequest {
-		t.Errorf("no question: status %d", empty.StatusCode)
-	}
-	// A client that leaves after a byte gives the only slot back.
-	leaving, leave := context.WithTimeout(t.Context(), time.Minute)
-	gone := ask(leaving, "Why?")
-	if _, err := gone.Body.Read(make([]byte, 1)); err != nil {
-		t.Errorf("the first byte: %v", err)
-	}
-	leave()
-	_ = gone.Body.Close()
+}
 
-	resp := ask(t.Context(), "Why?")
-	body, err := io.ReadAll(resp.Body)
-	_ = resp.Body.Close()
-	if err != nil || resp.StatusCode != http.StatusOK || len(body) == 0 || !utf8.Valid(body) {
-		t.Errorf("status %d, %q, %v", resp.StatusCode, body, err)
-	}
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+func askWeb(ctx context.Context, t *testing.T, url, question string) *http.Response {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(question))
+	if err != nil {
 		t.Fatal(err)
 	}
-	var rest bytes.Buffer
-	if _, err := rest.ReadFrom(said); err != nil {
-		t.Error(err)
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("it ended with %v: %s", err, &rest)
-	}
+	return resp
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
 
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
@@ -80,7 +81,7 @@ func TestServeOpenAI(t *testing.T) {
 	if err := os.WriteFile(keys, []byte("first-key\nsecond-key\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, "--alias", "smol", "--api-key-file", keys, realModel(t, models.SmolLM2()))
+	s := serve(t, "--alias", "smol", "--slots", "1", "--api-key-file", keys, realModel(t, models.SmolLM2()))
 	client := s.client("second-key")
 
 	t.Run("models", func(t *testing.T) {
@@ -125,9 +126,8 @@ func TestServeOpenAI(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		params := chatParams("smol")
-		params.MaxTokens = openai.Int(1800)
-		params.Messages = []openai.ChatCompletionMessageParamUnion{openai.UserMessage("Write a very long story about a river.")}
-		stream := client.Chat.Completions.NewStreaming(ctx, params)
+		params.MaxTokens = openai.Int(longest)
+		stream := client.Chat.Completions.NewStreaming(ctx, params, option.WithJSONSet("ignore_eos", true))
 		if !stream.Next() {
 			t.Fatal(stream.Err())
 		}
@@ -137,6 +137,7 @@ func TestServeOpenAI(t *testing.T) {
 		if err := stream.Err(); !errors.Is(err, context.Canceled) {
 			t.Errorf("the stream ended with %v", err)
 		}
+		freed(t, llamaapi.New(s.url, http.DefaultClient, llamaapi.WithAPIKey("second-key")))
 		if _, err := client.Chat.Completions.New(t.Context(), chatParams("smol")); err != nil {
 			t.Errorf("the next request: %v", err)
 		}
