@@ -2,7 +2,9 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
 	_ "embed" // the library is compiled where it is used
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -35,18 +37,17 @@ shift
 // user and group id, another host name, folders that are read in the reverse
 // order, and a clock of another year. What a job makes must not show them;
 // comparing shows whether it does. The image must have a C compiler; a copy of
-// it is kept under its reference with "-elsewhere" in the name.
+// it is kept as go-rocm/elsewhere.
 //
 // Jobs with a network or with added rights are left as they are: they take part
 // in making images, where signatures are checked by the clock.
 func Elsewhere(e Engine) Engine {
-	return &elsewhere{Engine: e, made: map[string]string{}}
+	return &elsewhere{Engine: e}
 }
 
 type elsewhere struct {
 	Engine
-	mu   sync.Mutex
-	made map[string]string // the copies, by image and volumes
+	mu sync.Mutex // a copy is made once
 }
 
 // Run runs the job under the other circumstances.
@@ -69,26 +70,25 @@ func (e *elsewhere) Run(ctx context.Context, job Job) error {
 	return e.Engine.Run(ctx, job)
 }
 
-// image gives the copy of a job's image.
+// image gives the copy of a job's image, which is named by what it is made of.
 func (e *elsewhere) image(ctx context.Context, job Job) (string, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	key := strings.Join(append([]string{job.Image}, job.Volumes...), " ")
-	if ref, ok := e.made[key]; ok {
-		return ref, nil
+	of, err := e.Image(ctx, job.Image)
+	if err != nil {
+		return "", err
 	}
-	name, tag, ok := strings.Cut(job.Image, ":")
-	if !ok {
-		tag = "latest"
-	}
-	ref := name + "-elsewhere:" + tag
 	cmd := []string{"/bin/sh", "-eu", "-c", elsewhereScript, "elsewhere", preloadSource}
 	if job.UID != 0 && len(job.Volumes) > 0 {
 		cmd = append(append(cmd, fmt.Sprintf("%d:%d", elsewhereUser, elsewhereUser)), job.Volumes...)
 	}
+	sum := sha256.Sum256([]byte(of.ID + strings.Join(cmd, "\x00")))
+	ref := fmt.Sprintf("go-rocm/elsewhere:%x", sum[:6])
+	if _, err := e.Image(ctx, ref); !errors.Is(err, ErrNoImage) {
+		return ref, err
+	}
 	if err := e.Engine.Run(ctx, Job{Name: "elsewhere", Image: job.Image, Cmd: cmd, Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/", CommitAs: ref}); err != nil {
 		return "", fmt.Errorf("make a copy of image %s with other circumstances: %w", job.Image, err)
 	}
-	e.made[key] = ref
 	return ref, nil
 }

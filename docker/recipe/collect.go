@@ -124,7 +124,7 @@ func (c *collector) run(ctx context.Context) (err error) {
 	if err := c.takeCompiled(); err != nil {
 		return err
 	}
-	files, err := c.recipe.Engine.Files(ctx, c.toolchain.Image)
+	files, err := c.recipe.Engine.Files(ctx, c.toolchain.ID)
 	if err != nil {
 		return err
 	}

@@ -72,7 +72,7 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 		defer log.Close()
 		var configure bytes.Buffer
 		err = r.Engine.Run(ctx, engine.Job{
-			Name: name, Image: t.Image,
+			Name: name, Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", compileScript, "compile"}, in.Options...),
 			Env: append(in.Env, "JOBS="+strconv.Itoa(r.Jobs)),
 			Dir: "/build", UID: buildUser, GID: buildUser,

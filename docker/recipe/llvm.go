@@ -223,7 +223,7 @@ func (r *Recipe) linkedLLVM(ctx context.Context, t *toolchain.Toolchain, l toolc
 			return err
 		}
 		err = r.Engine.Run(ctx, engine.Job{
-			Name: "llvm", Image: t.Image,
+			Name: "llvm", Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", in.Script, "link", in.Major, in.SONAME}, in.Needed...),
 			Env: []string{"PATH=/usr/bin:/bin", "HOME=/build", "LC_ALL=C.UTF-8", "TZ=UTC", fmt.Sprintf("SOURCE_DATE_EPOCH=%d", r.Lock.Epoch)},
 			Dir: "/build", UID: buildUser, GID: buildUser, Volumes: []string{"/src", "/build"},

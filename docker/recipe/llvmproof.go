@@ -69,7 +69,7 @@ func (c *collector) proveLLVM(ctx context.Context) error {
 	}
 	r := c.recipe
 	err = r.Engine.Run(ctx, engine.Job{
-		Name: "try " + c.linked.soname, Image: c.toolchain.Image,
+		Name: "try " + c.linked.soname, Image: c.toolchain.ID,
 		Cmd: []string{"/bin/sh", "-eu", "-c", probeScript},
 		Env: []string{"PATH=/usr/bin:/bin", "HOME=/build", "LC_ALL=C.UTF-8", "TZ=UTC"},
 		Dir: "/build", UID: buildUser, GID: buildUser, Volumes: []string{"/src", "/build"},

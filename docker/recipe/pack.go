@@ -89,7 +89,7 @@ func (r *Recipe) encoder(t *toolchain.Toolchain) bundle.Encoder {
 	return func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error {
 		argv := bundle.ZstdCommand(packLevel, bundle.WindowLog(size))(size)
 		return r.Engine.Run(ctx, engine.Job{
-			Name: "pack", Image: t.Image,
+			Name: "pack", Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", `"$@" </src/frame >/build/frame.zst`, "pack"}, argv...),
 			Env: []string{"LC_ALL=C.UTF-8"}, Dir: "/build", UID: buildUser, GID: buildUser, Volumes: []string{"/src", "/build"},
 			In: []engine.Input{{Dir: "/src", Write: func(w *tar.Writer) error {

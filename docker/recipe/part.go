@@ -48,7 +48,7 @@ func (r *Recipe) Part(ctx context.Context, component string, build, libraries, m
 		return nil, err
 	}
 	return &Part{
-		Source: src.Dir, Image: t.Image, Options: c.arguments(r.CMake, known), Env: r.environment(c),
+		Source: src.Dir, Image: t.ID, Options: c.arguments(r.CMake, known), Env: r.environment(c),
 		recipe: *r, component: c, source: src, toolchain: t,
 	}, nil
 }

@@ -56,7 +56,7 @@ func (r *Recipe) Sample(ctx context.Context) (*stage.Result, error) {
 		}
 		defer log.Close()
 		err = r.Engine.Run(ctx, engine.Job{
-			Name: "sample-hip", Image: t.Image,
+			Name: "sample-hip", Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", sampleScript, "sample"}, in.Compile.Options...),
 			Env: append(in.Compile.Env, "JOBS="+strconv.Itoa(r.Jobs), "OBJECTS="+strings.Join(in.Objects, " ")),
 			Dir: "/build", UID: buildUser, GID: buildUser,

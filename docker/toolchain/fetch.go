@@ -54,7 +54,7 @@ func Fetch(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, t
 		}
 		file := filepath.Join(dir, FetchedPackage)
 		err := eng.Run(ctx, engine.Job{
-			Name: "fetch " + p.Name, Image: t.Image,
+			Name: "fetch " + p.Name, Image: t.ID,
 			Cmd: []string{"/bin/sh", "-eu", "-c", fetchScript, "fetch", p.Name, p.Version, p.Arch},
 			Env: []string{"LC_ALL=C.UTF-8", "TZ=UTC", "HOME=/build", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 			Dir: "/build", UID: fetchUser, GID: fetchUser, Network: true, Volumes: []string{"/build"}, Log: log,

@@ -55,7 +55,7 @@ func TestFetch(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			image := &Toolchain{Image: "toolchain", ID: "sha256:image"}
+			image := &Toolchain{Tag: "toolchain", ID: "sha256:image"}
 			for range 2 { // the second time from the cache, unless it failed
 				res, err := Fetch(t.Context(), &tc.archive, cache, Spec{}, image, tc.pkg, io.Discard)
 				if tc.want != "" {

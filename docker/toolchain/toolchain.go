@@ -59,9 +59,11 @@ type Spec struct {
 
 // Toolchain is an image with its content known.
 type Toolchain struct {
-	Kind     string
-	Image    string // reference to run
-	ID       string // its content digest
+	Kind string
+	// ID is the image's content digest, by which jobs run in it: the tag may
+	// meanwhile be that of an image that another cache has had made.
+	ID       string
+	Tag      string
 	Packages []Package
 	// Deviations says, a sentence each, where the packages differ from the
 	// lock file.
@@ -133,7 +135,7 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	if err != nil {
 		return nil, fmt.Errorf("toolchain: %w; remove %s to make the image again", err, res.Dir)
 	}
-	t := &Toolchain{Kind: s.Kind, Image: tag, ID: id, Packages: pkgs}
+	t := &Toolchain{Kind: s.Kind, ID: id, Tag: tag, Packages: pkgs}
 	if s.base() != "" {
 		return t, nil // the lock file speaks of the Debian image
 	}
@@ -150,11 +152,14 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 }
 
 // Ensure makes sure that the engine holds the image described, or one with the
-// very same packages.
+// very same packages, whose ID t then has.
 func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io.Writer) error {
-	img, err := eng.Image(ctx, t.Image)
+	img, err := eng.Image(ctx, t.ID)
 	if errors.Is(err, engine.ErrNoImage) {
-		img, err = s.make(ctx, eng, t.Image, log)
+		img, err = eng.Image(ctx, t.Tag)
+	}
+	if errors.Is(err, engine.ErrNoImage) {
+		img, err = s.make(ctx, eng, t.Tag, log)
 	}
 	if err != nil || img.ID == t.ID {
 		return err
@@ -164,7 +169,7 @@ func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io
 		return err
 	}
 	if diff := Compare(t.Packages, pkgs); len(diff) > 0 {
-		return &ChangedError{Image: t.Image, Differences: diff}
+		return &ChangedError{Image: t.Tag, Differences: diff}
 	}
 	t.ID = img.ID
 	return nil

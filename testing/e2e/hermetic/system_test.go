@@ -132,7 +132,7 @@ func toolchainImage(t *testing.T, eng engine.Engine, packed string) string {
 	}
 	const ref = "go-rocm/test-root:rocm"
 	err = eng.Run(t.Context(), engine.Job{
-		Name: "folder", Image: tc.Image, CommitAs: ref, Dir: "/", Cmd: []string{"/usr/bin/install", "-d", "-o", "4321", "-g", "4321", "/w"},
+		Name: "folder", Image: tc.ID, CommitAs: ref, Dir: "/", Cmd: []string{"/usr/bin/install", "-d", "-o", "4321", "-g", "4321", "/w"},
 	})
 	if err != nil {
 		t.Fatal(err)

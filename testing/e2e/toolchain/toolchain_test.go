@@ -6,7 +6,9 @@ package toolchain_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -47,7 +49,7 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 	const ref = "go-rocm/test-mmdebstrap:latest"
 	rig.Debian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
 	spec := toolchain.Spec{
-		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1790556072, 0),
+		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1700000000, 0), // that of no build: the image gets a tag of its own
 	}
 	tc, err := describe(t, e, spec)
 	if err != nil {
@@ -60,6 +62,40 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 	}
 	fetch(t, e, spec, tc)
 	circumstances(t, e, tc)
+}
+
+// A toolchain that is called off while it is made leaves none of its gigabytes
+// on the disk.
+func TestInterruptedMmdebstrapLeavesNothing(t *testing.T) {
+	e := rig.Engine(t)
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	cache, err := stage.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := func() []string {
+		found, err := filepath.Glob(filepath.Join(tmp, "mmdebstrap.*", "var", "lib", "apt", "lists", "*Packages*"))
+		if err != nil {
+			t.Error(err)
+		}
+		return found
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for len(left()) == 0 && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	spec := toolchain.Spec{Kind: "debian", Set: toolchain.CPU, Suite: "forky", Epoch: time.Unix(1700000001, 0)}
+	var log bytes.Buffer
+	if _, err := toolchain.Describe(ctx, e, cache, spec, &log); !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v\n%s", err, log.String())
+	}
+	if entries, err := os.ReadDir(tmp); err != nil || len(entries) > 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
 }
 
 // circumstances runs the same job as it is and under other circumstances: all
@@ -75,7 +111,7 @@ sha256sum r | cut -c1-64`
 	run := func(e engine.Engine) []string {
 		var log bytes.Buffer
 		err := e.Run(t.Context(), engine.Job{
-			Name: "circumstances", Image: tc.Image, Cmd: []string{"/bin/sh", "-eu", "-c", script},
+			Name: "circumstances", Image: tc.ID, Cmd: []string{"/bin/sh", "-eu", "-c", script},
 			Env: []string{"PATH=/usr/bin:/bin", "TZ=UTC"}, Dir: "/build", UID: 1000, GID: 1000, Volumes: []string{"/build"}, Log: &log,
 		})
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
@@ -153,7 +189,7 @@ func TestImageLaidOutUnderOptRocm(t *testing.T) {
 	if got := spec.ROCm(); got != "/opt/rocm" {
 		t.Errorf("ROCm is looked for in %s", got)
 	}
-	f, err := e.Files(t.Context(), tc.Image)
+	f, err := e.Files(t.Context(), tc.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
