@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/client"
+
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // installCommands are what a person types to get an engine; Connect runs the
@@ -113,7 +115,7 @@ func install(ctx context.Context, log io.Writer) error {
 		}
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
+		if out, err := procgroup.Output(ctx, cmd, time.Minute); err != nil {
 			return fmt.Errorf("%v: %w\n%s", argv, err, out)
 		}
 	}

@@ -58,6 +58,30 @@ type Engine interface {
 	Close() error
 }
 
+// ImportFrom makes an image of the root file system that write writes as a tar
+// stream. When it fails, so does the import: a stream that ends early, or before
+// it has begun, would be an image too.
+func ImportFrom(ctx context.Context, e Engine, ref string, write func(io.Writer) error) (Image, error) {
+	pr, pw := io.Pipe()
+	type result struct {
+		img Image
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		img, err := e.Import(ctx, ref, pr, nil)
+		pr.CloseWithError(errors.Join(errors.New("the engine takes no more"), err))
+		done <- result{img, err}
+	}()
+	err := write(pw)
+	pw.CloseWithError(err)
+	res := <-done
+	if err != nil {
+		return Image{}, errors.Join(err, res.err)
+	}
+	return res.img, res.err
+}
+
 // Files reads single files and folders of an image.
 type Files interface {
 	// Stat gives the entry at path itself; a link is not followed.

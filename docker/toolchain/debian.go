@@ -9,8 +9,10 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // infoPath is where an image keeps the archive's own description of every
@@ -51,30 +53,26 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 	}
 	cmd := exec.CommandContext(ctx, "mmdebstrap", s.mmdebstrapArgs()...)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC")
-	rootfs, err := cmd.StdoutPipe()
-	if err != nil {
-		return engine.Image{}, err
-	}
-	messages, err := cmd.StderrPipe()
-	if err != nil {
-		return engine.Image{}, err
-	}
-	if err := cmd.Start(); err != nil {
-		return engine.Image{}, fmt.Errorf("start mmdebstrap: %w", err)
-	}
-	said := make(chan error, 1)
-	go func() { said <- logLines(messages, log, "toolchain: ") }()
-	img, importErr := eng.Import(ctx, tag, rootfs, nil)
-	if importErr != nil {
-		_, err := io.Copy(io.Discard, rootfs) // lets mmdebstrap end and say why
-		importErr = errors.Join(importErr, err)
-	}
-	err = errors.Join(<-said, cmd.Wait())
-	if err != nil {
-		return engine.Image{}, fmt.Errorf("mmdebstrap: %w (its messages are above)", err)
-	}
-	return img, importErr
+	return engine.ImportFrom(ctx, eng, tag, func(rootfs io.Writer) error {
+		messages, w := io.Pipe()
+		cmd.Stdout, cmd.Stderr = rootfs, w
+		said := make(chan error, 1)
+		go func() {
+			err := logLines(messages, log, "toolchain: ")
+			messages.CloseWithError(err)
+			said <- err
+		}()
+		err := procgroup.Run(ctx, cmd, tidyTime)
+		if err != nil {
+			err = fmt.Errorf("mmdebstrap: %w (its messages are above)", err)
+		}
+		return errors.Join(err, w.Close(), <-said)
+	})
 }
+
+// tidyTime is what mmdebstrap has to remove its root of some gigabytes when it is
+// interrupted.
+const tidyTime = 30 * time.Second
 
 // downloadSize tells a person what to expect: the sum of the packages' sizes in
 // Debian forky of November 2026.

@@ -15,36 +15,25 @@ import (
 // debianInside runs mmdebstrap in a container of an image that has it, for
 // hosts that are not Debian.
 func (s Spec) debianInside(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
-	pr, pw := io.Pipe()
-	type result struct {
-		img engine.Image
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		img, err := eng.Import(ctx, tag, pr, nil)
-		pr.CloseWithError(err)
-		done <- result{img, err}
-	}()
 	args := s.mmdebstrapArgs()
 	args[len(args)-1] = "/make/rootfs.tar"
-	err := eng.Run(ctx, engine.Job{
-		Name: "mmdebstrap", Image: s.MmdebstrapImage,
-		Cmd:     append([]string{"mmdebstrap", "--mode=root", "--skip=check/canmount"}, args...),
-		Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/make"},
-		Dir:     "/make",
-		Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/make"}, Log: log,
-		Out: []engine.Output{{Path: "/make/rootfs.tar", Take: func(_ *tar.Header, r io.Reader) error {
-			_, err := io.Copy(pw, r)
-			return err
-		}}},
+	return engine.ImportFrom(ctx, eng, tag, func(rootfs io.Writer) error {
+		err := eng.Run(ctx, engine.Job{
+			Name: "mmdebstrap", Image: s.MmdebstrapImage,
+			Cmd:     append([]string{"mmdebstrap", "--mode=root", "--skip=check/canmount"}, args...),
+			Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/make"},
+			Dir:     "/make",
+			Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/make"}, Log: log,
+			Out: []engine.Output{{Path: "/make/rootfs.tar", Take: func(_ *tar.Header, r io.Reader) error {
+				_, err := io.Copy(rootfs, r)
+				return err
+			}}},
+		})
+		if err != nil {
+			return fmt.Errorf("mmdebstrap in image %s: %w", s.MmdebstrapImage, err)
+		}
+		return nil
 	})
-	pw.CloseWithError(err)
-	res := <-done
-	if err != nil {
-		return engine.Image{}, fmt.Errorf("mmdebstrap in image %s: %w", s.MmdebstrapImage, err)
-	}
-	return res.img, res.err
 }
 
 // addScript brings a foreign image up to what a compile needs and records its

@@ -7,8 +7,11 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
+
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // program is a command of this machine and the Debian package that has it.
@@ -60,7 +63,7 @@ func (s *Session) prepare(ctx context.Context, programs []program) error {
 		}
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
+		if out, err := procgroup.Output(ctx, cmd, time.Minute); err != nil { // dpkg is not to be cut off
 			return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
 		}
 	}

@@ -12,11 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/gofrs/flock"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
@@ -242,8 +244,12 @@ func (s *Session) buildElsewhere(ctx context.Context, checkout, work, published 
 		"GOMODCACHE="+modules, "GOCACHE="+filepath.Join(s.secondCache(), "go-build"), "MAGEFILE_CACHE="+filepath.Join(work, "magefile"),
 		"GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()+1),
 		"CFLAGS=-O0", "CXXFLAGS=-g", "LDFLAGS=-s", "MAKEFLAGS=-j7", "NOISE="+strings.Repeat("noise", 1000))
-	return cmd.Run()
+	return procgroup.Run(ctx, cmd, buildGrace)
 }
+
+// buildGrace is what a build or a test run that is called off has to end its
+// containers and servers and to remove what it has begun.
+const buildGrace = 30 * time.Second
 
 // compared is one row of the table.
 type compared struct {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/internal/ci"
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // tortureRounds is how often each fault is injected unless GOROCM_TORTURE says
@@ -46,7 +47,7 @@ func Torture() error {
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = p.Root, os.Stdout, os.Stderr
 		cmd.Env = append(os.Environ(), "GOROCM_TORTURE="+rounds)
-		return cmd.Run()
+		return procgroup.Run(ctx, cmd, buildGrace)
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // Input says what to compile and where.
@@ -135,7 +136,7 @@ func Unchanged(ctx context.Context, root string, rounds int, log io.Writer) (pag
 		return page.Seconds(func(ctx context.Context) error {
 			cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 			cmd.Dir = root
-			if out, err := cmd.CombinedOutput(); err != nil {
+			if out, err := procgroup.Output(ctx, cmd, 10*time.Second); err != nil {
 				return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, last(string(out), 20))
 			}
 			return nil

@@ -8,7 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // command describes one child program of a step.
@@ -27,8 +30,7 @@ func (c command) build(ctx context.Context) *exec.Cmd {
 	cmd.Dir = c.dir
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = c.out, c.out
-	cmd.WaitDelay = 10 * time.Second
-	ownGroup(cmd)
+	procgroup.Own(cmd, syscall.SIGKILL, 10*time.Second)
 	return cmd
 }
 

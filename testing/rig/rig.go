@@ -4,13 +4,15 @@ package rig
 
 import (
 	"bytes"
-	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // Engine reaches the container engine, and in CI installs and starts one.
@@ -44,16 +46,11 @@ func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ..
 	}
 	cmd := exec.CommandContext(t.Context(), "mmdebstrap", append(args, suite, "-")...)
 	var said bytes.Buffer
-	cmd.Stderr = &said
-	rootfs, err := cmd.StdoutPipe()
+	_, err := engine.ImportFrom(t.Context(), e, ref, func(rootfs io.Writer) error {
+		cmd.Stdout, cmd.Stderr = rootfs, &said
+		return procgroup.Run(t.Context(), cmd, 30*time.Second)
+	})
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	_, importErr := e.Import(t.Context(), ref, rootfs, nil)
-	if err := errors.Join(cmd.Wait(), importErr); err != nil {
 		t.Fatalf("%v\n%s", err, said.String())
 	}
 }

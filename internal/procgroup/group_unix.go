@@ -1,0 +1,27 @@
+//go:build unix
+
+package procgroup
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+func own(cmd *exec.Cmd, sig syscall.Signal) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid = true
+	cmd.Cancel = func() error {
+		err := syscall.Kill(-cmd.Process.Pid, sig)
+		if errors.Is(err, syscall.ESRCH) {
+			return os.ErrProcessDone
+		}
+		return err
+	}
+}
+
+// kill ends a whole group, of which nothing may be left.
+func kill(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) }

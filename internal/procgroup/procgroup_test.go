@@ -1,0 +1,89 @@
+//go:build unix
+
+package procgroup
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// What a program has started ends with it: one that listens has its time, one
+// that does not is killed after it.
+func TestRunEndsTheWholeGroup(t *testing.T) {
+	for _, tc := range []struct {
+		name, script string
+		grace        time.Duration
+		tidy         bool
+	}{
+		{"listens", `trap 'echo tidied >tidy; exit 1' INT; sleep 600 & echo $! >pid; wait`, time.Hour, true},
+		{"does not listen", `trap '' INT; sleep 600 & echo $! >pid; wait`, time.Millisecond, false},
+		{"leaves a child that does not listen", `(trap '' INT; exec sleep 600) & echo $! >pid; wait`, time.Hour, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				for line(filepath.Join(dir, "pid")) == "" && ctx.Err() == nil {
+					time.Sleep(time.Millisecond)
+				}
+				cancel()
+			}()
+			cmd := exec.CommandContext(ctx, "sh", "-c", tc.script)
+			cmd.Dir = dir
+			if err := Run(ctx, cmd, tc.grace); !errors.Is(err, context.Canceled) {
+				t.Fatalf("got %v", err)
+			}
+			pid, err := strconv.Atoi(line(filepath.Join(dir, "pid")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for !ended(pid) {
+				time.Sleep(time.Millisecond)
+			}
+			if tidied := line(filepath.Join(dir, "tidy")) == "tidied"; tidied != tc.tidy {
+				t.Errorf("it put its things in order: %v", tidied)
+			}
+		})
+	}
+}
+
+func TestRunGivesTheProgramsOwnError(t *testing.T) {
+	var exit *exec.ExitError
+	if err := Run(t.Context(), exec.CommandContext(t.Context(), "sh", "-c", "exit 3"), 0); !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Errorf("got %v", err)
+	}
+	if err := Run(t.Context(), exec.CommandContext(t.Context(), "no-such-program-anywhere"), 0); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Run(ctx, exec.CommandContext(ctx, "true"), 0); !errors.Is(err, context.Canceled) {
+		t.Errorf("not begun: %v", err)
+	}
+}
+
+// line gives the whole line that a file holds, empty for none yet.
+func line(name string) string {
+	b, err := os.ReadFile(name)
+	if err != nil || !strings.HasSuffix(string(b), "\n") {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// ended tells whether a process is gone or waits for its parent to notice.
+func ended(pid int) bool {
+	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return true
+	}
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	return err == nil && strings.Contains(string(stat), ") Z ")
+}
