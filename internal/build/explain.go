@@ -2,6 +2,7 @@ package build
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -30,10 +31,11 @@ func stageOutputs(first, second string) ([]compared, error) {
 			continue // holds the id of the image, which has a time of import
 		}
 		row := compared{name: "stage " + name, taken: exists(filepath.Join(second, name, takenName))}
-		if row.second, err = stage.Digest(filepath.Join(second, name, "out")); err != nil {
+		row.paths = [2]string{filepath.Join(first, name, "out"), filepath.Join(second, name, "out")}
+		if row.second, err = stage.Digest(row.paths[1]); err != nil {
 			return nil, err
 		}
-		row.first, err = stage.Digest(filepath.Join(first, name, "out"))
+		row.first, err = stage.Digest(row.paths[0])
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
@@ -42,9 +44,23 @@ func stageOutputs(first, second string) ([]compared, error) {
 	return rows, nil
 }
 
-// explain says where two files begin to differ.
-func explain(first, second string) string {
-	if out, err := exec.Command("diffoscope", "--text", "-", first, second).Output(); len(out) > 0 && err != nil { //nolint:noctx // a tool of the user's
+// explain says where two files, or the files of two folders, begin to differ.
+func explain(ctx context.Context, first, second string) string {
+	a, errA := os.Stat(first)
+	b, errB := os.Stat(second)
+	switch {
+	case errors.Is(errA, os.ErrNotExist) && errB == nil && b.IsDir():
+		return "only the second build has this stage: its inputs depend on the circumstances"
+	case errors.Is(errA, os.ErrNotExist):
+		return "only the second build has it"
+	case errors.Is(errB, os.ErrNotExist):
+		return "only the first build has it"
+	case errA != nil || errB != nil:
+		return errors.Join(errA, errB).Error()
+	case a.IsDir() && b.IsDir():
+		return explainFolders(ctx, first, second)
+	}
+	if out, err := exec.CommandContext(ctx, "diffoscope", "--text", "-", first, second).Output(); len(out) > 0 && err != nil {
 		return "diffoscope:\n" + string(out)
 	}
 	if d := explainPack(first, second); d != "" {
@@ -53,6 +69,11 @@ func explain(first, second string) string {
 	if d := explainELF(first, second); d != "" {
 		return d
 	}
+	return explainBytes(first, second)
+}
+
+// explainBytes says where the bytes of two files begin to differ.
+func explainBytes(first, second string) string {
 	a, errA := os.ReadFile(first)
 	b, errB := os.ReadFile(second)
 	if err := errors.Join(errA, errB); err != nil {
@@ -65,6 +86,28 @@ func explain(first, second string) string {
 		}
 	}
 	return fmt.Sprintf("sizes are %d and %d bytes", len(a), len(b))
+}
+
+// explainFolders names the first file that differs between two folders.
+func explainFolders(ctx context.Context, first, second string) string {
+	rows, err := digests(first, second)
+	if err != nil {
+		return err.Error()
+	}
+	for _, r := range rows {
+		if r.first != r.second {
+			return r.name + ": " + explain(ctx, r.paths[0], r.paths[1])
+		}
+		a, errA := os.Stat(r.paths[0])
+		b, errB := os.Stat(r.paths[1])
+		if err := errors.Join(errA, errB); err != nil {
+			return err.Error()
+		}
+		if a.Mode() != b.Mode() {
+			return fmt.Sprintf("%s: its modes are %v and %v", r.name, a.Mode(), b.Mode())
+		}
+	}
+	return "the files are the same, links or empty folders differ"
 }
 
 // explainPack names the first file that differs between two packed bundles.

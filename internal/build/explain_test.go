@@ -3,12 +3,15 @@ package build
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
 func put(t *testing.T, name, content string) string {
@@ -25,18 +28,75 @@ func TestCompareFindsWhatDiffers(t *testing.T) {
 	first, second, stages := t.TempDir(), t.TempDir(), t.TempDir()
 	put(t, filepath.Join(first, "same"), "x")
 	put(t, filepath.Join(second, "same"), "x")
-	if err := s.compare(first, second, stages, stages); err != nil {
+	if err := s.compare(t.Context(), first, second, stages, stages); err != nil {
 		t.Fatalf("equal folders: %v", err)
 	}
 	put(t, filepath.Join(first, "file"), "abcd")
 	put(t, filepath.Join(second, "file"), "abXd")
 	put(t, filepath.Join(second, "more"), "x")
-	err := s.compare(first, second, stages, stages)
+	err := s.compare(t.Context(), first, second, stages, stages)
 	if err == nil || !strings.Contains(err.Error(), "first difference at byte 2") || !strings.Contains(err.Error(), "more") {
 		t.Errorf("got %v", err)
 	}
 	if !strings.Contains(out.String(), "DIFFERS") {
 		t.Errorf("the table does not say so:\n%s", out.String())
+	}
+}
+
+// A stage that differs is explained by its files.
+func TestCompareExplainsStages(t *testing.T) {
+	const name = "bundle-cpu-1"
+	for _, tc := range []struct {
+		name          string
+		first, second map[string]string
+		mode          os.FileMode // of the second's files
+		want          string
+	}{
+		{"content", map[string]string{"lib/a": "abcd", "b": "x"}, map[string]string{"lib/a": "abXd", "b": "x"}, 0o644, "stage " + name + ": lib/a: first difference at byte 2 of 4 and 4"},
+		{"mode", map[string]string{"a": "x"}, map[string]string{"a": "x"}, 0o600, "stage " + name + ": a: its modes are -rw-r--r-- and -rw-------"},
+		{"one file more", map[string]string{"a": "x"}, map[string]string{"a": "x", "b": "x"}, 0o644, "stage " + name + ": b: only the second build has it"},
+		{"one file less", map[string]string{"a": "x", "b": "x"}, map[string]string{"a": "x"}, 0o644, "stage " + name + ": b: only the first build has it"},
+		{"the whole stage", nil, map[string]string{"a": "x"}, 0o644, "stage " + name + ": only the second build has this stage"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			first, second := t.TempDir(), t.TempDir()
+			fill := func(dir string, files map[string]string, mode os.FileMode) {
+				for file, content := range files {
+					put(t, filepath.Join(dir, name, "stage.json"), "{}")
+					if err := os.Chmod(put(t, filepath.Join(dir, name, "out", file), content), mode); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			fill(first, tc.first, 0o644)
+			fill(second, tc.second, tc.mode)
+			s := &Session{Out: io.Discard}
+			err := s.compare(t.Context(), t.TempDir(), t.TempDir(), first, second)
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// What is taken over under a stricter umask than that of the first build is the
+// same still.
+func TestTakenUnderAnotherUmask(t *testing.T) {
+	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}, Out: io.Discard}
+	first, second := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")
+	put(t, filepath.Join(first, "compile-hip-1", "stage.json"), "{}")
+	for file, mode := range map[string]os.FileMode{"libggml-hip.so": 0o755, "bin/list": 0o644} {
+		if err := os.Chmod(put(t, filepath.Join(first, "compile-hip-1", "out", file), file), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer syscall.Umask(syscall.Umask(0o077))
+	if err := s.seed([]string{"compile-hip"}); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := stageOutputs(first, second)
+	if err != nil || len(rows) != 1 || rows[0].first != rows[0].second || !rows[0].taken {
+		t.Errorf("got %+v, %v", rows, err)
 	}
 }
 

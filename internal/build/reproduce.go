@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,7 +99,7 @@ func (s *Session) reproduce(ctx context.Context, root, dist string, takes []stri
 		if err := s.sampleTwice(ctx); err != nil {
 			return err
 		}
-		if err := s.compare(dist, filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")); err != nil {
+		if err := s.compare(ctx, dist, filepath.Join(second, "dist"), filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")); err != nil {
 			return err
 		}
 		return s.prove(dist, takes)
@@ -200,7 +201,8 @@ func (s *Session) seed(takes []string) error {
 	return nil
 }
 
-// take copies a stage; a copy that was cut short is none.
+// take copies a stage with its modes, which are part of what is compared; a copy
+// that was cut short is none.
 func take(from, to string) error {
 	work := to + ".part"
 	if err := os.RemoveAll(work); err != nil {
@@ -209,10 +211,32 @@ func take(from, to string) error {
 	if err := os.CopyFS(work, os.DirFS(from)); err != nil {
 		return err
 	}
+	if err := copyModes(from, work); err != nil {
+		return err
+	}
 	if err := os.WriteFile(filepath.Join(work, takenName), nil, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(work, to)
+}
+
+// copyModes gives a copy the modes of what it is of: os.CopyFS leaves them to the
+// umask.
+func copyModes(from, to string) error {
+	return filepath.WalkDir(from, func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		rel, err := filepath.Rel(from, name)
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		return os.Chmod(filepath.Join(to, rel), info.Mode().Perm())
+	})
 }
 
 func exists(name string) bool {
@@ -254,12 +278,13 @@ const buildGrace = 30 * time.Second
 // compared is one row of the table.
 type compared struct {
 	name, first, second string
-	taken               bool // the second is a copy of the first
+	paths               [2]string // where both are
+	taken               bool      // the second is a copy of the first
 }
 
 // compare prints a table of digests of both deliveries and of the stages that
-// both caches made, and fails on the first difference.
-func (s *Session) compare(firstDist, secondDist, firstStages, secondStages string) error {
+// both caches made, and fails with all differences explained.
+func (s *Session) compare(ctx context.Context, firstDist, secondDist, firstStages, secondStages string) error {
 	rows, err := digests(firstDist, secondDist)
 	if err != nil {
 		return err
@@ -279,7 +304,7 @@ func (s *Session) compare(firstDist, secondDist, firstStages, secondStages strin
 		}
 		if r.first != r.second {
 			mark = "DIFFERS"
-			differ = append(differ, fmt.Errorf("%s: %s", r.name, explain(filepath.Join(firstDist, r.name), filepath.Join(secondDist, r.name))))
+			differ = append(differ, fmt.Errorf("%s: %s", r.name, explain(ctx, r.paths[0], r.paths[1])))
 		}
 		if _, err := fmt.Fprintf(tw, "%s\t%s\t%.16s\t%.16s\n", mark, r.name, r.first, r.second); err != nil {
 			return err
@@ -309,7 +334,7 @@ func digests(first, second string) ([]compared, error) {
 			}
 			i := slices.IndexFunc(rows, func(r compared) bool { return r.name == name })
 			if i < 0 {
-				rows = append(rows, compared{name: name})
+				rows = append(rows, compared{name: name, paths: [2]string{filepath.Join(first, name), filepath.Join(second, name)}})
 				i = len(rows) - 1
 			}
 			if dir == first {
