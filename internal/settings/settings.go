@@ -36,7 +36,7 @@ type Settings struct {
 	Mmdebstrap   string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
 	Locked       bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
 	Source       string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
-	CMake        []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE"`
+	CMake        []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, for one component alone core:NAME=VALUE or hip:NAME=VALUE"`
 	Jobs         int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
 	Memory       Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
 	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
@@ -160,9 +160,12 @@ func (s *Settings) check() error {
 	bad := func(name, format string, args ...any) {
 		errs = append(errs, fmt.Errorf("settings: "+name+": "+format, args...))
 	}
-	for _, v := range s.Variants {
+	for i, v := range s.Variants {
 		if v != "hip" && v != "cpu" {
 			bad("GOROCM_VARIANTS", "%q is not a variant; choose from hip, cpu", v)
+		}
+		if slices.Contains(s.Variants[:i], v) {
+			bad("GOROCM_VARIANTS", "%s is there twice", v)
 		}
 	}
 	for i, f := range s.Flavours {
@@ -193,9 +196,24 @@ func (s *Settings) check() error {
 	if len(s.Targets) == 0 && slices.Contains(s.Variants, "hip") {
 		bad("GOROCM_TARGETS", "the hip variant needs at least one target, such as gfx1100")
 	}
+	for i, t := range s.Targets {
+		if slices.Contains(s.Targets[:i], t) {
+			bad("GOROCM_TARGETS", "%s is there twice", t)
+		}
+	}
 	for _, o := range s.CMake {
-		if name, _, ok := strings.Cut(o, "="); !ok || name == "" || strings.HasPrefix(name, "-") {
+		name, _, ok := strings.Cut(o, "=")
+		component, option, only := strings.Cut(name, ":")
+		if !only {
+			option = name
+		}
+		switch {
+		case !ok || option == "" || strings.HasPrefix(name, "-"):
 			bad("GOROCM_CMAKE", "%q is not of the form NAME=VALUE", o)
+		case only && component != "core" && component != "hip":
+			bad("GOROCM_CMAKE", "%q: %q is not a component; write NAME=VALUE, or core:NAME=VALUE or hip:NAME=VALUE for one alone", o, component)
+		case strings.Contains(option, ":"):
+			bad("GOROCM_CMAKE", "%q gives the option a type; write NAME=VALUE", o)
 		}
 	}
 	if s.Jobs < 1 {
