@@ -96,8 +96,9 @@ func (s Slot) Decoded() int {
 	return s.NextToken[0].Decoded
 }
 
-// Slots returns the state of all slots. The answer comes from the thread that
-// decodes, so that a wedged server does not give one: use a context with a deadline.
+// Slots returns the state of all slots. A server that is wedged tells the same
+// again and again while it is in a decode, and gives no answer where its main
+// thread hangs elsewhere: use a context with a deadline.
 func (c *Client) Slots(ctx context.Context) ([]Slot, error) {
 	var out []Slot
 	err := c.call(ctx, http.MethodGet, "/slots", nil, &out)

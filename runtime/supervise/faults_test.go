@@ -73,15 +73,27 @@ func TestFault19HangsWhileLoading(t *testing.T) {
 	})
 }
 
+// wedges are the ways in which decoding comes to an end: /slots goes on telling
+// the same, or says nothing.
+func wedges() []fakellama.Kind { return []fakellama.Kind{fakellama.KindStall, fakellama.KindWedge} }
+
 // Fault 20: ready, then wedged with the socket open.
 func TestFault20Wedged(t *testing.T) {
+	for _, kind := range wedges() {
+		t.Run(string(kind), func(t *testing.T) { wedged(t, kind) })
+	}
+}
+
+func wedged(t *testing.T, kind fakellama.Kind) {
 	torture.Rounds(t, func(t *testing.T) {
-		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 3}}})
+		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 3}}})
 		spec.StallTimeout, spec.StallGrace = time.Second, 500*time.Millisecond
 		c := mustStart(t, spec)
 		events, done := c.Subscribe()
 		defer done()
-		got, err := readAll(t.Context(), c)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // bounds a failure
+		defer cancel()
+		got, err := readAll(ctx, c)
 		if !errors.Is(err, ErrStalled) {
 			t.Fatalf("got %v, want ErrStalled", err)
 		}

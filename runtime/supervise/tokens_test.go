@@ -181,8 +181,14 @@ func TestRequestsStayWithTheirProcess(t *testing.T) {
 // A server that wedged is found out though no caller has the patience that a
 // stall takes.
 func TestStallIsSeenThroughImpatience(t *testing.T) {
+	for _, kind := range wedges() {
+		t.Run(string(kind), func(t *testing.T) { seenThroughImpatience(t, kind) })
+	}
+}
+
+func seenThroughImpatience(t *testing.T, kind fakellama.Kind) {
 	torture.Rounds(t, func(t *testing.T) {
-		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 1}}})
+		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 1}}})
 		// One look at /slots takes a second at most. The pause is longer, so that
 		// the watcher sees it, and both together are shorter than a stall.
 		const patience, pause = time.Second, 3 * time.Second / 2

@@ -108,7 +108,9 @@ func (c *Child) watch(ctx context.Context, p *process, n *news, out chan<- obser
 		if c.gate.running.Load() == 0 && !stalled {
 			moved = moved.Add(time.Since(looked))
 		} else {
-			// The deadline is /slots' own: a wedged server never answers it.
+			// A server that is wedged in a decode goes on answering, always the
+			// same (v0.5.0: yield_to_queue in server-context.cpp); one whose main
+			// thread hangs elsewhere never does: the deadline is this look's own.
 			look, cancel := context.WithTimeout(ctx, max(every, time.Second))
 			digest, busy, err := slotsDigest(look, hc, c.base, c.key)
 			cancel()

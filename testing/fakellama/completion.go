@@ -132,7 +132,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, faults []Fault) 
 			if s.flood != nil {
 				s.flood(f.Bytes)
 			}
-		case KindError, KindCrash, KindStall, KindCut, KindCutRune, KindNoFinal, KindOversize, KindGarbage,
+		case KindError, KindCrash, KindStall, KindWedge, KindCut, KindCutRune, KindNoFinal, KindOversize, KindGarbage,
 			KindHangEnd, KindTrickle: // of the stream
 		}
 	}
@@ -212,7 +212,7 @@ func (t *task) generate(ctx context.Context, tell func(event) error) error {
 				return err
 			}
 		}
-		if err := ctx.Err(); err != nil {
+		if err := t.s.decodes(ctx); err != nil {
 			return err
 		}
 		if err := t.take(model, tell); err != nil {

@@ -37,15 +37,16 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
-// listSlots answers from the decoding thread in the real server, so it hangs
-// while that is wedged.
+// listSlots tells what the slots do, or did when decoding ended.
 func (s *Server) listSlots(w http.ResponseWriter, r *http.Request) {
+	states := s.slots.snapshot()
 	select {
 	case <-s.wedged:
-		s.hang(r)
+		if states = s.frozen; states == nil {
+			s.hang(r)
+		}
 	default:
 	}
-	states := s.slots.snapshot()
 	list := make([]map[string]any, len(states))
 	idle := 0
 	for i, st := range states {

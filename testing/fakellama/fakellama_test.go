@@ -324,8 +324,10 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	three := func(got string) bool { return len(events(got)) == 3 && strings.HasSuffix(got, "\n\n") }
-	if got, err := hung(t, Fault{Kind: KindStall, AfterTokens: 3}, three); !errors.Is(err, context.Canceled) || len(events(got)) != 3 {
-		t.Errorf("stall: %d events, %v", len(events(got)), err)
+	for _, kind := range []Kind{KindStall, KindWedge} {
+		if got, err := hung(t, Fault{Kind: kind, AfterTokens: 3}, three); !errors.Is(err, context.Canceled) || len(events(got)) != 3 {
+			t.Errorf("%s: %d events, %v", kind, len(events(got)), err)
+		}
 	}
 	if _, got, err := run(t, Fault{Kind: KindCutRune, AfterTokens: 2}); err == nil || utf8.ValidString(got) {
 		t.Errorf("cut rune: %q, %v", got, err)
@@ -368,31 +370,60 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestStallWedgesSlots holds what makes a stall hard to see: /slots hangs with
-// it, /health does not.
-func TestStallWedgesSlots(t *testing.T) {
-	s, url := serve(t, Script{NeverEnds: true, Faults: []Fault{{Kind: KindStall, AfterTokens: 1}}})
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		<-s.wedged
-		cancel()
-	}()
-	if _, _, err := post(ctx, t, url+"/completion", `{"prompt":"x","stream":true}`); !errors.Is(err, context.Canceled) {
-		t.Fatalf("no stall: %v", err)
+// TestWedged holds what makes a server that is wedged hard to see: /health is
+// well, and /slots tells the same for ever, or hangs.
+func TestWedged(t *testing.T) {
+	for _, kind := range []Kind{KindStall, KindWedge} {
+		s, url := serve(t, Script{NeverEnds: true, Slots: 2, Faults: []Fault{{Kind: kind, AfterTokens: 1, Request: 1}}})
+		ask := func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			go func() {
+				<-s.wedged
+				time.AfterFunc(20*time.Millisecond, cancel)
+			}()
+			if _, _, err := post(ctx, t, url+"/completion", `{"prompt":"x","stream":true}`); !errors.Is(err, context.Canceled) {
+				t.Fatalf("%s: %v", kind, err)
+			}
+		}
+		ask()
+		first, err := askSlots(t, url, kind)
+		if kind == KindWedge != errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: /slots %q, %v", kind, first, err)
+		}
+		ask() // nobody's fault, and yet
+		for s.Busy() > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		if again, _ := askSlots(t, url, kind); again != first || kind == KindStall && !strings.Contains(again, `"n_decoded":2`) {
+			t.Errorf("%s: /slots\n%s, before\n%s", kind, again, first)
+		}
+		if code, _ := get(t, url+"/health"); code != 200 {
+			t.Errorf("%s: health: %d", kind, code)
+		}
 	}
-	if code, _ := get(t, url+"/health"); code != 200 {
-		t.Errorf("health: %d", code)
+}
+
+// askSlots asks for them, with little patience where no answer is to come.
+func askSlots(t *testing.T, url string, wedged Kind) (string, error) {
+	t.Helper()
+	patience := time.Minute
+	if wedged == KindWedge {
+		patience = 100 * time.Millisecond
 	}
-	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer stop()
-	req, err := http.NewRequestWithContext(short, http.MethodGet, url+"/slots", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/slots", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if resp, err := http.DefaultClient.Do(req); err == nil {
-		_ = resp.Body.Close()
-		t.Error("slots answers during a stall")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
 	}
+	defer func() { _ = resp.Body.Close() }()
+	raw, err := io.ReadAll(resp.Body)
+	return string(raw), err
 }
 
 func TestChatOfOpenAI(t *testing.T) {

@@ -84,7 +84,8 @@ const (
 	KindStatus   Kind = "status"    // answer with Status, Type and Message, no stream
 	KindError    Kind = "error"     // an error event in the stream, then its end
 	KindCrash    Kind = "crash"     // the process dies of Signal; in process: the connection breaks
-	KindStall    Kind = "stall"     // nothing more comes, nor from /slots; /health stays well
+	KindStall    Kind = "stall"     // nothing is decoded any more, /slots tells the same for ever; /health stays well
+	KindWedge    Kind = "wedge"     // the same, and nothing comes from /slots either
 	KindCut      Kind = "cut"       // the connection breaks
 	KindCutRune  Kind = "cut-rune"  // the connection breaks inside the bytes of a rune
 	KindNoFinal  Kind = "no-final"  // the stream ends in good order but without the final event
@@ -153,7 +154,7 @@ func (s Script) Validate() error {
 	}
 	for i, f := range s.Faults {
 		switch f.Kind {
-		case KindStatus, KindError, KindCrash, KindStall, KindCut, KindCutRune, KindNoFinal,
+		case KindStatus, KindError, KindCrash, KindStall, KindWedge, KindCut, KindCutRune, KindNoFinal,
 			KindGarbage, KindHangEnd, KindTrickle, KindNoAnswer:
 		case KindOversize, KindFlood:
 			if f.Bytes <= 0 {

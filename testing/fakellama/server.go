@@ -2,6 +2,7 @@ package fakellama
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type Server struct {
 	slots  *slots
 	closed chan struct{}
 	wedged chan struct{} // closed once a stall began
+	frozen []slotState   // the slots at that moment; nil: they are not told any more
 
 	mu        sync.Mutex
 	requests  int // completions so far
@@ -138,6 +140,33 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errLoading())
 	case HealthOK:
 		writeJSON(w, map[string]string{"status": "ok"})
+	}
+}
+
+// wedge ends all decoding. A server whose GPU hangs in a decode goes on telling
+// its slots as they were (llama-server v0.5.0 answers it meanwhile: yield_to_queue
+// in server-context.cpp), one that hangs elsewhere on that thread does not.
+func (s *Server) wedge(mute bool) {
+	s.wedgeOnce.Do(func() {
+		if !mute {
+			s.frozen = s.slots.snapshot()
+		}
+		close(s.wedged)
+	})
+}
+
+// decodes waits while nothing is decoded: for ever once the server is wedged.
+func (s *Server) decodes(ctx context.Context) error {
+	select {
+	case <-s.wedged:
+	default:
+		return ctx.Err()
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.closed:
+		return errCut
 	}
 }
 

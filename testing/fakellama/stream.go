@@ -135,7 +135,7 @@ func (o *out) happen(f Fault, data []byte) error {
 			return err
 		}
 		return errCut
-	case KindCut, KindCrash, KindStall:
+	case KindCut, KindCrash, KindStall, KindWedge:
 		return o.stop(f)
 	case KindNoFinal:
 		if f.AfterTokens > 0 {
@@ -157,12 +157,9 @@ func (o *out) stop(f Fault) error {
 			}
 			o.s.crash(sig)
 		}
-	case KindStall:
-		o.s.wedgeOnce.Do(func() { close(o.s.wedged) })
-		select {
-		case <-o.ctx.Done():
-		case <-o.s.closed:
-		}
+	case KindStall, KindWedge:
+		o.s.wedge(f.Kind == KindWedge)
+		return o.s.decodes(o.ctx)
 	default: // a cut
 	}
 	return errCut
