@@ -26,7 +26,8 @@ func (a Array) Elem() ValueType { return a.elem }
 func (a Array) Bytes() int64 { return a.end - a.off }
 
 // Strings walks an array of strings in order. An error ends the walk and comes
-// with an empty string; an array of another type gives ErrType at once.
+// with an empty string; an array of another type gives ErrType at once, a string
+// of more than 16 MiB ErrMalformed.
 func (a Array) Strings() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		if a.elem != String {
@@ -38,6 +39,9 @@ func (a Array) Strings() iter.Seq2[string, error] {
 		var buf []byte
 		for range a.n {
 			l, err := c.u64()
+			if err == nil && l > maxElement && l <= c.left() {
+				err = c.fail(ErrMalformed, "a string of %d bytes in an array, more than %d", l, maxElement)
+			}
 			if err == nil {
 				buf, err = c.appendBytes(buf[:0], l)
 			}

@@ -61,6 +61,7 @@ func crashers() []crasher {
 		{"alignment is no power of two", file(3, 0, 1).key("general.alignment", gguf.Uint32).u32(48), gguf.ErrMalformed},
 		{"alignment is a string", file(3, 0, 1).key("general.alignment", gguf.String).text("32"), gguf.ErrMalformed},
 		{"key appears twice", file(3, 0, 2).key("a", gguf.Uint8).u8(1).key("a", gguf.Uint8).u8(2), gguf.ErrMalformed},
+		{"key of 65536 bytes", file(3, 0, 1).key(strings.Repeat("k", 1<<16), gguf.Uint8).u8(1), gguf.ErrMalformed},
 		{"empty key", file(3, 0, 1).key("", gguf.Uint8).u8(1).data(8), gguf.ErrMalformed},
 		{"array of arrays", file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.ArrayOf)).u64(1).u32(0).u64(0), gguf.ErrMalformed},
 		{"unknown value type", file(3, 0, 1).key("a", 13).u64(0), gguf.ErrMalformed},

@@ -63,12 +63,12 @@ func (f *File) ArchUints(key string) ([]uint64, error) {
 	key = f.ArchKey(key)
 	v, ok := f.Lookup(key)
 	if !ok {
-		return nil, fmt.Errorf("%w: %s", ErrNotFound, key)
+		return nil, fmt.Errorf("%w: %.80q", ErrNotFound, key)
 	}
 	if a, ok := v.Array(); ok {
 		out, err := a.Uints(maxLayers)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", key, err)
+			return nil, fmt.Errorf("%.80q: %w", key, err)
 		}
 		return out, nil
 	}

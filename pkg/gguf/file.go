@@ -110,11 +110,11 @@ func typed[T any](f *File, key, want string, get func(Value) (T, bool)) (T, erro
 	var zero T
 	v, ok := f.Lookup(key)
 	if !ok {
-		return zero, fmt.Errorf("%w: %s", ErrNotFound, key)
+		return zero, fmt.Errorf("%w: %.80q", ErrNotFound, key)
 	}
 	t, ok := get(v)
 	if !ok {
-		return zero, fmt.Errorf("%w: %s is %s %v, not %s", ErrType, key, v.typ, v, want)
+		return zero, fmt.Errorf("%w: %.80q is %s %s, not %s", ErrType, key, v.typ, v.brief(), want)
 	}
 	return t, nil
 }

@@ -9,7 +9,9 @@ import (
 const (
 	maxDims     = 4         // GGML_MAX_DIMS
 	maxName     = 63        // GGML_MAX_NAME less the final zero
+	maxKey      = 1<<16 - 1 // bytes, as the format's description has it
 	maxHeld     = 256 << 20 // bytes of strings held in memory, a bound against hostile sparse files
+	maxElement  = 16 << 20  // bytes of one string of an array that is asked for
 	maxStrings  = 1 << 24   // strings in an array; the largest vocabularies have half a million merges
 	defaultPad  = 32        // GGUF_DEFAULT_ALIGNMENT
 	minPair     = 8 + 1 + 4 + 1
@@ -133,6 +135,9 @@ func (rd *reader) metadata(n uint64) error {
 		if l == 0 {
 			return c.fail(ErrMalformed, "entry %d has an empty key", i)
 		}
+		if l > maxKey && l <= c.left() {
+			return c.fail(ErrMalformed, "entry %d has a key of %d bytes, more than %d", i, l, maxKey)
+		}
 		var p pair
 		if p.kOff, p.kLen, err = rd.hold(l); err != nil {
 			return err
@@ -166,7 +171,7 @@ func (rd *reader) value(p *pair) (err error) {
 	default:
 		w := t.width()
 		if w == 0 {
-			return c.fail(ErrMalformed, "key %q has the unknown type %d", rd.arena[p.kOff:p.kOff+p.kLen], uint32(t))
+			return c.fail(ErrMalformed, "key %.80q has the unknown type %d", rd.arena[p.kOff:p.kOff+p.kLen], uint32(t))
 		}
 		p.value.num, err = c.fixed(w)
 		if t == Bool && p.value.num != 0 {
@@ -217,13 +222,13 @@ func (rd *reader) resolvePairs() error {
 			p.value.str = text[p.sOff : p.sOff+p.sLen]
 		}
 		if _, twice := rd.f.index[p.key]; twice {
-			return rd.c.fail(ErrMalformed, "key %q appears twice", p.key)
+			return rd.c.fail(ErrMalformed, "key %.80q appears twice", p.key)
 		}
 		rd.f.index[p.key] = int32(i)
 	}
 	if v, ok := rd.f.Lookup(keyAlign); ok {
 		if v.typ != Uint32 || bits.OnesCount64(v.num) != 1 {
-			return rd.c.fail(ErrMalformed, "alignment %v (%s) is no power of two in 32 bits", v, v.typ)
+			return rd.c.fail(ErrMalformed, "alignment %s (%s) is no power of two in 32 bits", v.brief(), v.typ)
 		}
 		rd.f.align = v.num
 	}

@@ -2,9 +2,11 @@ package gguf_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -205,6 +207,45 @@ func TestTypeSizes(t *testing.T) {
 	for _, n := range []uint64{math.MaxUint64, math.MaxUint64 - 255} {
 		if _, err := gguf.Q8_K.RowBytes(n); err == nil {
 			t.Errorf("a row of %d elements did not overflow", n)
+		}
+	}
+}
+
+// TestErrorsAreBrief: what a file holds comes into an error quoted, and not all of
+// it, since errors are shown in terminals.
+func TestErrorsAreBrief(t *testing.T) {
+	long := strings.Repeat("x\x1b[2J\n", 9000)
+	for name, err := range map[string]error{
+		"unknown type": second(file(3, 0, 1).key(long, 13).u64(0).read()),
+		"twice":        second(file(3, 0, 2).key(long, gguf.Uint8).u8(1).key(long, gguf.Uint8).u8(1).read()),
+		"alignment":    second(file(3, 0, 1).key("general.alignment", gguf.String).text(long).read()),
+		"value":        second(file(3, 0, 1).key("a", gguf.String).text(long).mustRead(t).Uint("a")),
+		"wrong key":    second(file(3, 0, 1).key(long, gguf.String).text("a").mustRead(t).Uint(long)),
+		"no key":       second(file(3, 0, 1).key("general.architecture", gguf.String).text(long).mustRead(t).ArchUints("a")),
+		"layers": second(file(3, 0, 2).key("general.architecture", gguf.String).text(long).
+			key(long+".a", gguf.ArrayOf).u32(uint32(gguf.Int8)).u64(1).u8(0xff).mustRead(t).ArchUints("a")),
+	} {
+		if err == nil || len(err.Error()) > 600 || strings.ContainsAny(err.Error(), "\x1b\n") {
+			t.Errorf("%s: %.200q", name, fmt.Sprint(err))
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// TestLongElement: one string of an array may not take all of the memory.
+func TestLongElement(t *testing.T) {
+	const most = 16 << 20
+	for _, n := range []int{most, most + 1} {
+		r := file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.String)).u64(1).text(strings.Repeat("x", n))
+		a, err := r.mustRead(t).Array("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s, err := range a.Strings() {
+			if n <= most && (err != nil || len(s) != n) || n > most && !errors.Is(err, gguf.ErrMalformed) {
+				t.Errorf("%d bytes: got %d, %v", n, len(s), err)
+			}
 		}
 	}
 }

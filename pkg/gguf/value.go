@@ -130,6 +130,14 @@ func (v Value) String() string {
 	return fmt.Sprint(v.num)
 }
 
+// brief is the value for an error's text: a string quoted, and not all of it.
+func (v Value) brief() string {
+	if v.typ == String {
+		return fmt.Sprintf("%.80q", v.str)
+	}
+	return v.String()
+}
+
 // signed widens stored bits of a signed type.
 func signed(bits uint64, t ValueType) int64 {
 	switch t {

@@ -3,6 +3,7 @@ package rocm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -52,7 +53,7 @@ func (m *Machine) judge(f gguf.Found) Found {
 	case f.Kind == "adapter":
 		out.Why = "an adapter: give it with --adapter beside its model"
 	case f.Kind != "model":
-		out.Why = "no model: it holds a " + f.Kind
+		out.Why = fmt.Sprintf("no model: it holds a %.80q", f.Kind)
 	}
 	if out.Why != "" {
 		return out

@@ -98,7 +98,7 @@ func openProjector(path string) (string, *gguf.File, error) {
 	}
 	if !isProjector(f) {
 		_ = f.Close()
-		return "", nil, fmt.Errorf("%w: %s is a %s of the architecture %q and no projector; those are often called mmproj-*.gguf",
+		return "", nil, fmt.Errorf("%w: %s is a %.80q of the architecture %.80q and no projector; those are often called mmproj-*.gguf",
 			ErrModelFile, abs, f.Kind(), f.Architecture())
 	}
 	return abs, f, nil
@@ -126,7 +126,7 @@ func openAdapter(path string) (*gguf.File, error) {
 	}
 	if kind := f.Kind(); kind != "adapter" {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: %s is a %s and no adapter", ErrModelFile, path, kind)
+		return nil, fmt.Errorf("%w: %s is a %.80q and no adapter", ErrModelFile, path, kind)
 	}
 	return f, nil
 }

@@ -65,7 +65,7 @@ func newModel(f *gguf.File) (*model, error) {
 	next, _ := f.ArchUint("nextn_predict_layers") // absent: none
 	n := f.BlockCount() - int(min(next, 512))
 	if m.arch == "" || n <= 0 || n > 512 || m.embd == 0 || m.embd > maxWidth || m.vocab > maxWidth || m.train > 1<<32 {
-		return nil, fmt.Errorf("%w: a file of kind %q, architecture %q, %d layers of width %d is no model that runs by itself",
+		return nil, fmt.Errorf("%w: a file of kind %.80q, architecture %.80q, %d layers of width %d is no model that runs by itself",
 			ErrOption, f.Kind(), m.arch, n, m.embd)
 	}
 	m.layers = make([]layer, n)
@@ -178,7 +178,7 @@ func (m *model) perLayer(key string, fallback uint64) ([]uint64, error) {
 			out[i] = v[i]
 		}
 		if out[i] > maxWidth {
-			return nil, fmt.Errorf("%w: %s is %d", gguf.ErrMalformed, m.file.ArchKey(key), out[i])
+			return nil, fmt.Errorf("%w: %.80q is %d", gguf.ErrMalformed, m.file.ArchKey(key), out[i])
 		}
 	}
 	return out, nil
@@ -191,7 +191,7 @@ func (m *model) one(key string, fallback uint64) (uint64, error) {
 		return fallback, nil
 	}
 	if v > maxWidth {
-		return 0, fmt.Errorf("%w: %s is %d", gguf.ErrMalformed, m.file.ArchKey(key), v)
+		return 0, fmt.Errorf("%w: %.80q is %d", gguf.ErrMalformed, m.file.ArchKey(key), v)
 	}
 	return v, nil
 }

@@ -46,7 +46,7 @@ func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request,
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
 	defer signal.Stop(interrupts)
-	t.tell("%s, /help for help\n", model.Info().Architecture)
+	t.tell("%s, /help for help\n", brief(model.Info().Architecture))
 	for {
 		t.tell("> ")
 		select {
@@ -181,8 +181,8 @@ func (t *talk) show(name string) {
 func (t *talk) info() {
 	srv := t.model.Server()
 	i := t.model.Info()
-	t.tell("model    %s\n", srv.Path)
-	t.tell("kind     %s, %d layers, %d wide, vocabulary of %d, %d bits\n", i.Architecture, i.NumLayers, i.HiddenSize, i.VocabSize, i.QuantBits)
+	t.tell("model    %s\n", printable(srv.Path))
+	t.tell("kind     %s, %d layers, %d wide, vocabulary of %d, %d bits\n", brief(i.Architecture), i.NumLayers, i.HiddenSize, i.VocabSize, i.QuantBits)
 	t.tell("slots    %d\n", t.model.Slots())
 	if r := t.model.Modalities(); r.Vision || r.Audio {
 		t.tell("reads    images: %t, sound: %t\n", r.Vision, r.Audio)

@@ -77,7 +77,7 @@ func fitMany(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error 
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "MODEL\tNEEDS\tON GPU\tON HOST\tLAYERS\tCONTEXT\tHERE")
 	for _, f := range list {
-		name := strings.TrimSuffix(filepath.Base(f.Path), ".gguf")
+		name := printable(strings.TrimSuffix(filepath.Base(f.Path), ".gguf"))
 		if f.Plan == nil {
 			_, _ = fmt.Fprintf(w, "%s\t\t\t\t\t\tcannot be planned for\n", name)
 			continue

@@ -78,7 +78,8 @@ func printModels(out io.Writer, dir string, list []rocm.Found) error {
 		if m.ContextLength > 0 {
 			tokens = strconv.Itoa(m.ContextLength)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", path, m.Name, m.Architecture, m.SizeClass, m.Quantisation, tokens, size(m.Bytes), here)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(path), brief(m.Name), brief(m.Architecture), brief(m.SizeClass),
+			brief(m.Quantisation), tokens, size(m.Bytes), printable(here))
 	}
 	return w.Flush()
 }
