@@ -73,7 +73,7 @@ func batchOrder(ctx context.Context, s Subject, m inference.TextModel) error {
 func batchCancel(ctx context.Context, s Subject, m inference.TextModel) error {
 	inner, cancel := context.WithCancel(ctx)
 	cancel()
-	out, err := m.BatchGenerate(inner, s.Prompts, inference.WithMaxTokens(1000))
+	out, err := m.BatchGenerate(inner, s.Prompts, inference.WithMaxTokens(endless))
 	if err == nil {
 		for _, r := range out {
 			err = errors.Join(err, r.Err)

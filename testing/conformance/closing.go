@@ -101,7 +101,7 @@ func closeRunning(ctx context.Context, s Subject, _ inference.TextModel) error {
 	}
 	closed := make(chan error, 1)
 	n := 0
-	for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(1_000_000)) {
+	for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(endless)) {
 		if n++; n == 2 {
 			go func() { closed <- m.Close() }()
 		}

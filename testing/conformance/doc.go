@@ -6,9 +6,11 @@
 //	}
 //
 // Checks gives them one by one, for a program that is not a test. A check loads
-// what it needs, waits for nothing longer than Subject.Patience, and says in its
-// error which promise was broken and how. Speed is no promise and is not looked
-// at; the quality of what the model says neither.
+// what it needs and says in its error which promise was broken and how. Its
+// context ends after Subject.Patience; one that does not come back then is given
+// up a quarter of that later. The first loading of the model, by Run, takes as long
+// as the backend takes. Speed is no promise and is not looked at; the quality of
+// what the model says neither.
 //
 // The package's own test runs the suite over a sound backend, which must pass,
 // and over backends that break one promise each, which must be found out.

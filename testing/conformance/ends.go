@@ -65,7 +65,7 @@ func endChecks() []Check {
 		{Name: "nil options are skipped", Run: func(ctx context.Context, s Subject, m inference.TextModel) error {
 			toks, err := gather(ctx, m, s.Prompts[0], nil, inference.WithMaxTokens(2), nil)
 			if err != nil || len(toks) == 0 || len(toks) > 2 {
-				return fmt.Errorf("%d tokens, %w", len(toks), err)
+				return fmt.Errorf("%d tokens, err %w", len(toks), orNil(err))
 			}
 			return nil
 		}},

@@ -9,8 +9,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// many is more than the slots of any model under test.
-const many = 20
+const (
+	// many is more than the slots of any model under test.
+	many = 20
+	// endless is a limit that no generation comes to while a check waits.
+	endless = 1_000_000
+)
 
 func leaveChecks() []Check {
 	return []Check{
@@ -32,7 +36,7 @@ func leaveChecks() []Check {
 // block the last run.
 func breakOut(ctx context.Context, s Subject, m inference.TextModel) error {
 	for range many {
-		for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(1000)) {
+		for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(endless)) {
 			break
 		}
 		if err := m.Err(); err != nil {
@@ -41,7 +45,7 @@ func breakOut(ctx context.Context, s Subject, m inference.TextModel) error {
 	}
 	toks, err := gather(ctx, m, s.Prompts[0], inference.WithMaxTokens(2))
 	if err != nil || len(toks) == 0 {
-		return fmt.Errorf("the run after them: %d tokens, %w", len(toks), err)
+		return fmt.Errorf("the run after them: %d tokens, err %w", len(toks), orNil(err))
 	}
 	return nil
 }
@@ -60,7 +64,7 @@ func cancelOnce(ctx context.Context, s Subject, m inference.TextModel) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	after := 0
-	for range m.Generate(inner, s.Prompts[0], inference.WithMaxTokens(1000)) {
+	for range m.Generate(inner, s.Prompts[0], inference.WithMaxTokens(endless)) {
 		if inner.Err() != nil {
 			after++
 		}

@@ -23,6 +23,8 @@ type sound struct {
 	mutate func(inference.TextModel) inference.TextModel
 	// loadAnything drops the look at the file.
 	loadAnything bool
+	// endless makes generations go on until they are left.
+	endless bool
 }
 
 func (sound) Name() string    { return "sound" }
@@ -38,7 +40,11 @@ func (b sound) LoadModel(path string, _ ...inference.LoadOption) (inference.Text
 			return nil, fmt.Errorf("%s is not a gguf file", path)
 		}
 	}
-	fake := fakellama.New(fakellama.Script{Slots: 3, ContextLen: 500, TokenDelay: 50 * time.Microsecond})
+	script := fakellama.Script{Slots: 3, ContextLen: 500, TokenDelay: 50 * time.Microsecond}
+	if b.endless {
+		script.NeverEnds, script.ContextLen = true, 1<<40
+	}
+	fake := fakellama.New(script)
 	m := &soundModel{fake: fake, srv: httptest.NewServer(fake)}
 	m.api = llamaapi.New(m.srv.URL, m.srv.Client())
 	m.life, m.end = context.WithCancel(context.Background())

@@ -33,7 +33,7 @@ type Subject struct {
 	// Most kernels sum in another order for another batch size, so that a near tie
 	// may fall either way.
 	Steady bool
-	// Patience bounds every wait; a minute when 0.
+	// Patience is how long a check may take; a minute when 0.
 	Patience time.Duration
 	// Only names the checks to run, for a model that is too slow for all of them;
 	// nil runs every one.
@@ -104,8 +104,9 @@ func (s Subject) checks() ([]Check, error) {
 	return out, nil
 }
 
-// Verify runs one check, bounded by the subject's patience. A check that does
-// not come back is itself a broken promise: nothing may block for ever.
+// Verify runs one check with a context that ends with the subject's patience. A
+// check that does not come back within another quarter of it is itself a broken
+// promise: nothing may block for ever.
 func (s Subject) Verify(ctx context.Context, c Check, m inference.TextModel) error {
 	s = s.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, s.Patience)
@@ -119,11 +120,12 @@ func (s Subject) Verify(ctx context.Context, c Check, m inference.TextModel) err
 		}()
 		done <- c.Run(ctx, s, m)
 	}()
+	limit := s.Patience + s.Patience/4
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(s.Patience + s.Patience/4):
-		return fmt.Errorf("it still runs after %v", s.Patience+s.Patience/4)
+	case <-time.After(limit):
+		return fmt.Errorf("it still runs after %v", limit)
 	}
 }
 
