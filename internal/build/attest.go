@@ -22,13 +22,17 @@ const builderID = "https://forge.lthn.ai/core/go-rocm/mage-release"
 // both formats, and where each file came from. With a key the provenance is a
 // signed envelope, without one the bare statement.
 func (s *Session) attestInto(ctx context.Context, d *delivery) error {
-	chosen, err := bundleOf(d.packed, s.Settings.Embed)
-	if err != nil {
+	m := attest.Material{Version: d.version, Epoch: s.Epoch}
+	var err error
+	if m.Linked, err = linked(ctx, filepath.Join(d.dir, commandName)); err != nil {
 		return err
 	}
-	m := attest.Material{Version: d.version, Epoch: s.Epoch, Manifest: chosen.Manifest}
-	if m.Components, err = s.components(ctx, filepath.Join(d.dir, "go-rocm"), chosen.Bundle.Dir); err != nil {
-		return err
+	for _, p := range d.packed {
+		b := attest.Bundle{Manifest: p.Manifest}
+		if b.Components, err = origin.Licences(p.Bundle.Dir); err != nil {
+			return err
+		}
+		m.Bundles = append(m.Bundles, b)
 	}
 	for name, write := range map[string]func(attest.Material) ([]byte, error){
 		"go-rocm.cdx.json": attest.CycloneDX, "go-rocm.spdx.json": attest.SPDX,
@@ -44,7 +48,8 @@ func (s *Session) attestInto(ctx context.Context, d *delivery) error {
 	return s.provenanceInto(ctx, d, m)
 }
 
-func (s *Session) components(ctx context.Context, command, bundleDir string) ([]origin.Component, error) {
+// linked lists other people's work in the command.
+func linked(ctx context.Context, command string) ([]origin.Component, error) {
 	modules, err := goEnv(ctx, "GOMODCACHE")
 	if err != nil {
 		return nil, err
@@ -53,12 +58,7 @@ func (s *Session) components(ctx context.Context, command, bundleDir string) ([]
 	if err != nil {
 		return nil, err
 	}
-	linked, err := origin.Modules(command, modules, goRoot)
-	if err != nil {
-		return nil, err
-	}
-	bundled, err := origin.Licences(bundleDir)
-	return append(linked, bundled...), err
+	return origin.Modules(command, modules, goRoot)
 }
 
 // provenanceInto states where the files of the delivery came from. The list of a

@@ -51,7 +51,11 @@ func stated(t *testing.T) attest.Material {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return attest.Material{Version: "0.1.0", Epoch: time.Unix(1700000000, 0), Manifest: p.Manifest, Components: bundled}
+	golang := origin.Component{Kind: origin.GoRuntime, Name: "go", Version: "1.26.1", Texts: []origin.Text{{Name: "LICENSE", Body: "Terms.\n"}}}
+	return attest.Material{
+		Version: "0.1.0", Epoch: time.Unix(1700000000, 0), Linked: []origin.Component{golang},
+		Bundles: []attest.Bundle{{Manifest: p.Manifest, Components: bundled}},
+	}
 }
 
 // A release that is added to another one keeps to its provenance.

@@ -3,14 +3,23 @@ package attest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"time"
 
 	cdx "github.com/CycloneDX/cyclonedx-go"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
 // CycloneDX writes the bill of materials as CycloneDX 1.6 JSON
-// (https://cyclonedx.org/docs/1.6/json/). The same material gives the same bytes.
+// (https://cyclonedx.org/docs/1.6/json/). The release depends on what is linked
+// into the command and on its bundles, and each bundle on what is in it. The same
+// material gives the same bytes.
 func CycloneDX(m Material) ([]byte, error) {
+	m, err := m.complete()
+	if err != nil {
+		return nil, err
+	}
 	parts, err := m.parts()
 	if err != nil {
 		return nil, err
@@ -22,28 +31,50 @@ func CycloneDX(m Material) ([]byte, error) {
 	root := cdx.Component{
 		BOMRef: rootPURL(m), Type: cdx.ComponentTypeApplication, Name: "go-rocm", Version: m.Version, PackageURL: rootPURL(m),
 		Licenses: &cdx.Licenses{{License: &cdx.License{ID: "MIT"}}},
-		Properties: &[]cdx.Property{
-			{Name: "go-rocm:bundle", Value: m.Manifest.Name},
-			{Name: "go-rocm:bundle:digest", Value: "sha256:" + m.Manifest.Digest()},
-		},
 	}
-	components := make([]cdx.Component, 0, len(parts))
-	refs := make([]string, 0, len(parts))
+	components := make([]cdx.Component, 0, len(parts)+len(m.Bundles))
 	for _, p := range parts {
 		components = append(components, component(p))
-		refs = append(refs, p.purl)
 	}
+	own := refs(parts, func(p part) bool { return len(p.bundles) == 0 })
+	var dependencies []cdx.Dependency
+	for _, b := range m.Bundles {
+		c := bundleComponent(b.Manifest)
+		components, own = append(components, c), append(own, c.BOMRef)
+		inside := refs(parts, func(p part) bool { return slices.Contains(p.bundles, b.Manifest.Name) })
+		dependencies = append(dependencies, cdx.Dependency{Ref: c.BOMRef, Dependencies: &inside})
+	}
+	dependencies = append([]cdx.Dependency{{Ref: root.BOMRef, Dependencies: &own}}, dependencies...)
 	bom := cdx.NewBOM()
 	bom.SerialNumber = "urn:uuid:" + uuidFrom(id)
 	bom.Metadata = &cdx.Metadata{Timestamp: m.Epoch.UTC().Format(time.RFC3339), Component: &root}
 	bom.Components = &components
-	bom.Dependencies = &[]cdx.Dependency{{Ref: root.BOMRef, Dependencies: &refs}}
+	bom.Dependencies = &dependencies
 
 	var b bytes.Buffer
 	if err := cdx.NewBOMEncoder(&b, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cdx.SpecVersion1_6); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMaterial, err)
 	}
 	return b.Bytes(), nil
+}
+
+// bundleComponent is a bundle in CycloneDX's words.
+func bundleComponent(m *bundle.Manifest) cdx.Component {
+	return cdx.Component{
+		BOMRef: "bundle:" + m.Name, Type: cdx.ComponentTypeApplication, Name: m.Name, Version: m.Version,
+		Properties: &[]cdx.Property{{Name: "go-rocm:bundle:digest", Value: "sha256:" + m.Digest()}},
+	}
+}
+
+// refs names the parts that are asked for.
+func refs(parts []part, wanted func(part) bool) []string {
+	out := []string{}
+	for _, p := range parts {
+		if wanted(p) {
+			out = append(out, p.purl)
+		}
+	}
+	return out
 }
 
 func rootPURL(m Material) string {

@@ -3,6 +3,7 @@ package attest
 import (
 	"bytes"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -16,9 +17,12 @@ const buildType = "https://forge.lthn.ai/core/go-rocm/build/v1"
 
 // Provenance states where the files in subjects came from. revision is the git
 // commit of go-rocm in hex, empty if they are not of one; builder is the URI of who
-// built. Every input that the
-// manifest records stands in it with its digest.
+// built. Every input that a manifest records stands in it with its digest, once.
 func Provenance(m Material, subjects []release.Sum, revision, builder string) (*release.Statement, error) {
+	m, err := m.complete()
+	if err != nil {
+		return nil, err
+	}
 	parts, err := m.parts()
 	if err != nil {
 		return nil, err
@@ -30,19 +34,13 @@ func Provenance(m Material, subjects []release.Sum, revision, builder string) (*
 	if revision != "" {
 		own.Digest = map[string]string{"gitCommit": revision}
 	}
-	inputs := []release.Resource{
-		own,
-		{Name: sourceName, URI: m.Manifest.Source.URL, Digest: map[string]string{"gitTree": m.Manifest.Source.Tree}},
-	}
-	if d := m.Manifest.Toolchain.BaseDigest; d != "" {
-		inputs = append(inputs, release.Resource{Name: "toolchain", Digest: digestOf(d)})
-	}
-	for _, p := range slices.Concat(m.Manifest.Toolchain.Packages, stagePackages(m.Manifest.Stages)) {
-		r := release.Resource{Name: p.Name + "=" + p.Version + ":" + p.Arch}
-		if p.SHA256 != "" {
-			r.Digest = map[string]string{"sha256": p.SHA256}
+	inputs := []release.Resource{own}
+	for _, b := range m.Bundles {
+		for _, r := range inputsOf(b.Manifest) {
+			if !slices.ContainsFunc(inputs, func(had release.Resource) bool { return reflect.DeepEqual(had, r) }) {
+				inputs = append(inputs, r)
+			}
 		}
-		inputs = append(inputs, r)
 	}
 	for _, p := range parts {
 		for _, f := range p.facts {
@@ -84,14 +82,34 @@ func stagePackages(stages []bundle.Stage) []bundle.Package {
 	return out
 }
 
-func parameters(m Material) release.Parameters {
-	p := release.Parameters{
-		Version: m.Version, Bundle: m.Manifest.Name, BundleDigest: "sha256:" + m.Manifest.Digest(),
-		Locked: m.Manifest.Toolchain.Locked, Deviations: m.Manifest.Toolchain.Deviations,
-		SourceDateEpoch: m.Manifest.SourceDateEpoch, Stages: m.Manifest.Stages,
+// inputsOf are the source, the toolchain and the packages of a bundle.
+func inputsOf(m *bundle.Manifest) []release.Resource {
+	out := []release.Resource{{Name: sourceName, URI: m.Source.URL, Digest: map[string]string{"gitTree": m.Source.Tree}}}
+	if d := m.Toolchain.BaseDigest; d != "" {
+		out = append(out, release.Resource{Name: "toolchain", Digest: digestOf(d)})
 	}
-	for _, t := range m.Manifest.Targets {
-		p.Targets = append(p.Targets, fmt.Sprint(t))
+	for _, p := range slices.Concat(m.Toolchain.Packages, stagePackages(m.Stages)) {
+		r := release.Resource{Name: p.Name + "=" + p.Version + ":" + p.Arch}
+		if p.SHA256 != "" {
+			r.Digest = map[string]string{"sha256": p.SHA256}
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func parameters(m Material) release.Parameters {
+	p := release.Parameters{Version: m.Version}
+	for _, b := range m.Bundles {
+		of := release.BundleParameters{
+			Name: b.Manifest.Name, Digest: "sha256:" + b.Manifest.Digest(),
+			Locked: b.Manifest.Toolchain.Locked, Deviations: b.Manifest.Toolchain.Deviations,
+			SourceDateEpoch: b.Manifest.SourceDateEpoch, Stages: b.Manifest.Stages,
+		}
+		for _, t := range b.Manifest.Targets {
+			of.Targets = append(of.Targets, fmt.Sprint(t))
+		}
+		p.Bundles = append(p.Bundles, of)
 	}
 	return p
 }

@@ -51,6 +51,27 @@ func TestProvenance(t *testing.T) {
 	}
 }
 
+// The inputs of every bundle are inputs of the release, each once.
+func TestProvenanceNamesTheInputsOfAllBundles(t *testing.T) {
+	s := statement(t)
+	count := map[string]int{}
+	for _, r := range s.Predicate.BuildDefinition.ResolvedDependencies {
+		count[r.Name+r.URI]++
+	}
+	for _, name := range []string{"llama.cpp", "toolchain", "libx1=1:2.0+dfsg-1:amd64", "gcc=4:15.2:amd64", "gcc=4:15.3:amd64", "libhip=6.4-1:amd64", purlMod} {
+		if count[name] != 1 {
+			t.Errorf("%s is %d times among the inputs", name, count[name])
+		}
+	}
+	got := map[string][]string{}
+	for _, b := range s.Predicate.BuildDefinition.ExternalParameters.Bundles {
+		got[b.Name] = b.Targets
+	}
+	if diff := cmp.Diff(map[string][]string{"llama-cpu": nil, "llama-hip": {"gfx1100"}}, got); diff != "" {
+		t.Errorf("targets (-want +got):\n%s", diff)
+	}
+}
+
 // Files that are of no commit are not said to be of one.
 func TestProvenanceOfNoCommit(t *testing.T) {
 	s, err := attest.Provenance(material(t), subjects, "", "https://example.test/builder")
@@ -67,7 +88,7 @@ func TestProvenanceOfNoCommit(t *testing.T) {
 func TestProvenanceNamesPackagesOfStages(t *testing.T) {
 	m := material(t)
 	sum := strings.Repeat("9", 64)
-	m.Manifest.Stages = []bundle.Stage{{
+	cpu(m).Manifest.Stages = []bundle.Stage{{
 		Name: "llvm", Digest: strings.Repeat("8", 64),
 		Options: []string{"file=libLLVM.so.21.1", "package=llvm-21-dev 1:21.1.8-13 amd64 sha256:" + sum, "package=half a line"},
 	}}

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -30,9 +31,16 @@ type Material struct {
 	Version string
 	// Epoch is the time that the documents name, SOURCE_DATE_EPOCH.
 	Epoch time.Time
-	// Manifest describes the bundle of the release.
+	// Linked is other people's work in the command, from packaging/origin.
+	Linked []origin.Component
+	// Bundles are all that the release has, in any order.
+	Bundles []Bundle
+}
+
+// Bundle is a bundle of the release.
+type Bundle struct {
 	Manifest *bundle.Manifest
-	// Components are other people's work in the release, from packaging/origin.
+	// Components is other people's work in it, from packaging/origin.
 	Components []origin.Component
 }
 
@@ -40,9 +48,10 @@ type Material struct {
 type part struct {
 	origin.Component
 	version string
-	purl    string // https://github.com/package-url/purl-spec
-	sha256  string // of the package file it came from; empty where there was none
-	facts   []fact // further identities
+	purl    string   // https://github.com/package-url/purl-spec
+	sha256  string   // of the package file it came from; empty where there was none
+	facts   []fact   // further identities
+	bundles []string // that have it; none for what is linked
 }
 
 type fact struct{ name, value string }
@@ -50,16 +59,33 @@ type fact struct{ name, value string }
 // factGoSum is the name of a module's hash as go.sum writes it.
 const factGoSum = "go:sum"
 
-// parts joins the components with what the manifest knows of them, sorted by
-// package URL. A component of the bundle that the manifest knows neither as a
-// package of the toolchain nor as the compiled source is an error: nobody could
-// tell what it is.
-func (m Material) parts() ([]part, error) {
-	if m.Version == "" || m.Epoch.Unix() <= 0 || m.Manifest == nil || len(m.Components) == 0 {
-		return nil, fmt.Errorf("%w: version, epoch, manifest and components are needed", ErrMaterial)
+// complete refuses material that says too little, and gives its bundles in the
+// order of their names.
+func (m Material) complete() (Material, error) {
+	if m.Version == "" || m.Epoch.Unix() <= 0 || len(m.Linked) == 0 || len(m.Bundles) == 0 {
+		return m, fmt.Errorf("%w: version, epoch, linked components and bundles are needed", ErrMaterial)
 	}
-	var out []part
-	for _, c := range m.Components {
+	for _, b := range m.Bundles {
+		if b.Manifest == nil || len(b.Components) == 0 {
+			return m, fmt.Errorf("%w: the manifest and components of each bundle are needed", ErrMaterial)
+		}
+	}
+	m.Bundles = slices.SortedFunc(slices.Values(m.Bundles), func(a, b Bundle) int { return strings.Compare(a.Manifest.Name, b.Manifest.Name) })
+	for i := 1; i < len(m.Bundles); i++ {
+		if name := m.Bundles[i].Manifest.Name; name == m.Bundles[i-1].Manifest.Name {
+			return m, fmt.Errorf("%w: the bundle %s stands there twice", ErrMaterial, name)
+		}
+	}
+	return m, nil
+}
+
+// parts joins the components with what the manifests know of them, sorted by
+// package URL; what several bundles have stands there once. A component of a
+// bundle that its manifest knows neither as a package of the toolchain nor as the
+// compiled source is an error: nobody could tell what it is.
+func (m Material) parts() ([]part, error) {
+	out := map[string]part{}
+	for _, c := range m.Linked {
 		p := part{Component: c, version: c.Version}
 		switch c.Kind {
 		case origin.GoModule:
@@ -69,22 +95,60 @@ func (m Material) parts() ([]part, error) {
 			}
 		case origin.GoRuntime:
 			p.purl = "pkg:generic/go@" + inPURL(c.Version)
-		case origin.Bundled:
-			if err := p.identify(m.Manifest); err != nil {
+		default:
+			return nil, fmt.Errorf("%w: %s is linked, and of the kind %q", ErrMaterial, c.Name, c.Kind)
+		}
+		if err := addPart(out, p); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range m.Bundles {
+		for _, c := range b.Components {
+			if c.Kind != origin.Bundled {
+				return nil, fmt.Errorf("%w: %s is in a bundle, and of the kind %q", ErrMaterial, c.Name, c.Kind)
+			}
+			p := part{Component: c, bundles: []string{b.Manifest.Name}}
+			if err := p.identify(b.Manifest); err != nil {
 				return nil, err
 			}
-		default:
-			return nil, fmt.Errorf("%w: %s is of the unknown kind %q", ErrMaterial, c.Name, c.Kind)
-		}
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b part) int { return strings.Compare(a.purl, b.purl) })
-	for i := 1; i < len(out); i++ {
-		if out[i].purl == out[i-1].purl {
-			return nil, fmt.Errorf("%w: %s stands there twice", ErrMaterial, out[i].purl)
+			if err := addPart(out, p); err != nil {
+				return nil, err
+			}
 		}
 	}
-	return out, nil
+	return slices.SortedFunc(maps.Values(out), func(a, b part) int { return strings.Compare(a.purl, b.purl) }), nil
+}
+
+// addPart adds a part to those by package URL. One that is there already must be
+// of another bundle and the same; its terms are those that either has.
+func addPart(to map[string]part, p part) error {
+	had, ok := to[p.purl]
+	switch {
+	case !ok:
+		to[p.purl] = p
+		return nil
+	case len(p.bundles) == 0 || len(had.bundles) == 0 || slices.Contains(had.bundles, p.bundles[0]):
+		return fmt.Errorf("%w: %s stands there twice", ErrMaterial, p.purl)
+	case had.sha256 != p.sha256 || !slices.Equal(had.facts, p.facts):
+		return fmt.Errorf("%w: %s is one thing in %s and another in %s", ErrMaterial, p.purl, had.bundles[0], p.bundles[0])
+	}
+	had.bundles = union(had.bundles, p.bundles)
+	had.Texts = union(had.Texts, p.Texts)
+	had.Holders = union(had.Holders, p.Holders)
+	had.Licences = slices.Sorted(slices.Values(union(had.Licences, p.Licences)))
+	to[p.purl] = had
+	return nil
+}
+
+// union is a with what only b has behind it.
+func union[T comparable](a, b []T) []T {
+	out := slices.Clone(a)
+	for _, e := range b {
+		if !slices.Contains(out, e) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // inPURL writes a version as package URLs have it: "+" is encoded, ":" is not.
@@ -128,15 +192,19 @@ func vendor(toolchain string) string {
 // their unique names are made: the same release names them the same.
 func (m Material) identity(parts []part) (string, error) {
 	type line struct {
-		PURL, SHA256 string
-		Licences     []string
-		Texts        []origin.Text
+		PURL, SHA256      string
+		Licences, Bundles []string
+		Texts             []origin.Text
 	}
 	var lines []line
 	for _, p := range parts {
-		lines = append(lines, line{p.purl, p.sha256, p.Licences, p.Texts})
+		lines = append(lines, line{p.purl, p.sha256, p.Licences, p.bundles, p.Texts})
 	}
-	b, err := json.Marshal([]any{m.Version, m.Epoch.Unix(), m.Manifest.Digest(), lines})
+	var manifests []string
+	for _, b := range m.Bundles {
+		manifests = append(manifests, b.Manifest.Digest())
+	}
+	b, err := json.Marshal([]any{m.Version, m.Epoch.Unix(), manifests, lines})
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrMaterial, err)
 	}

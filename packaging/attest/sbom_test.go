@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,56 +14,82 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/origin"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	cdx "github.com/CycloneDX/cyclonedx-go"
 	"github.com/google/go-cmp/cmp"
 	spdxjson "github.com/spdx/tools-golang/json"
+	"github.com/spdx/tools-golang/spdx/v2/common"
 	"github.com/spdx/tools-golang/spdxlib"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-func material(t *testing.T) attest.Material {
+// small is a bundle with a server and one library, whose toolchain has these
+// packages.
+func small(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.Bundle {
 	t.Helper()
 	dir := writeTree(t, map[string]string{
-		"llama-server":               "server",
+		"llama-server":               "server " + m.Variant,
 		"licenses/llama.cpp/LICENSE": "Copyright (c) 2023 Some Authors\n",
 		"licenses/libx1/copyright":   "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nCopyright: 1999 A. Person\nLicense: GPL-3+ with X-exception\n",
 	})
+	if m.Variant == "hip" {
+		writeInto(t, dir, map[string]string{"licenses/libhip/copyright": "Copyright (c) 2020 H. Person\n"})
+	}
 	if err := os.Chmod(filepath.Join(dir, "llama-server"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m, err := bundle.Build(dir, bundle.Manifest{
-		Name: "llama-cpu", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0.5.0", SourceDateEpoch: 1790000000,
-		Source: bundle.Source{Tag: "v0.5.0", Tree: strings.Repeat("ab", 20)},
-		Toolchain: bundle.Toolchain{Kind: "debian", Packages: []bundle.Package{
-			{Name: "gcc", Version: "4:15.2", Arch: "amd64", SHA256: strings.Repeat("c", 64)},
-			{Name: "libx1", Version: "1:2.0+dfsg-1", Arch: "amd64", SHA256: strings.Repeat("d", 64)},
-		}},
-		Entry: bundle.Entry{Program: "llama-server"},
-	})
+	m.Name, m.Flavour, m.Version, m.SourceDateEpoch = "llama-"+m.Variant, bundle.FlavourSystem, "v0.5.0", 1790000000
+	m.Source = bundle.Source{Tag: "v0.5.0", Tree: strings.Repeat("ab", 20)}
+	m.Toolchain.Kind = "debian"
+	m.Toolchain.Packages = append([]bundle.Package{}, packages...)
+	m.Toolchain.Packages = append(m.Toolchain.Packages, bundle.Package{Name: "libx1", Version: "1:2.0+dfsg-1", Arch: "amd64", SHA256: strings.Repeat("d", 64)})
+	m.Entry = bundle.Entry{Program: "llama-server"}
+	built, err := bundle.Build(dir, m)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bundled, err := origin.Licences(dir)
+	components, err := origin.Licences(dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return attest.Bundle{Manifest: built, Components: components}
+}
+
+// material is of a release with two bundles, whose toolchains have one package
+// alike and one of two versions.
+func material(t *testing.T) attest.Material {
+	t.Helper()
+	gcc := func(version, sum string) bundle.Package {
+		return bundle.Package{Name: "gcc", Version: version, Arch: "amd64", SHA256: strings.Repeat(sum, 64)}
 	}
 	text := []origin.Text{{Name: "LICENSE", Body: "Terms.\n"}}
 	return attest.Material{
-		Version: "0.2.0", Epoch: time.Unix(1790000000, 0), Manifest: m,
-		Components: append(bundled,
-			origin.Component{Kind: origin.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:abc=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
-			origin.Component{Kind: origin.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
-		),
+		Version: "0.2.0", Epoch: time.Unix(1790000000, 0),
+		Linked: []origin.Component{
+			{Kind: origin.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:abc=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
+			{Kind: origin.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
+		},
+		Bundles: []attest.Bundle{
+			small(t, bundle.Manifest{Variant: "hip", Targets: []gfx.Target{gfx.MustParse("gfx1100")}, Toolchain: bundle.Toolchain{BaseDigest: "sha256:" + strings.Repeat("b", 64)}},
+				gcc("4:15.3", "e"), bundle.Package{Name: "libhip", Version: "6.4-1", Arch: "amd64", SHA256: strings.Repeat("f", 64)}),
+			small(t, bundle.Manifest{Variant: "cpu"}, gcc("4:15.2", "c")),
+		},
 	}
 }
 
-var wantPURLs = []string{
-	"pkg:deb/debian/libx1@1:2.0%2Bdfsg-1?arch=amd64",
-	"pkg:generic/go@1.26.1",
-	"pkg:github/ggml-org/llama.cpp@v0.5.0",
-	"pkg:golang/github.com/some/mod@v1.2.3",
-}
+// cpu is the bundle of the material without a GPU.
+func cpu(m attest.Material) attest.Bundle { return m.Bundles[1] }
+
+const (
+	purlHIP   = "pkg:deb/debian/libhip@6.4-1?arch=amd64"
+	purlX1    = "pkg:deb/debian/libx1@1:2.0%2Bdfsg-1?arch=amd64"
+	purlGo    = "pkg:generic/go@1.26.1"
+	purlLlama = "pkg:github/ggml-org/llama.cpp@v0.5.0"
+	purlMod   = "pkg:golang/github.com/some/mod@v1.2.3"
+)
+
+var wantPURLs = []string{purlHIP, purlX1, purlGo, purlLlama, purlMod}
 
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
@@ -98,15 +125,26 @@ func TestCycloneDX(t *testing.T) {
 	}
 	var purls []string
 	for _, c := range *bom.Components {
-		purls = append(purls, c.PackageURL)
+		if c.PackageURL != "" {
+			purls = append(purls, c.PackageURL)
+		}
 	}
 	if diff := cmp.Diff(wantPURLs, purls); diff != "" {
 		t.Errorf("components (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(purls, *(*bom.Dependencies)[0].Dependencies); diff != "" {
+	inside := map[string][]string{}
+	for _, d := range *bom.Dependencies {
+		inside[d.Ref] = *d.Dependencies
+	}
+	want := map[string][]string{
+		bom.Metadata.Component.BOMRef: {purlGo, purlMod, "bundle:llama-cpu", "bundle:llama-hip"},
+		"bundle:llama-cpu":            {purlX1, purlLlama},
+		"bundle:llama-hip":            {purlHIP, purlX1, purlLlama},
+	}
+	if diff := cmp.Diff(want, inside); diff != "" {
 		t.Errorf("dependencies (-want +got):\n%s", diff)
 	}
-	if h := *(*bom.Components)[0].Hashes; h[0].Value != strings.Repeat("d", 64) {
+	if h := *(*bom.Components)[1].Hashes; h[0].Value != strings.Repeat("d", 64) {
 		t.Errorf("hash of the package file: %v", h)
 	}
 	if bom.SpecVersion != cdx.SpecVersion1_6 || bom.Metadata.Timestamp != "2026-09-21T14:13:20Z" {
@@ -129,18 +167,37 @@ func TestSPDX(t *testing.T) {
 	if err := spdxlib.ValidateDocument(doc); err != nil {
 		t.Error(err)
 	}
+	names := map[common.ElementID]string{}
 	var purls []string
-	for _, p := range doc.Packages[1:] {
+	for _, p := range doc.Packages {
+		names[p.PackageSPDXIdentifier] = p.PackageName
+		if p.PackageName == "go-rocm" || strings.HasPrefix(p.PackageName, "llama-") {
+			continue
+		}
 		purls = append(purls, p.PackageExternalReferences[0].Locator)
 	}
 	if diff := cmp.Diff(wantPURLs, purls); diff != "" {
 		t.Errorf("packages (-want +got):\n%s", diff)
 	}
+	inside := map[string][]string{}
+	for _, r := range doc.Relationships {
+		if r.Relationship == "CONTAINS" {
+			inside[names[r.RefA.ElementRefID]] = append(inside[names[r.RefA.ElementRefID]], names[r.RefB.ElementRefID])
+		}
+	}
+	want := map[string][]string{
+		"go-rocm":   {"llama-cpu", "llama-hip", "go", "github.com/Some/Mod"},
+		"llama-cpu": {"libx1", "llama.cpp"},
+		"llama-hip": {"libhip", "libx1", "llama.cpp"},
+	}
+	if diff := cmp.Diff(want, inside); diff != "" {
+		t.Errorf("what is in what (-want +got):\n%s", diff)
+	}
 	texts := map[string]string{}
 	for _, l := range doc.OtherLicenses {
 		texts[l.LicenseIdentifier] = l.ExtractedText
 	}
-	for _, p := range doc.Packages[1:] {
+	for _, p := range doc.Packages[len(want):] {
 		if texts[p.PackageLicenseDeclared] == "" {
 			t.Errorf("%s: its licence %q has no text", p.PackageName, p.PackageLicenseDeclared)
 		}
@@ -158,7 +215,11 @@ func TestBillsAreReproducible(t *testing.T) {
 			}
 			t.Setenv("TZ", "Pacific/Chatham")
 			m.Epoch = m.Epoch.In(time.FixedZone("x", 3600))
-			m.Components[0], m.Components[2] = m.Components[2], m.Components[0]
+			for _, b := range m.Bundles {
+				slices.Reverse(b.Components)
+			}
+			slices.Reverse(m.Bundles)
+			slices.Reverse(m.Linked)
 			second, err := write(m)
 			if err != nil {
 				t.Fatal(err)
@@ -175,11 +236,20 @@ func TestBillsRefuse(t *testing.T) {
 		change func(*attest.Material)
 		want   string
 	}{
-		"no manifest":        {func(m *attest.Material) { m.Manifest = nil }, "manifest"},
-		"no components":      {func(m *attest.Material) { m.Components = nil }, "components"},
-		"unknown package":    {func(m *attest.Material) { m.Manifest.Toolchain.Packages = nil }, "lists no package of that name"},
-		"unknown kind":       {func(m *attest.Material) { m.Components[0].Kind = "rust" }, `"rust"`},
-		"the same one twice": {func(m *attest.Material) { m.Components = append(m.Components, m.Components[0]) }, "twice"},
+		"no bundles":          {func(m *attest.Material) { m.Bundles = nil }, "bundles"},
+		"no manifest":         {func(m *attest.Material) { m.Bundles[0].Manifest = nil }, "manifest"},
+		"an empty bundle":     {func(m *attest.Material) { m.Bundles[0].Components = nil }, "components"},
+		"nothing linked":      {func(m *attest.Material) { m.Linked = nil }, "linked components"},
+		"a bundle twice":      {func(m *attest.Material) { m.Bundles[0] = m.Bundles[1] }, "llama-cpu stands there twice"},
+		"unknown package":     {func(m *attest.Material) { cpu(*m).Manifest.Toolchain.Packages = nil }, "lists no package of that name"},
+		"unknown kind":        {func(m *attest.Material) { m.Linked[0].Kind = "rust" }, `"rust"`},
+		"linked in a bundle":  {func(m *attest.Material) { cpu(*m).Components[0].Kind = origin.GoModule }, `"go"`},
+		"one linked twice":    {func(m *attest.Material) { m.Linked = append(m.Linked, m.Linked[0]) }, "twice"},
+		"one twice in bundle": {func(m *attest.Material) { b := &m.Bundles[1]; b.Components = append(b.Components, b.Components[0]) }, "twice"},
+		"one with two digests": {func(m *attest.Material) {
+			packages := cpu(*m).Manifest.Toolchain.Packages
+			packages[len(packages)-1].SHA256 = strings.Repeat("0", 64)
+		}, "one thing in llama-cpu and another in llama-hip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, write := range []func(attest.Material) ([]byte, error){attest.CycloneDX, attest.SPDX} {
@@ -197,6 +267,12 @@ func TestBillsRefuse(t *testing.T) {
 func writeTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
+	writeInto(t, dir, files)
+	return dir
+}
+
+func writeInto(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
 	for name, body := range files {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -206,5 +282,4 @@ func writeTree(t *testing.T, files map[string]string) string {
 			t.Fatal(err)
 		}
 	}
-	return dir
 }

@@ -9,14 +9,22 @@ import (
 	spdxjson "github.com/spdx/tools-golang/json"
 	"github.com/spdx/tools-golang/spdx/v2/common"
 	spdx "github.com/spdx/tools-golang/spdx/v2/v2_3"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
 const noAssertion = "NOASSERTION"
 
 // SPDX writes the bill of materials as SPDX 2.3 JSON
 // (https://spdx.github.io/spdx-spec/v2.3/). Licence texts stand in it as they
-// were collected, as LicenseRef entries. The same material gives the same bytes.
+// were collected, as LicenseRef entries. The release contains what is linked into
+// the command and its bundles, and each bundle what is in it. The same material
+// gives the same bytes.
 func SPDX(m Material) ([]byte, error) {
+	m, err := m.complete()
+	if err != nil {
+		return nil, err
+	}
 	parts, err := m.parts()
 	if err != nil {
 		return nil, err
@@ -39,14 +47,25 @@ func SPDX(m Material) ([]byte, error) {
 		PackageDownloadLocation: "https://forge.lthn.ai/core/go-rocm",
 		PackageLicenseConcluded: "MIT", PackageLicenseDeclared: "MIT", PackageCopyrightText: noAssertion,
 		PackageExternalReferences: purlReference(rootPURL(m)),
-		PackageComment:            fmt.Sprintf("bundle %s sha256:%s", m.Manifest.Name, m.Manifest.Digest()),
 	}
 	doc.Packages = append(doc.Packages, root)
 	doc.Relationships = append(doc.Relationships, relation("DOCUMENT", "DESCRIBES", root))
+	bundles := map[string]*spdx.Package{}
+	for _, b := range m.Bundles {
+		pkg := describeBundle(b.Manifest)
+		bundles[b.Manifest.Name] = pkg
+		doc.Packages = append(doc.Packages, pkg)
+		doc.Relationships = append(doc.Relationships, relation(root.PackageSPDXIdentifier, "CONTAINS", pkg))
+	}
 	for i, p := range parts {
 		pkg := describePart(i, p)
 		doc.Packages = append(doc.Packages, pkg)
-		doc.Relationships = append(doc.Relationships, relation(root.PackageSPDXIdentifier, "CONTAINS", pkg))
+		if len(p.bundles) == 0 {
+			doc.Relationships = append(doc.Relationships, relation(root.PackageSPDXIdentifier, "CONTAINS", pkg))
+		}
+		for _, name := range p.bundles {
+			doc.Relationships = append(doc.Relationships, relation(bundles[name].PackageSPDXIdentifier, "CONTAINS", pkg))
+		}
 		doc.OtherLicenses = append(doc.OtherLicenses, &spdx.OtherLicense{
 			LicenseIdentifier: licenceRef(i), LicenseName: "terms of " + p.Name, ExtractedText: allTexts(p),
 		})
@@ -80,6 +99,16 @@ func purlReference(purl string) []*spdx.PackageExternalReference {
 	return []*spdx.PackageExternalReference{{
 		Category: common.CategoryPackageManager, RefType: common.TypePackageManagerPURL, Locator: purl,
 	}}
+}
+
+// describeBundle is a bundle in SPDX's words. Its terms are those of its parts.
+func describeBundle(m *bundle.Manifest) *spdx.Package {
+	return &spdx.Package{
+		PackageName: m.Name, PackageSPDXIdentifier: common.ElementID("Package-" + m.Name), PackageVersion: m.Version,
+		PackageDownloadLocation: noAssertion,
+		PackageLicenseConcluded: noAssertion, PackageLicenseDeclared: noAssertion, PackageCopyrightText: noAssertion,
+		PackageComment: "manifest sha256:" + m.Digest(),
+	}
 }
 
 // describePart is a part in SPDX's words.

@@ -51,9 +51,14 @@ type BuildDefinition struct {
 
 // Parameters are what the build was asked for.
 type Parameters struct {
-	Version         string         `json:"version"`
-	Bundle          string         `json:"bundle"`
-	BundleDigest    string         `json:"bundleDigest"`
+	Version string             `json:"version"`
+	Bundles []BundleParameters `json:"bundles"`
+}
+
+// BundleParameters are what a bundle was asked to be, and what it came out as.
+type BundleParameters struct {
+	Name            string         `json:"name"`
+	Digest          string         `json:"digest"` // of its manifest, "sha256:" and hex
 	Targets         []string       `json:"targets,omitempty"`
 	Locked          bool           `json:"locked"`
 	Deviations      []string       `json:"deviations,omitempty"`
