@@ -69,7 +69,7 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Mate
 	if err != nil {
 		return err
 	}
-	subjects, err := release.MeasureSums(d.dir)
+	subjects, err := release.MeasureSums(ctx, d.dir)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 	if err := copyAll(res.Dir, work); err != nil {
 		return err
 	}
-	return goproxy.Add(proxy, v, work)
+	return goproxy.Add(ctx, proxy, v, work)
 }
 
 // earlierModulesInto adds the versions that are published. It comes after the

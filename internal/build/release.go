@@ -180,7 +180,7 @@ func (s *Session) buildInto(ctx context.Context, d *delivery) (err error) {
 // sumInto writes the list of digests and its signatures by the keys that are
 // given.
 func (s *Session) sumInto(ctx context.Context, d *delivery) error {
-	if err := release.WriteSums(d.dir); err != nil {
+	if err := release.WriteSums(ctx, d.dir); err != nil {
 		return err
 	}
 	list, err := os.ReadFile(filepath.Join(d.dir, release.SumsName))

@@ -76,7 +76,7 @@ func signed(t *testing.T) []string {
 // sealInto puts a signed statement about the delivery into it.
 func sealInto(s *Session) func(context.Context, *delivery) error {
 	return func(ctx context.Context, d *delivery) error {
-		subjects, err := release.MeasureSums(d.dir)
+		subjects, err := release.MeasureSums(ctx, d.dir)
 		if err != nil {
 			return err
 		}

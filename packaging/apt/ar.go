@@ -24,7 +24,10 @@ const (
 
 func newArReader(r io.Reader) (*arReader, error) {
 	magic := make([]byte, len(arMagic))
-	if _, err := io.ReadFull(r, magic); err != nil || string(magic) != arMagic {
+	if _, err := io.ReadFull(r, magic); err != nil {
+		return nil, fmt.Errorf("it is no ar archive: %w", err)
+	}
+	if string(magic) != arMagic {
 		return nil, errors.New("it is no ar archive")
 	}
 	return &arReader{r: r, body: &io.LimitedReader{R: r}}, nil

@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // lockPoll is how often a publisher asks whether another one has ended.
@@ -140,7 +142,10 @@ func (s *site) folder(dir string) error {
 // bring puts a file of this machine to a place where it stays for good: as a
 // link where the file system can, else as a copy.
 func (s *site) bring(ctx context.Context, file, name string) error {
-	there, err := s.has(file, name)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	there, err := s.has(ctx, file, name)
 	if err != nil || there {
 		return err
 	}
@@ -149,7 +154,7 @@ func (s *site) bring(ctx context.Context, file, name string) error {
 
 // has says whether a file of this machine is at its place already. Another one
 // there is ErrReused.
-func (s *site) has(file, name string) (bool, error) {
+func (s *site) has(ctx context.Context, file, name string) (bool, error) {
 	old, err := s.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -157,11 +162,11 @@ func (s *site) has(file, name string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("publish %s: %w", name, err)
 	}
-	had, _, err := measureReader(old)
+	had, _, err := measureReader(ctx, old)
 	if err := errors.Join(err, old.Close()); err != nil {
 		return false, fmt.Errorf("publish %s: %w", name, err)
 	}
-	have, _, err := measure(file)
+	have, _, err := measure(ctx, file)
 	if err != nil {
 		return false, err
 	}
@@ -188,8 +193,8 @@ func (s *site) link(ctx context.Context, file, staged string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
-	if err := errors.Join(err, out.Chmod(0o644), out.Sync(), out.Close(), ctx.Err()); err != nil {
+	_, err = io.Copy(out, ctxio.Reader(ctx, in))
+	if err := errors.Join(err, out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
 		return err
 	}
 	return s.root.Chtimes(staged, info.ModTime(), info.ModTime())

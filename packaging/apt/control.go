@@ -14,6 +14,8 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // maxControl bounds a package's control file, in bytes.
@@ -32,7 +34,7 @@ func readDeb(ctx context.Context, name string) (*debFile, error) {
 		return nil, fmt.Errorf("%w: %w", ErrPackage, err)
 	}
 	defer func() { _ = f.Close() }()
-	d, err := parseDeb(ctx, f)
+	d, err := parseDeb(ctx, ctxio.Reader(ctx, f))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrPackage, name, err)
 	}

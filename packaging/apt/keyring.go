@@ -36,7 +36,7 @@ func keyringPackage(ctx context.Context, o Options, s *state, work string) (stri
 	if err != nil {
 		return "", err
 	}
-	if have, _, err := measure(same); err != nil || have == sum {
+	if have, _, err := measure(ctx, same); err != nil || have == sum {
 		return same, err
 	}
 	if err := os.Remove(same); err != nil {

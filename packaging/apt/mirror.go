@@ -106,7 +106,7 @@ func mirrorable(ctx context.Context, src, dst *site) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := dst.has(filepath.Join(src.dir, filepath.FromSlash(name)), name); err != nil {
+		if _, err := dst.has(ctx, filepath.Join(src.dir, filepath.FromSlash(name)), name); err != nil {
 			return err
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
+	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
 )
 
 func TestMirror(t *testing.T) {
@@ -45,6 +47,55 @@ func TestMirror(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, tree(t, to)); diff != "" {
 		t.Errorf("mirroring the same again changes:\n%s", diff)
+	}
+}
+
+// Wherever a context ends, also in the middle of a large package, the work ends
+// with it, and clients see a whole repository.
+func TestEndsWithItsContext(t *testing.T) {
+	key, from, to := newKey(t, nil), t.TempDir(), t.TempDir()
+	keys := keysOf(t, key)
+	noise := make([]byte, 1<<20) // it does not pack
+	if _, err := rand.NewChaCha8([32]byte{}).Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	large := newDeb(t, "large", "1.0-1", string(noise))
+	publish(t, options(from, keys, first, large))
+	if err := apt.Mirror(t.Context(), from, to); err != nil {
+		t.Fatal(err)
+	}
+	c := client{dir: to, keys: openpgp.EntityList{key}}
+	for name, tc := range map[string]struct {
+		work func(context.Context) error
+		asks int // times that a context is asked at the least
+	}{
+		// Both copies of the package are read, 32 KiB at a time.
+		"mirror": {func(ctx context.Context) error { return apt.Mirror(ctx, from, to) }, 2 * 32},
+		// The published and the given one, and this once more for what is in it.
+		"publish": {func(ctx context.Context) error { return apt.Publish(ctx, options(to, keys, first, large)) }, 3 * 32},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := 1
+			for ; ; n += 7 {
+				err := tc.work(ctxtest.Ends(t, int64(n)))
+				if err == nil {
+					break
+				}
+				if !errors.Is(err, context.Canceled) {
+					t.Fatalf("ended when asked for the %d. time: %v", n, err)
+				}
+				sums, err := c.update()
+				if err == nil {
+					err = c.fetch(sums)
+				}
+				if err != nil {
+					t.Fatalf("ended when asked for the %d. time: a client: %v", n, err)
+				}
+			}
+			if n < tc.asks {
+				t.Errorf("it was done after asking %d times; want %d at the least", n, tc.asks)
+			}
+		})
 	}
 }
 

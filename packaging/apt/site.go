@@ -148,7 +148,7 @@ func (s *site) checkPool(ctx context.Context, packages []paragraph) error {
 		if err != nil {
 			return err
 		}
-		sum, size, err := measureReader(f)
+		sum, size, err := measureReader(ctx, f)
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}

@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // state is what a suite offers at one moment.
@@ -50,7 +52,7 @@ func (s *state) add(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	sum, size, err := measure(file)
+	sum, size, err := measure(ctx, file)
 	if err != nil {
 		return err
 	}
@@ -90,21 +92,21 @@ func poolPlace(p paragraph) string {
 	return path.Join("pool", component, folder, name, name+"_"+version+"_"+p.get("Architecture")+".deb")
 }
 
-func measure(file string) (sum string, size int64, err error) {
+func measure(ctx context.Context, file string) (sum string, size int64, err error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return "", 0, fmt.Errorf("%w: %w", ErrPackage, err)
 	}
-	sum, size, err = measureReader(f)
+	sum, size, err = measureReader(ctx, f)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", 0, fmt.Errorf("%w: read %s: %w", ErrPackage, file, err)
 	}
 	return sum, size, nil
 }
 
-func measureReader(r io.Reader) (sum string, size int64, err error) {
+func measureReader(ctx context.Context, r io.Reader) (sum string, size int64, err error) {
 	h := sha256.New()
-	size, err = io.Copy(h, r)
+	size, err = io.Copy(h, ctxio.Reader(ctx, r))
 	return hex.EncodeToString(h.Sum(nil)), size, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/hex"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -100,6 +101,19 @@ func TestBuildBundle(t *testing.T) {
 		"Files: *\nCopyright: 2026 The go-rocm authors\nLicense: Expat\n",
 		"Files: usr/lib/go-rocm/llama/*\nCopyright: 1991 A. Person\n 1992 B. Person\n Copyright (c) 2023 Some Authors\nLicense: libc6 and llama.cpp\n",
 		"\nLicense: llama.cpp\n MIT License\n .\n Copyright (c) 2023 Some Authors\n .\n Permission is granted.\n")
+}
+
+// A command that is named by a link is packed, not the link.
+func TestBuildCommandByLink(t *testing.T) {
+	c := command(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(c.Program, link); err != nil {
+		t.Fatal(err)
+	}
+	c.Program = link
+	if h := open(t, buildCommand(t, options(t), c)).data["/usr/bin/go-rocm"]; h.Typeflag != tar.TypeReg || h.Size == 0 {
+		t.Errorf("packed: type %c, %d bytes", h.Typeflag, h.Size)
+	}
 }
 
 // One file may have the terms of several licences. Those of the Apache License

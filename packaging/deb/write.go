@@ -34,6 +34,9 @@ func (p *pkg) write(ctx context.Context, o Options, v Version) (_ string, err er
 	if err != nil {
 		return "", err
 	}
+	// nfpm knows no context and compresses into memory before it writes, but it
+	// opens each file by its name: those in work go when the context ends.
+	defer context.AfterFunc(ctx, func() { _ = os.RemoveAll(work) })()
 	packager := &nfpmdeb.Deb{}
 	name := packager.ConventionalFileName(info)
 	staged := filepath.Join(work, name)
@@ -42,13 +45,16 @@ func (p *pkg) write(ctx context.Context, o Options, v Version) (_ string, err er
 		return "", fmt.Errorf("stage: %w", err)
 	}
 	err = packager.Package(info, f)
+	if ctx.Err() != nil {
+		err = ctx.Err() // whatever nfpm misses
+	}
 	if err == nil {
 		err = f.Chmod(0o644) // whatever the umask
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	if err := errors.Join(err, f.Close(), ctx.Err()); err != nil {
+	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("pack %s: %w", name, err)
 	}
 	final := filepath.Join(o.OutDir, name)
@@ -58,8 +64,8 @@ func (p *pkg) write(ctx context.Context, o Options, v Version) (_ string, err er
 	return final, nil
 }
 
-// info is the package in nfpm's words. Texts made here are written below work,
-// since nfpm takes files.
+// info is the package in nfpm's words. All files have names below work; texts made
+// here are written there, since nfpm takes files.
 func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 	info := &nfpm.Info{
 		Name:            p.name,
@@ -89,12 +95,9 @@ func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 
 	dirs := map[string]bool{}
 	for i, e := range p.entries {
-		from := e.from
-		if from == "" {
-			from = filepath.Join(work, fmt.Sprintf("text-%d", i))
-			if err := os.WriteFile(from, e.text, 0o600); err != nil {
-				return nil, fmt.Errorf("stage %s: %w", e.path, err)
-			}
+		from, err := e.stage(filepath.Join(work, fmt.Sprintf("entry-%d", i)))
+		if err != nil {
+			return nil, fmt.Errorf("stage %s: %w", e.path, err)
 		}
 		kind := files.TypeFile
 		if e.conf {
@@ -121,6 +124,22 @@ func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 		}
 	}
 	return info, nil
+}
+
+// stage gives the entry's file a name at or below at. It is the folder of a file
+// on disk that is linked: of a link to a file nfpm packs the link.
+func (e entry) stage(at string) (string, error) {
+	if e.from == "" {
+		return at, os.WriteFile(at, e.text, 0o600)
+	}
+	from, err := filepath.EvalSymlinks(e.from)
+	if err == nil {
+		from, err = filepath.Abs(from)
+	}
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(at, filepath.Base(from)), os.Symlink(filepath.Dir(from), at)
 }
 
 // content states every property, so that nothing is asked of the file system

@@ -13,6 +13,8 @@ import (
 
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/zip"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // diskFile is a File as the zip package asks for it.
@@ -30,8 +32,7 @@ func (f diskFile) Open() (io.ReadCloser, error) { return os.Open(f.From) }
 // packZip writes the archive, at most 500 MiB as the go command demands.
 func packZip(ctx context.Context, name string, v Version, files []zip.File) error {
 	return stage(name, func(f *os.File) error {
-		w := &cancelled{ctx: ctx, w: f}
-		if err := zip.Create(w, module.Version{Path: v.Path, Version: v.Version}, files); err != nil {
+		if err := zip.Create(ctxio.Writer(ctx, f), module.Version{Path: v.Path, Version: v.Version}, files); err != nil {
 			return err
 		}
 		info, err := f.Stat()
@@ -43,20 +44,6 @@ func packZip(ctx context.Context, name string, v Version, files []zip.File) erro
 		}
 		return nil
 	})
-}
-
-// cancelled ends a long write when its context ends.
-type cancelled struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-// Write writes unless the context ended.
-func (c *cancelled) Write(b []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.w.Write(b)
 }
 
 // stage has a file made beside its place and renames it there.
@@ -80,9 +67,9 @@ func stage(name string, fill func(*os.File) error) error {
 	return nil
 }
 
-func replace(name string, r io.Reader) error {
+func replace(ctx context.Context, name string, r io.Reader) error {
 	return stage(name, func(f *os.File) error {
-		_, err := io.Copy(f, r)
+		_, err := io.Copy(f, ctxio.Reader(ctx, r))
 		return err
 	})
 }
@@ -108,15 +95,15 @@ func makeFolders(top, dir string) error {
 
 // has says whether a file is at its place already. Another one there is
 // ErrReused.
-func has(from, to string) (bool, error) {
-	had, err := digest(to)
+func has(ctx context.Context, from, to string) (bool, error) {
+	had, err := digest(ctx, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	have, err := digest(from)
+	have, err := digest(ctx, from)
 	if err != nil {
 		return false, err
 	}
@@ -128,8 +115,8 @@ func has(from, to string) (bool, error) {
 
 // bring puts a file to a place where it stays for good: as a link where the file
 // system can, else as a copy.
-func bring(from, to string) error {
-	there, err := has(from, to)
+func bring(ctx context.Context, from, to string) error {
+	there, err := has(ctx, from, to)
 	if err != nil || there {
 		return err
 	}
@@ -141,15 +128,15 @@ func bring(from, to string) error {
 		return err
 	}
 	defer func() { _ = in.Close() }()
-	return replace(to, in)
+	return replace(ctx, to, in)
 }
 
-func digest(name string) ([]byte, error) {
+func digest(ctx context.Context, name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, err
 	}
 	h := sha256.New()
-	_, err = io.Copy(h, f)
+	_, err = io.Copy(h, ctxio.Reader(ctx, f))
 	return h.Sum(nil), errors.Join(err, f.Close())
 }

@@ -96,7 +96,7 @@ func TestGoGet(t *testing.T) {
 	proxy := filepath.Join(t.TempDir(), "proxy")
 	for v, withBundle := range map[string]bool{"v0.1.0": true, "v0.1.0-plain": false} {
 		of := goproxy.Version{Path: path, Version: v, Time: made}
-		if err := goproxy.Add(proxy, of, pack(t, of, ownModule(t, withBundle))); err != nil {
+		if err := goproxy.Add(t.Context(), proxy, of, pack(t, of, ownModule(t, withBundle))); err != nil {
 			t.Fatal(err)
 		}
 	}

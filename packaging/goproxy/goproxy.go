@@ -85,7 +85,7 @@ func Pack(ctx context.Context, dir string, v Version, files []File) error {
 		return fmt.Errorf("%w: %w", ErrOptions, err)
 	}
 	for name, text := range map[string][]byte{".mod": modText, ".info": append(info, '\n')} {
-		if err := replace(filepath.Join(dir, v.Version+name), bytes.NewReader(text)); err != nil {
+		if err := replace(ctx, filepath.Join(dir, v.Version+name), bytes.NewReader(text)); err != nil {
 			return fmt.Errorf("write %s%s: %w", v.Version, name, err)
 		}
 	}
@@ -130,7 +130,7 @@ var suffixes = []string{".zip", ".mod", ".info"}
 
 // Add puts a version that Pack wrote into from into the proxy's folder dir. What
 // is there of the module stays.
-func Add(dir string, v Version, from string) error {
+func Add(ctx context.Context, dir string, v Version, from string) error {
 	if err := v.check(); err != nil {
 		return err
 	}
@@ -143,15 +143,15 @@ func Add(dir string, v Version, from string) error {
 		return fmt.Errorf("publish %s: %w", v, err)
 	}
 	for _, suffix := range suffixes {
-		if err := bring(filepath.Join(from, v.Version+suffix), filepath.Join(to, v.Version+suffix)); err != nil {
+		if err := bring(ctx, filepath.Join(from, v.Version+suffix), filepath.Join(to, v.Version+suffix)); err != nil {
 			return fmt.Errorf("publish %s: %w", v, err)
 		}
 	}
-	return writeList(to)
+	return writeList(ctx, to)
 }
 
 // writeList names every version that is whole.
-func writeList(dir string) error {
+func writeList(ctx context.Context, dir string) error {
 	infos, err := filepath.Glob(filepath.Join(dir, "v*.info"))
 	if err != nil {
 		return fmt.Errorf("list the versions: %w", err)
@@ -165,7 +165,7 @@ func writeList(dir string) error {
 	if old, err := os.ReadFile(filepath.Join(dir, "list")); err == nil && string(old) == text {
 		return nil
 	}
-	if err := replace(filepath.Join(dir, "list"), strings.NewReader(text)); err != nil {
+	if err := replace(ctx, filepath.Join(dir, "list"), strings.NewReader(text)); err != nil {
 		return fmt.Errorf("list the versions: %w", err)
 	}
 	return nil
@@ -186,7 +186,7 @@ func Mirror(ctx context.Context, from, to string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := Add(to, v.Version, v.dir); err != nil {
+		if err := Add(ctx, to, v.Version, v.dir); err != nil {
 			return err
 		}
 	}
@@ -223,7 +223,7 @@ func addable(ctx context.Context, versions []packed, proxy string) error {
 				return err
 			}
 			name := v.Version.Version + suffix
-			if _, err := has(filepath.Join(v.dir, name), filepath.Join(proxy, filepath.FromSlash(at), name)); err != nil {
+			if _, err := has(ctx, filepath.Join(v.dir, name), filepath.Join(proxy, filepath.FromSlash(at), name)); err != nil {
 				return fmt.Errorf("publish %s: %w", v.Version, err)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	modzip "golang.org/x/mod/zip"
 
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
 )
 
 var made = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
@@ -159,7 +161,7 @@ func TestPackRefuses(t *testing.T) {
 func TestAddAndMirror(t *testing.T) {
 	proxy, served := filepath.Join(t.TempDir(), "proxy"), filepath.Join(t.TempDir(), "served")
 	for _, v := range []string{"v1.10.0", "v1.9.0", "v1.10.0-plain"} {
-		if err := goproxy.Add(proxy, version(v), pack(t, version(v), sources(t, thing()))); err != nil {
+		if err := goproxy.Add(t.Context(), proxy, version(v), pack(t, version(v), sources(t, thing()))); err != nil {
 			t.Fatal(err)
 		}
 		if err := goproxy.Mirror(t.Context(), proxy, served); err != nil {
@@ -177,7 +179,7 @@ func TestAddAndMirror(t *testing.T) {
 	}
 	other := thing()
 	other["a.go"] = "package other\n"
-	err := goproxy.Add(proxy, version("v1.9.0"), pack(t, version("v1.9.0"), sources(t, other)))
+	err := goproxy.Add(t.Context(), proxy, version("v1.9.0"), pack(t, version("v1.9.0"), sources(t, other)))
 	if !errors.Is(err, goproxy.ErrReused) {
 		t.Errorf("a version with other bytes: %v", err)
 	}
@@ -192,7 +194,7 @@ func TestMirrorIsAllOrNothing(t *testing.T) {
 	add := func(proxy, v, text string) {
 		files := thing()
 		files["a.go"] = text
-		if err := goproxy.Add(proxy, version(v), pack(t, version(v), sources(t, files))); err != nil {
+		if err := goproxy.Add(t.Context(), proxy, version(v), pack(t, version(v), sources(t, files))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -216,6 +218,26 @@ func TestMirrorIsAllOrNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("asking made the folder: %v", err)
+	}
+}
+
+// A context that ends in the middle of an archive ends the reading of it.
+func TestMirrorEndsWithItsContext(t *testing.T) {
+	proxy, served := t.TempDir(), t.TempDir()
+	large := thing()
+	noise := make([]byte, 1<<20) // it does not pack
+	if _, err := rand.NewChaCha8([32]byte{}).Read(noise); err != nil {
+		t.Fatal(err)
+	}
+	large["data/x.bin"] = string(noise)
+	if err := goproxy.Add(t.Context(), proxy, version("v1.0.0"), pack(t, version("v1.0.0"), sources(t, large))); err != nil {
+		t.Fatal(err)
+	}
+	if err := goproxy.Mirror(t.Context(), proxy, served); err != nil {
+		t.Fatal(err)
+	}
+	if err := goproxy.Mirror(ctxtest.Ends(t, 10), proxy, served); !errors.Is(err, context.Canceled) {
+		t.Errorf("comparing archives: %v", err)
 	}
 }
 

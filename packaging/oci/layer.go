@@ -16,6 +16,7 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
@@ -76,7 +77,7 @@ func withFolders(list []item) []item {
 
 // write puts the entry into a tar stream. Nothing of the file system but the
 // content gets in.
-func (it item) write(w *tar.Writer, when time.Time) error {
+func (it item) write(ctx context.Context, w *tar.Writer, when time.Time) error {
 	h := &tar.Header{
 		Name: it.path, Mode: int64(it.mode.Perm()), Uid: it.own, Gid: it.own,
 		ModTime: when.UTC().Truncate(time.Second), Format: tar.FormatPAX,
@@ -110,7 +111,7 @@ func (it item) write(w *tar.Writer, when time.Time) error {
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
-	_, err = io.Copy(w, f)
+	_, err = io.Copy(w, ctxio.Reader(ctx, f))
 	return err
 }
 
@@ -128,7 +129,7 @@ func writeLayer(ctx context.Context, name string, list []item, when time.Time) e
 	w := tar.NewWriter(z)
 	for _, it := range withFolders(list) {
 		if err = ctx.Err(); err == nil {
-			err = it.write(w, when)
+			err = it.write(ctx, w, when)
 		}
 		if err != nil {
 			err = fmt.Errorf("layer: %s: %w", it.path, err)

@@ -260,7 +260,7 @@ func tarLayout(ctx context.Context, dir, out string, epoch time.Time) (err error
 		if d.IsDir() {
 			it = item{path: it.path, mode: fs.ModeDir | 0o755}
 		}
-		return it.write(w, epoch)
+		return it.write(ctx, w, epoch)
 	})
 	if err != nil {
 		return fmt.Errorf("pack the layout: %w", err)

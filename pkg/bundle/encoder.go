@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"github.com/klauspost/compress/zstd"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // MaxWindow is the largest zstd window of a pack in bytes: 2^27, what the
@@ -36,7 +38,7 @@ func GoEncoder(level zstd.EncoderLevel, window int) Encoder {
 			return fmt.Errorf("zstd encoder: %w", err)
 		}
 		enc.ResetContentSize(dst, size)
-		if _, err := io.Copy(enc, contextReader{ctx, src}); err != nil {
+		if _, err := io.Copy(enc, ctxio.Reader(ctx, src)); err != nil {
 			_ = enc.Close()
 			return err
 		}
@@ -88,17 +90,4 @@ func WindowLog(size int64) int {
 		return 25
 	}
 	return 23
-}
-
-// contextReader ends a copy when the context ends.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

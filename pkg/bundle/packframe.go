@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"github.com/klauspost/compress/zstd"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // frame encodes one frame, decodes it again and checks every file in it.
@@ -109,7 +111,7 @@ func (p *packer) content(ctx context.Context, w io.Writer, b *blob) error {
 		}
 	}
 	for _, e := range b.extents {
-		n, err := io.Copy(w, contextReader{ctx, io.NewSectionReader(in, e.off, e.len)})
+		n, err := io.Copy(w, ctxio.Reader(ctx, io.NewSectionReader(in, e.off, e.len)))
 		if err != nil {
 			return err
 		}

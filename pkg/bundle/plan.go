@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -118,7 +119,7 @@ func scanFile(ctx context.Context, root *os.Root, f File) (*blob, error) {
 		return nil, fmt.Errorf("%w: %s is a %s of %d bytes, the manifest says a file of %d", ErrContent, f.Path, typeName(st.Mode().Type()), st.Size(), f.Size)
 	}
 	h, projections := sha256.New(), newProjector(&f)
-	ext, size, err := scanExtents(contextReader{ctx, in}, io.MultiWriter(h, projections))
+	ext, size, err := scanExtents(ctxio.Reader(ctx, in), io.MultiWriter(h, projections))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", f.Path, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -264,7 +265,7 @@ func hashFile(ctx context.Context, root *os.Root, f File) (sum string, diffs []D
 	}
 	defer func() { _ = in.Close() }()
 	h := sha256.New()
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{contextReader{ctx, in}}, make([]byte, chunk)); err != nil {
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{ctxio.Reader(ctx, in)}, make([]byte, chunk)); err != nil {
 		return "", append(diffs, unreadable(f.Path, err))
 	}
 	return hex.EncodeToString(h.Sum(nil)), diffs

@@ -9,6 +9,7 @@ package release
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -20,6 +21,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
 // SumsName is the name of the list of digests, in the folder that it is about.
@@ -34,7 +37,7 @@ type Sum struct{ SHA256, Path string }
 
 // MeasureSums gives the digests of all regular files below dir except the list
 // itself, its signatures and names that begin with a dot, sorted by path.
-func MeasureSums(dir string) ([]Sum, error) {
+func MeasureSums(ctx context.Context, dir string) ([]Sum, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("measure: %w", err)
@@ -59,7 +62,7 @@ func MeasureSums(dir string) ([]Sum, error) {
 		case strings.ContainsAny(name, "\n\r\\"):
 			return fmt.Errorf("%q cannot stand in a line of %s", name, SumsName)
 		}
-		digest, err := digestIn(root, name)
+		digest, err := digestIn(ctx, root, name)
 		out = append(out, Sum{SHA256: digest, Path: name})
 		return err
 	})
@@ -71,20 +74,20 @@ func MeasureSums(dir string) ([]Sum, error) {
 }
 
 // measure gives the digest of one file below dir.
-func measure(dir, name string) (string, error) {
+func measure(ctx context.Context, dir, name string) (string, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return "", fmt.Errorf("measure: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	digest, err := digestIn(root, name)
+	digest, err := digestIn(ctx, root, name)
 	if err != nil {
 		return "", fmt.Errorf("measure: %w", err)
 	}
 	return digest, nil
 }
 
-func digestIn(root *os.Root, name string) (string, error) {
+func digestIn(ctx context.Context, root *os.Root, name string) (string, error) {
 	// To open a FIFO would wait for somebody who writes to it.
 	st, err := root.Stat(name)
 	if err != nil {
@@ -99,7 +102,7 @@ func digestIn(root *os.Root, name string) (string, error) {
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, ctxio.Reader(ctx, f)); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
@@ -142,8 +145,8 @@ func ParseSums(r io.Reader) ([]Sum, error) {
 }
 
 // WriteSums measures dir and puts the list in it, whole or not at all.
-func WriteSums(dir string) error {
-	sums, err := MeasureSums(dir)
+func WriteSums(ctx context.Context, dir string) error {
+	sums, err := MeasureSums(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -179,8 +182,8 @@ func (e *SumsError) Error() string {
 }
 
 // compare holds dir against a list. A difference is a *SumsError.
-func compare(dir string, want []Sum) error {
-	have, err := MeasureSums(dir)
+func compare(ctx context.Context, dir string, want []Sum) error {
+	have, err := MeasureSums(ctx, dir)
 	if err != nil {
 		return err
 	}

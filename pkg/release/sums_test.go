@@ -31,7 +31,7 @@ func writeTree(t *testing.T, files map[string]string) string {
 func TestSums(t *testing.T) {
 	dir := writeTree(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
 	for range 2 { // the second time the list itself is there
-		if err := release.WriteSums(dir); err != nil {
+		if err := release.WriteSums(t.Context(), dir); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -57,7 +57,7 @@ func TestSums(t *testing.T) {
 
 func TestVerifyNamesDifferences(t *testing.T) {
 	dir := writeTree(t, map[string]string{"a": "one", "b": "two", "c": "three"})
-	if err := release.WriteSums(dir); err != nil {
+	if err := release.WriteSums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
@@ -89,7 +89,7 @@ func TestMeasureSumsRefusesLinks(t *testing.T) {
 	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := release.MeasureSums(dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
+	if _, err := release.MeasureSums(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -53,7 +53,7 @@ func Verify(ctx context.Context, dir string, keys Keys) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := compare(dir, list); err != nil {
+	if err := compare(ctx, dir, list); err != nil {
 		return nil, err
 	}
 	for _, s := range list {
@@ -118,7 +118,7 @@ func VerifyFile(ctx context.Context, file string, keys Keys) (*Report, error) {
 	if i < 0 {
 		return nil, &SumsError{Unlisted: []string{name}}
 	}
-	got, err := measure(dir, name)
+	got, err := measure(ctx, dir, name)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package release_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -11,13 +12,14 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/release"
+	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
 )
 
 // published is a release of three files with both signatures.
 func published(t *testing.T) (dir string, keys release.Keys) {
 	t.Helper()
 	dir = writeTree(t, map[string]string{"go-rocm": "program", "go-rocm.deb": "package", "apt/Release": "index"})
-	sums, err := release.MeasureSums(dir)
+	sums, err := release.MeasureSums(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +34,7 @@ func published(t *testing.T) (dir string, keys release.Keys) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, release.ProvenanceName), sealed)
-	if err := release.WriteSums(dir); err != nil {
+	if err := release.WriteSums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	mini, key := minisignPair(t, "plain", "")
@@ -65,7 +67,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	write(t, filepath.Join(dir, "module.zip"), []byte("of an earlier release"))
-	if err := release.WriteSums(dir); err != nil {
+	if err := release.WriteSums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	r, err = release.Verify(t.Context(), dir, release.Keys{Provenance: keys.Provenance})
@@ -80,6 +82,26 @@ func TestVerify(t *testing.T) {
 		r, err := release.VerifyFile(t.Context(), filepath.Join(dir, name), keys)
 		if err != nil || !slices.Equal(r.Files, []string{name}) {
 			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+	}
+}
+
+// A context that ends in the middle of a large file ends the reading of it.
+func TestVerifyEndsWithItsContext(t *testing.T) {
+	dir := writeTree(t, map[string]string{"large": strings.Repeat("x", 1<<20)})
+	if err := release.WriteSums(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	for name, read := range map[string]func(context.Context) error{
+		"the release": func(ctx context.Context) error { _, err := release.Verify(ctx, dir, release.Keys{}); return err },
+		"one file": func(ctx context.Context) error {
+			_, err := release.VerifyFile(ctx, filepath.Join(dir, "large"), release.Keys{})
+			return err
+		},
+		"measuring": func(ctx context.Context) error { return release.WriteSums(ctx, dir) },
+	} {
+		if err := read(ctxtest.Ends(t, 3)); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
@@ -107,7 +129,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"a file that was built is gone": {func(t *testing.T, dir string, k *release.Keys) {
 			k.Minisign = nil
 			remove(t, filepath.Join(dir, "go-rocm.deb"))
-			if err := release.WriteSums(dir); err != nil {
+			if err := release.WriteSums(t.Context(), dir); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, "missing: go-rocm.deb"},
@@ -158,7 +180,7 @@ func remove(t *testing.T, path string) {
 func relist(t *testing.T, dir string) {
 	t.Helper()
 	write(t, filepath.Join(dir, "go-rocm"), []byte("evil"))
-	if err := release.WriteSums(dir); err != nil {
+	if err := release.WriteSums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -56,7 +56,7 @@ func proxied(t *testing.T) (proxy string) {
 		t.Fatal(err)
 	}
 	proxy = filepath.Join(t.TempDir(), "proxy")
-	if err := goproxy.Add(proxy, v, work); err != nil {
+	if err := goproxy.Add(t.Context(), proxy, v, work); err != nil {
 		t.Fatal(err)
 	}
 	return proxy

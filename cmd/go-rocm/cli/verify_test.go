@@ -26,7 +26,7 @@ func TestVerifyRelease(t *testing.T) {
 		return path
 	}
 	program := put("go-rocm", "program")
-	if err := release.WriteSums(dir); err != nil {
+	if err := release.WriteSums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	key, err := filepath.Abs("../../../pkg/release/testdata/minisign/plain.pub")

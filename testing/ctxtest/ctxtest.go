@@ -1,0 +1,34 @@
+// Package ctxtest has contexts that end at a known point of the work that is
+// given them, so that tests need not wait for the middle of it.
+package ctxtest
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+)
+
+// Ends gives a context that is cancelled when it is asked for its error for the
+// n-th time, n from 1 on.
+func Ends(t testing.TB, n int64) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	c := &counted{Context: ctx, cancel: cancel}
+	c.left.Store(n)
+	return c
+}
+
+type counted struct {
+	context.Context
+	cancel context.CancelFunc
+	left   atomic.Int64
+}
+
+// Err counts.
+func (c *counted) Err() error {
+	if c.left.Add(-1) == 0 {
+		c.cancel()
+	}
+	return c.Context.Err()
+}
