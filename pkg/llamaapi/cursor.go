@@ -259,7 +259,8 @@ func (c *cursor) text() (string, error) {
 	return string(unescape(make([]byte, 0, len(raw)), raw)), nil
 }
 
-// skip moves over any value and returns its text.
+// skip moves over any value, which stands in depth lists and objects, and returns
+// its text.
 func (c *cursor) skip(depth int) ([]byte, error) {
 	c.ws()
 	if c.i >= len(c.b) {

@@ -197,7 +197,7 @@ func parsePositions(b []byte) ([]Position, error) {
 		case "top_logprobs", "top_probs":
 			p.Top, err = c.candidates()
 		default:
-			_, err = c.skip(1)
+			_, err = c.skip(2)
 		}
 		return err
 	})
@@ -217,7 +217,7 @@ func (c *cursor) candidates() ([]TokenProb, error) {
 		case "prob":
 			p.LogProb, err = c.logOf()
 		default:
-			_, err = c.skip(1)
+			_, err = c.skip(4)
 		}
 		return err
 	})
