@@ -90,13 +90,7 @@ func (s *Session) committed(ctx context.Context, root string) error {
 func (s *Session) madeHere(root, name string) bool {
 	dist := s.dist(root)
 	for _, dir := range []string{dist, dist + partMark, dist + oldMark, s.Settings.Cache, s.Settings.Published} {
-		if dir == "" {
-			continue
-		}
-		if !filepath.IsAbs(dir) {
-			dir = filepath.Join(root, dir)
-		}
-		if !below(dir, root) && below(dir, filepath.Join(root, name)) {
+		if dir != "" && !below(dir, root) && below(dir, filepath.Join(root, name)) {
 			return true
 		}
 	}

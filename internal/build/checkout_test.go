@@ -65,7 +65,8 @@ func TestCopyCheckout(t *testing.T) {
 // The module has what git tracks and the bundle, and nothing that only lies in the
 // checkout; a folder for deliverables leaves out no other of like name.
 func TestModuleHasWhatIsTracked(t *testing.T) {
-	s, d := session(t, "GOROCM_DIST=do", "GOROCM_PUBLISHED=served")
+	s, d := session(t, "GOROCM_DIST=do")
+	s.Settings.Published = filepath.Join(d.root, "served")
 	sources(t, d.root)
 	put(t, filepath.Join(d.root, "docs/a.md"), "text")
 	git(t, d.root, "add", "docs")

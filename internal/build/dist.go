@@ -48,9 +48,10 @@ var (
 	errLost = errors.New("nothing else says what is published: run `mage publish DIR` and set GOROCM_PUBLISHED=DIR, name another folder in GOROCM_DIST, or move it away")
 )
 
+// dist is the folder for the deliverables, beside which others are made.
 func (s *Session) dist(root string) string {
 	if filepath.IsAbs(s.Settings.Dist) {
-		return s.Settings.Dist
+		return filepath.Clean(s.Settings.Dist)
 	}
 	return filepath.Join(root, s.Settings.Dist)
 }

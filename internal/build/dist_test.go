@@ -126,6 +126,21 @@ func TestDeliverKnowsWhatItDelivers(t *testing.T) {
 	}
 }
 
+// A folder that is named with a slash at its end is replaced, not filled.
+func TestDeliverWithASlash(t *testing.T) {
+	s, root := inTree(t)
+	s.Settings.Dist = filepath.Join(root, "out") + "/"
+	for range 2 {
+		if err := s.deliver(t.Context(), nil, writes(t, commandName)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(s.Settings.Dist)
+	if err != nil || len(entries) != 1 {
+		t.Errorf("it holds %v, %v", entries, err)
+	}
+}
+
 // What is published in the folder for the deliverables, and nowhere else, is not
 // replaced by what is not added to it.
 func TestDeliverKeepsWhatIsPublished(t *testing.T) {

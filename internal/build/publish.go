@@ -137,9 +137,6 @@ func (s *Session) sourceDate(ctx context.Context, root string) (time.Time, error
 // for none. A signed release counts as published.
 func (s *Session) published(root string) (string, error) {
 	if p := s.Settings.Published; p != "" {
-		if !filepath.IsAbs(p) {
-			p = filepath.Join(root, p)
-		}
 		return p, checkPublished(p)
 	}
 	switch _, err := os.Stat(filepath.Join(s.dist(root), inReleaseFile)); {

@@ -70,11 +70,12 @@ func TestAptInto(t *testing.T) {
 		t.Errorf("without a key: %v, said %q", err, said(s))
 	}
 
-	s, d = session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_PUBLISHED=served")
+	s, d = session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+	s.Settings.Published = filepath.Join(d.root, "served")
 	if err := s.aptInto(t.Context(), d); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "GOROCM_PUBLISHED") {
 		t.Errorf("nothing where something is said to be published: %v", err)
 	}
-	served := filepath.Join(d.root, "served")
+	served := s.Settings.Published
 	if err := os.Mkdir(served, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -261,14 +261,20 @@ func (s *Session) buildElsewhere(ctx context.Context, checkout, work, published 
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = checkout, os.Stderr, os.Stderr
-	cmd.Env = append(os.Environ(),
+	cmd.Env = append(os.Environ(), s.elsewhere(work, modules, published)...)
+	return procgroup.Run(ctx, cmd, buildGrace)
+}
+
+// elsewhere is the environment of the second build, beside what the first has of
+// it: a path that was given from the first one's folder is made to mean the same.
+func (s *Session) elsewhere(work, modules, published string) []string {
+	return append(s.Settings.Paths(),
 		"HOME="+work, "USER=somebody", "LOGNAME=somebody", "LANG=tr_TR.UTF-8", "LC_ALL=tr_TR.UTF-8", "TZ=Pacific/Kiritimati",
 		"GOROCM_CACHE="+s.secondCache(), "GOROCM_DIST=dist", "GOROCM_ELSEWHERE=true", "GOROCM_REPRODUCE=never", "GOROCM_JOBS="+strconv.Itoa(s.Settings.Jobs+1),
 		"GOROCM_PUBLISHED="+published,
 		"GOMODCACHE="+modules, "GOCACHE="+filepath.Join(s.secondCache(), "go-build"), "MAGEFILE_CACHE="+filepath.Join(work, "magefile"),
 		"GOMAXPROCS="+strconv.Itoa(runtime.NumCPU()+1),
 		"CFLAGS=-O0", "CXXFLAGS=-g", "LDFLAGS=-s", "MAKEFLAGS=-j7", "NOISE="+strings.Repeat("noise", 1000))
-	return procgroup.Run(ctx, cmd, buildGrace)
 }
 
 // buildGrace is what a build or a test run that is called off has to end its

@@ -18,6 +18,28 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
+// The second build runs in another folder and finds there what was named from the
+// first one's.
+func TestSecondBuildFindsWhatIsNamed(t *testing.T) {
+	root := t.TempDir()
+	t.Chdir(root)
+	environ := []string{"GOROCM_CACHE=cache", "GOROCM_SOURCE=llama.bundle", "GOROCM_SIGNING_KEY=keys/provenance", "GOROCM_MAINTAINER=A. Person <person@example.org>"}
+	set, err := settings.Parse(environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Session{Settings: set}
+	t.Chdir(t.TempDir())
+	second, err := settings.Parse(append(environ, s.elsewhere("/work", "/modules", "")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := [...]string{filepath.Join(root, "cache", "reproduce"), filepath.Join(root, "llama.bundle"), filepath.Join(root, "keys/provenance"), ""}
+	if got := [...]string{second.Cache, second.Source, second.SigningKey, second.Published}; got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // The second cache keeps what was made a second time, and nothing else: what
 // was taken over goes when it is no longer taken, what is stale at once, and a
 // copy that was cut short is made again.

@@ -123,7 +123,38 @@ func Parse(environ []string) (*Settings, error) {
 		}
 		s.Cache = filepath.Join(dir, "go-rocm")
 	}
+	for name, path := range s.paths() {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return nil, fmt.Errorf("settings: %s: %w", name, err)
+		}
+		*path = abs
+	}
 	return s, s.check()
+}
+
+// paths are the settings that name a file or folder of this machine. They are
+// absolute: they are handed to programs that run in other folders. The folder for
+// the deliverables is none of them: each checkout has its own.
+func (s *Settings) paths() map[string]*string {
+	return map[string]*string{
+		"GOROCM_CACHE": &s.Cache, "GOROCM_SOURCE": &s.Source, "GOROCM_PUBLISHED": &s.Published,
+		"GOROCM_SIGNING_KEY": &s.SigningKey, "GOROCM_MINISIGN_KEY": &s.Minisign, "GOROCM_APT_KEY_FILE": &s.AptKeyFile,
+	}
+}
+
+// Paths gives those settings as NAME=value, for a build that runs in another
+// folder.
+func (s *Settings) Paths() []string {
+	var out []string
+	for name, path := range s.paths() {
+		out = append(out, name+"="+*path)
+	}
+	slices.Sort(out)
+	return out
 }
 
 func unknown(values map[string]string) error {

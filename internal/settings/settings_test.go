@@ -3,6 +3,8 @@ package settings
 import (
 	"bytes"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +77,35 @@ func TestParse(t *testing.T) {
 				t.Errorf("got %+v", s)
 			}
 		})
+	}
+}
+
+// A path means the same in whatever folder a program runs to which it is given.
+func TestPathsAreAbsolute(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	var environ, want []string
+	for _, name := range []string{"GOROCM_APT_KEY_FILE", "GOROCM_CACHE", "GOROCM_MINISIGN_KEY", "GOROCM_PUBLISHED", "GOROCM_SIGNING_KEY", "GOROCM_SOURCE"} {
+		environ = append(environ, name+"=in/../"+name)
+		want = append(want, name+"="+filepath.Join(dir, name))
+	}
+	s, err := Parse(append(environ, "GOROCM_MAINTAINER=J. Doe <j@example.org>", "GOROCM_APT_URL=https://example.org/apt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Paths(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, path := range []string{s.Cache, s.Source, s.Published, s.SigningKey, s.Minisign, s.AptKeyFile} {
+		if !filepath.IsAbs(path) {
+			t.Errorf("%s is not absolute", path)
+		}
+	}
+	if s, err = Parse(nil); err != nil || s.Published != "" || s.Source != "" || !filepath.IsAbs(s.Cache) {
+		t.Errorf("what is not given: %+v, %v", s, err)
 	}
 }
 
