@@ -2,6 +2,9 @@ package attest
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
@@ -44,9 +47,14 @@ func Provenance(m Material, subjects []release.Sum, revision, builder string) (*
 	}
 	for _, p := range parts {
 		for _, f := range p.facts {
-			if f.name == factGoSum {
-				inputs = append(inputs, release.Resource{URI: p.purl, Digest: map[string]string{"dirHash": f.value}})
+			if f.name != factGoSum {
+				continue
 			}
+			d, err := dirHash(f.value)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", release.ErrProvenance, p.purl, err)
+			}
+			inputs = append(inputs, release.Resource{URI: p.purl, Digest: d})
 		}
 	}
 	when := m.Epoch.UTC().Format(time.RFC3339)
@@ -112,6 +120,17 @@ func parameters(m Material) release.Parameters {
 		p.Bundles = append(p.Bundles, of)
 	}
 	return p
+}
+
+// dirHash gives a hash of go.sum as in-toto has it, in hex and without "h1:"
+// (https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md).
+func dirHash(goSum string) (map[string]string, error) {
+	text, ok := strings.CutPrefix(goSum, "h1:")
+	b, err := base64.StdEncoding.DecodeString(text)
+	if !ok || err != nil || len(b) != sha256.Size {
+		return nil, fmt.Errorf("%q is not a hash of go.sum, which has \"h1:\" and %d bytes in base64", goSum, sha256.Size)
+	}
+	return map[string]string{"dirHash": hex.EncodeToString(b)}, nil
 }
 
 // digestOf takes an "algorithm:hex" digest apart.

@@ -84,6 +84,31 @@ func TestProvenanceOfNoCommit(t *testing.T) {
 	}
 }
 
+// A module's hash stands there in in-toto's form: this one is the example of its
+// specification.
+func TestProvenanceHasModulesInHex(t *testing.T) {
+	const want = "2a1bb6127fb481c60f67692e22285fb306f3c6ffe62075e0ccf674d7c3adcb8f"
+	var found []string
+	for _, r := range statement(t).Predicate.BuildDefinition.ResolvedDependencies {
+		if d, ok := r.Digest["dirHash"]; ok {
+			found = append(found, r.URI+" "+d)
+		}
+	}
+	if diff := cmp.Diff([]string{"pkg:golang/github.com/some/mod@v1.2.3 " + want}, found); diff != "" {
+		t.Errorf("modules (-want +got):\n%s", diff)
+	}
+}
+
+func TestProvenanceRefusesHashesOfModules(t *testing.T) {
+	for _, sum := range []string{"h1:abc=", "Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48=", "h1:Khu2En", "h2:Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48="} {
+		m := material(t)
+		m.Linked[0].Sum = sum
+		if _, err := attest.Provenance(m, subjects, "", "https://example.test/builder"); !errors.Is(err, release.ErrProvenance) || !strings.Contains(err.Error(), sum) {
+			t.Errorf("%s: %v", sum, err)
+		}
+	}
+}
+
 // A package that one stage alone took is an input like those of the toolchain.
 func TestProvenanceNamesPackagesOfStages(t *testing.T) {
 	m := material(t)

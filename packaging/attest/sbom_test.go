@@ -67,7 +67,7 @@ func material(t *testing.T) attest.Material {
 	return attest.Material{
 		Version: "0.2.0", Epoch: time.Unix(1790000000, 0),
 		Linked: []origin.Component{
-			{Kind: origin.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:abc=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
+			{Kind: origin.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
 			{Kind: origin.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
 		},
 		Bundles: []attest.Bundle{
