@@ -22,12 +22,12 @@ const labelOwner = "org.lthn.go-rocm.owner"
 
 type docker struct {
 	api   *client.Client
-	owner string
+	owner owner
 }
 
 // newDocker wraps an API client and removes the containers of dead runs.
 func newDocker(ctx context.Context, api *client.Client) (*docker, error) {
-	owner, err := ownerID()
+	owner, err := self()
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +126,7 @@ type imageFiles struct {
 
 func (d *docker) Files(ctx context.Context, ref string) (Files, error) {
 	c, err := d.api.ContainerCreate(ctx, &container.Config{
-		Image: ref, Cmd: []string{"/nothing"}, Labels: map[string]string{labelOwner: d.owner},
+		Image: ref, Cmd: []string{"/nothing"}, Labels: map[string]string{labelOwner: d.owner.String()},
 	}, nil, nil, nil, "")
 	if err != nil {
 		return nil, fmt.Errorf("open the files of image %s: %w", ref, err)

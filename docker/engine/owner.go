@@ -13,26 +13,69 @@ import (
 	"github.com/docker/docker/api/types/filters"
 )
 
-// ownerID names this process so that it cannot be mistaken for a later one of
-// the same number: host, pid and the kernel's start time of the pid.
-func ownerID() (string, error) {
-	host, err := os.Hostname()
-	if err != nil {
-		return "", fmt.Errorf("name this host: %w", err)
-	}
-	return fmt.Sprintf("%s/%d/%s", host, os.Getpid(), startTime(os.Getpid())), nil
+// owner names the process that made a container, so that it cannot be mistaken
+// for a later one of the same number or for one of another place.
+type owner struct {
+	machine string // the id of the installation, else "host:" and the host's name
+	boot    string // the kernel's id of this boot
+	space   string // the namespace in which the number counts
+	pid     int
+	start   string // the kernel's start time of the process
 }
 
-// alive reports whether the process behind an owner id still runs. An owner
-// on another host cannot be judged and counts as alive.
-func alive(owner string) bool {
-	part := strings.Split(owner, "/")
-	host, err := os.Hostname()
-	if len(part) != 3 || err != nil || part[0] != host {
-		return true
+// self is this process. Where there is no procfs it is never judged to be dead.
+func self() (owner, error) {
+	o := owner{pid: os.Getpid(), start: startTime(os.Getpid()), boot: content("/proc/sys/kernel/random/boot_id")}
+	// Of systems without one, or with an empty one as containers have, nothing
+	// but the name is known (see machine-id(5)).
+	if o.machine = content("/etc/machine-id"); o.machine == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return owner{}, fmt.Errorf("name this host: %w", err)
+		}
+		o.machine = "host:" + host
 	}
-	pid, err := strconv.Atoi(part[1])
-	return err != nil || startTime(pid) == part[2]
+	o.space, _ = os.Readlink("/proc/self/ns/pid") // no procfs: empty
+	return o, nil
+}
+
+// content reads a file of one word, empty when there is none.
+func content(name string) string {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// String gives the owner as a label holds it.
+func (o owner) String() string {
+	return strings.Join([]string{o.machine, o.boot, o.space, strconv.Itoa(o.pid), o.start}, "/")
+}
+
+// parseOwner reads a label; ok is false for one that another version wrote.
+func parseOwner(label string) (o owner, ok bool) {
+	part := strings.Split(label, "/")
+	if len(part) != 5 {
+		return owner{}, false
+	}
+	pid, err := strconv.Atoi(part[3])
+	return owner{machine: part[0], boot: part[1], space: part[2], pid: pid, start: part[4]}, err == nil
+}
+
+// ended reports whether the process that a label names is known to be gone, as
+// seen from me. Of one on another machine or in another process namespace, which
+// may share host name and engine with this one, nothing is known.
+func (o owner) ended(me owner, startTime func(pid int) string) bool {
+	switch {
+	case o.machine != me.machine:
+		return false
+	case o.boot != me.boot:
+		return !strings.HasPrefix(o.machine, "host:") // the same machine, booted anew
+	case o.space != me.space:
+		return false
+	}
+	return startTime(o.pid) != o.start
 }
 
 // startTime reads field 22 of /proc/PID/stat (see proc(5)), in clock ticks
@@ -58,7 +101,7 @@ func (d *docker) sweep(ctx context.Context) error {
 		return fmt.Errorf("list left-over containers: %w", err)
 	}
 	for _, c := range list {
-		if alive(c.Labels[labelOwner]) {
+		if o, ok := parseOwner(c.Labels[labelOwner]); !ok || !o.ended(d.owner, startTime) {
 			continue
 		}
 		err := d.remove(c.ID)

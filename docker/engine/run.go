@@ -84,7 +84,7 @@ func (d *docker) create(ctx context.Context, job Job) (string, error) {
 		Hostname: cmp.Or(job.Host, "build"), Image: job.Image, Entrypoint: job.Cmd[:1], Cmd: job.Cmd[1:],
 		Env: job.Env, WorkingDir: job.Dir, Volumes: volumes,
 		User:         fmt.Sprintf("%d:%d", job.UID, job.GID),
-		Labels:       map[string]string{labelOwner: d.owner},
+		Labels:       map[string]string{labelOwner: d.owner.String()},
 		AttachStdout: true, AttachStderr: true,
 	}, host, nil, nil, "")
 	if err != nil {
