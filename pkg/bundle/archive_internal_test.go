@@ -3,12 +3,16 @@ package bundle
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -16,8 +20,10 @@ import (
 
 // forger opens a pack to be changed and packed again, with an index that fits.
 type forger struct {
-	index *index
-	tars  [][]byte // of each frame
+	index  *index
+	tars   [][]byte // of each frame
+	body   []byte   // stands in the index's place
+	window int      // of the frames; 0 is 1 MiB
 }
 
 func forge(tb testing.TB, pack []byte) *forger {
@@ -77,14 +83,32 @@ func (f *forger) header(path string, offset int, c byte) {
 	octal(h[148:155], sum)
 }
 
+// manifest puts other bytes in the manifest's place.
+func (f *forger) manifest(tb testing.TB, b []byte) {
+	tb.Helper()
+	t := tarMember{name: ManifestName, size: int64(len(b)), mode: 0o644}
+	head, err := t.headers()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sum := sha256.Sum256(b)
+	f.index.Manifest = hex.EncodeToString(sum[:])
+	f.index.Frames[0].Members[0].Stored = int64(len(b))
+	f.tars[0] = slices.Concat(head, b, make([]byte, padding(int64(len(b)))))
+}
+
 func (f *forger) pack(tb testing.TB) []byte {
 	tb.Helper()
 	var out bytes.Buffer
+	encode := GoEncoder(zstd.SpeedFastest, 1<<20)
+	if f.window > 0 {
+		encode = wideEncoder(f.window)
+	}
 	for i := range f.index.Frames {
 		fr := &f.index.Frames[i]
 		at := out.Len()
 		fr.Raw = int64(len(f.tars[i]))
-		if err := GoEncoder(zstd.SpeedFastest, 1<<20)(context.Background(), &out, bytes.NewReader(f.tars[i]), fr.Raw); err != nil {
+		if err := encode(context.Background(), &out, bytes.NewReader(f.tars[i]), fr.Raw); err != nil {
 			tb.Fatal(err)
 		}
 		fr.Offset, fr.Length = int64(at), int64(out.Len()-at)
@@ -94,10 +118,30 @@ func (f *forger) pack(tb testing.TB) []byte {
 		}
 	}
 	tail, err := f.index.encode()
+	if f.body != nil {
+		tail = indexFrame(f.body)
+	}
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return append(out.Bytes(), tail...)
+}
+
+// wideEncoder asks for the window whatever the size of what it encodes.
+func wideEncoder(window int) Encoder {
+	return func(_ context.Context, dst io.Writer, src io.Reader, _ int64) error {
+		z, err := zstd.NewWriter(dst, zstd.WithWindowSize(window))
+		if err == nil {
+			_, err = io.Copy(z, src)
+		}
+		if err == nil {
+			err = z.Flush() // so that the size is not known when the header is written
+		}
+		if err == nil {
+			err = z.Close()
+		}
+		return err
+	}
 }
 
 // evil is a whole member of an archive.
@@ -252,16 +296,72 @@ func TestOpenTwins(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := forge(t, b)
-	l := layout{entries: []entry{manifestEntry(canonical)}}
-	head, err := l.gap(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.index.Manifest = m.Digest()
-	f.index.Frames[0].Members[0].Stored = int64(len(canonical))
-	f.tars[0] = append(append(head, canonical...), make([]byte, padding(int64(len(canonical))))...)
+	f.manifest(t, canonical)
 	b = f.pack(t)
 	if _, err := Open(bytes.NewReader(b), int64(len(b))); !errors.Is(err, ErrContent) {
 		t.Errorf("Open: %v", err)
+	}
+}
+
+// TestOpenMemory: a pack of a few KB must not take much memory to be refused. What
+// is allowed is for two megabytes of manifest, lists of maxElements that grow while
+// they are decoded, and the decoders.
+func TestOpenMemory(t *testing.T) {
+	fill := func(head, each, tail string, size int) []byte {
+		n := (size - len(head) - len(tail)) / len(each)
+		return slices.Concat([]byte(head), bytes.Repeat([]byte(each), n), []byte(tail))
+	}
+	manifest := func(head, each, tail string) func(f *forger) {
+		return func(f *forger) { f.manifest(t, fill(head, each, tail, MaxManifestSize)) }
+	}
+	index := func(head, each, tail string) func(f *forger) {
+		return func(f *forger) { f.body = fill(head, each, tail, maxIndexSize) }
+	}
+	for name, change := range map[string]func(f *forger){
+		"files":          manifest(`{"schema":1,"files":[{}`, ",{}", `]}`),
+		"as many files":  manifest(`{"schema":1,"files":[{}`+strings.Repeat(",{}", maxElements), " ", `]}`),
+		"packages":       manifest(`{"schema":1,"toolchain":{"packages":[{}`, ",{}", `]}}`),
+		"parts":          manifest(`{"schema":1,"files":[{"parts":[{}`, ",{}", `]}]}`),
+		"needed":         manifest(`{"schema":1,"files":[{"needed":[""`, `,""`, `]}]}`),
+		"files of null":  manifest(`{"schema":1,"files":[null`, `,null`, `]}`),
+		"targets":        manifest(`{"schema":1,"targets":[0`, `,0`, `]}`),
+		"deep":           manifest(``, "[", ``),
+		"extents":        manifest(`{"schema":1,"files":[{"parts":[{"extents":"`, "+", `"}]}]}`),
+		"short extents":  manifest(`{"schema":1,"files":[{"parts":[{"extents":"`, "0+0 ", `0+0"}]}]}`),
+		"large manifest": func(f *forger) { f.manifest(t, make([]byte, 64<<20)) },
+		"large window":   func(f *forger) { f.window = MaxWindow },
+		"frames":         index(`{"schema":1,"frames":[{}`, ",{}", `]}`),
+		"null frames":    index(`{"schema":1,"frames":[null`, ",null", `]}`),
+		"members":        index(`{"schema":1,"frames":[{"members":[{}`, ",{}", `]}]}`),
+		"large index":    func(f *forger) { f.body = make([]byte, 64<<20) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := forge(t, smallPack(t))
+			change(f)
+			b := f.pack(t)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := Open(bytes.NewReader(b), int64(len(b)))
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, ErrNotPack) && !errors.Is(err, ErrManifest) && !errors.Is(err, ErrContent) {
+				t.Errorf("got %v", err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > 40<<20 {
+				t.Errorf("%d bytes allocated for a pack of %d", n, len(b))
+			} else {
+				t.Logf("%d bytes allocated for a pack of %d: %.200v", n, len(b), err)
+			}
+		})
+	}
+}
+
+func TestElements(t *testing.T) {
+	for text, want := range map[string]int{
+		``: 0, `[`: 0, `]],`: 0, `"[1,2`: 0, `[1,2]`: 1, `{"a":1,"b":2}`: 0, `"\\",[1,2,3]`: 2,
+		`{"a":[1,2,{"b":"x,[y\",","c":[3,4]}],"d":[],"e":[[],[]]}`: 4,
+	} {
+		if got := elements([]byte(text)); got != want {
+			t.Errorf("%s: %d, want %d", text, got, want)
+		}
 	}
 }

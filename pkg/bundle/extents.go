@@ -35,7 +35,7 @@ func (x Extents) MarshalText() ([]byte, error) {
 // UnmarshalText implements encoding.TextUnmarshaler. Numbers must be below
 // 10^18; the rest is for Manifest.Validate to judge.
 func (x *Extents) UnmarshalText(text []byte) error {
-	out := make(Extents, 0, bytes.Count(text, []byte{'+'}))
+	out := make(Extents, 0, min(bytes.Count(text, []byte{'+'}), len(text)/len("0+0 ")+1))
 	for rest := text; ; {
 		var e Extent
 		var ok1, ok2 bool

@@ -240,7 +240,7 @@ func (r *Reader) Verify(ctx context.Context) error {
 	var mu sync.Mutex
 	err = parallel(ctx, len(r.index.Frames), 0, func(ctx context.Context, i int) error {
 		f := &r.index.Frames[i]
-		d, err := newFrameDecoder(max(f.Window, minWindow))
+		d, err := newFrameDecoder(f.decoderWindow())
 		if err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ const (
 	skippableMagic = 0x184D2A5E
 	indexMagic     = "GOROCMX1"
 	footerSize     = sha256.Size + 8 + len(indexMagic)
-	maxIndexSize   = 32 << 20
+	maxIndexSize   = 1 << 20 // bytes; a file takes about 120
 	indexSchema    = 1
 )
 
@@ -46,7 +46,7 @@ type frame struct {
 	Offset  int64    `json:"offset"` // of the packed bytes
 	Length  int64    `json:"length"` // packed
 	Raw     int64    `json:"raw"`    // unpacked
-	Window  int64    `json:"window"` // decoder window in bytes, at most Raw
+	Window  int64    `json:"window"` // of a decoder, in bytes
 	Group   string   `json:"group"`
 	Members []member `json:"members"`
 }
@@ -71,14 +71,19 @@ func (x *index) encode() ([]byte, error) {
 	if body.Len() > maxIndexSize {
 		return nil, fmt.Errorf("pack index of %d bytes: at most %d are allowed", body.Len(), maxIndexSize)
 	}
-	out := make([]byte, 0, 8+body.Len()+footerSize)
+	return indexFrame(body.Bytes()), nil
+}
+
+// indexFrame puts the JSON into its skippable frame.
+func indexFrame(body []byte) []byte {
+	out := make([]byte, 0, 8+len(body)+footerSize)
 	out = binary.LittleEndian.AppendUint32(out, skippableMagic)
-	out = binary.LittleEndian.AppendUint32(out, uint32(body.Len()+footerSize)) //nolint:gosec // bounded above
-	out = append(out, body.Bytes()...)
-	sum := sha256.Sum256(body.Bytes())
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(body)+footerSize)) //nolint:gosec // bounded by the caller
+	out = append(out, body...)
+	sum := sha256.Sum256(body)
 	out = append(out, sum[:]...)
-	out = binary.LittleEndian.AppendUint64(out, uint64(body.Len())) //nolint:gosec // a length
-	return append(out, indexMagic...), nil
+	out = binary.LittleEndian.AppendUint64(out, uint64(len(body)))
+	return append(out, indexMagic...)
 }
 
 // readIndex finds and checks the index of a pack of that size.
@@ -120,6 +125,9 @@ func readIndex(r io.ReaderAt, size int64) (*index, error) {
 }
 
 func parseIndex(body []byte) (*index, error) {
+	if n := elements(body); n > maxElements {
+		return nil, fmt.Errorf("%w: index: %d elements of lists, at most %d are allowed", ErrNotPack, n, maxElements)
+	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
 	x := new(index)
@@ -166,6 +174,15 @@ func (x *index) check(packed int64) error {
 		return fmt.Errorf("the frames end at %d of %d bytes", at, packed)
 	}
 	return nil
+}
+
+// decoderWindow is the window in bytes that a decoder of the frame is allowed. The
+// manifest is read of every pack, so its frame must do with the usual one.
+func (f *frame) decoderWindow() int64 {
+	if f.Group == groupManifest {
+		return min(f.Window, DefaultWindow)
+	}
+	return f.Window
 }
 
 func (f *frame) checkMembers() error {

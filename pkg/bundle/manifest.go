@@ -20,8 +20,9 @@ const Schema = 1
 const ManifestName = "manifest.json"
 
 // MaxManifestSize bounds the manifest in bytes, so that a hostile pack cannot
-// make a reader allocate without limit.
-const MaxManifestSize = 16 << 20
+// make a reader allocate without limit. That of the hip bundle for two targets
+// has 96 KB.
+const MaxManifestSize = 2 << 20
 
 // Flavours of a bundle.
 const (
@@ -212,6 +213,9 @@ func (m *Manifest) Digest() string {
 func ParseManifest(b []byte) (*Manifest, error) {
 	if len(b) > MaxManifestSize {
 		return nil, fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrManifest, len(b), MaxManifestSize)
+	}
+	if n := elements(b); n > maxElements {
+		return nil, fmt.Errorf("%w: %d elements of lists, at most %d are allowed", ErrManifest, n, maxElements)
 	}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()

@@ -124,7 +124,7 @@ func (p *packer) content(ctx context.Context, w io.Writer, b *blob) error {
 
 // check decodes an encoded frame, compares the tar headers and hashes the files.
 func (p *packer) check(ctx context.Context, b []byte, f *frame, l *layout) error {
-	d, err := newFrameDecoder(max(f.Window, minWindow))
+	d, err := newFrameDecoder(f.decoderWindow())
 	if err != nil {
 		return err
 	}

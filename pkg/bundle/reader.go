@@ -147,7 +147,7 @@ func (r *Reader) readManifest() error {
 	if len(f.Members) != 1 || f.Members[0].Path != ManifestName || f.Raw > MaxManifestSize+2*tarBlock || f.Members[0].Sparse {
 		return fmt.Errorf("%w: the first frame must hold %s alone", ErrNotPack, ManifestName)
 	}
-	d, err := newFrameDecoder(max(f.Window, minWindow))
+	d, err := newFrameDecoder(f.decoderWindow())
 	if err != nil {
 		return err
 	}

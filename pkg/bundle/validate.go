@@ -17,7 +17,7 @@ const (
 	// MaxTotalSize bounds all files together: 64 GiB.
 	MaxTotalSize = 64 << 30
 	// MaxFiles bounds the number of files.
-	MaxFiles = 100_000
+	MaxFiles = 10_000
 
 	maxPath    = 1024
 	maxElement = 255
