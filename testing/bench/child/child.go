@@ -18,7 +18,6 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
@@ -96,15 +95,9 @@ func raw(ctx context.Context, m *rocm.Model, n int) (*rawReader, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}}
 	}
-	// The values are those of request, as the backend writes them.
-	zero, one, none, no := float32(0), float32(1), 0, false
-	w := &llamaapi.CompletionRequest{
-		Prompts: []llamaapi.Prompt{{Text: prompt}}, MaxTokens: &n, Temperature: &zero, TopK: &none,
-		TopP: &one, MinP: &zero, RepeatPenalty: &one, CachePrompt: &no,
-	}
-	var kept keeper
-	if _, err := llamaapi.New("http://llama", &http.Client{Transport: &kept}).Completion(ctx, w); !errors.Is(err, errKept) {
-		return nil, fmt.Errorf("the request was not kept: %w", err)
+	kept, err := record(m.Server().Child.HTTPClient(), func() error { return ours(ctx, m, n, nil) })
+	if err != nil {
+		return nil, err
 	}
 	r.body = kept.body
 	return r, nil
@@ -113,16 +106,37 @@ func raw(ctx context.Context, m *rocm.Model, n int) (*rawReader, error) {
 // errKept ends a request that was only made to be looked at.
 var errKept = errors.New("kept")
 
-// keeper keeps the body of a request and sends nothing.
-type keeper struct{ body []byte }
+// keeper keeps a request and sends nothing.
+type keeper struct {
+	method, path string
+	header       http.Header
+	body         []byte
+}
 
 func (k *keeper) RoundTrip(r *http.Request) (*http.Response, error) {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
-	k.body = b
+	*k = keeper{r.Method, r.URL.Path, r.Header.Clone(), b}
 	return nil, errors.Join(errKept, r.Body.Close())
+}
+
+// record keeps the one request that send makes with a client, which nothing else
+// uses meanwhile.
+func record(hc *http.Client, send func() error) (*keeper, error) {
+	var kept keeper
+	before := hc.Transport
+	hc.Transport = &kept
+	err := send()
+	hc.Transport = before
+	switch {
+	case errors.Is(err, errKept):
+		return &kept, nil
+	case err == nil:
+		err = errors.New("none was sent")
+	}
+	return nil, fmt.Errorf("keeping a request: %w", err)
 }
 
 // open sends the request.

@@ -3,6 +3,7 @@
 package child
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -122,9 +123,21 @@ func TestRawSendsWhatOursSends(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.close()
+	theirs, err := record(r.hc, func() error { return r.read(t.Context(), nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, err := record(m.Server().Child.HTTPClient(), func() error { return ours(t.Context(), m, 7, nil) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if theirs.method != mine.method || theirs.path != mine.path || !bytes.Equal(theirs.body, mine.body) ||
+		theirs.header.Get("Content-Type") != mine.header.Get("Content-Type") {
+		t.Errorf("they send\n%+v %s\nand we\n%+v %s", theirs, theirs.body, mine, mine.body)
+	}
 	for _, want := range []string{`"n_predict":7`, `"temperature":0`, `"cache_prompt":false`, `"stream":true`, prompt} {
-		if !strings.Contains(string(r.body), want) {
-			t.Errorf("%s lacks %s", r.body, want)
+		if !strings.Contains(string(theirs.body), want) {
+			t.Errorf("%s lacks %s", theirs.body, want)
 		}
 	}
 	calls := 0
