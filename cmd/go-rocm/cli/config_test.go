@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -67,8 +68,7 @@ func TestDefaultConfigGivesTheDefaults(t *testing.T) {
 	if got, want := len(entries), len(configKeys(cmd.Flags())); got != want {
 		t.Errorf("%d keys, want %d", got, want)
 	}
-	f.adapters, f.extra, fresh.adapters, fresh.extra = nil, nil, nil, nil // empty either way
-	if f.listen != fresh.listen || f.drain != fresh.drain || f.context != fresh.context || f.layers != fresh.layers || f.override != fresh.override {
+	if !reflect.DeepEqual(f, fresh) {
 		t.Errorf("got %+v, want %+v", f, fresh)
 	}
 }
