@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/tools/txtar"
 
@@ -168,6 +169,28 @@ func TestFallbackIsSaid(t *testing.T) {
 	s.Plan = &plan.Options{Layers: plan.AutoLayers, RequireGPU: true}
 	if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "--device /dev/dri") {
 		t.Errorf("required: %v", err)
+	}
+}
+
+// TestSlowPrompt: a prompt may take longer than a stall where the CPU works on
+// it, for want of a GPU; beside a GPU it may not.
+func TestSlowPrompt(t *testing.T) {
+	for name, want := range map[string]error{"none": nil, "rx7900xtx": supervise.ErrStalled} {
+		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 12 * time.Second, PromptBusy: true})
+		withGPUCode(t, "")
+		s := rocm.DefaultSettings()
+		s.SysRoot, s.StallTimeout = machine(t, name), 4*time.Second
+		m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := text(collect(m.Generate(t.Context(), "x")))
+		if err := m.Err(); !errors.Is(err, want) || (want == nil && (err != nil || got != "done")) {
+			t.Errorf("%s: %q, %v; want %v", name, got, err, want)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -201,7 +201,7 @@ func (srv *Server) spec(s *Settings, facts *gguf.File) supervise.Spec {
 	return supervise.Spec{
 		Argv: r.argv, Args: append(args, s.Args...), Env: append(slices.Clone(srv.Plan.Env), envMarker+"="+srv.marker), Dir: r.dir, Inherit: r.inherit(), TCP: s.TCP,
 		ModelBytes: facts.Size(), StartTimeout: s.StartTimeout, DrainTimeout: s.DrainTimeout,
-		StopTimeout: s.StopTimeout, StallTimeout: s.StallTimeout, Restart: restart, Log: s.logger(),
+		StopTimeout: s.StopTimeout, StallTimeout: s.StallTimeout, OnCPU: !srv.Plan.GPU, Restart: restart, Log: s.logger(),
 	}
 }
 

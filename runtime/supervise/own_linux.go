@@ -200,8 +200,10 @@ func (c *Child) serve(p *process, n *news) *outcome {
 		case <-grace:
 			err := &StuckError{
 				Kind: ErrStalled, After: c.spec.StallTimeout + c.spec.StallGrace, While: Ready, Pid: p.pid,
-				Remedy: "the process was ended to give the GPU back; if it comes back, update the kernel and the GPU firmware",
-				Log:    p.tail.last(),
+				Remedy: remedyStall, Log: p.tail.last(),
+			}
+			if c.spec.OnCPU {
+				err.Remedy = remedyStallCPU
 			}
 			p.signal(unix.SIGKILL)
 			<-p.exited

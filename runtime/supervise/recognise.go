@@ -17,19 +17,21 @@ type sign struct {
 }
 
 const (
-	remedyVRAM    = "use a smaller context, fewer slots or fewer GPU layers, or close what else uses the GPU"
-	remedyHostMem = "close other programs, use a smaller model or context, or raise the memory limit"
-	remedyHang    = "the GPU was reset: start again; if it comes back, update the kernel and the GPU firmware"
-	remedyFault   = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
-	remedyTarget  = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
-	remedyModel   = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
-	remedyMMProj  = "give the projector (mmproj) that was made for this very model, and check its file against its published checksum"
-	remedyLibrary = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
-	remedyKFD     = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
-	remedyDevice  = "run 'go-rocm doctor'; the lines above may say why the GPU code did not start"
-	remedyArg     = "remove or correct the argument; 'llama-server --help' lists what this version knows"
-	remedyAddress = "choose another address or end what listens there"
-	remedyAVX     = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
+	remedyVRAM     = "use a smaller context, fewer slots or fewer GPU layers, or close what else uses the GPU"
+	remedyHostMem  = "close other programs, use a smaller model or context, or raise the memory limit"
+	remedyHang     = "the GPU was reset: start again; if it comes back, update the kernel and the GPU firmware"
+	remedyStall    = "the process was ended to give the GPU back; if it comes back, update the kernel and the GPU firmware"
+	remedyFault    = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
+	remedyTarget   = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
+	remedyModel    = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
+	remedyMMProj   = "give the projector (mmproj) that was made for this very model, and check its file against its published checksum"
+	remedyLibrary  = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
+	remedyKFD      = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
+	remedyDevice   = "run 'go-rocm doctor'; the lines above may say why the GPU code did not start"
+	remedyArg      = "remove or correct the argument; 'llama-server --help' lists what this version knows"
+	remedyAddress  = "choose another address or end what listens there"
+	remedyStallCPU = "the process was ended, which neither computed nor answered; if it comes back, report it with the lines above"
+	remedyAVX      = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
 )
 
 // signs are tried in order; the first that matches any line of the tail wins,

@@ -60,6 +60,11 @@ type Spec struct {
 	// StallTimeout is how long requests may run without a token before the
 	// child counts as stalled; default 2 minutes; negative: never.
 	StallTimeout time.Duration
+	// OnCPU says that the program computes on the CPU alone. CPU time that it uses
+	// then counts as progress: prompts are decoded in batches of 2048 tokens
+	// (n_batch in common/common.h), for one of which a slow CPU takes minutes
+	// without any token moving. A GPU that hangs may keep the CPU busy, too.
+	OnCPU bool
 	// StallGrace is how long a stalled child may stay so before it is killed,
 	// with ErrStalled as the cause; default StallTimeout; negative: never.
 	StallGrace time.Duration

@@ -79,8 +79,9 @@ type observation struct {
 }
 
 // watch judges the process by token progress while requests run, until ctx
-// ends. It looks at nothing while nothing runs, so a sleeping server sleeps on;
-// what the server tells of its state while it wakes counts as progress.
+// ends; for a server on the CPU what it computes counts as well. It asks nothing
+// while nothing runs, so a sleeping server sleeps on; what the server tells of its
+// state while it wakes counts as progress.
 //
 // While nothing runs the clock stands still and is not set back: requests whose
 // callers give up sooner than a stall is called one, again and again, show it in
@@ -98,6 +99,7 @@ func (c *Child) watch(ctx context.Context, p *process, n *news, out chan<- obser
 		}
 	}
 	var last uint64
+	work := newEffort(p)
 	moved, stalled := time.Now(), false
 	for looked := moved; ; looked = time.Now() {
 		select {
@@ -124,6 +126,9 @@ func (c *Child) watch(ctx context.Context, p *process, n *news, out chan<- obser
 		}
 		if told := n.told(); told.After(moved) {
 			moved = told
+		}
+		if work.goesOn() && c.spec.OnCPU {
+			moved = time.Now()
 		}
 		idle := time.Since(moved)
 		if now := idle > limit; now != stalled {

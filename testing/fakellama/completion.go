@@ -197,7 +197,7 @@ func (t *task) generate(ctx context.Context, tell func(event) error) error {
 			return err
 		}
 	}
-	if err := sleep(ctx, t.s.script.PromptDelay); err != nil {
+	if err := t.s.prefill(ctx); err != nil {
 		return err
 	}
 	t.first = time.Now()
@@ -216,6 +216,19 @@ func (t *task) generate(ctx context.Context, tell func(event) error) error {
 			return err
 		}
 		if err := t.take(model, tell); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prefill takes its time over a prompt, in which no counter of /slots moves.
+func (s *Server) prefill(ctx context.Context) error {
+	if !s.script.PromptBusy {
+		return sleep(ctx, s.script.PromptDelay)
+	}
+	for end := time.Now().Add(s.script.PromptDelay); time.Now().Before(end); {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
 	}

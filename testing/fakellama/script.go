@@ -45,6 +45,8 @@ type Script struct {
 	// Tokens of a reply come this far apart, the prompt takes PromptDelay.
 	TokenDelay  time.Duration `json:"token_delay,omitempty"`
 	PromptDelay time.Duration `json:"prompt_delay,omitempty"`
+	// PromptBusy lets a core compute for PromptDelay, as a slow one would.
+	PromptBusy bool `json:"prompt_busy,omitempty"`
 	// NeverEnds keeps the model from ending by itself.
 	NeverEnds bool `json:"never_ends,omitempty"`
 	// PingEvery sends an SSE comment before every so many tokens.
