@@ -36,20 +36,24 @@ func onRunSide(folder string) bool {
 	return slices.Contains([]string{"pkg", "runtime", "embed", "cmd"}, top)
 }
 
-// neverOnRunSide are modules and folders that only the build side may reach.
-func neverOnRunSide() []string {
-	return []string{
+// neverOnRunSide tells whether only the build side may reach a package. What is
+// internal belongs to the build side, except for the rooms there.
+func neverOnRunSide(path string) bool {
+	if within(path, Module+"/internal") {
+		return !slices.ContainsFunc(Rooms(), func(r Room) bool { return within(path, Module+"/"+r.Folder) })
+	}
+	return slices.ContainsFunc([]string{
 		"github.com/docker/docker",
 		"github.com/goreleaser/nfpm",
 		"github.com/magefile/mage",
 		Module + "/docker",
 		Module + "/packaging",
 		Module + "/testing",
-		Module + "/internal/ci",
-	}
+	}, func(n string) bool { return within(path, n) })
 }
 
-// Rooms returns the rooms whose direct imports are bounded.
+// Rooms returns the rooms whose direct imports are bounded: all of the run side,
+// and what both sides use.
 func Rooms() []Room {
 	const (
 		zstd = "github.com/klauspost/compress"
@@ -76,15 +80,18 @@ func Rooms() []Room {
 		{"runtime/hostrocm", own("pkg/gfx", "pkg/bundle", "pkg/elfdep", "pkg/hostlib")},
 		{"runtime/gpu", append(own("pkg/gfx"), sys)},
 		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
+		{"runtime/host", nil},
 		{"runtime/supervise", []string{sys}},
+		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
 		{"pkg/rocm", append(own("pkg", "runtime", "embed"), sys)},
+		{"cmd/go-rocm", append(own("pkg", "runtime", "embed"), "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
 	}
 }
 
-// Violation is one import against the directions.
+// Violation is one import against the directions, or a package without any.
 type Violation struct {
 	From string
-	// To is what From may not know.
+	// To is what From may not know; empty when From is in no room.
 	To string
 	// Via is the chain of imports between the two, empty for a direct one.
 	Via []string
@@ -93,6 +100,9 @@ type Violation struct {
 
 // String gives the chain and the rule.
 func (v Violation) String() string {
+	if v.To == "" {
+		return fmt.Sprintf("%s: %s", v.From, v.Why)
+	}
 	chain := slices.Concat([]string{v.From}, v.Via, []string{v.To})
 	return fmt.Sprintf("%s: %s", strings.Join(chain, " -> "), v.Why)
 }
@@ -123,10 +133,12 @@ type graph map[string]Package
 // direct holds a package to what its room may import.
 func (g graph) direct(p Package, folder string) []Violation {
 	var found []Violation
+	roomless := onRunSide(folder)
 	for _, room := range Rooms() {
 		if !within(folder, room.Folder) {
 			continue
 		}
+		roomless = false
 		allowed := append([]string{Module + "/" + room.Folder}, room.May...)
 		for _, to := range p.Imports {
 			if g.standard(to) || slices.ContainsFunc(allowed, func(a string) bool { return within(to, a) }) {
@@ -134,6 +146,9 @@ func (g graph) direct(p Package, folder string) []Violation {
 			}
 			found = append(found, Violation{From: p.ImportPath, To: to, Why: room.Folder + " may not import it"})
 		}
+	}
+	if roomless {
+		found = append(found, Violation{From: p.ImportPath, Why: "it is in no room; say in Rooms what it may import"})
 	}
 	return found
 }
@@ -153,7 +168,7 @@ func (g graph) reached(p Package) []Violation {
 				continue
 			}
 			seen[to] = true
-			if slices.ContainsFunc(neverOnRunSide(), func(n string) bool { return within(to, n) }) {
+			if neverOnRunSide(to) {
 				found = append(found, Violation{From: p.ImportPath, To: to, Via: at.via, Why: "the run side never reaches it"})
 				continue
 			}

@@ -103,14 +103,34 @@ func TestCheck(t *testing.T) {
 		},
 		"the engine through two others": {
 			packages: []Package{
-				ours("cmd/go-rocm", "example.test/a"),
-				{ImportPath: "example.test/a", Imports: []string{"example.test/b"}},
+				ours("cmd/go-rocm", "github.com/spf13/cobra"),
+				{ImportPath: "github.com/spf13/cobra", Imports: []string{"example.test/b"}},
 				{ImportPath: "example.test/b", Imports: []string{"github.com/docker/docker/client"}},
 			},
-			want: []string{Module + "/cmd/go-rocm -> example.test/a -> example.test/b -> github.com/docker/docker/client: the run side never reaches it"},
+			want: []string{Module + "/cmd/go-rocm -> github.com/spf13/cobra -> example.test/b -> github.com/docker/docker/client: the run side never reaches it"},
 		},
 		"a room's name is not a prefix of another's": {
 			packages: []Package{ours("pkg/gfxtools", "example.test/x")},
+			want:     []string{Module + "/pkg/gfxtools: it is in no room; say in Rooms what it may import"},
+		},
+		"a package of the run side without a room": {
+			packages: []Package{ours("runtime/new"), ours("cmd/other"), ours("internal/new"), ours("testing/new"), ours("docker/new")},
+			want: []string{
+				Module + "/runtime/new: it is in no room; say in Rooms what it may import",
+				Module + "/cmd/other: it is in no room; say in Rooms what it may import",
+			},
+		},
+		"the build side's internals through a room": {
+			packages: []Package{
+				ours("embed", Module+"/pkg/bundle"),
+				ours("pkg/bundle", Module+"/internal/ctxio"),
+				ours("internal/ctxio", Module+"/internal/build"),
+			},
+			want: []string{
+				Module + "/embed -> " + Module + "/pkg/bundle -> " + Module + "/internal/ctxio -> " + Module + "/internal/build: the run side never reaches it",
+				Module + "/pkg/bundle -> " + Module + "/internal/ctxio -> " + Module + "/internal/build: the run side never reaches it",
+				Module + "/internal/ctxio -> " + Module + "/internal/build: internal/ctxio may not import it",
+			},
 		},
 	}
 	for name, tt := range tests {
@@ -123,5 +143,32 @@ func TestCheck(t *testing.T) {
 				t.Errorf("violations (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestArchitectureTellsOfAll: the tables of the description have every folder.
+func TestArchitectureTellsOfAll(t *testing.T) {
+	watch(t)
+	text, err := os.ReadFile("../../docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for _, p := range list(t, "linux", "amd64") {
+		folder, ours := strings.CutPrefix(p.ImportPath, Module+"/")
+		top, rest, _ := strings.Cut(folder, "/")
+		if !ours || !onRunSide(folder) && top != "docker" && top != "internal" {
+			continue
+		}
+		if name, _, below := strings.Cut(rest, "/"); below {
+			folder = top + "/" + name
+		}
+		told++
+		if !strings.Contains(string(text), "`"+folder+"`") {
+			t.Errorf("docs/architecture.md does not say what %s is for", folder)
+		}
+	}
+	if told < len(Rooms()) {
+		t.Errorf("%d folders looked at, there are %d rooms", told, len(Rooms()))
 	}
 }
