@@ -111,7 +111,7 @@ func isProjector(f *gguf.File) bool { return f.Kind() == "mmproj" || f.Architect
 func openAdapter(path string) (*gguf.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fmt.Errorf("adapter: %w", err)
+		return nil, fmt.Errorf("%w: the adapter: %w", ErrModelFile, err)
 	}
 	const convert = "convert it with llama.cpp's convert_lora_to_gguf.py"
 	if info.IsDir() || strings.HasSuffix(path, ".safetensors") || strings.HasSuffix(path, ".bin") {

@@ -456,6 +456,7 @@ func TestLoadFailures(t *testing.T) {
 		"missing":         {filepath.Join(dir, "no.gguf"), nil, rocm.ErrModelFile, "no such file"},
 		"not gguf":        {file("a.gguf", "hello, this is no model"), nil, rocm.ErrModelFile, "convert"},
 		"safetensors":     {safe, nil, rocm.ErrModelFile, "convert_hf_to_gguf"},
+		"adapter missing": {good, []inference.LoadOption{inference.WithAdapterPath(filepath.Join(dir, "no.gguf"))}, rocm.ErrModelFile, "no.gguf"},
 		"adapter foreign": {good, []inference.LoadOption{inference.WithAdapterPath(file("lora.safetensors", "x"))}, rocm.ErrModelFile, "convert_lora_to_gguf"},
 		"adapter a model": {good, []inference.LoadOption{inference.WithAdapterPath(good)}, rocm.ErrModelFile, "no adapter"},
 		"context":         {good, []inference.LoadOption{inference.WithContextLen(-5)}, rocm.ErrOption, "context"},

@@ -29,7 +29,7 @@ type Server struct {
 	// Path is the model's file, Info what its header says.
 	Path string
 	Info inference.ModelInfo
-	// Bundle is where the program came from.
+	// Origin is where the program came from, BundleDir the folder that it runs from.
 	Origin    Origin
 	BundleDir string
 

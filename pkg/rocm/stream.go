@@ -14,8 +14,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// Request is a generation with everything that can be said about it. Exactly
-// one of Prompt, Tokens, Messages and MediaMessages is given.
+// Request is a generation with everything that can be said about it. At most one
+// of Prompt, Tokens, Messages and MediaMessages is given; without any the prompt
+// is empty.
 type Request struct {
 	// Prompt is continued as it is; special tokens written in it count as such.
 	Prompt string

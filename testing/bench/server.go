@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -125,7 +126,7 @@ func (s *Server) serve(conn net.Conn) {
 		if err != nil {
 			return
 		}
-		if _, err := bufio.NewReader(req.Body).WriteTo(discard{}); err != nil {
+		if _, err := io.Copy(io.Discard, req.Body); err != nil {
 			return
 		}
 		b := s.completion
@@ -137,10 +138,6 @@ func (s *Server) serve(conn net.Conn) {
 		}
 	}
 }
-
-type discard struct{}
-
-func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // Close ends the server.
 func (s *Server) Close() error {

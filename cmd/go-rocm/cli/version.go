@@ -5,7 +5,6 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -132,11 +131,7 @@ func (f *versionFacts) print(w io.Writer) {
 	row("source", "llama.cpp %s, tree %s", b.Source.Tag, b.Source.Tree)
 	row("variant", "%s, %s", b.Variant, b.Flavour)
 	if len(b.Targets) > 0 {
-		names := make([]string, len(b.Targets))
-		for i, t := range b.Targets {
-			names[i] = t.String()
-		}
-		row("targets", "%s", strings.Join(names, ", "))
+		row("targets", "%s", gfx.Join(b.Targets, ", "))
 	}
 	row("toolchain", "%s, %d packages", b.Toolchain.Kind, len(b.Toolchain.Packages))
 	row("size", "%d files, %s", b.Files, size(b.Bytes))
