@@ -80,34 +80,34 @@ func wedges() []fakellama.Kind { return []fakellama.Kind{fakellama.KindStall, fa
 // Fault 20: ready, then wedged with the socket open.
 func TestFault20Wedged(t *testing.T) {
 	for _, kind := range wedges() {
-		t.Run(string(kind), func(t *testing.T) { wedged(t, kind) })
+		t.Run(string(kind), func(t *testing.T) {
+			torture.Rounds(t, func(t *testing.T) { wedged(t, kind) })
+		})
 	}
 }
 
 func wedged(t *testing.T, kind fakellama.Kind) {
-	torture.Rounds(t, func(t *testing.T) {
-		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 3}}})
-		spec.StallTimeout, spec.StallGrace = time.Second, 500*time.Millisecond
-		c := mustStart(t, spec)
-		events, done := c.Subscribe()
-		defer done()
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // bounds a failure
-		defer cancel()
-		got, err := readAll(ctx, c)
-		if !errors.Is(err, ErrStalled) {
-			t.Fatalf("got %v, want ErrStalled", err)
-		}
-		if n := strings.Count(got, "data: "); n != 3 {
-			t.Errorf("%d events came before the stall, want 3", n)
-		}
-		if e := until(t, events, Stalled); !errors.Is(e.Cause, ErrStalled) {
-			t.Errorf("the event's cause is %v", e.Cause)
-		}
-		<-c.Done()
-		if c.State() != Failed || !errors.Is(c.Err(), ErrStalled) {
-			t.Errorf("state %s, error %v", c.State(), c.Err())
-		}
-	})
+	spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 3}}})
+	spec.StallTimeout, spec.StallGrace = time.Second, 500*time.Millisecond
+	c := mustStart(t, spec)
+	events, done := c.Subscribe()
+	defer done()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // bounds a failure
+	defer cancel()
+	got, err := readAll(ctx, c)
+	if !errors.Is(err, ErrStalled) {
+		t.Fatalf("got %v, want ErrStalled", err)
+	}
+	if n := strings.Count(got, "data: "); n != 3 {
+		t.Errorf("%d events came before the stall, want 3", n)
+	}
+	if e := until(t, events, Stalled); !errors.Is(e.Cause, ErrStalled) {
+		t.Errorf("the event's cause is %v", e.Cause)
+	}
+	<-c.Done()
+	if c.State() != Failed || !errors.Is(c.Err(), ErrStalled) {
+		t.Errorf("state %s, error %v", c.State(), c.Err())
+	}
 }
 
 // A slow stream whose tokens do move is no stall, and neither is a long pause
