@@ -1,11 +1,16 @@
 package apt_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +18,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
+	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
 // TestMain lets this program be the publisher that a test kills.
@@ -26,8 +32,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// publishForever publishes the packages of the folder one by one, each a second
-// later than the one before.
+// publishForever publishes one package more again and again, each time a second
+// later than the last time, and prints a line when one is published.
 func publishForever(dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, "key"))
 	if err != nil {
@@ -37,54 +43,164 @@ func publishForever(dir string) error {
 	if err != nil {
 		return err
 	}
-	debs, err := filepath.Glob(filepath.Join(dir, "debs/*.deb"))
+	site := filepath.Join(dir, "apt")
+	at, err := dateOf(site)
 	if err != nil {
 		return err
 	}
-	// Each publish changes the indexes, however many there were before.
-	for n := 0; ; n++ {
-		at := first.Add(time.Duration(n+1) * time.Second)
-		o := options(filepath.Join(dir, "apt"), keys, at, debs[:1+n%len(debs)]...)
-		if err := apt.Publish(context.Background(), o); err != nil && !strings.Contains(err.Error(), apt.ErrDate.Error()) {
+	for {
+		at = at.Add(time.Second)
+		name := fmt.Sprintf("thing%d", at.Unix())
+		// The pool may link one of the last round.
+		if err := os.RemoveAll(filepath.Join(dir, name+".deb")); err != nil {
 			return err
 		}
-		fmt.Println(n)
+		deb, err := debgen.Package{
+			Control: debgen.Control(name, "1.0-1"), Suffix: ".zst", Files: map[string]string{"usr/share/" + name: "body"},
+		}.Write(dir, name+".deb")
+		if err != nil {
+			return err
+		}
+		if err := apt.Publish(context.Background(), options(site, keys, at, deb)); err != nil {
+			return err
+		}
+		fmt.Println(at.Unix())
 	}
 }
 
-// TestPublishKilled kills a publisher at many moments. Whatever was cut short,
-// clients see a whole repository, and the next publisher goes on.
-func TestPublishKilled(t *testing.T) {
+var dateField = regexp.MustCompile(`(?m)^Date: (.*)$`)
+
+// dateOf is the date that clients of a repository see.
+func dateOf(site string) (time.Time, error) {
+	text, err := os.ReadFile(filepath.Join(site, "dists/stable/InRelease"))
+	if err != nil {
+		return time.Time{}, err
+	}
+	m := dateField.FindSubmatch(text)
+	if m == nil {
+		return time.Time{}, fmt.Errorf("InRelease has no date")
+	}
+	return time.Parse(time.RFC1123, string(m[1]))
+}
+
+// Parts of a publish, in the order in which they are written. Clients see none of
+// them before the last one.
+const (
+	packages = "packages"
+	record   = "record" // of the publish: all is there but what clients look at first
+)
+
+// partOf is where a part of the publish at a date lies.
+func partOf(site, part string, at time.Time) string {
+	if part == record {
+		return filepath.Join(site, "dists/stable/generations", strconv.FormatInt(at.Unix(), 10))
+	}
+	name := fmt.Sprintf("thing%d", at.Unix())
+	return filepath.Join(site, "pool/main/t", name, name+"_1.0-1_amd64.deb")
+}
+
+// cutShort is the last part that is there of the publish that clients do not see,
+// "" for none.
+func cutShort(site string, seen time.Time) string {
+	for _, part := range []string{record, packages} {
+		if _, err := os.Stat(partOf(site, part, seen.Add(time.Second))); err == nil {
+			return part
+		}
+	}
+	return ""
+}
+
+// publishAndDie runs a publisher and kills it after two publishes: as soon as the
+// given part of the next one is there or, where none is given, after the given
+// share of the time that the second one took.
+func publishAndDie(t *testing.T, dir, part string, share float64) {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, key := t.TempDir(), newKey(t, nil)
-	overwrite(t, filepath.Join(dir, "key"), string(export(t, key, true)))
-	if err := os.Mkdir(filepath.Join(dir, "debs"), 0o755); err != nil {
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), "APT_TEST_PUBLISH="+dir)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 40 {
-		deb := newDeb(t, fmt.Sprintf("thing%02d", i), "1.0-1", "body")
-		if err := os.Rename(deb, filepath.Join(dir, "debs", fmt.Sprintf("%02d.deb", i))); err != nil {
-			t.Fatal(err)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	published := bufio.NewScanner(out)
+	one := published.Scan()
+	start := time.Now()
+	if !one || !published.Scan() {
+		t.Fatalf("the publisher ended by itself: %v", cmd.Wait())
+	}
+	took := time.Since(start)
+	at, err := strconv.ParseInt(published.Text(), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for published.Scan() { // also what comes until the kill
+		}
+	}()
+	if part == "" {
+		time.Sleep(time.Duration(share * float64(took)))
+	} else {
+		await(t, partOf(filepath.Join(dir, "apt"), part, time.Unix(at+1, 0)), ended)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatalf("the publisher ended by itself: %v", err)
+	}
+	<-ended
+	_ = cmd.Wait() // killed
+}
+
+// await returns as soon as a file is there.
+func await(t *testing.T, name string, ended <-chan struct{}) {
+	t.Helper()
+	for {
+		if _, err := os.Stat(name); err == nil {
+			return
+		}
+		select {
+		case <-ended:
+			t.Fatal("the publisher ended by itself")
+		default:
+			runtime.Gosched()
 		}
 	}
+}
+
+// TestPublishKilled kills a publisher at many moments, until it was cut short
+// between packages and indexes as well as right before the end. Clients then see
+// the whole repository of before, and the next publisher goes on from there.
+func TestPublishKilled(t *testing.T) {
+	dir, key := t.TempDir(), newKey(t, nil)
+	overwrite(t, filepath.Join(dir, "key"), string(export(t, key, true)))
 	site := filepath.Join(dir, "apt")
 	publish(t, options(site, keysOf(t, key), first))
 	c := client{dir: site, keys: openpgp.EntityList{key}}
-	for round := range 15 {
-		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), "APT_TEST_PUBLISH="+dir)
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
+	seen := map[string]int{}
+	last := first
+	const fewest, most = 12, 90
+	for round := 0; round < fewest || seen[packages] == 0 || seen[record] == 0; round++ {
+		if round == most {
+			t.Fatalf("killed %d times, cut short: %v", most, seen)
+		}
+		_, share := math.Modf(float64(round) * math.Phi) // all of it, sooner or later
+		publishAndDie(t, dir, []string{"", packages, record}[round%3], share)
+		at, err := dateOf(site)
+		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(20+11*round) * time.Millisecond) // wherever it then is
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatalf("the publisher ended by itself: %v", err)
+		if !at.After(last.Add(time.Second)) {
+			t.Fatalf("round %d: two publishes after %s clients see that of %s", round, last, at)
 		}
-		_ = cmd.Wait() // killed
+		last = at
+		seen[cutShort(site, at)]++
 		sums, err := c.update()
 		if err == nil {
 			err = c.fetch(sums)
@@ -93,6 +209,7 @@ func TestPublishKilled(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
+	t.Logf("cut short: %v", seen)
 	publish(t, options(site, keysOf(t, key), first.AddDate(0, 0, 1)))
 	sums, err := c.update()
 	if err == nil {
