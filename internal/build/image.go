@@ -12,8 +12,10 @@ import (
 
 // layerInputs key the image's layer with the bundle.
 type layerInputs struct {
-	Bundle, Code string
-	Epoch        int64
+	Bundle        string // the manifest's digest
+	Epoch         int64
+	Go            string
+	Code, Modules string // digests of the code that makes it, and of what that compresses with
 }
 
 // imageInputs key a container image.
@@ -44,12 +46,12 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	in := imageInputs{Layer: layerInputs{Bundle: chosen.Manifest.Digest(), Epoch: s.Epoch.Unix()}, Version: version}
-	command := filepath.Join(work, "go-rocm")
-	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
+	in := imageInputs{Version: version}
+	if in.Layer, err = s.layerInputs(root, chosen); err != nil {
 		return "", err
 	}
-	if in.Layer.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
+	command := filepath.Join(work, "go-rocm")
+	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
 		return "", err
 	}
 	layer, err := s.Recipe.Cache.Do(ctx, "oci-layer", in.Layer, func(ctx context.Context, dir string) error {
@@ -73,6 +75,16 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 		return "", err
 	}
 	return res.Dir, nil
+}
+
+func (s *Session) layerInputs(root string, p *recipe.Packed) (layerInputs, error) {
+	in := layerInputs{Bundle: p.Manifest.Digest(), Epoch: s.Epoch.Unix(), Go: builder()}
+	var err error
+	if in.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
+		return in, err
+	}
+	in.Modules, err = stage.FileDigest(filepath.Join(root, "go.mod"))
+	return in, err
 }
 
 const layerName = "layer.tar.gz"
