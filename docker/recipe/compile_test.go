@@ -80,9 +80,12 @@ func TestArguments(t *testing.T) {
 	if slices.ContainsFunc(core, func(a string) bool { return strings.Contains(a, "HIP") }) {
 		t.Errorf("core has an option of hip, so changing that would rebuild both: %q", core)
 	}
-	for _, never := range []string{"-DGGML_RPC=ON", "-DGGML_CCACHE=ON", "-DGGML_NATIVE=ON"} {
-		if slices.Contains(core, never) {
-			t.Errorf("core has %s", never)
+	for _, args := range [][]string{core, hip} {
+		for _, off := range []string{"GGML_RPC", "GGML_CCACHE", "GGML_NATIVE", "LLAMA_OPENSSL"} { // on unless they are told otherwise, but for RPC
+			given := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return !strings.HasPrefix(a, "-D"+off+"=") })
+			if !slices.Equal(given, []string{"-D" + off + "=OFF"}) {
+				t.Errorf("%s is given as %q", off, given)
+			}
 		}
 	}
 }

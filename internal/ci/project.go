@@ -12,7 +12,7 @@ import (
 )
 
 // Project says where the checks run. The zero value means the current folder,
-// the user's cache folder and three seconds for each fuzz function.
+// the user's cache folder and a thousand inputs for each fuzz function.
 type Project struct {
 	// Root is the folder that holds go.mod.
 	Root string

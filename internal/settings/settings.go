@@ -46,7 +46,7 @@ type Settings struct {
 	Elsewhere    bool          `env:"GOROCM_ELSEWHERE" envDefault:"false" help:"true: compile as another user, with another host name and clock and folders read in reverse; mage reproduce sets it for its second build"`
 	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Maintainer   string        `env:"GOROCM_MAINTAINER" help:"who answers for the Debian packages, as NAME <ADDRESS>; needed when a release is signed"`
-	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of everything that is built, seconds since 1970 (default: that of the llama.cpp release)"`
+	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of the command's package, the container image, the Go module and the bills of materials, seconds since 1970 (default: that of the llama.cpp release, for the module that of the commit); bundles and their packages always have that of the llama.cpp release"`
 	SigningKey   string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
 	Minisign     string        `env:"GOROCM_MINISIGN_KEY" help:"file with a minisign private key that signs the list of digests of a release"`
 	MinisignPass Secret        `env:"GOROCM_MINISIGN_PASSWORD" help:"password of that key, if it has one"`
