@@ -65,12 +65,13 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	if spec.SocketDir == "" {
+	named := spec.SocketDir != ""
+	if !named {
 		if spec.SocketDir, err = defaultSocketDir(); err != nil {
 			return nil, err
 		}
 	}
-	if err := privateDir(spec.SocketDir); err != nil {
+	if err := privateDir(spec.SocketDir, named); err != nil {
 		return nil, err
 	}
 	if _, err := ReapOrphans(spec.SocketDir, spec.Log); err != nil {
@@ -103,7 +104,7 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 
 // prepare makes the private folder, the record, the address and the command.
 func (c *Child) prepare() error {
-	c.dir = filepath.Join(c.spec.SocketDir, newID(4))
+	c.dir = filepath.Join(c.spec.SocketDir, newRunName())
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
 		return fmt.Errorf("make the socket folder: %w", err)
 	}

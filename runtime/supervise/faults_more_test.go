@@ -40,8 +40,8 @@ func TestFault25ReusedPid(t *testing.T) {
 		}
 		dir := filepath.Join(t.TempDir(), "run")
 		for name, r := range map[string]record{
-			"other-start": {Boot: bootID(), Parent: os.Getpid(), ParentStart: 1, Child: innocent.Process.Pid, ChildStart: start - 1, Marker: newID(12)},
-			"other-boot":  {Boot: "before", Parent: os.Getpid(), ParentStart: 1, Child: innocent.Process.Pid, ChildStart: start, Marker: newID(12)},
+			"00000001": {Boot: bootID(), Parent: os.Getpid(), ParentStart: 1, Child: innocent.Process.Pid, ChildStart: start - 1, Marker: newID(12)},
+			"00000002": {Boot: "before", Parent: os.Getpid(), ParentStart: 1, Child: innocent.Process.Pid, ChildStart: start, Marker: newID(12)},
 		} {
 			if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 				t.Fatal(err)

@@ -17,6 +17,9 @@ import (
 
 const (
 	recordName = "child.json"
+	// runNameBytes are in the name of a run's folder, in hex: it leaves the
+	// socket's path short.
+	runNameBytes = 4
 	// youngRun is how old a folder without a readable record must be before it
 	// counts as abandoned rather than as being made.
 	youngRun = time.Minute
@@ -39,6 +42,15 @@ func newID(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
 	return hex.EncodeToString(b)
+}
+
+// newRunName is a name for a run's folder.
+func newRunName() string { return newID(runNameBytes) }
+
+// isRunName tells the folders of runs from others that lie beside them.
+func isRunName(name string) bool {
+	b, err := hex.DecodeString(name)
+	return err == nil && len(b) == runNameBytes && hex.EncodeToString(b) == name
 }
 
 // newRecord is a record of a child that this process is about to start.
@@ -70,7 +82,8 @@ func (r record) write(dir string) error {
 // left under socketDir, and removes their sockets; empty means the default
 // folder. Only a process whose start time (and boot) is the recorded one, or
 // that carries the recorded marker in its environment, is touched, and nothing
-// of a run whose folder is still held (see lockRun). Start calls it; it gives how
+// of a run whose folder is still held (see lockRun), or of a folder that has not
+// the name of one. Start calls it; it gives how
 // many processes it ended.
 func ReapOrphans(socketDir string, log *slog.Logger) (int, error) {
 	if socketDir == "" {
@@ -91,7 +104,7 @@ func ReapOrphans(socketDir string, log *slog.Logger) (int, error) {
 	}
 	killed := 0
 	for _, e := range entries {
-		if !e.IsDir() {
+		if !e.IsDir() || !isRunName(e.Name()) {
 			continue
 		}
 		killed += reapRun(filepath.Join(socketDir, e.Name()), log)

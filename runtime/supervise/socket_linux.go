@@ -22,10 +22,8 @@ const (
 
 // defaultSocketDir is where sockets lie when the Spec does not say.
 func defaultSocketDir() (string, error) {
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
-		if _, err := os.Stat(dir); err == nil {
-			return filepath.Join(dir, "go-rocm"), nil
-		}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && forUser(dir, os.Geteuid()) {
+		return filepath.Join(dir, "go-rocm"), nil
 	}
 	// Where the cache was put elsewhere, the user's own folder may not be
 	// writable or not exist at all.
@@ -39,8 +37,22 @@ func defaultSocketDir() (string, error) {
 	return filepath.Join(cache, "go-rocm", "run"), nil
 }
 
-// privateDir makes dir, or checks that it is ours and closed to others.
-func privateDir(dir string) error {
+// forUser reports whether dir is a folder for the files of this user's
+// processes: the user's own, or one of root's that is open to the user, as a
+// container has it. Another user's may be named because su keeps the variable;
+// what root made there would keep that user out.
+func forUser(dir string, euid int) bool {
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return false
+	}
+	return int(st.Uid) == euid || st.Uid == 0 && unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS) == nil
+}
+
+// privateDir makes dir, or checks that it is ours and closed to others. One that
+// bears a name of ours is closed if it is not; one that somebody named may have
+// other uses and is refused.
+func privateDir(dir string, named bool) error {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return fmt.Errorf("make the socket folder: %w", err)
 	}
@@ -58,6 +70,10 @@ func privateDir(dir string) error {
 	}
 	if int(st.Uid) != os.Geteuid() {
 		return fmt.Errorf("%w: the socket folder %s belongs to user %d; remove it or choose another", ErrPermission, dir, st.Uid)
+	}
+	if st.Mode&0o077 != 0 && named {
+		return fmt.Errorf("%w: the socket folder %s is open to others (mode %#o); close it with chmod 700, or name a folder that is not there yet",
+			ErrPermission, dir, st.Mode&0o7777)
 	}
 	if st.Mode&0o077 != 0 {
 		if err := unix.Fchmod(fd, 0o700); err != nil {

@@ -37,8 +37,10 @@ type Spec struct {
 	// be started again.
 	Inherit []*os.File
 	// SocketDir is the folder under which sockets and the records of live
-	// children lie; empty means go-rocm in $XDG_RUNTIME_DIR, else the user's
-	// cache folder.
+	// children lie. It is made; one that is there must be this user's alone (mode
+	// 0700). Empty means go-rocm in $XDG_RUNTIME_DIR if that is not another
+	// user's, else run in $GOROCM_CACHE, else go-rocm/run in the user's cache
+	// folder.
 	SocketDir string
 	// TCP is a host:port to listen on instead of a unix socket. Port 0 lets the
 	// kernel choose. The listening socket is proven to be the child's.

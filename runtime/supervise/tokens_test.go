@@ -218,7 +218,7 @@ func seenThroughImpatience(t *testing.T, kind fakellama.Kind) {
 // record means here: it may be one of another container.
 func TestRunOfAnotherContainer(t *testing.T) {
 	dir := t.TempDir()
-	run := dir + "/abcd"
+	run := dir + "/0123abcd"
 	if err := unix.Mkdir(run, 0o700); err != nil {
 		t.Fatal(err)
 	}
