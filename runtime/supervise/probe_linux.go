@@ -89,16 +89,20 @@ func help(ctx context.Context, p Probe) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// bounded is a buffer that takes maxHelp bytes and drops the rest.
-type bounded struct{ bytes.Buffer }
+// bounded keeps the first maxHelp bytes and drops the rest. The buffer is no
+// embedded one: its ReadFrom would take everything.
+type bounded struct{ kept bytes.Buffer }
 
 // Write implements io.Writer.
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := maxHelp - b.Len(); room > 0 {
-		_, _ = b.Buffer.Write(p[:min(room, len(p))])
+	if room := maxHelp - b.kept.Len(); room > 0 {
+		_, _ = b.kept.Write(p[:min(room, len(p))]) // never fails
 	}
 	return len(p), nil
 }
+
+// Bytes are those kept.
+func (b *bounded) Bytes() []byte { return b.kept.Bytes() }
 
 // keep stores the answer; without it the next start asks again.
 func keep(name string, f *Flags) {
