@@ -142,7 +142,7 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	if err := j.waitWriters(ctx); err != nil {
 		return nil, err
 	}
-	switch err := j.writeSeal(j.m, j.digest, have); {
+	switch err := j.writeSeal(ctx, j.m, j.digest, have); {
 	case full(err):
 		// Every byte of it was just looked at: it does, seal or not.
 		j.o.Log.Warn("there is no room for the bundle's seal, every start hashes it until there is", "dir", j.dir, "error", err)

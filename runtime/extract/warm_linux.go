@@ -1,6 +1,7 @@
 package extract
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -99,7 +100,7 @@ func statEntry(fd int, path string) (sealEntry, error) {
 
 // writeSeal records the folder as it is now. Its caller has just hashed every
 // file of these targets.
-func (s *store) writeSeal(m *bundle.Manifest, digest string, targets []gfx.Target) error {
+func (s *store) writeSeal(ctx context.Context, m *bundle.Manifest, digest string, targets []gfx.Target) error {
 	dir, err := s.openNoFollow(digest, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return err
@@ -118,12 +119,28 @@ func (s *store) writeSeal(m *bundle.Manifest, digest string, targets []gfx.Targe
 		newest = max(newest, e.ctime)
 		rec.entries = append(rec.entries, e)
 	}
-	// A change within the same tick of the kernel's coarse clock would leave
-	// the change time as it is: seal only once that tick is over.
-	for coarseNow() <= newest {
-		time.Sleep(time.Millisecond)
+	if err := settle(ctx, newest, coarseNow); err != nil {
+		return err
 	}
 	return s.replaceFile(sealName(digest), rec.encode())
+}
+
+// tick bounds a tick of the kernel's coarse clock: 10 ms where HZ is 100.
+const tick = 10 * time.Millisecond
+
+// settle waits until the tick of the kernel's coarse clock is over in which a
+// file changed last: another change in it would leave the change time as it is.
+// A time that lies further ahead is of a clock that was set back, or of another
+// machine's: it says nothing of now, and two ticks of any clock must do.
+func settle(ctx context.Context, newest int64, now func() int64) error {
+	for waited := time.Duration(0); now() <= newest && waited < 2*tick; waited += time.Millisecond {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // coarseNow is the clock that file times are taken from.
