@@ -124,7 +124,11 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 		return nil, err
 	}
 	defer j.freeReserve()
-	j.sweep(l)
+	if l.held {
+		if err := j.sweep(j.digest, j.o.Log); err != nil {
+			j.o.Log.Warn("abandoned stages cannot be removed", "dir", j.dir, "error", err)
+		}
+	}
 	if err := j.clearGoal(); err != nil {
 		return nil, err
 	}

@@ -108,6 +108,9 @@ func (s *store) prune(ctx context.Context, o PruneOptions) ([]Cached, error) {
 	}
 	var out []Cached
 	var errs []error
+	if !o.DryRun {
+		errs = append(errs, s.sweep("", o.Log))
+	}
 	for d, there := range digests {
 		if ctx.Err() != nil {
 			break
@@ -140,7 +143,7 @@ func (s *store) chosen(digest string, there bool, o PruneOptions) bool {
 		return false
 	case !there:
 		return o.Name == ""
-	case time.Since(s.lastUsed(digest)) < o.Unused:
+	case o.Unused > 0 && time.Since(s.lastUsed(digest)) < o.Unused:
 		return false
 	case o.Name == "":
 		return true
@@ -173,10 +176,16 @@ func (s *store) pruneOne(c Cached, there bool, o PruneOptions) (removed bool, er
 		return false, nil // nobody can tell who uses it
 	}
 	o.trace("prune: locked")
-	if there {
-		if !s.chosen(c.Digest, there, o) {
-			return false, nil // used since, or gone
-		}
+	// It may have been used, removed or installed since it was looked at.
+	st, err := s.statNoFollow(c.Digest)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	now := err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if now && (!there || !s.chosen(c.Digest, there, o)) {
+		return false, nil
+	}
+	if there = now; there {
 		var id [8]byte
 		_, _ = rand.Read(id[:]) // never fails
 		// From here on it is an abandoned stage, which anybody may sweep.

@@ -7,10 +7,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -89,6 +91,10 @@ func TestListAndPrune(t *testing.T) {
 	if again := mustExtract(t, first, Options{CacheDir: cache}); !again.Fresh {
 		t.Error("a removed bundle was not written again")
 	}
+	// The record may lie ahead, where the clock was set back: to prune all means it.
+	age(t, b, -2*time.Hour)
+	mustPrune(t, PruneOptions{CacheDir: cache, Unused: time.Hour}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache, DryRun: true}, 2)
 	// Without a record of use, as older programs leave it, the seal counts.
 	if err := os.Remove(b.Dir + ".use"); err != nil {
 		t.Fatal(err)
@@ -167,6 +173,98 @@ func TestPruneKilled(t *testing.T) {
 			mustExtract(t, b, Options{CacheDir: cache})
 			mustBeTidy(t, cache)
 		}
+	})
+}
+
+// TestPruneSweepsBesideWhatStays: the stage of a killed process goes, though its
+// bundle stays, and that of a living one does not.
+func TestPruneSweepsBesideWhatStays(t *testing.T) {
+	b := newFatBundle(t)
+	torture.Rounds(t, func(t *testing.T) {
+		for name, prune := range map[string]PruneOptions{
+			"kept": {Keep: []string{b.Digest()}}, "recent": {Unused: time.Hour}, "of another name": {Name: "other"},
+		} {
+			o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}}
+			prune.CacheDir = o.CacheDir
+			inst := mustExtract(t, b, o)
+			stages := func() int {
+				found, err := filepath.Glob(inst.Dir + ".stage-*")
+				if err != nil {
+					t.Fatal(err)
+				}
+				return len(found)
+			}
+			startChild(t, "die at step", b, o.CacheDir, withEnv(stepEnv+"=extracted")).killed()
+			if stages() != 1 {
+				t.Fatalf("%s: %d stages are left by a killed process", name, stages())
+			}
+			dry := prune
+			dry.DryRun = true
+			if mustPrune(t, dry, 0); stages() != 1 {
+				t.Errorf("%s: to look at it removed the stage", name)
+			}
+			mustPrune(t, prune, 0)
+			mustBeTidy(t, o.CacheDir)
+			mustBeWarm(t, b, o)
+
+			living := startChild(t, "stop at step", b, o.CacheDir, withEnv(stepEnv+"=extracted"))
+			living.awaitStop()
+			if mustPrune(t, prune, 0); stages() != 1 {
+				t.Errorf("%s: the stage of a living process is gone", name)
+			}
+			living.signal(syscall.SIGCONT)
+			living.succeeded()
+			mustBeTidy(t, o.CacheDir)
+		}
+	})
+}
+
+// TestPruneTwice: what one finds gone, another has removed, or will.
+func TestPruneTwice(t *testing.T) {
+	first, second := newVersion(t, "one"), newVersion(t, "two")
+	torture.Rounds(t, func(t *testing.T) {
+		cache := cacheDir(t)
+		store := filepath.Dir(mustExtract(t, first, Options{CacheDir: cache}).Dir)
+		mustExtract(t, second, Options{CacheDir: cache})
+		var once sync.Once
+		mustPrune(t, PruneOptions{CacheDir: cache, trace: func(step string) {
+			if step == "prune: locked" {
+				once.Do(func() { mustPrune(t, PruneOptions{CacheDir: cache}, 1) })
+			}
+		}}, 1)
+		if left, err := os.ReadDir(store); err != nil || len(left) > 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
+}
+
+// TestPruneMeetsInstall: a bundle that comes back while its traces are about to
+// be removed stays, and its seal with it.
+func TestPruneMeetsInstall(t *testing.T) {
+	gone := newVersion(t, "one")
+	torture.Rounds(t, func(t *testing.T) {
+		cache := cacheDir(t)
+		inst := mustExtract(t, gone, Options{CacheDir: cache})
+		startChild(t, "prune", gone, cache, withEnv(stepEnv+"=prune: removed")).killed()
+		store, err := openStore(place{dir: cache})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = store.close() }()
+		c := store.describe(gone.Digest())
+		mustExtract(t, gone, Options{CacheDir: cache})
+		o := PruneOptions{}
+		o.setDefaults()
+		if removed, err := store.pruneOne(c, false, o); removed || err != nil {
+			t.Errorf("removed: %v, %v", removed, err)
+		}
+		mustVerify(t, inst)
+		for _, suffix := range []string{".seal", ".use", ".lock"} {
+			if !exists(t, inst.Dir+suffix) {
+				t.Errorf("%s was removed", suffix)
+			}
+		}
+		mustBeTidy(t, cache)
 	})
 }
 

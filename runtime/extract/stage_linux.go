@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -87,37 +89,38 @@ func (j *job) guard(f bundle.File) func() {
 	return syscall.ForkLock.RUnlock
 }
 
-// sweep removes stages that nobody will finish: those of our own bundle,
-// whose lock we hold, and those of others whose lock is free.
-func (j *job) sweep(l *lock) {
-	if !l.held {
-		return
-	}
-	entries, err := fs.ReadDir(j.root.FS(), ".")
+// sweep removes stages that nobody will finish: those of the caller's own
+// bundle, whose lock it holds, and those of others whose lock is free.
+func (s *store) sweep(own string, log *slog.Logger) error {
+	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
-		return // not what we are here for; the next step reports it
+		return err
 	}
+	var errs []error
 	for _, e := range entries {
 		digest, _, ok := strings.Cut(e.Name(), ".stage-")
 		if !ok || len(digest) != 2*32 {
 			continue
 		}
-		if digest != j.digest {
-			other, err := j.tryLock(digest)
-			if err != nil || other == nil {
-				continue
-			}
-			if !other.held {
-				other.release()
-				continue
-			}
-			defer other.release()
+		if digest == own {
+			errs = append(errs, s.removeStage(e.Name(), log))
+			continue
 		}
-		j.o.Log.Info("removing an abandoned stage", "name", e.Name())
-		if err := j.root.RemoveAll(e.Name()); err != nil {
-			j.o.Log.Warn("abandoned stage cannot be removed", "name", e.Name(), "error", err)
+		l, err := s.tryLock(digest)
+		if err != nil || l == nil {
+			continue // it is being written
 		}
+		if l.held {
+			errs = append(errs, s.removeStage(e.Name(), log))
+		}
+		l.release()
 	}
+	return errors.Join(errs...)
+}
+
+func (s *store) removeStage(name string, log *slog.Logger) error {
+	log.Info("removing an abandoned stage", "name", name)
+	return s.root.RemoveAll(name)
 }
 
 // reserve holds descriptors that cleaning up will need: when they run out in
