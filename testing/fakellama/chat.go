@@ -1,6 +1,7 @@
 package fakellama
 
 import (
+	"errors"
 	"net/http"
 	"time"
 )
@@ -12,6 +13,10 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		Messages []turn `json:"messages"`
 	}
 	if !decode(w, r, &in) {
+		return
+	}
+	faults, refused := s.begin(w, r)
+	if refused {
 		return
 	}
 	text, files, bad := s.format(in.Messages)
@@ -28,7 +33,8 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if in.Stream {
-		s.chatStream(w, r, &in.request, prompt)
+		t := &task{s: s, req: &in.request, prompt: prompt, reply: s.script.Reply, fault: faults}
+		s.chatStream(w, r, t)
 		return
 	}
 	t := &task{s: s, req: &in.request, prompt: prompt, reply: s.script.Reply}
@@ -55,9 +61,7 @@ func (t *task) finishReason() string {
 }
 
 // chatStream writes chunks of the chat completion and the [DONE] that ends them.
-func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, req *request, prompt []int32) {
-	t := &task{s: s, req: req, prompt: prompt, reply: s.script.Reply}
-	o := &out{w: w, flush: http.NewResponseController(w), s: s, ctx: r.Context(), end: "\n"}
+func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, t *task) {
 	chunk := func(delta map[string]any, finish any) []byte {
 		return encode(map[string]any{
 			"choices": []any{map[string]any{"finish_reason": finish, "index": 0, "delta": delta}},
@@ -65,19 +69,21 @@ func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, req *request
 			"system_fingerprint": "fakellama", "object": "chat.completion.chunk",
 		})
 	}
+	o := s.newOut(w, r, t.fault)
+	o.said = func(text string) []byte { return chunk(map[string]any{"content": text}, nil) }
 	err := o.event(chunk(map[string]any{"role": "assistant", "content": nil}, nil))
 	if err == nil {
-		err = t.generate(r.Context(), func(e event) error {
-			return o.event(chunk(map[string]any{"content": e.Content}, nil))
-		})
+		err = t.generate(r.Context(), func(e event) error { return o.event(o.said(e.Content)) })
 	}
-	if err == nil {
-		err = o.event(chunk(map[string]any{}, t.finishReason()))
+	if err == nil && !o.has(KindNoFinal) {
+		if err = o.event(chunk(map[string]any{}, t.finishReason())); err == nil {
+			err = o.send([]byte("[DONE]"))
+		}
 	}
-	if err == nil {
-		err = o.write([]byte("data: [DONE]\n\n"))
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errEnded) {
 		panic(http.ErrAbortHandler)
+	}
+	if o.has(KindHangEnd) {
+		s.hang(r)
 	}
 }

@@ -79,17 +79,8 @@ func (s *Server) completion(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request) {
-	s.mu.Lock()
-	s.requests++
-	number := s.requests
-	s.mu.Unlock()
-	var faults []Fault
-	for _, f := range s.script.Faults {
-		if f.Request == 0 || f.Request == number {
-			faults = append(faults, f)
-		}
-	}
-	if s.refuse(w, r, faults) {
+	faults, refused := s.begin(w, r)
+	if refused {
 		return
 	}
 	prompts, bad := s.promptTokens(req.Prompt)
@@ -117,6 +108,21 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request) {
 		return
 	}
 	s.whole(w, r, tasks)
+}
+
+// begin counts a completion and gives the faults that happen to it. It reports
+// whether one of them took the place of the answer.
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) (faults []Fault, refused bool) {
+	s.mu.Lock()
+	s.requests++
+	number := s.requests
+	s.mu.Unlock()
+	for _, f := range s.script.Faults {
+		if f.Request == 0 || f.Request == number {
+			faults = append(faults, f)
+		}
+	}
+	return faults, s.refuse(w, r, faults)
 }
 
 // refuse handles the faults that leave no answer or one of their own.

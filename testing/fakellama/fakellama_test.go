@@ -374,7 +374,7 @@ func TestFaults(t *testing.T) {
 // well, and /slots tells the same for ever, or hangs.
 func TestWedged(t *testing.T) {
 	for _, kind := range []Kind{KindStall, KindWedge} {
-		s, url := serve(t, Script{NeverEnds: true, Slots: 2, Faults: []Fault{{Kind: kind, AfterTokens: 1, Request: 1}}})
+		s, url := serve(t, Script{Reply: "each letter is a token", NeverEnds: true, Slots: 2, Faults: []Fault{{Kind: kind, AfterTokens: 1, Request: 1}}})
 		ask := func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

@@ -2,7 +2,6 @@ package fakellama
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,15 +32,9 @@ func Main(argv []string, getenv func(string) string, stdout, stderr io.Writer) i
 		return 0
 	}
 	log := &logger{w: stderr, start: time.Now()}
-	var script Script
-	if text := getenv(EnvScript); text != "" {
-		if err := json.Unmarshal([]byte(text), &script); err != nil {
-			log.print("E", "fakellama: %s is no script: %v", EnvScript, err)
-			return 2
-		}
-	}
-	if err := script.Validate(); err != nil {
-		log.print("E", "fakellama: %v", err)
+	script, err := parseScript(getenv(EnvScript))
+	if err != nil {
+		log.print("E", "fakellama: %s is no script: %v", EnvScript, err)
 		return 2
 	}
 	log.print("I", "srv  llama_server: initializing ...")

@@ -246,9 +246,14 @@ func TestProgramSpeaks(t *testing.T) {
 			t.Errorf("%s: %d, %.200s", flag, code, out.String())
 		}
 	}
-	var out, log bytes.Buffer
-	env := func(name string) string { return map[string]string{EnvScript: "{"}[name] }
-	if code := Main(nil, env, &out, &log); code != 2 || !strings.Contains(log.String(), "is no script") {
-		t.Errorf("bad script: %d, %s", code, log.String())
+	for text, want := range map[string]string{
+		"{": "unexpected EOF", `{"replay":"x"}`: `unknown field "replay"`, `{"faults":[{"kind":"cut","aftertokens":1,"after":2}]}`: `unknown field "after`,
+		`{"process":{"exit":1}}`: `unknown field "exit"`, `{"slots":"two"}`: "slots", `{} {}`: "more than one", "null x": "more than one",
+	} {
+		var out, log bytes.Buffer
+		env := func(name string) string { return map[string]string{EnvScript: text}[name] }
+		if code := Main([]string{"--version"}, env, &out, &log); code != 2 || !strings.Contains(log.String(), "is no script") || !strings.Contains(log.String(), want) {
+			t.Errorf("%s: %d, %s", text, code, log.String())
+		}
 	}
 }

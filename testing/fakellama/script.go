@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 )
 
@@ -60,7 +62,7 @@ type Script struct {
 	LoadForever bool `json:"load_forever,omitempty"`
 	// Health is what /health says: HealthOK when empty.
 	Health Health `json:"health,omitempty"`
-	// Faults happen to completions.
+	// Faults happen to completions, those of a chat included.
 	Faults []Fault `json:"faults,omitempty"`
 	// Process holds what only a process can do wrong.
 	Process Process `json:"process,omitzero"`
@@ -105,7 +107,7 @@ type Fault struct {
 	// Request is the number of the completion request that it happens to, counted
 	// from 1; 0 means every one.
 	Request int `json:"request,omitempty"`
-	// AfterTokens events were sent, or AfterBytes of the stream when it is not 0:
+	// AfterTokens events were sent (the first of a chat tells the role), or AfterBytes of the stream when it is not 0:
 	// then the place is exact to the byte.
 	AfterTokens int `json:"after_tokens,omitempty"`
 	AfterBytes  int `json:"after_bytes,omitempty"`
@@ -173,6 +175,23 @@ func (s Script) Validate() error {
 		return fmt.Errorf("fakellama script: %w", err)
 	}
 	return nil
+}
+
+// parseScript reads what Env gives; a key that is none is a mistake.
+func parseScript(text string) (Script, error) {
+	var s Script
+	if text == "" {
+		return s, nil
+	}
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&s); err != nil {
+		return s, err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return s, errors.New("there is more than one value")
+	}
+	return s, s.Validate()
 }
 
 // Env is the script as an environment entry for cmd/fakellama.

@@ -61,7 +61,7 @@ func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
 // Busy is how many slots are at work.
 func (s *Server) Busy() int { return s.slots.busy() }
 
-// Requests is how many completions were asked for.
+// Requests is how many completions were asked for, those of a chat included.
 func (s *Server) Requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

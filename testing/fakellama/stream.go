@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -19,7 +20,8 @@ type out struct {
 	s       *Server
 	ctx     context.Context // of the request that is answered
 	faults  []Fault
-	end     string // of a line
+	end     string                   // of a line
+	said    func(text string) []byte // an event with a text
 	mu      sync.Mutex
 	events  int
 	bytes   int
@@ -30,12 +32,9 @@ type out struct {
 // stream answers with events; several prompts share the stream and are told
 // apart by their index.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
-	o := &out{w: w, flush: http.NewResponseController(w), s: s, ctx: r.Context(), faults: tasks[0].fault, end: "\n"}
-	if s.script.CRLF {
-		o.end = "\r\n"
-	}
-	for _, f := range o.faults {
-		o.trickle = o.trickle || f.Kind == KindTrickle
+	o := s.newOut(w, r, tasks[0].fault)
+	o.said = func(text string) []byte {
+		return encode(event{Content: text, Tokens: []int32{firstByte + 'x'}, Slot: -1})
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -53,11 +52,22 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	if failed != nil {
 		panic(http.ErrAbortHandler)
 	}
-	for _, f := range o.faults {
-		if f.Kind == KindHangEnd {
-			s.hang(r)
-		}
+	if o.has(KindHangEnd) {
+		s.hang(r)
 	}
+}
+
+func (s *Server) newOut(w http.ResponseWriter, r *http.Request, faults []Fault) *out {
+	o := &out{w: w, flush: http.NewResponseController(w), s: s, ctx: r.Context(), faults: faults, end: "\n"}
+	if s.script.CRLF {
+		o.end = "\r\n"
+	}
+	o.trickle = o.has(KindTrickle)
+	return o
+}
+
+func (o *out) has(k Kind) bool {
+	return slices.ContainsFunc(o.faults, func(f Fault) bool { return f.Kind == k })
 }
 
 // errEnded ends a stream in order before its final event.
@@ -71,10 +81,8 @@ func (o *out) task(ctx context.Context, t *task) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range o.faults {
-		if f.Kind == KindNoFinal {
-			return nil
-		}
+	if o.has(KindNoFinal) {
+		return nil
 	}
 	return o.event(encode(pick(t.final(true), t.req.Fields)))
 }
@@ -119,7 +127,7 @@ func (o *out) happen(f Fault, data []byte) error {
 	case KindGarbage:
 		return o.send([]byte(`{"content": "unfinished`))
 	case KindOversize:
-		return o.send(encode(event{Content: strings.Repeat("x", f.Bytes), Tokens: []int32{firstByte + 'x'}, Slot: -1}))
+		return o.send(o.said(strings.Repeat("x", f.Bytes)))
 	case KindCutRune:
 		whole := append([]byte("data: "), data...)
 		for i, ch := range whole {
