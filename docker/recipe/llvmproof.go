@@ -116,12 +116,17 @@ func (c *collector) probeCode(to string) error {
 	}
 	count := map[gfx.Target]int{}
 	for i := range fb.Bundles {
+		content, err := fb.Content(&fb.Bundles[i])
+		if err != nil {
+			return err
+		}
 		for _, e := range fb.Bundles[i].Entries {
 			if e.ID.Host() || e.Size == 0 {
 				continue
 			}
 			target := e.ID.ID.Target
-			if err := writeFile(filepath.Join(to, fmt.Sprintf("%s-ggml%03d.co", target, count[target])), fb.Code(&fb.Bundles[i], e), 0o644); err != nil {
+			name := filepath.Join(to, fmt.Sprintf("%s-ggml%03d.co", target, count[target]))
+			if err := writeFile(name, io.NewSectionReader(content, e.Offset, e.Size), 0o644); err != nil {
 				return err
 			}
 			count[target]++

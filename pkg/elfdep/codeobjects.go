@@ -88,11 +88,15 @@ func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 	var parts []CodeObjects
 	for i := range fb.Bundles {
 		b := &fb.Bundles[i]
+		content, err := fb.Content(b)
+		if err != nil {
+			return nil, fmt.Errorf("bundle at offset %#x: %w", b.Offset, err)
+		}
 		for _, e := range b.Entries {
 			if e.ID.Host() || e.Size == 0 {
 				continue
 			}
-			id, n, err := CountKernels(fb.Code(b, e))
+			id, n, err := CountKernels(io.NewSectionReader(content, e.Offset, e.Size))
 			if err == nil && id.Target != e.ID.ID.Target {
 				err = &FormatError{What: "offload bundle", Err: fmt.Errorf("entry %s holds code for %s", e.ID, id)}
 			}

@@ -23,11 +23,21 @@ type Compression struct {
 // plain bundle of Debian's rocBLAS is below 200 MiB.
 const maxUnpacked = 2 << 30
 
-// Values of llvm::compression::Format.
-const (
-	methodZlib = 0
-	methodZstd = 1
-)
+// maxWindow bounds the zstd window of one, in bytes, which is allocated before
+// any data is seen: 2^27, the largest of zstd's levels (ZSTD_WINDOWLOG_LIMIT_DEFAULT)
+// and what clang's long distance matching takes.
+const maxWindow = 128 << 20
+
+// methodName names the values of llvm::compression::Format.
+func methodName(method uint16) (string, error) {
+	switch method {
+	case 0:
+		return "zlib", nil
+	case 1:
+		return "zstd", nil
+	}
+	return "", fmt.Errorf("unknown compression method %d", method)
+}
 
 // readCompressed reads a bundle with the header that LLVM's documentation of
 // clang-offload-bundler gives under "Compressed Offload Bundle": magic,
@@ -69,15 +79,18 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 		return nil, fmt.Errorf("compressed bundle claims %d bytes unpacked, more than %d", unpacked, int64(maxUnpacked))
 	}
 	c.Unpacked = int64(unpacked)
-	b := &Bundle{Offset: off, Size: int64(total), Compressed: c}
-	src := io.NewSectionReader(r, off+headLen, b.Size-headLen)
-	if b.data, err = unpack(c, method, src); err != nil {
+	if c.Method, err = methodName(method); err != nil {
 		return nil, fmt.Errorf("compressed bundle: %w", err)
 	}
-	if !bytes.HasPrefix(b.data, []byte(bundleMagic)) {
+	b := &Bundle{Offset: off, Size: int64(total), Compressed: c, head: headLen}
+	data, err := unpack(r, b)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.HasPrefix(data, []byte(bundleMagic)) {
 		return nil, errors.New("compressed bundle: holds no offload bundle")
 	}
-	b.Entries, _, err = readEntries(bytes.NewReader(b.data), c.Unpacked)
+	b.Entries, _, err = readEntries(bytes.NewReader(data), c.Unpacked)
 	return b, err
 }
 
@@ -85,37 +98,36 @@ func read[T uint16 | uint32 | uint64](r io.Reader, v *T) error {
 	return binary.Read(r, binary.LittleEndian, v)
 }
 
-// unpack reads exactly c.Unpacked bytes and takes more or fewer for an error.
-// It grows its buffer as data comes, so that a lying header costs no memory.
-func unpack(c *Compression, method uint16, src io.Reader) ([]byte, error) {
-	var dec io.Reader
-	switch method {
-	case methodZlib:
-		c.Method = "zlib"
-		z, err := zlib.NewReader(src)
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		dec = z
-	case methodZstd:
-		c.Method = "zstd"
-		z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(1<<30))
-		if err != nil {
-			return nil, err
-		}
-		defer z.Close()
-		dec = z
-	default:
-		return nil, fmt.Errorf("unknown compression method %d", method)
+// unpack gives the content of a compressed bundle of r. It takes more or fewer
+// bytes than its header tells for an error, and grows its buffer as they come: a
+// lying header costs at most a window.
+func unpack(r io.ReaderAt, b *Bundle) ([]byte, error) {
+	c := b.Compressed
+	dec, err := c.decoder(io.NewSectionReader(r, b.Offset+b.head, b.Size-b.head))
+	if err != nil {
+		return nil, fmt.Errorf("compressed bundle: %w", err)
 	}
+	defer dec.Close()
 	var buf bytes.Buffer
 	n, err := io.Copy(&buf, io.LimitReader(dec, c.Unpacked+1))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("compressed bundle: %w", err)
 	}
 	if n != c.Unpacked {
-		return nil, fmt.Errorf("unpacks to other than the %d bytes its header tells", c.Unpacked)
+		return nil, fmt.Errorf("compressed bundle: unpacks to other than the %d bytes its header tells", c.Unpacked)
 	}
 	return buf.Bytes(), nil
+}
+
+func (c *Compression) decoder(src io.Reader) (io.ReadCloser, error) {
+	if c.Method == "zlib" {
+		return zlib.NewReader(src)
+	}
+	// A window may be the power of two above what it is for; 1 KiB is zstd's least.
+	window := min(max(2*c.Unpacked, 1<<10), maxWindow)
+	z, err := zstd.NewReader(src, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(uint64(window)))
+	if err != nil {
+		return nil, err
+	}
+	return z.IOReadCloser(), nil
 }

@@ -42,7 +42,7 @@ type Bundle struct {
 	Compressed *Compression
 	Entries    []Entry
 
-	data []byte // the unpacked bundle, where Compressed
+	head int64 // bytes before the compressed ones, where Compressed
 }
 
 // FatBinary is the GPU code of one file.
@@ -217,12 +217,18 @@ func readEntries(r io.ReaderAt, limit int64) (entries []Entry, size int64, err e
 	return entries, size, nil
 }
 
-// Code gives the content of an entry of the bundle.
-func (fb *FatBinary) Code(b *Bundle, e Entry) *io.SectionReader {
-	if b.Compressed != nil {
-		return io.NewSectionReader(bytes.NewReader(b.data), e.Offset, e.Size)
+// Content gives the bundle that the offsets of its entries are counted in: from its
+// magic on, and unpacked where it is compressed. It is unpacked anew each time: a
+// file has hundreds of bundles, and all of them at once would take gigabytes.
+func (fb *FatBinary) Content(b *Bundle) (io.ReaderAt, error) {
+	if b.Compressed == nil {
+		return io.NewSectionReader(fb.r, b.Offset, b.Size), nil
 	}
-	return io.NewSectionReader(fb.r, b.Offset+e.Offset, e.Size)
+	data, err := unpack(fb.r, b)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.NewReader(data), nil
 }
 
 // withFatBinary opens the file at path for fn.

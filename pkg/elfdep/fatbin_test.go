@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -309,4 +310,40 @@ func FuzzELF(f *testing.F) {
 			t.Fatalf("RUNPATH %q became %q, %v", h.Runpath, after.Runpath, err)
 		}
 	})
+}
+
+// TestLyingHeaders: what a compressed bundle claims takes no memory before there
+// is data for it.
+func TestLyingHeaders(t *testing.T) {
+	// A zstd frame (RFC 8878, 3.1.1) with a window and one raw block of one byte.
+	frame := func(windowLog byte) []byte {
+		return []byte{0x28, 0xb5, 0x2f, 0xfd, 0, (windowLog - 10) << 3, 1<<3 | 1, 0, 0, 'x'}
+	}
+	for name, c := range map[string]struct {
+		unpacked uint32
+		frame    []byte
+		most     uint64
+	}{
+		"a window for a byte":         {1, frame(27), 4 << 20},
+		"the largest window":          {2 << 30, frame(30), 4 << 20},
+		"the largest that is usual":   {2 << 30, frame(27), 300 << 20},
+		"much data that is not there": {2 << 30, frame(20), 8 << 20},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := []byte("CCOB\x02\x00\x01\x00")
+			b = binary.LittleEndian.AppendUint32(b, uint32(24+len(c.frame)))
+			b = binary.LittleEndian.AppendUint32(b, c.unpacked)
+			b = append(append(b, make([]byte, 8)...), c.frame...)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := elfdep.ReadBundles(bytes.NewReader(b), 0, int64(len(b)))
+			runtime.ReadMemStats(&after)
+			if !errors.As(err, new(*elfdep.FormatError)) {
+				t.Errorf("got %v", err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > c.most {
+				t.Errorf("%d bytes allocated for a file of %d: %v", n, len(b), err)
+			}
+		})
+	}
 }
