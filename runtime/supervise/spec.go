@@ -59,8 +59,8 @@ type Spec struct {
 	// StopTimeout is how long the child gets from the first request to end
 	// until SIGKILL; default 10 s.
 	StopTimeout time.Duration
-	// StallTimeout is how long requests may run without a token before the
-	// child counts as stalled; default 2 minutes; negative: never.
+	// StallTimeout is how long requests may run without a token, and with
+	// OnCPU without work, before the child counts as stalled; default 2 minutes; negative: never.
 	StallTimeout time.Duration
 	// OnCPU says that the program computes on the CPU alone. CPU time that it uses
 	// then counts as progress: prompts are decoded in batches of 2048 tokens

@@ -24,7 +24,7 @@ func TestCache(t *testing.T) {
 		t.Helper()
 		var out bytes.Buffer
 		c := cacheCommand()
-		c.SetArgs(args)
+		c.SetArgs(append([]string{}, args...)) // nil would mean those of the test, such as -update
 		c.SetOut(&out)
 		c.SetErr(&out)
 		if err := c.ExecuteContext(t.Context()); err != nil {
