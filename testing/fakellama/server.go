@@ -227,12 +227,22 @@ func encode(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// maxBody bounds a request.
-const maxBody = 64 << 20
+// The most bytes that cpp-httplib takes, in general and of what calls itself a
+// form of the web, as curl -d does (CPPHTTPLIB_PAYLOAD_MAX_LENGTH and
+// CPPHTTPLIB_FORM_URL_ENCODED_PAYLOAD_MAX_LENGTH).
+const (
+	maxBody = 100 << 20
+	maxForm = 1 << 20
+)
 
 // decode reads a request's JSON and answers the request itself if it is none.
 func decode(w http.ResponseWriter, r *http.Request, v any) bool {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) || len(b) > maxForm && r.Header.Get("Content-Type") == "application/x-www-form-urlencoded" {
+		w.WriteHeader(http.StatusRequestEntityTooLarge)
+		return false
+	}
 	if err == nil {
 		err = json.Unmarshal(b, v)
 	}

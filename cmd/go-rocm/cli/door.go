@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -20,13 +21,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
-const (
-	// maxBody bounds a request; images travel inside as base64.
-	maxBody = 256 << 20
-	// maxReplay is how much of a body is kept to send it again should
-	// llama-server die before it answers.
-	maxReplay = 16 << 20
-)
+// maxReplay is how much of a body is kept to send it again should llama-server
+// die before it answers.
+const maxReplay = 16 << 20
 
 // routes are what passes: the endpoints that llama-server v0.5.0 offers by
 // default (tools/server/server.cpp). What it only offers when asked (tools, MCP,
@@ -114,19 +111,29 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case d.back.Load() == nil:
 		d.loading(w)
 	default:
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		if r.Method == http.MethodPost && conversational(r.URL.Path) {
-			if err := withoutRemoteMedia(r); err != nil {
-				d.refuse(w, http.StatusBadRequest, "invalid_request_error", err.Error())
-				return
-			}
-		}
-		if err := replayable(r); err != nil {
-			d.refuse(w, http.StatusBadRequest, "invalid_request_error", err.Error())
+		if err := d.admit(w, r); err != nil {
+			d.refuse(w, cmp.Or(refused(err), http.StatusBadRequest), "invalid_request_error", err.Error())
 			return
 		}
 		d.proxy.ServeHTTP(w, r)
 	}
+}
+
+// admit looks at a request's body, as far as it is kept.
+func (d *door) admit(w http.ResponseWriter, r *http.Request) error {
+	conversation := r.Method == http.MethodPost && conversational(r.URL.Path)
+	if conversation && strings.HasPrefix(strings.ToLower(r.Header.Get("Content-Type")), "multipart/") {
+		return errEncoded
+	}
+	if err := bounded(w, r); err != nil {
+		return err
+	}
+	if conversation {
+		if err := withoutRemoteMedia(r); err != nil {
+			return err
+		}
+	}
+	return replayable(r)
 }
 
 // health speaks of the child's state, which knows more than its own /health.
@@ -253,12 +260,19 @@ func (d *door) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) || r.Context().Err() != nil {
 		return // the client has gone
 	}
+	if status := refused(err); status != 0 {
+		d.refuse(w, status, "invalid_request_error", err.Error())
+		return
+	}
 	d.log.Warn("request failed", "path", r.URL.Path, "cause", err.Error())
 	var exit *supervise.ExitError
 	var stuck *supervise.StuckError
 	switch {
 	case errors.Is(err, supervise.ErrStopped):
 		d.refuse(w, http.StatusServiceUnavailable, "unavailable_error", "the server is ending")
+	case errors.Is(err, supervise.ErrDiedAgain):
+		w.Header().Set("X-Should-Retry", "false") // clients of OpenAI's API would, by themselves
+		d.refuse(w, http.StatusBadGateway, "server_error", "llama-server died twice of this request, or while it was at it; it is being looked after")
 	case errors.As(err, &exit):
 		// The tail of the log is for the owner of the machine.
 		d.refuse(w, http.StatusBadGateway, "server_error", "llama-server died; it is being looked after, try again")

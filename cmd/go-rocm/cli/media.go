@@ -8,8 +8,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
-// maxMedia bounds a file that is shown to a model, in bytes.
-const maxMedia = 128 << 20
+// maxMedia bounds a file that is shown to a model, in bytes: in base64, with
+// what else is in the request, it is to be no more than maxBody.
+const maxMedia = 74 << 20
 
 // readMedia reads files that are to be shown to a model.
 func readMedia(names ...string) ([]rocm.Media, error) {
@@ -35,7 +36,7 @@ func readBounded(name string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	if int64(len(raw)) > most {
-		return nil, fmt.Errorf("%s is larger than %d MiB", name, most>>20)
+		return nil, fmt.Errorf("%s is larger than %d MiB; scale it down", name, most>>20)
 	}
 	return raw, nil
 }

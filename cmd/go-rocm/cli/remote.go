@@ -11,11 +11,10 @@ import (
 	"strings"
 )
 
-// errRemoteMedia and the others are why the door refuses a conversation.
+// These are why the door refuses a conversation.
 var (
 	errRemoteMedia = errors.New("an image or sound by its address: nothing is fetched here, send it inside as data:image/png;base64,…")
 	errNotJSON     = errors.New("the body is not one JSON text")
-	errEncoded     = errors.New("the body must be JSON as it is, neither compressed nor a form")
 )
 
 // conversational reports whether messages come this way, in which llama-server
@@ -29,10 +28,6 @@ func conversational(path string) bool {
 // have llama-server fetch something, from places that the client may not be able
 // to reach itself.
 func withoutRemoteMedia(r *http.Request) error {
-	if e := r.Header.Get("Content-Encoding"); e != "" && e != "identity" ||
-		strings.HasPrefix(strings.ToLower(r.Header.Get("Content-Type")), "multipart/") {
-		return errEncoded
-	}
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return err
