@@ -193,7 +193,8 @@ func (c *Child) BaseURL() string { return c.base }
 // HTTPClient talks to the child. Requests wait while the child starts; the key
 // is added; an error tells what became of the process (ExitError, StuckError).
 // A request is sent again only if its process died before any part of the
-// answer and the policy starts another.
+// answer and the policy starts another; when that one dies too, the error wraps
+// ErrDiedAgain.
 func (c *Child) HTTPClient() *http.Client { return c.client }
 
 // APIKey is the key that the child asks for.

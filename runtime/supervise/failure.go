@@ -38,6 +38,9 @@ var (
 	ErrStartTimeout = errors.New("start timed out")
 	// ErrImpostor: another process answers on the child's address.
 	ErrImpostor = errors.New("the peer is not the supervised process")
+	// ErrDiedAgain: two processes died, one after the other, before they answered
+	// a request; it may be the cause, and is not sent to a third.
+	ErrDiedAgain = errors.New("llama-server died again at the same request")
 	// ErrCrashLoop: it failed too often in too short a time.
 	ErrCrashLoop = errors.New("crash loop")
 	// ErrStopped: the child was stopped and takes no more requests.

@@ -64,6 +64,27 @@ func TestRetriesOnlyWithoutTokens(t *testing.T) {
 	})
 }
 
+// A request at which two processes died is given to no third one: it may be what
+// they died of, and then it would end the service for everybody.
+func TestDeadlyRequestEndsNoService(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		deadly := fakellama.Fault{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}
+		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{deadly}})
+		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 3}
+		c := mustStart(t, spec)
+		events, done := c.Subscribe()
+		defer done()
+		_, err := readAll(t.Context(), c)
+		var exit *ExitError
+		if !errors.Is(err, ErrDiedAgain) || !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
+			t.Errorf("got %v, want the second death", err)
+		}
+		until(t, events, Ready)
+		until(t, events, Ready)
+		stopClean(t, c)
+	})
+}
+
 func TestStatesAreTold(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		var mu sync.Mutex

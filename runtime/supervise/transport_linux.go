@@ -38,7 +38,7 @@ func newBase(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
 // gate is the http.RoundTripper of a child's users. It holds requests back
 // until the child is ready, adds the key, counts what runs, says why a broken
 // request broke, and repeats a request whose process died before it answered
-// if another is started.
+// if another is started: once, since it may be what the process died of.
 type gate struct {
 	child   *Child
 	running atomic.Int64 // requests let through and not over
@@ -67,8 +67,11 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, err
 		}
 		replayable := req.Body == nil || req.GetBody != nil
-		if !replayable || g.child.spec.Restart.Mode == Never || repeat >= g.child.spec.Restart.Burst {
+		if !replayable || g.child.spec.Restart.Mode == Never {
 			return nil, fmt.Errorf("%w (%w)", death, err)
+		}
+		if repeat > 0 {
+			return nil, fmt.Errorf("%w: %w (%w)", ErrDiedAgain, death, err)
 		}
 	}
 }

@@ -397,6 +397,25 @@ func TestServeSurvivesADeath(t *testing.T) {
 	s.end(t)
 }
 
+// A request of which llama-server dies each time does not end the service.
+func TestServeSurvivesADeadlyRequest(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}}})
+	s := w.serve(t)
+	res, err := http.Post(s.url+"/completion", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || res.StatusCode != http.StatusBadGateway || !strings.Contains(string(raw), "died twice") || res.Header.Get("X-Should-Retry") != "false" {
+		t.Errorf("%d %v %s, %v", res.StatusCode, res.Header, raw, err)
+	}
+	if status, got := fetch(t, http.MethodGet, s.url+"/v1/models", ""); status != 200 { // it waits for the third process
+		t.Errorf("afterwards: %d %s", status, got)
+	}
+	s.end(t)
+}
+
 func slotBusy(t *testing.T, url string) bool {
 	t.Helper()
 	_, body := fetch(t, "GET", url+"/slots", "")
