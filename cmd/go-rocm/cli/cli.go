@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,8 @@ func New() *cobra.Command { return tree("") }
 // Main runs the command line and gives the exit status.
 func Main(version string, args []string) int {
 	root := tree(version)
+	root.InitDefaultCompletionCmd(args...)
+	markUsage(root)
 	root.SetArgs(args)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
@@ -71,17 +74,34 @@ Without a GPU, models run on the CPU.`,
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
 		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
 	)
-	for _, c := range append(root.Commands(), root) {
-		if check := c.Args; check != nil {
-			c.Args = func(cmd *cobra.Command, args []string) error {
-				if err := check(cmd, args); err != nil {
-					return fmt.Errorf("%w: %s: %w", errUsage, cmd.Name(), err)
-				}
-				return nil
-			}
-		}
-	}
 	return root
+}
+
+// markUsage makes wrong arguments, and flags that do not go together, an errUsage
+// of c and all below it.
+func markUsage(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		markUsage(sub)
+	}
+	check := c.Args
+	if check == nil {
+		return
+	}
+	c.Args = func(cmd *cobra.Command, args []string) error {
+		if err := cmp.Or(check(cmd, args), cmd.ValidateFlagGroups()); err != nil {
+			return fmt.Errorf("%w: %s%w", errUsage, below(cmd), err)
+		}
+		return nil
+	}
+}
+
+// below is how a command is named in what concerns it.
+func below(cmd *cobra.Command) string {
+	if !cmd.HasParent() {
+		return ""
+	}
+	_, path, _ := strings.Cut(cmd.CommandPath(), " ")
+	return path + ": "
 }
 
 // logger writes to stderr: everything with --verbose, else warnings.

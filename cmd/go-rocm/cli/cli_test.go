@@ -144,13 +144,19 @@ func TestMistakesAreExplained(t *testing.T) {
 		"no port":         {[]string{"serve", w.model, "--listen", "localhost"}, exitUsage, "host:port"},
 		"missing keys":    {[]string{"serve", w.model, "--api-key-file", "/no/such"}, exitFailure, "api keys"},
 		"half of tls":     {[]string{"serve", w.model, "--tls-cert", "x"}, exitUsage, "--tls-key"},
+		"two of one kind": {[]string{"cache", "prune", "x"}, exitUsage, `cache prune: unknown command "x"`},
+		"two settings":    {[]string{"config", "check", "a", "b"}, exitUsage, "config check: accepts at most 1 arg"},
+		"no such check":   {[]string{"config", "chekc"}, exitUsage, "chekc"},
+		"flags that bite": {[]string{"cache", "prune", "--days", "1", "--all"}, exitUsage, "days all"},
+		"two shells":      {[]string{"completion", "bash", "x"}, exitUsage, "completion bash"},
 		"verify nothing":  {[]string{"verify"}, exitUsage, "--embedded"},
 		"verify two":      {[]string{"verify", "x", "--installed"}, exitUsage, "--embedded"},
 		"verify no file":  {[]string{"verify", "/no/such"}, exitFailure, "no such file"},
 		"bad override":    {[]string{"fit", w.model, "--override", "maybe"}, exitFailure, "override"},
 	} {
 		_, errs, status := w.output(t, "", tt.args...)
-		if status != tt.status || !strings.Contains(errs, tt.says) || !strings.HasPrefix(errs, "go-rocm: ") {
+		if status != tt.status || !strings.Contains(errs, tt.says) || !strings.HasPrefix(errs, "go-rocm: ") ||
+			strings.HasSuffix(errs, "\nsee: go-rocm help\n") != (status == exitUsage) {
 			t.Errorf("%s: status %d, want %d that says %q: %s", name, status, tt.status, tt.says, errs)
 		}
 	}
