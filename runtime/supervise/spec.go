@@ -57,7 +57,7 @@ type Spec struct {
 	// Negative: not at all.
 	DrainTimeout time.Duration
 	// StopTimeout is how long the child gets from the first request to end
-	// until SIGKILL; default 10 s.
+	// until SIGKILL; default DefaultStopTimeout.
 	StopTimeout time.Duration
 	// StallTimeout is how long requests may run without a token, and with
 	// OnCPU without work, before the child counts as stalled; default 2 minutes; negative: never.
@@ -84,6 +84,9 @@ type Spec struct {
 	// Log takes state changes and, at debug level, the child's output; nil: none.
 	Log *slog.Logger
 }
+
+// DefaultStopTimeout is the StopTimeout of a Spec that says none.
+const DefaultStopTimeout = 10 * time.Second
 
 // Mode says when a child that ended by itself is started again.
 type Mode uint8
@@ -184,7 +187,7 @@ func (s Spec) withDefaults() (Spec, error) {
 		s.StartTimeout = time.Minute + time.Duration(s.ModelBytes>>25)*time.Second
 	}
 	s.DrainTimeout = defaulted(s.DrainTimeout, 5*time.Second)
-	s.StopTimeout = defaulted(s.StopTimeout, 10*time.Second)
+	s.StopTimeout = defaulted(s.StopTimeout, DefaultStopTimeout)
 	s.StallTimeout = defaulted(s.StallTimeout, 2*time.Minute)
 	s.StallGrace = defaulted(s.StallGrace, s.StallTimeout)
 	if s.LogLines <= 0 {

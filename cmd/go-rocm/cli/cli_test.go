@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +27,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
@@ -472,7 +474,7 @@ func TestServeTellsSystemd(t *testing.T) {
 			told <- string(buf[:n])
 		}
 	}()
-	s := w.serve(t)
+	s := w.serve(t, "--drain", "5m")
 	want := []string{"STATUS=starting", "STATUS=loading", "READY=1", "WATCHDOG=1", "WATCHDOG=1"}
 	limit := time.After(30 * time.Second)
 	for len(want) > 0 {
@@ -487,12 +489,16 @@ func TestServeTellsSystemd(t *testing.T) {
 	}
 	s.end(t)
 	_ = manager.Close()
-	stopping := false
+	stopping := ""
 	for msg := range told {
-		stopping = stopping || strings.HasPrefix(msg, "STOPPING=1")
+		if strings.HasPrefix(msg, "STOPPING=1") {
+			stopping = msg
+		}
 	}
-	if !stopping {
-		t.Error("STOPPING=1 was not told")
+	_, usec, _ := strings.Cut(stopping, "\nEXTEND_TIMEOUT_USEC=")
+	limit5m := (5*time.Minute + supervise.DefaultStopTimeout).Microseconds()
+	if extended, err := strconv.ParseInt(usec, 10, 64); err != nil || extended <= limit5m {
+		t.Errorf("told %q, want STOPPING=1 and time for the requests that run and for llama-server", stopping)
 	}
 }
 
@@ -513,6 +519,41 @@ func TestServeOnUnixSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Fatalf("the socket: %v, %v", info, err)
 	}
+	w.askBySocket(t, path)
+
+	// One that answers is not taken away.
+	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "unix:"+path); status != exitFailure || !strings.Contains(errs, "another program answers there") {
+		t.Errorf("a second one: status %d, %s", status, errs)
+	}
+	w.askBySocket(t, path)
+
+	// What one leaves that was killed is.
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.cmd.Wait()
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("there is nothing to be taken over: %v", err)
+	}
+	s = w.serve(t, "--listen", "unix:"+path)
+	w.askBySocket(t, path)
+	s.end(t)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+
+	// Something else in its place stays.
+	file := w.file(t, "front.sock", []byte("precious"))
+	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "address already in use") {
+		t.Errorf("over a file: status %d, %s", status, errs)
+	}
+	if raw, err := os.ReadFile(file); err != nil || string(raw) != "precious" {
+		t.Errorf("the file: %q, %v", raw, err)
+	}
+}
+
+func (w *world) askBySocket(t *testing.T, path string) {
+	t.Helper()
 	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
 	}}}
@@ -530,7 +571,6 @@ func TestServeOnUnixSocket(t *testing.T) {
 	if err != nil || !strings.Contains(string(raw), "by socket") {
 		t.Errorf("%s, %v", raw, err)
 	}
-	s.end(t)
 }
 
 // openPTY gives both ends of a pseudo-terminal.

@@ -47,6 +47,16 @@ func (n *notifier) tell(lines string) {
 // microseconds.
 const loadingTime = 60 * 1000 * 1000
 
+// endingTime is what ending takes at most beside the requests that run: that
+// llama-server ends, or is killed, and the driver takes down what it had.
+const endingTime = supervise.DefaultStopTimeout + 10*time.Second
+
+// stopping tells that it ends and asks for the time that it may take, which is
+// longer than TimeoutStopSec= where drain is.
+func (n *notifier) stopping(drain time.Duration) {
+	n.tell(fmt.Sprintf("STOPPING=1\nSTATUS=ending\nEXTEND_TIMEOUT_USEC=%d", (max(drain, 0) + endingTime).Microseconds()))
+}
+
 // state tells a change of llama-server's state, and asks for more time while it
 // loads.
 func (n *notifier) state(e supervise.Event) {

@@ -3,11 +3,9 @@ package cli
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -160,7 +158,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	settings := f.serverSettings(cmd, log, note)
 	back, err := rocm.Launch(ctx, path, settings)
 	if err != nil {
-		note.tell("STOPPING=1")
+		note.stopping(0)
 		if ctx.Err() != nil {
 			return nil // asked to end while loading
 		}
@@ -182,7 +180,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		failure = fmt.Errorf("serve on %s: %w", f.listen, err)
 	}
 	stop() // a second signal ends it at once
-	note.tell("STOPPING=1\nSTATUS=ending")
+	note.stopping(f.drain)
 	return errors.Join(failure, wind(srv, back, f.drain))
 }
 
@@ -221,61 +219,6 @@ func serveLogger(cmd *cobra.Command) *slog.Logger {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-}
-
-func listen(ctx context.Context, f *serveFlags) (net.Listener, error) {
-	network, addr := "tcp", f.listen
-	if path, ok := strings.CutPrefix(f.listen, "unix:"); ok {
-		network, addr = "unix", path
-	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, network, addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
-	}
-	if network == "unix" {
-		if err := os.Chmod(addr, 0o600); err != nil {
-			return nil, errors.Join(err, l.Close())
-		}
-	}
-	if f.tlsCert == "" {
-		return l, nil
-	}
-	cert, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("tls: %w", err), l.Close())
-	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
-}
-
-func address(f *serveFlags, l net.Listener) string {
-	scheme := "http"
-	if f.tlsCert != "" {
-		scheme = "https"
-	}
-	if l.Addr().Network() == "unix" {
-		return f.listen
-	}
-	return scheme + "://" + l.Addr().String()
-}
-
-// isLocal reports whether only this machine can reach an address.
-func isLocal(listen string) (bool, error) {
-	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
-		if path == "" {
-			return false, fmt.Errorf("%w: --listen unix: needs a path", errUsage)
-		}
-		return true, nil
-	}
-	host, _, err := net.SplitHostPort(listen)
-	if err != nil {
-		return false, fmt.Errorf("%w: --listen: %w; write host:port or unix:PATH", errUsage, err)
-	}
-	if host == "localhost" {
-		return true, nil
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return ip != nil && ip.IsLoopback(), nil
 }
 
 // apiKeys reads the keys: lines of a file that are neither empty nor begin with
