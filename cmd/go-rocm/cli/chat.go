@@ -38,7 +38,8 @@ type talk struct {
 func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request, shown []rocm.Media) error {
 	t := &talk{cmd: cmd, model: model, s: s, base: base, shown: shown}
 	// What ends the program must not keep llama-server from being stopped.
-	quit, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGHUP)
+	ends, _ := hangup(true)
+	quit, stop := endedBy(cmd.Context(), append(ends, syscall.SIGTERM)...)
 	defer stop()
 	lines := make(chan string)
 	failed := make(chan error, 1)
@@ -51,7 +52,7 @@ func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request,
 		t.tell("> ")
 		select {
 		case <-quit.Done():
-			return nil
+			return signalOf(quit)
 		case <-model.Server().Child.Done():
 			return fmt.Errorf("llama-server ended: %w", model.Server().Child.Err())
 		case err := <-failed:

@@ -43,6 +43,10 @@ func Main(version string, args []string) int {
 	if err == nil {
 		return 0
 	}
+	var ended *signalError
+	if errors.As(err, &ended) {
+		return ended.die()
+	}
 	text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
 	_, _ = fmt.Fprintf(root.ErrOrStderr(), "go-rocm: %s\n", text)
 	if errors.Is(err, errUsage) {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -145,6 +146,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		"all interfaces":  {[]string{"serve", w.model, "--listen", ":0"}, exitUsage, "--api-key-file"},
 		"no port":         {[]string{"serve", w.model, "--listen", "localhost"}, exitUsage, "host:port"},
 		"missing keys":    {[]string{"serve", w.model, "--api-key-file", "/no/such"}, exitFailure, "api keys"},
+		"no keys":         {[]string{"serve", w.model, "--api-key-file", w.model}, exitFailure, "visible ASCII"},
 		"half of tls":     {[]string{"serve", w.model, "--tls-cert", "x"}, exitUsage, "--tls-key"},
 		"two of one kind": {[]string{"cache", "prune", "x"}, exitUsage, `cache prune: unknown command "x"`},
 		"two settings":    {[]string{"config", "check", "a", "b"}, exitUsage, "config check: accepts at most 1 arg"},
@@ -204,7 +206,26 @@ func TestFacts(t *testing.T) {
 type server struct {
 	cmd  *exec.Cmd
 	url  string
-	errs *bytes.Buffer
+	errs *output
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 func (w *world) serve(t *testing.T, args ...string) *server {
@@ -215,8 +236,9 @@ func (w *world) serve(t *testing.T, args ...string) *server {
 // serveAs is serve with all its arguments.
 func (w *world) serveAs(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(bytes.Buffer)}
+	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(output)}
 	s.cmd.Stderr = s.errs
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as a service, without a terminal
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

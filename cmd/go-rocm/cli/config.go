@@ -182,9 +182,6 @@ func checkConfig(path string) error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := f.access(); err != nil {
-		return &problem{path: path, text: strings.TrimPrefix(err.Error(), errUsage.Error()+": ")}
-	}
 	c, err := readConfig(path)
 	if err != nil {
 		return err
@@ -204,7 +201,10 @@ func checkConfig(path string) error {
 			}
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return (&keeper{f: f}).load()
 }
 
 func readable(name string) error {
@@ -221,6 +221,11 @@ func writeDefaultConfig(w io.Writer) error {
 	b.WriteString(`# Settings of go-rocm.service. After a change:
 #
 #     go-rocm config check && systemctl restart go-rocm
+#
+# After a change of the files that api-key-file, tls-cert and tls-key name, this
+# does, and the model stays loaded:
+#
+#     systemctl reload go-rocm
 #
 # The service is installed switched off, since it has no model yet. Put a GGUF
 # file where the user go-rocm can read it, name it here, and then:

@@ -115,6 +115,10 @@ func TestCheckConfigTellsWhatIsWrong(t *testing.T) {
 	if err := os.WriteFile(model, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	keys := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(keys, []byte("good\nbad # of the office\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv(envAPIKey, "")
 	head := "model = '" + model + "'\n"
 	for name, tt := range map[string]struct {
@@ -140,6 +144,8 @@ func TestCheckConfigTellsWhatIsWrong(t *testing.T) {
 		"absent adapter":    {head + "adapter = ['" + model + "', '/nonexistent/b']", []string{":2: adapter: open /nonexistent/b"}},
 		"open to the world": {head + "listen = '0.0.0.0:80'", []string{": others can reach 0.0.0.0:80, so an API key is needed"}},
 		"no such keys":      {head + "api-key-file = '/nonexistent/keys'", []string{": api keys: open /nonexistent/keys"}},
+		"a remark as key":   {head + "api-key-file = '" + keys + "'", []string{": api keys: " + keys + `:2: ' ' cannot be in a key`}},
+		"no certificate":    {head + "tls-cert = '" + model + "'\ntls-key = '" + model + "'", []string{": tls: " + model}},
 		"half of tls":       {head + "tls-cert = '" + model + "'", []string{": --tls-cert and --tls-key go together"}},
 	} {
 		path := writeConfig(t, tt.text)

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"io"
@@ -48,19 +46,15 @@ func routes() map[string]string {
 // door stands between clients and llama-server: it knows the clients' keys, and
 // only it knows llama-server's.
 type door struct {
-	keys   [][sha256.Size]byte
-	local  bool
+	keeper *keeper
 	routes map[string]string
 	log    *slog.Logger
 	back   atomic.Pointer[rocm.Server]
 	proxy  *httputil.ReverseProxy
 }
 
-func newDoor(keys []string, local bool, log *slog.Logger) *door {
-	d := &door{local: local, routes: routes(), log: log}
-	for _, k := range keys {
-		d.keys = append(d.keys, sha256.Sum256([]byte(k)))
-	}
+func newDoor(k *keeper, log *slog.Logger) *door {
+	d := &door{keeper: k, routes: routes(), log: log}
 	d.proxy = &httputil.ReverseProxy{
 		Rewrite: d.rewrite, FlushInterval: -1, ErrorHandler: d.failed,
 		Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
@@ -81,7 +75,8 @@ func (d *door) open(back *rocm.Server) { d.back.Store(back) }
 
 // ServeHTTP implements http.Handler.
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !d.trusted(r) {
+	who := d.keeper.now.Load()
+	if len(who.keys) == 0 && !trusted(r) {
 		d.refuse(w, http.StatusForbidden, "permission_error", "without an API key only programs of this machine may ask; a web page needs one")
 		return
 	}
@@ -90,11 +85,11 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	method, known := d.routes[r.URL.Path]
-	if r.Method == http.MethodOptions && known && len(d.keys) > 0 && d.back.Load() != nil {
+	if r.Method == http.MethodOptions && known && len(who.keys) > 0 && d.back.Load() != nil {
 		d.proxy.ServeHTTP(w, r) // a browser asks beforehand, and without the key
 		return
 	}
-	if !d.knows(r) {
+	if len(who.keys) > 0 && !who.knows(givenKey(r)) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 		d.refuse(w, http.StatusUnauthorized, "authentication_error", "the API key is missing or wrong")
 		return
@@ -170,30 +165,19 @@ func (d *door) refuse(w http.ResponseWriter, status int, kind, message string) {
 	_, _ = w.Write(raw)
 }
 
-// knows compares the given key with all of ours in constant time.
-func (d *door) knows(r *http.Request) bool {
-	if len(d.keys) == 0 {
-		return true
-	}
+// givenKey is the client's.
+func givenKey(r *http.Request) string {
 	given := r.Header.Get("Authorization")
 	if given == "" {
 		given = r.Header.Get("X-Api-Key") // Anthropic's header
 	}
-	sum := sha256.Sum256([]byte(strings.TrimPrefix(given, "Bearer ")))
-	found := 0
-	for _, k := range d.keys {
-		found |= subtle.ConstantTimeCompare(sum[:], k[:])
-	}
-	return found == 1
+	return strings.TrimPrefix(given, "Bearer ")
 }
 
 // trusted keeps web pages out where no key does: a page may send requests to
 // this machine (Origin tells its name), or have its own name lead here (Host
 // does).
-func (d *door) trusted(r *http.Request) bool {
-	if len(d.keys) > 0 {
-		return true
-	}
+func trusted(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		u, err := url.Parse(origin)
 		if err != nil || !isLoopbackHost(u.Host) {

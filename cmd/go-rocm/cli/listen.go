@@ -10,19 +10,15 @@ import (
 	"strings"
 )
 
-func listen(ctx context.Context, f *serveFlags) (net.Listener, error) {
-	l, err := listenOn(ctx, f.listen)
+func listen(ctx context.Context, address string, k *keeper) (net.Listener, error) {
+	l, err := listenOn(ctx, address)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", f.listen, err)
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", address, err)
 	}
-	if f.tlsCert == "" {
+	if k.now.Load().cert == nil {
 		return l, nil
 	}
-	cert, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("tls: %w", err), l.Close())
-	}
-	return tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}), nil
+	return tls.NewListener(l, &tls.Config{GetCertificate: k.certificate, MinVersion: tls.VersionTLS12}), nil
 }
 
 func listenOn(ctx context.Context, address string) (net.Listener, error) {

@@ -1,12 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -101,12 +101,13 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 	line := newProgressLine(cmd)
 	line.attach(&settings)
 
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ends, _ := hangup(true)
+	ctx, stop := endedBy(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	model, err := (&rocm.Backend{}).Load(ctx, path, settings)
 	line.clear()
 	if err != nil {
-		return err
+		return cmp.Or(signalOf(ctx), err)
 	}
 	defer func() { _ = model.Close() }()
 	if prompt == "" {
@@ -120,7 +121,7 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 		req.MediaMessages = s.conversation(says("user", prompt, shown...))
 	}
 	_, err = answer(ctx, cmd, model, s, req)
-	return err
+	return cmp.Or(signalOf(ctx), err)
 }
 
 // request is the part of a request that all answers share.

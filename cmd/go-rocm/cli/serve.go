@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -18,9 +16,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
-
-// envAPIKey holds the key that clients must give, where no file does.
-const envAPIKey = "GOROCM_API_KEY" //nolint:gosec // the name of a variable, no key
 
 // serveFlags are the flags of serve beside those of the model.
 type serveFlags struct {
@@ -62,6 +57,9 @@ private socket only, and is started again when it dies; requests wait for it.
 Without an API key only this machine may ask. Put one key a line into a file for
 --api-key-file, or one into $` + envAPIKey + `. An address that others reach is
 refused without a key.
+
+SIGHUP has it read the files of keys and of the certificate again, and nothing
+else. Where it was started in a terminal, SIGHUP ends it: the terminal was closed.
 
 --config reads the model and any of the flags below from a TOML file; what is
 given on the command line goes before it. See "go-rocm config default".
@@ -115,38 +113,23 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 	return model, nil
 }
 
-// access says who may ask: the keys, and whether only this machine can.
-func (f *serveFlags) access() (keys []string, local bool, err error) {
-	if keys, err = apiKeys(f.keyFile, os.Getenv(envAPIKey)); err != nil {
-		return nil, false, err
-	}
-	if local, err = isLocal(f.listen); err != nil {
-		return nil, false, err
-	}
-	if !local && len(keys) == 0 {
-		return nil, false, fmt.Errorf("%w: others can reach %s, so an API key is needed: give --api-key-file, or set %s", errUsage, f.listen, envAPIKey)
-	}
-	if (f.tlsCert == "") != (f.tlsKey == "") {
-		return nil, false, fmt.Errorf("%w: --tls-cert and --tls-key go together", errUsage)
-	}
-	return keys, local, nil
-}
-
 func serve(cmd *cobra.Command, path string, f *serveFlags) error {
-	keys, local, err := f.access()
-	if err != nil {
-		return err
-	}
 	log := serveLogger(cmd)
+	keeper := &keeper{f: f, log: log}
+	if err := keeper.load(); err != nil {
+		return err
+	}
 	note := newNotifier(os.Getenv("NOTIFY_SOCKET"), log)
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ends, reloads := hangup(hasTerminal())
+	ctx, stop := signal.NotifyContext(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
+	defer keeper.reloadOn(reloads)()
 
-	l, err := listen(ctx, f)
+	l, err := listen(ctx, f.listen, keeper)
 	if err != nil {
 		return err
 	}
-	door := newDoor(keys, local, log)
+	door := newDoor(keeper, log)
 	srv := &http.Server{
 		Handler: door, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -219,35 +202,4 @@ func serveLogger(cmd *cobra.Command) *slog.Logger {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-}
-
-// apiKeys reads the keys: lines of a file that are neither empty nor begin with
-// #, and the environment's.
-func apiKeys(file, env string) ([]string, error) {
-	var keys []string
-	if env = strings.TrimSpace(env); env != "" {
-		keys = append(keys, env)
-	}
-	if file == "" {
-		return keys, nil
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("api keys: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	before := len(keys)
-	sc := bufio.NewScanner(f)
-	for sc.Scan() {
-		if line := strings.TrimSpace(sc.Text()); line != "" && !strings.HasPrefix(line, "#") {
-			keys = append(keys, line)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("api keys: %w", err)
-	}
-	if len(keys) == before {
-		return nil, fmt.Errorf("api keys: %s holds none; write one a line", file)
-	}
-	return keys, nil
 }

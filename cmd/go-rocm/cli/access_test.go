@@ -1,0 +1,197 @@
+//go:build linux && amd64
+
+package cli
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// certify writes a certificate for this machine, signed by itself, and its key.
+func (w *world) certify(t *testing.T, serial int64) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, about, about, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert = w.file(t, "cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return cert, w.file(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
+}
+
+// asked is what a client with that key is answered, and the serial number of the
+// certificate that it trusts and sees.
+func asked(t *testing.T, url, cert, key string) (status int, serial int64) {
+	t.Helper()
+	raw, err := os.ReadFile(cert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(raw)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/v1/models", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+key)
+	res, err := transport.RoundTrip(req)
+	if err != nil {
+		return 0, 0 // it does not trust it
+	}
+	_ = res.Body.Close()
+	return res.StatusCode, res.TLS.PeerCertificates[0].SerialNumber.Int64()
+}
+
+// On SIGHUP the service has other keys and another certificate, with the model
+// where it is; what is wrong with them changes nothing.
+func TestServeReadsAgain(t *testing.T) {
+	w := newWorld(t, fakellama.Script{})
+	keys := w.file(t, "keys", []byte("first\n"))
+	cert, key := w.certify(t, 1)
+	s := w.serve(t, "--api-key-file", keys, "--tls-cert", cert, "--tls-key", key)
+	child := childOf(t, s.cmd.Process.Pid)
+	again := func(says string) {
+		t.Helper()
+		before := strings.Count(s.errs.String(), says)
+		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(30 * time.Second); strings.Count(s.errs.String(), says) == before; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("it did not say %q", says)
+			}
+		}
+	}
+	expect := func(key string, status int, serial int64) {
+		t.Helper()
+		if gotStatus, gotSerial := asked(t, s.url, cert, key); gotStatus != status || gotSerial != serial {
+			t.Errorf("%s: %d by certificate %d, want %d by %d", key, gotStatus, gotSerial, status, serial)
+		}
+	}
+	expect("first", 200, 1)
+	expect("second", 401, 1)
+
+	w.certify(t, 2)
+	w.file(t, "keys", []byte("second\n"))
+	again("read again")
+	expect("first", 401, 2)
+	expect("second", 200, 2)
+
+	for _, broken := range []string{"", "# none\n", "two words\n"} {
+		w.file(t, "keys", []byte(broken))
+		again("stay as they were")
+		expect("second", 200, 2)
+	}
+	w.file(t, "keys", []byte("third\n"))
+	w.file(t, "cert.pem", nil)
+	again("stay as they were")
+	if now := childOf(t, s.cmd.Process.Pid); now != child {
+		t.Errorf("llama-server was process %d and is %d", child, now)
+	}
+	s.end(t)
+}
+
+// A key file that the settings name and that cannot be used is no cause to try
+// again.
+func TestServeWithWrongFilesIsMisconfigured(t *testing.T) {
+	w := newWorld(t, fakellama.Script{})
+	for key, says := range map[string]string{"api-key-file": "api keys: open /nonexistent", "tls-cert": "--tls-cert and --tls-key"} {
+		path := writeConfig(t, "model = '"+w.model+"'\n"+key+" = '/nonexistent'\n")
+		if _, errs, status := w.output(t, "", "serve", "--config", path); status != exitConfig || !strings.Contains(errs, path+": "+says) {
+			t.Errorf("%s: status %d, %s", key, status, errs)
+		}
+	}
+}
+
+// Who closes the terminal ends what runs in it, and all of it.
+func TestClosedTerminalEndsIt(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args  []string
+		shows string
+	}{
+		"chat":           {[]string{"run"}, "for help"},
+		"answer":         {[]string{"run", "-p", "Hello", "-v"}, "flood"},
+		"serve":          {[]string{"serve", "--listen", "127.0.0.1:0"}, "serving "},
+		"while it loads": {[]string{"run", "-p", "Hello", "-v"}, "to=loading"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script := fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindFlood, Bytes: 1}, {Kind: fakellama.KindNoAnswer}}}
+			script.LoadForever = name == "while it loads"
+			w := newWorld(t, script)
+			term := w.terminal(t, append(tt.args, w.model)...)
+			term.expect(tt.shows)
+			child := childOf(t, term.cmd.Process.Pid)
+			if err := term.master.Close(); err != nil {
+				t.Fatal(err)
+			}
+			_ = term.cmd.Wait() // its status has nobody to tell
+			if err := syscall.Kill(child, 0); !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("llama-server still runs: %v", err)
+			}
+			left, err := filepath.Glob(filepath.Join(w.dir, "run", "go-rocm", "*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("left: %q, %v", left, err)
+			}
+		})
+	}
+}
+
+// An answer that a signal ends is ended by it, so that a shell's loop around it
+// ends too.
+func TestSignalEndsRun(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		for name, load := range map[string]bool{"flood": false, "to=loading": true} {
+			script := fakellama.Script{LoadForever: load, Faults: []fakellama.Fault{{Kind: fakellama.KindFlood, Bytes: 1}, {Kind: fakellama.KindNoAnswer}}}
+			w := newWorld(t, script)
+			cmd := w.command("run", w.model, "-p", "Hello", "-v")
+			errs := new(output)
+			cmd.Stderr = errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for end := time.Now().Add(30 * time.Second); !strings.Contains(errs.String(), name) && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
+			child := childOf(t, cmd.Process.Pid)
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != sig {
+				t.Errorf("%s at %s: it ended with %v: %s", sig, name, cmd.ProcessState, errs)
+			}
+			if err := syscall.Kill(child, 0); !errors.Is(err, syscall.ESRCH) {
+				t.Errorf("%s at %s: llama-server still runs: %v", sig, name, err)
+			}
+		}
+	}
+}
