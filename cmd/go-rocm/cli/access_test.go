@@ -9,12 +9,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"math/big"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -128,70 +126,6 @@ func TestServeWithWrongFilesIsMisconfigured(t *testing.T) {
 		path := writeConfig(t, "model = '"+w.model+"'\n"+key+" = '/nonexistent'\n")
 		if _, errs, status := w.output(t, "", "serve", "--config", path); status != exitConfig || !strings.Contains(errs, path+": "+says) {
 			t.Errorf("%s: status %d, %s", key, status, errs)
-		}
-	}
-}
-
-// Who closes the terminal ends what runs in it, and all of it.
-func TestClosedTerminalEndsIt(t *testing.T) {
-	for name, tt := range map[string]struct {
-		args  []string
-		shows string
-	}{
-		"chat":           {[]string{"run"}, "for help"},
-		"answer":         {[]string{"run", "-p", "Hello", "-v"}, "flood"},
-		"serve":          {[]string{"serve", "--listen", "127.0.0.1:0"}, "serving "},
-		"while it loads": {[]string{"run", "-p", "Hello", "-v"}, "to=loading"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			script := fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindFlood, Bytes: 1}, {Kind: fakellama.KindNoAnswer}}}
-			script.LoadForever = name == "while it loads"
-			w := newWorld(t, script)
-			term := w.terminal(t, append(tt.args, w.model)...)
-			term.expect(tt.shows)
-			child := childOf(t, term.cmd.Process.Pid)
-			if err := term.master.Close(); err != nil {
-				t.Fatal(err)
-			}
-			_ = term.cmd.Wait() // its status has nobody to tell
-			if err := syscall.Kill(child, 0); !errors.Is(err, syscall.ESRCH) {
-				t.Errorf("llama-server still runs: %v", err)
-			}
-			left, err := filepath.Glob(filepath.Join(w.dir, "run", "go-rocm", "*"))
-			if err != nil || len(left) > 0 {
-				t.Errorf("left: %q, %v", left, err)
-			}
-		})
-	}
-}
-
-// An answer that a signal ends is ended by it, so that a shell's loop around it
-// ends too.
-func TestSignalEndsRun(t *testing.T) {
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		for name, load := range map[string]bool{"flood": false, "to=loading": true} {
-			script := fakellama.Script{LoadForever: load, Faults: []fakellama.Fault{{Kind: fakellama.KindFlood, Bytes: 1}, {Kind: fakellama.KindNoAnswer}}}
-			w := newWorld(t, script)
-			cmd := w.command("run", w.model, "-p", "Hello", "-v")
-			errs := new(output)
-			cmd.Stderr = errs
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			for end := time.Now().Add(30 * time.Second); !strings.Contains(errs.String(), name) && time.Now().Before(end); {
-				time.Sleep(5 * time.Millisecond)
-			}
-			child := childOf(t, cmd.Process.Pid)
-			if err := cmd.Process.Signal(sig); err != nil {
-				t.Fatal(err)
-			}
-			_ = cmd.Wait()
-			if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || !status.Signaled() || status.Signal() != sig {
-				t.Errorf("%s at %s: it ended with %v: %s", sig, name, cmd.ProcessState, errs)
-			}
-			if err := syscall.Kill(child, 0); !errors.Is(err, syscall.ESRCH) {
-				t.Errorf("%s at %s: llama-server still runs: %v", sig, name, err)
-			}
 		}
 	}
 }

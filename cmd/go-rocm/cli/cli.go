@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -25,6 +26,7 @@ const (
 	exitFailure = 1
 	exitUsage   = 2
 	exitConfig  = 78 // EX_CONFIG of sysexits.h
+	exitPipe    = 128 + int(syscall.SIGPIPE)
 )
 
 // errUsage marks a mistake on the command line.
@@ -46,6 +48,9 @@ func Main(version string, args []string) int {
 	var ended *signalError
 	if errors.As(err, &ended) {
 		return ended.die()
+	}
+	if errors.Is(err, errEnough) {
+		return exitPipe
 	}
 	text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
 	_, _ = fmt.Fprintf(root.ErrOrStderr(), "go-rocm: %s\n", text)

@@ -104,6 +104,7 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 	ends, _ := hangup(true)
 	ctx, stop := endedBy(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
+	defer withoutSIGPIPE()()
 	model, err := (&rocm.Backend{}).Load(ctx, path, settings)
 	line.clear()
 	if err != nil {
@@ -121,6 +122,9 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 		req.MediaMessages = s.conversation(says("user", prompt, shown...))
 	}
 	_, err = answer(ctx, cmd, model, s, req)
+	if errors.Is(err, syscall.EPIPE) {
+		return errEnough
+	}
 	return cmp.Or(signalOf(ctx), err)
 }
 
@@ -192,6 +196,9 @@ func answer(ctx context.Context, cmd *cobra.Command, model *rocm.Model, s *sampl
 	}
 	return text.String(), nil
 }
+
+// errEnough says that the reader of an answer has gone, as head does.
+var errEnough = errors.New("nobody reads any more")
 
 // errStopped says that Ctrl-C ended an answer.
 var errStopped = errors.New("stopped")

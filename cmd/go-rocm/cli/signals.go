@@ -33,6 +33,14 @@ func endedBy(parent context.Context, signals ...os.Signal) (ctx context.Context,
 	return ctx, func() { signal.Stop(came); cancel(nil) }
 }
 
+// withoutSIGPIPE lets writing to a pipe that nobody reads fail, instead of ending
+// the program before it has ended llama-server.
+func withoutSIGPIPE() (stop func()) {
+	came := make(chan os.Signal, 1)
+	signal.Notify(came, syscall.SIGPIPE)
+	return func() { signal.Stop(came) }
+}
+
 // signalOf is the signal that ended ctx, nil where none did.
 func signalOf(ctx context.Context) error {
 	var e *signalError
