@@ -151,9 +151,19 @@ func TestMemory(t *testing.T) {
 	if s := d.Sensors; s.EdgeCelsius != 41 || s.JunctionCelsius != 50 || s.MemoryCelsius != 56 || s.PowerWatts != 31 || s.PowerCapWatts != 339 || s.ShaderMHz != 94 {
 		t.Errorf("sensors %+v", s)
 	}
-	for _, d := range []gpu.Device{{VRAMTotal: 5, VRAMUsed: 7}, {VRAMUsed: 3, ComputeUsed: 9}} {
-		if d.VRAMFree() != 0 && d.HiddenUsed() != 0 {
-			t.Errorf("%+v: free %d, hidden %d below zero", d, d.VRAMFree(), d.HiddenUsed())
+	for _, tc := range []struct {
+		total, used, compute uint64
+		free, hidden         uint64
+	}{
+		{10, 7, 3, 3, 4},
+		{7, 7, 7, 0, 0},
+		{5, 7, 0, 0, 7},  // the counters are not read at one moment:
+		{10, 3, 9, 7, 0}, // neither difference falls below zero
+		{0, 3, 9, 0, 0},
+	} {
+		d := gpu.Device{VRAMTotal: tc.total, VRAMUsed: tc.used, ComputeUsed: tc.compute}
+		if d.VRAMFree() != tc.free || d.HiddenUsed() != tc.hidden {
+			t.Errorf("%+v: free %d, hidden %d", tc, d.VRAMFree(), d.HiddenUsed())
 		}
 	}
 }
