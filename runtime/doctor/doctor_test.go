@@ -75,6 +75,7 @@ func log(text string) func() ([]byte, error) {
 const (
 	fineLog = "<6>[    3.1] [drm] amdgpu kernel modesetting enabled.\n<6>[    3.2] amdgpu 0000:03:00.0: amdgpu: Fetched VBIOS from VFCT\n"
 	slot    = "sys/bus/pci/devices/0000:03:00.0/"
+	igpu    = "sys/bus/pci/devices/0000:18:00.0/"
 )
 
 // TestMachines holds every line about a machine to a golden file.
@@ -86,13 +87,18 @@ func TestMachines(t *testing.T) {
 		log     func() ([]byte, error)
 		space   uint64
 	}{
-		"healthy":             {"rx7900xtx", ubuntu("6.11.0-21-generic", "sys/module/amdgpu/version", "6.8.5\n"), nil, log(fineLog), 0},
-		"old-kernel":          {"rx7900xtx", ubuntu("6.8.0-45-generic"), nil, log(fineLog), 0},
-		"override":            {"rx7800xt", ubuntu("6.11.0"), []string{"HSA_OVERRIDE_GFX_VERSION=11.0.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0"}, log(fineLog), 0},
-		"masked":              {"dgpu-raphael", ubuntu("6.10.0"), []string{"ROCR_VISIBLE_DEVICES="}, nil, 0},
-		"no-firmware":         {"", ubuntu("6.12.9", "sys/module/amdgpu/refcnt", "1", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n", slot+"driver->", "../../../bus/pci/drivers/amdgpu"), nil, log(fineLog + "<4>[    3.3] amdgpu 0000:03:00.0: Direct firmware load for amdgpu/gc_11_0_0_pfp.bin failed with error -2\n<3>[    3.4] amdgpu 0000:03:00.0: amdgpu: Fatal error during GPU init\n"), 0},
-		"no-driver":           {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n"), nil, log(""), 0},
-		"vfio":                {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x038000\n", slot+"driver->", "/sys/bus/pci/drivers/vfio-pci"), nil, log(""), 0},
+		"healthy":     {"rx7900xtx", ubuntu("6.11.0-21-generic", "sys/module/amdgpu/version", "6.8.5\n"), nil, log(fineLog), 0},
+		"old-kernel":  {"rx7900xtx", ubuntu("6.8.0-45-generic"), nil, log(fineLog), 0},
+		"override":    {"rx7800xt", ubuntu("6.11.0"), []string{"HSA_OVERRIDE_GFX_VERSION=11.0.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0"}, log(fineLog), 0},
+		"masked":      {"dgpu-raphael", ubuntu("6.10.0"), []string{"ROCR_VISIBLE_DEVICES="}, nil, 0},
+		"no-firmware": {"", ubuntu("6.12.9", "sys/module/amdgpu/refcnt", "1", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n", slot+"driver->", "../../../bus/pci/drivers/amdgpu"), nil, log(fineLog + "<4>[    3.3] amdgpu 0000:03:00.0: Direct firmware load for amdgpu/gc_11_0_0_pfp.bin failed with error -2\n<3>[    3.4] amdgpu 0000:03:00.0: amdgpu: Fatal error during GPU init\n"), 0},
+		"no-driver":   {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n"), nil, log(""), 0},
+		"vfio":        {"", ubuntu("6.12.9", slot+"vendor", "0x1002\n", slot+"class", "0x038000\n", slot+"driver->", "/sys/bus/pci/drivers/vfio-pci"), nil, log(""), 0},
+		"vfio-beside-igpu": {"raphael", ubuntu("6.12.9",
+			"sys/module/amdgpu/refcnt", "1", slot+"vendor", "0x1002\n", slot+"class", "0x030000\n", slot+"driver->", "/sys/bus/pci/drivers/vfio-pci",
+			igpu+"vendor", "0x1002\n", igpu+"class", "0x030000\n", igpu+"driver->", "/sys/bus/pci/drivers/amdgpu",
+			"sys/bus/pci/devices/0000:04:00.0/vendor", "0x1002\n", "sys/bus/pci/devices/0000:04:00.0/class", "0x038000\n",
+			"sys/bus/pci/devices/0000:05:00.1/vendor", "0x1002\n", "sys/bus/pci/devices/0000:05:00.1/class", "0x040300\n"), nil, log(fineLog), 0},
 		"nvidia":              {"nvidia", ubuntu("6.12.9", slot+"vendor", "0x10de\n", slot+"class", "0x030000\n"), nil, log(""), 0},
 		"hang":                {"rx7800xt", ubuntu("7.0.1"), nil, log("<3>[ 99.1] amdgpu 0000:03:00.0: amdgpu: ring gfx_0.0.0 timeout, signaled seq=1\n<6>[ 99.2] amdgpu 0000:03:00.0: amdgpu: GPU reset begin!\n"), 0},
 		"secret-log":          {"none", ubuntu("6.12.9"), nil, func() ([]byte, error) { return nil, errors.New("operation not permitted") }, 8 << 30},

@@ -16,8 +16,7 @@ const onCPU = "models run on the CPU"
 // GPU checks driver, device files with their permissions, and each GPU.
 func (m Machine) GPU() []Finding {
 	fs := gpu.NewFS(m.Root)
-	driver, found := m.driver()
-	out := []Finding{driver}
+	out, found := m.driver()
 	if found || m.exists("dev/kfd") {
 		out = append(out, m.openable(fs, "kfd", "/dev/kfd"))
 		nodes := m.renderNodes()
@@ -41,49 +40,75 @@ func (m Machine) overrides() []Finding {
 	return []Finding{{Check: "override", State: OK, Detail: strings.Join(set, ", ") + " in the environment is not passed on to llama-server; --override is what chooses another target's code"}}
 }
 
-// driver tells whether amdgpu is loaded, and what else has the card if not.
-func (m Machine) driver() (f Finding, found bool) {
-	cards, drivers := m.amdCards()
-	loaded := m.exists("sys/module/amdgpu") || m.exists("sys/class/kfd/kfd")
-	switch {
-	case loaded:
-		f = Finding{Check: "driver", State: OK, Detail: "amdgpu is loaded"}
+// driver tells whether amdgpu is loaded, and of each card that it has not what
+// has it. found says that there is something to look at.
+func (m Machine) driver() (out []Finding, found bool) {
+	cards := m.amdCards()
+	loaded := m.exists("sys/module/amdgpu") || m.exists("sys/class/kfd/kfd") || slices.ContainsFunc(cards, card.held)
+	if loaded {
+		f := Finding{Check: "driver", State: OK, Detail: "amdgpu is loaded"}
 		if version := m.text("sys/module/amdgpu/version"); version != "" {
 			f.Detail += ", version " + version
 		}
-		return f, true
-	case len(cards) == 0:
-		return Finding{"driver", Warning, "no AMD GPU is on the PCI bus; " + onCPU, "none is needed for the CPU; for a GPU, fit an RX 7900, 7800 or 7700"}, false
-	case len(drivers) > 0:
-		return Finding{
-			"driver", Warning, fmt.Sprintf("%s is held by %s and not by amdgpu", strings.Join(cards, ", "), strings.Join(drivers, ", ")),
-			"give the card back to amdgpu; vfio-pci holds it for a virtual machine",
-		}, true
+		out = append(out, f)
 	}
-	return Finding{
-		"driver", Warning, strings.Join(cards, ", ") + " has no driver: amdgpu is not loaded",
-		"modprobe amdgpu; look for a blacklist in /etc/modprobe.d and for nomodeset on the kernel's command line",
-	}, true
+	for _, c := range cards {
+		if f, stray := c.stray(loaded); stray {
+			out = append(out, f)
+		}
+	}
+	if !loaded && len(cards) == 0 {
+		out = append(out, Finding{"driver", Warning, "no AMD GPU is on the PCI bus; " + onCPU, "none is needed for the CPU; for a GPU, fit an RX 7900, 7800 or 7700"})
+	}
+	return out, loaded || len(cards) > 0
 }
 
-// amdCards lists AMD's display controllers on the PCI bus (class 03), and the
-// drivers that hold them.
-func (m Machine) amdCards() (cards, drivers []string) {
+// card is a display controller on the PCI bus.
+type card struct {
+	address string
+	driver  string // that holds it, empty: none
+}
+
+func (c card) held() bool { return c.driver == "amdgpu" }
+
+// stray tells of a card that amdgpu does not have.
+func (c card) stray(loaded bool) (Finding, bool) {
+	f := Finding{Check: "driver", State: Warning}
+	switch {
+	case c.held():
+		return f, false
+	case c.driver != "":
+		f.Detail = fmt.Sprintf("%s is held by %s and not by amdgpu", c.address, c.driver)
+		f.Remedy = "give the card back to amdgpu; vfio-pci holds it for a virtual machine"
+	case loaded:
+		f.Detail = c.address + " has no driver though amdgpu is loaded"
+		f.Remedy = "see the driver's messages: dmesg | grep amdgpu"
+	default:
+		f.Detail = c.address + " has no driver: amdgpu is not loaded"
+		f.Remedy = "modprobe amdgpu; look for a blacklist in /etc/modprobe.d and for nomodeset on the kernel's command line"
+	}
+	return f, true
+}
+
+// amdCards lists AMD's display controllers on the PCI bus (class 03).
+func (m Machine) amdCards() []card {
 	const dir = "sys/bus/pci/devices"
 	entries, err := os.ReadDir(m.path(dir))
 	if err != nil {
-		return nil, nil
+		return nil
 	}
+	var out []card
 	for _, e := range entries {
 		if m.text(dir, e.Name(), "vendor") != "0x1002" || !strings.HasPrefix(m.text(dir, e.Name(), "class"), "0x03") {
 			continue
 		}
-		cards = append(cards, e.Name())
-		if to, err := os.Readlink(m.path(dir, e.Name(), "driver")); err == nil && !slices.Contains(drivers, filepath.Base(to)) {
-			drivers = append(drivers, filepath.Base(to))
+		c := card{address: e.Name()}
+		if to, err := os.Readlink(m.path(dir, e.Name(), "driver")); err == nil {
+			c.driver = filepath.Base(to)
 		}
+		out = append(out, c)
 	}
-	return cards, drivers
+	return out
 }
 
 // renderNodes lists /dev/dri/renderD*.
