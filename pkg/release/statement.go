@@ -118,17 +118,20 @@ func ParseStatement(r io.Reader) (*Statement, error) {
 	return &s, nil
 }
 
-// Covers says whether the statement is about a file of this name and digest; an
-// error tells which of the two is not so.
+// Covers says whether the statement is about a file: one of its name and digest
+// or, where it names another, a copy of one that it names. An error tells what is
+// not so.
 func (s *Statement) Covers(sum Sum) error {
+	var copied bool
 	for _, sub := range s.Subject {
-		if sub.Name != sum.Path {
-			continue
-		}
-		if sub.Digest["sha256"] != sum.SHA256 {
+		same := sub.Digest["sha256"] == sum.SHA256
+		if sub.Name == sum.Path && !same {
 			return fmt.Errorf("%w: %s has sha256 %s, the statement is about %s", ErrProvenance, sum.Path, sum.SHA256, sub.Digest["sha256"])
 		}
-		return nil
+		copied = copied || same
 	}
-	return fmt.Errorf("%w: the statement does not name %s", ErrProvenance, sum.Path)
+	if !copied {
+		return fmt.Errorf("%w: the statement does not name %s", ErrProvenance, sum.Path)
+	}
+	return nil
 }

@@ -39,8 +39,8 @@ type Report struct {
 	// one the digests show that the files belong together, and nothing of where
 	// they come from.
 	Signatures []string
-	// Unnamed are files that the provenance does not name, such as modules of
-	// earlier releases: they were not made by the build that it is about.
+	// Unnamed are files of which the provenance names neither name nor digest,
+	// such as modules of earlier releases and the indexes of a repository.
 	Unnamed []string
 }
 
@@ -72,16 +72,14 @@ func Verify(ctx context.Context, dir string, keys Keys) (*Report, error) {
 }
 
 // hold compares a list with the subjects of a statement: each has to be in the
-// list as it was built. What the statement does not name is returned.
+// list as it was built. What the statement does not cover is returned.
 func hold(statement *Statement, list []Sum) (unnamed []string, err error) {
 	listed := map[string]Sum{}
 	for _, s := range list {
 		listed[s.Path] = s
 	}
-	named := map[string]bool{ProvenanceName: true} // it cannot be about itself
 	var missing []string
 	for _, subject := range statement.Subject {
-		named[subject.Name] = true
 		s, ok := listed[subject.Name]
 		if !ok {
 			missing = append(missing, subject.Name)
@@ -95,7 +93,7 @@ func hold(statement *Statement, list []Sum) (unnamed []string, err error) {
 		return nil, &SumsError{Missing: missing}
 	}
 	for _, s := range list {
-		if !named[s.Path] {
+		if s.Path != ProvenanceName && statement.Covers(s) != nil { // it cannot be about itself
 			unnamed = append(unnamed, s.Path)
 		}
 	}

@@ -67,6 +67,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	write(t, filepath.Join(dir, "module.zip"), []byte("of an earlier release"))
+	write(t, filepath.Join(dir, "apt", "copy.deb"), []byte("package")) // of go-rocm.deb, as in a pool
 	if err := release.WriteSums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +79,7 @@ func TestVerify(t *testing.T) {
 		t.Errorf("that file: %v", err)
 	}
 	keys.Minisign = nil // the list is another now
-	for _, name := range []string{"go-rocm", "apt/Release", release.ProvenanceName} {
+	for _, name := range []string{"go-rocm", "apt/Release", "apt/copy.deb", release.ProvenanceName} {
 		r, err := release.VerifyFile(t.Context(), filepath.Join(dir, name), keys)
 		if err != nil || !slices.Equal(r.Files, []string{name}) {
 			t.Errorf("%s: %+v, %v", name, r, err)

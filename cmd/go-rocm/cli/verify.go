@@ -150,7 +150,7 @@ func reportRelease(out io.Writer, path string) func(*release.Report, error) erro
 		}
 		_, err = fmt.Fprintf(out, "%s: %d files as in %s, %s\n", path, len(r.Files), release.SumsName, by)
 		if err == nil && len(r.Unnamed) > 0 {
-			_, err = fmt.Fprintf(out, "not made by the build that the provenance is about: %s\n", strings.Join(r.Unnamed, ", "))
+			_, err = fmt.Fprintf(out, "not named by the provenance: %s\n", strings.Join(r.Unnamed, ", "))
 		}
 		return err
 	}
