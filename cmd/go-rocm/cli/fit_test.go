@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -36,7 +37,8 @@ var promised = []struct {
 	{"llama3-70b-Q4_K_M", 42, false},
 }
 
-// TestFitPromisedTable: "go-rocm fit" makes the promised table.
+// TestFitPromisedTable: "go-rocm fit" makes the promised table, which a page of
+// the documentation shows.
 func TestFitPromisedTable(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
 	args := []string{"fit", "--card", "gfx1101:16GiB", "--memory", "64GiB", "--context", "4096"}
@@ -55,18 +57,21 @@ func TestFitPromisedTable(t *testing.T) {
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, errs)
 	}
-	golden := filepath.Join("testdata", "fit.golden")
-	if *update {
-		if err := os.WriteFile(golden, []byte(out), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
+	const page = "../../../docs/devices-and-memory.md"
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff(string(want), out); d != "" {
-		t.Errorf("table differs from %s (-want +got):\n%s", golden, d)
+	shown := regexp.MustCompile(`(?m)^    MODEL .*\n(?:    .*\n)+`)
+	block := "    " + strings.ReplaceAll(strings.TrimSuffix(out, "\n"), "\n", "\n    ") + "\n"
+	if *update {
+		text = shown.ReplaceAllLiteral(text, []byte(block))
+		if err := os.WriteFile(page, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff(string(shown.Find(text)), block); d != "" {
+		t.Errorf("the table in %s differs (-want +got); go test ./cmd/go-rocm/cli -run PromisedTable -update\n%s", page, d)
 	}
 	out, _, _ = w.output(t, "", append(args, "--json")...)
 	var rows []fitted
