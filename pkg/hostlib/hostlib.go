@@ -76,8 +76,8 @@ func parseRow(line string) (row, error) {
 	if f[0] != "rocm" && f[0] != "other" {
 		return row{}, fmt.Errorf("%q is neither rocm nor other", f[0])
 	}
-	if Stem(f[1]) == "" || strings.Contains(strings.TrimSuffix(f[1], "*"), "*") {
-		return row{}, fmt.Errorf("%q is neither a SONAME nor one with * for its version", f[1])
+	if stem := Stem(f[1]); stem == "" || strings.Contains(f[1], "*") && f[1] != stem+"*" {
+		return row{}, fmt.Errorf("%q is neither a SONAME nor one with * for all of its version", f[1])
 	}
 	for i := 2; i < 4; i++ {
 		if f[i] == "-" {

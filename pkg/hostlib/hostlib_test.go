@@ -41,6 +41,9 @@ func TestParse(t *testing.T) {
 		"kind":    {"# x\n\nhip libx.so.* libx* x", `line 3: "hip" is neither`},
 		"no name": {"rocm .so.* libx* x", "neither a SONAME"},
 		"inside":  {"rocm lib*.so.6 libx* x", "neither a SONAME"},
+		"behind":  {"rocm libx.so.1* libx* x", "neither a SONAME"},
+		"before":  {"rocm *.so.6 libx* x", "neither a SONAME"},
+		"two":     {"rocm libx.so.** libx* x", "neither a SONAME"},
 		"twice":   {"rocm libx.so.* a b\nother libx.so.* a b", "line 2: libx.so.* is there twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
