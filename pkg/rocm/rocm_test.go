@@ -15,6 +15,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
@@ -475,6 +476,23 @@ func TestLoadFailures(t *testing.T) {
 	t.Setenv(rocm.EnvBundle, filepath.Join(dir, "nowhere"))
 	if _, err := inference.LoadModel(good, inference.WithBackend(rocm.Name)); !errors.Is(err, rocm.ErrNoBundle) && !errors.Is(err, inference.ErrBackendUnavailable) {
 		t.Errorf("without a bundle: %v", err)
+	}
+}
+
+// A bundle's folder may be anybody's: what is in the manifest's place is neither
+// read without end nor waited for.
+func TestBundleOfNoManifest(t *testing.T) {
+	for name, put := range map[string]func(path string) error{
+		"endless": func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40)) },
+		"FIFO":    func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		dir := t.TempDir()
+		if err := put(filepath.Join(dir, bundle.ManifestName)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := rocm.FindBundle(dir); !errors.Is(err, bundle.ErrManifest) || !strings.Contains(err.Error(), dir) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

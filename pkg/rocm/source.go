@@ -68,7 +68,7 @@ func FindBundle(given string) (*Bundle, error) {
 	if given != "" {
 		return givenBundle(given)
 	}
-	switch _, err := os.Stat(filepath.Join(InstalledDir, manifestName)); {
+	switch _, err := os.Stat(filepath.Join(InstalledDir, bundle.ManifestName)); {
 	case err == nil:
 		return folder(OriginInstalled, InstalledDir)
 	case !errors.Is(err, fs.ErrNotExist):
@@ -94,8 +94,6 @@ func openEmbedded() (*bundle.Reader, error) {
 	return payload.Open()
 }
 
-const manifestName = "manifest.json"
-
 func givenBundle(path string) (*Bundle, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -117,18 +115,16 @@ func givenBundle(path string) (*Bundle, error) {
 
 func folder(origin Origin, dir string) (*Bundle, error) {
 	b := &Bundle{Origin: origin, Path: dir, Dir: dir, close: func() error { return nil }}
-	raw, err := os.ReadFile(filepath.Join(dir, manifestName))
+	var err error
+	b.Manifest, err = bundle.ReadManifest(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(filepath.Join(dir, serverName)); err != nil {
-			return nil, fmt.Errorf("%w: %s holds neither %s nor %s", ErrNoBundle, dir, manifestName, serverName)
+			return nil, fmt.Errorf("%w: %s holds neither %s nor %s", ErrNoBundle, dir, bundle.ManifestName, serverName)
 		}
 		b.targets, err = codeIn(dir)
 		return b, err
 	case err != nil:
-		return nil, fmt.Errorf("bundle %s: %w", dir, err)
-	}
-	if b.Manifest, err = bundle.ParseManifest(raw); err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", dir, err)
 	}
 	b.targets = b.Manifest.Targets
