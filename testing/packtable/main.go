@@ -1,6 +1,6 @@
 // Command packtable measures encoders for packed bundles on a real bundle
-// folder: size, time to pack, time and memory to unpack. Its output is the
-// table in docs/pack.md.
+// folder: size, time to pack, time and memory to unpack. The sizes and the peak
+// memory in docs/pack.md are out of its tables.
 //
 //	go run ./testing/packtable -dir BUNDLE -encoders go-best,zstd-19 -windows 23,24
 //
