@@ -1,8 +1,8 @@
 // Package stage keeps the results of build steps by the digest of their
 // inputs, so that a step whose inputs did not change is not done again.
 //
-// A result is a folder that appears whole or not at all: it is filled beside
-// its place and renamed there. Two processes that want the same result wait
+// A result is a folder that appears whole or not at all, also after a power cut: it
+// is filled beside its place, handed to the disk and renamed there. Two processes that want the same result wait
 // for each other; what a killed one left half done is removed by the next.
 //
 // It caches whole steps and never single objects: HIP objects compiled through
@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -114,7 +115,7 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx c
 	if err := seal(work, r); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	if err := os.Rename(work, goal); err != nil {
+	if err := Settle(work, goal); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
 	r.Dir = filepath.Join(goal, "out")
@@ -142,14 +143,52 @@ func seal(dir string, r *Result) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.Create(filepath.Join(dir, recordName))
+	return os.WriteFile(filepath.Join(dir, recordName), append(b, '\n'), 0o644)
+}
+
+// Settle gives a finished folder its final name, in the same parent folder. What
+// is in it has reached the disk before: after a power cut the name stands for all
+// of it or is not there, and a result is never looked into again to find that it
+// is empty.
+func Settle(work, goal string) error {
+	if err := syncTree(work, (*os.File).Sync); err != nil {
+		return err
+	}
+	if err := os.Rename(work, goal); err != nil {
+		return err
+	}
+	return syncOne(filepath.Dir(goal), (*os.File).Sync)
+}
+
+// syncTree calls sync for the files and folders below dir, for each folder after
+// what is in it.
+func syncTree(dir string, sync func(*os.File) error) error {
+	var folders []string
+	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case e.IsDir():
+			folders = append(folders, name)
+		case e.Type().IsRegular():
+			return syncOne(name, sync)
+		}
+		return nil
+	})
+	for _, name := range slices.Backward(folders) {
+		if err == nil {
+			err = syncOne(name, sync)
+		}
+	}
+	return err
+}
+
+func syncOne(name string, sync func(*os.File) error) error {
+	f, err := os.Open(name)
 	if err != nil {
 		return err
 	}
-	if _, err := f.Write(append(b, '\n')); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(sync(f), f.Close())
 }
 
 // Digest is the hex SHA-256 over the sorted list of a folder's files with

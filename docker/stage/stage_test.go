@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -155,5 +156,30 @@ func TestDigest(t *testing.T) {
 		if got == base {
 			t.Errorf("the digest does not depend on the %s", name)
 		}
+	}
+}
+
+// Everything in a result reaches the disk, what is in a folder before the folder.
+func TestSyncTree(t *testing.T) {
+	dir := t.TempDir()
+	err := errors.Join(
+		os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700), os.Mkdir(filepath.Join(dir, "empty"), 0o700),
+		os.WriteFile(filepath.Join(dir, "a", "b", "file"), nil, 0o600), os.WriteFile(filepath.Join(dir, "z"), nil, 0o600),
+		os.Symlink("nowhere", filepath.Join(dir, "a", "link")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var synced []string
+	err = syncTree(dir, func(f *os.File) error {
+		name, err := filepath.Rel(dir, f.Name())
+		synced = append(synced, name)
+		return err
+	})
+	if want := []string{"a/b/file", "z", "empty", "a/b", "a", "."}; err != nil || !slices.Equal(synced, want) {
+		t.Errorf("got %q, %v, want %q", synced, err, want)
+	}
+	full := errors.New("input/output error")
+	if err := syncTree(dir, func(*os.File) error { return full }); !errors.Is(err, full) {
+		t.Errorf("a disk that fails: %v", err)
 	}
 }

@@ -217,7 +217,7 @@ func take(from, to string) error {
 	if err := os.WriteFile(filepath.Join(work, takenName), nil, 0o600); err != nil {
 		return err
 	}
-	return os.Rename(work, to)
+	return stage.Settle(work, to)
 }
 
 // copyModes gives a copy the modes of what it is of: os.CopyFS leaves them to the
