@@ -132,7 +132,7 @@ func export(ctx context.Context, repo string, lock Lock, dir, tmp string) error 
 		{"--git-dir=" + repo, "--work-tree=" + dir, "checkout-index", "--all", "--quiet"},
 	} {
 		cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false"}, args...)...)
-		cmd.Env = append(os.Environ(), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", index)
+		cmd.Env = append(gitEnvironment(), index)
 		cmd.Dir = dir
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("git %s: %w: %s", args[len(args)-1], err, bytes.TrimSpace(out))

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +138,54 @@ func TestEveryWayGivesTheSameTree(t *testing.T) {
 				t.Error("the files differ from those of the direct way")
 			}
 		})
+	}
+}
+
+// What git says to its hooks is about the repository that they are called for:
+// none of it may lead the source's own git to that one's index and objects.
+func TestSourceInAGitHook(t *testing.T) {
+	for _, name := range strings.Fields(run(t, t.TempDir(), "rev-parse", "--local-env-vars")) {
+		if !slices.Contains(ofOneRepository, name) {
+			t.Errorf("this git also knows %s", name)
+		}
+	}
+	dir, lock := upstream(t)
+	packed := tarball(t, dir, true)
+	user, _ := upstream(t)
+	index := filepath.Join(user, ".git", "index")
+	before, err := os.ReadFile(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := func() string { return run(t, user, "count-objects", "-v") }
+	counted := objects()
+	env := map[string]string{
+		"GIT_DIR": filepath.Join(user, ".git"), "GIT_WORK_TREE": user, "GIT_INDEX_FILE": index,
+		"GIT_OBJECT_DIRECTORY": filepath.Join(user, ".git", "objects"), "GIT_PREFIX": "sub/", "GIT_COMMON_DIR": filepath.Join(user, ".git"),
+		"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.autocrlf", "GIT_CONFIG_VALUE_0": "true",
+	}
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	for _, from := range []string{packed, dir} {
+		cache, err := stage.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Source(t.Context(), cache, lock, from, io.Discard); err != nil {
+			t.Errorf("from %s: %v", filepath.Base(from), err)
+		}
+	}
+	for name := range env {
+		if err := os.Unsetenv(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, err := os.ReadFile(index); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the user's index was written to, %v", err)
+	}
+	if now := objects(); now != counted {
+		t.Errorf("the user's repository was written to: %s, before %s", now, counted)
 	}
 }
 
