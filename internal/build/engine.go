@@ -67,7 +67,7 @@ func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader, l
 		return engine.Image{}, err
 	}
 	counted := l.display.Reader("import "+ref, -1, rootfs)
-	img, err := eng.Import(ctx, ref, counted, labels)
+	img, err := eng.Import(ctx, ref, struct{ io.Reader }{counted}, labels) // not to be closed, which ends the display
 	return img, errors.Join(err, counted.Close())
 }
 
