@@ -27,7 +27,7 @@ const (
 // Publish brings what a release is added to (the apt repository and the Go
 // modules) to the folder dir, which may be being served.
 func Publish(dir string) error {
-	return within(func(ctx context.Context, s *Session) error {
+	return inCheckout(func(ctx context.Context, s *Session) error {
 		root, err := Root()
 		if err != nil {
 			return err

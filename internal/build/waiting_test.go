@@ -1,0 +1,48 @@
+package build
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gofrs/flock"
+)
+
+// What is published is a delivery that nobody is about to replace.
+func TestPublishWaitsForABuild(t *testing.T) {
+	root := t.TempDir()
+	t.Chdir(root)
+	t.Setenv("GOROCM_CACHE", t.TempDir())
+	put(t, filepath.Join(root, "go.mod"), "module forge.lthn.ai/core/go-rocm\n")
+	if err := os.MkdirAll(filepath.Join(root, payloadDir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	building := flock.New(filepath.Join(root, payloadDir), flock.SetFlag(os.O_RDONLY))
+	if err := building.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func(was *os.File) { os.Stderr = was }(os.Stderr)
+	os.Stderr = w
+	done := make(chan error, 1)
+	go func() {
+		err := Publish(t.TempDir())
+		done <- errors.Join(err, w.Close())
+	}()
+	said, _ := bufio.NewReader(r).ReadString('\n')
+	if said != "waiting for another build in this checkout to end\n" {
+		t.Errorf("said %q", said)
+	}
+	if err := building.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "nothing is published") {
+		t.Errorf("without a delivery: %v", err)
+	}
+}
