@@ -13,11 +13,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/hostlib"
 )
 
 // collectRevision is part of the key of bundles: raise it when what goes into
 // a bundle changes by a change of this code.
-const collectRevision = 5
+const collectRevision = 6
 
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"
@@ -25,18 +26,24 @@ const serverName = "llama-server"
 // leftOut are results of the compile that bundles do not ship.
 var leftOut = []string{"llama-fit-params", "libllama-fit-params-impl.so"}
 
-// collectInputs key a bundle.
+// collectInputs key a bundle: what decides about its files, and what its manifest
+// records.
 type collectInputs struct {
-	Variant  string
-	Flavour  string `json:",omitempty"` // empty: hermetic
-	Targets  []gfx.Target
-	Compiled map[string]string // component: digest of its output
-	Packages []toolchain.Package
-	Image    string `json:",omitempty"`
-	Lock     Lock
-	Revision int
-	LLVM     *llvmPlan `json:",omitempty"`
-	Whole    string    `json:",omitempty"` // why libLLVM is whole
+	Variant    string
+	Flavour    string `json:",omitempty"` // empty: hermetic
+	Targets    []gfx.Target
+	Stages     map[string]string // component: digest of what keys its compile
+	Compiled   map[string]string // component: digest of its output
+	Toolchain  string            // its name
+	Packages   []toolchain.Package
+	Deviations []string `json:",omitempty"` // of the packages from the lock
+	Image      string   `json:",omitempty"`
+	Lock       Lock
+	Revision   int
+	Opened     string    // digest of the decisions about libraries that are opened
+	HostTable  string    `json:",omitempty"` // digest of the table of the host's libraries
+	LLVM       *llvmPlan `json:",omitempty"`
+	Whole      string    `json:",omitempty"` // why libLLVM is whole
 }
 
 // Bundle gives the bundle folder of a variant, manifest included.
@@ -49,22 +56,9 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	in := collectInputs{
-		Variant: v.Name, Flavour: v.Flavour, Compiled: map[string]string{}, Packages: t.Packages, Lock: r.Lock, Revision: collectRevision,
-	}
-	if slices.Contains(v.Components, "hip") {
-		in.Targets = r.sortedTargets()
-	}
-	if r.toolchainSpec(v.Set).Image() {
-		in.Image = t.ID
-	}
-	for name, res := range compiled {
-		in.Compiled[name] = res.Output
-	}
-	if v.Flavour != bundle.FlavourSystem {
-		if in.LLVM, err = planLLVM(t); err != nil {
-			return nil, err
-		}
+	in, err := r.collectInputs(v, t, compiled)
+	if err != nil {
+		return nil, err
 	}
 	res, err := r.collect(ctx, v, t, compiled, in)
 	var failed *LLVMError
@@ -78,12 +72,37 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	return res, err
 }
 
+// collectInputs gives what keys a variant's bundle.
+func (r *Recipe) collectInputs(v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result) (in collectInputs, err error) {
+	spec := r.toolchainSpec(v.Set)
+	in = collectInputs{
+		Variant: v.Name, Flavour: v.Flavour, Stages: map[string]string{}, Compiled: map[string]string{},
+		Toolchain: spec.Name(), Packages: t.Packages, Deviations: t.Deviations,
+		Lock: r.Lock, Revision: collectRevision, Opened: elfdep.ReviewedDigest(),
+	}
+	if slices.Contains(v.Components, "hip") {
+		in.Targets = r.sortedTargets()
+	}
+	if spec.Image() {
+		in.Image = t.ID
+	}
+	for name, res := range compiled {
+		in.Stages[name], in.Compiled[name] = res.Key, res.Output
+	}
+	if v.Flavour == bundle.FlavourSystem {
+		in.HostTable = hostlib.ReviewedDigest()
+		return in, nil
+	}
+	in.LLVM, err = planLLVM(t)
+	return in, err
+}
+
 func (r *Recipe) collect(ctx context.Context, v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result, in collectInputs) (*stage.Result, error) {
 	return r.Cache.Do(ctx, "bundle-"+v.Label(), in, func(ctx context.Context, dir string) error {
 		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(v.Set), t, r.Log); err != nil {
 			return err
 		}
-		c := &collector{recipe: r, variant: v, toolchain: t, targets: in.Targets, dir: dir, compiled: compiled, llvm: in.LLVM, deviations: t.Deviations}
+		c := &collector{recipe: r, variant: v, toolchain: t, targets: in.Targets, dir: dir, image: in.Image, compiled: compiled, llvm: in.LLVM, deviations: in.Deviations}
 		if in.Whole != "" {
 			c.deviations = append(slices.Clip(c.deviations), in.Whole)
 		}
@@ -105,6 +124,7 @@ type collector struct {
 	targets   []gfx.Target
 	compiled  map[string]*stage.Result
 	dir       string
+	image     string    // the digest of the toolchain's image, where it was made from a given one
 	llvm      *llvmPlan // nil: libLLVM, if there is one, is taken whole
 	// deviations are those of the toolchain, and where the bundle itself is
 	// not made as the lock files say.

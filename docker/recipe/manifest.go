@@ -17,10 +17,8 @@ func (c *collector) writeManifest() error {
 	m := bundle.Manifest{
 		Schema: bundle.Schema, Name: "llama-" + c.variant.Label(), Variant: c.variant.Name,
 		Flavour: bundle.FlavourHermetic, Version: r.Lock.Tag, Targets: c.targets,
-		Source: bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
-		Toolchain: bundle.Toolchain{
-			Kind: r.Toolchain.Kind, Locked: len(c.deviations) == 0, Deviations: c.deviations,
-		},
+		Source:          bundle.Source{Tag: r.Lock.Tag, URL: r.Lock.URL, Tree: r.Lock.Tree},
+		Toolchain:       c.toolchainRecord(),
 		SourceDateEpoch: r.Lock.Epoch,
 		Entry:           bundle.Entry{Loader: loaderName, Program: serverName},
 		CodeObjects:     c.objects, Excluded: c.excluded, Host: c.host,
@@ -28,21 +26,9 @@ func (c *collector) writeManifest() error {
 	if c.variant.Flavour != "" {
 		m.Flavour = c.variant.Flavour
 	}
-	if r.Toolchain.Kind == "debian" {
-		m.Toolchain.Kind += "-" + r.Toolchain.Suite
-	}
-	for _, p := range c.toolchain.Packages {
-		m.Toolchain.Packages = append(m.Toolchain.Packages, bundle.Package(p))
-	}
-	slices.SortFunc(m.Toolchain.Packages, func(a, b bundle.Package) int {
-		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch))
-	})
-	for _, name := range c.variant.Components {
-		res := c.compiled[name]
-		all := components(r.Lock, r.Targets)[name]
-		m.Stages = append(m.Stages, bundle.Stage{
-			Name: res.Name, Digest: res.Key, Output: res.Output, Env: r.environment(all), Options: all.arguments(r.CMake, func(string) bool { return true }),
-		})
+	var err error
+	if m.Stages, err = c.stages(); err != nil {
+		return err
 	}
 	if c.linked != nil {
 		m.Stages = append(m.Stages, c.linked.stage())
@@ -68,6 +54,40 @@ func (c *collector) writeManifest() error {
 		return err
 	}
 	return bundle.WriteManifest(c.dir, full)
+}
+
+// toolchainRecord says what was compiled with.
+func (c *collector) toolchainRecord() bundle.Toolchain {
+	spec := c.recipe.toolchainSpec(c.variant.Set)
+	t := bundle.Toolchain{
+		Kind: spec.Name(), BaseDigest: c.image,
+		Locked: len(c.deviations) == 0 && !spec.Image(), Deviations: c.deviations,
+	}
+	for _, p := range c.toolchain.Packages {
+		t.Packages = append(t.Packages, bundle.Package(p))
+	}
+	slices.SortFunc(t.Packages, func(a, b bundle.Package) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Arch, b.Arch))
+	})
+	return t
+}
+
+// stages says how the components were compiled.
+func (c *collector) stages() ([]bundle.Stage, error) {
+	src, err := c.recipe.cachedSource()
+	if err != nil {
+		return nil, err
+	}
+	var out []bundle.Stage
+	for _, name := range c.variant.Components {
+		in, err := c.recipe.compileInputs(components(c.recipe.Lock, c.recipe.Targets)[name], src, c.toolchain)
+		if err != nil {
+			return nil, err
+		}
+		res := c.compiled[name]
+		out = append(out, bundle.Stage{Name: res.Name, Digest: res.Key, Output: res.Output, Env: in.Env, Options: in.Options})
+	}
+	return out, nil
 }
 
 // parts tells what each target alone needs of a file with code for several, so

@@ -75,6 +75,15 @@ func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string,
 	})
 }
 
+// cachedSource gives the source that the compiles before were given.
+func (r *Recipe) cachedSource() (*stage.Result, error) {
+	src, ok, err := r.Cache.Lookup("source", map[string]string{"tree": r.Lock.Tree})
+	if err != nil || !ok {
+		return nil, fmt.Errorf("the source stage is gone: %w", errors.Join(err, os.ErrNotExist))
+	}
+	return src, nil
+}
+
 // checkout gets the source from p into dir, and checks what is then there:
 // the hash is computed from the files themselves.
 func checkout(ctx context.Context, p provider, lock Lock, dir, tmp string) error {

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
 // images is an engine that holds images: ids by reference, and of each the
@@ -67,5 +68,19 @@ func TestEnsure(t *testing.T) {
 				t.Errorf("jobs run in %s, want %s", image.ID, tc.want)
 			}
 		})
+	}
+}
+
+// No lock speaks of an image that is given, so a locked build does not take one.
+func TestALockedBuildTakesNoGivenImage(t *testing.T) {
+	for _, s := range []Spec{{Kind: "debian", BaseImage: "somebody/rocm"}, {Kind: "amd"}, {Kind: "amd", BaseImage: "somebody/rocm"}} {
+		s.Set, s.Locked = HIP, true
+		cache, err := stage.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Describe(t.Context(), images{}, cache, s, io.Discard); err == nil || !strings.Contains(err.Error(), "unset GOROCM_LOCKED") {
+			t.Errorf("%+v: %v", s, err)
+		}
 	}
 }

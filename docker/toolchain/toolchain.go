@@ -54,7 +54,7 @@ type Spec struct {
 	// MmdebstrapImage names an image to run mmdebstrap in.
 	MmdebstrapImage string
 	Epoch           time.Time
-	Locked          bool
+	Locked          bool // refuse other packages than those of the lock file
 }
 
 // Toolchain is an image with its content known.
@@ -105,12 +105,31 @@ func (s Spec) base() string {
 	return ""
 }
 
+// Image reports whether tools are added to a given image, whose content then
+// decides more than the packages tell.
+func (s Spec) Image() bool { return s.base() != "" }
+
+// Name tells the kind in a word: the suite of Debian, "image" where the user names
+// an image.
+func (s Spec) Name() string {
+	switch {
+	case s.BaseImage != "":
+		return s.Kind + "-image"
+	case s.Kind == "debian":
+		return s.Kind + "-" + s.Suite
+	}
+	return s.Kind
+}
+
 // listFile is the stage's output: the packages as a lock file has them.
 const listFile = "packages.lock"
 
 // Describe gives the toolchain's content from the cache, or makes the image to
 // find out. Ensure must be called before a job runs in it.
 func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, log io.Writer) (*Toolchain, error) {
+	if s.Locked && s.Image() {
+		return nil, errors.New("toolchain: the lock speaks of the packages of the Debian image that is made here, not of a given one (GOROCM_LOCKED=true): unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
+	}
 	in := s.inputs()
 	key, err := stage.Key(in)
 	if err != nil {
@@ -136,7 +155,7 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 		return nil, fmt.Errorf("toolchain: %w; remove %s to make the image again", err, res.Dir)
 	}
 	t := &Toolchain{Kind: s.Kind, ID: id, Tag: tag, Packages: pkgs}
-	if s.base() != "" {
+	if s.Image() {
 		return t, nil // the lock file speaks of the Debian image
 	}
 	locked, err := Locked(s.Set)
@@ -205,10 +224,6 @@ func logLines(r io.Reader, w io.Writer, prefix string) error {
 	}
 	return sc.Err()
 }
-
-// Image reports whether tools are added to a given image, whose content then
-// decides more than the packages tell.
-func (s Spec) Image() bool { return s.base() != "" }
 
 // Version gives the version of an installed package, empty for none.
 func (t *Toolchain) Version(name string) string {

@@ -106,9 +106,11 @@ type Source struct {
 
 // Toolchain describes the compilers and libraries of a build.
 type Toolchain struct {
-	// Kind names the recipe's toolchain, such as "debian-forky".
+	// Kind names the recipe's toolchain, such as "debian-forky"; with "-image"
+	// at its end it is an image that the user has named.
 	Kind string `json:"kind,omitempty"`
-	// BaseDigest is the base image's digest, "sha256:…".
+	// BaseDigest is the content digest, "sha256:…", of the image that was
+	// compiled in, where that was made from a given one.
 	BaseDigest string `json:"baseDigest,omitempty"`
 	// Locked is true when every package matched the lock.
 	Locked bool `json:"locked"`

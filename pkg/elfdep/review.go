@@ -2,6 +2,7 @@ package elfdep
 
 import (
 	"bufio"
+	"crypto/sha256"
 	_ "embed" // the reviewed list
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ var reviewedText string
 // Reviewed returns the decisions about the libraries of the hip and cpu
 // bundles. They are data: opened.txt beside this file.
 func Reviewed() ([]Decision, error) { return ParseDecisions(reviewedText) }
+
+// ReviewedDigest is the hex SHA-256 of the list that Reviewed reads.
+func ReviewedDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(reviewedText))) }
 
 // ParseDecisions reads a reviewed list: one decision a line, the words
 //

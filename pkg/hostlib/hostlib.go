@@ -10,6 +10,7 @@ package hostlib
 
 import (
 	"bufio"
+	"crypto/sha256"
 	_ "embed" // the reviewed list
 	"errors"
 	"fmt"
@@ -40,6 +41,9 @@ type Table struct{ rows []row }
 
 // Reviewed returns the project's own table.
 func Reviewed() (*Table, error) { return Parse(list) }
+
+// ReviewedDigest is the hex SHA-256 of the table that Reviewed reads.
+func ReviewedDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(list))) }
 
 // Parse reads a table: lines of rocm|other SONAME DEBIAN AMD, as libraries.txt
 // describes them. A second line for the same SONAME is an error.
