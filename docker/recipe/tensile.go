@@ -104,19 +104,22 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, fold
 	return "", "", errors.New("the hip module does not need rocBLAS: the recipe does not know this version of ggml")
 }
 
-// integerTypes are how hipBLAS, rocBLAS and HIP spell their integer data types.
-var integerTypes = regexp.MustCompile(`\b(CUDA|HIP|HIPBLAS|rocblas_datatype_)_?[RC]?_?(R_8I|R_8U|R_32I|R_32U|i8_r|u8_r|i32_r)\b`)
+// otherTypes are how hipBLAS, rocBLAS and HIP spell their data and compute types of
+// integers, of double precision and of complex numbers (library_types.h of HIP,
+// rocblas-types.h, hipblas.h), and CUDA's names, which ggml writes for HIP's.
+var otherTypes = regexp.MustCompile(`\b(?:(?:CUDA|HIP|HIPBLAS)_(?:R_(?:\d+[IU]|64F)|C_\d+[A-Z]+)|(?:CUBLAS|HIPBLAS)_COMPUTE_(?:32I|64F)\w*|rocblas_datatype_(?:[iu]\d+_[rc]|f64_r|\w+_c))\b`)
 
 // proveUnusedTypes proves that no matrix function for complex, double precision
-// or integer numbers can be called: the first two have functions of their own,
-// integers are an argument, which would stand in the module's source.
+// or integer numbers can be called: those that have functions of their own for
+// them must not be imported, and the functions that take a type as an argument
+// can get none that does not stand in the module's source.
 func (c *collector) proveUnusedTypes() error {
 	if err := unusedTypes(filepath.Join(c.dir, "libggml-hip.so")); err != nil {
 		return err
 	}
-	src, ok, err := c.recipe.Cache.Lookup("source", map[string]string{"tree": c.recipe.Lock.Tree})
-	if err != nil || !ok {
-		return fmt.Errorf("the source stage is gone: %w", errors.Join(err, fs.ErrNotExist))
+	src, err := c.recipe.cachedSource()
+	if err != nil {
+		return err
 	}
 	return filepath.WalkDir(filepath.Join(src.Dir, "ggml", "src", "ggml-cuda"), func(p string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
@@ -126,7 +129,7 @@ func (c *collector) proveUnusedTypes() error {
 		if err != nil {
 			return err
 		}
-		if found := integerTypes.Find(text); found != nil {
+		if found := otherTypes.Find(text); found != nil {
 			return fmt.Errorf("%s names the type %s: its kernels must be shipped; change the recipe's choice of Tensile files", e.Name(), found)
 		}
 		return nil
