@@ -63,7 +63,7 @@ func scanExtents(r io.Reader, tee io.Writer) (ext []extent, size int64, err erro
 // A file without a hole worth leaving out is stored whole.
 func closeHoles(ext []extent, size int64) ([]extent, bool) {
 	for len(ext) > maxExtents-1 {
-		ext = mergeNearest(ext)
+		ext = mergePairs(ext)
 	}
 	if dataBytes(ext) > size-minHole {
 		return []extent{{0, size}}, false
@@ -71,8 +71,8 @@ func closeHoles(ext []extent, size int64) ([]extent, bool) {
 	return ext, true
 }
 
-// mergeNearest halves an oversized map by joining neighbours pairwise.
-func mergeNearest(ext []extent) []extent {
+// mergePairs halves an oversized map by joining neighbours pairwise.
+func mergePairs(ext []extent) []extent {
 	out := ext[:0]
 	for i := 0; i < len(ext); i += 2 {
 		e := ext[i]

@@ -1,7 +1,6 @@
 package gguf
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -11,7 +10,7 @@ import (
 // split one. It is safe for concurrent use; arrays are read from the file.
 type File struct {
 	r       io.ReaderAt
-	closers []io.Closer
+	closer  io.Closer // of r, where Open opened it
 	size    int64
 	dataOff int64
 	parts   int
@@ -23,14 +22,14 @@ type File struct {
 	byName  map[string]int32
 }
 
-// Close closes the files that Open opened; arrays cannot be read after it.
+// Close closes the file that Open keeps open; arrays cannot be read after it.
 func (f *File) Close() error {
-	errs := make([]error, 0, len(f.closers))
-	for _, c := range f.closers {
-		errs = append(errs, c.Close())
+	if f.closer == nil {
+		return nil
 	}
-	f.closers = nil
-	return errors.Join(errs...)
+	err := f.closer.Close()
+	f.closer = nil
+	return err
 }
 
 // Version of the format, 2 or 3.

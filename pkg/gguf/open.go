@@ -3,7 +3,6 @@ package gguf
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"strconv"
@@ -19,7 +18,8 @@ const (
 
 // Open reads the model at path. For a split model (NAME-00001-of-0000N.gguf)
 // path is the first part, and the others are read from beside it; the tensor
-// table then covers all of them. Close releases the files.
+// table then covers all of them. The first part stays open, for its arrays, until
+// Close.
 func Open(path string) (*File, error) {
 	f, err := openPart(path)
 	if err != nil {
@@ -51,7 +51,7 @@ func openPart(path string) (*File, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), h.Close())
 	}
-	f.closers = []io.Closer{h}
+	f.closer = h
 	return f, nil
 }
 
@@ -89,8 +89,8 @@ func (f *File) addParts(path string, count uint64) error {
 		if err != nil {
 			return fmt.Errorf("%w: part %d of %d: %w", ErrSplit, i, count, err)
 		}
-		f.closers = append(f.closers, p.closers...)
-		if err := f.join(p, i-1, count); err != nil {
+		// Arrays are read from the first part alone: this one has told all it has to.
+		if err := errors.Join(f.join(p, i-1, count), p.Close()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}

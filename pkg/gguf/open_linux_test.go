@@ -1,0 +1,60 @@
+package gguf_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+)
+
+// opened lists which files below dir this process has open.
+func opened(t *testing.T, dir string) []string {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil || len(links) == 0 {
+		t.Fatalf("%d descriptors, %v", len(links), err)
+	}
+	var out []string
+	for _, l := range links {
+		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, dir+"/") { // one may just have been closed
+			out = append(out, filepath.Base(to))
+		}
+	}
+	return out
+}
+
+// TestSplitKeepsOneFileOpen: a model may have a thousand parts, and a process no
+// more descriptors than that.
+func TestSplitKeepsOneFileOpen(t *testing.T) {
+	dir := t.TempDir()
+	first := ""
+	for i := range uint32(3) {
+		p := store(t, dir, fmt.Sprintf("m-%05d-of-00003.gguf", i+1), part(i, 3, 3, fmt.Sprintf("t%d", i)).b)
+		if i == 0 {
+			first = p
+		}
+	}
+	f, err := gguf.Open(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := opened(t, dir); len(got) != 1 || got[0] != filepath.Base(first) {
+		t.Errorf("open: %v", got)
+	}
+	for range 2 { // a second Close does nothing
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	// A part that does not belong here is closed as well.
+	store(t, dir, "m-00003-of-00003.gguf", part(2, 3, 3, "t1").b)
+	if _, err := gguf.Open(first); err == nil {
+		t.Error("a tensor in two parts was taken")
+	}
+	if got := opened(t, dir); len(got) != 0 {
+		t.Errorf("open after an error: %v", got)
+	}
+}
