@@ -7,6 +7,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/packaging/deb"
 	"forge.lthn.ai/core/go-rocm/packaging/oci"
 )
 
@@ -20,9 +21,10 @@ type layerInputs struct {
 
 // imageInputs key a container image.
 type imageInputs struct {
-	Layer   layerInputs
-	Command string
-	Version string
+	Layer     layerInputs
+	Command   string
+	Copyright string // the text itself
+	Version   string
 }
 
 // imageInto puts the container image among the deliverables.
@@ -54,6 +56,15 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
 		return "", err
 	}
+	components, err := linked(ctx, command)
+	if err != nil {
+		return "", err
+	}
+	terms, err := deb.Copyright(components, s.Epoch)
+	if err != nil {
+		return "", err
+	}
+	in.Copyright = string(terms)
 	layer, err := s.Recipe.Cache.Do(ctx, "oci-layer", in.Layer, func(ctx context.Context, dir string) error {
 		return oci.WriteBundleLayer(ctx, chosen.Bundle.Dir, s.Epoch, filepath.Join(dir, layerName))
 	})
@@ -62,7 +73,7 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 	}
 	res, err := s.Recipe.Cache.Do(ctx, "oci", in, func(ctx context.Context, dir string) error {
 		digest, err := oci.Build(ctx, oci.Options{
-			Version: version, Epoch: s.Epoch, Command: command,
+			Version: version, Epoch: s.Epoch, Command: command, Copyright: terms,
 			Bundle: chosen.Manifest, BundleLayer: filepath.Join(layer.Dir, layerName),
 			Out: filepath.Join(dir, "go-rocm-"+version+"-linux-amd64.oci.tar"),
 		})

@@ -1,33 +1,86 @@
 package build
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// A layer of other code, or compressed by another release of what compresses it,
-// is not taken from the cache.
-func TestLayerInputs(t *testing.T) {
+// The image has the terms of what is linked into the command that is in it.
+func TestImageHasTermsOfItsCommand(t *testing.T) {
+	dir := t.TempDir()
+	put(t, filepath.Join(dir, "llama-server"), "server")
+	if err := os.Chmod(filepath.Join(dir, "llama-server"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-cpu", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0.5.0", SourceDateEpoch: 1700000000,
+		Source: bundle.Source{Tag: "v0.5.0", Tree: strings.Repeat("ab", 20)}, Entry: bundle.Entry{Program: "llama-server"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bundle.WriteManifest(dir, m); err != nil {
+		t.Fatal(err)
+	}
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s, d := session(t)
-	p := packedBundle(t, "#!/bin/sh\n")
-	seen := map[layerInputs]string{}
-	for _, change := range []struct{ what, file, text string }{
-		{"nothing", "go.mod", "require compress v1.17.0\n"},
-		{"a module", "go.mod", "require compress v1.18.0\n"},
-		{"the code", "packaging/oci/layer.go", "package oci\n"},
-	} {
-		put(t, filepath.Join(d.root, "packaging", "oci", "doc.go"), "package oci\n")
-		put(t, filepath.Join(d.root, change.file), change.text)
-		in, err := s.layerInputs(d.root, p)
+	s.Epoch = time.Unix(1700000000, 0)
+	out, err := s.image(t.Context(), root, d.version, &recipe.Packed{Bundle: &stage.Result{Dir: dir}, Manifest: m})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := only(out, "*.oci.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var terms string
+	for _, blob := range untar(t, bytes.NewReader(image)) {
+		if z, err := gzip.NewReader(strings.NewReader(blob)); err == nil { // a layer
+			terms += untar(t, z)["usr/share/doc/go-rocm/copyright"]
+		}
+	}
+	for _, want := range []string{"The go-rocm authors", "github.com/spf13/cobra", "github.com/klauspost/compress", "Grant of Patent License", "The Snappy-Go Authors"} {
+		if !strings.Contains(terms, want) {
+			t.Errorf("the terms lack %q:\n%s", want, terms)
+		}
+	}
+}
+
+// untar gives the files of an archive.
+func untar(t *testing.T, r io.Reader) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	for tr := tar.NewReader(r); ; {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return out
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if other, ok := seen[in]; ok {
-			t.Errorf("a change of %s gives the same key as one of %s", change.what, other)
+		b, err := io.ReadAll(tr)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if in.Go == "" {
-			t.Error("Go's release is not in the key")
-		}
-		seen[in] = change.what
+		out[h.Name] = string(b)
 	}
 }

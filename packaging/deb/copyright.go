@@ -17,6 +17,15 @@ type terms struct {
 	linked  []origin.Component // in the command
 	bundled []origin.Component // in the bundle
 	own     string             // the text of go-rocm's own licence
+	whole   bool               // no text gives way to the system's copy
+}
+
+// Copyright is the copyright file of the command that the components are linked
+// into, as its package has it but with every text whole: it goes where the copies
+// are not that Debian keeps of long licences.
+func Copyright(linked []origin.Component, epoch time.Time) ([]byte, error) {
+	own, err := readAsset("expat.txt")
+	return terms{linked: linked, own: string(own), whole: true}.copyright(epoch), err
 }
 
 // commandTerms reads the licences of what is linked into the command.
@@ -100,7 +109,10 @@ func (t terms) linkedLicences() []licence {
 	texts := map[string]bool{}
 	for _, c := range t.linked {
 		for _, text := range c.Texts {
-			body := commonText(text.Body)
+			body := text.Body
+			if !t.whole {
+				body = commonText(body)
+			}
 			key := strings.Join(strings.Fields(body), " ")
 			if texts[key] {
 				continue

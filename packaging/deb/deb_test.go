@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
+	"forge.lthn.ai/core/go-rocm/packaging/origin"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"github.com/google/go-cmp/cmp"
 )
@@ -140,6 +141,23 @@ func TestCopyrightKeepsTermsBesideApache(t *testing.T) {
 		if got := strings.Count(terms, part); got != want {
 			t.Errorf("%q stands there %d times, want %d:\n%s", part, got, want, terms)
 		}
+	}
+}
+
+// Elsewhere than on Debian the text of the Apache License is there too.
+func TestCopyrightIsWhole(t *testing.T) {
+	c := command(t)
+	linked, err := origin.Modules(c.Program, c.ModuleCache, c.GoRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := deb.Copyright(linked, epoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkCopyright(t, string(b), "Copyright: 2026 The go-rocm authors", "License: Apache-2.0+BSD-3-Clause+Expat\n", "Grant of Patent License", "The Snappy-Go Authors", "Permission is hereby granted")
+	if strings.Contains(string(b), "/usr/share/common-licenses") {
+		t.Errorf("it refers to copies that only Debian has:\n%s", b)
 	}
 }
 

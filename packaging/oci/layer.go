@@ -55,7 +55,10 @@ func systemItems() []item {
 }
 
 func commandItems(o Options) []item {
-	return []item{{path: commandPath, from: o.Command, mode: 0o755}}
+	return []item{
+		{path: commandPath, from: o.Command, mode: 0o755},
+		{path: copyrightPath, text: string(o.Copyright), mode: 0o644},
+	}
 }
 
 // withFolders adds the folders above each entry and sorts, parents first.

@@ -44,10 +44,11 @@ const User = 65532
 
 // Places in the image.
 const (
-	commandPath = "usr/bin/go-rocm"
-	bundlePath  = "usr/lib/go-rocm/llama"
-	statePath   = "var/lib/go-rocm"
-	runPath     = "run/go-rocm"
+	commandPath   = "usr/bin/go-rocm"
+	copyrightPath = "usr/share/doc/go-rocm/copyright"
+	bundlePath    = "usr/lib/go-rocm/llama"
+	statePath     = "var/lib/go-rocm"
+	runPath       = "run/go-rocm"
 )
 
 // Options are the inputs of Build.
@@ -58,6 +59,9 @@ type Options struct {
 	Epoch time.Time
 	// Command is the static program without a bundle inside.
 	Command string
+	// Copyright is the text with the terms of what is linked into Command; the
+	// bundle brings those of its own parts.
+	Copyright []byte
 	// Bundle is the manifest of the bundle in BundleLayer, which WriteBundleLayer
 	// made with the same Epoch.
 	Bundle      *bundle.Manifest
@@ -67,7 +71,7 @@ type Options struct {
 }
 
 func (o Options) check() error {
-	for name, value := range map[string]string{"Version": o.Version, "Command": o.Command, "BundleLayer": o.BundleLayer, "Out": o.Out} {
+	for name, value := range map[string]string{"Version": o.Version, "Command": o.Command, "Copyright": string(o.Copyright), "BundleLayer": o.BundleLayer, "Out": o.Out} {
 		if value == "" {
 			return fmt.Errorf("%w: %s is empty", ErrOptions, name)
 		}
@@ -232,7 +236,6 @@ func image(o Options, layers []v1.Layer) (v1.Image, error) {
 			"org.opencontainers.image.title":       "go-rocm",
 			"org.opencontainers.image.description": "language models on AMD GPUs: command and llama.cpp " + o.Bundle.Version,
 			"org.opencontainers.image.version":     o.Version,
-			"org.opencontainers.image.licenses":    "MIT",
 			"org.opencontainers.image.source":      "https://forge.lthn.ai/core/go-rocm",
 			"org.opencontainers.image.created":     o.Epoch.UTC().Format(time.RFC3339),
 		},

@@ -31,7 +31,7 @@ func options(t *testing.T) oci.Options {
 	dir := t.TempDir()
 	o := oci.Options{
 		Version: "0.2.0+llama.0.5.0", Epoch: epoch,
-		Command: filepath.Join(dir, "program"), BundleLayer: filepath.Join(dir, "layer"), Out: filepath.Join(dir, "out.tar"),
+		Command: filepath.Join(dir, "program"), Copyright: []byte("Terms.\n"), BundleLayer: filepath.Join(dir, "layer"), Out: filepath.Join(dir, "out.tar"),
 	}
 	bundleDir := filepath.Join(dir, "bundle")
 	for name, f := range map[string]struct {
@@ -199,6 +199,10 @@ func TestBuild(t *testing.T) {
 2 5 0755 0 usr/ ""
 2 5 0755 0 usr/bin/ ""
 2 0 0755 0 usr/bin/go-rocm "command"
+2 5 0755 0 usr/share/ ""
+2 5 0755 0 usr/share/doc/ ""
+2 5 0755 0 usr/share/doc/go-rocm/ ""
+2 0 0644 0 usr/share/doc/go-rocm/copyright "Terms.\n"
 `
 	if diff := cmp.Diff(want, entries(t, img)); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
@@ -209,6 +213,10 @@ func TestBuild(t *testing.T) {
 	}
 	if c.Config.User != "65532:65532" || c.OS != "linux" || c.Architecture != "amd64" || !c.Created.Equal(epoch) || c.Config.Entrypoint[0] != "/usr/bin/go-rocm" {
 		t.Errorf("config %+v", c)
+	}
+	// It would be about all that is inside, and the bundle has many licences.
+	if l, ok := c.Config.Labels["org.opencontainers.image.licenses"]; ok {
+		t.Errorf("the image is said to be under %q", l)
 	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(o.Out), ".oci-*"))
 	if err != nil || len(left) > 0 {
@@ -246,6 +254,7 @@ func TestBuildRefuses(t *testing.T) {
 		"no time":     {func(_ *testing.T, o *oci.Options) { o.Epoch = time.Time{} }, oci.ErrOptions, "Epoch"},
 		"no manifest": {func(_ *testing.T, o *oci.Options) { o.Bundle = nil }, oci.ErrOptions, "Bundle is empty"},
 		"no layer":    {func(_ *testing.T, o *oci.Options) { o.BundleLayer += "x" }, fs.ErrNotExist, "layer"},
+		"no terms":    {func(_ *testing.T, o *oci.Options) { o.Copyright = nil }, oci.ErrOptions, "Copyright is empty"},
 		"no command":  {func(_ *testing.T, o *oci.Options) { o.Command += "x" }, fs.ErrNotExist, "usr/bin/go-rocm"},
 	} {
 		t.Run(name, func(t *testing.T) {
