@@ -16,9 +16,9 @@ import (
 
 // Lint runs the checks that need neither a test nor a bundle.
 func Lint() error {
-	return checking(func(ctx context.Context, _ *Session, p ci.Project) error {
+	return within(prepared(nil, func(ctx context.Context, _ *Session, p ci.Project) error {
 		return ci.Lint(ctx, os.Stdout, p)
-	})
+	}))
 }
 
 // Test runs everything that proves the project by running it, on the real
@@ -36,15 +36,15 @@ func CI() error {
 	})
 }
 
-// checking runs a check of what is in the checkout.
+// checking runs tests of what is in the checkout.
 func checking(f func(context.Context, *Session, ci.Project) error) error {
-	return within(prepared(f))
+	return within(prepared(testPrograms, f))
 }
 
 // checkingProducts runs a check that also makes a release. That it cannot be
 // delivered is said now and not after an hour.
 func checkingProducts(f func(context.Context, *Session, ci.Project) error) error {
-	return inCheckout(prepared(func(ctx context.Context, s *Session, p ci.Project) error {
+	return inCheckout(prepared(testPrograms, func(ctx context.Context, s *Session, p ci.Project) error {
 		if err := s.replaceable(p.Root, willHave(s.lasting()...)); err != nil {
 			return err
 		}
@@ -52,13 +52,14 @@ func checkingProducts(f func(context.Context, *Session, ci.Project) error) error
 	}))
 }
 
-func prepared(f func(context.Context, *Session, ci.Project) error) func(context.Context, *Session) error {
+// prepared has programs at hand before f runs.
+func prepared(programs []program, f func(context.Context, *Session, ci.Project) error) func(context.Context, *Session) error {
 	return func(ctx context.Context, s *Session) error {
 		root, err := Root()
 		if err != nil {
 			return err
 		}
-		if err := s.prepare(ctx, testPrograms); err != nil {
+		if err := s.prepare(ctx, programs); err != nil {
 			return err
 		}
 		return f(ctx, s, ci.Project{Root: root, Cache: s.Settings.Cache})
