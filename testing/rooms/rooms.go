@@ -84,7 +84,7 @@ func Rooms() []Room {
 		{"runtime/supervise", []string{sys}},
 		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
 		{"pkg/rocm", append(own("pkg", "runtime", "embed"), sys)},
-		{"cmd/go-rocm", append(own("pkg", "runtime", "embed"), "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
+		{"cmd/go-rocm", append(own("pkg", "runtime", "embed"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
 	}
 }
 
