@@ -124,6 +124,8 @@ func TestInstallService(t *testing.T) {
 		t.Errorf("the service and its child run as %q", got)
 	}
 	checkExposure(t, b)
+	checkReload(t, b)
+	checkDrain(t, b)
 
 	// The bundle that ships, in the same sandbox: it opens the HIP module too. It
 	// takes the other's place while the command is renewed, which is one restart.
@@ -165,6 +167,46 @@ func (b *box) restartedBy(command string) {
 		now := b.property("MainPID")
 		return now != "0" && now != before
 	})
+	b.waitForAnswer()
+}
+
+// checkReload has systemd tell the service to read keys and certificate again,
+// from within the sandbox: it is the same process afterwards.
+func checkReload(t *testing.T, b *box) {
+	t.Helper()
+	pid := b.property("MainPID")
+	b.sh("systemctl reload go-rocm")
+	b.eventually("the service has read its keys again", time.Minute, func() bool {
+		return strings.Contains(b.sh("journalctl --no-pager -o cat -u go-rocm"), "read again")
+	})
+	if now := b.property("MainPID"); now != pid {
+		t.Errorf("reloading made process %s of %s", now, pid)
+	}
+	b.waitForAnswer()
+}
+
+// checkDrain stops the service while a client is still sending its question, and
+// for longer than the unit allows: drain allows it, so the client is answered.
+func checkDrain(t *testing.T, b *box) {
+	t.Helper()
+	b.sh(`mkdir /etc/systemd/system/go-rocm.service.d && printf '[Service]\nTimeoutStopSec=2s\n' > /etc/systemd/system/go-rocm.service.d/short.conf
+sed -i 's|^#drain = .*|drain = "2m"|' /etc/go-rocm/config.toml
+systemctl daemon-reload && systemctl restart go-rocm`)
+	b.waitForAnswer()
+	out, err := b.Run(t.Context(), "", "bash", "-ec", `exec 3<>/dev/tcp/127.0.0.1/11435
+printf 'POST /completion HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Length: 30\r\n\r\n{"n_predict":4,' >&3
+sleep 1
+systemctl stop --no-block go-rocm
+sleep 6
+printf '"prompt":"One"}' >&3 && timeout 60 cat <&3`)
+	if err != nil || !strings.Contains(out, " 200 ") || !strings.Contains(out, `"content"`) {
+		t.Errorf("while the service ended it answered %q, %v", out, err)
+	}
+	b.eventually("the service has ended", time.Minute, func() bool { return b.property("ActiveState") == "inactive" })
+	if got := b.property("Result"); got != "success" {
+		t.Errorf("it ended with %q", got)
+	}
+	b.sh(`rm -r /etc/systemd/system/go-rocm.service.d && systemctl daemon-reload && systemctl start go-rocm`)
 	b.waitForAnswer()
 }
 
