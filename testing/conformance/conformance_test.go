@@ -295,32 +295,25 @@ func TestBackendThatLoadsAnything(t *testing.T) {
 	}
 }
 
-func TestOnly(t *testing.T) {
+// TestNeeds holds that checks of what a subject does not have are left out.
+func TestNeeds(t *testing.T) {
 	names := func(s Subject) (out []string) {
-		checks, err := s.checks()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, c := range checks {
+		for _, c := range s.checks() {
 			out = append(out, c.Name)
 		}
 		return out
 	}
-	all, chat := names(Subject{Logits: true, Chat: true}), "chat answers and repeats itself"
-	if len(all) != len(Checks()) || !slices.Contains(all, chat) {
+	all := names(Subject{Logits: true, Chat: true})
+	if len(all) != len(Checks()) {
 		t.Errorf("all: %q", all)
 	}
-	if slices.Contains(names(Subject{}), chat) {
-		t.Error("a model without a template is asked to chat")
-	}
-	if got := names(Subject{Chat: true, Only: []string{chat, all[0]}}); !slices.Equal(got, []string{all[0], chat}) {
-		t.Errorf("two: %q", got)
-	}
-	if got := names(Subject{Only: []string{chat}}); len(got) != 0 {
-		t.Errorf("one that does not apply: %q", got)
-	}
-	if _, err := (Subject{Only: []string{"it flies"}}).checks(); err == nil || !strings.Contains(err.Error(), "it flies") {
-		t.Errorf("a check that is none: %v", err)
+	for name, s := range map[string]Subject{
+		"chat answers and repeats itself":                     {Logits: true},
+		"logits span the vocabulary and agree with the token": {Chat: true},
+	} {
+		if got := names(s); slices.Contains(got, name) || len(got) != len(all)-1 {
+			t.Errorf("without what %q needs: %q", name, got)
+		}
 	}
 }
 

@@ -35,9 +35,6 @@ type Subject struct {
 	Steady bool
 	// Patience is how long a check may take; a minute when 0.
 	Patience time.Duration
-	// Only names the checks to run, for a model that is too slow for all of them;
-	// nil runs every one.
-	Only []string
 }
 
 // Check is one promise.
@@ -63,10 +60,6 @@ func Checks() []Check {
 func Run(t *testing.T, s Subject) {
 	t.Helper()
 	s = s.withDefaults()
-	checks, err := s.checks()
-	if err != nil {
-		t.Fatal(err)
-	}
 	m, err := s.Load()
 	if err != nil {
 		t.Fatalf("loading %s: %v", s.Model, err)
@@ -76,7 +69,7 @@ func Run(t *testing.T, s Subject) {
 			t.Errorf("closing the model: %v", err)
 		}
 	})
-	for _, c := range checks {
+	for _, c := range s.checks() {
 		t.Run(c.Name, func(t *testing.T) {
 			if err := s.Verify(t.Context(), c, m); err != nil {
 				t.Error(err)
@@ -86,22 +79,8 @@ func Run(t *testing.T, s Subject) {
 }
 
 // checks are those that apply to the subject.
-func (s Subject) checks() ([]Check, error) {
-	var out []Check
-	left := slices.Clone(s.Only)
-	for _, c := range Checks() {
-		at := slices.Index(left, c.Name)
-		if at >= 0 {
-			left = slices.Delete(left, at, at+1)
-		}
-		if (c.Needs == nil || c.Needs(s)) && (s.Only == nil || at >= 0) {
-			out = append(out, c)
-		}
-	}
-	if len(left) > 0 {
-		return nil, fmt.Errorf("no check is named %q", left)
-	}
-	return out, nil
+func (s Subject) checks() []Check {
+	return slices.DeleteFunc(Checks(), func(c Check) bool { return c.Needs != nil && !c.Needs(s) })
 }
 
 // Verify runs one check with a context that ends with the subject's patience. A
