@@ -27,6 +27,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gofrs/flock"
 	"golang.org/x/mod/module"
 	"golang.org/x/mod/semver"
 	"golang.org/x/mod/zip"
@@ -173,12 +174,27 @@ func writeList(ctx context.Context, dir string) error {
 
 // Mirror adds the versions of every module in the proxy's folder from to that at
 // to, which may be in use: all of them, or none if one of them has other bytes
-// there.
+// there. It waits for others that do so.
 func Mirror(ctx context.Context, from, to string) error {
 	versions, err := versionsIn(from)
 	if err != nil {
 		return err
 	}
+	if err := makeFolders(to, to); err != nil {
+		return fmt.Errorf("publish modules: %w", err)
+	}
+	// The lock is on the folder itself, so that nothing is left for clients to see.
+	lock := flock.New(to, flock.SetFlag(os.O_RDONLY))
+	if ok, err := lock.TryLockContext(ctx, lockPoll); err != nil || !ok {
+		return fmt.Errorf("wait for another publish into %s: %w", to, err)
+	}
+	return errors.Join(addAll(ctx, versions, to), lock.Close())
+}
+
+// lockPoll is how often a publisher asks whether another one has ended.
+const lockPoll = 50 * time.Millisecond
+
+func addAll(ctx context.Context, versions []packed, to string) error {
 	if err := addable(ctx, versions, to); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gofrs/flock"
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/mod/module"
 	modzip "golang.org/x/mod/zip"
@@ -218,6 +219,38 @@ func TestMirrorIsAllOrNothing(t *testing.T) {
 	}
 	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("asking made the folder: %v", err)
+	}
+}
+
+// Two publishers would write the same unfinished files: one waits for the other,
+// as long as it is let.
+func TestMirrorWaitsForAnother(t *testing.T) {
+	proxy, served := t.TempDir(), t.TempDir()
+	if err := goproxy.Add(t.Context(), proxy, version("v1.0.0"), pack(t, version("v1.0.0"), sources(t, thing()))); err != nil {
+		t.Fatal(err)
+	}
+	other := flock.New(served, flock.SetFlag(os.O_RDONLY))
+	if err := other.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := goproxy.Mirror(ctx, proxy, served); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for another publish into "+served) {
+		t.Errorf("while another publishes: %v", err)
+	}
+	if there, err := os.ReadDir(served); err != nil || len(there) > 0 {
+		t.Errorf("written all the same: %v, %v", there, err)
+	}
+	done := make(chan error)
+	go func() { done <- goproxy.Mirror(t.Context(), proxy, served) }()
+	if err := other.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if got := read(t, served, "example.org/!thing/@v/list"); got != "v1.0.0\n" {
+		t.Errorf("list: %q", got)
 	}
 }
 
