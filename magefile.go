@@ -43,5 +43,8 @@ func Lock() error { return build.Lock() }
 // Config prints every setting, its value and its meaning.
 func Config() error { return build.Config() }
 
+// Prune removes from the cache what no build has used for that many days.
+func Prune(days int) error { return build.Prune(days) }
+
 // Clean removes dist/ and the embedded bundle; the stage cache is kept.
 func Clean() error { return build.Clean() }

@@ -27,8 +27,13 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// recordName is the file that makes a folder a finished result.
-const recordName = "stage.json"
+const (
+	// recordName is the file that makes a folder a finished result. Its time is
+	// that of the result's last use.
+	recordName = "stage.json"
+	// unfinished ends the name of a folder that is being filled.
+	unfinished = ".part"
+)
 
 // Cache is a folder of results.
 type Cache struct{ dir string }
@@ -94,7 +99,7 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx c
 		return r, err
 	}
 
-	work := goal + ".part"
+	work := goal + unfinished
 	if err := os.RemoveAll(work); err != nil {
 		return nil, fmt.Errorf("stage %s: remove an unfinished result: %w", name, err)
 	}
@@ -131,6 +136,8 @@ func load(dir string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	now := time.Now()
+	_ = os.Chtimes(filepath.Join(dir, recordName), now, now) // a cache that cannot be written to is not pruned either
 	r := &Result{Dir: filepath.Join(dir, "out"), Cached: true}
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("read %s: %w; remove the folder %s to build the stage again", recordName, err, dir)

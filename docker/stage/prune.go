@@ -1,0 +1,77 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// Prune removes the results that nobody has asked for since a time, and what
+// killed builds had begun before it; it gives their names. What another process
+// is making stays.
+func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
+	entries, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, fmt.Errorf("prune the stage cache: %w", err)
+	}
+	var removed []string
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return removed, err
+		}
+		goal := filepath.Join(c.dir, strings.TrimSuffix(e.Name(), unfinished))
+		gone, err := prune(filepath.Join(c.dir, e.Name()), goal, since)
+		if err != nil {
+			return removed, fmt.Errorf("prune the stage cache: %w", err)
+		}
+		if gone {
+			removed = append(removed, e.Name())
+		}
+	}
+	return removed, nil
+}
+
+// prune removes one folder while it holds the lock of the result goal. The lock's
+// file stays, since somebody may wait for it.
+func prune(dir, goal string, since time.Time) (bool, error) {
+	lock := flock.New(goal + ".lock")
+	if ok, err := lock.TryLock(); err != nil || !ok {
+		return false, err
+	}
+	defer lock.Unlock() //nolint:errcheck // the lock goes with the process anyway
+	used, err := lastUse(dir)
+	if err != nil || !used.Before(since) {
+		return false, err
+	}
+	// A removal that is cut short leaves no half of a result.
+	if work := goal + unfinished; dir != work {
+		if err := errors.Join(os.RemoveAll(work), os.Rename(dir, work)); err != nil {
+			return false, err
+		}
+		dir = work
+	}
+	return true, os.RemoveAll(dir)
+}
+
+// lastUse is when a result was last asked for, and of what is no result when it
+// was last written to.
+func lastUse(dir string) (time.Time, error) {
+	info, err := os.Stat(filepath.Join(dir, recordName))
+	if errors.Is(err, fs.ErrNotExist) {
+		info, err = os.Stat(dir)
+	}
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime(), nil
+}

@@ -1,0 +1,78 @@
+package stage
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// What was used since a time stays, by whomever and however it was made; what is
+// older goes, finished or not, unless somebody is at it.
+func TestPrune(t *testing.T) {
+	c := open(t)
+	long := time.Now().Add(-100 * 24 * time.Hour)
+	aged := func(name string) string {
+		t.Helper()
+		r, err := c.Do(t.Context(), name, 1, write(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Dir(r.Dir)
+		if err := os.Chtimes(filepath.Join(dir, recordName), long, long); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	old, looked, done, held := aged("old"), aged("looked"), aged("done"), aged("held")
+	if _, ok, err := c.Lookup("looked", 1); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	if r, err := c.Do(t.Context(), "done", 1, write("again")); err != nil || !r.Cached {
+		t.Fatal(r, err)
+	}
+	lock := flock.New(held + ".lock")
+	if err := lock.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	killed, running := filepath.Join(c.dir, "killed-1.part"), filepath.Join(c.dir, "running-1.part")
+	for dir, when := range map[string]time.Time{killed: long, running: time.Now()} {
+		err := errors.Join(os.MkdirAll(filepath.Join(dir, "out"), 0o700), os.Chtimes(dir, when, when))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(want ...string) {
+		t.Helper()
+		got, err := c.Prune(t.Context(), time.Now().Add(-30*24*time.Hour))
+		for i := range want {
+			want[i] = filepath.Base(want[i])
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("removed %q, %v, want %q", got, err, want)
+		}
+	}
+	check(killed, old)
+	for _, dir := range []string{looked, done, held, running} {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(held)
+	if r, err := c.Do(t.Context(), "old", 1, write("old")); err != nil || r.Cached {
+		t.Errorf("what was removed is made again: %+v, %v", r, err)
+	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := c.Prune(gone, time.Now()); !errors.Is(err, context.Canceled) {
+		t.Errorf("called off: %v", err)
+	}
+}
