@@ -209,3 +209,32 @@ func TestRunAnswers(t *testing.T) {
 		t.Errorf("answered %q", out)
 	}
 }
+
+// TestServeBearsNesting sends JSON as deep as the door lets through, to where
+// llama-server walks it by recursion: it must bear that, and live on.
+func TestServeBearsNesting(t *testing.T) {
+	s := serve(t, tiny(t, "llama-spm", 7))
+	before := children(t, s.cmd.Process.Pid)
+	const levels = 990 // and those around it
+	array := strings.Repeat("[", levels) + strings.Repeat("]", levels)
+	schema := strings.Repeat(`{"items":`, levels) + "{}" + strings.Repeat("}", levels)
+	chat := `{"max_tokens":1,"messages":[{"role":"user","content":"x"}],`
+	for name, c := range map[string]struct{ path, body string }{
+		"schema":    {"/completion", `{"n_predict":1,"prompt":"x","json_schema":` + schema + "}"},
+		"tools":     {"/v1/chat/completions", chat + `"tools":[{"type":"function","function":{"name":"a","parameters":` + schema + "}}]}"},
+		"variables": {"/v1/chat/completions", chat + `"chat_template_kwargs":{"a":` + array + "}}"},
+		"message":   {"/v1/chat/completions", `{"max_tokens":1,"messages":[{"role":"user","content":"x","z":` + array + "}]}"},
+	} {
+		res, err := http.Post(s.url+c.path, "application/json", strings.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%s: status %d", name, res.StatusCode)
+		}
+	}
+	if now := children(t, s.cmd.Process.Pid); !slices.Equal(now, before) {
+		t.Errorf("llama-server was %v and is %v", before, now)
+	}
+}
