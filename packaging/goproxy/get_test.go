@@ -3,7 +3,6 @@ package goproxy_test
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/testing/ownmodule"
 )
 
 const program = `package main
@@ -35,20 +35,7 @@ func main() {
 // asked for.
 func ownModule(t *testing.T, withBundle bool) []goproxy.File {
 	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []goproxy.File
-	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
-		if _, err := os.Lstat(filepath.Join(root, name)); err == nil {
-			files = append(files, goproxy.File{Name: name, From: filepath.Join(root, name)})
-		}
-	}
+	files := ownmodule.Files(t)
 	if !withBundle {
 		return files
 	}
@@ -92,7 +79,7 @@ func smallParts(t *testing.T) []string {
 // A program elsewhere gets this module from the folder alone, and finds in it
 // what the version is to hold. The newest is the one with the bundle.
 func TestGoGet(t *testing.T) {
-	const path = "forge.lthn.ai/core/go-rocm"
+	const path = ownmodule.Path
 	proxy := filepath.Join(t.TempDir(), "proxy")
 	for v, withBundle := range map[string]bool{"v0.1.0": true, "v0.1.0-plain": false} {
 		of := goproxy.Version{Path: path, Version: v, Time: made}

@@ -14,28 +14,14 @@ import (
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/testing/ownmodule"
 )
-
-const ownModule = "forge.lthn.ai/core/go-rocm"
 
 // proxied publishes this very module, with the cpu bundle inside, as the only
 // version in a folder that the go command takes modules from.
 func proxied(t *testing.T) (proxy string) {
 	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := exec.CommandContext(t.Context(), "git", "-C", root, "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var files []goproxy.File
-	for name := range strings.SplitSeq(strings.TrimRight(string(out), "\x00"), "\x00") {
-		if info, err := os.Lstat(filepath.Join(root, name)); err == nil && info.Mode().IsRegular() {
-			files = append(files, goproxy.File{Name: name, From: filepath.Join(root, name)})
-		}
-	}
+	files := ownmodule.Files(t)
 	packed, err := os.Open(os.Getenv(envBundle))
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +37,7 @@ func proxied(t *testing.T) (proxy string) {
 	for _, part := range parts {
 		files = append(files, goproxy.File{Name: "embed/payload/" + part, From: filepath.Join(work, part)})
 	}
-	v := goproxy.Version{Path: ownModule, Version: "v0.1.0", Time: time.Unix(1700000000, 0)}
+	v := goproxy.Version{Path: ownmodule.Path, Version: "v0.1.0", Time: time.Unix(1700000000, 0)}
 	if err := goproxy.Pack(t.Context(), work, v, files); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +75,7 @@ func TestGoGetAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"get", ownModule + "/pkg/rocm@latest"}, {"build", "-trimpath", "-o", "program", "."}} {
+	for _, args := range [][]string{{"get", ownmodule.Path + "/pkg/rocm@latest"}, {"build", "-trimpath", "-o", "program", "."}} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = dir
 		// The other modules come from this machine's cache, as from a proxy.
