@@ -228,6 +228,28 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	}
 }
 
+// A root file system that is left off makes no image, also where what has come of
+// it is a whole archive.
+func TestImportThatFailsMakesNoImage(t *testing.T) {
+	e := rig.Engine(t)
+	const ref = "go-rocm/test-failed:latest"
+	broken := errors.New("broken root")
+	for name, write := range map[string]func(io.Writer) error{
+		"nothing": func(io.Writer) error { return broken },
+		"a whole archive": func(w io.Writer) error {
+			tw := tar.NewWriter(w)
+			return errors.Join(tw.WriteHeader(&tar.Header{Name: "f", Mode: 0o644, Typeflag: tar.TypeReg}), tw.Close(), broken)
+		},
+	} {
+		if img, err := engine.ImportFrom(t.Context(), e, ref, write); !errors.Is(err, broken) {
+			t.Errorf("%s: %+v, %v", name, img, err)
+		}
+		if img, err := e.Image(t.Context(), ref); !errors.Is(err, engine.ErrNoImage) {
+			t.Errorf("%s: the engine holds %+v, %v", name, img, err)
+		}
+	}
+}
+
 func TestFilesOfAnImage(t *testing.T) {
 	e := rig.Engine(t)
 	probeImage(t, e)
