@@ -725,6 +725,23 @@ func TestChatGoesOnAfterNoAnswer(t *testing.T) {
 	term.end()
 }
 
+// What a model says drives no terminal; a pipe gets it as it is.
+func TestAnswerDrivesNoTerminal(t *testing.T) {
+	const said = "one\ttwo\r\x1b]52;c;eA==\x07 \u009b31m\nthree é 👩\u200d🚀"
+	w := newWorld(t, fakellama.Script{Reply: said})
+	if out, errs, status := w.output(t, "", "run", w.model, "-p", "x"); status != 0 || out != said+"\n" {
+		t.Errorf("into a pipe: status %d, %q, %s", status, out, errs)
+	}
+	term := w.terminal(t, "run", w.model)
+	term.expect("> ")
+	term.say("Hello\r")
+	term.expect("Hello\r\n")
+	if got, want := term.expect("> "), "one\ttwo\ufffd]52;c;eA==\ufffd \ufffd31m\r\nthree é 👩\u200d🚀\r\n"; got != want {
+		t.Errorf("shown: %q, want %q", got, want)
+	}
+	term.end()
+}
+
 func TestChatInTerminal(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Reply: "an answer", TokenDelay: 5 * time.Millisecond})
 	term := w.terminal(t, "run", w.model)

@@ -29,3 +29,19 @@ func brief(s string) string {
 	}
 	return printable(s)
 }
+
+// harmless makes a text of several lines fit for a terminal: its control codes,
+// which could drive that, become U+FFFD, and carriage returns are left out.
+func harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t':
+			return r
+		case r == '\r':
+			return -1
+		case unicode.IsControl(r):
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
+}

@@ -169,11 +169,15 @@ func says(role, text string, media ...rocm.Media) rocm.MediaMessage {
 func answer(ctx context.Context, cmd *cobra.Command, model *rocm.Model, s *sampling, req rocm.Request) (string, error) {
 	var text strings.Builder
 	out := cmd.OutOrStdout()
+	as := func(s string) string { return s }
+	if isTerminal(out) {
+		as = harmless
+	}
 	stream := model.Stream(ctx, req)
 	var writeErr error
 	for t := range stream.All() {
 		text.WriteString(t.Text)
-		if _, writeErr = io.WriteString(out, t.Text); writeErr != nil {
+		if _, writeErr = io.WriteString(out, as(t.Text)); writeErr != nil {
 			break
 		}
 	}
