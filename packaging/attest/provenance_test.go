@@ -41,8 +41,11 @@ func TestProvenance(t *testing.T) {
 	if err := s.Covers(subjects[1]); err != nil {
 		t.Error(err)
 	}
+	if err := s.Covers(release.Sum{SHA256: subjects[1].SHA256, Path: "pool/copy.deb"}); err != nil {
+		t.Errorf("a copy: %v", err)
+	}
 	for want, sum := range map[string]release.Sum{
-		"does not name other": {SHA256: subjects[0].SHA256, Path: "other"},
+		"does not name other": {SHA256: strings.Repeat("3", 64), Path: "other"},
 		"is about 1111":       {SHA256: strings.Repeat("3", 64), Path: "go-rocm"},
 	} {
 		if err := s.Covers(sum); !errors.Is(err, release.ErrProvenance) || !strings.Contains(err.Error(), want) {
