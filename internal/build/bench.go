@@ -15,6 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/benchpage"
 	"forge.lthn.ai/core/go-rocm/internal/buildbench"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
+	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // buildSide are the benchmarks of the build itself, in their order. The others
@@ -75,7 +76,7 @@ func (s *Session) benchRunSide(ctx context.Context, root string, names []string)
 	cmd := exec.CommandContext(ctx, "go", "run", "./cmd/benchmarks", "-cpu", cpu.File, "-hip", hip.File, "-source", src.Dir,
 		"-jobs", strconv.Itoa(s.Settings.Jobs), "-work", s.Settings.Cache, "-only", strings.Join(names, ","))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(root, "testing", "bench"), os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
+	if err := procgroup.Run(ctx, cmd, buildGrace); err != nil {
 		return fmt.Errorf("benchmarks of testing/bench: %w", err)
 	}
 	return nil
