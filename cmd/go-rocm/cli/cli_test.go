@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -44,6 +45,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(roleName) != "" {
 		os.Exit(Main("1.2.3-test", os.Args[1:]))
 	}
+	// Who calls the tests under nohup has it ignored, and so would what they start.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	os.Exit(m.Run())
 }
 
