@@ -132,7 +132,7 @@ func TestFault21DiesInMidStream(t *testing.T) {
 			got, err := readAll(t.Context(), c)
 			var exit *ExitError
 			if !errors.As(err, &exit) || exit.Signal != sig || exit.While != Ready {
-				t.Fatalf("got %v, want the end by %v", err, sig)
+				t.Fatalf("got %v, want the end by %v, after %q", err, sig, got)
 			}
 			if n := strings.Count(got, "data: "); n != 5 {
 				t.Errorf("%d events, want the 5 that were sent", n)

@@ -131,7 +131,7 @@ func nothingLeft(t *testing.T, socketDir, marker string) {
 }
 
 func complete(ctx context.Context, c *Child) (*http.Response, error) {
-	const body = `{"prompt":"Once upon a time","n_predict":400,"stream":true}`
+	const body = `{"prompt":"Once upon a time","n_predict":400,"temperature":0,"stream":true}`
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.BaseURL()+"/completion", strings.NewReader(body))
 	if err != nil {
 		return nil, err
