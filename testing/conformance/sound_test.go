@@ -42,7 +42,7 @@ func (b sound) LoadModel(path string, _ ...inference.LoadOption) (inference.Text
 	}
 	script := fakellama.Script{Slots: 3, ContextLen: 500, TokenDelay: 50 * time.Microsecond}
 	if b.endless {
-		script.NeverEnds, script.ContextLen = true, 1<<40
+		script.NeverEnds, script.ContextLen = true, 1<<30
 	}
 	fake := fakellama.New(script)
 	m := &soundModel{fake: fake, srv: httptest.NewServer(fake)}
