@@ -1,0 +1,423 @@
+//go:build linux && amd64
+
+package cli
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/openai/openai-go/v3"
+	"github.com/openai/openai-go/v3/option"
+	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// server is a running "go-rocm serve".
+type server struct {
+	cmd  *exec.Cmd
+	url  string
+	errs *output
+}
+
+// output is what a program has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func (w *world) serve(t *testing.T, args ...string) *server {
+	t.Helper()
+	return w.serveAs(t, append([]string{w.model, "--listen", "127.0.0.1:0"}, args...)...)
+}
+
+// serveAs is serve with all its arguments.
+func (w *world) serveAs(t *testing.T, args ...string) *server {
+	t.Helper()
+	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(output)}
+	s.cmd.Stderr = s.errs
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as a service, without a terminal
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if s.cmd.ProcessState == nil {
+			_ = s.cmd.Process.Kill()
+			_ = s.cmd.Wait()
+		}
+		if t.Failed() {
+			t.Logf("serve said:\n%s", s.errs)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		_ = s.cmd.Wait()
+		t.Fatalf("serve ended: %s", s.errs)
+	}
+	s.url = strings.TrimSpace(line[strings.LastIndex(line, " on ")+len(" on "):])
+	return s
+}
+
+// end asks it to end and waits.
+func (s *server) end(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("serve ended with %v: %s", err, s.errs)
+	}
+}
+
+func fetch(t *testing.T, method, url, body string, header ...string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
+		req.Header.Set(header[i], header[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(raw)
+}
+
+func TestServeToOpenAIClient(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "Hello over there"})
+	s := w.serve(t, "--alias", "small")
+	client := openai.NewClient(option.WithBaseURL(s.url+"/v1"), option.WithAPIKey("unused"), option.WithMaxRetries(0))
+	params := openai.ChatCompletionNewParams{
+		Model: "small", Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage("Hi")},
+	}
+	whole, err := client.Chat.Completions.New(t.Context(), params)
+	if err != nil || len(whole.Choices) != 1 || whole.Choices[0].Message.Content != "Hello over there" {
+		t.Fatalf("%v, %+v", err, whole)
+	}
+	stream := client.Chat.Completions.NewStreaming(t.Context(), params)
+	var text strings.Builder
+	events := 0
+	for stream.Next() {
+		events++
+		for _, c := range stream.Current().Choices {
+			text.WriteString(c.Delta.Content)
+		}
+	}
+	if err := stream.Err(); err != nil || text.String() != "Hello over there" || events < 3 {
+		t.Errorf("%d events, %q, %v", events, text.String(), err)
+	}
+	s.end(t)
+}
+
+func TestServeReadsItsSettings(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "from a file"})
+	path := writeConfig(t, "model = '"+w.model+"'\nlisten = '127.0.0.1:0'\nalias = 'ours'\n")
+	if out, errs, status := w.output(t, "", "config", "check", path); status != 0 || out != path+": nothing is wrong with it\n" {
+		t.Errorf("check: status %d, %q, %s", status, out, errs)
+	}
+	s := w.serveAs(t, "--config", path)
+	if _, body := fetch(t, "GET", s.url+"/v1/models", ""); !strings.Contains(body, `"ours"`) {
+		t.Errorf("the alias is not in effect: %s", body)
+	}
+	s.end(t)
+
+	path = writeConfig(t, "modell = 'a'\n")
+	for _, args := range [][]string{{"serve", "--config", path}, {"config", "check", path}} {
+		if _, errs, status := w.output(t, "", args...); status != exitConfig || !strings.Contains(errs, path+`:1: unknown key "modell"`) {
+			t.Errorf("%v: status %d, %s", args, status, errs)
+		}
+	}
+	if _, errs, status := w.output(t, "", "serve"); status != exitUsage || !strings.Contains(errs, "give a model") {
+		t.Errorf("serve without a model: status %d, %s", status, errs)
+	}
+}
+
+func TestServeDoor(t *testing.T) {
+	w := newWorld(t, fakellama.Script{})
+	s := w.serve(t)
+	for name, tt := range map[string]struct {
+		method, path string
+		header       []string
+		status       int
+	}{
+		"health":             {"GET", "/health", nil, 200},
+		"models":             {"GET", "/v1/models", nil, 200},
+		"slots":              {"GET", "/slots", nil, 200},
+		"tools":              {"GET", "/tools", nil, 404},
+		"cors proxy":         {"GET", "/cors-proxy", nil, 404},
+		"changing props":     {"POST", "/props", nil, 405},
+		"changing adapters":  {"POST", "/lora-adapters", nil, 405},
+		"page of the web":    {"GET", "/v1/models", []string{"Origin", "http://evil.example"}, 403},
+		"local page":         {"GET", "/v1/models", []string{"Origin", "http://localhost:3000"}, 200},
+		"rebound name":       {"GET", "/v1/models", []string{"Host", "evil.example"}, 403},
+		"foreign key passes": {"GET", "/v1/models", []string{"Authorization", "Bearer whatever"}, 200},
+		"below slots":        {"POST", "/slots/0/../../props", nil, 404},
+	} {
+		if got, body := fetch(t, tt.method, s.url+tt.path, "", tt.header...); got != tt.status {
+			t.Errorf("%s: %d, want %d: %s", name, got, tt.status, body)
+		}
+	}
+	s.end(t)
+
+	keys := filepath.Join(w.dir, "keys")
+	if err := os.WriteFile(keys, []byte("# ours\nfirst\nsecond\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = w.serve(t, "--api-key-file", keys, "--listen", "0.0.0.0:0")
+	url := strings.Replace(strings.Replace(s.url, "[::]", "127.0.0.1", 1), "0.0.0.0", "127.0.0.1", 1)
+	for name, tt := range map[string]struct {
+		header []string
+		status int
+	}{
+		"none":      {nil, 401},
+		"wrong":     {[]string{"Authorization", "Bearer third"}, 401},
+		"first":     {[]string{"Authorization", "Bearer first"}, 200},
+		"x-api-key": {[]string{"X-Api-Key", "second"}, 200},
+		"from web":  {[]string{"Authorization", "Bearer first", "Origin", "http://page.example"}, 200},
+	} {
+		if got, body := fetch(t, "GET", url+"/v1/models", "", tt.header...); got != tt.status {
+			t.Errorf("key %s: %d, want %d: %s", name, got, tt.status, body)
+		}
+	}
+	if got, _ := fetch(t, "GET", url+"/health", ""); got != 200 {
+		t.Errorf("health without a key: %d", got)
+	}
+	s.end(t)
+}
+
+// While a request waits, llama-server is killed: the request is answered by the
+// next one.
+func TestServeSurvivesADeath(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "still here", PromptDelay: 2 * time.Second})
+	s := w.serve(t)
+	child := childOf(t, s.cmd.Process.Pid)
+	answered := make(chan string, 1)
+	go func() {
+		_, body := fetch(t, "POST", s.url+"/v1/chat/completions", `{"messages":[{"role":"user","content":"Hi"}]}`)
+		answered <- body
+	}()
+	for !slotBusy(t, s.url) {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if err := unix.Kill(child, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if body := <-answered; !strings.Contains(body, "still here") {
+		t.Errorf("answered %s", body)
+	}
+	if next := childOf(t, s.cmd.Process.Pid); next == child {
+		t.Error("the child was not replaced")
+	}
+	s.end(t)
+}
+
+// A request of which llama-server dies each time does not end the service.
+func TestServeSurvivesADeadlyRequest(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}}})
+	s := w.serve(t)
+	res, err := http.Post(s.url+"/completion", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || res.StatusCode != http.StatusBadGateway || !strings.Contains(string(raw), "died twice") || res.Header.Get("X-Should-Retry") != "false" {
+		t.Errorf("%d %v %s, %v", res.StatusCode, res.Header, raw, err)
+	}
+	if status, got := fetch(t, http.MethodGet, s.url+"/v1/models", ""); status != 200 { // it waits for the third process
+		t.Errorf("afterwards: %d %s", status, got)
+	}
+	s.end(t)
+}
+
+func slotBusy(t *testing.T, url string) bool {
+	t.Helper()
+	_, body := fetch(t, "GET", url+"/slots", "")
+	return strings.Contains(strings.ReplaceAll(body, " ", ""), `"is_processing":true`)
+}
+
+func childOf(t *testing.T, pid int) int {
+	t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tasks {
+		raw, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		if fields := strings.Fields(string(raw)); len(fields) > 0 {
+			child, err := strconv.Atoi(fields[0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return child
+		}
+	}
+	t.Fatal("serve has no child")
+	return 0
+}
+
+func TestServeTellsSystemd(t *testing.T) {
+	w := newWorld(t, fakellama.Script{LoadTime: 300 * time.Millisecond})
+	addr := &net.UnixAddr{Name: filepath.Join(w.dir, "notify"), Net: "unixgram"}
+	manager, err := net.ListenUnixgram("unixgram", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = manager.Close() }()
+	w.env = append(w.env, "NOTIFY_SOCKET="+addr.Name, "WATCHDOG_USEC=20000")
+	told := make(chan string, 1024)
+	go func() {
+		defer close(told)
+		buf := make([]byte, 4096)
+		for {
+			n, err := manager.Read(buf)
+			if err != nil {
+				return
+			}
+			told <- string(buf[:n])
+		}
+	}()
+	s := w.serve(t, "--drain", "5m")
+	want := []string{"STATUS=starting", "STATUS=loading", "READY=1", "WATCHDOG=1", "WATCHDOG=1"}
+	limit := time.After(30 * time.Second)
+	for len(want) > 0 {
+		select {
+		case msg := <-told:
+			if strings.HasPrefix(msg, want[0]) {
+				want = want[1:]
+			}
+		case <-limit:
+			t.Fatalf("not told: %q", want)
+		}
+	}
+	s.end(t)
+	_ = manager.Close()
+	stopping := ""
+	for msg := range told {
+		if strings.HasPrefix(msg, "STOPPING=1") {
+			stopping = msg
+		}
+	}
+	_, usec, _ := strings.Cut(stopping, "\nEXTEND_TIMEOUT_USEC=")
+	limit5m := (5*time.Minute + supervise.DefaultStopTimeout).Microseconds()
+	if extended, err := strconv.ParseInt(usec, 10, 64); err != nil || extended <= limit5m {
+		t.Errorf("told %q, want STOPPING=1 and time for the requests that run and for llama-server", stopping)
+	}
+}
+
+// A model that cannot be loaded ends serve with the reason.
+func TestServeFails(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Process: fakellama.Process{ExitEarly: true, ExitCode: 1, Log: "gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'"}})
+	_, errs, status := w.output(t, "", "serve", w.model, "--listen", "127.0.0.1:0")
+	if status != exitFailure || !strings.Contains(errs, "invalid magic") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+}
+
+func TestServeOnUnixSocket(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "by socket"})
+	path := filepath.Join(w.dir, "front.sock")
+	s := w.serve(t, "--listen", "unix:"+path)
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatalf("the socket: %v, %v", info, err)
+	}
+	w.askBySocket(t, path)
+
+	// One that answers is not taken away.
+	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "unix:"+path); status != exitFailure || !strings.Contains(errs, "another program answers there") {
+		t.Errorf("a second one: status %d, %s", status, errs)
+	}
+	w.askBySocket(t, path)
+
+	// What one leaves that was killed is.
+	if err := s.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.cmd.Wait()
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("there is nothing to be taken over: %v", err)
+	}
+	s = w.serve(t, "--listen", "unix:"+path)
+	w.askBySocket(t, path)
+	s.end(t)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left: %v", err)
+	}
+
+	// Something else in its place stays.
+	file := w.file(t, "front.sock", []byte("precious"))
+	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "address already in use") {
+		t.Errorf("over a file: status %d, %s", status, errs)
+	}
+	if raw, err := os.ReadFile(file); err != nil || string(raw) != "precious" {
+		t.Errorf("the file: %q, %v", raw, err)
+	}
+}
+
+func (w *world) askBySocket(t *testing.T, path string) {
+	t.Helper()
+	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", path)
+	}}}
+	defer hc.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://any.name/completion", strings.NewReader(`{"prompt":"x"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := hc.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(res.Body)
+	_ = res.Body.Close()
+	if err != nil || !strings.Contains(string(raw), "by socket") {
+		t.Errorf("%s, %v", raw, err)
+	}
+}
