@@ -157,13 +157,15 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-func TestMiddle(t *testing.T) {
-	for _, c := range []struct {
-		samples   []float64
-		low, high float64
-	}{{[]float64{7}, 7, 7}, {[]float64{2, 1}, 1, 2}, {[]float64{5, 1, 3, 2, 4}, 2, 4}, {[]float64{4, 1, 3, 2}, 1.5, 3.5}} {
-		if low, high := Middle(c.samples); low != c.low || high != c.high {
-			t.Errorf("of %v: %v to %v", c.samples, low, high)
+// The places are those of the tables of the sign test.
+func TestSure(t *testing.T) {
+	for _, c := range []struct{ n, low, high int }{{1, 1, 1}, {2, 1, 2}, {5, 1, 5}, {6, 1, 6}, {8, 1, 8}, {9, 2, 8}, {15, 4, 12}, {20, 6, 15}, {45, 16, 30}, {100, 40, 61}} {
+		var samples []float64
+		for i := range c.n {
+			samples = append(samples, float64(c.n-i))
+		}
+		if low, high := Sure(samples); low != float64(c.low) || high != float64(c.high) {
+			t.Errorf("%d samples: the %vth to the %vth, want %d and %d", c.n, low, high, c.low, c.high)
 		}
 	}
 }

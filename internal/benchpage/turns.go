@@ -2,6 +2,7 @@ package benchpage
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 )
@@ -51,12 +52,24 @@ func Median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// Middle is where the middle half of the samples lies: how far one round is from
-// the next.
-func Middle(v []float64) (low, high float64) {
+// Sure is the range that holds the median of what the samples are drawn from
+// with a probability of at least 95 %, whatever the distribution: the two samples
+// at the same distance from the ends so that, by the binomial distribution, it
+// lies outside in at most one case of twenty. Fewer than six samples cannot say,
+// and give their ends.
+func Sure(v []float64) (low, high float64) {
 	v = slices.Sorted(slices.Values(v))
-	half := (len(v) + 1) / 2
-	return Median(v[:half]), Median(v[len(v)-half:])
+	n := len(v)
+	skip, outside := 0, math.Pow(0.5, float64(n)) // of k samples or fewer below the median
+	for k, p := 0, outside; k < n/2; k++ {
+		p *= float64(n-k) / float64(k+1)
+		if outside+p > 0.025 {
+			break
+		}
+		outside += p
+		skip = k + 1
+	}
+	return v[skip], v[n-1-skip]
 }
 
 // Ratios are those of each round.

@@ -4,12 +4,14 @@ package child
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"io"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
@@ -19,8 +21,10 @@ import (
 func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 
 // input runs an imitation of llama-server as a real child.
-func input(t *testing.T) Input {
-	path := fakebundle.Use(t, fakellama.Script{NeverEnds: true})
+func input(t *testing.T) Input { return scripted(t, fakellama.Script{NeverEnds: true}) }
+
+func scripted(t *testing.T, script fakellama.Script) Input {
+	path := fakebundle.Use(t, script)
 	return Input{Bundle: os.Getenv("GOROCM_BUNDLE"), Real: Model{"real", path}, Tiny: Model{"tiny", path}, Rounds: 1, Log: io.Discard}
 }
 
@@ -50,7 +54,7 @@ func TestReady(t *testing.T) {
 
 func TestFlow(t *testing.T) {
 	in := input(t)
-	s, points, err := Flow(t.Context(), in, []Level{{1, 5}, {3, 4}}, []Level{{2, 5}})
+	s, points, err := Flow(t.Context(), in, []Level{{1, 5, 2}, {3, 4, 1}}, []Level{{2, 5, 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +96,30 @@ func TestFirstToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, s, 2, 2)
+}
+
+func TestCancel(t *testing.T) {
+	s, err := Cancel(t.Context(), scripted(t, fakellama.Script{NeverEnds: true, TokenDelay: 20 * time.Millisecond}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, s, 5, 2)
+}
+
+// Nobody leaves what has ended already.
+func TestLeaveTooLate(t *testing.T) {
+	in := input(t)
+	m, err := in.load(t.Context(), in.Real, 1, slotTokens, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	_, err = leave(t.Context(), m, func(ctx context.Context) (opened, error) {
+		return opened{close: func() error { return ours(ctx, m, slotTokens/2, nil) }}, nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "before it was left") {
+		t.Errorf("an answer that has ended: %v", err)
+	}
 }
 
 func TestBatch(t *testing.T) {

@@ -11,8 +11,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
-// Level is how many streams run at once and how many tokens each makes.
-type Level struct{ Streams, Tokens int }
+// Level is how many streams run at once, how many tokens each makes, and how
+// often.
+type Level struct{ Streams, Tokens, Rounds int }
 
 // Ways over which the child is reached, as rocm.Settings.TCP names them.
 var transports = []struct{ name, tcp string }{{"unix socket", ""}, {"TCP", "127.0.0.1:0"}}
@@ -32,12 +33,13 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 	s := page.Section{
 		Name: "flow", Title: "Concurrent streams over one child",
 		Text: []string{
-			fmt.Sprintf("Tokens a second of all streams together, prompt included: `Model.Stream` in the program, and a reader that takes the bytes of the same answers off the same server and looks at nothing. "+
-				"The child has as many slots as the most streams. Medians of %d rounds, the order changing; the ratio is the median of the rounds' own, half of which lie in the range beside it: so far apart are two runs of the same thing.", in.Rounds),
+			"Tokens a second of all streams together, prompt included: `Model.Stream` in the program, and a reader that takes the bytes of the same answers off the same server and looks at nothing. " +
+				"The child has as many slots as the most streams. Medians of the rounds, the order changing; a ratio is the median of the rounds' own, and the range beside it holds the true one with a probability of 95 %.",
+			"One answer of the same server differs from the next by some percent. So each round has the raw reader twice, and the last column is its ratio to itself: what the measurement finds where there is nothing to find.",
 			fmt.Sprintf("Server and program share this machine's processors, so a token's cost in the program is taken from the server. The %s shows that at its worst: "+
 				"its tokens cost the server next to nothing. The goals are about the model that is of use, %s.", in.Tiny.Name, in.Real.Name),
 		},
-		Head: []string{"model", "over", "streams", "tokens a second", "raw reader", "ratio", "half of the rounds"},
+		Head: []string{"model", "over", "streams", "rounds", "tokens a second", "raw reader", "ratio", "raw reader to itself"},
 	}
 	var points []Point
 	for _, c := range []struct {
@@ -52,17 +54,15 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 			}
 			for _, l := range c.levels {
 				in.say("%s over %s, %d streams of %d tokens", c.model.Name, t.name, l.Streams, l.Tokens)
-				p, ratios, err := in.level(ctx, m, l)
+				p, ratios, control, err := in.level(ctx, m, l)
 				if err != nil {
 					return s, nil, errors.Join(err, m.Close())
 				}
 				p.Model, p.Transport = c.model.Name, t.name
 				points = append(points, p)
-				ratio := page.Median(ratios)
-				low, high := page.Middle(ratios)
-				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), page.Figure(p.Ours), page.Figure(p.Raw), page.Ratio(ratio), page.Ratio(low) + " to " + page.Ratio(high)})
+				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), fmt.Sprint(l.Rounds), page.Figure(p.Ours), page.Figure(p.Raw), sure(ratios), sure(control)})
 				if c.goal {
-					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens a second of the raw reader's:", l.Streams, t.name), Got: ratio, Limit: 0.99, AtLeast: true})
+					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens a second of the raw reader's:", l.Streams, t.name), Got: page.Median(ratios), Limit: 0.99, AtLeast: true})
 				}
 			}
 			if err := m.Close(); err != nil {
@@ -73,6 +73,12 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 	return s, points, nil
 }
 
+// sure writes a median with the range that it is in.
+func sure(ratios []float64) string {
+	low, high := page.Sure(ratios)
+	return fmt.Sprintf("%s (%s to %s)", page.Ratio(page.Median(ratios)), page.Ratio(low), page.Ratio(high))
+}
+
 func most(levels []Level) int {
 	n := 1
 	for _, l := range levels {
@@ -81,10 +87,10 @@ func most(levels []Level) int {
 	return n
 }
 
-func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ratios []float64, err error) {
+func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ratios, control []float64, err error) {
 	r, err := raw(ctx, m, l.Tokens)
 	if err != nil {
-		return p, nil, err
+		return p, nil, nil, err
 	}
 	defer r.close()
 	speed := func(read func(context.Context) error) page.Way {
@@ -98,17 +104,17 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 	peer := speed(func(ctx context.Context) error { return r.read(ctx, nil) })
 	for _, warm := range []page.Way{mine, peer} { // connections, the server's buffers
 		if _, err := warm(ctx); err != nil {
-			return p, nil, err
+			return p, nil, nil, err
 		}
 	}
-	samples, err := page.Turns(ctx, in.Rounds, mine, peer)
+	samples, err := page.Turns(ctx, l.Rounds, mine, peer, peer)
 	if err != nil {
-		return p, nil, err
+		return p, nil, nil, err
 	}
 	p = Point{Streams: l.Streams, Ours: page.Median(samples[0]), Raw: page.Median(samples[1])}
-	ratios = page.Ratios(samples[0], samples[1])
-	in.say("ours %.1f, raw %.1f tokens a second, ratio %.3f", p.Ours, p.Raw, page.Median(ratios))
-	return p, ratios, nil
+	ratios, control = page.Ratios(samples[0], samples[1]), page.Ratios(samples[2], samples[1])
+	in.say("ours %.1f, raw %.1f tokens a second, ratio %s, raw to itself %s", p.Ours, p.Raw, sure(ratios), sure(control))
+	return p, ratios, control, nil
 }
 
 // together runs n of f at once.

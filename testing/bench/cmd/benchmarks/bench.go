@@ -41,6 +41,7 @@ func benchmarks() []benchmark {
 		{"ready", "warm start against the bare program", 21, packs | modelFiles, false, ready},
 		{"first", "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
 		{"flow", "tokens a second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
+		{"cancel", "time until the slot of a cancelled stream is free, against other clients", 51, packs | modelFiles, false, cancel},
 		{"batch", "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
 		{"memory", "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
 		{"extract", "cold extraction against zstd and tar", 5, packs, false, extraction},
@@ -140,13 +141,17 @@ func first(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 
 func flow(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	s, points, err := child.Flow(ctx, b.child(rounds),
-		[]child.Level{{Streams: 1, Tokens: 200}, {Streams: 4, Tokens: 80}, {Streams: 16, Tokens: 24}, {Streams: 64, Tokens: 8}},
-		[]child.Level{{Streams: 1, Tokens: 200}, {Streams: 4, Tokens: 200}, {Streams: 16, Tokens: 120}, {Streams: 64, Tokens: 60}})
+		[]child.Level{{Streams: 1, Tokens: 100, Rounds: 3 * rounds}, {Streams: 4, Tokens: 40, Rounds: 3 * rounds}, {Streams: 16, Tokens: 16, Rounds: 3 * rounds}, {Streams: 64, Tokens: 8, Rounds: 3 * rounds}},
+		[]child.Level{{Streams: 1, Tokens: 200, Rounds: rounds}, {Streams: 4, Tokens: 100, Rounds: rounds}, {Streams: 16, Tokens: 60, Rounds: rounds}, {Streams: 64, Tokens: 30, Rounds: rounds}})
 	if err != nil {
 		return s, err
 	}
 	s.Plot, s.PlotText = child.PlotName, "lines of tokens a second over the number of streams"
 	return s, b.picture(child.PlotName, child.Plot(points))
+}
+
+func cancel(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return child.Cancel(ctx, b.child(rounds))
 }
 
 func batch(ctx context.Context, b *bench, rounds int) (page.Section, error) {

@@ -1,0 +1,112 @@
+package child
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// Cancel tells how soon the slot of a stream is free that its reader leaves.
+func Cancel(ctx context.Context, in Input) (page.Section, error) {
+	s := page.Section{
+		Name: "cancel", Title: "A stream that is left",
+		Text: []string{fmt.Sprintf("From leaving a stream after its first piece to the first answer of `/slots`, asked for two thousand times a second, in which its slot is free; the answer goes on for %d tokens if nobody leaves. "+
+			"llama-server looks for closed connections between two decodes, so that a long batch of a prompt goes to its end first. Model: %s. Medians of %d rounds, with the slowest.", slotTokens/2, in.Real.Name, in.Rounds)},
+		Head: []string{"", "ms until the slot is free", "slowest, ms"},
+	}
+	m, err := in.load(ctx, in.Real, 1, slotTokens, "")
+	if err != nil {
+		return s, err
+	}
+	defer func() { _ = m.Close() }()
+	r, err := raw(ctx, m, slotTokens/2)
+	if err != nil {
+		return s, err
+	}
+	defer r.close()
+	ways := []opener{
+		{name: "go-rocm, the loop is left", ours: true, open: func(ctx context.Context) (opened, error) { return openOurs(ctx, m) }},
+		{name: "go-rocm, the context is cancelled", ours: true, open: func(ctx context.Context) (opened, error) { return openToCancel(ctx, m) }},
+		{name: "a raw reader", open: r.first},
+		{name: "sashabaranov/go-openai, chat stream", open: openCommunity(r)},
+		{name: "openai-go v3, chat stream", open: openOfficial(r)},
+	}
+	turns := make([]page.Way, len(ways))
+	for i, w := range ways {
+		turns[i] = func(ctx context.Context) (float64, error) {
+			v, err := leave(ctx, m, w.open)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", w.name, err)
+			}
+			in.say("%s: %.1f ms", w.name, v)
+			return v, nil
+		}
+	}
+	samples, err := page.Turns(ctx, in.Rounds, turns...)
+	if err != nil {
+		return s, err
+	}
+	for i, w := range ways {
+		name, slowest := w.name, 0.0
+		for _, v := range samples[i] {
+			slowest = max(slowest, v)
+		}
+		if w.ours {
+			s.Goals = append(s.Goals, page.Goal{What: name + ", the slowest:", Got: slowest, Limit: 100, Unit: "ms"})
+			name = "**" + name + "**"
+		}
+		s.Rows = append(s.Rows, []string{name, page.Figure(page.Median(samples[i])), page.Figure(slowest)})
+	}
+	return s, nil
+}
+
+// openToCancel is openOurs whose close cancels the context and reads to the end.
+func openToCancel(ctx context.Context, m *rocm.Model) (opened, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	st := m.Stream(ctx, request(slotTokens/2))
+	if _, ok := st.Next(); !ok {
+		cancel()
+		return opened{}, errors.Join(errors.New("no first token"), st.Err(), st.Close())
+	}
+	return opened{st, func() error {
+		cancel()
+		for range st.All() {
+		}
+		if err := st.Err(); !errors.Is(err, context.Canceled) {
+			return fmt.Errorf("a cancelled stream ended with %w", errors.Join(err, errors.New("not its context's error")))
+		}
+		return nil
+	}}, nil
+}
+
+// leave gives the milliseconds until the one slot of a stream is free.
+func leave(ctx context.Context, m *rocm.Model, open func(context.Context) (opened, error)) (float64, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	o, err := open(ctx)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	if err := o.close(); err != nil {
+		return 0, err
+	}
+	for {
+		slots, err := m.API().Slots(ctx)
+		took := time.Since(start)
+		if err != nil {
+			return 0, err
+		}
+		if slot := slots[0]; !slot.Processing {
+			if slot.Decoded() >= slotTokens/2 {
+				return 0, errors.New("the answer came to its end before it was left")
+			}
+			return ms(took), nil
+		}
+		time.Sleep(500 * time.Microsecond)
+	}
+}
