@@ -83,7 +83,26 @@ Without a GPU, models run on the CPU.`,
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
 		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
 	)
+	root.InitDefaultHelpCmd()
+	strictHelp(root)
 	return root
+}
+
+// strictHelp has "help NAME" refuse a name that there is not, which cobra answers
+// with the help of the command above it and status 0.
+func strictHelp(root *cobra.Command) {
+	for _, c := range root.Commands() {
+		if c.Name() != "help" {
+			continue
+		}
+		c.Args = func(_ *cobra.Command, args []string) error {
+			found, left, err := root.Find(args)
+			if err == nil && len(left) > 0 {
+				err = fmt.Errorf("%q has no command %q", found.CommandPath(), left[0])
+			}
+			return err
+		}
+	}
 }
 
 // markUsage makes wrong arguments, and flags that do not go together, an errUsage

@@ -138,6 +138,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		"two of one kind": {[]string{"cache", "prune", "x"}, exitUsage, `cache prune: unknown command "x"`},
 		"two settings":    {[]string{"config", "check", "a", "b"}, exitUsage, "config check: accepts at most 1 arg"},
 		"no such check":   {[]string{"config", "chekc"}, exitUsage, "chekc"},
+		"no such help":    {[]string{"help", "nosuch"}, exitUsage, `"go-rocm" has no command "nosuch"`},
+		"help too deep":   {[]string{"help", "cache", "nosuch"}, exitUsage, `"go-rocm cache" has no command "nosuch"`},
 		"flags that bite": {[]string{"cache", "prune", "--days", "1", "--all"}, exitUsage, "days all"},
 		"two shells":      {[]string{"completion", "bash", "x"}, exitUsage, "completion bash"},
 		"verify nothing":  {[]string{"verify"}, exitUsage, "--embedded"},
@@ -178,7 +180,7 @@ func TestFacts(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) < 4 {
 		t.Errorf("doctor: %d, %v, %s", status, err, out)
 	}
-	for _, args := range [][]string{{"version"}, {"models", w.dir}, {"fit", w.model}, {"doctor"}, {"gpus"}, {"gpus", "--json"}, {"help"}, {"completion", "bash"}} {
+	for _, args := range [][]string{{"version"}, {"models", w.dir}, {"fit", w.model}, {"doctor"}, {"gpus"}, {"gpus", "--json"}, {"help"}, {"help", "cache", "prune"}, {"completion", "bash"}} {
 		if out, errs, status := w.output(t, "", args...); status != 0 || out == "" {
 			t.Errorf("%v: status %d, %q, %s", args, status, out, errs)
 		}
