@@ -88,6 +88,36 @@ func TestArguments(t *testing.T) {
 			}
 		}
 	}
+	for name, c := range map[string][]string{"core": core, "hip": hip} {
+		protections := map[string][]string{"CMAKE_C_FLAGS": protection(""), "CMAKE_CXX_FLAGS": protection("")}
+		if name == "hip" {
+			protections["CMAKE_HIP_FLAGS"] = protection("-Xarch_host ") // device code has no such thing
+		}
+		for option, want := range protections {
+			i := slices.IndexFunc(c, func(a string) bool { return strings.HasPrefix(a, "-D"+option+"=") })
+			for _, flag := range want {
+				if i < 0 || !strings.Contains(c[i]+" ", flag+" ") {
+					t.Errorf("%s of %s lacks %q: %q", option, name, flag, c)
+				}
+			}
+		}
+		for _, kind := range []string{"EXE", "SHARED", "MODULE"} {
+			if !slices.ContainsFunc(c, func(a string) bool {
+				return strings.HasPrefix(a, "-DCMAKE_"+kind+"_LINKER_FLAGS=") && strings.Contains(a, "-Wl,-z,relro,-z,now,-z,noexecstack")
+			}) {
+				t.Errorf("%s is linked as %s without protection: %q", name, kind, c)
+			}
+		}
+	}
+}
+
+// protection is what all code of ours is compiled with.
+func protection(before string) []string {
+	flags := []string{"-fstack-protector-strong", "-fstack-clash-protection", "-fcf-protection", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"}
+	for i := range flags {
+		flags[i] = before + flags[i]
+	}
+	return flags
 }
 
 func TestVariantsNameTheirComponents(t *testing.T) {

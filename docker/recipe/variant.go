@@ -87,7 +87,7 @@ func VariantNamed(name string) (Variant, error) {
 const (
 	prefixMap   = "-ffile-prefix-map=/src=. -ffile-prefix-map=/build=."
 	hostFlags   = "-fstack-protector-strong -fstack-clash-protection -fcf-protection -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 " + prefixMap
-	hipFlags    = "-Xarch_host -fstack-protector-strong -Xarch_host -fstack-clash-protection -Xarch_host -fcf-protection " + prefixMap
+	hipFlags    = "-Xarch_host -fstack-protector-strong -Xarch_host -fstack-clash-protection -Xarch_host -fcf-protection -Xarch_host -U_FORTIFY_SOURCE -Xarch_host -D_FORTIFY_SOURCE=3 " + prefixMap
 	linkFlags   = "-Wl,-z,relro,-z,now,-z,noexecstack"
 	buildFolder = "/build/tree"
 )
