@@ -21,6 +21,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
@@ -59,7 +60,7 @@ func MeasureSums(ctx context.Context, dir string) ([]Sum, error) {
 			return nil
 		case !d.Type().IsRegular():
 			return fmt.Errorf("%s is no regular file", name)
-		case strings.ContainsAny(name, "\n\r\\"):
+		case strings.Contains(name, `\`) || strings.ContainsFunc(name, unicode.IsControl):
 			return fmt.Errorf("%q cannot stand in a line of %s", name, SumsName)
 		}
 		digest, err := digestIn(ctx, root, name)
@@ -130,7 +131,7 @@ func ParseSums(r io.Reader) ([]Sum, error) {
 		switch {
 		case !ok || !hexDigest.MatchString(digest):
 			return nil, fmt.Errorf("%w: line %d: want 64 hex digits, two blanks and a path", ErrSums, n)
-		case name == "." || !fs.ValidPath(name):
+		case name == "." || !fs.ValidPath(name) || strings.ContainsFunc(name, unicode.IsControl): // one could drive a terminal
 			return nil, fmt.Errorf("%w: line %d: %q is no path inside the folder", ErrSums, n, name)
 		case seen[name]:
 			return nil, fmt.Errorf("%w: line %d: %q stands there twice", ErrSums, n, name)

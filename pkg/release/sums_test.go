@@ -102,6 +102,7 @@ func TestParseSumsRefuses(t *testing.T) {
 		"one blank":    {digest + " a\n", "line 1"},
 		"parent":       {digest + "  a\n" + digest + "  ../b\n", "line 2"},
 		"absolute":     {digest + "  /etc/passwd\n", "inside the folder"},
+		"control code": {digest + "  a\x1b[2J\n", `"a\x1b[2J" is no path`},
 		"twice":        {digest + "  a\n" + digest + "  a\n", "twice"},
 		"endless line": {digest + "  " + strings.Repeat("a", 1<<17), "too long"},
 	} {

@@ -52,7 +52,7 @@ func Main(version string, args []string) int {
 	if errors.Is(err, errEnough) {
 		return exitPipe
 	}
-	text := strings.TrimPrefix(err.Error(), errUsage.Error()+": ")
+	text := harmless(strings.TrimPrefix(err.Error(), errUsage.Error()+": ")) // it may quote files of strangers
 	_, _ = fmt.Fprintf(root.ErrOrStderr(), "go-rocm: %s\n", text)
 	if errors.Is(err, errUsage) {
 		_, _ = fmt.Fprintln(root.ErrOrStderr(), "see: go-rocm help")

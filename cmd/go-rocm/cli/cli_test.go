@@ -144,6 +144,7 @@ func TestMistakesAreExplained(t *testing.T) {
 		"two shells":      {[]string{"completion", "bash", "x"}, exitUsage, "completion bash"},
 		"verify nothing":  {[]string{"verify"}, exitUsage, "--embedded"},
 		"verify two":      {[]string{"verify", "x", "--installed"}, exitUsage, "--embedded"},
+		"control codes":   {[]string{"verify", "/no/\x1b[2Jsuch"}, exitFailure, "/no/\ufffd[2Jsuch"},
 		"verify no file":  {[]string{"verify", "/no/such"}, exitFailure, "no such file"},
 		"bad override":    {[]string{"fit", w.model, "--override", "maybe"}, exitFailure, "override"},
 	} {
