@@ -41,7 +41,7 @@ var (
 	// ErrDiedAgain: two processes died, one after the other, before they answered
 	// a request; it may be the cause, and is not sent to a third.
 	ErrDiedAgain = errors.New("llama-server died again at the same request")
-	// ErrCrashLoop: it failed too often in too short a time.
+	// ErrCrashLoop: it failed too often in a row, see Policy.
 	ErrCrashLoop = errors.New("crash loop")
 	// ErrStopped: the child was stopped and takes no more requests.
 	ErrStopped = errors.New("llama-server is stopped")

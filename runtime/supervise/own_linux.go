@@ -6,15 +6,14 @@ import (
 	"fmt"
 	"net"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // outcome is how one run of the program ended.
 type outcome struct {
 	err     error // nil: it was stopped as asked
 	stopped bool
-	ready   bool // it had been ready
+	ready   bool          // it had been ready
+	well    time.Duration // from then to the end, or to the stall that led to it
 }
 
 // own is the goroutine that owns the state from the first start to the end.
@@ -23,7 +22,7 @@ func (c *Child) own(first chan<- error) {
 	defer c.hub.close()
 	defer c.removeDirs()
 
-	var failures []time.Time
+	var failures int // in a row, see Policy
 	tell := func(err error) {
 		select {
 		case first <- err:
@@ -38,16 +37,15 @@ func (c *Child) own(first chan<- error) {
 			return
 		}
 		err := o.err
-		now := time.Now()
-		failures = append(failures, now)
-		for len(failures) > 0 && now.Sub(failures[0]) > c.spec.Restart.Window {
-			failures = failures[1:]
+		if o.well >= c.spec.Restart.Window {
+			failures = 0
 		}
+		failures++
 		switch {
 		case c.spec.Restart.Mode == Never || Permanent(err) || cleanExit(err):
-		case len(failures) >= c.spec.Restart.Burst:
-			err = fmt.Errorf("%w: it failed %d times in %s: %w", ErrCrashLoop, len(failures), c.spec.Restart.Window, err)
-		case c.pause(len(failures), err):
+		case failures >= c.spec.Restart.Burst:
+			err = fmt.Errorf("%w: it failed %d times in a row, and was never well for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.Window, err)
+		case c.pause(failures, err):
 			continue
 		default: // stopped while waiting
 			c.change(Stopped, nil, "stopped")
@@ -166,50 +164,6 @@ func (c *Child) bury(p *process, err error) {
 	delete(c.deaths, p.gen-16) // nobody asks for one so old
 	close(c.changed)
 	c.changed = make(chan struct{})
-}
-
-// serve is the time from ready to the end of the process.
-func (c *Child) serve(p *process, n *news) *outcome {
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	seen := make(chan observation)
-	if c.spec.StallTimeout > 0 {
-		go c.watch(ctx, p, n, seen)
-	}
-	var grace <-chan time.Time
-	for {
-		select {
-		case <-p.exited:
-			return &outcome{err: c.exitError(p, c.State()), ready: true}
-		case <-c.stop:
-			c.shutDown(p, true)
-			return &outcome{stopped: true, ready: true}
-		case o := <-seen:
-			switch {
-			case o.err != nil:
-				c.spec.Log.Warn("stalls cannot be told for this server", "cause", o.err.Error())
-			case o.stalled:
-				c.change(Stalled, ErrStalled, "no token for "+o.idle.Round(time.Millisecond).String())
-				if c.spec.StallGrace > 0 {
-					grace = time.After(c.spec.StallGrace)
-				}
-			default:
-				grace = nil
-				c.change(Ready, nil, "tokens move again")
-			}
-		case <-grace:
-			err := &StuckError{
-				Kind: ErrStalled, After: c.spec.StallTimeout + c.spec.StallGrace, While: Ready, Pid: p.pid,
-				Remedy: remedyStall, Log: p.tail.last(),
-			}
-			if c.spec.OnCPU {
-				err.Remedy = remedyStallCPU
-			}
-			p.signal(unix.SIGKILL)
-			<-p.exited
-			return &outcome{err: err, ready: true}
-		}
-	}
 }
 
 // exitError describes a process that ended unasked.

@@ -39,6 +39,7 @@ type process struct {
 	exited chan struct{} // closed when it is reaped and its output is read
 	status exitStatus    // valid after exited
 	began  time.Time
+	ready  time.Time     // when /health first said so; for the owner of the state alone
 	oom    func() uint64 // our control group's count of OOM kills at the start
 }
 

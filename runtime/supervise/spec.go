@@ -101,13 +101,21 @@ const (
 )
 
 // Policy bounds how a child is started again.
+//
+// Failures count in a row, however far apart they are: a start that hangs may
+// take longer to fail than any window of time. A run that was well for Window
+// ends the row, and its own end is the first failure of the next. It is well from
+// ready to its death, or to the beginning of the stall that it did not come out
+// of, whether anybody used it or not.
 type Policy struct {
 	Mode Mode
 	// MinBackoff and MaxBackoff bound the wait before a start, which doubles
-	// with each failure and is jittered by a quarter; defaults 500 ms and 1 min.
+	// with each failure in a row and is jittered by a quarter; defaults 500 ms
+	// and 1 min.
 	MinBackoff, MaxBackoff time.Duration
-	// Burst failures within Window end it with ErrCrashLoop; defaults 5 in 10 min.
-	Burst  int
+	// Burst failures in a row end it with ErrCrashLoop; default 5.
+	Burst int
+	// Window is how long a run must be well to end the row; default 10 min.
 	Window time.Duration
 	// Settle is called before each new start, to wait until the GPU's memory
 	// has been given back; its error is noted and does not prevent the start.

@@ -145,7 +145,8 @@ func (c *Child) startup(p *process, n *news) *outcome {
 		status, err := c.healthy(ctx, p)
 		switch {
 		case status == http.StatusOK:
-			c.change(Ready, nil, "ready after "+time.Since(began).Round(time.Millisecond).String())
+			p.ready = time.Now()
+			c.change(Ready, nil, "ready after "+p.ready.Sub(began).Round(time.Millisecond).String())
 			return nil
 		case status == http.StatusServiceUnavailable:
 			c.loading(n.loaded())

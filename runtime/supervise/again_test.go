@@ -1,0 +1,69 @@
+//go:build linux
+
+package supervise
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
+)
+
+// Fault 30, slowly: what fails again and again ends, however long each try takes.
+func TestFault30SlowCrashLoop(t *testing.T) {
+	for name, c := range map[string]struct {
+		script fakellama.Script
+		cause  error
+	}{
+		"never ready":            {fakellama.Script{Process: fakellama.Process{NeverListens: true}}, ErrStartTimeout},
+		"wedged when it is used": {fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 1}}}, ErrStalled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			torture.Rounds(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second) // bounds a failure
+				defer cancel()
+				spec := fake(t, roleServer, c.script)
+				if errors.Is(c.cause, ErrStartTimeout) {
+					spec.StartTimeout = 300 * time.Millisecond
+				}
+				spec.StallTimeout, spec.StallGrace = 200*time.Millisecond, 100*time.Millisecond
+				// Each try takes longer than that, and no time of it is a good one.
+				spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 3, Window: 250 * time.Millisecond}
+				child, err := Start(ctx, spec)
+				if err == nil {
+					for ctx.Err() == nil && !child.State().Final() {
+						_, _ = readAll(ctx, child) // it is the error at the end that tells
+					}
+					stopClean(t, child)
+					err = child.Err()
+				}
+				if !errors.Is(err, ErrCrashLoop) || !errors.Is(err, c.cause) {
+					t.Errorf("got %v, want a crash loop of: %v", err, c.cause)
+				}
+			})
+		})
+	}
+}
+
+// A child that was well for a while does not die of what happened before.
+func TestWellRunsEndNoService(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		spec := fake(t, roleServer, fakellama.Script{})
+		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 2, Window: 10 * time.Millisecond}
+		c := mustStart(t, spec)
+		events, done := c.Subscribe()
+		defer done()
+		for range 3 {
+			time.Sleep(spec.Restart.Window)
+			if err := unix.Kill(c.Pid(), unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			until(t, events, Ready)
+		}
+	})
+}
