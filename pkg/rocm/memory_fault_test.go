@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -52,7 +53,8 @@ esac`, file, file, body)
 
 // TestOutOfMemoryWhileLoading: what the GPU lacks is asked for less and less,
 // down to the CPU; what the host lacks ends the attempt, since each next step
-// would want more of it.
+// would want more of it. A policy that starts a dead child again does not try
+// what did not fit a second time.
 func TestOutOfMemoryWhileLoading(t *testing.T) {
 	ladder := []string{
 		"--device ROCm0 --fit-target 2014",
@@ -67,14 +69,16 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 		gpu    bool // required
 		starts int
 		err    error
+		again  supervise.Mode
 	}{
-		"enough":                     {"true", false, 1, nil},
-		"once":                       {"[ $n != 1 ] || no_vram", false, 2, nil},
-		"always":                     {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil},
-		"always, with a GPU needed":  {"no_vram", true, 5, supervise.ErrOutOfMemory},
-		"always, and the host's":     {`case "$*" in *ROCm0*) no_vram;; esac; no_ram`, false, 6, supervise.ErrHostMemory},
-		"of the host":                {"no_ram", false, 1, supervise.ErrHostMemory},
-		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory},
+		"enough":                     {"true", false, 1, nil, supervise.Never},
+		"once":                       {"[ $n != 1 ] || no_vram", false, 2, nil, supervise.Never},
+		"always":                     {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, supervise.Never},
+		"always, as a service":       {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, supervise.OnFailure},
+		"always, with a GPU needed":  {"no_vram", true, 5, supervise.ErrOutOfMemory, supervise.Never},
+		"always, and the host's":     {`case "$*" in *ROCm0*) no_vram;; esac; no_ram`, false, 6, supervise.ErrHostMemory, supervise.OnFailure},
+		"of the host":                {"no_ram", false, 1, supervise.ErrHostMemory, supervise.Never},
+		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory, supervise.Never},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script, told := starts(t, c.body)
@@ -84,6 +88,7 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 			o.RequireGPU = c.gpu
 			var logged bytes.Buffer
 			s := rocm.DefaultSettings()
+			s.Restart = supervise.Policy{Mode: c.again, MinBackoff: time.Millisecond}
 			s.SysRoot, s.Plan, s.Log = machine(t, "rx7900xtx"), &o, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			srv, err := rocm.Launch(t.Context(), model, s)
 			if !errors.Is(err, c.err) || (c.err == nil && err != nil) {

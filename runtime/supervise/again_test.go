@@ -5,6 +5,9 @@ package supervise
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -64,6 +67,42 @@ func TestWellRunsEndNoService(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, events, Ready)
+		}
+	})
+}
+
+// What does not fit into memory is not tried again as it is, unless it did fit.
+func TestOutOfMemoryAtTheFirstStart(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			lacks string // the starts that lack memory
+			want  int    // starts
+			err   error
+		}{
+			"the first": {"1", 1, ErrOutOfMemory},
+			"a later":   {"2", 3, nil},
+		} {
+			file := filepath.Join(t.TempDir(), "starts")
+			script := fmt.Sprintf(`echo >>%s; [ $(wc -l <%s) != %s ] || { echo 'cudaMalloc failed: out of memory' >&2; exit 1; }; exec "$0" "$@"`, file, file, c.lacks)
+			spec := fake(t, roleServer, fakellama.Script{})
+			spec.Argv = []string{"sh", "-c", script, os.Args[0]}
+			spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
+			child, err := Start(t.Context(), spec)
+			if err == nil {
+				events, done := child.Subscribe()
+				if err := unix.Kill(child.Pid(), unix.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				until(t, events, Ready)
+				done()
+				stopClean(t, child)
+			}
+			if !errors.Is(err, c.err) || (c.err == nil && err != nil) || errors.Is(err, ErrCrashLoop) {
+				t.Errorf("%s: got %v, want %v", name, err, c.err)
+			}
+			if raw, err := os.ReadFile(file); err != nil || len(raw) != c.want {
+				t.Errorf("%s: %d starts (%v), want %d", name, len(raw), err, c.want)
+			}
 		}
 	})
 }

@@ -23,6 +23,7 @@ func (c *Child) own(first chan<- error) {
 	defer c.removeDirs()
 
 	var failures int // in a row, see Policy
+	var ready bool   // once at least
 	tell := func(err error) {
 		select {
 		case first <- err:
@@ -37,12 +38,14 @@ func (c *Child) own(first chan<- error) {
 			return
 		}
 		err := o.err
+		ready = ready || o.ready
 		if o.well >= c.spec.Restart.Window {
 			failures = 0
 		}
 		failures++
 		switch {
 		case c.spec.Restart.Mode == Never || Permanent(err) || cleanExit(err):
+		case !ready && errors.Is(err, ErrOutOfMemory): // the caller may ask for less
 		case failures >= c.spec.Restart.Burst:
 			err = fmt.Errorf("%w: it failed %d times in a row, and was never well for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.Window, err)
 		case c.pause(failures, err):

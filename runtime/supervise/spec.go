@@ -96,7 +96,9 @@ const (
 	// Never leaves a dead child dead: the library's default.
 	Never Mode = iota
 	// OnFailure starts it again unless it ended with status 0, or the cause is
-	// one that starting again cannot cure (see Permanent).
+	// one that starting again cannot cure: those of Permanent, and before it was
+	// ready for the first time a lack of memory, which ends Start at once with
+	// ErrOutOfMemory, so that the caller can ask for less.
 	OnFailure
 )
 
