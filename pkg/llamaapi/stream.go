@@ -13,7 +13,8 @@ import (
 )
 
 // Stream is one running completion. One goroutine reads it; Close may be called
-// by any. The zero value is not usable.
+// by any. When the context of its request ends it is hung up on, whether it is
+// being read or not. The zero value is not usable.
 //
 //	s, err := client.Completion(ctx, req)
 //	if err != nil { ... }
@@ -45,6 +46,7 @@ type Stream struct {
 	progress func(Progress)
 
 	done      <-chan struct{} // of ctx
+	forget    func() bool     // ends the watch on ctx
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
@@ -57,6 +59,8 @@ func newStream(ctx context.Context, c *Client, start time.Time, body io.ReadClos
 	return &Stream{
 		ctx: ctx, done: ctx.Done(), client: c, body: body, sse: newSSEReader(body, c.maxEvent),
 		stopIDs: r.StopIDs, stops: r.Stop, final: Final{Reason: StopNone}, start: start,
+		// Its reader may be busy with a token, or come no more.
+		forget: context.AfterFunc(ctx, func() { closeQuietly(body) }),
 	}
 }
 
@@ -250,6 +254,7 @@ func (s *Stream) FirstToken() time.Duration { return s.first }
 func (s *Stream) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
+		s.forget()
 		s.closeErr = s.body.Close()
 	})
 	return s.closeErr

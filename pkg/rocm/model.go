@@ -98,8 +98,10 @@ func (m *Model) Err() error {
 	return m.err
 }
 
-// Close implements inference.TextModel: what runs ends with ErrClosed, and the
-// process is gone when it returns.
+// Close implements inference.TextModel: what runs ends with ErrClosed, whether it
+// is being read or not, and the process is gone when it returns. A loop over
+// tokens may call it in its body. What was asked through API or the Server alone
+// has Settings.DrainTimeout to end.
 func (m *Model) Close() error {
 	m.close.Do(func() {
 		m.end(ErrClosed)

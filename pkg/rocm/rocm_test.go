@@ -208,6 +208,96 @@ func TestCloseEndsLoops(t *testing.T) {
 	})
 }
 
+// draining gives a model whose Close would wait an hour for a request that is
+// not over.
+func draining(t *testing.T) *rocm.Model {
+	t.Helper()
+	path := fakebundle.Use(t, fakellama.Script{NeverEnds: true, Slots: 4, TokenDelay: time.Millisecond})
+	s := rocm.DefaultSettings()
+	s.DrainTimeout = time.Hour
+	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func endless(ctx context.Context, m *rocm.Model, progress func(llamaapi.Progress)) *rocm.Stream {
+	return m.Stream(ctx, rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}, Progress: progress})
+}
+
+// Close ends what nobody reads on at the moment; a test of it that fails hangs.
+func TestCloseWaitsForNoReader(t *testing.T) {
+	t.Run("in the loop's own body", func(t *testing.T) {
+		m := draining(t)
+		n := 0
+		for range m.Generate(t.Context(), "Go on", inference.WithMaxTokens(1<<20)) {
+			if n++; n > 2 {
+				t.Fatal("a token came after Close had returned")
+			}
+			if n == 2 {
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		if n != 2 || !errors.Is(m.Err(), rocm.ErrClosed) {
+			t.Errorf("the loop ended after %d tokens with %v, want 2 and ErrClosed", n, m.Err())
+		}
+	})
+	t.Run("a reader that is busy with a token", func(t *testing.T) {
+		m := draining(t)
+		s := endless(t.Context(), m, nil)
+		busy, closed, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			for range s.All() {
+				close(busy)
+				<-closed
+			}
+		}()
+		<-busy
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		close(closed)
+		<-over
+		if !errors.Is(s.Err(), rocm.ErrClosed) {
+			t.Errorf("the loop ended with %v, want ErrClosed", s.Err())
+		}
+	})
+	t.Run("a reader that is told of progress", func(t *testing.T) {
+		m := draining(t)
+		var err error
+		s := endless(t.Context(), m, func(llamaapi.Progress) { err = errors.Join(err, m.Close()) })
+		if _, ok := s.Next(); ok || err != nil || !errors.Is(s.Err(), rocm.ErrClosed) {
+			t.Errorf("token %v, Close said %v, the stream %v", ok, err, s.Err())
+		}
+	})
+	t.Run("streams that are not read on", func(t *testing.T) {
+		m := draining(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var open []*rocm.Stream
+		for i := range 4 {
+			s := endless([]context.Context{t.Context(), ctx}[i%2], m, nil)
+			if _, ok := s.Next(); !ok {
+				t.Fatal(s.Err())
+			}
+			open = append(open, s)
+		}
+		cancel() // that of some, which Close does not wait for either
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		for i, s := range open {
+			if _, ok := s.Next(); ok || !errors.Is(s.Err(), rocm.ErrClosed) {
+				t.Errorf("stream %d: token %v, %v", i, ok, s.Err())
+			}
+		}
+	})
+}
+
 // A stream may be closed by another goroutine while it is read.
 func TestStreamClosedFromOutside(t *testing.T) {
 	m := load(t, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond})

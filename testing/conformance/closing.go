@@ -56,6 +56,8 @@ func closeChecks() []Check {
 	return []Check{
 		{Name: "closing twice is fine, and using it then an error", Run: closeTwice},
 		{Name: "closing ends what runs", Run: closeRunning},
+		{Name: "a loop may close its own model", Run: closeInside},
+		{Name: "closing does not wait for who reads a loop", Run: closeStalled},
 		{Name: "nothing is left behind", Run: leak},
 	}
 }
@@ -113,6 +115,76 @@ func closeRunning(ctx context.Context, s Subject, _ inference.TextModel) error {
 		return fmt.Errorf("close: %w", err)
 	}
 	if m.Err() == nil {
+		return fmt.Errorf("close ended the loop after %d tokens, yet err is nil", n)
+	}
+	return nil
+}
+
+// closeInside closes the model in the body of its own loop: who would have to
+// read on is the one that waits. A model that waits for its readers still runs
+// when Verify looks, or gives up waiting after a time of its own: load one with
+// that time above Patience to see it.
+func closeInside(ctx context.Context, s Subject, _ inference.TextModel) error {
+	m, err := s.Load()
+	if err != nil {
+		return err
+	}
+	n := 0
+	for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(endless)) {
+		switch n++; n {
+		case 1:
+		case 2:
+			if err := m.Close(); err != nil {
+				return fmt.Errorf("close: %w", err)
+			}
+		default:
+			return errors.New("a token came after close had returned")
+		}
+	}
+	switch {
+	case n < 2:
+		return errors.Join(errNoTokens, m.Err(), m.Close())
+	case ctx.Err() != nil:
+		return fmt.Errorf("close did not return in time: %w", ctx.Err())
+	case m.Err() == nil:
+		return errors.New("close ended the loop, yet err is nil")
+	}
+	return nil
+}
+
+// closeStalled closes the model while another goroutine is busy with a token,
+// and lets that one go on only when it is closed.
+func closeStalled(ctx context.Context, s Subject, _ inference.TextModel) error {
+	m, err := s.Load()
+	if err != nil {
+		return err
+	}
+	busy, closed, over := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	n := 0
+	go func() {
+		defer close(over)
+		for range m.Generate(ctx, s.Prompts[0], inference.WithMaxTokens(endless)) {
+			if n++; n == 2 {
+				close(busy)
+				<-closed
+			}
+		}
+	}()
+	select {
+	case <-busy:
+	case <-over:
+		return errors.Join(errNoTokens, m.Err(), m.Close())
+	}
+	err = m.Close()
+	late := ctx.Err()
+	close(closed)
+	<-over
+	switch {
+	case err != nil:
+		return fmt.Errorf("close: %w", err)
+	case late != nil:
+		return fmt.Errorf("close did not return in time: %w", late)
+	case m.Err() == nil:
 		return fmt.Errorf("close ended the loop after %d tokens, yet err is nil", n)
 	}
 	return nil

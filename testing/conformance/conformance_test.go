@@ -203,6 +203,15 @@ func TestMutantsAreFound(t *testing.T) {
 			close: func(m inference.TextModel) error { return errors.Join(m.Close(), errors.New("already closed")) },
 		}},
 		{"does not close", "closing twice is fine, and using it then an error", "generate after close", mutant{close: func(inference.TextModel) error { return nil }}},
+		{"yields what it has when it is closed", "a loop may close its own model", "a token came after close", mutant{
+			generate: func(m inference.TextModel, ctx context.Context, p string, _ []inference.GenerateOption) iter.Seq[inference.Token] {
+				var have []inference.Token
+				for t := range m.Generate(ctx, p, inference.WithMaxTokens(few)) {
+					have = append(have, t)
+				}
+				return slices.Values(have)
+			},
+		}},
 		{"leaks", "nothing is left behind", "before three models were loaded, used and closed", mutant{close: func(m inference.TextModel) error {
 			for range 3 {
 				go func() { time.Sleep(time.Minute) }()
@@ -233,6 +242,37 @@ func TestSlotsThatStay(t *testing.T) {
 	}})
 	s.Patience = time.Second
 	found(t, "leaving the loop is no failure and frees the slot", "the run after them: 0 tokens", s)
+}
+
+// TestCloseThatWaits holds that a model is found whose Close waits for who reads
+// a loop of it, be it for ever or until it gives up after the check's time.
+func TestCloseThatWaits(t *testing.T) {
+	for _, c := range closeChecks() {
+		if c.Name != "a loop may close its own model" && c.Name != "closing does not wait for who reads a loop" {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			waiting := subject(t, sound{endless: true, mutate: func(m inference.TextModel) inference.TextModel {
+				return mutant{TextModel: m, close: func(m inference.TextModel) error {
+					cancel()
+					return m.Close()
+				}}
+			}})
+			if err := c.Run(ctx, waiting.withDefaults(), nil); err == nil || !strings.Contains(err.Error(), "close did not return in time") {
+				t.Errorf("one that gives up waiting: %v", err)
+			}
+			stuck := subject(t, sound{endless: true, mutate: func(m inference.TextModel) inference.TextModel {
+				t.Cleanup(func() { _ = m.Close() })
+				return mutant{TextModel: m, close: func(inference.TextModel) error { select {} }}
+			}})
+			stuck.Patience = 100 * time.Millisecond
+			if err := stuck.Verify(t.Context(), c, nil); err == nil || !strings.Contains(err.Error(), "it still runs") {
+				t.Errorf("one that waits for ever: %v", err)
+			}
+		})
+	}
 }
 
 // goOn generates in the background until the model is closed.

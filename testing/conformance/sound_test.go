@@ -85,7 +85,7 @@ func (m *soundModel) run(ctx context.Context, r *llamaapi.CompletionRequest, yie
 	s, err := m.api.Completion(ctx, r)
 	if err == nil {
 		for t := range s.All() {
-			if !yield(inference.Token(t)) {
+			if m.life.Err() != nil || !yield(inference.Token(t)) {
 				break
 			}
 		}

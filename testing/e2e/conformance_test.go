@@ -20,17 +20,20 @@ import (
 // begins and ends its texts as no other kind does. A quarter of a million logits in
 // JSON, as Gemma3 and UGM have, would prove no more than those of the others.
 func TestConformance(t *testing.T) {
-	backend, ok := inference.Get("rocm")
-	if !ok {
+	if _, ok := inference.Get(rocm.Name); !ok {
 		t.Fatal("the backend is not registered")
 	}
+	// A Close that waits for who reads would not be back before the check is over.
+	settings := rocm.Settings{DrainTimeout: time.Hour}
+	oneThread := settings
+	oneThread.Args = []string{"--threads", "1"}
 	random := func(tokenizer string) string { return tiny(t, tokenizer, 3) }
 	for name, s := range map[string]conformance.Subject{
 		"SmolLM2": {Model: realModel(t, models.SmolLM2()), Chat: true, Logits: true},
 		// One thread, for on a busy machine two of llama.cpp's wait for each other with
 		// all they have.
 		"Gemma3": {
-			Model: realModel(t, models.Gemma3()), Backend: &rocm.Backend{Defaults: rocm.Settings{Args: []string{"--threads", "1"}}},
+			Model: realModel(t, models.Gemma3()), Backend: &rocm.Backend{Defaults: oneThread},
 		},
 
 		"SPM": {Model: random("llama-spm"), Chat: true, Logits: true},
@@ -40,7 +43,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if s.Backend == nil {
-				s.Backend = backend
+				s.Backend = &rocm.Backend{Defaults: settings}
 			}
 			s.Patience = 4 * time.Minute
 			s.Options = []inference.LoadOption{inference.WithContextLen(2048), inference.WithParallelSlots(4)}
