@@ -16,9 +16,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/hostlib"
 )
 
-// collectRevision is part of the key of bundles: raise it when what goes into
-// a bundle changes by a change of this code.
-const collectRevision = 6
+// collectRevision is part of the key of bundles: raise it when a change of this
+// code changes what goes into a bundle, or what a bundle is held to.
+const collectRevision = 7
 
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"
@@ -262,45 +262,6 @@ func (c *collector) exclude(name, reason string) {
 	e := bundle.Excluded{Name: name, Reason: reason}
 	if !slices.ContainsFunc(c.excluded, func(o bundle.Excluded) bool { return o.Name == name }) {
 		c.excluded = append(c.excluded, e)
-	}
-}
-
-// slim takes the code of other targets out of every file, and records what is
-// left. Every file with GPU code must then have it for exactly our targets.
-func (c *collector) slim() error {
-	names, err := elfFiles(c.dir)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		_, err := elfdep.ReadCodeObjects(name)
-		if errors.Is(err, elfdep.ErrNoFatBinary) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if _, err := elfdep.Slim(name, c.targets); err != nil {
-			return err
-		}
-		objects, err := elfdep.CheckTargets(name, c.targets)
-		if err != nil {
-			return err
-		}
-		c.addObjects(filepath.Base(name), objects)
-	}
-	for _, must := range []string{"libggml-hip.so"} {
-		if !slices.ContainsFunc(c.objects, func(o bundle.CodeObjects) bool { return o.File == must }) {
-			return fmt.Errorf("%s holds no GPU code", must)
-		}
-	}
-	return nil
-}
-
-// addObjects records GPU code for the manifest.
-func (c *collector) addObjects(file string, objects []elfdep.CodeObjects) {
-	for _, o := range objects {
-		c.objects = append(c.objects, bundle.CodeObjects{File: file, Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
 	}
 }
 

@@ -39,9 +39,7 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	if err := c.proveUnusedTypes(); err != nil {
 		return err
 	}
-	sel, err := elfdep.SelectTensile(names, c.targets, func(f elfdep.TensileFile) bool {
-		return f.Complex() || f.Double() || f.Integer()
-	})
+	sel, err := elfdep.SelectTensile(names, c.targets, unusedTensile)
 	if err != nil {
 		return err
 	}
@@ -73,11 +71,14 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	return nil
 }
 
+// unusedTensile tells the files that nothing in the bundle can ask for.
+func unusedTensile(f elfdep.TensileFile) bool { return f.Complex() || f.Double() || f.Integer() }
+
 // tensileSource finds the kernels' folder in the image, and its place relative
 // to rocBLAS.
 func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, folder string, err error) {
 	for _, l := range c.libs.libs {
-		if ok, err := path.Match("librocblas.so.*", l.SONAME); err != nil || !ok {
+		if !matches(rocBLAS, l.SONAME) {
 			continue
 		}
 		resolved, err := root.resolve(ctx, l.InRoot)
@@ -114,7 +115,7 @@ var otherTypes = regexp.MustCompile(`\b(?:(?:CUDA|HIP|HIPBLAS)_(?:R_(?:\d+[IU]|6
 // them must not be imported, and the functions that take a type as an argument
 // can get none that does not stand in the module's source.
 func (c *collector) proveUnusedTypes() error {
-	if err := unusedTypes(filepath.Join(c.dir, "libggml-hip.so")); err != nil {
+	if err := unusedTypes(filepath.Join(c.dir, hipModule)); err != nil {
 		return err
 	}
 	src, err := c.recipe.cachedSource()

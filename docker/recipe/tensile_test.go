@@ -1,6 +1,40 @@
 package recipe
 
-import "testing"
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+)
+
+// Of rocBLAS's folder the recipe takes what the reviewed list for both targets names.
+func TestTensileFilesTaken(t *testing.T) {
+	lines := func(name string) []string {
+		b, err := os.ReadFile(filepath.Join("..", "..", "pkg", "elfdep", "testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(strings.TrimSpace(string(b)), "\n")
+	}
+	sel, err := elfdep.SelectTensile(lines("rocblas-4.4.1-library.txt"), targets(t, "gfx1100", "gfx1101"), unusedTensile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want []string
+	for _, f := range sel.Keep {
+		got = append(got, f.Name)
+	}
+	for _, l := range lines("tensile-keep.golden") {
+		fields := strings.Fields(l)
+		want = append(want, fields[len(fields)-1])
+	}
+	if slices.Sort(want); !slices.Equal(got, want) {
+		t.Errorf("taken: %d files, want %d\n%s", len(got), len(want), strings.Join(got, "\n"))
+	}
+}
 
 func TestOtherTypes(t *testing.T) {
 	for text, want := range map[string]bool{

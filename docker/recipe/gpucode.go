@@ -1,0 +1,93 @@
+package recipe
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+)
+
+const (
+	hipModule = "libggml-hip.so"
+	rocBLAS   = "librocblas.so.*" // a pattern of path.Match
+)
+
+// gpuFiles are patterns of the files that a bundle must have with GPU code. A
+// bundle of the system flavour takes rocBLAS of the host.
+func (c *collector) gpuFiles() []string {
+	if c.variant.Flavour == bundle.FlavourSystem {
+		return []string{hipModule}
+	}
+	return []string{hipModule, rocBLAS}
+}
+
+// slim takes the code of other targets out of every file, and records what is
+// left. Every file with GPU code must then have it for exactly our targets.
+func (c *collector) slim() error {
+	names, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		_, err := elfdep.ReadCodeObjects(name)
+		if errors.Is(err, elfdep.ErrNoFatBinary) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := elfdep.Slim(name, c.targets); err != nil {
+			return err
+		}
+		objects, err := elfdep.CheckTargets(name, c.targets)
+		if err != nil {
+			return err
+		}
+		base := filepath.Base(name)
+		if slices.ContainsFunc(c.gpuFiles(), func(p string) bool { return matches(p, base) }) {
+			if err := sameKernels(base, objects); err != nil {
+				return err
+			}
+		}
+		c.addObjects(base, objects)
+	}
+	for _, must := range c.gpuFiles() {
+		if !slices.ContainsFunc(c.objects, func(o bundle.CodeObjects) bool { return matches(must, o.File) }) {
+			return fmt.Errorf("%s holds no GPU code", must)
+		}
+	}
+	return nil
+}
+
+func matches(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}
+
+// sameKernels holds a file's number of kernels for gfx1100 against that for
+// gfx1101: both are compiled of the same source, which tells them apart nowhere.
+func sameKernels(file string, objects []elfdep.CodeObjects) error {
+	count := map[gfx.Target]int{}
+	for _, o := range objects {
+		count[o.Target] = o.Kernels
+	}
+	a, hasA := count[gfx.GFX1100]
+	b, hasB := count[gfx.GFX1101]
+	if hasA && hasB && a != b {
+		return fmt.Errorf("%s holds %d kernels for %s and %d for %s, and should have the same ones for both: a part of it was not compiled for one of them",
+			file, a, gfx.GFX1100, b, gfx.GFX1101)
+	}
+	return nil
+}
+
+// addObjects records GPU code for the manifest.
+func (c *collector) addObjects(file string, objects []elfdep.CodeObjects) {
+	for _, o := range objects {
+		c.objects = append(c.objects, bundle.CodeObjects{File: file, Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
+	}
+}
