@@ -11,6 +11,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
 
+// nothingToFortify are files of ours, as patterns of path.Match, in which the
+// compiler finds no call to fortify.
+var nothingToFortify = []string{
+	// Calls memcpy, memmove, memset and readlink alone, each with memory whose
+	// size the compiler has proven or cannot know.
+	"libggml.so.*",
+}
+
 // prove checks what every file of a bundle must keep.
 func (c *collector) prove() error {
 	names, err := elfFiles(c.dir)
@@ -31,38 +39,63 @@ func (c *collector) prove() error {
 		errs = append(errs, &elfdep.UnresolvedError{Symbols: undefined})
 	}
 	for _, name := range names {
-		base := filepath.Base(name)
-		ours := c.libs.needed[base] != nil && !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
 		h, err := elfdep.Hardening(name)
 		if err != nil {
 			return err
 		}
-		if weak := h.Weak(); ours && len(weak) > 0 {
-			errs = append(errs, fmt.Errorf("%s is built without %s", base, strings.Join(weak, ", ")))
-		}
 		for _, p := range h.Runpath {
 			if p != "$ORIGIN" {
-				errs = append(errs, fmt.Errorf("%s has the run path %q", base, p))
+				errs = append(errs, fmt.Errorf("%s has the run path %q", filepath.Base(name), p))
 			}
 		}
-		if !ours {
-			continue
+		if c.ours(filepath.Base(name)) {
+			errs = append(errs, c.proveOurs(name, h))
 		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		paths := []string{"/src", "/build"}
-		if c.linked != nil && base == c.linked.soname {
-			paths = paths[1:] // compiled elsewhere; LLVM names streams of PDB files /src/…
-		}
-		leaks, err := elfdep.ScanStrings(f, paths, 3)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		for _, l := range leaks {
-			errs = append(errs, fmt.Errorf("%s holds the build path %q", base, l.Text))
-		}
+	}
+	return errors.Join(errs...)
+}
+
+// ours tells the files that were compiled or linked here from those that were
+// taken of the image.
+func (c *collector) ours(base string) bool {
+	return !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
+}
+
+// proveOurs checks how a file was built that was built here.
+func (c *collector) proveOurs(name string, h elfdep.Hardened) error {
+	base := filepath.Base(name)
+	weak := h.Weak()
+	if !h.StackProtector {
+		weak = append(weak, "no stack protector")
+	}
+	if len(h.Fortify) == 0 && !slices.ContainsFunc(nothingToFortify, func(p string) bool { return matches(p, base) }) {
+		weak = append(weak, "no fortified function")
+	}
+	var errs []error
+	if len(weak) > 0 {
+		errs = append(errs, fmt.Errorf("%s: %s", base, strings.Join(weak, ", ")))
+	}
+	debug, err := elfdep.DebugSections(name)
+	if err != nil {
+		return err
+	}
+	if len(debug) > 0 {
+		errs = append(errs, fmt.Errorf("%s is not stripped: it has %s", base, strings.Join(debug, ", ")))
+	}
+	paths := []string{"/src", "/build"}
+	if c.linked != nil && base == c.linked.soname {
+		paths = paths[1:] // compiled elsewhere; LLVM names streams of PDB files /src/…
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	leaks, err := elfdep.ScanStrings(f, paths, 3)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	for _, l := range leaks {
+		errs = append(errs, fmt.Errorf("%s holds the build path %q", base, l.Text))
 	}
 	return errors.Join(errs...)
 }
