@@ -4,20 +4,43 @@ import (
 	"bytes"
 	_ "embed" // the recorded sizes are part of the program
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"path"
 	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// Sizes are a variant's recorded sizes in bytes.
+// Sizes are a variant's recorded sizes in bytes, and which GPU kernels it ships.
 type Sizes struct {
 	Packed   int64 `json:"packed"`
-	Unpacked int64 `json:"unpacked"`
+	Unpacked int64 `json:"unpacked"` // the sum of the files, holes included
+	// Disk is what unpacking takes in blocks (bundle.Reader.Need), by the target
+	// that it is done for, and under allTargets for all of them.
+	Disk map[string]int64 `json:"disk"`
 	// Targets are the GPU targets that the record is for.
 	Targets []string `json:"targets,omitempty"`
+	// Tensile counts rocBLAS's kernels by target; under sharedFiles those that
+	// serve every target.
+	Tensile map[string]TensileCount `json:"tensile,omitempty"`
 }
 
-// growth is how much larger than its record a bundle may be: 3 %.
-const growth = 0.03
+// TensileCount says how much of rocBLAS's folder a bundle ships for a target.
+type TensileCount struct {
+	Files   int `json:"files"`
+	Kernels int `json:"kernels"`
+}
+
+const (
+	allTargets  = "all"
+	sharedFiles = "shared"
+)
 
 //go:embed sizes.lock.json
 var sizesJSON []byte
@@ -25,13 +48,16 @@ var sizesJSON []byte
 // RecordedSizes gives the sizes of each bundle, by its label, as `mage lock` recorded them.
 func RecordedSizes() (map[string]Sizes, error) { return ParseSizes(sizesJSON) }
 
-// ParseSizes reads recorded sizes; unknown fields are errors.
+// ParseSizes reads recorded sizes; unknown fields and text behind them are errors.
 func ParseSizes(b []byte) (map[string]Sizes, error) {
 	all := map[string]Sizes{}
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&all); err != nil {
 		return nil, fmt.Errorf("recorded sizes: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("recorded sizes: more text at offset %d", dec.InputOffset())
 	}
 	return all, nil
 }
@@ -42,41 +68,78 @@ func FormatSizes(all map[string]Sizes) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// SizeError says that a bundle has outgrown its record.
-type SizeError struct {
-	Variant, What  string
-	Recorded, Size int64
-}
-
-// Error names both sizes and the way to accept the new one.
-func (e *SizeError) Error() string {
-	return fmt.Sprintf("the %s bundle is %.1f MB %s, more than 3 %% over the recorded %.1f MB: find out why, or accept it with `mage lock`",
-		e.Variant, float64(e.Size)/1e6, e.What, float64(e.Recorded)/1e6)
-}
-
-// CheckSize holds a bundle against the record. Bundles with other targets than
-// the recorded ones, or of a variant without a record, are not judged.
-func CheckSize(recorded map[string]Sizes, variant string, now Sizes) error {
-	old, ok := recorded[variant]
-	if !ok || !slices.Equal(old.Targets, now.Targets) {
-		return nil
+// Sizes reads the sizes of a packed bundle.
+func (p *Packed) Sizes() (s Sizes, err error) {
+	f, err := bundle.OpenFile(p.File)
+	if err != nil {
+		return s, err
 	}
-	for _, c := range []struct {
-		what     string
-		old, now int64
-	}{{"packed", old.Packed, now.Packed}, {"unpacked", old.Unpacked, now.Unpacked}} {
-		if float64(c.now) > float64(c.old)*(1+growth) {
-			return &SizeError{Variant: variant, What: c.what, Recorded: c.old, Size: c.now}
-		}
-	}
-	return nil
-}
-
-// Sizes gives the sizes of a packed bundle.
-func (p *Packed) Sizes() Sizes {
-	s := Sizes{Packed: p.Size, Unpacked: p.Manifest.Size()}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	s = Sizes{Packed: p.Size, Unpacked: p.Manifest.Size(), Disk: map[string]int64{}}
+	s.Disk[allTargets], _ = f.Need(nil, "")
 	for _, t := range p.Manifest.Targets {
 		s.Targets = append(s.Targets, t.String())
+		s.Disk[t.String()], _ = f.Need(func(f bundle.File) bool { return f.Target == "" || f.Target == t }, t)
 	}
-	return s
+	s.Tensile = countTensile(p.Manifest)
+	return s, nil
+}
+
+// countTensile counts what a bundle has of rocBLAS's folder; nil: nothing.
+func countTensile(m *bundle.Manifest) map[string]TensileCount {
+	var count map[string]TensileCount
+	add := func(file string, target gfx.Target, c TensileCount) {
+		if _, err := elfdep.ParseTensileName(path.Base(file)); err != nil {
+			return
+		}
+		key := target.String()
+		if target == "" {
+			key = sharedFiles
+		}
+		if count == nil {
+			count = map[string]TensileCount{}
+		}
+		count[key] = TensileCount{count[key].Files + c.Files, count[key].Kernels + c.Kernels}
+	}
+	for _, f := range m.Files {
+		add(f.Path, f.Target, TensileCount{Files: 1})
+	}
+	for _, o := range m.CodeObjects {
+		add(o.File, o.Target, TensileCount{Kernels: o.Kernels})
+	}
+	return count
+}
+
+// TensileError says that a bundle ships other kernels of rocBLAS than recorded.
+type TensileError struct {
+	Variant       string
+	Recorded, Now map[string]TensileCount
+}
+
+// Error names the targets that differ and the way to accept it.
+func (e *TensileError) Error() string {
+	all := maps.Clone(e.Recorded)
+	if all == nil {
+		all = map[string]TensileCount{}
+	}
+	maps.Copy(all, e.Now)
+	var parts []string
+	for _, t := range slices.Sorted(maps.Keys(all)) {
+		if old, now := e.Recorded[t], e.Now[t]; old != now {
+			parts = append(parts, fmt.Sprintf("%s: %d files with %d kernels, recorded are %d with %d", t, now.Files, now.Kernels, old.Files, old.Kernels))
+		}
+	}
+	return fmt.Sprintf("the %s bundle ships other Tensile files of rocBLAS than recorded (%s): find out why, or accept it with `mage lock`",
+		e.Variant, strings.Join(parts, "; "))
+}
+
+// CheckTensile holds the kernels of rocBLAS in a bundle against the record, in
+// both directions: a kernel too few shows on a GPU alone. Bundles that CheckSize
+// does not judge pass.
+func CheckTensile(recorded map[string]Sizes, variant string, now Sizes) error {
+	old, ok := recorded[variant]
+	if !ok || !slices.Equal(old.Targets, now.Targets) || maps.Equal(old.Tensile, now.Tensile) {
+		return nil
+	}
+	return &TensileError{Variant: variant, Recorded: old.Tensile, Now: now.Tensile}
 }

@@ -44,7 +44,7 @@ func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 }
 
 // checkSizes holds bundles built by the project's own options against their
-// recorded sizes.
+// recorded sizes and kernels.
 func (s *Session) checkSizes(packed []*recipe.Packed) error {
 	if len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.Image() {
 		return nil
@@ -55,11 +55,16 @@ func (s *Session) checkSizes(packed []*recipe.Packed) error {
 	}
 	var errs []error
 	for _, p := range packed {
+		now, err := p.Sizes()
+		if err != nil {
+			return err
+		}
+		errs = append(errs, recipe.CheckTensile(recorded, p.Label, now))
 		if recipe.WholeLLVM(p.Manifest) {
 			errs = append(errs, s.say("bundle %s: its size is not held against the record, since libLLVM is whole", p.Manifest.Name))
 			continue
 		}
-		errs = append(errs, recipe.CheckSize(recorded, p.Label, p.Sizes()))
+		errs = append(errs, recipe.CheckSize(recorded, p.Label, now))
 	}
 	return errors.Join(errs...)
 }

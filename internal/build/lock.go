@@ -31,7 +31,8 @@ func Lock() error {
 	})
 }
 
-// lockSizes records the sizes of the bundles.
+// lockSizes records the sizes of the bundles. None is recorded that is over a
+// bar, since no record moves those.
 func (s *Session) lockSizes(ctx context.Context, root string) error {
 	packed, err := s.Bundles(ctx)
 	if err != nil {
@@ -42,7 +43,14 @@ func (s *Session) lockSizes(ctx context.Context, root string) error {
 		return err
 	}
 	for _, p := range packed {
-		all[p.Label] = p.Sizes()
+		now, err := p.Sizes()
+		if err != nil {
+			return err
+		}
+		if err := recipe.CheckBars(p.Label, now); err != nil {
+			return err
+		}
+		all[p.Label] = now
 	}
 	b, err := recipe.FormatSizes(all)
 	if err != nil {
