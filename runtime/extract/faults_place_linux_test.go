@@ -3,6 +3,7 @@ package extract
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -132,4 +133,38 @@ func TestFault17NoHome(t *testing.T) {
 		startChild(t, "plain", b, "", strip, as(t), withEnv("CACHE_DIRECTORY="+dir)).succeeded()
 		mustBeTidy(t, filepath.Join(dir, "go-rocm"))
 	})
+}
+
+// In a place where nothing could be made the lock may be had and is let go, and an
+// end that the caller asked for is no complaint about the place.
+func TestFault12LockIsLetGo(t *testing.T) {
+	b := newBundle(t, false)
+	s, err := openStore(place{cacheDir(t), "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.close() }()
+	s.readOnly = true
+	j := &job{store: s, r: b.Reader, m: b.Manifest(), digest: b.Digest(), o: Options{Log: slog.New(slog.DiscardHandler), trace: func(string) {}}}
+	var held *lock
+	if _, err := j.slow(t.Context()); !errors.Is(err, ErrReadOnly) {
+		t.Errorf("got %v, want ErrReadOnly", err)
+	}
+	if held, err = s.tryLock(j.digest); err != nil || held == nil {
+		t.Fatalf("the lock was kept: %v", err)
+	}
+	gone := errors.New("the user went home")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(gone)
+	for _, readOnly := range []bool{true, false} {
+		s.readOnly = readOnly
+		if _, err := j.slow(ctx); !errors.Is(err, gone) || errors.Is(err, ErrReadOnly) {
+			t.Errorf("read-only %v: got %v, want the cause of the cancellation", readOnly, err)
+		}
+	}
+	held.release()
+	s.readOnly = true
+	if _, err := j.slow(ctx); !errors.Is(err, gone) || errors.Is(err, ErrReadOnly) {
+		t.Errorf("got %v, want the cause of the cancellation", err)
+	}
 }

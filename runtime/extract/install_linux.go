@@ -108,13 +108,15 @@ func (j *job) installed(targets []gfx.Target, fresh bool) *Installed {
 // slow installs, completes or repairs the bundle under the lock.
 func (j *job) slow(ctx context.Context) (*Installed, error) {
 	l, err := j.acquire(ctx, j.digest, j.o.Log)
-	if unwritable(err) || full(err) || j.readOnly {
-		return j.asItIs(ctx, err)
+	if err == nil {
+		defer l.release()
 	}
-	if err != nil {
+	switch {
+	case unwritable(err) || full(err) || j.readOnly:
+		return j.asItIs(ctx, err)
+	case err != nil:
 		return nil, err
 	}
-	defer l.release()
 	j.o.trace("locked")
 	// Whoever held the lock before may have done the work.
 	if have, err := j.warm(j.digest, j.targets); err == nil {
@@ -179,6 +181,8 @@ func (j *job) asItIs(ctx context.Context, cause error) (*Installed, error) {
 	err := bundle.VerifyTargets(ctx, filepath.Join(j.dir, j.digest), j.m, j.targets)
 	switch {
 	case err == nil:
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
 	case full(cause):
 		return nil, cause
 	default:
