@@ -26,6 +26,7 @@ const (
 	roleEscape = "escape" // the same, with a descendant in a session of its own
 	roleParent = "parent" // supervise a server until killed
 	roleStarve = "starve" // end a server with no descriptor left
+	roleHide   = "hide"   // the imitation, which refuses /slots once hideName is there
 )
 
 // TestMain lets this binary be each of the processes that the tests need.
@@ -39,6 +40,9 @@ func TestMain(m *testing.M) {
 		os.Exit(parent())
 	case roleStarve:
 		os.Exit(starve())
+	case roleHide:
+		fmt.Println("error:", hide())
+		os.Exit(1)
 	}
 	os.Exit(torture.Main(m))
 }

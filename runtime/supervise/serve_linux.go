@@ -55,6 +55,10 @@ func (c *Child) heed(s *service, o observation) {
 	switch {
 	case o.err != nil:
 		c.spec.Log.Warn("stalls cannot be told for this server", "cause", o.err.Error())
+		if !s.stuck.IsZero() { // nobody would take that back
+			s.stuck, s.grace = time.Time{}, nil
+			c.change(Ready, nil, "stalls cannot be told any more")
+		}
 	case o.stalled:
 		s.stuck = time.Now().Add(-o.idle)
 		c.change(Stalled, ErrStalled, "no token for "+o.idle.Round(time.Millisecond).String())
