@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -72,6 +73,16 @@ func harmless() *regexp.Regexp {
 	return regexp.MustCompile(`\bwarning: |Falling back to buffered IO|failed to allocate memory for prompt cache state`)
 }
 
+// serving reports whether a process in this state had been ready.
+func serving(s State) bool { return s == Ready || s == Stalled || s == Stopping }
+
+// startsOnly reports whether a cause ends a process before it is ready and never
+// later. A program may live on after the line that tells it, as one does without
+// the GPU that it may not open, and the line is no cause of a later death.
+func startsOnly(kind error) bool {
+	return slices.Contains([]error{ErrModelInvalid, ErrBadArgument, ErrAddress, ErrNoDevice, ErrPermission, ErrLibraryMissing}, kind)
+}
+
 // recognise finds the cause of an exit in its last lines and its status.
 // hostOOM says that the kernel's out-of-memory killer struck in our control
 // group during the child's life.
@@ -82,7 +93,12 @@ func recognise(e *ExitError, hostOOM bool) {
 		return
 	}
 	told := slices.DeleteFunc(slices.Clone(e.Log), harmless().MatchString)
+	// The loader binds symbols when they are called first, and ends with that status.
+	unbound := e.Signal == 0 && e.Code == 127
 	for _, s := range signs() {
+		if serving(e.While) && startsOnly(s.kind) && (!errors.Is(s.kind, ErrLibraryMissing) || !unbound) {
+			continue
+		}
 		for _, line := range slices.Backward(told) {
 			if s.pattern.MatchString(line) {
 				e.Kind, e.Remedy, e.Line = s.kind, s.remedy, strings.TrimSpace(line)
@@ -95,7 +111,7 @@ func recognise(e *ExitError, hostOOM bool) {
 		e.Remedy = "something ended it with SIGKILL; often that is the kernel's out-of-memory killer: see the kernel log"
 	case e.Signal == syscall.SIGILL:
 		e.Remedy = remedyAVX
-	case e.Signal == 0 && e.Code == 127:
+	case unbound:
 		e.Kind, e.Remedy = ErrLibraryMissing, remedyLibrary
 	case e.Signal == 0 && e.Code == 126:
 		e.Kind, e.Remedy = ErrPermission, "make the program executable and see that its folder is not mounted noexec"

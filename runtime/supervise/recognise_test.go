@@ -100,3 +100,38 @@ func TestRecognise(t *testing.T) {
 		})
 	}
 }
+
+// What only ends a start is no cause of a later death, though its line may still
+// be among the last ones: a server that goes on after it wrote them, such as one
+// without a GPU, would not be started again.
+func TestRecogniseWhileServing(t *testing.T) {
+	const crash, noGPU = "terminate called without an active exception", "Unable to open /dev/kfd read-write: Permission denied"
+	for name, tt := range map[string]struct {
+		in      ExitError
+		serving error
+		loading error
+	}{
+		"model":         {ExitError{Signal: syscall.SIGSEGV, Log: []string{"llama_model_load: error loading model: x", crash}}, nil, ErrModelInvalid},
+		"projector":     {ExitError{Signal: syscall.SIGSEGV, Log: []string{"clip_init: failed to load model 'x'", crash}}, nil, ErrModelInvalid},
+		"argument":      {ExitError{Signal: syscall.SIGSEGV, Log: []string{"error: invalid argument: --x", crash}}, nil, ErrBadArgument},
+		"address":       {ExitError{Signal: syscall.SIGSEGV, Log: []string{"E srv start: couldn't bind HTTP server socket", crash}}, nil, ErrAddress},
+		"device":        {ExitError{Signal: syscall.SIGSEGV, Log: []string{"invalid device: ROCm0", crash}}, nil, ErrNoDevice},
+		"permission":    {ExitError{Signal: syscall.SIGSEGV, Log: []string{noGPU, crash}}, nil, ErrPermission},
+		"library":       {ExitError{Signal: syscall.SIGSEGV, Log: []string{"x.so: version `GLIBC_2.43' not found", crash}}, nil, ErrLibraryMissing},
+		"lazy symbol":   {ExitError{Code: 127, Log: []string{"llama-server: symbol lookup error: libggml-hip.so: undefined symbol: x"}}, ErrLibraryMissing, ErrLibraryMissing},
+		"status 127":    {ExitError{Code: 127, Log: []string{crash}}, ErrLibraryMissing, ErrLibraryMissing},
+		"hang":          {ExitError{Signal: syscall.SIGABRT, Log: []string{noGPU, "HW Exception by GPU node-1 (Agent handle: 0x1) reason :GPU Hang"}}, ErrGPUHang, ErrGPUHang},
+		"memory":        {ExitError{Signal: syscall.SIGABRT, Log: []string{"failed to load model, 'x'", "ROCm error: out of memory"}}, ErrOutOfMemory, ErrOutOfMemory},
+		"target":        {ExitError{Signal: syscall.SIGABRT, Log: []string{"ROCm error: invalid device function"}}, ErrUnsupportedTarget, ErrUnsupportedTarget},
+		"host's memory": {ExitError{Signal: syscall.SIGABRT, Log: []string{noGPU, "  what():  std::bad_alloc"}}, ErrHostMemory, ErrPermission},
+	} {
+		for while, want := range map[State]error{Starting: tt.loading, Loading: tt.loading, Ready: tt.serving, Stalled: tt.serving, Stopping: tt.serving} {
+			e := tt.in
+			e.While = while
+			recognise(&e, false)
+			if e.Kind != want { //nolint:errorlint // the very same
+				t.Errorf("%s while %s: got %v, want %v", name, while, e.Kind, want)
+			}
+		}
+	}
+}
