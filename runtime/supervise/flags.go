@@ -139,9 +139,18 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 	return kept, notes
 }
 
+// dashed is a long flag with dashes for underscores: llama-server takes either
+// (common_params_parse_ex in common/arg.cpp).
+func dashed(flag string) string {
+	if strings.HasPrefix(flag, "--") {
+		return strings.ReplaceAll(flag, "_", "-")
+	}
+	return flag
+}
+
 // spelling gives the name under which the program knows a flag, or nothing.
 func (f *Flags) spelling(flag string) string {
-	if f.Knows(flag) {
+	if flag = dashed(flag); f.Knows(flag) {
 		return flag
 	}
 	for _, group := range renames() {

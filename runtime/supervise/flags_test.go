@@ -67,6 +67,7 @@ func TestAdapt(t *testing.T) {
 		{"value not taken", []string{"--flash-attn", "on"}, []string{"--flash-attn"}, 1},
 		{"value not taken, off", []string{"--flash-attn", "off", "-np", "1"}, []string{"-np", "1"}, 1},
 		{"inline value", []string{"--ctx-size=8"}, []string{"--ctx-size=8"}, 0},
+		{"underscores", []string{"--ctx_size", "8"}, []string{"--ctx-size", "8"}, 1},
 		{"path that starts with a dot", []string{"--lora", "./a.gguf"}, []string{"--lora", "./a.gguf"}, 0},
 	}
 	for _, tt := range tests {

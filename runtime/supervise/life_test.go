@@ -216,6 +216,11 @@ func TestStartErrors(t *testing.T) {
 		"not executable": {Spec{Argv: []string{script}}, ErrPermission},
 		"own host":       {Spec{Argv: []string{os.Args[0]}, Args: []string{"--host", "0.0.0.0"}}, ErrSpec},
 		"own key":        {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api-key=x"}}, ErrSpec},
+		"underscores":    {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api_key", "x"}}, ErrSpec},
+		"own prefix":     {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api-prefix", "/x"}}, ErrSpec},
+		"own TLS key":    {Spec{Argv: []string{os.Args[0]}, Args: []string{"--ssl-key-file", "x"}}, ErrSpec},
+		"own TLS cert":   {Spec{Argv: []string{os.Args[0]}, Args: []string{"--ssl-cert-file", "x"}}, ErrSpec},
+		"prefix in env":  {Spec{Argv: []string{os.Args[0]}, Env: []string{"LLAMA_ARG_API_PREFIX=/x"}}, ErrSpec},
 		"bad env":        {Spec{Argv: []string{os.Args[0]}, Env: []string{"x"}}, ErrSpec},
 		"bad tcp":        {Spec{Argv: []string{os.Args[0]}, TCP: "localhost"}, ErrSpec},
 	} {

@@ -24,7 +24,7 @@ type Spec struct {
 	// llama-server, or the path of a llama-server alone.
 	Argv []string
 	// Args follow Argv. The listening address and the key are added by Start
-	// and must not be among them.
+	// and must not be among them, nor may a prefix of the paths or TLS.
 	Args []string
 	// Env is added, as NAME=value, after scrubbing; it wins over what is there.
 	Env []string
@@ -173,17 +173,8 @@ func (s Spec) withDefaults() (Spec, error) {
 		}
 		s.Argv = append([]string{found}, s.Argv[1:]...)
 	}
-	for _, a := range s.Args {
-		name, _, _ := strings.Cut(a, "=")
-		switch name {
-		case "--host", "--port", "--api-key", "--api-key-file", "--reuse-port":
-			return s, fmt.Errorf("%w: %s is chosen by the supervisor; use TCP to listen on an address of your own", ErrSpec, name)
-		}
-	}
-	for _, kv := range s.Env {
-		if name, _, ok := strings.Cut(kv, "="); !ok || name == "" {
-			return s, fmt.Errorf("%w: %q in Env is not NAME=value", ErrSpec, kv)
-		}
+	if err := checkArgs(s.Args, s.Env); err != nil {
+		return s, err
 	}
 	if s.TCP != "" {
 		if _, _, err := net.SplitHostPort(s.TCP); err != nil {
@@ -208,6 +199,44 @@ func (s Spec) withDefaults() (Spec, error) {
 	}
 	s.Restart = s.Restart.withDefaults()
 	return s, nil
+}
+
+// reserved are the flags of llama-server (common/arg.cpp) that say where and how it
+// answers, with what to do instead. None has another spelling; each can be given
+// by a variable, LLAMA_ARG_ and its name, as well.
+func reserved() map[string]string {
+	const (
+		address = "use TCP to listen on an address of your own"
+		key     = "Child.APIKey tells the key"
+		plain   = "the child is asked over plain HTTP at its root; put a proxy in front of it"
+	)
+	return map[string]string{
+		"--host": address, "--port": address, "--reuse-port": address,
+		"--api-key": key, "--api-key-file": key,
+		"--api-prefix": plain, "--ssl-key-file": plain, "--ssl-cert-file": plain,
+	}
+}
+
+// checkArgs refuses what the supervisor itself decides on.
+func checkArgs(args, env []string) error {
+	flags := reserved()
+	for _, a := range args {
+		name, _, _ := strings.Cut(a, "=")
+		if remedy, ok := flags[dashed(name)]; ok {
+			return fmt.Errorf("%w: %s is chosen by the supervisor; %s", ErrSpec, name, remedy)
+		}
+	}
+	for _, kv := range env {
+		name, _, ok := strings.Cut(kv, "=")
+		if !ok || name == "" {
+			return fmt.Errorf("%w: %q in Env is not NAME=value", ErrSpec, kv)
+		}
+		flag, ok := strings.CutPrefix(name, "LLAMA_ARG_")
+		if remedy, reserved := flags["--"+strings.ToLower(strings.ReplaceAll(flag, "_", "-"))]; ok && reserved {
+			return fmt.Errorf("%w: %s in Env is chosen by the supervisor; %s", ErrSpec, name, remedy)
+		}
+	}
+	return nil
 }
 
 func defaulted(d, def time.Duration) time.Duration {
