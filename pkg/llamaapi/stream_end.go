@@ -82,8 +82,16 @@ func (s *Stream) readError(err error) error {
 	return fmt.Errorf("%w: %w", ErrTruncated, err)
 }
 
+// fail ends the stream with an error. What waits for the next event still comes
+// as far as it has text, but for a reader that wants no more.
 func (s *Stream) fail(err error) {
-	s.queue, s.ready = s.queue[:0], 0
+	s.ready = 0
+	for i, t := range s.queue {
+		if t.Text != "" && !s.isCut() {
+			s.ready = i + 1
+		}
+	}
+	s.queue = s.queue[:s.ready]
 	s.end(err)
 }
 

@@ -395,6 +395,31 @@ func TestStreamReusesConnection(t *testing.T) {
 	}
 }
 
+// TestBrokenStreamKeepsItsText holds that text which came is yielded before the
+// error, also where it waited for the next event to tell what it belongs to.
+func TestBrokenStreamKeepsItsText(t *testing.T) {
+	for name, tc := range map[string]struct {
+		stream string
+		want   []Token
+		err    error
+	}{
+		"cut":             {ev(1, 5, "one ") + ev(2, 6, "") + ev(3, 7, "xa"), []Token{{5, "one "}, {6, ""}, {7, "xa"}}, ErrTruncated},
+		"server's error":  {ev(1, 6, "") + ev(2, 7, "xa") + "data: {\"error\":{\"message\":\"no\",\"type\":\"server_error\",\"code\":500}}\n\n", []Token{{6, ""}, {7, "xa"}}, nil},
+		"nonsense":        {ev(1, 6, "") + ev(2, 7, "xa") + "data: {\n\n", []Token{{6, ""}, {7, "xa"}}, ErrMalformed},
+		"nothing with it": {ev(1, 5, "one ") + ev(2, 6, ""), []Token{{5, "one "}}, ErrTruncated},
+	} {
+		req := request()
+		req.Stop = []string{"xb"}
+		got, s := drain(t, replay(t, []byte(tc.stream), nil), req)
+		if !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+		if s.Err() == nil || tc.err != nil && !errors.Is(s.Err(), tc.err) {
+			t.Errorf("%s: error %v", name, s.Err())
+		}
+	}
+}
+
 // TestStreamWithoutItsEnd holds that a server that never ends its answer behind
 // the final event holds nobody up.
 func TestStreamWithoutItsEnd(t *testing.T) {
