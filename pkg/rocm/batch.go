@@ -2,6 +2,7 @@ package rocm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -14,10 +15,13 @@ import (
 
 // BatchGenerate implements inference.TextModel: all prompts run over the slots,
 // a new one beginning where one has ended. When ctx ends, or the model is
-// closed, the error says so and each unfinished prompt carries it too.
+// closed, before all are done, the error says so and each unfinished prompt
+// carries it too; the others keep their results. A prompt that fails for itself
+// has its error in its result alone.
 func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...inference.GenerateOption) ([]inference.BatchResult, error) {
 	cfg := inference.ApplyGenerateOpts(opts)
 	start := time.Now()
+	err := m.open()
 	out := make([]inference.BatchResult, len(prompts))
 	sums := make([]inference.GenerateMetrics, len(prompts))
 	m.spread(len(prompts), func(i int) {
@@ -27,12 +31,21 @@ func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...inf
 		}
 		out[i].Err, sums[i] = s.Err(), s.Metrics()
 	})
-	err := m.explain(ctx, context.Cause(ctx))
-	if m.life.Err() != nil {
-		err = ErrClosed
+	for _, r := range out {
+		if ended := ctx.Err(); err == nil && (errors.Is(r.Err, ErrClosed) || ended != nil && errors.Is(r.Err, ended)) {
+			err = r.Err
+		}
 	}
 	m.ended(err, sum(sums, time.Since(start)))
 	return out, err
+}
+
+// open is ErrClosed once the model is closed.
+func (m *Model) open() error {
+	if m.life.Err() != nil {
+		return ErrClosed
+	}
+	return nil
 }
 
 // Classify implements inference.TextModel. One token is sampled after one
@@ -40,7 +53,12 @@ func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...inf
 // carries the natural logarithms of the probabilities before sampling, indexed
 // by token id: they differ from the network's raw logits by one constant, so
 // order, differences and softmax are the same. At temperature 0 the largest is
-// that of the token.
+// that of the token. The result is all or nothing: the error is the first that a
+// prompt met, and says which.
+//
+// llama-server tells no probabilities where the sampled token only begins a rune.
+// With logits such a prompt is sent a second time, and Metrics count both: its
+// prompt and its token twice, and the time of both.
 func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inference.GenerateOption) ([]inference.ClassifyResult, error) {
 	cfg := inference.ApplyGenerateOpts(opts)
 	cfg.MaxTokens = 1
@@ -49,10 +67,8 @@ func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inferenc
 	defer cancel()
 	out := make([]inference.ClassifyResult, len(prompts))
 	sums := make([]inference.GenerateMetrics, len(prompts))
-	var (
-		mu    sync.Mutex
-		first error
-	)
+	var mu sync.Mutex
+	first := m.open()
 	m.spread(len(prompts), func(i int) {
 		var err error
 		out[i], sums[i], err = m.classify(joined, prompts[i], cfg)
@@ -66,9 +82,6 @@ func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inferenc
 			cancel() // the result is all or nothing
 		}
 	})
-	if m.life.Err() != nil {
-		first = ErrClosed
-	}
 	m.ended(first, sum(sums, time.Since(start)))
 	if first != nil {
 		return nil, first
@@ -91,46 +104,46 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 	if cfg.ReturnLogits {
 		r.Probs = vocab
 	}
-	begin := time.Now()
 	res, err := m.api.Complete(ctx, r)
 	if err != nil {
 		return none, inference.GenerateMetrics{}, err
 	}
 	c := res[0]
+	spent := []inference.GenerateMetrics{metricsOf(c.Final, 0)}
 	if len(c.Tokens) == 0 {
 		return none, inference.GenerateMetrics{}, fmt.Errorf("%w: no token was sampled", llamaapi.ErrMalformed)
 	}
 	// The server writes U+FFFD for a rune that the token only begins.
 	result := inference.ClassifyResult{Token: inference.Token{ID: c.Tokens[0], Text: strings.TrimRight(c.Text, "\uFFFD")}}
 	if cfg.ReturnLogits {
-		if c.Positions, err = m.positions(ctx, r, c.Positions); err != nil {
-			return none, inference.GenerateMetrics{}, err
+		if len(c.Positions) == 0 {
+			if c, err = m.positions(ctx, r); err != nil {
+				return none, inference.GenerateMetrics{}, err
+			}
+			spent = append(spent, metricsOf(c.Final, 0))
 		}
 		if result.Logits, err = c.Positions[0].Logits(vocab); err != nil {
 			return none, inference.GenerateMetrics{}, err
 		}
 	}
-	return result, metricsOf(c.Final, time.Since(begin)), nil
+	return result, sum(spent, 0), nil
 }
 
-// positions are those of an answer, or are asked for again: llama-server tells
-// no probabilities for a token that only begins a rune (process_token in
+// positions asks again for an answer that came without any: llama-server tells no
+// probabilities for a token that only begins a rune (process_token in
 // server-context.cpp). They are taken from the network before any bias, so a
 // second request that is made to sample a whole letter tells the same.
-func (m *Model) positions(ctx context.Context, r *llamaapi.CompletionRequest, have []llamaapi.Position) ([]llamaapi.Position, error) {
-	if len(have) > 0 {
-		return have, nil
-	}
+func (m *Model) positions(ctx context.Context, r *llamaapi.CompletionRequest) (llamaapi.Completion, error) {
 	again := *r
 	again.Extra = map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}
 	res, err := m.api.Complete(ctx, &again)
-	if err != nil {
-		return nil, err
+	switch {
+	case err != nil:
+		return llamaapi.Completion{}, err
+	case len(res[0].Positions) == 0:
+		return llamaapi.Completion{}, fmt.Errorf("%w: no probabilities came", llamaapi.ErrMalformed)
 	}
-	if len(res[0].Positions) == 0 {
-		return nil, fmt.Errorf("%w: no probabilities came", llamaapi.ErrMalformed)
-	}
-	return res[0].Positions, nil
+	return res[0], nil
 }
 
 // spread runs work for 0 to n-1. Twice as many as there are slots are under way,

@@ -84,7 +84,9 @@ func (m *Model) Info() inference.ModelInfo { return m.srv.Info }
 
 // Metrics implements inference.TextModel. Times are the server's own;
 // PromptTokens counts those found in the cache too, while PrefillTokensPerSec
-// speaks of the computed ones. Memory is what is used on the GPUs of the plan.
+// speaks of the computed ones. A generation that was left before its end, by a
+// break, a context or Close, has counts and TotalDuration, but no other times: the
+// server tells them in its final event. Memory is what is used on the GPUs of the plan.
 func (m *Model) Metrics() inference.GenerateMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()

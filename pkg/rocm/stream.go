@@ -34,7 +34,10 @@ type Request struct {
 	// it where it has none.
 	Media []Media
 
-	// GenerateConfig is the contract's part.
+	// GenerateConfig is the contract's part. Start from
+	// inference.DefaultGenerateConfig() and change what is to be otherwise: the zero
+	// value has MaxTokens 0, with which nothing is asked of the server and nothing
+	// yielded.
 	inference.GenerateConfig
 	// Seed makes sampling repeatable; nil: a random one.
 	Seed *int64
@@ -122,8 +125,8 @@ func (s *Stream) Next() (inference.Token, bool) {
 }
 
 func (s *Stream) send() error {
-	if err := s.m.life.Err(); err != nil {
-		return ErrClosed
+	if err := s.m.open(); err != nil {
+		return err
 	}
 	if err := s.joined.Err(); err != nil {
 		return err
@@ -219,7 +222,9 @@ func (s *Stream) Err() error {
 	return s.err
 }
 
-// Metrics are those of this generation, valid once the reading is over.
+// Metrics are those of this generation, valid once the reading is over. One that
+// was left before its end has counts and TotalDuration alone: llama-server tells
+// its times in the final event.
 func (s *Stream) Metrics() inference.GenerateMetrics {
 	s.mu.Lock()
 	defer s.mu.Unlock()

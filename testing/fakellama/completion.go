@@ -26,6 +26,7 @@ type request struct {
 	Progress    bool            `json:"return_progress"`
 	Fields      []string        `json:"response_fields"`
 	Grammar     string          `json:"grammar"`
+	Bias        json.RawMessage `json:"logit_bias"`
 }
 
 func (r *request) limit() int {
@@ -243,7 +244,8 @@ func (s *Server) prefill(ctx context.Context) error {
 
 // take samples a token, as process_token in server-context.cpp does.
 func (t *task) take(model *sampler, tell func(event) error) error {
-	id := model.next()
+	likely := model.next()
+	id := t.s.vocab.biased(likely, t.req.Bias)
 	t.sampled = append(t.sampled, id)
 	t.s.slots.decoded(t.slot, len(t.sampled))
 	piece := t.s.vocab.piece(id)
@@ -251,7 +253,7 @@ func (t *task) take(model *sampler, tell func(event) error) error {
 	if !incomplete(t.text) {
 		show := t.shown(len(piece), ends(id))
 		if t.req.Probs > 0 {
-			t.probs = append(t.probs, t.probsOf(model, id, show))
+			t.probs = append(t.probs, t.probsOf(model, likely, id, show))
 		}
 		if err := tell(t.tokenEvent(id, show)); err != nil {
 			return err

@@ -93,22 +93,27 @@ func rate(n int, ms float64) float64 {
 	return float64(n) * 1000 / ms
 }
 
-// probsOf is the entry of completion_probabilities of a token.
-func (t *task) probsOf(model *sampler, id int32, text string) map[string]any {
+// probsOf is the entry of completion_probabilities of a token. Its numbers are
+// from before any bias, so that the likely one is the first of them all the same.
+func (t *task) probsOf(model *sampler, likely, id int32, text string) map[string]any {
 	name, list := "logprob", "top_logprobs"
 	value := func(lp float32) float64 { return float64(lp) }
 	if t.req.Post {
 		name, list = "prob", "top_probs"
 		value = func(lp float32) float64 { return math.Exp(float64(lp)) }
 	}
-	cands := model.candidates(id, t.req.Probs)
+	cands := model.candidates(likely, t.req.Probs)
 	top := make([]map[string]any, len(cands))
+	own := cands[len(cands)-1] // no more than that where it is not among them
 	for i, c := range cands {
+		if c.id == id {
+			own = c
+		}
 		piece := t.s.vocab.piece(c.id)
 		top[i] = map[string]any{"id": c.id, "token": piece, "bytes": numbers(piece), name: value(c.logprob)}
 	}
 	return map[string]any{
-		"id": id, "token": text, "bytes": numbers(text), name: value(cands[0].logprob), list: top,
+		"id": id, "token": text, "bytes": numbers(text), name: value(own.logprob), list: top,
 	}
 }
 

@@ -1,6 +1,7 @@
 package fakellama
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -80,6 +81,24 @@ func (v *vocab) piece(id int32) string {
 		return ""
 	}
 	return v.pieces[id]
+}
+
+// biased is what is sampled in the place of the likely token: the first of a text
+// whose logit is raised above all that candidates gives. Of what logit_bias can
+// say, pairs of a text and a number are heeded.
+func (v *vocab) biased(likely int32, logitBias json.RawMessage) int32 {
+	var pairs [][2]any
+	if json.Unmarshal(logitBias, &pairs) != nil {
+		return likely
+	}
+	for _, pair := range pairs {
+		text, isText := pair[0].(string)
+		raise, isNumber := pair[1].(float64)
+		if ids := v.tokenize(text, false); isText && isNumber && raise >= 1000 && len(ids) > 0 {
+			return ids[0]
+		}
+	}
+	return likely
 }
 
 // text is that of tokens, special ones written out.
