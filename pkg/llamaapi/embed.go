@@ -7,8 +7,9 @@ import (
 )
 
 // Embeddings returns one vector per input, in their order. The server must have
-// been started with --embeddings and a pooling type other than none; it
-// normalises the vectors to length 1 unless started otherwise.
+// been started with --embeddings and a pooling type other than none (else
+// ErrNotSupported, ErrNotPooled); it normalises the vectors to length 1 unless
+// started otherwise. An input that gives no token makes it refuse them all.
 func (c *Client) Embeddings(ctx context.Context, inputs []Prompt) ([][]float32, error) {
 	if len(inputs) == 0 {
 		return nil, nil
@@ -26,8 +27,8 @@ func (c *Client) Embeddings(ctx context.Context, inputs []Prompt) ([][]float32, 
 		case e.Index < 0 || e.Index >= len(vectors) || vectors[e.Index] != nil:
 			return nil, fmt.Errorf("embeddings: %w: vector of input %d of %d", ErrMalformed, e.Index, len(inputs))
 		case len(e.Embedding) != 1:
-			return nil, fmt.Errorf("embeddings: %w: %d vectors for one input; start the server with --pooling mean, cls or last",
-				ErrMalformed, len(e.Embedding))
+			return nil, fmt.Errorf("embeddings: %w: %d vectors for input %d; start it with --pooling mean, cls or last",
+				ErrNotPooled, len(e.Embedding), e.Index)
 		}
 		vectors[e.Index] = e.Embedding[0]
 	}

@@ -27,6 +27,9 @@ var (
 	// ErrNotSupported means that the server was started without the feature (501,
 	// or media sent to one without a projector for them).
 	ErrNotSupported = errors.New("llama-server was started without this feature")
+	// ErrNotPooled means that the server gave a vector for each token and not one for
+	// the text; start it with --pooling mean, cls or last.
+	ErrNotPooled = errors.New("llama-server did not make one vector of each text")
 	// ErrInvalidRequest means that the server did not accept the request (400).
 	ErrInvalidRequest = errors.New("llama-server did not accept the request")
 	// ErrMedia means that the server could not decode an image or a sound.

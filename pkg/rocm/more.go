@@ -2,6 +2,8 @@ package rocm
 
 import (
 	"context"
+	"errors"
+	"fmt"
 
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
@@ -11,27 +13,32 @@ type Tokenizer interface {
 	// Tokenize gives the ids of a text; special tokens written in it count as
 	// such, and none is added.
 	Tokenize(ctx context.Context, text string) ([]int32, error)
-	// Detokenize gives the text of ids.
+	// Detokenize gives the text of ids. One outside of the vocabulary is an
+	// ErrOption that says which.
 	Detokenize(ctx context.Context, ids []int32) (string, error)
 	// CountTokens is how many tokens a text takes as a prompt, with those that
 	// the model puts before it.
 	CountTokens(ctx context.Context, text string) (int, error)
 }
 
-// Embedder turns texts into vectors. The model must have been loaded with
-// Settings.Embeddings.
+// Embedder turns texts into vectors, one for each. The model must have been loaded
+// with Settings.Embeddings, else the error wraps llamaapi.ErrNotSupported; where it
+// does not pool by itself, with Settings.Pooling too (llamaapi.ErrNotPooled). A text
+// of no tokens is an ErrOption that says which.
 type Embedder interface {
 	Embed(ctx context.Context, texts []string) ([][]float32, error)
 }
 
 // Reranker orders documents by how well they answer a query. The model must
-// have been loaded with Settings.Reranking.
+// have been loaded with Settings.Reranking, else the error wraps
+// llamaapi.ErrNotSupported.
 type Reranker interface {
 	Rerank(ctx context.Context, query string, documents []string, topN int) ([]llamaapi.Ranked, error)
 }
 
 // SlotKeeper saves what a slot has computed and takes it back. The model must
-// have been loaded with Settings.SlotDir; names are file names in it.
+// have been loaded with Settings.SlotDir, else the error wraps
+// llamaapi.ErrNotSupported; names are file names in it.
 type SlotKeeper interface {
 	SaveSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error)
 	RestoreSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error)
@@ -54,8 +61,8 @@ var (
 // ask runs one call under the model's life.
 func ask[T any](ctx context.Context, m *Model, call func(context.Context) (T, error)) (T, error) {
 	var none T
-	if m.life.Err() != nil {
-		return none, ErrClosed
+	if err := m.open(); err != nil {
+		return none, err
 	}
 	joined, cancel := m.during(ctx)
 	defer cancel()
@@ -75,6 +82,13 @@ func (m *Model) Tokenize(ctx context.Context, text string) ([]int32, error) {
 
 // Detokenize implements Tokenizer.
 func (m *Model) Detokenize(ctx context.Context, ids []int32) (string, error) {
+	if size := m.srv.Info.VocabSize; size > 0 {
+		for i, id := range ids {
+			if id < 0 || int(id) >= size {
+				return "", fmt.Errorf("%w: id %d is %d; the vocabulary has the ids from 0 to %d", ErrOption, i, id, size-1)
+			}
+		}
+	}
 	return ask(ctx, m, func(ctx context.Context) (string, error) { return m.api.Detokenize(ctx, ids) })
 }
 
@@ -92,24 +106,60 @@ func (m *Model) Embed(ctx context.Context, texts []string) ([][]float32, error) 
 	for i, t := range texts {
 		prompts[i] = llamaapi.TextPrompt(t)
 	}
-	return ask(ctx, m, func(ctx context.Context) ([][]float32, error) { return m.api.Embeddings(ctx, prompts) })
+	return ask(ctx, m, func(ctx context.Context) ([][]float32, error) {
+		vectors, err := m.api.Embeddings(ctx, prompts)
+		switch {
+		case errors.Is(err, llamaapi.ErrNotPooled):
+			return nil, fmt.Errorf("%w (Settings.Pooling)", err)
+		case errors.Is(err, llamaapi.ErrInvalidRequest):
+			return nil, m.whichIsEmpty(ctx, texts, err)
+		}
+		return vectors, settingFor(err, "Settings.Embeddings")
+	})
+}
+
+// whichIsEmpty names the text for which the server refused all: one of no tokens,
+// which an empty one is where the model puts nothing before it.
+func (m *Model) whichIsEmpty(ctx context.Context, texts []string, refused error) error {
+	for i, text := range texts {
+		ids, err := m.api.Tokenize(ctx, text, llamaapi.TokenizeOptions{AddSpecial: true})
+		if err == nil && len(ids) == 0 {
+			return fmt.Errorf("%w: text %d (%q) has no tokens; leave it out: %w", ErrOption, i, text, refused)
+		}
+	}
+	return refused
+}
+
+// settingFor adds the setting that switches on what the server was started without.
+func settingFor(err error, name string) error {
+	if errors.Is(err, llamaapi.ErrNotSupported) {
+		return fmt.Errorf("%w; load the model with %s", err, name)
+	}
+	return err
 }
 
 // Rerank implements Reranker; topN 0 gives all documents.
 func (m *Model) Rerank(ctx context.Context, query string, documents []string, topN int) ([]llamaapi.Ranked, error) {
 	return ask(ctx, m, func(ctx context.Context) ([]llamaapi.Ranked, error) {
-		return m.api.Rerank(ctx, query, documents, topN)
+		ranked, err := m.api.Rerank(ctx, query, documents, topN)
+		return ranked, settingFor(err, "Settings.Reranking")
 	})
 }
 
 // SaveSlot implements SlotKeeper.
 func (m *Model) SaveSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error) {
-	return ask(ctx, m, func(ctx context.Context) (llamaapi.SlotFile, error) { return m.api.SaveSlot(ctx, slot, name) })
+	return ask(ctx, m, func(ctx context.Context) (llamaapi.SlotFile, error) {
+		file, err := m.api.SaveSlot(ctx, slot, name)
+		return file, settingFor(err, "Settings.SlotDir")
+	})
 }
 
 // RestoreSlot implements SlotKeeper.
 func (m *Model) RestoreSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error) {
-	return ask(ctx, m, func(ctx context.Context) (llamaapi.SlotFile, error) { return m.api.RestoreSlot(ctx, slot, name) })
+	return ask(ctx, m, func(ctx context.Context) (llamaapi.SlotFile, error) {
+		file, err := m.api.RestoreSlot(ctx, slot, name)
+		return file, settingFor(err, "Settings.SlotDir")
+	})
 }
 
 // Adapters implements AdapterSwitcher.
