@@ -58,6 +58,69 @@ func ExampleClient_Chat() {
 	// Output: Blue.
 }
 
+// Several prompts share the server's slots; the results keep their order.
+func ExampleClient_Complete() {
+	srv := httptest.NewServer(fakellama.New(fakellama.Script{Reply: "yes", Slots: 2}))
+	defer srv.Close()
+
+	client := llamaapi.New(srv.URL, srv.Client())
+	results, err := client.Complete(context.Background(), &llamaapi.CompletionRequest{
+		Prompts:   []llamaapi.Prompt{llamaapi.TextPrompt("Is water wet?"), llamaapi.TextPrompt("Is fire hot?")},
+		MaxTokens: new(8),
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, r := range results {
+		fmt.Println(r.Index, r.Text, r.Reason)
+	}
+	// Output:
+	// 0 yes eos
+	// 1 yes eos
+}
+
+// Token ids of a text, and back.
+func ExampleClient_Tokenize() {
+	srv := httptest.NewServer(fakellama.New(fakellama.Script{}))
+	defer srv.Close()
+
+	client, ctx := llamaapi.New(srv.URL, srv.Client()), context.Background()
+	ids, err := client.Tokenize(ctx, "a small 🌍", llamaapi.TokenizeOptions{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	text, err := client.Detokenize(ctx, ids)
+	fmt.Println(text, err)
+	// Output: a small 🌍 <nil>
+}
+
+// One vector for each text, from a server that was started with --embeddings.
+func ExampleClient_Embeddings() {
+	srv := httptest.NewServer(fakellama.New(fakellama.Script{Embeddings: true}))
+	defer srv.Close()
+
+	client := llamaapi.New(srv.URL, srv.Client())
+	vectors, err := client.Embeddings(context.Background(), []llamaapi.Prompt{llamaapi.TextPrompt("a river"), llamaapi.TextPrompt("a mountain")})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(len(vectors), len(vectors[0]) == len(vectors[1]))
+	// Output: 2 true
+}
+
+// A server that still loads its model says so, and is asked again later.
+func ExampleClient_Health() {
+	srv := httptest.NewServer(fakellama.New(fakellama.Script{LoadForever: true}))
+	defer srv.Close()
+
+	err := llamaapi.New(srv.URL, srv.Client()).Health(context.Background())
+	fmt.Println(errors.Is(err, llamaapi.ErrLoading))
+	// Output: true
+}
+
 // Errors keep what the server said, and match a condition.
 func ExampleAPIError() {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{ContextLen: 4}))
