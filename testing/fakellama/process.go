@@ -134,7 +134,8 @@ func (p *process) run() int {
 		}
 	}
 	if do.NeverListens {
-		return p.wait(signals)
+		<-p.heeded(signals)
+		return 0
 	}
 	return p.serve(signals)
 }
@@ -161,16 +162,15 @@ func (p *process) serve(signals chan os.Signal) int {
 		shown = "unix://" + address
 	}
 	p.log.print("I", "srv    load_model: loading model '%s'", p.args.model)
-	if p.script.LoadForever {
-		return p.wait(signals)
+	var loaded <-chan time.Time // never, unless it is made
+	if !p.script.LoadForever {
+		loaded = time.After(p.script.LoadTime)
 	}
+	stop := p.heeded(signals)
 	select {
-	case <-time.After(p.script.LoadTime):
-	case <-signals:
-		if !p.script.Process.IgnoreSIGTERM {
-			return p.close(hs, srv)
-		}
-		p.log.print("W", "fakellama: SIGTERM ignored")
+	case <-loaded:
+	case <-stop:
+		return p.close(hs, srv)
 	}
 	if p.script.Process.ExitAfterLoad {
 		if p.script.Process.Log != "" {
@@ -187,10 +187,7 @@ func (p *process) serve(signals chan os.Signal) int {
 	case err := <-served:
 		p.log.print("E", "srv  llama_server: %v", err)
 		return 1
-	case code := <-p.waiting(signals):
-		if code != 0 {
-			return code
-		}
+	case <-stop:
 		return p.close(hs, srv)
 	}
 }
@@ -204,22 +201,19 @@ func (p *process) close(hs *http.Server, srv *Server) int {
 	return 0
 }
 
-// wait blocks until a signal that it heeds.
-func (p *process) wait(signals chan os.Signal) int { return <-p.waiting(signals) }
-
-func (p *process) waiting(signals chan os.Signal) <-chan int {
-	done := make(chan int, 1)
+// heeded gives a channel that is closed at the first signal that ends the program.
+func (p *process) heeded(signals <-chan os.Signal) <-chan struct{} {
+	stop := make(chan struct{})
 	go func() {
+		defer close(stop)
 		for sig := range signals {
-			if sig == syscall.SIGTERM && p.script.Process.IgnoreSIGTERM {
-				p.log.print("W", "fakellama: SIGTERM ignored")
-				continue
+			if sig != syscall.SIGTERM || !p.script.Process.IgnoreSIGTERM {
+				return
 			}
-			done <- 0
-			return
+			p.log.print("W", "fakellama: SIGTERM ignored")
 		}
 	}()
-	return done
+	return stop
 }
 
 func (p *process) exit() int {

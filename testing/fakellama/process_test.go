@@ -202,6 +202,37 @@ func TestProgramIgnoresSIGTERM(t *testing.T) {
 	}
 }
 
+// TestProgramIgnoresSIGTERMWhileLoading holds that a signal that is ignored does
+// not shorten the time of loading, and that SIGINT ends it.
+func TestProgramIgnoresSIGTERMWhileLoading(t *testing.T) {
+	for name, script := range map[string]Script{
+		"for an hour":          {LoadTime: time.Hour, Process: Process{IgnoreSIGTERM: true}},
+		"for ever":             {LoadForever: true, Process: Process{IgnoreSIGTERM: true}},
+		"for an end behind it": {LoadTime: time.Hour, Process: Process{IgnoreSIGTERM: true, ExitAfterLoad: true, ExitCode: 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd, socket, stderr := program(t, script)
+			hc := unixClient(socket)
+			until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 503 })
+			for n := 1; n <= 2; n++ {
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Fatal(err)
+				}
+				until(t, "the log of it", func() bool { return strings.Count(stderr.String(), "SIGTERM ignored") == n })
+			}
+			if code := ask(t, hc, "/health", ""); code != 503 {
+				t.Errorf("health after SIGTERM: %d", code)
+			}
+			if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); err != nil || strings.Contains(stderr.String(), "model loaded") {
+				t.Errorf("after SIGINT: %v\n%s", err, stderr)
+			}
+		})
+	}
+}
+
 func TestProgramNeverListens(t *testing.T) {
 	cmd, socket, stderr := program(t, Script{Process: Process{NeverListens: true, Log: "waiting for the GPU"}})
 	until(t, "the log", func() bool { return strings.Contains(stderr.String(), "waiting for the GPU") })

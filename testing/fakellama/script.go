@@ -134,7 +134,7 @@ type Process struct {
 	Log string `json:"log,omitempty"`
 	// NeverListens keeps it from opening its socket.
 	NeverListens bool `json:"never_listens,omitempty"`
-	// IgnoreSIGTERM leaves it running.
+	// IgnoreSIGTERM leaves it running, or loading; SIGINT still ends it.
 	IgnoreSIGTERM bool `json:"ignore_sigterm,omitempty"`
 	// Grandchild starts a process of its own that outlives it. Its pid is written
 	// to stderr as "fakellama: grandchild pid N".
