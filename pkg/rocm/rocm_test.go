@@ -421,9 +421,12 @@ func TestFault28CutStreams(t *testing.T) {
 				}
 			})
 		}
-		for _, kind := range []fakellama.Kind{fakellama.KindOversize, fakellama.KindTrickle, fakellama.KindHangEnd} {
-			t.Run(string(kind), func(t *testing.T) {
-				m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 2, Bytes: 4 << 20, Request: 1}}})
+		for _, fault := range []fakellama.Fault{
+			{Kind: fakellama.KindOversize, AfterTokens: 2, Bytes: 4 << 20, Request: 1},
+			{Kind: fakellama.KindTrickle, Request: 1}, {Kind: fakellama.KindHangEnd, Request: 1},
+		} {
+			t.Run(string(fault.Kind), func(t *testing.T) {
+				m := load(t, fakellama.Script{Faults: []fakellama.Fault{fault}})
 				if got := collect(m.Generate(t.Context(), "Tell me")); m.Err() != nil || len(got) == 0 {
 					t.Errorf("%d tokens, %v; this one does no harm", len(got), m.Err())
 				}

@@ -6,11 +6,22 @@ import (
 	"unsafe"
 )
 
+// deadly reports whether a signal's default is the end of the process (signal(7)).
+// Those of real time are left out.
+func deadly(sig syscall.Signal) bool {
+	switch sig {
+	case syscall.SIGCHLD, syscall.SIGCONT, syscall.SIGURG, syscall.SIGWINCH, // ignored
+		syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU: // stop it
+		return false
+	}
+	return sig > 0 && sig < 32
+}
+
 // die ends the process by a signal that the Go runtime would otherwise turn
 // into a trace and exit status 2.
 func die(sig syscall.Signal) {
 	var act [4]uint64 // struct sigaction of the kernel: handler SIG_DFL, no flags, no mask
-	// Neither call can fail in a way that matters: the process exits just below if it lives.
+	// Neither call can fail: the signal is a deadly one, and of SIGKILL the action is the default.
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 	_ = syscall.Kill(os.Getpid(), sig)
 	select {} // until the signal arrives

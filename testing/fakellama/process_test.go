@@ -161,6 +161,29 @@ func TestProgramEnds(t *testing.T) {
 	}
 }
 
+// TestProgramEndsByEachSignal holds that what Validate takes ends the program.
+func TestProgramEndsByEachSignal(t *testing.T) {
+	count := 0
+	for sig := syscall.Signal(1); sig < 65; sig++ {
+		script := Script{Process: Process{ExitEarly: true, ExitSignal: int(sig)}}
+		if script.Validate() != nil {
+			continue
+		}
+		count++
+		cmd, _, _ := program(t, script)
+		var exit *exec.ExitError
+		if err := cmd.Wait(); !errors.As(err, &exit) {
+			t.Fatalf("%v: it ended with %v", sig, err)
+		}
+		if status, ok := exit.Sys().(syscall.WaitStatus); !ok || status.Signal() != sig {
+			t.Errorf("%v: it ended with %v", sig, exit)
+		}
+	}
+	if count < 20 {
+		t.Errorf("%d signals were tried", count)
+	}
+}
+
 func TestProgramCrashesInStream(t *testing.T) {
 	cmd, socket, _ := program(t, Script{NeverEnds: true, Faults: []Fault{{Kind: KindCrash, AfterTokens: 2, Signal: int(syscall.SIGSEGV)}}})
 	hc := unixClient(socket)

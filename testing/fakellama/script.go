@@ -95,7 +95,7 @@ const (
 	KindNoFinal  Kind = "no-final"  // the stream ends in good order but without the final event
 	KindOversize Kind = "oversize"  // one event with a text of Bytes bytes
 	KindGarbage  Kind = "garbage"   // an event that is no JSON
-	KindFlood    Kind = "flood"     // Bytes bytes of log on stderr
+	KindFlood    Kind = "flood"     // Bytes bytes of log on stderr, before the answer; in process: nothing
 	KindHangEnd  Kind = "hang-end"  // the final event comes, the end of the answer does not
 	KindTrickle  Kind = "trickle"   // every write is split into single bytes
 	KindNoAnswer Kind = "no-answer" // the request is taken and never answered
@@ -107,15 +107,18 @@ type Fault struct {
 	// Request is the number of the completion request that it happens to, counted
 	// from 1; 0 means every one.
 	Request int `json:"request,omitempty"`
-	// AfterTokens events were sent (the first of a chat tells the role), or AfterBytes of the stream when it is not 0:
-	// then the place is exact to the byte.
+	// AfterTokens events were sent (the first of a chat tells the role). Of
+	// KindStatus, KindNoAnswer, KindFlood, KindTrickle and KindHangEnd it is 0.
 	AfterTokens int `json:"after_tokens,omitempty"`
-	AfterBytes  int `json:"after_bytes,omitempty"`
-	// Status, Type and Message are of KindStatus and KindError.
+	// AfterBytes of the body, when it is not 0, is the place instead, exact to the
+	// byte: of KindCut, KindCrash, KindStall and KindWedge alone.
+	AfterBytes int `json:"after_bytes,omitempty"`
+	// Status (400 to 599), Type and Message are of KindStatus and KindError, which
+	// is 500 without one.
 	Status  int    `json:"status,omitempty"`
 	Type    string `json:"type,omitempty"`
 	Message string `json:"message,omitempty"`
-	// Signal is of KindCrash (SIGKILL when 0).
+	// Signal is of KindCrash (SIGKILL when 0): one that ends a process.
 	Signal int `json:"signal,omitempty"`
 	// Bytes is of KindOversize and KindFlood.
 	Bytes int `json:"bytes,omitempty"`
@@ -123,12 +126,12 @@ type Fault struct {
 
 // Process holds faults of the program.
 type Process struct {
-	// ExitEarly ends it before it listens, with ExitCode, after writing Log.
+	// ExitEarly ends it before it listens, with ExitCode (0 to 255), after writing Log.
 	ExitEarly bool `json:"exit_early,omitempty"`
 	// ExitAfterLoad ends it when the model should be ready.
 	ExitAfterLoad bool `json:"exit_after_load,omitempty"`
 	ExitCode      int  `json:"exit_code,omitempty"`
-	// ExitSignal ends it by that signal instead of ExitCode.
+	// ExitSignal ends it by that signal instead of ExitCode: one that ends a process.
 	ExitSignal int `json:"exit_signal,omitempty"`
 	// Log is written to stderr first, for example the lines of a GPU fault.
 	Log string `json:"log,omitempty"`
@@ -143,38 +146,6 @@ type Process struct {
 	FloodBytes int64 `json:"flood_bytes,omitempty"`
 	// OldFlags are flags that this server does not know, as an older build would not.
 	OldFlags []string `json:"old_flags,omitempty"`
-}
-
-// Validate says what is wrong with a script.
-func (s Script) Validate() error {
-	var errs []error
-	if s.Slots < 0 || s.ContextLen < 0 || s.PingEvery < 0 || s.TokenDelay < 0 || s.PromptDelay < 0 || s.LoadTime < 0 {
-		errs = append(errs, errors.New("a count or a time is negative"))
-	}
-	switch s.Health {
-	case HealthOK, HealthWrong, HealthError, HealthHang, HealthLoading:
-	default:
-		errs = append(errs, fmt.Errorf("unknown health %q", s.Health))
-	}
-	for i, f := range s.Faults {
-		switch f.Kind {
-		case KindStatus, KindError, KindCrash, KindStall, KindWedge, KindCut, KindCutRune, KindNoFinal,
-			KindGarbage, KindHangEnd, KindTrickle, KindNoAnswer:
-		case KindOversize, KindFlood:
-			if f.Bytes <= 0 {
-				errs = append(errs, fmt.Errorf("fault %d (%s): set its bytes", i, f.Kind))
-			}
-		default:
-			errs = append(errs, fmt.Errorf("fault %d: unknown kind %q", i, f.Kind))
-		}
-		if f.Kind == KindStatus && (f.Status < 400 || f.Status > 599) {
-			errs = append(errs, fmt.Errorf("fault %d (status): %d is no error status", i, f.Status))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("fakellama script: %w", err)
-	}
-	return nil
 }
 
 // parseScript reads what Env gives; a key that is none is a mistake.
