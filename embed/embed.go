@@ -51,9 +51,16 @@ func Open() (*bundle.Reader, error) {
 	return nil, fmt.Errorf("several bundles are built in (%s): choose one by its variant", strings.Join(vs, ", "))
 }
 
+// Built is the tree with the parts that were compiled in, for VariantsIn and
+// OpenIn.
+func Built() fs.FS { return built }
+
 // Variants lists the variants that were compiled in, such as "cpu" and "hip".
-func Variants() ([]string, error) {
-	packs, err := listParts(built)
+func Variants() ([]string, error) { return VariantsIn(built) }
+
+// VariantsIn lists the variants whose parts lie in the folder "payload" of fsys.
+func VariantsIn(fsys fs.FS) ([]string, error) {
+	packs, err := listParts(fsys)
 	if err != nil {
 		return nil, err
 	}
@@ -63,10 +70,12 @@ func Variants() ([]string, error) {
 // OpenVariant returns a reader of one variant's bundle. The error wraps
 // ErrNotBuilt when it is not there.
 func OpenVariant(variant string) (*bundle.Reader, error) {
-	return openFS(built, variant)
+	return OpenIn(built, variant)
 }
 
-func openFS(fsys fs.FS, variant string) (*bundle.Reader, error) {
+// OpenIn is OpenVariant for parts in the folder "payload" of fsys, whose files
+// must be io.ReaderAt.
+func OpenIn(fsys fs.FS, variant string) (*bundle.Reader, error) {
 	packs, err := listParts(fsys)
 	if err != nil {
 		return nil, err

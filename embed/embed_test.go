@@ -81,19 +81,19 @@ func TestWriteAndOpenParts(t *testing.T) {
 			t.Fatal(err)
 		}
 		fsys := embedded(t, dir)
-		r, err := openFS(fsys, "cpu")
+		r, err := OpenIn(fsys, "cpu")
 		if err != nil {
 			t.Fatalf("%d parts of %d bytes: %v", len(names), size, err)
 		}
 		if err := r.Verify(context.Background()); err != nil {
 			t.Errorf("%d parts of %d bytes: %v", len(names), size, err)
 		}
-		if _, err := openFS(fsys, "hip"); !errors.Is(err, ErrNotBuilt) {
+		if _, err := OpenIn(fsys, "hip"); !errors.Is(err, ErrNotBuilt) {
 			t.Errorf("another variant: %v", err)
 		}
 		if len(names) > 2 {
 			delete(fsys, "payload/"+names[1])
-			if _, err := openFS(fsys, "cpu"); err == nil || !strings.Contains(err.Error(), "part 001 is missing") {
+			if _, err := OpenIn(fsys, "cpu"); err == nil || !strings.Contains(err.Error(), "part 001 is missing") {
 				t.Errorf("without a part: %v", err)
 			}
 		}
@@ -112,7 +112,7 @@ func TestWritePartsAgain(t *testing.T) {
 	if _, err := write(io.MultiReader(bytes.NewReader(packed[:120_000]), iotest.ErrReader(errors.New("cut off"))), 50_000); err == nil || !strings.Contains(err.Error(), "cut off") {
 		t.Errorf("a reader that fails: %v", err)
 	}
-	if _, err := openFS(embedded(t, dir), "cpu"); err != nil {
+	if _, err := OpenIn(embedded(t, dir), "cpu"); err != nil {
 		t.Errorf("after a failure: %v", err)
 	}
 	names, err := write(bytes.NewReader(packed), 200_000)
@@ -148,7 +148,7 @@ func TestWrongVariant(t *testing.T) {
 	if _, err := WriteParts(dir, "hip", bytes.NewReader(newPack(t, "cpu")), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openFS(embedded(t, dir), "hip"); err == nil || !strings.Contains(err.Error(), "cpu") {
+	if _, err := OpenIn(embedded(t, dir), "hip"); err == nil || !strings.Contains(err.Error(), "cpu") {
 		t.Errorf("parts of another variant: %v", err)
 	}
 }

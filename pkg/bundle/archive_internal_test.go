@@ -365,3 +365,37 @@ func TestElements(t *testing.T) {
 		}
 	}
 }
+
+// What is damaged is named once, and so is that it is damage: of each frame the
+// first, in their order.
+func TestVerifySaysOnceWhatIsDamaged(t *testing.T) {
+	f := forge(t, smallPack(t))
+	var want []string
+	for i := 1; i < len(f.index.Frames); i++ {
+		m := f.index.Frames[i].Members[0]
+		f.tars[i][m.Data+m.Stored-1] ^= 1
+		want = append(want, m.Path)
+	}
+	if len(want) == 0 {
+		t.Fatal("no frame but the manifest's")
+	}
+	b := f.pack(t)
+	r, err := Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Verify(t.Context())
+	if !errors.Is(err, ErrContent) {
+		t.Fatal(err)
+	}
+	list, ok := strings.CutPrefix(err.Error(), "bad bundle content: ")
+	got := strings.Split(list, "; ")
+	if !ok || len(got) != len(want) {
+		t.Fatalf("%v, want of each of %q one", err, want)
+	}
+	for i, path := range want {
+		if rest, ok := strings.CutPrefix(got[i], path+": sha256 is "); !ok || strings.Contains(rest, path) || strings.Contains(rest, "content") {
+			t.Errorf("%q is told as %q", path, got[i])
+		}
+	}
+}

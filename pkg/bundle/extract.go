@@ -230,14 +230,14 @@ func (r *Reader) WriteManifest(root *os.Root, sync bool) error {
 
 // Verify decodes the whole pack and checks every byte of it, without writing
 // anything: the files by their digests, the tar headers between them by what the
-// manifest says. The error wraps ErrContent and names what is damaged.
+// manifest says. The error wraps ErrContent and names the first that is damaged in
+// each frame, in the order of the frames.
 func (r *Reader) Verify(ctx context.Context) error {
 	layouts, err := r.layouts()
 	if err != nil {
 		return err
 	}
-	var errs []string
-	var mu sync.Mutex
+	damage := make([]string, len(r.index.Frames))
 	err = parallel(ctx, len(r.index.Frames), 0, func(ctx context.Context, i int) error {
 		f := &r.index.Frames[i]
 		d, err := newFrameDecoder(f.decoderWindow())
@@ -255,15 +255,14 @@ func (r *Reader) Verify(ctx context.Context) error {
 			return file, s
 		})
 		if err != nil && errors.Is(err, ErrContent) {
-			mu.Lock()
-			defer mu.Unlock()
-			errs = append(errs, err.Error())
+			damage[i] = strings.ReplaceAll(err.Error(), ErrContent.Error()+": ", "") // said once of all
 			return nil
 		}
 		return err
 	})
-	if err == nil && len(errs) > 0 {
-		err = fmt.Errorf("%w: %s", ErrContent, strings.Join(errs, "; "))
+	damage = slices.DeleteFunc(damage, func(s string) bool { return s == "" })
+	if err == nil && len(damage) > 0 {
+		err = fmt.Errorf("%w: %s", ErrContent, strings.Join(damage, "; "))
 	}
 	return err
 }

@@ -166,7 +166,7 @@ func (p *projector) sums() []string {
 func (p *projector) check(f *File) error {
 	for i, sum := range p.sums() {
 		if want := f.Parts[i].SHA256; sum != want {
-			return fmt.Errorf("%w: %s without other code than that of %s has sha256 %s, the manifest says %s", ErrContent, f.Path, f.Parts[i].Target, sum, want)
+			return fmt.Errorf("%w: sha256 without other code than that of %s is %s, the manifest says %s", ErrContent, f.Parts[i].Target, sum, want)
 		}
 	}
 	return nil

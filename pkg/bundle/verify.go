@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
@@ -59,7 +60,7 @@ type VerifyError struct {
 	Differences []Difference // sorted by path
 }
 
-// Error names the first differences and counts the rest.
+// Error names the first differences and counts all; see List.
 func (e *VerifyError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s differs from its manifest in %d places", e.Dir, len(e.Differences))
@@ -69,6 +70,22 @@ func (e *VerifyError) Error() string {
 			break
 		}
 		b.WriteString("; " + d.String())
+	}
+	return b.String()
+}
+
+// List names all differences, a line each after the first. Whatever the files
+// there are called, their lines end where they should and drive no terminal.
+func (e *VerifyError) List() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s differs from its manifest in %d places:", e.Dir, len(e.Differences))
+	for _, d := range e.Differences {
+		b.WriteString("\n  " + strings.Map(func(r rune) rune {
+			if unicode.IsPrint(r) {
+				return r
+			}
+			return unicode.ReplacementChar
+		}, d.String()))
 	}
 	return b.String()
 }

@@ -115,7 +115,31 @@ func TestVerifyDifferences(t *testing.T) {
 	if !strings.Contains(err.Error(), "9 places") {
 		t.Errorf("error %q", err)
 	}
+	for _, d := range ve.Differences {
+		if !strings.Contains(ve.List(), "\n  "+d.String()) {
+			t.Errorf("the list lacks %s: %q", d, ve.List())
+		}
+	}
 	if err := bundle.Verify(ctx, filepath.Join(dir, "nowhere"), m); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a folder that is not there: %v", err)
+	}
+}
+
+// A name that a stranger chose makes one line, and drives no terminal.
+func TestVerifyListIsOfLines(t *testing.T) {
+	dir, m := fixture(t)
+	if err := bundle.WriteManifest(dir, m); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "x\nok: all is well\x1b[2J"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var ve *bundle.VerifyError
+	if err := bundle.Verify(t.Context(), dir, m); !errors.As(err, &ve) {
+		t.Fatal(err)
+	}
+	want := dir + " differs from its manifest in 1 places:\n  x\uFFFDok: all is well\uFFFD[2J: extra"
+	if got := ve.List(); got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

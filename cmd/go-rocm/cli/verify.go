@@ -25,9 +25,10 @@ func verifyCommand() *cobra.Command {
 		Short: "check a bundle or a release, byte by byte",
 		Long: `Reads all of a bundle (a packed file, a folder, the one that is built in, or the
 one that the package installed) and compares size, mode and SHA-256 of each file
-with the manifest. Anything that is missing, too much or different is listed. A
-folder that was unpacked for some of the bundle's GPU targets is judged by what
-these need, and the answer names them; the installed bundle must have all.
+with the manifest. Anything in a folder that is missing, too much or different is
+listed, and of a packed bundle the first damage in each of its frames. A folder
+that was unpacked for some of the bundle's GPU targets is judged by what these
+need, and the answer names them; the installed bundle must have all.
 
 Given the folder of a release, or any file of one, it compares with SHA256SUMS.
 With a public key that you trust it also checks the signature by that key, and
@@ -54,9 +55,9 @@ belong together. Nothing is fetched.`,
 			}
 			switch {
 			case embedded:
-				return verifyEmbedded(ctx, out)
+				return verifyEmbedded(ctx, out, payload.Built())
 			case installed:
-				return reportBundle(out)(verifyFolder(ctx, rocm.InstalledDir))
+				return verifyInstalled(ctx, out, rocm.InstalledDir)
 			}
 			return verifyPath(ctx, out, args[0], keys)
 		},
@@ -124,8 +125,7 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 	f, openErr := bundle.OpenFile(path)
 	packed := openErr == nil
 	if packed {
-		err := reportBundle(out)(f.Manifest(), f.Verify(ctx))
-		if err := errors.Join(err, f.Close()); err != nil {
+		if err := verifyPack(ctx, out, path, f); err != nil {
 			return err
 		}
 	}
@@ -133,6 +133,9 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 	if k == (keyFiles{}) && errors.Is(err, release.ErrSums) {
 		if packed {
 			return nil // a bundle by itself
+		}
+		if errors.Is(openErr, bundle.ErrContent) {
+			return explainVerify(path, openErr)
 		}
 		return fmt.Errorf("verify %s: neither a packed bundle (%w) nor a file of a release (%w)", path, openErr, err)
 	}
@@ -154,53 +157,4 @@ func reportRelease(out io.Writer, path string) func(*release.Report, error) erro
 		}
 		return err
 	}
-}
-
-func reportBundle(out io.Writer) func(*bundle.Manifest, error) error {
-	return func(m *bundle.Manifest, err error) error {
-		if err != nil {
-			return explainVerify(err)
-		}
-		printWhole(out, m)
-		return nil
-	}
-}
-
-func verifyFolder(ctx context.Context, dir string) (*bundle.Manifest, error) {
-	m, err := bundle.ReadManifest(dir)
-	if err != nil {
-		return nil, fmt.Errorf("verify %s: %w", dir, err)
-	}
-	return m, bundle.Verify(ctx, dir, m)
-}
-
-// verifyEmbedded checks every variant that is built in.
-func verifyEmbedded(ctx context.Context, out io.Writer) error {
-	variants, err := payload.Variants()
-	if err == nil && len(variants) == 0 {
-		err = payload.ErrNotBuilt
-	}
-	if err != nil {
-		return fmt.Errorf("verify: %w", err)
-	}
-	for _, v := range variants {
-		r, err := payload.OpenVariant(v)
-		if err == nil {
-			err = r.Verify(ctx)
-		}
-		if err != nil {
-			return explainVerify(fmt.Errorf("verify the built-in %s bundle: %w", v, err))
-		}
-		printWhole(out, r.Manifest())
-	}
-	return nil
-}
-
-// explainVerify adds what to do about a damaged bundle.
-func explainVerify(err error) error {
-	var damage *bundle.VerifyError
-	if errors.As(err, &damage) {
-		return fmt.Errorf("%w; install or build the bundle again", err)
-	}
-	return err
 }
