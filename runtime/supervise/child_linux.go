@@ -145,7 +145,8 @@ func (c *Child) prepare() error {
 			c.spec.Log.Warn("argument changed for this llama-server", "note", n)
 		}
 	}
-	extra := append(slices.Clone(c.spec.Env),
+	extra := append(slices.Clone(c.spec.Env), withoutConfigFiles(c.dir)...)
+	extra = append(extra,
 		"LLAMA_API_KEY="+c.key, markerName+"="+c.record.Marker,
 		// llama-server then tells its loading progress on stdout and ends when
 		// its stdin does (server_child in tools/server/server-models.cpp).

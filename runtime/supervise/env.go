@@ -39,6 +39,20 @@ func scrubbedNames() []string {
 // relative path would mean another place to it.
 const rocmPath = "ROCM_PATH"
 
+// withoutConfigFiles gives the variables that keep llama-server from what the
+// machine's configuration files of llama.cpp would change (v0.5.0:
+// common_params_apply_system_config in common/arg.cpp). The user's is looked for in
+// a folder that is not there. The system's, /etc/llama.cpp/config.ini, is read in
+// any case, and variables go before it: those undo what would keep us from
+// talking to the server, and what lets its clients run tools.
+func withoutConfigFiles(private string) []string {
+	return []string{
+		"XDG_CONFIG_HOME=" + filepath.Join(private, "no-config"),
+		"LLAMA_ARG_API_PREFIX=", "LLAMA_ARG_SSL_KEY_FILE=", "LLAMA_ARG_SSL_CERT_FILE=",
+		"LLAMA_ARG_AGENT=0", "LLAMA_ARG_MCP_SERVERS_CONFIG=", "LLAMA_ARG_MCP_SERVERS_JSON=",
+	}
+}
+
 // scrub takes what must not reach the child out of env, adds extra, and gives
 // the names it took out, sorted. A name that stands twice keeps its last value.
 func scrub(env, extra []string) (out, dropped []string) {

@@ -33,3 +33,14 @@ func TestScrubKeepsAbsoluteROCmPath(t *testing.T) {
 		t.Errorf("%s, dropped %q", d, dropped)
 	}
 }
+
+func TestWithoutConfigFiles(t *testing.T) {
+	got, _ := scrub([]string{"XDG_CONFIG_HOME=/home/u/.config", "LLAMA_ARG_AGENT=1", "LLAMA_ARG_API_PREFIX=/x"}, withoutConfigFiles("/run/ours"))
+	want := []string{
+		"XDG_CONFIG_HOME=/run/ours/no-config", "LLAMA_ARG_API_PREFIX=", "LLAMA_ARG_SSL_KEY_FILE=", "LLAMA_ARG_SSL_CERT_FILE=",
+		"LLAMA_ARG_AGENT=0", "LLAMA_ARG_MCP_SERVERS_CONFIG=", "LLAMA_ARG_MCP_SERVERS_JSON=",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
