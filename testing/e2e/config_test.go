@@ -74,7 +74,7 @@ func health(t *testing.T, argv, env []string, dir string) (status int, log strin
 		t.Fatal(err)
 	}
 	defer func() { _ = os.RemoveAll(private) }()
-	socket := filepath.Join(private, "s")
+	socket := filepath.Join(private, "s.sock")
 	argv = slices.Clone(argv)
 	argv[slices.Index(argv, "--host")+1] = socket
 	var out strings.Builder
