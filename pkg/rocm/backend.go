@@ -75,7 +75,8 @@ type Settings struct {
 	TCP string
 
 	// StartTimeout, DrainTimeout, StopTimeout and StallTimeout are those of
-	// supervise.Spec.
+	// supervise.Spec; StallTimeout is 10 minutes by default where a GPU has only
+	// a part of the model.
 	StartTimeout, DrainTimeout, StopTimeout, StallTimeout time.Duration
 	// Restart says what happens when the child dies; the default is nothing.
 	Restart supervise.Policy

@@ -201,8 +201,20 @@ func (srv *Server) spec(s *Settings, facts *gguf.File) supervise.Spec {
 	return supervise.Spec{
 		Argv: r.argv, Args: append(args, s.Args...), Env: append(slices.Clone(srv.Plan.Env), envMarker+"="+srv.marker), Dir: r.dir, Inherit: r.inherit(), TCP: s.TCP,
 		ModelBytes: facts.Size(), StartTimeout: s.StartTimeout, DrainTimeout: s.DrainTimeout,
-		StopTimeout: s.StopTimeout, StallTimeout: s.StallTimeout, OnCPU: !srv.Plan.GPU, Restart: restart, Log: s.logger(),
+		StopTimeout: s.StopTimeout, StallTimeout: srv.stallTimeout(s), OnCPU: !srv.Plan.GPU, Restart: restart, Log: s.logger(),
 	}
+}
+
+// partStall is how long requests may run without a token where a part of the
+// model is computed on the CPU: a batch of a prompt then takes minutes, and what
+// the CPU does tells nothing, since a GPU that hangs may keep it busy, too.
+const partStall = 10 * time.Minute
+
+func (srv *Server) stallTimeout(s *Settings) time.Duration {
+	if p := srv.Plan; s.StallTimeout == 0 && p.GPU && p.WholeLayers < p.TotalLayers {
+		return partStall
+	}
+	return s.StallTimeout
 }
 
 // start starts the child and tells loading of its states until it is ready.

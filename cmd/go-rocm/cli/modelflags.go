@@ -35,7 +35,7 @@ func (f *modelFlags) register(fs *pflag.FlagSet) {
 	fs.StringVar(&f.template, "chat-template-file", "", "use this chat template instead of the model's")
 	fs.StringArrayVar(&f.extra, "server-arg", nil, "pass this argument to llama-server (repeat it)")
 	fs.DurationVar(&f.startTimeout, "start-timeout", 0, "how long loading may take without progress (0: by the model's size)")
-	fs.DurationVar(&f.stallTimeout, "stall-timeout", 0, "how long requests may run without a token, and on the CPU without work (0: 2m, negative: for ever)")
+	fs.DurationVar(&f.stallTimeout, "stall-timeout", 0, "how long requests may run without a token, and on the CPU without work (0: 2m, or 10m where the GPU has only a part of the model; negative: for ever)")
 }
 
 // registerPlan registers what decides memory and devices.
