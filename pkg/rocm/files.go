@@ -14,6 +14,9 @@ import (
 // modelFile finds the GGUF file that path names: itself, or the only model in a
 // folder. A split model is named by its first part.
 func modelFile(path string) (string, error) {
+	if path == "" { // filepath.Abs would make the current folder of it
+		return "", fmt.Errorf("%w: the path is empty", ErrModelFile)
+	}
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return "", fmt.Errorf("model %s: %w", path, err)

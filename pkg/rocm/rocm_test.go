@@ -549,6 +549,7 @@ func TestLoadFailures(t *testing.T) {
 		want error
 		says string
 	}{
+		"no path":         {"", nil, rocm.ErrModelFile, "the path is empty"},
 		"missing":         {filepath.Join(dir, "no.gguf"), nil, rocm.ErrModelFile, "no such file"},
 		"not gguf":        {file("a.gguf", "hello, this is no model"), nil, rocm.ErrModelFile, "convert"},
 		"safetensors":     {safe, nil, rocm.ErrModelFile, "convert_hf_to_gguf"},
