@@ -109,6 +109,9 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 		return none, inference.GenerateMetrics{}, err
 	}
 	c := res[0]
+	if err := begun(c.Final); err != nil {
+		return none, inference.GenerateMetrics{}, err
+	}
 	spent := []inference.GenerateMetrics{metricsOf(c.Final, 0)}
 	if len(c.Tokens) == 0 {
 		return none, inference.GenerateMetrics{}, fmt.Errorf("%w: no token was sampled", llamaapi.ErrMalformed)

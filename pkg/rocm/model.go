@@ -21,6 +21,8 @@ type Model struct {
 	slots int
 	// props are the server's, asked for when media are first spoken of.
 	props atomic.Pointer[llamaapi.Props]
+	// adapters is how many LoRA adapters the server has, once that was asked.
+	adapters atomic.Pointer[int]
 
 	// life ends with Close and with it every operation.
 	life  context.Context //nolint:containedctx // the life of the model itself

@@ -38,13 +38,15 @@ type Reranker interface {
 
 // SlotKeeper saves what a slot has computed and takes it back. The model must
 // have been loaded with Settings.SlotDir, else the error wraps
-// llamaapi.ErrNotSupported; names are file names in it.
+// llamaapi.ErrNotSupported; names are file names in it. A slot that the model does
+// not have is an ErrOption.
 type SlotKeeper interface {
 	SaveSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error)
 	RestoreSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error)
 }
 
-// AdapterSwitcher changes the scales of the LoRA adapters that were loaded.
+// AdapterSwitcher changes the scales of the LoRA adapters that were loaded; an id
+// that none of them has is an ErrOption.
 type AdapterSwitcher interface {
 	Adapters(ctx context.Context) ([]llamaapi.LoRA, error)
 	SetAdapters(ctx context.Context, scales []llamaapi.LoRAScale) error
@@ -149,6 +151,9 @@ func (m *Model) Rerank(ctx context.Context, query string, documents []string, to
 // SaveSlot implements SlotKeeper.
 func (m *Model) SaveSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error) {
 	return ask(ctx, m, func(ctx context.Context) (llamaapi.SlotFile, error) {
+		if err := m.hasSlot(slot); err != nil {
+			return llamaapi.SlotFile{}, err
+		}
 		file, err := m.api.SaveSlot(ctx, slot, name)
 		return file, settingFor(err, "Settings.SlotDir")
 	})
@@ -157,6 +162,9 @@ func (m *Model) SaveSlot(ctx context.Context, slot int, name string) (llamaapi.S
 // RestoreSlot implements SlotKeeper.
 func (m *Model) RestoreSlot(ctx context.Context, slot int, name string) (llamaapi.SlotFile, error) {
 	return ask(ctx, m, func(ctx context.Context) (llamaapi.SlotFile, error) {
+		if err := m.hasSlot(slot); err != nil {
+			return llamaapi.SlotFile{}, err
+		}
 		file, err := m.api.RestoreSlot(ctx, slot, name)
 		return file, settingFor(err, "Settings.SlotDir")
 	})
@@ -169,6 +177,11 @@ func (m *Model) Adapters(ctx context.Context) ([]llamaapi.LoRA, error) {
 
 // SetAdapters implements AdapterSwitcher for all later requests.
 func (m *Model) SetAdapters(ctx context.Context, scales []llamaapi.LoRAScale) error {
-	_, err := ask(ctx, m, func(ctx context.Context) (struct{}, error) { return struct{}{}, m.api.SetLoRAs(ctx, scales) })
+	_, err := ask(ctx, m, func(ctx context.Context) (struct{}, error) {
+		if err := m.hasAdapters(ctx, scales); err != nil {
+			return struct{}{}, err
+		}
+		return struct{}{}, m.api.SetLoRAs(ctx, scales)
+	})
 	return err
 }

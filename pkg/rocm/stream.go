@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,8 @@ import (
 
 // Request is a generation with everything that can be said about it. At most one
 // of Prompt, Tokens, Messages and MediaMessages is given; without any the prompt
-// is empty.
+// is empty, which is an ErrOption where the model puts no token before it. So is
+// whatever is out of its range.
 type Request struct {
 	// Prompt is continued as it is; special tokens written in it count as such.
 	Prompt string
@@ -39,12 +41,15 @@ type Request struct {
 	// value has MaxTokens 0, with which nothing is asked of the server and nothing
 	// yielded.
 	inference.GenerateConfig
-	// Seed makes sampling repeatable; nil: a random one.
+	// Seed, from 0 to 4294967294, makes sampling repeatable; nil: a random one.
+	// Others are an ErrOption: llama-server would take their last 32 bits, and all
+	// of these set as a random one.
 	Seed *int64
 	// MinP drops tokens whose probability is below that share of the best
 	// one's; 0: none.
 	MinP float32
-	// Stop holds texts that end the generation; they are not yielded.
+	// Stop holds texts that end the generation; they are not yielded. None is
+	// empty.
 	Stop []string
 	// Grammar is GBNF, JSONSchema a schema that the text keeps to; one of them.
 	Grammar    string
@@ -53,9 +58,11 @@ type Request struct {
 	// nil: only when Temperature is not 0, for reuse changes the order of
 	// floating point sums, and the greedy choice with it.
 	ReuseCache *bool
-	// Slot pins the request to one slot; nil: the server chooses.
+	// Slot pins the request to one slot, from 0 to Model.Slots()-1; nil: the server
+	// chooses.
 	Slot *int
-	// Adapters sets the scales of LoRA adapters for this request.
+	// Adapters sets the scales of LoRA adapters for this request; those of
+	// Model.Adapters, by their ids.
 	Adapters []llamaapi.LoRAScale
 	// Progress is told how far the prompt is processed.
 	Progress func(llamaapi.Progress)
@@ -120,7 +127,11 @@ func (s *Stream) Next() (inference.Token, bool) {
 	if s.in != nil && s.in.Next() {
 		return inference.Token(s.in.Token()), true
 	}
-	s.finish(nil)
+	var err error
+	if s.in != nil && s.in.Err() == nil {
+		err = begun(s.in.Final())
+	}
+	s.finish(err)
 	return inference.Token{}, false
 }
 
@@ -137,6 +148,9 @@ func (s *Stream) send() error {
 	}
 	r, err := req.wire()
 	if err != nil {
+		return err
+	}
+	if err := s.m.admit(s.joined, &req); err != nil {
 		return err
 	}
 	if req.MaxTokens == 0 {
@@ -242,7 +256,8 @@ func (s *Stream) Final() llamaapi.Final {
 }
 
 // wire makes the body of /completion. The contract's zero values mean no limit,
-// where the server's defaults would mean something else.
+// where the server's defaults would mean something else. It reads whole numbers as
+// 32 bits: a limit above them is the largest that it knows, which no context holds.
 func (r *Request) wire() (*llamaapi.CompletionRequest, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
@@ -258,7 +273,7 @@ func (r *Request) wire() (*llamaapi.CompletionRequest, error) {
 	if r.ReuseCache != nil {
 		cache = *r.ReuseCache
 	}
-	topK, maxTokens, temperature := r.TopK, r.MaxTokens, r.Temperature
+	topK, maxTokens, temperature := min(r.TopK, math.MaxInt32), min(r.MaxTokens, math.MaxInt32), r.Temperature
 	return &llamaapi.CompletionRequest{
 		Prompts:   []llamaapi.Prompt{{Text: r.Prompt, Tokens: r.Tokens, Media: files(r.Media)}},
 		MaxTokens: &maxTokens, Temperature: &temperature, TopK: &topK, TopP: &topP, MinP: &minP,
@@ -292,6 +307,11 @@ func (r *Request) validate() error {
 		return fmt.Errorf("%w: min-p %v; give a number from 0 to 1", ErrOption, r.MinP)
 	case bad(r.RepeatPenalty):
 		return fmt.Errorf("%w: repeat penalty %v; give 1 for none", ErrOption, r.RepeatPenalty)
+	case r.Seed != nil && (*r.Seed < 0 || *r.Seed >= math.MaxUint32):
+		return fmt.Errorf("%w: seed %d; give a number from 0 to %d, or nil for a random one", ErrOption, *r.Seed, uint32(math.MaxUint32-1))
+	}
+	if i := slices.Index(r.Stop, ""); i >= 0 {
+		return fmt.Errorf("%w: stop text %d is empty, which every text begins with; leave it out", ErrOption, i)
 	}
 	return nil
 }

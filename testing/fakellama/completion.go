@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -29,22 +30,24 @@ type request struct {
 	Bias        json.RawMessage `json:"logit_bias"`
 }
 
+// limit is read as 32 bits, whatever is written.
 func (r *request) limit() int {
 	for _, n := range []*int{r.Predict, r.MaxTokens} {
 		if n != nil {
-			return *n
+			return int(int32(*n))
 		}
 	}
 	return -1
 }
 
-// seed is what the babble depends on beside the prompt: nothing when greedy.
+// seed is what the babble depends on beside the prompt: nothing when greedy. It
+// is read as 32 bits, of which all set means a random one (LLAMA_DEFAULT_SEED).
 func (r *request) seed() uint64 {
 	if r.Temperature != nil && *r.Temperature == 0 {
 		return 0
 	}
-	if r.Seed != nil && *r.Seed >= 0 {
-		return 1 + uint64(*r.Seed)
+	if r.Seed != nil && uint32(*r.Seed) != math.MaxUint32 {
+		return 1 + uint64(uint32(*r.Seed))
 	}
 	return rand.Uint64()
 }
@@ -208,7 +211,11 @@ func (t *task) generate(ctx context.Context, tell func(event) error) error {
 		return err
 	}
 	t.first = time.Now()
-	if t.req.limit() == 0 {
+	switch {
+	case len(t.prompt) == 0: // nothing to begin with: an empty answer (server-context.cpp)
+		t.stop = "none"
+		return nil
+	case t.req.limit() == 0:
 		t.stop = "limit"
 		return nil
 	}

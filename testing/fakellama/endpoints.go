@@ -96,11 +96,7 @@ func (s *Server) slotAction(w http.ResponseWriter, r *http.Request) {
 	defer s.mu.Unlock()
 	switch action {
 	case "save":
-		held, ok := s.slots.swap(id, nil)
-		if !ok {
-			writeError(w, errRequest("Invalid slot ID"))
-			return
-		}
+		held := s.slots.swap(id, nil)
 		s.slots.swap(id, held)
 		s.saved[in.Filename] = held
 		writeJSON(w, map[string]any{
@@ -113,21 +109,13 @@ func (s *Server) slotAction(w http.ResponseWriter, r *http.Request) {
 			writeError(w, errRequest("Unable to restore slot: no such file"))
 			return
 		}
-		if _, ok := s.slots.swap(id, held); !ok {
-			writeError(w, errRequest("Invalid slot ID"))
-			return
-		}
+		s.slots.swap(id, held)
 		writeJSON(w, map[string]any{
 			"id_slot": id, "filename": in.Filename, "n_restored": len(held),
 			"n_read": 4 * len(held), "timings": map[string]any{"restore_ms": 0.1},
 		})
 	case "erase":
-		held, ok := s.slots.swap(id, nil)
-		if !ok {
-			writeError(w, errRequest("Invalid slot ID"))
-			return
-		}
-		writeJSON(w, map[string]any{"id_slot": id, "n_erased": len(held)})
+		writeJSON(w, map[string]any{"id_slot": id, "n_erased": len(s.slots.swap(id, nil))})
 	default:
 		writeError(w, errRequest("Invalid action"))
 	}

@@ -83,13 +83,17 @@ func (s *slots) snapshot() []slotState {
 	return append([]slotState(nil), s.state...)
 }
 
+// wrap is the slot that an id means: any does, as in get_slot_by_id of
+// server-context.cpp, where the id becomes unsigned for the remainder.
+func (s *slots) wrap(id int) int {
+	return int(uint64(id) % uint64(len(s.state)))
+}
+
 // swap replaces what an idle slot holds and returns what it held.
-func (s *slots) swap(id int, with []int32) (held []int32, ok bool) {
+func (s *slots) swap(id int, with []int32) (held []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if id < 0 || id >= len(s.state) {
-		return nil, false
-	}
+	id = s.wrap(id)
 	held, s.state[id].prompt = s.state[id].prompt, with
-	return held, true
+	return held
 }

@@ -1,0 +1,52 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+)
+
+// TestHugeLimit: llama-server reads a limit as 32 bits.
+func TestHugeLimit(t *testing.T) {
+	model := load(t, tiny(t, "qwen2", 1))
+	const room = 40
+	want := len(slices.Collect(model.Generate(t.Context(), "The fox", inference.WithMaxTokens(room))))
+	if want < 4 {
+		t.Fatalf("%d tokens, %v", want, model.Err())
+	}
+	for _, n := range []int{1<<32 + 3, 1 << 62, math.MaxInt} {
+		count := 0
+		for range model.Generate(t.Context(), "The fox", inference.WithMaxTokens(n)) {
+			if count++; count == want {
+				break
+			}
+		}
+		if count != want || model.Err() != nil {
+			t.Errorf("at most %d tokens gave %d, %v; %d came with a limit of %d", n, count, model.Err(), want, room)
+		}
+	}
+}
+
+// TestEmptyPrompt: this tokenizer puts nothing before a prompt, the other does.
+func TestEmptyPrompt(t *testing.T) {
+	model := load(t, tiny(t, "qwen2", 1))
+	if got := slices.Collect(model.Generate(t.Context(), "")); len(got) > 0 || !errors.Is(model.Err(), rocm.ErrOption) {
+		t.Errorf("Generate: %d tokens, %v", len(got), model.Err())
+	}
+	if _, err := model.Classify(t.Context(), []string{"x", ""}); !errors.Is(err, rocm.ErrOption) {
+		t.Errorf("Classify: %v", err)
+	}
+	model = load(t, tiny(t, "llama-spm", 1))
+	if got := slices.Collect(model.Generate(t.Context(), "", inference.WithMaxTokens(4))); len(got) == 0 || model.Err() != nil {
+		t.Errorf("with a beginning: %d tokens, %v", len(got), model.Err())
+	}
+	if _, err := model.Classify(t.Context(), []string{""}); err != nil {
+		t.Errorf("with a beginning: %v", err)
+	}
+}
