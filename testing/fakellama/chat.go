@@ -32,16 +32,27 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		writeError(w, bad)
 		return
 	}
+	t := &task{s: s, req: &in.request, prompt: prompt, reply: s.script.Reply, fault: faults}
 	if in.Stream {
-		t := &task{s: s, req: &in.request, prompt: prompt, reply: s.script.Reply, fault: faults}
 		s.chatStream(w, r, t)
 		return
 	}
-	t := &task{s: s, req: &in.request, prompt: prompt, reply: s.script.Reply}
-	if err := t.generate(r.Context(), func(event) error { return nil }); err != nil {
-		panic(http.ErrAbortHandler)
+	s.chatWhole(w, r, t)
+}
+
+// chatWhole answers without a stream. Its faults have their places where those of
+// a stream have them.
+func (s *Server) chatWhole(w http.ResponseWriter, r *http.Request, t *task) {
+	o := s.newOut(w, r, t.fault)
+	o.whole = true
+	err := o.event(nil) // the role
+	if err == nil {
+		err = t.generate(r.Context(), func(event) error { return o.event(nil) })
 	}
-	writeJSON(w, map[string]any{
+	if err == nil {
+		err = o.event(nil) // the final one
+	}
+	o.finish(r, map[string]any{
 		"id": "chatcmpl-fake", "object": "chat.completion", "created": time.Now().Unix(), "model": s.script.Alias,
 		"choices": []any{map[string]any{
 			"index": 0, "finish_reason": t.finishReason(),
@@ -50,7 +61,7 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		"usage": map[string]int{
 			"prompt_tokens": len(t.prompt), "completion_tokens": len(t.sampled), "total_tokens": len(t.prompt) + len(t.sampled),
 		},
-	})
+	}, err)
 }
 
 func (t *task) finishReason() string {

@@ -64,7 +64,7 @@ func TestChatFaults(t *testing.T) {
 		}
 		cancel()
 	}
-	// Without a stream only what takes the place of an answer happens.
+	// Completions and chats are counted together.
 	_, url := serve(t, Script{Faults: []Fault{{Kind: KindStatus, Status: 500, Request: 2}}})
 	for i, want := range []int{200, 500, 200} {
 		path, ask := "/v1/chat/completions", `{"messages":[{"role":"user","content":"x"}]}`

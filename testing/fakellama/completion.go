@@ -166,31 +166,41 @@ func (f Fault) apiError() *apiError {
 
 // whole answers without a stream.
 func (s *Server) whole(w http.ResponseWriter, r *http.Request, tasks []*task) {
+	o := s.newOut(w, r, tasks[0].fault)
+	o.whole = true
 	results := make([]any, len(tasks))
+	err := each(r.Context(), tasks, func(ctx context.Context, i int, t *task) error {
+		err := t.generate(ctx, func(event) error { return o.event(nil) })
+		if err != nil {
+			return err
+		}
+		results[i] = pick(t.final(false), t.req.Fields)
+		return o.event(nil)
+	})
+	if len(results) == 1 {
+		o.finish(r, results[0], err)
+		return
+	}
+	o.finish(r, results, err)
+}
+
+// each does the tasks side by side; the first that fails ends the others, and its
+// error is returned.
+func each(ctx context.Context, tasks []*task, do func(ctx context.Context, i int, t *task) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	errs := make(chan error, len(tasks))
 	for i, t := range tasks {
-		go func() {
-			err := t.generate(r.Context(), func(event) error { return nil })
-			if err == nil {
-				results[i] = pick(t.final(false), t.req.Fields)
-			}
-			errs <- err
-		}()
+		go func() { errs <- do(ctx, i, t) }()
 	}
 	var failed error
 	for range tasks {
-		if err := <-errs; err != nil {
+		if err := <-errs; err != nil && failed == nil {
 			failed = err
+			cancel()
 		}
 	}
-	switch {
-	case failed != nil:
-		panic(http.ErrAbortHandler)
-	case len(results) == 1:
-		writeJSON(w, results[0])
-	default:
-		writeJSON(w, results)
-	}
+	return failed
 }
 
 // generate runs the task in a slot and tells of each token that shows.

@@ -184,31 +184,37 @@ func TestProgramEndsByEachSignal(t *testing.T) {
 	}
 }
 
-func TestProgramCrashesInStream(t *testing.T) {
-	cmd, socket, _ := program(t, Script{NeverEnds: true, Faults: []Fault{{Kind: KindCrash, AfterTokens: 2, Signal: int(syscall.SIGSEGV)}}})
-	hc := unixClient(socket)
-	until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/completion", strings.NewReader(`{"prompt":"x","stream":true}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer secret")
-	resp, err := hc.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	_, err = b.ReadFrom(resp.Body)
-	_ = resp.Body.Close()
-	if err == nil || len(events(b.String())) != 2 {
-		t.Errorf("%d events, %v", len(events(b.String())), err)
-	}
-	var exit *exec.ExitError
-	if err := cmd.Wait(); !errors.As(err, &exit) {
-		t.Fatalf("it ended with %v", err)
-	}
-	if status, ok := exit.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGSEGV {
-		t.Errorf("it ended with %v", exit)
+func TestProgramCrashes(t *testing.T) {
+	for name, tc := range map[string]struct {
+		body  string
+		count int // of events before it
+	}{"in a stream": {`{"prompt":"x","stream":true}`, 2}, "without one": {`{"prompt":"x"}`, 0}} {
+		t.Run(name, func(t *testing.T) {
+			cmd, socket, _ := program(t, Script{NeverEnds: true, Faults: []Fault{{Kind: KindCrash, AfterTokens: 2, Signal: int(syscall.SIGSEGV)}}})
+			hc := unixClient(socket)
+			until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/completion", strings.NewReader(tc.body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Authorization", "Bearer secret")
+			var b bytes.Buffer
+			resp, err := hc.Do(req)
+			if err == nil {
+				_, err = b.ReadFrom(resp.Body)
+				_ = resp.Body.Close()
+			}
+			if err == nil || len(events(b.String())) != tc.count {
+				t.Errorf("%d events, %v", len(events(b.String())), err)
+			}
+			var exit *exec.ExitError
+			if err := cmd.Wait(); !errors.As(err, &exit) {
+				t.Fatalf("it ended with %v", err)
+			}
+			if status, ok := exit.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGSEGV {
+				t.Errorf("it ended with %v", exit)
+			}
+		})
 	}
 }
 

@@ -83,22 +83,24 @@ const (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults of a completion. Where a fault needs a place, After says it.
+// The kinds of faults of a completion. Fault.AfterTokens and AfterBytes say where.
 const (
 	KindStatus   Kind = "status"    // answer with Status, Type and Message, no stream
-	KindError    Kind = "error"     // an error event in the stream, then its end
+	KindNoAnswer Kind = "no-answer" // the request is taken and never answered
+	KindFlood    Kind = "flood"     // Bytes bytes of log on stderr, before the answer; in process: nothing
 	KindCrash    Kind = "crash"     // the process dies of Signal; in process: the connection breaks
 	KindStall    Kind = "stall"     // nothing is decoded any more, /slots tells the same for ever; /health stays well
 	KindWedge    Kind = "wedge"     // the same, and nothing comes from /slots either
 	KindCut      Kind = "cut"       // the connection breaks
-	KindCutRune  Kind = "cut-rune"  // the connection breaks inside the bytes of a rune
-	KindNoFinal  Kind = "no-final"  // the stream ends in good order but without the final event
-	KindOversize Kind = "oversize"  // one event with a text of Bytes bytes
-	KindGarbage  Kind = "garbage"   // an event that is no JSON
-	KindFlood    Kind = "flood"     // Bytes bytes of log on stderr, before the answer; in process: nothing
-	KindHangEnd  Kind = "hang-end"  // the final event comes, the end of the answer does not
 	KindTrickle  Kind = "trickle"   // every write is split into single bytes
-	KindNoAnswer Kind = "no-answer" // the request is taken and never answered
+	KindHangEnd  Kind = "hang-end"  // the whole answer or the final event comes, the end of the response does not
+	KindError    Kind = "error"     // an error event in the stream, then its end; without a stream it is the answer
+
+	// Of streams alone: a request without "stream" has its answer.
+	KindCutRune  Kind = "cut-rune" // the connection breaks inside the bytes of a rune
+	KindNoFinal  Kind = "no-final" // the stream ends in good order but without the final event
+	KindOversize Kind = "oversize" // one event with a text of Bytes bytes
+	KindGarbage  Kind = "garbage"  // an event that is no JSON
 )
 
 // Fault is something that goes wrong with a completion.
@@ -107,7 +109,8 @@ type Fault struct {
 	// Request is the number of the completion request that it happens to, counted
 	// from 1; 0 means every one.
 	Request int `json:"request,omitempty"`
-	// AfterTokens events were sent (the first of a chat tells the role). Of
+	// AfterTokens events were sent (the first of a chat tells the role), or would
+	// have been by a stream: an answer without one comes whole at its end. Of
 	// KindStatus, KindNoAnswer, KindFlood, KindTrickle and KindHangEnd it is 0.
 	AfterTokens int `json:"after_tokens,omitempty"`
 	// AfterBytes of the body, when it is not 0, is the place instead, exact to the

@@ -203,15 +203,17 @@ func errUnsupported(message string) *apiError {
 	return &apiError{status: 501, Type: "not_supported_error", Message: message}
 }
 
+const jsonType = "application/json; charset=utf-8"
+
 func writeError(w http.ResponseWriter, e *apiError) {
 	e.Code = e.status
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(e.status)
 	_, _ = w.Write(encode(map[string]any{"error": e})) // the client may be gone
 }
 
 func writeJSON(w http.ResponseWriter, v any) {
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", jsonType)
 	_, _ = w.Write(encode(v)) // the client may be gone
 }
 

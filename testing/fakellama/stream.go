@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,7 +14,7 @@ import (
 // errCut ends a stream in disorder.
 var errCut = errors.New("the script cuts the connection")
 
-// out writes a stream and lets its faults happen.
+// out writes an answer and lets its faults happen.
 type out struct {
 	w       http.ResponseWriter
 	flush   *http.ResponseController
@@ -27,6 +28,7 @@ type out struct {
 	bytes   int
 	begun   bool
 	trickle bool
+	whole   bool // no stream: events are counted alone
 }
 
 // stream answers with events; several prompts share the stream and are told
@@ -36,25 +38,43 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o.said = func(text string) []byte {
 		return encode(event{Content: text, Tokens: []int32{firstByte + 'x'}, Slot: -1})
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	errs := make(chan error, len(tasks))
-	for _, t := range tasks {
-		go func() { errs <- o.task(ctx, t) }()
-	}
-	var failed error
-	for range tasks {
-		if err := <-errs; err != nil && failed == nil {
-			failed = err
-			cancel()
-		}
-	}
+	failed := each(r.Context(), tasks, func(ctx context.Context, _ int, t *task) error { return o.task(ctx, t) })
 	if failed != nil {
 		panic(http.ErrAbortHandler)
 	}
 	if o.has(KindHangEnd) {
 		s.hang(r)
 	}
+}
+
+// finish answers without a stream: v, or what became of it.
+func (o *out) finish(r *http.Request, v any, err error) {
+	if own := (*apiError)(nil); errors.As(err, &own) {
+		writeError(o.w, own)
+		return
+	}
+	if err == nil && len(o.faults) == 0 {
+		writeJSON(o.w, v)
+		return
+	}
+	if err == nil {
+		err = o.answer(encode(v))
+	}
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if o.has(KindHangEnd) {
+		o.s.hang(r)
+	}
+}
+
+// answer writes a whole answer; without its length nobody sees where it ends.
+func (o *out) answer(body []byte) error {
+	o.w.Header().Set("Content-Type", jsonType)
+	if !o.has(KindHangEnd) {
+		o.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	}
+	return o.write(body)
 }
 
 func (s *Server) newOut(w http.ResponseWriter, r *http.Request, faults []Fault) *out {
@@ -91,7 +111,7 @@ func (o *out) task(ctx context.Context, t *task) error {
 func (o *out) event(data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.begun {
+	if !o.begun && !o.whole {
 		o.begun = true
 		o.w.Header().Set("Content-Type", "text/event-stream")
 		o.w.Header().Set("X-Accel-Buffering", "no")
@@ -102,6 +122,10 @@ func (o *out) event(data []byte) error {
 				return err
 			}
 		}
+	}
+	if o.whole {
+		o.events++
+		return nil
 	}
 	if n := o.s.script.PingEvery; n > 0 && o.events%n == 0 {
 		if err := o.write([]byte(":" + o.end + o.end)); err != nil {
@@ -118,6 +142,9 @@ func (o *out) send(data []byte) error {
 
 // happen lets a fault happen before an event.
 func (o *out) happen(f Fault, data []byte) error {
+	if o.whole {
+		return o.instead(f)
+	}
 	switch f.Kind {
 	case KindError:
 		if err := o.send(encode(map[string]any{"error": f.apiError()})); err != nil {
@@ -152,6 +179,17 @@ func (o *out) happen(f Fault, data []byte) error {
 	case KindStatus, KindNoAnswer, KindFlood, KindHangEnd, KindTrickle: // have their own places
 	}
 	return nil
+}
+
+// instead lets a fault happen in the place of an answer without a stream.
+func (o *out) instead(f Fault) error {
+	switch {
+	case f.Kind.stops():
+		return o.stop(f)
+	case f.Kind == KindError:
+		return f.apiError()
+	}
+	return nil // of streams alone
 }
 
 // stop ends or stalls the connection.
