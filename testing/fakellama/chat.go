@@ -58,9 +58,7 @@ func (s *Server) chatWhole(w http.ResponseWriter, r *http.Request, t *task) {
 			"index": 0, "finish_reason": t.finishReason(),
 			"message": message{Role: "assistant", Content: t.text},
 		}},
-		"usage": map[string]int{
-			"prompt_tokens": len(t.prompt), "completion_tokens": len(t.sampled), "total_tokens": len(t.prompt) + len(t.sampled),
-		},
+		"usage": t.usage(),
 	}, err)
 }
 

@@ -60,6 +60,7 @@ type task struct {
 	prompt  []int32
 	reply   string
 	fault   []Fault
+	as      shape
 	slot    int
 	cached  int
 	begun   time.Time
@@ -79,10 +80,10 @@ func (s *Server) completion(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &req) {
 		return
 	}
-	s.run(w, r, &req)
+	s.run(w, r, &req, own())
 }
 
-func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request) {
+func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request, as shape) {
 	faults, refused := s.begin(w, r)
 	if refused {
 		return
@@ -105,7 +106,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request) {
 			})
 			return
 		}
-		tasks[i] = &task{s: s, req: req, index: i, prompt: p, reply: s.script.Reply, fault: faults}
+		tasks[i] = &task{s: s, req: req, index: i, prompt: p, reply: s.script.Reply, fault: faults, as: as}
 	}
 	if req.Stream {
 		s.stream(w, r, tasks)
@@ -174,7 +175,7 @@ func (s *Server) whole(w http.ResponseWriter, r *http.Request, tasks []*task) {
 		if err != nil {
 			return err
 		}
-		results[i] = pick(t.final(false), t.req.Fields)
+		results[i] = t.as.final(t, false)
 		return o.event(nil)
 	})
 	if len(results) == 1 {

@@ -1,7 +1,6 @@
 package fakellama
 
 import (
-	"encoding/json"
 	"math"
 	"net/http"
 	"sort"
@@ -25,39 +24,54 @@ func vector(ids []int32) []float32 {
 	return v
 }
 
-func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
-	if !s.script.Embeddings {
-		writeError(w, errUnsupported("This server does not support embeddings. Start it with `--embeddings`"))
-		return
+// embeddings answers /embedding and, as OpenAI does, /v1/embeddings.
+func (s *Server) embeddings(asOAI bool) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if !s.script.Embeddings {
+			writeError(w, errUnsupported("This server does not support embeddings. Start it with `--embeddings`"))
+			return
+		}
+		var in embeddingRequest
+		if !decode(w, r, &in) {
+			return
+		}
+		if answer, bad := s.embed(in, asOAI); bad != nil {
+			writeError(w, bad)
+		} else {
+			writeJSON(w, answer)
+		}
 	}
-	var in struct {
-		Input   json.RawMessage `json:"input"`
-		Content json.RawMessage `json:"content"`
-	}
-	if !decode(w, r, &in) {
-		return
-	}
+}
+
+func (s *Server) embed(in embeddingRequest, asOAI bool) (any, *apiError) {
 	if in.Input == nil {
-		in.Input = in.Content
+		in.Input, asOAI = in.Content, false // "content" is not OpenAI's
 	}
-	if in.Input == nil {
-		writeError(w, errRequest(`"input" or "content" must be provided`))
-		return
+	switch {
+	case in.Input == nil:
+		return nil, errRequest(`"input" or "content" must be provided`)
+	case in.Format != "" && in.Format != "float" && in.Format != "base64":
+		return nil, errRequest("The format to return the embeddings in. Can be either float or base64")
 	}
 	prompts, bad := s.promptTokens(in.Input)
 	if bad != nil {
-		writeError(w, bad)
-		return
+		return nil, bad
 	}
 	list := make([]any, len(prompts))
 	for i, p := range prompts {
 		if len(p) == 0 {
-			writeError(w, errRequest("Input content cannot be empty"))
-			return
+			return nil, errRequest("Input content cannot be empty")
 		}
 		list[i] = map[string]any{"index": i, "embedding": [][]float32{vector(p)}}
 	}
-	writeJSON(w, list)
+	if !asOAI {
+		return list, nil
+	}
+	model := s.script.Alias
+	if in.Model != nil {
+		model = *in.Model
+	}
+	return embeddingsOAI(model, prompts, in.Format), nil
 }
 
 func (s *Server) rerank(w http.ResponseWriter, r *http.Request) {

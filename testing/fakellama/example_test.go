@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -12,11 +14,13 @@ import (
 
 // A test of a client gets a server that breaks off after two tokens.
 func ExampleNew() {
-	srv := httptest.NewServer(fakellama.New(fakellama.Script{
+	fake := fakellama.New(fakellama.Script{
 		Reply:  "one two three",
 		Faults: []fakellama.Fault{{Kind: fakellama.KindCut, AfterTokens: 2}},
-	}))
+	})
+	srv := httptest.NewServer(fake)
 	defer srv.Close()
+	defer fake.Close() // what hangs, if something does
 
 	resp, err := http.Post(srv.URL+"/completion", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
 	if err != nil {
@@ -38,4 +42,26 @@ func ExampleScript_Env() {
 	}
 	fmt.Println(entry)
 	// Output: FAKELLAMA_SCRIPT={"process":{"ignore_sigterm":true}}
+}
+
+// A test's own binary can be the server process, so that nothing has to be built:
+// it starts itself, and its TestMain hands over to Main.
+//
+//	func TestMain(m *testing.M) {
+//		if os.Getenv("FAKELLAMA_TEST_RUN") != "" {
+//			os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+//		}
+//		os.Exit(m.Run())
+//	}
+func ExampleMain() {
+	entry, err := fakellama.Script{Process: fakellama.Process{ExitAfterLoad: true, ExitCode: 1, Log: "out of memory"}}.Env()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	cmd := exec.Command(os.Args[0], "--port", "0", "--parallel", "2")
+	cmd.Env = append(os.Environ(), "FAKELLAMA_TEST_RUN=1", entry)
+	log, err := cmd.CombinedOutput()
+	fmt.Println(err, strings.Contains(string(log), "out of memory"))
+	// Output: exit status 1 true
 }

@@ -362,6 +362,14 @@ func TestFaults(t *testing.T) {
 	if code, got, err := run(t, Fault{Kind: KindStatus, Status: 503, Type: "unavailable_error", Message: "busy"}); err != nil || code != 503 || !strings.Contains(got, "busy") {
 		t.Errorf("status: %d %q, %v", code, got, err)
 	}
+	// In the place of the final event.
+	last := len(events(clean)) - 1
+	if _, got, err := run(t, Fault{Kind: KindError, AfterTokens: last}); err != nil || len(events(got)) != last+1 || !strings.HasPrefix(events(got)[last], `{"error"`) {
+		t.Errorf("error event at the end: %q, %v", got, err)
+	}
+	if _, got, err := run(t, Fault{Kind: KindNoFinal, AfterTokens: last}); err != nil || len(events(got)) != last {
+		t.Errorf("no final event, late: %q, %v", got, err)
+	}
 	// Only the second request.
 	_, url := serve(t, Script{Faults: []Fault{{Kind: KindStatus, Status: 500, Request: 2}}})
 	for i, want := range []int{200, 500, 200} {

@@ -69,26 +69,44 @@ func (s *Server) Requests() int {
 }
 
 func (s *Server) routes() {
-	s.mux.HandleFunc("GET /health", s.health)
-	s.mux.HandleFunc("GET /v1/health", s.health)
-	s.mux.HandleFunc("GET /props", s.props)
-	s.mux.HandleFunc("GET /slots", s.listSlots)
-	s.mux.HandleFunc("POST /slots/{id}", s.slotAction)
-	s.mux.HandleFunc("GET /v1/models", s.models)
-	s.mux.HandleFunc("POST /completion", s.completion)
-	s.mux.HandleFunc("POST /completions", s.completion)
-	s.mux.HandleFunc("POST /v1/chat/completions", s.chat)
-	s.mux.HandleFunc("POST /tokenize", s.tokenize)
-	s.mux.HandleFunc("POST /detokenize", s.detokenize)
-	s.mux.HandleFunc("POST /apply-template", s.applyTemplate)
-	s.mux.HandleFunc("POST /embedding", s.embeddings)
-	s.mux.HandleFunc("POST /embeddings", s.embeddings)
-	s.mux.HandleFunc("POST /rerank", s.rerank)
-	s.mux.HandleFunc("GET /lora-adapters", s.listLoRAs)
-	s.mux.HandleFunc("POST /lora-adapters", s.setLoRAs)
+	for _, route := range s.handlers() {
+		for _, pattern := range route.patterns {
+			s.mux.HandleFunc(pattern, route.handler)
+		}
+	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, &apiError{status: 404, Type: "not_found_error", Message: "File Not Found"})
 	})
+}
+
+// route is what answers some patterns of http.ServeMux.
+type route struct {
+	handler  http.HandlerFunc
+	patterns []string
+}
+
+// handlers are the routes of server.cpp that are imitated.
+func (s *Server) handlers() []route {
+	return []route{
+		{s.health, []string{"GET /health", "GET /v1/health"}},
+		{s.props, []string{"GET /props"}},
+		{off("changing global properties", "--props"), []string{"POST /props"}},
+		{off("metrics endpoint", "--metrics"), []string{"GET /metrics"}},
+		{s.listSlots, []string{"GET /slots"}},
+		{s.slotAction, []string{"POST /slots/{id}"}},
+		{s.models, []string{"GET /models", "GET /v1/models"}},
+		{s.completion, []string{"POST /completion", "POST /completions"}},
+		{s.completionOAI, []string{"POST /v1/completions"}},
+		{s.chat, []string{"POST /chat/completions", "POST /v1/chat/completions"}},
+		{s.tokenize, []string{"POST /tokenize"}},
+		{s.detokenize, []string{"POST /detokenize"}},
+		{s.applyTemplate, []string{"POST /apply-template"}},
+		{s.embeddings(false), []string{"POST /embedding", "POST /embeddings"}},
+		{s.embeddings(true), []string{"POST /v1/embeddings"}},
+		{s.rerank, []string{"POST /rerank", "POST /reranking", "POST /v1/rerank", "POST /v1/reranking"}},
+		{s.listLoRAs, []string{"GET /lora-adapters"}},
+		{s.setLoRAs, []string{"POST /lora-adapters"}},
+	}
 }
 
 // loading reports whether the model is still not there.
@@ -105,7 +123,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	default:
 	}
-	isHealth := strings.HasSuffix(r.URL.Path, "/health")
+	isHealth := r.URL.Path == "/health" || r.URL.Path == "/v1/health"
 	if isHealth && s.script.Health != HealthOK {
 		s.mux.ServeHTTP(w, r)
 		return

@@ -27,6 +27,7 @@ type out struct {
 	events  int
 	bytes   int
 	begun   bool
+	ended   bool // in good order, by a fault
 	trickle bool
 	whole   bool // no stream: events are counted alone
 }
@@ -35,10 +36,14 @@ type out struct {
 // apart by their index.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o := s.newOut(w, r, tasks[0].fault)
+	first := tasks[0]
 	o.said = func(text string) []byte {
-		return encode(event{Content: text, Tokens: []int32{firstByte + 'x'}, Slot: -1})
+		return encode(first.as.partial(first, event{Content: text, Tokens: []int32{firstByte + 'x'}, Slot: -1}))
 	}
 	failed := each(r.Context(), tasks, func(ctx context.Context, _ int, t *task) error { return o.task(ctx, t) })
+	if failed == nil && first.as.done && !o.ended && !o.has(KindNoFinal) {
+		failed = o.send([]byte("[DONE]"))
+	}
 	if failed != nil {
 		panic(http.ErrAbortHandler)
 	}
@@ -94,17 +99,14 @@ func (o *out) has(k Kind) bool {
 var errEnded = errors.New("the script ends the stream")
 
 func (o *out) task(ctx context.Context, t *task) error {
-	err := t.generate(ctx, func(e event) error { return o.event(encode(e)) })
+	err := t.generate(ctx, func(e event) error { return o.event(encode(t.as.partial(t, e))) })
+	if err == nil && !o.has(KindNoFinal) {
+		err = o.event(encode(t.as.final(t, true)))
+	}
 	if errors.Is(err, errEnded) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	if o.has(KindNoFinal) {
-		return nil
-	}
-	return o.event(encode(pick(t.final(true), t.req.Fields)))
+	return err
 }
 
 // event sends one event, before it what the script has for this place.
@@ -119,6 +121,7 @@ func (o *out) event(data []byte) error {
 	for _, f := range o.faults {
 		if f.AfterBytes == 0 && f.AfterTokens == o.events {
 			if err := o.happen(f, data); err != nil {
+				o.ended = errors.Is(err, errEnded)
 				return err
 			}
 		}

@@ -16,6 +16,7 @@ func wholes() map[string]string {
 	return map[string]string{
 		"/completion":          `{"prompt":"x"}`,
 		"/completions":         `{"prompt":["x","y"]}`,
+		"/v1/completions":      `{"prompt":"x"}`,
 		"/v1/chat/completions": `{"messages":[{"role":"user","content":"x"}]}`,
 	}
 }
