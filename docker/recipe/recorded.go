@@ -1,0 +1,92 @@
+package recipe
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+)
+
+// SameToolchain fails where the toolchain is of another kind than the one that
+// m records, and says what to set.
+func (r *Recipe) SameToolchain(v Variant, m *bundle.Manifest) error {
+	now, recorded := r.toolchainSpec(v.Set).Name(), m.Toolchain.Kind
+	if now == recorded {
+		return nil
+	}
+	remedy := "GOROCM_TOOLCHAIN=" + recorded + ", and unset GOROCM_BASE_IMAGE"
+	if kind, ok := strings.CutSuffix(recorded, "-image"); ok {
+		remedy = "GOROCM_TOOLCHAIN=" + kind + " and GOROCM_BASE_IMAGE to the image that was given then"
+	} else if suite, ok := strings.CutPrefix(recorded, "debian-"); ok {
+		remedy = "GOROCM_TOOLCHAIN=debian and GOROCM_SUITE=" + suite + ", and unset GOROCM_BASE_IMAGE"
+	}
+	return fmt.Errorf("the manifest is of the toolchain %s, this build would be of %s: set %s", recorded, now, remedy)
+}
+
+// SameInputs fails where a compile of v would be given other options or another
+// environment than m records: it names them, and what to set. The source, whose
+// own files say which options it has, is fetched for it.
+func (r *Recipe) SameInputs(ctx context.Context, v Variant, m *bundle.Manifest) error {
+	src, err := Source(ctx, r.Cache, r.Lock, r.Source, r.Log)
+	if err != nil {
+		return err
+	}
+	known, err := declaredOptions(src.Dir)
+	if err != nil {
+		return err
+	}
+	var diff, further []string
+	own := true // what differs is the user's own options alone
+	all := components(r.Lock, r.Targets)
+	for _, name := range v.Components {
+		c := all[name]
+		i := slices.IndexFunc(m.Stages, func(s bundle.Stage) bool { return s.Name == "compile-"+name })
+		if i < 0 {
+			diff, own = append(diff, "compile-"+name+" is not recorded"), false
+			continue
+		}
+		was, env := m.Stages[i], r.environment(c)
+		diff = append(diff, inputsDiffer(was.Name, was.Options, c.arguments(r.CMake, known))...)
+		diff = append(diff, inputsDiffer(was.Name, was.Env, env)...)
+		fixed := c.arguments(nil, known)
+		if len(was.Options) < len(fixed) || !slices.Equal(was.Options[:len(fixed)], fixed) || !slices.Equal(was.Env, env) {
+			own = false
+			continue
+		}
+		for _, o := range was.Options[len(fixed):] {
+			further = append(further, name+":"+strings.TrimPrefix(o, "-D"))
+		}
+	}
+	if len(diff) == 0 {
+		return nil
+	}
+	remedy := "use the checkout of that release"
+	switch {
+	case own && len(further) > 0:
+		remedy = "set GOROCM_CMAKE='" + strings.Join(further, ";") + "'"
+	case own:
+		remedy = "unset GOROCM_CMAKE"
+	}
+	return fmt.Errorf("the compiles would be given something else than the manifest records, so the files cannot come out the same: %s:\n  %s", remedy, strings.Join(diff, "\n  "))
+}
+
+// inputsDiffer says, a line each, what only one of the two lists of a compile's
+// inputs has, or that their order differs.
+func inputsDiffer(compile string, recorded, now []string) (diff []string) {
+	for _, s := range recorded {
+		if !slices.Contains(now, s) {
+			diff = append(diff, compile+" was given "+s)
+		}
+	}
+	for _, s := range now {
+		if !slices.Contains(recorded, s) {
+			diff = append(diff, compile+" would be given "+s)
+		}
+	}
+	if len(diff) == 0 && !slices.Equal(recorded, now) {
+		diff = append(diff, fmt.Sprintf("%s was given %q, now in another order or number: %q", compile, recorded, now))
+	}
+	return diff
+}
