@@ -229,3 +229,23 @@ func TestMinPRange(t *testing.T) {
 		}
 	}
 }
+
+// TestCountTokensCountsTheFirst holds that the tokens which the model puts before
+// a prompt are counted, and that Tokenize adds none.
+func TestCountTokensCountsTheFirst(t *testing.T) {
+	tap := &wiretap{whole: `{"tokens":[1,15,16]}`}
+	m := tapped(t, tap)
+	if n, err := m.CountTokens(t.Context(), "two words"); err != nil || n != 3 {
+		t.Errorf("%d tokens, %v", n, err)
+	}
+	if ids, err := m.Tokenize(t.Context(), "two words"); err != nil || !slices.Equal(ids, []int32{1, 15, 16}) {
+		t.Errorf("%v, %v", ids, err)
+	}
+	got := tap.taken("/tokenize")
+	for i, first := range []bool{true, false} {
+		want := map[string]any{"content": "two words", "add_special": first, "parse_special": true, "with_pieces": false}
+		if len(got) != 2 || !reflect.DeepEqual(got[i], want) {
+			t.Errorf("sent %v, want %v", got, want)
+		}
+	}
+}
