@@ -15,8 +15,9 @@ import (
 // are wrong.
 func eventSeeds() []string {
 	deep := strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1)
+	const usual = `{"index":0,"content":" town","tokens":[3102],"stop":false,"id_slot":-1,"tokens_predicted":4,"tokens_evaluated":4}`
 	return []string{
-		`{"index":0,"content":" town","tokens":[3102],"stop":false,"id_slot":-1,"tokens_predicted":4,"tokens_evaluated":4}`,
+		usual,
 		`{"index":1,"content":"\"\u00e9","tokens":[0],"stop":false,"id_slot":12,"tokens_predicted":0,"tokens_evaluated":999999999}`,
 		`{"index":01,"content":"","tokens":[1],"stop":false,"id_slot":0,"tokens_predicted":0,"tokens_evaluated":0}`,
 		`{"index":0,"content":"","tokens":[99999999999],"stop":false,"id_slot":0,"tokens_predicted":0,"tokens_evaluated":0}`,
@@ -42,6 +43,12 @@ func eventSeeds() []string {
 		`{"completion_probabilities":[{"id":1,"logprob":-0.5}],"prompt_progress":{"total":5}}`,
 		`{"x":` + deep + `}`, `{"x":[` + deep + `]}`, `{"timings":` + deep + `}`, `{"timings":[` + deep + `]}`,
 		`{"content":"` + strings.Repeat("long ", 5000) + `"}`,
+		// The usual shape with something behind it, or with numbers too large for it.
+		usual + ` x`, usual + `{}`, usual + `}`, usual + ` `,
+		strings.Replace(usual, `"index":0`, `"index":18446744073709551617`, 1),
+		strings.Replace(usual, `[3102]`, `[18446744073709551617]`, 1),
+		strings.Replace(usual, `"tokens_predicted":4`, `"tokens_predicted":18446744073709551617`, 1),
+		`{"tokens":[1,2,3],"tokens":[4]}`, `{"tokens":[1],"tokens":null}`, `{"tokens":[1],"tokens":[]}`,
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// closing is a transport that tells when an answer's body was closed.
+// closing is a transport that tells when the body of a completion was closed.
 type closing struct {
 	http.RoundTripper
 
@@ -23,7 +23,7 @@ type closing struct {
 
 func (c closing) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := c.RoundTripper.RoundTrip(r)
-	if err == nil {
+	if err == nil && r.URL.Path == "/completion" { // and not /tokenize, which a split rune may ask for
 		res.Body = closingBody{res.Body, sync.OnceFunc(func() { close(c.closed) })}
 	}
 	return res, err

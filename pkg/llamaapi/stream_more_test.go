@@ -1,0 +1,143 @@
+package llamaapi
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// split is a tokenizer of the runes in the tests below: two tokens each, of which
+// the last is the same.
+func split() map[string]string {
+	return map[string]string{
+		"é": `{"tokens":[{"id":20,"piece":[195]},{"id":8,"piece":[169]}]}`,
+		"ü": `{"tokens":[{"id":21,"piece":[195]},{"id":8,"piece":[188]}]}`,
+	}
+}
+
+// TestWithheldRune holds that the ids of a rune whose text is withheld are told
+// only where the stop texts leave no doubt which rune it is.
+func TestWithheldRune(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		stop []string
+		want []Token
+		lost int
+	}{
+		{"one stop text", []string{"é!"}, []Token{{20, ""}, {8, ""}, {9, "é?"}}, 0},
+		{"two that begin alike", []string{"é!", "é."}, []Token{{20, ""}, {8, ""}, {9, "é?"}}, 0},
+		{"two that do not", []string{"é!", "ü!"}, []Token{{8, ""}, {9, "é?"}}, 1},
+		{"none with a rune", []string{"e!"}, []Token{{8, ""}, {9, "é?"}}, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			req := request()
+			req.Stop = tc.stop
+			got, s := drain(t, replay(t, []byte(ev(2, 8, "")+ev(3, 9, "é?")+fin(3, "limit")), split()), req)
+			if s.Err() != nil || !slices.Equal(got, tc.want) || s.Final().LostTokens != tc.lost {
+				t.Errorf("%v, %v, %d lost; want %v and %d", got, s.Err(), s.Final().LostTokens, tc.want, tc.lost)
+			}
+		})
+	}
+}
+
+func TestMatchPieces(t *testing.T) {
+	lead, tail := Piece{20, []byte{0xc3}}, Piece{8, []byte{0xa9}}
+	for name, tc := range map[string]struct {
+		pieces []Piece
+		text   string
+		want   []int32
+	}{
+		"as the stream":        {[]Piece{lead, tail}, "é", []int32{20}},
+		"a blank before":       {[]Piece{{19, []byte(" ")}, lead, tail}, "é", []int32{20}},
+		"withheld text before": {[]Piece{{30, []byte("x")}, lead, tail}, "xé", []int32{20}},
+		"other bytes":          {[]Piece{{21, []byte{0xc4}}, tail}, "é", nil},
+		"another last":         {[]Piece{lead, {9, []byte{0xa9}}}, "é", nil},
+		"too few":              {[]Piece{tail}, "é", nil},
+		"none":                 {nil, "é", nil},
+	} {
+		if got := matchPieces(tc.pieces, tc.text, 8, 1); !slices.Equal(got, tc.want) {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+// TestStreamEventTooLarge holds that an event beyond the limit is not taken for
+// a broken connection, which would be worth another try.
+func TestStreamEventTooLarge(t *testing.T) {
+	c := replay(t, []byte(ev(1, 5, "a")+ev(2, 6, strings.Repeat("b", 1000))), nil)
+	c.maxEvent = 500
+	got, s := drain(t, c, request())
+	if !errors.Is(s.Err(), ErrEventTooLarge) || errors.Is(s.Err(), ErrTruncated) || len(got) != 1 {
+		t.Errorf("%v, %v", got, s.Err())
+	}
+}
+
+// TestFinalTellsTheStopToken looks at both ways to a stop id.
+func TestFinalTellsTheStopToken(t *testing.T) {
+	req := request()
+	req.StopIDs = []int32{9, 6}
+	_, s := drain(t, replay(t, []byte(ev(1, 5, "a")+ev(2, 6, "b")), nil), req)
+	if f := s.Final(); s.Err() != nil || f.Reason != StopID || f.StopToken != 6 || f.PredictedTokens != 2 || f.PromptTokens != 3 {
+		t.Errorf("stream: %+v, %v", f, s.Err())
+	}
+	whole, err := replay(t, []byte(`{"content":"ab","tokens":[5,6],"stop":true,"stop_type":"limit","tokens_predicted":2}`), nil).Complete(t.Context(), req)
+	if err != nil || whole[0].Reason != StopID || whole[0].StopToken != 6 || !slices.Equal(whole[0].Tokens, []int32{5}) {
+		t.Errorf("whole: %+v, %v", whole, err)
+	}
+}
+
+// TestFinalBeforeTheEnd counts while the stream runs, and when it was broken.
+func TestFinalBeforeTheEnd(t *testing.T) {
+	s, err := replay(t, []byte(ev(1, 5, "a")+ev(2, 6, "b")), nil).Completion(t.Context(), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; s.Next(); n++ {
+		if f := s.Final(); f.Reason != StopNone || f.PredictedTokens != n || f.PromptTokens != 3 {
+			t.Errorf("after %d tokens: %+v", n, f)
+		}
+	}
+	if f := s.Final(); !errors.Is(s.Err(), ErrTruncated) || f.Reason != StopNone || f.PredictedTokens != 2 || f.PromptTokens != 3 {
+		t.Errorf("%v: %+v", s.Err(), f)
+	}
+}
+
+// TestNothingBehindACut reads one of several tokens that an event brought: who
+// hangs up then gets none of the others.
+func TestNothingBehindACut(t *testing.T) {
+	for name, want := range map[string]error{"closed": ErrClosed, "cancelled": context.Canceled} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			s, err := replay(t, []byte(ev(2, 8, "é")+fin(2, "limit")), split()).Completion(ctx, request())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !s.Next() || s.Token().ID != 20 {
+				t.Fatal(s.Token(), s.Err())
+			}
+			if errors.Is(want, ErrClosed) {
+				closeQuietly(s)
+			} else {
+				cancel()
+			}
+			if s.Next() || !errors.Is(s.Err(), want) {
+				t.Errorf("%v came, %v; want %v", s.Token(), s.Err(), want)
+			}
+		})
+	}
+}
+
+// TestPingsTakeNoRoom holds that what says nothing is not kept: a server may ping
+// for as long as a prompt takes.
+func TestPingsTakeNoRoom(t *testing.T) {
+	for name, line := range map[string]string{"pings": ":\n\n", "comments": ": x\n", "blank lines": "\n", "other fields": "id: 5\n"} {
+		s := newSSEReader(strings.NewReader(strings.Repeat(line, 4*sseBufSize)+"data: ok\n\n"), 2*sseBufSize)
+		data, err := s.next()
+		if err != nil || string(data) != "ok" || len(s.buf) != sseBufSize {
+			t.Errorf("%s: %q, %v, buffer of %d", name, data, err, len(s.buf))
+		}
+	}
+}
