@@ -491,3 +491,11 @@ func TestConcurrentStreams(t *testing.T) {
 		t.Error("a slot is still busy")
 	}
 }
+
+// The server's own words for a body above what it takes hold no remedy.
+func TestTooLargeSaysWhatToDo(t *testing.T) {
+	err := &llamaapi.APIError{Status: http.StatusRequestEntityTooLarge, Message: "Request Entity Too Large"}
+	if !strings.Contains(err.Error(), "100 MiB") || !strings.Contains(err.Error(), "shorten it") {
+		t.Error(err)
+	}
+}

@@ -60,6 +60,9 @@ func (e *APIError) Error() string {
 	} else {
 		fmt.Fprintf(&b, " (status %d)", e.Status)
 	}
+	if e.Status == http.StatusRequestEntityTooLarge {
+		b.WriteString(": the request is larger than 100 MiB, which is what the server takes; shorten it, or send its parts one by one")
+	}
 	if e.Type == typeContext {
 		fmt.Fprintf(&b, ": %d prompt tokens, context of %d; shorten the prompt or load with a longer context",
 			e.PromptTokens, e.ContextLen)
