@@ -21,6 +21,7 @@ func (p Project) LintSteps() []Step {
 		{Name: "modules", Limit: 10 * time.Minute, Run: uncounted(p.tidy)},
 		{Name: "vet linux/amd64", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "amd64"))},
 		{Name: "vet darwin/arm64", Limit: 15 * time.Minute, Run: uncounted(p.vet("darwin", "arm64"))},
+		{Name: "vet windows/amd64", Limit: 15 * time.Minute, Run: uncounted(p.vet("windows", "amd64", "./pkg/..."))},
 		{Name: "vet linux/386", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "386"))},
 		{Name: "golangci-lint", Limit: 25 * time.Minute, Run: uncounted(p.golangci)},
 	}
@@ -70,11 +71,15 @@ func (p Project) tidy(ctx context.Context, out io.Writer) error {
 }
 
 // vet checks what is meant for a platform: on linux/amd64 everything, nested
-// modules and tagged files included, elsewhere the main module.
-func (p Project) vet(goos, goarch string) func(context.Context, io.Writer) error {
+// modules and tagged files included, elsewhere the main module, or the packages
+// of it that are named.
+func (p Project) vet(goos, goarch string, packages ...string) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, out io.Writer) error {
 		env := []string{"GOOS=" + goos, "GOARCH=" + goarch}
-		vet := []string{"go", "vet", "-tags", buildTags, "./..."}
+		if len(packages) == 0 {
+			packages = []string{"./..."}
+		}
+		vet := append([]string{"go", "vet", "-tags", buildTags}, packages...)
 		if goos == "linux" && goarch == "amd64" {
 			return p.inModules(ctx, out, env, vet...)
 		}

@@ -58,12 +58,14 @@ func TestModules(t *testing.T) {
 
 func TestChecksNameTheCulprit(t *testing.T) {
 	p := writeModule(t, map[string]string{
-		"a/a.go":        "package a\nfunc  A() {}\n",
-		"b/b.go":        "package b\n\nimport \"fmt\"\n\n// B is wrong.\nfunc B() { fmt.Printf(\"%d\", \"x\") }\n",
-		"c/c_darwin.go": "package c\n\nvar x int = \"no\"\n",
-		"c/c.go":        "package c\n",
-		"d/d.go":        "package d\n\n// D is too large where a word has 32 bits.\nvar D int = 1 << 40\n",
-		"nested/go.mod": "module example.test/nested\n\ngo 1.26\n\nrequire example.test/unused v1.0.0\n",
+		"a/a.go":             "package a\nfunc  A() {}\n",
+		"b/b.go":             "package b\n\nimport \"fmt\"\n\n// B is wrong.\nfunc B() { fmt.Printf(\"%d\", \"x\") }\n",
+		"c/c_darwin.go":      "package c\n\nvar x int = \"no\"\n",
+		"c/c.go":             "package c\n",
+		"d/d.go":             "package d\n\n// D is too large where a word has 32 bits.\nvar D int = 1 << 40\n",
+		"pkg/e/e_windows.go": "package e\n\nvar x int = \"no\"\n",
+		"pkg/e/e.go":         "package e\n",
+		"nested/go.mod":      "module example.test/nested\n\ngo 1.26\n\nrequire example.test/unused v1.0.0\n",
 	})
 	if err := p.gofmt(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "a/a.go") {
 		t.Errorf("gofmt: %v", err)
@@ -83,6 +85,14 @@ func TestChecksNameTheCulprit(t *testing.T) {
 	}
 	if _, err := p.LintSteps()[at].Run(t.Context(), &out); err == nil || !strings.Contains(out.String(), "d/d.go") {
 		t.Errorf("vet linux/386: %v\n%s", err, &out)
+	}
+	out.Reset()
+	at = slices.IndexFunc(p.LintSteps(), func(s Step) bool { return s.Name == "vet windows/amd64" })
+	if at < 0 {
+		t.Fatal("nothing checks that the packages compile on Windows")
+	}
+	if _, err := p.LintSteps()[at].Run(t.Context(), &out); err == nil || !strings.Contains(out.String(), "e_windows.go") {
+		t.Errorf("vet windows/amd64: %v\n%s", err, &out)
 	}
 	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "nested is not what") {
 		t.Errorf("tidy: %v", err)

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
@@ -33,7 +32,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 	pipe := filepath.Join(dir, bundle.ManifestName) // an open would wait for somebody who writes
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+	if err := mkfifo(pipe); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := bundle.OpenFile(pipe); !errors.Is(err, bundle.ErrNotPack) {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -113,7 +112,7 @@ func TestDiscover(t *testing.T) {
 	}
 	p := func(s string) string { return filepath.Join(base, s) }
 	for _, name := range []string{"d-gguf/pipe.gguf", "f-noconfig/config.json"} { // an open would wait at them
-		if err := syscall.Mkfifo(p(name), 0o644); err != nil {
+		if err := mkfifo(p(name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/release"
@@ -159,7 +158,7 @@ func TestVerifyRefuses(t *testing.T) {
 	}
 	pipe := filepath.Join(dir, "go-rocm.deb") // an open would wait for somebody who writes
 	remove(t, pipe)
-	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+	if err := mkfifo(pipe); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := release.VerifyFile(t.Context(), pipe, keys); err == nil || !strings.Contains(err.Error(), "no regular file") {

@@ -1,0 +1,8 @@
+//go:build unix
+
+package gguf_test
+
+import "syscall"
+
+// mkfifo makes what an open waits at until somebody writes to it.
+func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }

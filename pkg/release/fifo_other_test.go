@@ -1,0 +1,10 @@
+//go:build !unix
+
+package release_test
+
+import (
+	"errors"
+	"fmt"
+)
+
+func mkfifo(path string) error { return fmt.Errorf("FIFO %s: %w", path, errors.ErrUnsupported) }
