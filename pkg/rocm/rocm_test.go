@@ -401,9 +401,9 @@ func TestBatchErrorsArePerPrompt(t *testing.T) {
 	}
 }
 
-// Fault 28: a stream cut in the middle of a rune or an event, without its final
-// event, or with one that is too large, is an error and never an end; what was
-// yielded is valid UTF-8.
+// Fault 28: a stream cut in the middle of a rune or an event, or without its final
+// event, is an error and never an end; what was yielded is valid UTF-8. An event
+// that is large, and not too large, does no harm; see llamaapi's TestFaults.
 func TestFault28CutStreams(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		for _, kind := range []fakellama.Kind{fakellama.KindCut, fakellama.KindCutRune, fakellama.KindNoFinal, fakellama.KindGarbage} {
