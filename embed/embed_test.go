@@ -231,3 +231,32 @@ func FuzzPartName(f *testing.F) {
 		}
 	})
 }
+
+// zeros never end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
+
+// A bundle is cut at 95 MiB: git hosts refuse files of 100 MB.
+func TestPartsAreOfASizeThatHostsTake(t *testing.T) {
+	const most = 99_614_720
+	dir := t.TempDir()
+	names, err := WriteParts(dir, "hip", io.LimitReader(zeros{}, most+1), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sizes []int64
+	for _, n := range names {
+		info, err := os.Stat(filepath.Join(dir, n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, info.Size())
+	}
+	if !slices.Equal(sizes, []int64{most, 1}) {
+		t.Errorf("parts of %d bytes", sizes)
+	}
+}
