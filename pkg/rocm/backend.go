@@ -55,7 +55,8 @@ type Settings struct {
 	Projector string
 	// ChatTemplateFile replaces the model's template.
 	ChatTemplateFile string
-	// Embeddings or Reranking start the server for that purpose alone.
+	// Embeddings or Reranking start the server for that purpose alone, ready for
+	// texts of ContextLen tokens, 8192 at most, unless Args have a batch size.
 	Embeddings, Reranking bool
 	// Pooling says how the vectors of a text's tokens become one (mean, cls,
 	// last, rank); empty: as the model says.

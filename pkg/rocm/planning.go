@@ -55,6 +55,26 @@ func (srv *Server) again(m *Machine, o plan.Options, facts *gguf.File, why strin
 	return nil
 }
 
+// longestText bounds, in tokens, for what texts embeddings and reranking are made
+// ready by themselves: memory for computing grows with it.
+const longestText = 8192
+
+// textBatch is how many tokens are computed at once where a text has to be whole:
+// llama-server refuses one that is longer for embeddings and reranking
+// (server-context.cpp). 0 leaves it to llama-server or to the user's arguments.
+func (s *Settings) textBatch(context, trained int) int {
+	own := func(arg string) bool {
+		return slices.Contains([]string{"-b", "--batch-size", "-ub", "--ubatch-size"}, arg)
+	}
+	if !s.Embeddings && !s.Reranking || slices.ContainsFunc(s.Args, own) {
+		return 0
+	}
+	if context == 0 {
+		context = trained
+	}
+	return min(context, longestText)
+}
+
 // makePlan decides arguments and environment.
 func (m *Machine) makePlan(path string, facts *gguf.File) (*plan.Plan, error) {
 	o, err := m.settings.planOptions()
@@ -62,6 +82,9 @@ func (m *Machine) makePlan(path string, facts *gguf.File) (*plan.Plan, error) {
 		return nil, err
 	}
 	o.Adapters = slices.Clone(o.Adapters)
+	if o.Batch == 0 {
+		o.Batch = m.settings.textBatch(o.Context, facts.ContextLength())
+	}
 	req := plan.Request{
 		Model: facts, ModelPath: path, Devices: m.Devices, Environ: m.settings.environ(),
 		BundleTargets: m.Targets, HIPBLASLt: m.hipBLASLt, HostTotal: m.HostMemory, Barred: m.barred, Options: o,

@@ -10,6 +10,8 @@ import (
 const (
 	// defaultBatch is llama.cpp's physical batch (n_ubatch).
 	defaultBatch = 512
+	// logicalBatch is llama.cpp's n_batch.
+	logicalBatch = 2048
 	// autoSlots is what llama-server uses when no number of slots is given.
 	autoSlots = 4
 	cellPad   = 256 // contexts and windows are rounded up to this many cells

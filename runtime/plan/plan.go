@@ -105,6 +105,9 @@ func (p *Plan) arguments(sel selection) {
 			add("--kv-unified")
 		}
 	}
+	if o.Batch > logicalBatch {
+		add("--batch-size", strconv.Itoa(o.Batch)) // which bounds the other
+	}
 	if o.Batch > 0 {
 		add("--ubatch-size", strconv.Itoa(o.Batch))
 	}
