@@ -47,10 +47,8 @@ func Open() (*Session, error) {
 		return nil, err
 	}
 	epoch := lock.Time()
-	if s.Epoch != "" {
-		if epoch, err = settings.ParseEpoch(s.Epoch); err != nil {
-			return nil, err
-		}
+	if !s.SourceDate.IsZero() {
+		epoch = s.SourceDate
 	}
 	cache, err := stage.Open(filepath.Join(s.Cache, "stages"))
 	if err != nil {

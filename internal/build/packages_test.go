@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,7 +65,7 @@ func TestBundleDebStaysAsPublished(t *testing.T) {
 	publish := func(ago time.Duration, name, text string) {
 		t.Helper()
 		deb := put(t, filepath.Join(d.dir, name), text)
-		s.Settings.Date = strconv.FormatInt(time.Now().Add(-ago).Unix(), 10)
+		s.Settings.ReleaseDate = time.Now().Add(-ago).Truncate(time.Second)
 		if err := s.aptInto(t.Context(), d); err != nil {
 			t.Fatal(err)
 		}

@@ -114,8 +114,8 @@ func isFolder(name string) (bool, error) {
 // releaseDate is the time of the publish: what was asked for, else that of the
 // sources, so that a later release has a later one by itself.
 func (s *Session) releaseDate(ctx context.Context, root string) (time.Time, error) {
-	if s.Settings.Date != "" {
-		return settings.ParseEpoch(s.Settings.Date)
+	if date := s.Settings.ReleaseDate; !date.IsZero() {
+		return date, nil
 	}
 	return s.sourceDate(ctx, root)
 }
@@ -123,8 +123,8 @@ func (s *Session) releaseDate(ctx context.Context, root string) (time.Time, erro
 // sourceDate is the time of the commit that is built, unless another was asked
 // for.
 func (s *Session) sourceDate(ctx context.Context, root string) (time.Time, error) {
-	if s.Settings.Epoch != "" {
-		return settings.ParseEpoch(s.Settings.Epoch)
+	if date := s.Settings.SourceDate; !date.IsZero() {
+		return date, nil
 	}
 	out, err := exec.CommandContext(ctx, "git", "-C", root, "log", "-1", "--format=%ct").Output()
 	if err != nil {

@@ -198,7 +198,7 @@ func TestPublishTo(t *testing.T) {
 func TestPublishIsAllOrNothing(t *testing.T) {
 	delivered := func(version, body string, ago time.Duration) (*Session, *delivery) {
 		s, d := session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
-		s.Settings.Date = strconv.FormatInt(time.Now().Add(-ago).Unix(), 10)
+		s.Settings.ReleaseDate = time.Now().Add(-ago).Truncate(time.Second)
 		files := sources(t, d.root)
 		put(t, filepath.Join(d.root, "a.go"), "package a // "+body+"\n")
 		if err := errors.Join(s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files), s.aptInto(t.Context(), d), s.sumInto(t.Context(), d)); err != nil {

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -142,11 +141,11 @@ func TestReleaseHasEverySignature(t *testing.T) {
 
 // The same delivery, key and time are signed the same.
 func TestSumIntoIsReproducible(t *testing.T) {
-	environ, at := signed(t), strconv.FormatInt(time.Now().Add(-time.Hour).Unix(), 10)
+	environ, at := signed(t), time.Now().Add(-time.Hour).Truncate(time.Second)
 	var first string
 	for range 2 {
 		s, d := session(t, environ...)
-		s.Settings.Date = at
+		s.Settings.ReleaseDate = at
 		if err := os.Remove(filepath.Join(d.dir, "go-rocm.deb")); err != nil {
 			t.Fatal(err)
 		}

@@ -61,6 +61,10 @@ type Settings struct {
 	Bench        []string      `env:"GOROCM_BENCH" help:"benchmarks to run, as ready,first (default: all but go; docs/benchmarks.md names them)"`
 	CI           bool          `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
 	Yes          bool          `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
+
+	// SourceDate and ReleaseDate are Epoch and Date in UTC, zero where those are
+	// not set.
+	SourceDate, ReleaseDate time.Time
 }
 
 // elsewhere are GOROCM_ names that other parts of the project read.
@@ -250,14 +254,16 @@ func (s *Settings) check() error {
 	if s.Jobs < 1 {
 		bad("GOROCM_JOBS", "%d is not a number of jobs", s.Jobs)
 	}
-	if s.Epoch != "" {
-		if _, err := ParseEpoch(s.Epoch); err != nil {
-			errs = append(errs, err)
+	for _, date := range []struct {
+		name, text string
+		time       *time.Time
+	}{{"SOURCE_DATE_EPOCH", s.Epoch, &s.SourceDate}, {"GOROCM_RELEASE_DATE", s.Date, &s.ReleaseDate}} {
+		if date.text == "" {
+			continue
 		}
-	}
-	if s.Date != "" {
-		if _, err := ParseEpoch(s.Date); err != nil {
-			bad("GOROCM_RELEASE_DATE", "%q is not a number of seconds since 1970", s.Date)
+		var err error
+		if *date.time, err = ParseEpoch(date.text); err != nil {
+			bad(date.name, "%w", err)
 		}
 	}
 	if err := s.checkMaintainer(); err != nil {
@@ -305,12 +311,12 @@ func (s *Settings) checkMaintainer() error {
 	return nil
 }
 
-// ParseEpoch reads a SOURCE_DATE_EPOCH: whole seconds since 1970 in UTC (see
+// ParseEpoch reads a time as SOURCE_DATE_EPOCH has it: whole seconds since 1970 in UTC (see
 // reproducible-builds.org's specification of the variable).
 func ParseEpoch(v string) (time.Time, error) {
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 0 || strings.HasPrefix(v, "+") {
-		return time.Time{}, fmt.Errorf("settings: SOURCE_DATE_EPOCH=%q is not a number of seconds since 1970", v)
+		return time.Time{}, fmt.Errorf("%q is not a number of seconds since 1970", v)
 	}
 	return time.Unix(n, 0).UTC(), nil
 }

@@ -45,7 +45,12 @@ func TestParse(t *testing.T) {
 		{"bad jobs", []string{"GOROCM_JOBS=-2"}, "-2 is not a number of jobs", nil},
 		{"bad memory", []string{"GOROCM_MEMORY=lots"}, "is not a size", nil},
 		{"bad bool", []string{"GOROCM_LOCKED=maybe"}, "maybe", nil},
-		{"bad epoch", []string{"SOURCE_DATE_EPOCH=yesterday"}, "is not a number of seconds", nil},
+		{"bad epoch", []string{"SOURCE_DATE_EPOCH=yesterday"}, `settings: SOURCE_DATE_EPOCH: "yesterday" is not a number of seconds`, nil},
+		{"times", []string{"SOURCE_DATE_EPOCH=1", "GOROCM_RELEASE_DATE=2"}, "", func(s *Settings) bool { return s.SourceDate.Unix() == 1 && s.ReleaseDate.Unix() == 2 }},
+		{"the earliest time", []string{"SOURCE_DATE_EPOCH=0"}, "", func(s *Settings) bool {
+			return !s.SourceDate.IsZero() && s.SourceDate.Unix() == 0 && s.ReleaseDate.IsZero()
+		}},
+		{"no times", nil, "", func(s *Settings) bool { return s.SourceDate.IsZero() && s.ReleaseDate.IsZero() }},
 		{"a signed repository", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_APT_VALID=24h", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", func(s *Settings) bool {
 			return s.AptKey == "text" && s.AptValid == 24*time.Hour
 		}},

@@ -29,8 +29,11 @@ func (f diskFile) Lstat() (os.FileInfo, error) { return os.Lstat(f.From) }
 // Open reads it.
 func (f diskFile) Open() (io.ReadCloser, error) { return os.Open(f.From) }
 
-// packZip writes the archive, at most 500 MiB as the go command demands.
-func packZip(ctx context.Context, name string, v Version, files []zip.File) error {
+// maxZip is what the go command takes of an archive, in bytes: 500 MiB.
+const maxZip = zip.MaxZipFile
+
+// packZip writes the archive of at most so many bytes.
+func packZip(ctx context.Context, name string, v Version, files []zip.File, most int64) error {
 	return stage(name, func(f *os.File) error {
 		if err := zip.Create(ctxio.Writer(ctx, f), module.Version{Path: v.Path, Version: v.Version}, files); err != nil {
 			return err
@@ -39,8 +42,8 @@ func packZip(ctx context.Context, name string, v Version, files []zip.File) erro
 		if err != nil {
 			return err
 		}
-		if info.Size() > zip.MaxZipFile {
-			return fmt.Errorf("%w: the archive has %d MiB, the go command takes %d: leave out GPU targets", ErrOptions, info.Size()>>20, zip.MaxZipFile>>20)
+		if info.Size() > most {
+			return fmt.Errorf("%w: the archive has %d bytes, the go command takes %d: leave out GPU targets", ErrOptions, info.Size(), most)
 		}
 		return nil
 	})

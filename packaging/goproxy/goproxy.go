@@ -90,7 +90,7 @@ func Pack(ctx context.Context, dir string, v Version, files []File) error {
 			return fmt.Errorf("write %s%s: %w", v.Version, name, err)
 		}
 	}
-	if err := packZip(ctx, filepath.Join(dir, v.Version+".zip"), v, list); err != nil {
+	if err := packZip(ctx, filepath.Join(dir, v.Version+".zip"), v, list, maxZip); err != nil {
 		return fmt.Errorf("write %s.zip: %w", v.Version, err)
 	}
 	return nil

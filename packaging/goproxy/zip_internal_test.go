@@ -1,0 +1,45 @@
+package goproxy
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/zip"
+)
+
+// An archive of more than the go command takes (500 MiB, see the module reference
+// of Go) is none.
+func TestPackZipIsBounded(t *testing.T) {
+	if maxZip != 524_288_000 {
+		t.Errorf("archives may have %d bytes", maxZip)
+	}
+	dir := t.TempDir()
+	from := filepath.Join(dir, "go.mod")
+	if err := os.WriteFile(from, []byte("module example.org/x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v := Version{Path: "example.org/x", Version: "v1.0.0", Time: time.Unix(1, 0)}
+	files := []zip.File{diskFile{Name: "go.mod", From: from}}
+	whole := filepath.Join(dir, "whole.zip")
+	if err := packZip(t.Context(), whole, v, files, maxZip); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, "bounded.zip")
+	if err := packZip(t.Context(), name, v, files, info.Size()-1); !errors.Is(err, ErrOptions) {
+		t.Errorf("one byte too many: %v", err)
+	}
+	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("it is there: %v", err)
+	}
+	if err := packZip(t.Context(), name, v, files, info.Size()); err != nil {
+		t.Errorf("as many as may be: %v", err)
+	}
+}
