@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
@@ -125,7 +126,7 @@ func childOptions(name string) (Options, bool) {
 			runtime.UnlockOSThread()
 		}), true
 	case "few descriptors":
-		return Options{}, useUpDescriptors()
+		return Options{Log: slog.New(slog.NewTextHandler(os.Stdout, nil))}, useUpDescriptors()
 	}
 	return Options{}, false
 }

@@ -63,8 +63,11 @@ type Options struct {
 	// goroutines at a time. A warm start does not call it.
 	Progress func(done, total int64)
 
-	// trace is told each step of the slow path; tests stop or kill there.
+	// trace is told each step of the slow path, from "stale" on; tests stop or
+	// kill there.
 	trace func(step string)
+	// synced is told each folder whose names were made durable.
+	synced func(path string)
 }
 
 // Installed is a bundle folder that a server can be started from.

@@ -86,7 +86,11 @@ func TestFault16NoDescriptors(t *testing.T) {
 		try := func(left int, cache string) {
 			t.Helper()
 			c := startChild(t, "few descriptors", b, cache, withEnv(stepEnv+"="+strconv.Itoa(left)))
-			if out, err := c.wait(); err == nil {
+			out, err := c.wait()
+			if strings.Contains(out, "damaged") {
+				t.Errorf("with %d descriptors the shortage passed for damage: %s", left, out)
+			}
+			if err == nil {
 				whole++
 			} else if failed++; !strings.Contains(out, ErrTooManyFiles.Error()) || !strings.Contains(out, "ulimit -n") {
 				t.Errorf("with %d descriptors the error does not say what to do: %s", left, out)

@@ -80,7 +80,7 @@ func TestFault05DiskFull(t *testing.T) {
 		torture.Rounds(t, func(t *testing.T) {
 			// Seen before a byte is written.
 			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=1m"), "cache")}
-			mustLackSpace(t, b, o, "bytes")
+			mustForesee(t, b, o, "bytes")
 			// Seen when it happens: somebody else fills the disk meanwhile.
 			mnt := mountTmpfs(t, 0, "size=64m")
 			o = Options{CacheDir: filepath.Join(mnt, "cache")}
@@ -106,9 +106,9 @@ func TestFault05DiskFull(t *testing.T) {
 			// looked at.
 			remove(t, dir+".seal")
 			fill(t, filler)
-			mustBeWarm(t, b, o)
+			mustLookCloser(t, b, o)
 			remove(t, filler)
-			mustBeWarm(t, b, o)
+			mustLookCloser(t, b, o)
 			if _, err := os.Stat(dir + ".seal"); err != nil {
 				t.Errorf("with room again it was not sealed: %v", err)
 			}
@@ -121,7 +121,7 @@ func TestFault05NoInodes(t *testing.T) {
 		b := newBundle(t, false)
 		torture.Rounds(t, func(t *testing.T) {
 			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=64m,nr_inodes=16"), "cache")}
-			mustLackSpace(t, b, o, "inodes")
+			mustForesee(t, b, o, "inodes")
 		})
 	})
 }
@@ -143,7 +143,7 @@ func TestFault05NoInodeAtAll(t *testing.T) {
 				remove(t, dir+name)
 			}
 			useUpInodes(t, filepath.Join(mnt, "filler"))
-			mustBeWarm(t, b, o)
+			mustLookCloser(t, b, o)
 			flip(t, filepath.Join(dir, "libcore.so"), 3)
 			mustLackSpace(t, b, o, "inodes")
 			removeAll(t, filepath.Join(mnt, "filler"))
@@ -173,6 +173,19 @@ func mustLackSpace(t *testing.T, b testBundle, o Options, what string) {
 	t.Helper()
 	_, err := Extract(context.Background(), b.Reader, o)
 	lacksSpace(t, err, o, what)
+}
+
+// mustForesee extracts and checks that it is seen before the first byte is written
+// that there is too little room.
+func mustForesee(t *testing.T, b testBundle, o Options, what string) {
+	t.Helper()
+	o.Progress = func(done, total int64) { t.Errorf("%d of %d bytes were written", done, total) }
+	_, err := Extract(context.Background(), b.Reader, o)
+	lacksSpace(t, err, o, what)
+	var se *SpaceError
+	if errors.As(err, &se) && se.Err != nil {
+		t.Errorf("the system had to say so: %v", err)
+	}
 }
 
 // lacksSpace checks that the error says how much is needed, and that nothing
@@ -305,12 +318,12 @@ func TestFault06Quota(t *testing.T) {
 		limit(little)
 		mustBeWarm(t, b, o)
 		remove(t, inst.Dir+".seal")
-		mustBeWarm(t, b, o)
+		mustLookCloser(t, b, o)
 		remove(t, inst.Dir+".lock")
 		remove(t, inst.Dir+".use")
-		mustBeWarm(t, b, o)
+		mustLookCloser(t, b, o)
 		limit("none")
-		mustBeWarm(t, b, o)
+		mustLookCloser(t, b, o)
 		mustBeTidy(t, o.CacheDir)
 	})
 }

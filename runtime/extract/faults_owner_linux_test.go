@@ -143,6 +143,11 @@ func TestFault14Mode(t *testing.T) {
 		} {
 			chmod(t, filepath.Join(dir, path), mode)
 			inst := mustExtract(t, b, o)
+			for _, d := range []string{"", "rocblas", "rocblas/library"} {
+				if st, err := os.Stat(filepath.Join(dir, d)); err != nil || st.Mode().Perm() != 0o700 {
+					t.Errorf("after %q had mode %o: %q has %v (%v)", path, mode, d, st.Mode(), err)
+				}
+			}
 			startServer(t, inst).stopServer()
 			mustBeWarm(t, b, o)
 		}

@@ -83,7 +83,7 @@ func TestFault12ReadOnly(t *testing.T) {
 			remove(t, inst.Dir+".seal")
 			remove(t, inst.Dir+".lock")
 			readOnly(true) // whole, though nothing vouches for it but its bytes
-			mustBeWarm(t, b, o)
+			mustLookCloser(t, b, o)
 
 			readOnly(false)
 			flip(t, filepath.Join(inst.Dir, "libcore.so"), 1)

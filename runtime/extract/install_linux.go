@@ -69,6 +69,9 @@ func installOnce(ctx context.Context, r *bundle.Reader, p place, targets []gfx.T
 	if j.o.trace == nil {
 		j.o.trace = func(string) {}
 	}
+	if j.o.synced == nil {
+		j.o.synced = func(string) {}
+	}
 	if err := s.checkExec(); err != nil {
 		return nil, err
 	}
@@ -91,6 +94,7 @@ func (j *job) ensure(ctx context.Context) (*Installed, error) {
 		return j.installed(have, false), nil
 	}
 	j.o.Log.Debug("bundle is not ready", "dir", j.dir, "reason", err)
+	j.o.trace("stale")
 	inst, err := j.slow(ctx)
 	if err != nil && j.gone() && ctx.Err() == nil {
 		err = fmt.Errorf("%w: %w", errSwept, err)

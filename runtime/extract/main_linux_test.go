@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,16 +159,37 @@ func mustVerify(t *testing.T, inst *Installed) {
 	}
 }
 
-// mustBeWarm checks that the next call writes nothing.
+// mustBeWarm checks that the next call finds the bundle by its seal: it reads no
+// content, takes no lock and writes nothing.
 func mustBeWarm(t *testing.T, b testBundle, o Options) {
 	t.Helper()
+	if steps := mustKeep(t, b, o); len(steps) > 0 {
+		t.Errorf("a warm start took the steps %q", steps)
+	}
+}
+
+// mustLookCloser checks that the next call finds no seal that fits, and writes no
+// file of the bundle all the same.
+func mustLookCloser(t *testing.T, b testBundle, o Options) {
+	t.Helper()
+	if steps := mustKeep(t, b, o); !slices.Contains(steps, "stale") {
+		t.Errorf("the seal was believed: the steps are %q", steps)
+	}
+}
+
+// mustKeep checks that the next call writes no file of the bundle, and returns its
+// steps.
+func mustKeep(t *testing.T, b testBundle, o Options) (steps []string) {
+	t.Helper()
+	o.trace = func(s string) { steps = append(steps, s) }
 	inst, err := Extract(context.Background(), b.Reader, o)
 	if err != nil {
-		t.Fatalf("warm start: %v", err)
+		t.Fatalf("start with a bundle in place: %v", err)
 	}
 	if inst.Fresh {
-		t.Error("a warm start wrote files")
+		t.Error("a start with a whole bundle in place wrote files")
 	}
+	return steps
 }
 
 // mustBeTidy checks that the store holds bundles, seals and locks alone.

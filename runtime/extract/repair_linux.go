@@ -45,7 +45,7 @@ func (j *job) repair(ctx context.Context) (fresh bool, have []gfx.Target, err er
 		}
 		j.o.trace("replaced")
 	}
-	return foreign || len(bad) > 0, have, syncTree(dir)
+	return foreign || len(bad) > 0, have, syncTree(dir, j.o.synced)
 }
 
 // removeForeign removes what is not the bundle's and reports whether there

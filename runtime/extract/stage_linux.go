@@ -70,7 +70,7 @@ func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File)
 		return err
 	}
 	j.o.trace("extracted")
-	if err := syncTree(root); err != nil {
+	if err := syncTree(root, j.o.synced); err != nil {
 		return err
 	}
 	j.o.trace("synced")

@@ -209,8 +209,9 @@ func (s *store) renameOver(from, to string) error {
 	return s.root.Rename(from, to)
 }
 
-// syncTree makes the names in a folder and the folders below it durable.
-func syncTree(root *os.Root) error {
+// syncTree makes the names in a folder and the folders below it durable. synced is
+// told each folder.
+func syncTree(root *os.Root, synced func(path string)) error {
 	return fs.WalkDir(root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -219,6 +220,10 @@ func syncTree(root *os.Root) error {
 		if err != nil {
 			return err
 		}
-		return errors.Join(f.Sync(), f.Close())
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+		synced(p)
+		return nil
 	})
 }
