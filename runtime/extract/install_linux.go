@@ -138,14 +138,14 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	if err := j.clearGoal(); err != nil {
 		return nil, err
 	}
-	var fresh, installed bool
-	have := j.targets
-	if _, err := j.statNoFollow(j.digest); errors.Is(err, fs.ErrNotExist) {
-		fresh, installed = true, true
-		if err := j.install(ctx); err != nil {
-			return nil, err
-		}
-	} else if fresh, have, err = j.repair(ctx); err != nil {
+	put := j.repair
+	_, err = j.statNoFollow(j.digest)
+	absent := errors.Is(err, fs.ErrNotExist)
+	if absent {
+		put = j.install
+	}
+	fresh, have, err := put(ctx)
+	if err != nil {
 		return nil, err
 	}
 	j.freeReserve()
@@ -160,7 +160,7 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 		return nil, err
 	}
 	j.o.trace("sealed")
-	if installed {
+	if absent {
 		j.removeSuperseded(ctx)
 	}
 	return j.installed(have, fresh), nil
@@ -217,11 +217,12 @@ func (j *job) clearGoal() error {
 	return nil
 }
 
-// install stages the bundle and gives it its name.
-func (j *job) install(ctx context.Context) error {
+// install stages the bundle and gives it its name. Like repair it returns whether
+// it wrote anything there, and the targets that are there now.
+func (j *job) install(ctx context.Context) (fresh bool, have []gfx.Target, err error) {
 	name, err := j.stage(ctx, bundle.ForTargets(j.targets), j.m.Only(j.targets), true)
 	if err != nil {
-		return err
+		return false, nil, err
 	}
 	err = j.renameNoReplace(name, j.digest)
 	if errors.Is(err, fs.ErrExist) {
@@ -229,21 +230,20 @@ func (j *job) install(ctx context.Context) error {
 		// against the manifest like any other find.
 		j.o.Log.Warn("another install took the name first", "digest", j.digest)
 		if err := j.root.RemoveAll(name); err != nil {
-			return err
+			return false, nil, err
 		}
-		_, _, err := j.repair(ctx)
-		return err
+		return j.repair(ctx)
 	}
 	if err != nil {
-		return errors.Join(err, j.root.RemoveAll(name))
+		return false, nil, errors.Join(err, j.root.RemoveAll(name))
 	}
 	j.o.trace("renamed")
 	if err := j.handle.Sync(); err != nil {
-		return fmt.Errorf("sync cache folder: %w", err)
+		return false, nil, fmt.Errorf("sync cache folder: %w", err)
 	}
 	j.o.trace("folder synced")
 	j.o.Log.Info("installed bundle", "dir", filepath.Join(j.dir, j.digest), "targets", gfx.Join(j.targets, ","))
-	return nil
+	return true, j.targets, nil
 }
 
 func (s *store) renameNoReplace(from, to string) error {
