@@ -27,6 +27,10 @@ type wiretap struct {
 }
 
 func (w *wiretap) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/lora-adapters" {
+		_, _ = io.WriteString(out, `[{"id":0,"path":"a","scale":1},{"id":1,"path":"b","scale":1}]`)
+		return
+	}
 	body := map[string]any{}
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 		http.Error(out, err.Error(), http.StatusBadRequest)
