@@ -70,7 +70,8 @@ type Settings struct {
 	// SysRoot is the folder below which the kernel's files about GPUs and memory
 	// are read; empty: "/". A tree of text files stands for another machine.
 	SysRoot string
-	// Args are further arguments for llama-server.
+	// Args are further arguments for llama-server. A flag that it does not know
+	// ends loading with an ErrOption that names it.
 	Args []string
 	// TCP is a host:port for the child to listen on instead of a private socket.
 	TCP string

@@ -119,7 +119,9 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...inference.G
 	return m.run(ctx, func() Request { return Request{Prompt: prompt, GenerateConfig: inference.ApplyGenerateOpts(opts)} })
 }
 
-// Chat implements inference.TextModel with the model's own template.
+// Chat implements inference.TextModel with the model's own template. For a file
+// without one llama-server takes ChatML, which few such models were made for:
+// Settings.ChatTemplateFile names another.
 func (m *Model) Chat(ctx context.Context, messages []inference.Message, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
 	if messages == nil {
 		messages = []inference.Message{} // a chat all the same, and an empty one

@@ -72,6 +72,11 @@ func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
 	}
 	flags, err := flagsFor(ctx, srv.bundle)
 	if err == nil {
+		if unknown := flags.Unknown(s.Args); len(unknown) > 0 {
+			err = fmt.Errorf("%w: this llama-server does not know %s; correct or leave out what Settings.Args holds of it", ErrOption, strings.Join(unknown, ", "))
+		}
+	}
+	if err == nil {
 		err = srv.load(ctx, m, found, facts, flags)
 	}
 	if err != nil {

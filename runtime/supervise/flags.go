@@ -166,6 +166,17 @@ func (f *Flags) spelling(flag string) string {
 	return ""
 }
 
+// Unknown gives the flags among args that Adapt would leave out.
+func (f *Flags) Unknown(args []string) []string {
+	var out []string
+	for _, a := range args {
+		if flag, _, _ := strings.Cut(a, "="); isFlag(flag) && f.spelling(flag) == "" {
+			out = append(out, flag)
+		}
+	}
+	return out
+}
+
 // Names lists every spelling, sorted.
 func (f *Flags) Names() []string { return slices.Sorted(maps.Keys(f.Takes)) }
 
