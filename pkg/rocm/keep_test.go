@@ -110,7 +110,7 @@ func TestBatchFillsTheSlots(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		_, _ = m.BatchGenerate(ctx, make([]string, 2*slots), inference.WithMaxTokens(1<<20)) // ends with ctx
+		_, _ = m.BatchGenerate(ctx, slices.Repeat([]string{"p"}, 2*slots), inference.WithMaxTokens(1<<20)) // ends with ctx
 	}()
 	together := 0
 	for together < slots && ctx.Err() == nil {
@@ -125,6 +125,7 @@ func TestBatchFillsTheSlots(t *testing.T) {
 			}
 		}
 		together = max(together, busy)
+		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	<-over
