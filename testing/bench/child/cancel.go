@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
@@ -31,35 +32,18 @@ func Cancel(ctx context.Context, in Input) (page.Section, error) {
 	ways := []opener{
 		{name: "go-rocm, the loop is left", ours: true, open: func(ctx context.Context) (opened, error) { return openOurs(ctx, m) }},
 		{name: "go-rocm, the context is cancelled", ours: true, open: func(ctx context.Context) (opened, error) { return openToCancel(ctx, m) }},
-		{name: "a raw reader", open: r.first},
-		{name: "sashabaranov/go-openai, chat stream", open: openCommunity(r)},
-		{name: "openai-go v3, chat stream", open: openOfficial(r)},
 	}
-	turns := make([]page.Way, len(ways))
-	for i, w := range ways {
-		turns[i] = func(ctx context.Context) (float64, error) {
-			v, err := leave(ctx, m, w.open)
-			if err != nil {
-				return 0, fmt.Errorf("%s: %w", w.name, err)
-			}
-			in.say("%s: %.1f ms", w.name, v)
-			return v, nil
-		}
-	}
-	samples, err := page.Turns(ctx, in.Rounds, turns...)
+	ways = append(ways, peers(r, "")...)
+	samples, err := in.inTurn(ctx, ways, "ms", func(ctx context.Context, i int) (float64, error) { return leave(ctx, m, ways[i].open) })
 	if err != nil {
 		return s, err
 	}
 	for i, w := range ways {
-		name, slowest := w.name, 0.0
-		for _, v := range samples[i] {
-			slowest = max(slowest, v)
-		}
+		slowest := slices.Max(samples[i])
 		if w.ours {
-			s.Goals = append(s.Goals, page.Goal{What: name + ", the slowest:", Got: slowest, Limit: 100, Unit: "ms"})
-			name = "**" + name + "**"
+			s.Goals = append(s.Goals, page.Goal{What: w.name + ", the slowest:", Got: slowest, Limit: 100, Unit: "ms"})
 		}
-		s.Rows = append(s.Rows, []string{name, page.Figure(page.Median(samples[i])), page.Figure(slowest)})
+		s.Rows = append(s.Rows, []string{w.title(), page.Figure(page.Median(samples[i])), page.Figure(slowest)})
 	}
 	return s, nil
 }

@@ -52,38 +52,57 @@ func Memory(ctx context.Context, in Input, streams, idle int) (page.Section, err
 			return opened{st, st.Close}, nil
 		}},
 		{name: "go-rocm, running", ours: true, open: func(ctx context.Context) (opened, error) { return openOurs(ctx, m) }},
-		{name: "a raw reader, running", open: r.first},
-		{name: "sashabaranov/go-openai, chat stream, running", open: openCommunity(r)},
-		{name: "openai-go v3, chat stream, running", open: openOfficial(r)},
 	}
-	turns := make([]page.Way, len(ways))
-	for i, w := range ways {
+	ways = append(ways, peers(r, ", running")...)
+	samples, err := in.inTurn(ctx, ways, "KiB", func(ctx context.Context, i int) (float64, error) {
 		n := streams
 		if i == 0 {
 			n = idle
 		}
-		turns[i] = func(ctx context.Context) (float64, error) {
-			v, err := cost(ctx, w.open, n)
-			r.close()
-			if err != nil {
-				return 0, fmt.Errorf("%s: %w", w.name, err)
-			}
-			in.say("%s: %.1f KiB", w.name, v)
-			return v, nil
-		}
-	}
-	samples, err := page.Turns(ctx, in.Rounds, turns...)
+		defer r.close()
+		return cost(ctx, ways[i].open, n)
+	})
 	if err != nil {
 		return s, err
 	}
 	for i, w := range ways {
-		name := w.name
-		if w.ours {
-			name = "**" + name + "**"
-		}
-		s.Rows = append(s.Rows, []string{name, page.Figure(page.Median(samples[i]))})
+		s.Rows = append(s.Rows, []string{w.title(), page.Figure(page.Median(samples[i]))})
 	}
 	return s, nil
+}
+
+// peers are the other clients of the same server.
+func peers(r *rawReader, what string) []opener {
+	return []opener{
+		{name: "a raw reader" + what, open: r.first},
+		{name: "sashabaranov/go-openai, chat stream" + what, open: openCommunity(r)},
+		{name: "openai-go v3, chat stream" + what, open: openOfficial(r)},
+	}
+}
+
+// title is the name as a row has it.
+func (o opener) title() string {
+	if o.ours {
+		return "**" + o.name + "**"
+	}
+	return o.name
+}
+
+// inTurn measures each of the ways, which it knows by their places, round after
+// round, and tells what it finds in a unit.
+func (in *Input) inTurn(ctx context.Context, ways []opener, unit string, measure func(context.Context, int) (float64, error)) ([][]float64, error) {
+	turns := make([]page.Way, len(ways))
+	for i, w := range ways {
+		turns[i] = func(ctx context.Context) (float64, error) {
+			v, err := measure(ctx, i)
+			if err != nil {
+				return 0, fmt.Errorf("%s: %w", w.name, err)
+			}
+			in.say("%s: %.1f %s", w.name, v, unit)
+			return v, nil
+		}
+	}
+	return page.Turns(ctx, in.Rounds, turns...)
 }
 
 // cost opens n streams at once and gives KiB a stream.
