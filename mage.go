@@ -1,6 +1,6 @@
 //go:build ignore
 
-// Command mage runs the targets of magefile.go without an installed mage:
+// Command mage runs the targets of magefiles/ without an installed mage:
 //
 //	go run mage.go TARGET
 package main

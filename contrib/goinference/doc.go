@@ -1,5 +1,5 @@
 // Package goinference lets programs that are written against the go-inference
-// module (forge.lthn.ai/core/go-inference, v0.1 line) run on pkg/rocm. Importing
+// module (forge.lthn.ai/core/go-inference, v0.1 line) run on package rocm. Importing
 // it registers the backend "rocm" there:
 //
 //	import (
@@ -11,7 +11,7 @@
 //
 // It translates types and adds nothing: options are resolved by go-inference
 // itself, so that its defaults hold, and errors pass through unchanged, so that
-// errors.Is and errors.As see those of pkg/rocm. What goes beyond the contract is
+// errors.Is and errors.As see those of package rocm. What goes beyond the contract is
 // reached by Model.ROCm. The module's later line, whose methods return a
 // core.Result, is served by the package in the folder result.
 package goinference

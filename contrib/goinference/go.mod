@@ -1,4 +1,4 @@
-// The adapter is a module of its own, so that a program which uses pkg/rocm
+// The adapter is a module of its own, so that a program which uses package rocm
 // directly does not need go-inference. The replacements are for this checkout
 // alone; the go command ignores them in a module that is required by another.
 module forge.lthn.ai/core/go-rocm/contrib/goinference

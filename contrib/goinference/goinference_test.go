@@ -14,9 +14,9 @@ import (
 
 	goinf "forge.lthn.ai/core/go-inference"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/contrib/goinference"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/testing/conformance"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"

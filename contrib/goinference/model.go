@@ -6,8 +6,8 @@ import (
 
 	goinf "forge.lthn.ai/core/go-inference"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // Model implements go-inference's TextModel. All methods may be called
@@ -16,7 +16,7 @@ type Model struct{ m *rocm.Model }
 
 var _ goinf.TextModel = (*Model)(nil)
 
-// Wrap makes a go-inference model of one that pkg/rocm loaded, for example with
+// Wrap makes a go-inference model of one that package rocm loaded, for example with
 // settings that the contract has no words for. Closing either closes both.
 func Wrap(m *rocm.Model) *Model { return &Model{m} }
 

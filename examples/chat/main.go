@@ -16,8 +16,8 @@ import (
 	"os/signal"
 	"strings"
 
+	_ "forge.lthn.ai/core/go-rocm" // registers the backend
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	_ "forge.lthn.ai/core/go-rocm/pkg/rocm" // registers the backend
 )
 
 func main() {

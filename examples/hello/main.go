@@ -10,8 +10,8 @@ import (
 	"log"
 	"os"
 
+	_ "forge.lthn.ai/core/go-rocm" // registers the backend
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	_ "forge.lthn.ai/core/go-rocm/pkg/rocm" // registers the backend
 )
 
 func main() {

@@ -22,7 +22,7 @@ import (
 	"slices"
 	"strings"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 )
 
 func main() {

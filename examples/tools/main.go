@@ -16,8 +16,8 @@ import (
 	"os/signal"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // schema describes the calls. The bounds keep a model that loses itself from

@@ -20,8 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 func main() {

@@ -19,7 +19,7 @@ import (
 const tortureRounds = "100"
 
 // tortured are the packages whose tests repeat their faults by testing/torture.
-var tortured = []string{"runtime/extract", "runtime/supervise", "pkg/rocm"}
+var tortured = []string{"runtime/extract", "runtime/supervise", "."}
 
 // faultsPage names the tests of the faults.
 const faultsPage = "docs/faults.md"

@@ -10,7 +10,7 @@ import (
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/testing/ownmodule"
+	"forge.lthn.ai/core/go-rocm/testing/modtest"
 )
 
 const program = `package main
@@ -35,7 +35,7 @@ func main() {
 // asked for.
 func ownModule(t *testing.T, withBundle bool) []goproxy.File {
 	t.Helper()
-	files := ownmodule.Files(t)
+	files := modtest.Files(t)
 	if !withBundle {
 		return files
 	}
@@ -79,7 +79,7 @@ func smallParts(t *testing.T) []string {
 // A program elsewhere gets this module from the folder alone, and finds in it
 // what the version is to hold. The newest is the one with the bundle.
 func TestGoGet(t *testing.T) {
-	const path = ownmodule.Path
+	const path = modtest.Path
 	proxy := filepath.Join(t.TempDir(), "proxy")
 	for v, withBundle := range map[string]bool{"v0.1.0": true, "v0.1.0-plain": false} {
 		of := goproxy.Version{Path: path, Version: v, Time: made}

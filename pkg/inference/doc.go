@@ -3,12 +3,12 @@
 //
 // It restates the v0.1 line of go-inference, name for name, so that a program
 // written against that module compiles against this package by changing the
-// import path alone. A backend (for example pkg/rocm) registers itself from its
+// import path alone. A backend (for example package rocm) registers itself from its
 // init function; the program asks for a model and knows nothing else:
 //
 //	import (
 //		"forge.lthn.ai/core/go-rocm/pkg/inference"
-//		_ "forge.lthn.ai/core/go-rocm/pkg/rocm"
+//		_ "forge.lthn.ai/core/go-rocm"
 //	)
 //
 //	m, err := inference.LoadModel("/models/gemma.gguf")

@@ -91,7 +91,7 @@ func Default() (Backend, error) {
 	names := List()
 	if len(names) == 0 {
 		return nil, fmt.Errorf("%w: none is registered; import one, for example _ %q",
-			ErrNoBackend, "forge.lthn.ai/core/go-rocm/pkg/rocm")
+			ErrNoBackend, "forge.lthn.ai/core/go-rocm")
 	}
 	order := preferred()
 	for _, name := range names {

@@ -394,7 +394,7 @@ func TestSlotsAndAdapters(t *testing.T) {
 	if _, err := c.RestoreSlot(ctx, 0, "../x"); !errors.Is(err, llamaapi.ErrInvalidRequest) {
 		t.Errorf("restore of a path: %v", err)
 	}
-	// The only slot by its remainder; pkg/rocm, which knows how many there are, refuses it.
+	// The only slot by its remainder; package rocm, which knows how many there are, refuses it.
 	if again, err := c.SaveSlot(ctx, 9, "y"); err != nil || again.Tokens != saved.Tokens {
 		t.Errorf("save of slot 9: %+v, %v", again, err)
 	}

@@ -9,7 +9,7 @@
 //
 // Files are read below a root, so that a machine can be described by a tree of
 // text files. The package changes nothing and starts nothing; whether the
-// bundle is whole and its server starts is pkg/rocm's to find out.
+// bundle is whole and its server starts is package rocm's to find out.
 package doctor
 
 import (

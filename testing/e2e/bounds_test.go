@@ -8,8 +8,8 @@ import (
 	"slices"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // TestHugeLimit: llama-server reads a limit as 32 bits.

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 )
 
 // TestCloseRightAfterLoad closes models that were never used. llama-server says

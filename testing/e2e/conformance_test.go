@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/testing/conformance"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )

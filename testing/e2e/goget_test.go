@@ -14,14 +14,14 @@ import (
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/testing/ownmodule"
+	"forge.lthn.ai/core/go-rocm/testing/modtest"
 )
 
 // proxied publishes this very module, with the cpu bundle inside, as the only
 // version in a folder that the go command takes modules from.
 func proxied(t *testing.T) (proxy string) {
 	t.Helper()
-	files := ownmodule.Files(t)
+	files := modtest.Files(t)
 	packed, err := os.Open(os.Getenv(envBundle))
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func proxied(t *testing.T) (proxy string) {
 	for _, part := range parts {
 		files = append(files, goproxy.File{Name: "embed/payload/" + part, From: filepath.Join(work, part)})
 	}
-	v := goproxy.Version{Path: ownmodule.Path, Version: "v0.1.0", Time: time.Unix(1700000000, 0)}
+	v := goproxy.Version{Path: modtest.Path, Version: "v0.1.0", Time: time.Unix(1700000000, 0)}
 	if err := goproxy.Pack(t.Context(), work, v, files); err != nil {
 		t.Fatal(err)
 	}
@@ -75,7 +75,7 @@ func TestGoGetAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"get", ownmodule.Path + "/pkg/rocm@latest"}, {"build", "-trimpath", "-o", "program", "."}} {
+	for _, args := range [][]string{{"get", modtest.Path + "@latest"}, {"build", "-trimpath", "-o", "program", "."}} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = dir
 		// The other modules come from this machine's cache, as from a proxy.

@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 

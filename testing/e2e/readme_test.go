@@ -9,8 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm/testing/doctest"
 	"forge.lthn.ai/core/go-rocm/testing/models"
-	"forge.lthn.ai/core/go-rocm/testing/snippets"
 )
 
 // TestReadmeExample builds and runs the first program of the README as it
@@ -20,7 +20,7 @@ func TestReadmeExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range snippets.Extract(markdown) {
+	for _, s := range doctest.Extract(markdown) {
 		if !s.Program() {
 			continue
 		}

@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // TestSlotOutlivesItsServer saves what a slot has computed, and takes it back in

@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 

@@ -1,4 +1,4 @@
-// Package fakebundle puts testing/fakellama where pkg/rocm looks for a
+// Package fakebundle puts testing/fakellama where package rocm looks for a
 // llama-server, so that a test or an example drives the whole backend, child
 // process included, without a bundle and without weights:
 //
@@ -23,7 +23,7 @@ import (
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
@@ -93,7 +93,7 @@ func Example(s fakellama.Script) (done func()) {
 }
 
 // Make writes bundle and model into dir and returns the environment under which
-// pkg/rocm uses them.
+// package rocm uses them.
 func Make(dir string, s fakellama.Script) (env map[string]string, err error) {
 	self, err := os.Executable()
 	if err != nil {

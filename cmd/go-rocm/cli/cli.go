@@ -1,7 +1,7 @@
 // Package cli is the command tree of go-rocm. It is a package of its own so
 // that man pages and completions can be made from it.
 //
-// The commands are thin: pkg/rocm does the work, and each command turns flags
+// The commands are thin: package rocm does the work, and each command turns flags
 // into its settings and results into text, or into JSON with --json. Text may
 // change between versions, JSON only grows.
 package cli

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 

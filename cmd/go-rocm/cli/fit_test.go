@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"

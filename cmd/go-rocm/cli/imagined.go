@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // imagined says for what other machine than this one to plan.

@@ -5,7 +5,7 @@ import (
 	"io"
 	"os"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 )
 
 // maxMedia bounds a file that is shown to a model, in bytes: in base64, with

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 

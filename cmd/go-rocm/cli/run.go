@@ -13,8 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // sampling are the flags of a generation.

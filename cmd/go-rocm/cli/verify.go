@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forge.lthn.ai/core/go-rocm"
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 func verifyCommand() *cobra.Command {

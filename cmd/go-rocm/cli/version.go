@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // buildFacts are what the program knows of itself.

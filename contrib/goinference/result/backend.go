@@ -6,11 +6,11 @@ import (
 	core "dappco.re/go"
 	goinf "dappco.re/go/inference"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
-// Backend implements go-inference's Backend by pkg/rocm. The zero value is ready
+// Backend implements go-inference's Backend by package rocm. The zero value is ready
 // to use.
 type Backend struct {
 	// Defaults are the settings that LoadModel starts from; its options replace

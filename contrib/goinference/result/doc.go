@@ -1,6 +1,6 @@
 // Package result lets programs that are written against the later line of
 // go-inference (dappco.re/go/inference), whose methods give a core.Result, run
-// on pkg/rocm. Importing it registers the backend "rocm" there:
+// on package rocm. Importing it registers the backend "rocm" there:
 //
 //	import (
 //		"dappco.re/go/inference"
@@ -11,7 +11,7 @@
 //	if !r.OK { ... r.Error() ... }
 //	model := r.Value.(inference.TextModel)
 //
-// A failed Result carries the error of pkg/rocm in its Value, so that errors.Is
+// A failed Result carries the error of package rocm in its Value, so that errors.Is
 // and errors.As work on it. An option that llama-server has no means for is
 // refused with rocm.ErrOption and never passed over in silence; options that only
 // trace or tune an engine are none of these and have no effect.

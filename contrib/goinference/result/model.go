@@ -8,8 +8,8 @@ import (
 	core "dappco.re/go"
 	goinf "dappco.re/go/inference"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // Model implements go-inference's TextModel. All methods may be called
@@ -24,7 +24,7 @@ type Model struct {
 
 var _ goinf.TextModel = (*Model)(nil)
 
-// Wrap makes a go-inference model of one that pkg/rocm loaded, for example with
+// Wrap makes a go-inference model of one that package rocm loaded, for example with
 // settings that the contract has no words for. Closing either closes both.
 func Wrap(m *rocm.Model) *Model { return &Model{m: m} }
 

@@ -7,8 +7,8 @@ import (
 
 	goinf "dappco.re/go/inference"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // contract is the part of the options that pkg/inference knows too.

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 
+	"forge.lthn.ai/core/go-rocm"
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // Batch compares BatchGenerate over four slots with a loop that asks for one

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // Cancel tells how soon the slot of a stream is free that its reader leaves.

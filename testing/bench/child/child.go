@@ -17,8 +17,8 @@ import (
 	"net/http"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // Model is a model file and what it is called in the tables.

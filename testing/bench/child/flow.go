@@ -7,8 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // Level is how many streams run at once, how many tokens each makes, and how

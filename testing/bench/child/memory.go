@@ -12,8 +12,8 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	goopenai "github.com/sashabaranov/go-openai"
 
+	"forge.lthn.ai/core/go-rocm"
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
-	"forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // opened is one stream that is held open; close ends it.

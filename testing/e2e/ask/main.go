@@ -18,8 +18,8 @@ import (
 	"os/signal"
 	"time"
 
+	_ "forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	_ "forge.lthn.ai/core/go-rocm/pkg/rocm"
 )
 
 // facts is what ask reports of an answer.

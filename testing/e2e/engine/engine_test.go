@@ -23,7 +23,7 @@ import (
 	"github.com/docker/docker/client"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
-	"forge.lthn.ai/core/go-rocm/testing/rig"
+	"forge.lthn.ai/core/go-rocm/testing/containertest"
 )
 
 const image = "go-rocm/test-probe:latest"
@@ -70,7 +70,7 @@ func probeImage(t *testing.T, e engine.Engine) {
 }
 
 func TestHermeticJob(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	var log bytes.Buffer
 	err := e.Run(t.Context(), engine.Job{
@@ -97,7 +97,7 @@ func TestHermeticJob(t *testing.T) {
 }
 
 func TestFilesInAndOut(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	got := map[string]string{}
 	err := e.Run(t.Context(), engine.Job{
@@ -125,7 +125,7 @@ func TestFilesInAndOut(t *testing.T) {
 }
 
 func TestFailedInputStopsTheJob(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	broken := errors.New("broken input")
 	err := e.Run(t.Context(), engine.Job{
@@ -138,7 +138,7 @@ func TestFailedInputStopsTheJob(t *testing.T) {
 }
 
 func TestExitErrorCarriesTheLastLines(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	err := e.Run(t.Context(), engine.Job{Name: "fail", Image: image, Cmd: []string{"/probe", "fail"}, Dir: "/"})
 	var exit *engine.ExitError
@@ -152,7 +152,7 @@ func TestExitErrorCarriesTheLastLines(t *testing.T) {
 
 // Ctrl-C must not leave a container that compiles on.
 func TestCancelRemovesTheContainer(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -194,10 +194,10 @@ func containers(t *testing.T) []string {
 // A build that was killed leaves its container; the next one removes it.
 func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	if os.Getenv("TEST_RUN_AND_HANG") != "" {
-		e := rig.Engine(t)
+		e := containertest.Engine(t)
 		t.Fatal(e.Run(context.Background(), engine.Job{Name: "sleep", Image: image, Cmd: []string{"/probe", "sleep"}, Dir: "/", Log: os.Stdout}))
 	}
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLeftoversOfAKilledRunAreSwept$")
 	cmd.Env = append(os.Environ(), "TEST_RUN_AND_HANG=1")
@@ -218,7 +218,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 	if left := containers(t); len(left) != 1 {
 		t.Fatalf("expected the orphan, got %v", left)
 	}
-	rig.Engine(t)
+	containertest.Engine(t)
 	deadline := time.Now().Add(10 * time.Second)
 	for len(containers(t)) > 0 {
 		if time.Now().After(deadline) {
@@ -231,7 +231,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 // A root file system that is left off makes no image, also where what has come of
 // it is a whole archive.
 func TestImportThatFailsMakesNoImage(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	const ref = "go-rocm/test-failed:latest"
 	broken := errors.New("broken root")
 	for name, write := range map[string]func(io.Writer) error{
@@ -251,7 +251,7 @@ func TestImportThatFailsMakesNoImage(t *testing.T) {
 }
 
 func TestFilesOfAnImage(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	probeImage(t, e)
 	f, err := e.Files(t.Context(), image)
 	if err != nil {

@@ -19,9 +19,9 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/testing/containertest"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
-	"forge.lthn.ai/core/go-rocm/testing/rig"
 )
 
 // user is who runs the command in the container; no system has an account of
@@ -46,7 +46,7 @@ func TestBundleAnswersEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eng := rig.Engine(t)
+	eng := containertest.Engine(t)
 	inputs := map[string]string{"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model}
 
 	t.Run("empty root", func(t *testing.T) {
@@ -74,7 +74,7 @@ func debian(t *testing.T, eng engine.Engine, suite string) string {
 	t.Helper()
 	ref := "go-rocm/test-root:" + suite
 	if _, err := eng.Image(t.Context(), ref); err != nil {
-		rig.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
+		containertest.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
 	}
 	return ref
 }

@@ -13,9 +13,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/testing/containertest"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
-	"forge.lthn.ai/core/go-rocm/testing/rig"
 )
 
 const (
@@ -35,7 +35,7 @@ func TestSystemBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eng := rig.Engine(t)
+	eng := containertest.Engine(t)
 	inputs := map[string]string{"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model}
 	run := append([]string{"/w/go-rocm", "-v"}, ask()...)
 

@@ -18,7 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
-	"forge.lthn.ai/core/go-rocm/testing/rig"
+	"forge.lthn.ai/core/go-rocm/testing/containertest"
 )
 
 func describe(t *testing.T, e engine.Engine, s toolchain.Spec) (*toolchain.Toolchain, error) {
@@ -45,9 +45,9 @@ func names(tc *toolchain.Toolchain) []string {
 
 // A host without mmdebstrap runs it in an image that has it.
 func TestMmdebstrapInAnImage(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	const ref = "go-rocm/test-mmdebstrap:latest"
-	rig.Debian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
+	containertest.Debian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
 	spec := toolchain.Spec{
 		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1700000000, 0), // that of no build: the image gets a tag of its own
 	}
@@ -67,7 +67,7 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 // A toolchain that is called off while it is made leaves none of its gigabytes
 // on the disk.
 func TestInterruptedMmdebstrapLeavesNothing(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	cache, err := stage.Open(t.TempDir())
@@ -162,9 +162,9 @@ func fetch(t *testing.T, e engine.Engine, spec toolchain.Spec, tc *toolchain.Too
 // An image of the user's own gets what it lacks; its ROCm lies where AMD's
 // packages put it.
 func TestImageLaidOutUnderOptRocm(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	const plain, rocm = "go-rocm/test-plain:latest", "go-rocm/test-rocm:latest"
-	rig.Debian(t, e, plain, "trixie", "", "ca-certificates", "gcc")
+	containertest.Debian(t, e, plain, "trixie", "", "ca-certificates", "gcc")
 	spec := toolchain.Spec{Kind: "amd", Set: toolchain.HIP, BaseImage: plain}
 	if _, err := describe(t, e, spec); err == nil || !strings.Contains(err.Error(), "hipconfig is missing") {
 		t.Fatalf("an image without ROCm: %v", err)
@@ -207,7 +207,7 @@ func TestImageLaidOutUnderOptRocm(t *testing.T) {
 
 // Without a recorded digest, AMD's image is refused with the way to record it.
 func TestAMDImageNeedsADigest(t *testing.T) {
-	e := rig.Engine(t)
+	e := containertest.Engine(t)
 	_, err := describe(t, e, toolchain.Spec{Kind: "amd", Set: toolchain.HIP})
 	if err == nil || !strings.Contains(err.Error(), "mage lock") {
 		t.Errorf("got %v", err)

@@ -1,0 +1,127 @@
+//go:build linux && amd64
+
+package rocm_test
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// llama-server reads whole numbers as 32 bits: what is larger would mean another
+// number to it.
+func TestHugeLimits(t *testing.T) {
+	m := load(t, fakellama.Script{Reply: "one two three four five six"})
+	want := collect(m.Generate(t.Context(), "x", inference.WithMaxTokens(1000)))
+	for _, n := range []int{math.MaxInt32, 1<<32 + 3, 1 << 62, math.MaxInt} {
+		got := collect(m.Generate(t.Context(), "x", inference.WithMaxTokens(n), inference.WithTopK(n)))
+		if m.Err() != nil || text(got) != text(want) {
+			t.Errorf("at most %d tokens: %q, %v; want %q", n, text(got), m.Err(), text(want))
+		}
+	}
+}
+
+func TestRequestsOutOfRange(t *testing.T) {
+	path := fakebundle.Use(t, fakellama.Script{Slots: 2})
+	s := rocm.DefaultSettings()
+	s.ParallelSlots = 2
+	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	for name, tt := range map[string]struct {
+		req  rocm.Request
+		says string
+	}{
+		"negative seed": {rocm.Request{Prompt: "x", Seed: new(int64(-1))}, "nil"},
+		"random seed":   {rocm.Request{Prompt: "x", Seed: new(int64(math.MaxUint32))}, "4294967294"},
+		"huge seed":     {rocm.Request{Prompt: "x", Seed: new(int64(1<<32 + 7))}, "4294967294"},
+		"empty stop":    {rocm.Request{Prompt: "x", Stop: []string{"a", ""}}, "stop text 1"},
+		"slot":          {rocm.Request{Prompt: "x", Slot: new(2)}, "0 to 1"},
+		"negative slot": {rocm.Request{Prompt: "x", Slot: new(-1)}, "nil"},
+		"no adapter":    {rocm.Request{Prompt: "x", Adapters: []llamaapi.LoRAScale{{ID: 0, Scale: 1}}}, "without adapters"},
+		"nothing":       {rocm.Request{}, "no tokens"},
+		"no token":      {rocm.Request{Tokens: []int32{}}, "no tokens"},
+	} {
+		tt.req.GenerateConfig = inference.GenerateConfig{MaxTokens: 4}
+		st := m.Stream(t.Context(), tt.req)
+		if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrOption) || !strings.Contains(st.Err().Error(), tt.says) {
+			t.Errorf("%s: %v; want an ErrOption that says %q", name, st.Err(), tt.says)
+		}
+	}
+	for _, seed := range []int64{0, math.MaxUint32 - 1} {
+		st := m.Stream(t.Context(), rocm.Request{Prompt: "x", Seed: &seed, Slot: new(1), GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
+		if n := len(collect(st.All())); n == 0 || st.Err() != nil {
+			t.Errorf("seed %d in slot 1: %d tokens, %v", seed, n, st.Err())
+		}
+	}
+}
+
+// A prompt without a token leaves the network nothing to begin with.
+func TestEmptyPrompts(t *testing.T) {
+	m := load(t, fakellama.Script{})
+	refused := func(name string, err error) {
+		t.Helper()
+		if !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "no tokens") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := collect(m.Generate(t.Context(), "")); len(got) > 0 {
+		t.Errorf("Generate gave %v", got)
+	}
+	refused("Generate", m.Err())
+	results, err := m.BatchGenerate(t.Context(), []string{"x", ""})
+	if err != nil || results[0].Err != nil || len(results[0].Tokens) == 0 {
+		t.Errorf("the others of a batch: %+v, %v", results, err)
+	}
+	refused("BatchGenerate", results[1].Err)
+	_, err = m.Classify(t.Context(), []string{"x", ""})
+	refused("Classify", err)
+	if err != nil && !strings.Contains(err.Error(), "prompt 1") {
+		t.Errorf("Classify does not say which: %v", err)
+	}
+}
+
+// llama-server takes any slot, by its remainder, and any adapter.
+func TestSlotsAndAdaptersOutOfRange(t *testing.T) {
+	path := fakebundle.Use(t, fakellama.Script{Slots: 2, SlotSave: true, Adapters: []string{"a.gguf", "b.gguf"}})
+	s := rocm.DefaultSettings()
+	s.SlotDir, s.ParallelSlots = t.TempDir(), 2
+	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	ctx := t.Context()
+	for _, slot := range []int{-1, 2, 9} {
+		if f, err := m.SaveSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "0 to 1") {
+			t.Errorf("saved slot %d as %+v, %v", slot, f, err)
+		}
+		if f, err := m.RestoreSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrOption) {
+			t.Errorf("restored slot %d as %+v, %v", slot, f, err)
+		}
+	}
+	if _, err := m.SaveSlot(ctx, 1, "x"); err != nil {
+		t.Error(err)
+	}
+	for _, id := range []int{-1, 2, 7} {
+		if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 1}, {ID: id}}); !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "0 to 1") {
+			t.Errorf("set adapter %d: %v", id, err)
+		}
+	}
+	if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 0.5}}); err != nil {
+		t.Error(err)
+	}
+	st := m.Stream(ctx, rocm.Request{Prompt: "x", Adapters: []llamaapi.LoRAScale{{ID: 7}}, GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
+	if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrOption) {
+		t.Errorf("a request with adapter 7: %v", st.Err())
+	}
+}

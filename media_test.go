@@ -1,0 +1,255 @@
+//go:build linux && amd64
+
+package rocm_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/imagegen"
+)
+
+// projector writes a tiny projector and gives its path.
+func projector(t *testing.T) string {
+	t.Helper()
+	b, err := ggufgen.Projector(ggufgen.ProjectorOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "mmproj-tiny.gguf")
+	if err := b.WriteFile(name); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// seeing loads a model with a projector.
+func seeing(t *testing.T, s rocm.Settings) *rocm.Model {
+	t.Helper()
+	path := fakebundle.Use(t, fakellama.Script{})
+	s.Projector = projector(t)
+	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func images(seeds ...uint64) []rocm.Media {
+	var out []rocm.Media
+	for _, s := range seeds {
+		out = append(out, rocm.Media{Data: imagegen.PNG(16, s), Type: "image/png"})
+	}
+	return out
+}
+
+// The server's words depend on every image and its place.
+func TestImages(t *testing.T) {
+	m := seeing(t, rocm.DefaultSettings())
+	if got := m.Modalities(); got != (llamaapi.Modalities{Vision: true}) {
+		t.Errorf("it reads %+v", got)
+	}
+	few := inference.WithMaxTokens(20)
+	say := func(prompt string, media ...rocm.Media) (string, int) {
+		t.Helper()
+		got := text(collect(m.GenerateMedia(t.Context(), prompt, media, few)))
+		if err := m.Err(); err != nil {
+			t.Fatalf("%q: %v", prompt, err)
+		}
+		return got, m.Metrics().PromptTokens
+	}
+	first, n := say("What is "+rocm.MediaMarker+"?", images(1)...)
+	if again, _ := say("What is "+rocm.MediaMarker+"?", images(1)...); again != first {
+		t.Errorf("%q, then %q", first, again)
+	}
+	if other, same := say("What is "+rocm.MediaMarker+"?", images(2)...); other == first || same != n {
+		t.Errorf("another image: %q with %d tokens, want other than %q with %d", other, same, first, n)
+	}
+	if _, without := say("What is ?"); n != without+fakellama.ImageTokens {
+		t.Errorf("%d tokens with an image, %d without", n, without)
+	}
+	if before, _ := say("What?", images(1)...); before == "" {
+		t.Error("no answer for an image before the text")
+	} else if marked, _ := say(rocm.MediaMarker+"\nWhat?", images(1)...); marked != before {
+		t.Errorf("%q with the marker, %q without", marked, before)
+	}
+	if one, _ := say("Compare.", images(1, 2)...); one == "" {
+		t.Error("no answer for two images")
+	} else if two, _ := say("Compare.", images(2, 1)...); one == two {
+		t.Errorf("the order of images has no effect: %q", one)
+	}
+	// What looks like the marker is text where there are no images.
+	if plain := text(collect(m.Generate(t.Context(), "What is "+rocm.MediaMarker+"?", few))); plain == first || m.Err() != nil {
+		t.Errorf("without an image: %q, %v", plain, m.Err())
+	}
+}
+
+func TestImagesInAChat(t *testing.T) {
+	m := seeing(t, rocm.DefaultSettings())
+	turn := func(role, content string, media ...rocm.Media) rocm.MediaMessage {
+		return rocm.MediaMessage{Message: inference.Message{Role: role, Content: content}, Media: media}
+	}
+	talk := func(first rocm.Media) []rocm.MediaMessage {
+		return []rocm.MediaMessage{
+			turn("user", "This is "+rocm.MediaMarker+", this "+rocm.MediaMarker, first, images(7)[0]),
+			turn("assistant", "I would write "+rocm.MediaMarker+" for them."),
+			turn("user", "And this?", images(3)...),
+		}
+	}
+	few := inference.WithMaxTokens(20)
+	one := text(collect(m.ChatMedia(t.Context(), talk(images(1)[0]), few)))
+	n := m.Metrics().PromptTokens
+	if one == "" || m.Err() != nil || n < 3*fakellama.ImageTokens {
+		t.Fatalf("%q from %d tokens, %v", one, n, m.Err())
+	}
+	if two := text(collect(m.ChatMedia(t.Context(), talk(images(2)[0]), few))); two == one || m.Err() != nil {
+		t.Errorf("another image gives %q as well, %v", two, m.Err())
+	}
+	plain := []rocm.MediaMessage{turn("user", "Hi")}
+	got := text(collect(m.ChatMedia(t.Context(), plain, few)))
+	if want := text(collect(m.Chat(t.Context(), []inference.Message{plain[0].Message}, few))); got != want || m.Err() != nil {
+		t.Errorf("without images %q, Chat gives %q, %v", got, want, m.Err())
+	}
+	for _, none := range [][]rocm.MediaMessage{nil, {}} {
+		if got := collect(m.ChatMedia(t.Context(), none)); len(got) > 0 || !errors.Is(m.Err(), rocm.ErrOption) {
+			t.Errorf("a chat without messages gave %d tokens and %v", len(got), m.Err())
+		}
+	}
+}
+
+// What cannot be done is said before anything is sent, or in the server's words.
+func TestImageMistakes(t *testing.T) {
+	m := seeing(t, rocm.DefaultSettings())
+	blind := load(t, fakellama.Script{})
+	good := images(1)[0]
+	webp := []byte("RIFF\x00\x00\x00\x00WEBPVP8 ")
+	one := []rocm.MediaMessage{{Message: inference.Message{Role: "user", Content: "x"}, Media: []rocm.Media{good}}}
+	for name, tt := range map[string]struct {
+		model *rocm.Model
+		req   rocm.Request
+		want  error
+		says  string
+	}{
+		"no projector":      {blind, rocm.Request{Prompt: "x", Media: images(1)}, rocm.ErrNoProjector, "--mmproj"},
+		"no projector chat": {blind, rocm.Request{MediaMessages: one}, rocm.ErrNoProjector, "smollm2"},
+		"sound":             {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: []byte("RIFF\x24\x00\x00\x00WAVEfmt ")}}}, rocm.ErrNoProjector, "for images"},
+		"damaged":           {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data[:40]}}}, rocm.ErrMedia, "Failed to load image or audio file"},
+		"damaged in chat":   {m, rocm.Request{MediaMessages: []rocm.MediaMessage{{Message: one[0].Message, Media: []rocm.Media{{Data: []byte("noise")}}}}}, rocm.ErrMedia, "Failed to load"},
+		"webp":              {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: webp}}}, rocm.ErrMedia, "PNG or JPEG"},
+		"webp by name":      {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: []byte("..."), Type: "image/webp"}}}, rocm.ErrMedia, "PNG or JPEG"},
+		"empty":             {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Type: "image/png"}}}, rocm.ErrMedia, "empty"},
+		"media type":        {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data, Type: "png;"}}}, rocm.ErrOption, "images and sounds"},
+		"no media type":     {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data, Type: "image/"}}}, rocm.ErrOption, "such as image/png"},
+		"document":          {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data, Type: "application/pdf"}}}, rocm.ErrOption, "images and sounds"},
+		"markers":           {m, rocm.Request{Prompt: strings.Repeat(rocm.MediaMarker, 2), Media: images(1)}, rocm.ErrOption, "2 markers"},
+		"few markers":       {m, rocm.Request{Prompt: rocm.MediaMarker, Media: images(1, 2, 3)}, rocm.ErrOption, "3 media"},
+		"markers of turn": {m, rocm.Request{MediaMessages: append(slices.Clone(one), rocm.MediaMessage{
+			Message: inference.Message{Content: strings.Repeat(rocm.MediaMarker, 3)}, Media: images(1),
+		})}, rocm.ErrOption, "message 1"},
+		"tokens":           {m, rocm.Request{Tokens: []int32{5}, Media: images(1)}, rocm.ErrOption, "belong to a Prompt"},
+		"messages":         {m, rocm.Request{Messages: []inference.Message{one[0].Message}, Media: images(1)}, rocm.ErrOption, "MediaMessages"},
+		"two of a kind":    {m, rocm.Request{Prompt: "x", MediaMessages: one}, rocm.ErrOption, "exclude each other"},
+		"media and a chat": {m, rocm.Request{MediaMessages: one, Media: images(1)}, rocm.ErrOption, "MediaMessages"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.req.MaxTokens = 4
+			s := tt.model.Stream(t.Context(), tt.req)
+			got := collect(s.All())
+			if err := s.Err(); len(got) > 0 || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%d tokens, %v; want %v that says %q", len(got), err, tt.want, tt.says)
+			}
+			var api *llamaapi.APIError
+			if strings.HasPrefix(tt.says, "Failed") != errors.As(s.Err(), &api) {
+				t.Errorf("from the server: %v", s.Err())
+			}
+		})
+	}
+	if got := collect(m.GenerateMedia(t.Context(), "x", images(1), inference.WithMaxTokens(2))); len(got) == 0 || m.Err() != nil {
+		t.Errorf("after all of them: %d tokens, %v", len(got), m.Err())
+	}
+}
+
+// The marker that the server takes is ours, so that a request that goes to the
+// next process means the same there.
+func TestImagesAfterARestart(t *testing.T) {
+	s := rocm.DefaultSettings()
+	s.Restart = supervise.Policy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
+	m := seeing(t, s)
+	say := func() string {
+		return text(collect(m.GenerateMedia(t.Context(), "What?", images(1), inference.WithMaxTokens(10))))
+	}
+	want := say()
+	if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got := say(); got != want || m.Err() != nil {
+		t.Errorf("after a death %q, before %q: %v", got, want, m.Err())
+	}
+	props, err := m.API().Props(t.Context())
+	if err != nil || props.MediaMarker == rocm.MediaMarker {
+		t.Errorf("the marker %q can be guessed, %v", props.MediaMarker, err)
+	}
+}
+
+func TestProjectorFile(t *testing.T) {
+	model, mmproj := fakebundle.Use(t, fakellama.Script{}), projector(t)
+	dir := t.TempDir()
+	noise := filepath.Join(dir, "noise.gguf")
+	if err := os.WriteFile(noise, []byte("noise"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ model, projector, says string }{
+		"missing":      {model, filepath.Join(dir, "absent.gguf"), "no such file"},
+		"folder":       {model, dir, "name the file"},
+		"noise":        {model, noise, "projector"},
+		"a model":      {model, model, "no projector"},
+		"as the model": {mmproj, "", "Settings.Projector"},
+		"both":         {mmproj, mmproj, "load its model"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := rocm.DefaultSettings()
+			s.Projector = tt.projector
+			_, err := (&rocm.Backend{}).Load(t.Context(), tt.model, s)
+			_, planned := rocm.Plan(tt.model, s)
+			for _, err := range []error{err, planned} {
+				if !errors.Is(err, rocm.ErrModelFile) || !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("got %v, want one that says %q", err, tt.says)
+				}
+			}
+		})
+	}
+	// It counts in the estimate, and goes before that of a plan's options.
+	s := rocm.DefaultSettings()
+	o := plan.DefaultOptions()
+	o.Projector = filepath.Join(dir, "absent.gguf")
+	s.Plan, s.Projector = &o, mmproj
+	t.Chdir(filepath.Dir(mmproj))
+	s.Projector = filepath.Base(mmproj)
+	p, err := rocm.Plan(model, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := slices.Concat(p.Devices, []plan.Estimate{p.Host})
+	if !slices.ContainsFunc(places, func(e plan.Estimate) bool { return e.Projector > 0 }) || !slices.Contains(p.Args, mmproj) {
+		t.Errorf("planned %+v, %q", places, p.Args)
+	}
+}

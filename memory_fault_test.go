@@ -1,0 +1,113 @@
+//go:build linux && amd64
+
+package rocm_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// starts gives a script that runs body at each start, with the number of the
+// start in $n, from 1, and two commands that end it: for lack of memory on the
+// GPU and in the host. told gives the arguments about memory of the starts.
+func starts(t *testing.T, body string) (script string, told func() []string) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "starts")
+	script = fmt.Sprintf(`fail() { echo "$1" >&2; exit 1; }
+no_vram() { fail 'ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of memory'; }
+no_ram() { fail 'terminate called after throwing an instance of std::bad_alloc'; }
+case "$*" in *--help*) ;; *)
+echo "$*" >>%s
+n=$(wc -l <%s)
+%s;;
+esac`, file, file, body)
+	memory := regexp.MustCompile(`--(ctx-size|cache-type-k|gpu-layers|fit-target|device) \S+`)
+	return script, func() []string {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for line := range strings.Lines(string(raw)) {
+			out = append(out, strings.Join(memory.FindAllString(line, -1), " "))
+		}
+		return out
+	}
+}
+
+// TestOutOfMemoryWhileLoading: what the GPU lacks is asked for less and less,
+// down to the CPU; what the host lacks ends the attempt, since each next step
+// would want more of it. A policy that starts a dead child again does not try
+// what did not fit a second time.
+func TestOutOfMemoryWhileLoading(t *testing.T) {
+	ladder := []string{
+		"--device ROCm0 --fit-target 2014",
+		"--device ROCm0 --fit-target 3038",
+		"--cache-type-k q8_0 --device ROCm0 --fit-target 3038",
+		"--ctx-size 16384 --cache-type-k q8_0 --device ROCm0 --fit-target 3038",
+		"--ctx-size 16384 --cache-type-k q8_0 --device ROCm0 --gpu-layers 23 --fit-target 3038",
+		"--ctx-size 16384 --cache-type-k q8_0 --device none --gpu-layers 0",
+	}
+	for name, c := range map[string]struct {
+		body   string
+		gpu    bool // required
+		starts int
+		err    error
+		again  supervise.Mode
+	}{
+		"enough":                     {"true", false, 1, nil, supervise.Never},
+		"once":                       {"[ $n != 1 ] || no_vram", false, 2, nil, supervise.Never},
+		"always":                     {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, supervise.Never},
+		"always, as a service":       {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, supervise.OnFailure},
+		"always, with a GPU needed":  {"no_vram", true, 5, supervise.ErrOutOfMemory, supervise.Never},
+		"always, and the host's":     {`case "$*" in *ROCm0*) no_vram;; esac; no_ram`, false, 6, supervise.ErrHostMemory, supervise.OnFailure},
+		"of the host":                {"no_ram", false, 1, supervise.ErrHostMemory, supervise.Never},
+		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory, supervise.Never},
+	} {
+		t.Run(name, func(t *testing.T) {
+			script, told := starts(t, c.body)
+			model := fakebundle.Use(t, fakellama.Script{})
+			withGPUCode(t, script)
+			o := plan.DefaultOptions()
+			o.RequireGPU = c.gpu
+			var logged bytes.Buffer
+			s := rocm.DefaultSettings()
+			s.Restart = supervise.Policy{Mode: c.again, MinBackoff: time.Millisecond}
+			s.SysRoot, s.Plan, s.Log = machine(t, "rx7900xtx"), &o, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			srv, err := rocm.Launch(t.Context(), model, s)
+			if !errors.Is(err, c.err) || (c.err == nil && err != nil) {
+				t.Errorf("got %v, want %v", err, c.err)
+			}
+			if err == nil {
+				if srv.Plan.GPU != (c.starts < len(ladder)) {
+					t.Errorf("gpu %v", srv.Plan.GPU)
+				}
+				if err := srv.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+			if d := cmp.Diff(ladder[:c.starts], told()); d != "" {
+				t.Errorf("starts (-want +got):\n%s", d)
+			}
+			if got := strings.Count(logged.String(), "trying again with less memory"); got != c.starts-1 {
+				t.Errorf("%d steps were said: %s", got, &logged)
+			}
+		})
+	}
+}

@@ -1,0 +1,230 @@
+//go:build linux && amd64
+
+package rocm_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// Where the code of the two targets lies in libfat.so of a split pack.
+const (
+	fatOf1100, fatOf1101 = 8_192, 53_248
+	fatSize              = 40_960 // of each
+)
+
+// splitPack packs a bundle for gfx1100 and gfx1101, with a library that has code
+// for both and a file for each alone. Its llama-server runs the script, and then
+// this test binary.
+func splitPack(t *testing.T, script string) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fat := make([]byte, 98_304)
+	copy(fat, "\x7fELF")
+	copy(fat[fatOf1100:], bytes.Repeat([]byte("a"), fatSize))
+	copy(fat[fatOf1101:], bytes.Repeat([]byte("b"), fatSize))
+	dir := t.TempDir()
+	for name, data := range map[string]string{
+		"llama-server": "#!/bin/sh\n" + script + "\nexec " + self + ` "$@"` + "\n", "libfat.so": string(fat), "k_gfx1100.co": "a", "k_gfx1101.co": "b",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-fake", Variant: "hip", Flavour: bundle.FlavourSystem, Version: "v0", Entry: bundle.Entry{Program: "llama-server"},
+		Targets: []gfx.Target{gfx.GFX1100, gfx.GFX1101},
+		Files: []bundle.File{
+			{Path: "libfat.so", Parts: []bundle.Part{
+				{Target: gfx.GFX1100, Extents: bundle.Extents{{Offset: fatOf1100, Size: fatSize}}},
+				{Target: gfx.GFX1101, Extents: bundle.Extents{{Offset: fatOf1101, Size: fatSize}}},
+			}},
+			{Path: "k_gfx1100.co", Target: gfx.GFX1100},
+			{Path: "k_gfx1101.co", Target: gfx.GFX1101},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	if _, err := bundle.Pack(t.Context(), &packed, dir, m, bundle.PackOptions{Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "split.tar.zst")
+	if err := os.WriteFile(file, packed.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// codeFor lists the targets whose code is in the folder of a split pack.
+func codeFor(t *testing.T, dir string) string {
+	t.Helper()
+	fat, err := os.ReadFile(filepath.Join(dir, "libfat.so"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []gfx.Target
+	for target, at := range map[gfx.Target]int{gfx.GFX1100: fatOf1100, gfx.GFX1101: fatOf1101} {
+		_, err := os.Stat(filepath.Join(dir, "k_"+target.String()+".co"))
+		if own, part := err == nil, fat[at] != 0; own && !part { // of no target at all the first one's part is there
+			t.Errorf("of %s its own file is there, its part of another is not", target)
+		} else if own {
+			out = append(out, target)
+		}
+	}
+	gfx.Sort(out)
+	return gfx.Join(out, ",")
+}
+
+// TestUnpackedForWhatRuns: the folder that the server starts from has the code
+// that the card will be asked for, whatever makes that differ from the card.
+func TestUnpackedForWhatRuns(t *testing.T) {
+	for name, c := range map[string]struct {
+		machine  string
+		override plan.Override
+		env      string // of this process
+		code     string
+		passed   string // to the server
+	}{
+		"native":                      {"rx7800xt", plan.OverrideOff, "", "gfx1101", ""},
+		"forced":                      {"rx7800xt", "11.0.0", "", "gfx1100", "11.0.0"},
+		"forced to what it is":        {"rx7800xt", "11.0.1", "", "gfx1101", "11.0.1"},
+		"related":                     {"rx7600", plan.OverrideAuto, "", "gfx1100", "11.0.0"},
+		"the environment's":           {"rx7800xt", plan.OverrideOff, "11.0.0", "gfx1101", ""},
+		"the option's before the env": {"rx7800xt", "11.0.0", "10.3.0", "gfx1100", "11.0.0"},
+		"no card":                     {"none", plan.OverrideOff, "", "", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			model := fakebundle.Use(t, fakellama.Script{})
+			if c.env != "" {
+				t.Setenv("HSA_OVERRIDE_GFX_VERSION", c.env)
+			}
+			o := plan.DefaultOptions()
+			o.Override = c.override
+			s := rocm.DefaultSettings()
+			s.Bundle, s.SysRoot, s.Plan = splitPack(t, ""), machine(t, c.machine), &o
+			srv, err := rocm.Launch(t.Context(), model, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := srv.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if got := codeFor(t, srv.BundleDir); got != c.code || srv.Plan.GPU != (c.code != "") {
+				t.Errorf("unpacked for %q, gpu %v; want %q", got, srv.Plan.GPU, c.code)
+			}
+			var passed []string
+			for _, e := range srv.Child.Diagnose().Env {
+				if v, ok := strings.CutPrefix(e, "HSA_OVERRIDE_GFX_VERSION="); ok {
+					passed = append(passed, v)
+				}
+			}
+			if got := strings.Join(passed, ","); got != c.passed {
+				t.Errorf("the server has the override %q, want %q", got, c.passed)
+			}
+		})
+	}
+}
+
+// TestOtherCardAfterOutOfMemory: memory runs out on one card, since another
+// program takes it; the next plan is for the other card, whose code comes into
+// the folder before the server starts again.
+func TestOtherCardAfterOutOfMemory(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{})
+	root, once := machine(t, "two-cards"), filepath.Join(t.TempDir(), "once")
+	s := rocm.DefaultSettings()
+	s.SysRoot = root
+	s.Bundle = splitPack(t, fmt.Sprintf(`case "$*" in *--help*) ;; *)
+if mkdir %s 2>/dev/null; then
+	ls k_*.co >%s/first
+	echo 25000000000 >%s
+	echo 'ggml_backend_cuda_buffer_type_alloc_buffer: allocating 4096.00 MiB on device 0: cudaMalloc failed: out of memory' >&2
+	exit 1
+fi
+ls k_*.co >%s/second;;
+esac`, once, once, filepath.Join(root, vramUsed), once))
+	srv, err := rocm.Launch(t.Context(), model, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if srv.Plan.Target != gfx.GFX1101 || !strings.Contains(srv.Plan.Reasons[0], "memory ran out") {
+		t.Errorf("planned for %q: %q", srv.Plan.Target, srv.Plan.Reasons)
+	}
+	for name, want := range map[string]string{"first": "k_gfx1100.co\n", "second": "k_gfx1100.co\nk_gfx1101.co\n"} {
+		if got, err := os.ReadFile(filepath.Join(once, name)); err != nil || string(got) != want {
+			t.Errorf("the %s start saw %q, %v; want %q", name, got, err, want)
+		}
+	}
+	if got := codeFor(t, srv.BundleDir); got != "gfx1100,gfx1101" {
+		t.Errorf("unpacked for %q", got)
+	}
+	// The folder is held by the later unpacking alone.
+	for _, want := range []int{0, 1} {
+		removed, err := extract.Prune(t.Context(), extract.PruneOptions{})
+		if err != nil || len(removed) != want {
+			t.Errorf("removed %+v, %v; want %d", removed, err, want)
+		}
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestPartlyUnpackedFolder: a folder that was unpacked for one target serves no
+// card of another.
+func TestPartlyUnpackedFolder(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{})
+	pack, err := bundle.OpenFile(splitPack(t, ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = pack.Close() }()
+	for _, c := range []struct {
+		unpacked []gfx.Target
+		machine  string
+		gpu      bool
+	}{
+		{[]gfx.Target{gfx.GFX1100}, "rx7800xt", false},
+		{[]gfx.Target{gfx.GFX1100}, "rx7900xtx", true},
+		{[]gfx.Target{}, "rx7900xtx", false},
+		{nil, "rx7800xt", true},
+	} {
+		in, err := extract.Extract(t.Context(), pack.Reader, extract.Options{CacheDir: filepath.Join(t.TempDir(), "c"), Targets: c.unpacked})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := rocm.DefaultSettings()
+		s.Bundle, s.SysRoot = in.Dir, machine(t, c.machine)
+		srv, err := rocm.Launch(t.Context(), model, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if srv.Plan.GPU != c.gpu || (srv.Plan.Target != "" && !slices.Contains(in.Targets, srv.Plan.Target)) {
+			t.Errorf("unpacked for %v, on %s: planned for %q; %q", c.unpacked, c.machine, srv.Plan.Target, srv.Plan.Reasons)
+		}
+		if err := srv.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

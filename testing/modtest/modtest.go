@@ -1,0 +1,43 @@
+// Package modtest gives this very module as a release publishes it, for tests
+// that have the go command take it from a folder.
+package modtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+)
+
+// Path is the module's.
+const Path = "forge.lthn.ai/core/go-rocm"
+
+// Files are the files that git tracks in the checkout of the test, without those
+// that were removed and not yet committed.
+func Files(t testing.TB) []goproxy.File {
+	t.Helper()
+	root := strings.TrimSpace(git(t, "rev-parse", "--show-toplevel"))
+	var files []goproxy.File
+	for name := range strings.SplitSeq(strings.TrimRight(git(t, "-C", root, "ls-files", "-z"), "\x00"), "\x00") {
+		from := filepath.Join(root, name)
+		if info, err := os.Lstat(from); err == nil && info.Mode().IsRegular() {
+			files = append(files, goproxy.File{Name: name, From: from})
+		}
+	}
+	if len(files) == 0 {
+		t.Fatalf("git tracks no file in %s", root)
+	}
+	return files
+}
+
+func git(t testing.TB, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "git", args...).Output()
+	if err != nil {
+		t.Fatalf("git %s: %v", strings.Join(args, " "), err)
+	}
+	return string(out)
+}
