@@ -29,7 +29,7 @@ import (
 // machine unpacks a machine of runtime/gpu's tests, with 64 GiB of memory.
 func machine(t *testing.T, name string) string {
 	t.Helper()
-	a, err := txtar.ParseFile(filepath.Join("..", "..", "runtime", "gpu", "testdata", name+".txtar"))
+	a, err := txtar.ParseFile(filepath.Join("runtime", "gpu", "testdata", name+".txtar"))
 	if err != nil {
 		t.Fatal(err)
 	}
