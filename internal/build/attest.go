@@ -10,7 +10,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
@@ -22,19 +22,19 @@ const builderID = "https://forge.lthn.ai/core/go-rocm/mage-release"
 // both formats, and where each file came from. With a key the provenance is a
 // signed envelope, without one the bare statement.
 func (s *Session) attestInto(ctx context.Context, d *delivery) error {
-	m := attest.Material{Version: d.version, Epoch: s.Epoch}
+	m := attest.Inventory{Version: d.version, Epoch: s.Epoch}
 	var err error
 	if m.Linked, err = linked(ctx, filepath.Join(d.dir, commandName)); err != nil {
 		return err
 	}
 	for _, p := range d.packed {
 		b := attest.Bundle{Manifest: p.Manifest}
-		if b.Components, err = origin.Licences(p.Bundle.Dir); err != nil {
+		if b.Components, err = licences.FromBundle(p.Bundle.Dir); err != nil {
 			return err
 		}
 		m.Bundles = append(m.Bundles, b)
 	}
-	for name, write := range map[string]func(attest.Material) ([]byte, error){
+	for name, write := range map[string]func(attest.Inventory) ([]byte, error){
 		"go-rocm.cdx.json": attest.CycloneDX, "go-rocm.spdx.json": attest.SPDX,
 	} {
 		b, err := write(m)
@@ -49,7 +49,7 @@ func (s *Session) attestInto(ctx context.Context, d *delivery) error {
 }
 
 // linked lists other people's work in the command.
-func linked(ctx context.Context, command string) ([]origin.Component, error) {
+func linked(ctx context.Context, command string) ([]licences.Component, error) {
 	modules, err := goEnv(ctx, "GOMODCACHE")
 	if err != nil {
 		return nil, err
@@ -58,22 +58,22 @@ func linked(ctx context.Context, command string) ([]origin.Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return origin.Modules(command, modules, goRoot)
+	return licences.FromProgram(command, modules, goRoot)
 }
 
 // provenanceInto states where the files of the delivery came from. The list of a
 // module's versions is no subject: like the indexes of the apt repository it is
 // about all that is published, and gets the earlier versions later.
-func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Material) error {
+func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Inventory) error {
 	revision, err := s.revision(ctx, d.root)
 	if err != nil {
 		return err
 	}
-	subjects, err := release.MeasureSums(ctx, d.dir)
+	subjects, err := release.ComputeChecksums(ctx, d.dir)
 	if err != nil {
 		return err
 	}
-	subjects = slices.DeleteFunc(subjects, func(sum release.Sum) bool { return goproxy.IsList(sum.Path) })
+	subjects = slices.DeleteFunc(subjects, func(sum release.Checksum) bool { return goproxy.IsVersionList(sum.Path) })
 	statement, err := attest.Provenance(m, subjects, revision, builderID)
 	if err != nil {
 		return err
@@ -89,11 +89,11 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Mate
 		}
 		return publish(filepath.Join(d.dir, "provenance.json"), append(b, '\n'))
 	}
-	envelope, err := release.Seal(ctx, statement, signer)
+	envelope, err := release.SignStatement(ctx, statement, signer)
 	if err != nil {
 		return err
 	}
-	return publish(filepath.Join(d.dir, release.ProvenanceName), envelope)
+	return publish(filepath.Join(d.dir, release.ProvenanceFile), envelope)
 }
 
 // publish writes a deliverable that anybody may read, whatever the umask.
@@ -105,7 +105,7 @@ func publish(name string, b []byte) error {
 }
 
 // provenanceSigner opens the key for the provenance; nil when none is given.
-func (s *Session) provenanceSigner() (*release.Signer, error) {
+func (s *Session) provenanceSigner() (*release.ProvenanceSigner, error) {
 	if s.Settings.SigningKey == "" {
 		return nil, nil //nolint:nilnil // signing is asked for or it is not
 	}
@@ -113,7 +113,7 @@ func (s *Session) provenanceSigner() (*release.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
 	}
-	signer, err := release.ParseSigner(key)
+	signer, err := release.ParseProvenanceSigner(key)
 	if err != nil {
 		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
 	}

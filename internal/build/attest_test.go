@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 )
 
 // git runs git in dir, as somebody, and gives what it prints.
@@ -44,16 +44,16 @@ func sources(t *testing.T, root string) []string {
 }
 
 // stated is what a provenance is written from.
-func stated(t *testing.T) attest.Material {
+func stated(t *testing.T) attest.Inventory {
 	t.Helper()
 	p := packedBundle(t, "#!/bin/sh\n")
-	bundled, err := origin.Licences(p.Bundle.Dir)
+	bundled, err := licences.FromBundle(p.Bundle.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	golang := origin.Component{Kind: origin.GoRuntime, Name: "go", Version: "1.26.1", Texts: []origin.Text{{Name: "LICENSE", Body: "Terms.\n"}}}
-	return attest.Material{
-		Version: "0.1.0", Epoch: time.Unix(1700000000, 0), Linked: []origin.Component{golang},
+	golang := licences.Component{Kind: licences.GoRuntime, Name: "go", Version: "1.26.1", Texts: []licences.Text{{Name: "LICENSE", Body: "Terms.\n"}}}
+	return attest.Inventory{
+		Version: "0.1.0", Epoch: time.Unix(1700000000, 0), Linked: []licences.Component{golang},
 		Bundles: []attest.Bundle{{Manifest: p.Manifest, Components: bundled}},
 	}
 }

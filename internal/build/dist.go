@@ -26,11 +26,11 @@ const commandName = "go-rocm"
 // replaced, since it may be anything.
 var deliverables = []string{
 	commandName, "llama-*.tar.zst", "go-rocm*.deb", "go-rocm-*.oci.tar", "go-rocm.*.json", "provenance*.json",
-	release.SumsName, release.SumsName + ".*", aptDir, proxyDir,
+	release.ChecksumsFile, release.ChecksumsFile + ".*", aptDir, proxyDir,
 }
 
 // unfinished are the names that a delivery that was cut short may have too.
-var unfinished = []string{workMark + "*", "." + release.SumsName + ".part"}
+var unfinished = []string{workMark + "*", "." + release.ChecksumsFile + ".part"}
 
 // workMark begins the names of folders in a delivery that go when it is whole.
 const workMark = ".module-"

@@ -60,7 +60,7 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 	if err != nil {
 		return "", err
 	}
-	terms, err := deb.Copyright(components, s.Epoch)
+	terms, err := deb.CopyrightFile(components, s.Epoch)
 	if err != nil {
 		return "", err
 	}

@@ -108,7 +108,7 @@ func (s *Session) earlierModulesInto(ctx context.Context, d *delivery) error {
 		return err
 	}
 	err = goproxy.Mirror(ctx, before, filepath.Join(d.dir, proxyDir))
-	if errors.Is(err, goproxy.ErrReused) {
+	if errors.Is(err, goproxy.ErrVersionConflict) {
 		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, before)
 	}
 	return err

@@ -80,7 +80,7 @@ func (s *Session) commandDeb(ctx context.Context, root, version string) (string,
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	c := deb.Command{Program: filepath.Join(work, "go-rocm"), Llama: s.Recipe.Lock.Tag, Manual: filepath.Join(work, "manual")}
+	c := deb.Command{Program: filepath.Join(work, "go-rocm"), LlamaVersion: s.Recipe.Lock.Tag, Manual: filepath.Join(work, "manual")}
 	content, err := s.bareCommand(ctx, root, c.Program, version)
 	if err != nil {
 		return "", err
@@ -90,7 +90,7 @@ func (s *Session) commandDeb(ctx context.Context, root, version string) (string,
 	if err != nil {
 		return "", err
 	}
-	in.Llama = c.Llama
+	in.Llama = c.LlamaVersion
 	res, err := s.Recipe.Cache.Do(ctx, "deb", in, func(ctx context.Context, dir string) error {
 		if err := manual.Write(c.Manual, cli.New(), manual.Options{Version: version, Date: s.Epoch}); err != nil {
 			return err
@@ -121,12 +121,12 @@ func (s *Session) bundleDeb(ctx context.Context, root, version string, p *recipe
 		return "", err
 	}
 	if before != "" {
-		name := deb.BundleName(p.Manifest)
-		last, digest, err := apt.Newest(filepath.Join(before, aptDir), aptSuite, name)
+		name := deb.BundlePackageName(p.Manifest)
+		last, digest, err := apt.NewestVersion(filepath.Join(before, aptDir), aptSuite, name)
 		if err != nil {
 			return "", err
 		}
-		if v, revision, ok := deb.SemVer(last); ok {
+		if v, revision, ok := deb.SemVerFromDebian(last); ok {
 			dir, err := s.bundleDebOf(ctx, root, v, revision, p)
 			if err != nil {
 				return "", err

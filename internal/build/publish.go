@@ -61,7 +61,7 @@ func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
 // list is signed by one of those. What is to be checked does not say whether it
 // is signed: only where dir gives no keys yet, those of the release itself count.
 func publishable(ctx context.Context, dist, dir string) error {
-	var keys release.Keys
+	var keys release.TrustedKeys
 	for _, trusted := range []string{filepath.Join(dir, aptDir, apt.KeyringFile), filepath.Join(dist, aptDir, apt.KeyringFile)} {
 		text, err := os.ReadFile(trusted)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -70,7 +70,7 @@ func publishable(ctx context.Context, dist, dir string) error {
 		if err != nil {
 			return err
 		}
-		if keys.OpenPGP, err = release.ParseOpenPGPKeys(text); err != nil {
+		if keys.OpenPGP, err = release.ParseOpenPGPVerifier(text); err != nil {
 			return fmt.Errorf("%s: %w", trusted, err)
 		}
 		break
@@ -190,7 +190,7 @@ func (s *Session) aptOptions(ctx context.Context, root string) (*apt.Options, er
 	if len(text) == 0 && !s.Settings.AptUnsign {
 		return nil, nil
 	}
-	o := &apt.Options{URL: s.Settings.AptURL, Suite: aptSuite, Valid: s.Settings.AptValid, Unsigned: s.Settings.AptUnsign, Maintainer: s.Settings.Maintainer}
+	o := &apt.Options{URL: s.Settings.AptURL, Suite: aptSuite, Validity: s.Settings.AptValid, Unsigned: s.Settings.AptUnsign, Maintainer: s.Settings.Maintainer}
 	var err error
 	if len(text) > 0 {
 		if o.Keys, err = apt.ParseKeys(text, []byte(s.Settings.AptPass)); err != nil {
@@ -201,7 +201,7 @@ func (s *Session) aptOptions(ctx context.Context, root string) (*apt.Options, er
 		return nil, err
 	}
 	const remedy = "set GOROCM_RELEASE_DATE, for now to the output of `date +%s`"
-	if until := o.Date.Add(o.Valid); !time.Now().Before(until) {
+	if until := o.Date.Add(o.Validity); !time.Now().Before(until) {
 		return nil, fmt.Errorf("the apt repository would be of %s and expired since %s: %s, or a longer GOROCM_APT_VALID",
 			o.Date.Format(time.DateOnly), until.Format(time.DateOnly), remedy)
 	}
@@ -235,7 +235,7 @@ func (s *Session) aptInto(ctx context.Context, d *delivery) error {
 		}
 	}
 	switch err := apt.Publish(ctx, *o); {
-	case errors.Is(err, apt.ErrReused):
+	case errors.Is(err, apt.ErrVersionConflict):
 		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, before)
 	case errors.Is(err, apt.ErrDate):
 		return fmt.Errorf("%w in GOROCM_RELEASE_DATE", err)
@@ -246,7 +246,7 @@ func (s *Session) aptInto(ctx context.Context, d *delivery) error {
 		return s.say("apt: the repository is NOT signed: clients take whatever is sent to them in its place")
 	}
 	return s.say("apt: signed by %s as of %s, trusted until %s", strings.Join(o.Keys.Fingerprints(), ", "),
-		o.Date.Format(time.RFC3339), o.Date.Add(o.Valid).Format(time.RFC3339))
+		o.Date.Format(time.RFC3339), o.Date.Add(o.Validity).Format(time.RFC3339))
 }
 
 // filesBelow lists the regular files below dir, slash-separated.

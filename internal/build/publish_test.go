@@ -98,7 +98,7 @@ func TestAptInto(t *testing.T) {
 		t.Fatal(err)
 	}
 	addDeb(t, d, "two")
-	if err := s.aptInto(t.Context(), d); !errors.Is(err, apt.ErrReused) || !strings.Contains(err.Error(), "CHANGELOG.md") {
+	if err := s.aptInto(t.Context(), d); !errors.Is(err, apt.ErrVersionConflict) || !strings.Contains(err.Error(), "CHANGELOG.md") {
 		t.Errorf("the same version with other bytes: %v", err)
 	}
 }
@@ -138,7 +138,7 @@ func TestPublishTo(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := filepath.Join(d.root, "served")
-	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrSums) {
+	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrChecksums) {
 		t.Errorf("without a list of digests: %v", err)
 	}
 	if err := s.sumInto(t.Context(), d); err != nil {
@@ -188,7 +188,7 @@ func TestPublishTo(t *testing.T) {
 	if err := s.addModule(t.Context(), changed, filepath.Join(changed.dir, proxyDir), "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.earlierModulesInto(t.Context(), changed); !errors.Is(err, goproxy.ErrReused) {
+	if err := s.earlierModulesInto(t.Context(), changed); !errors.Is(err, goproxy.ErrVersionConflict) {
 		t.Errorf("a published version with other bytes: %v", err)
 	}
 }
@@ -224,7 +224,7 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 	_, other := delivered("v0.2.0", "two", time.Hour)
 	refused("made on nothing", other, served, apt.ErrRepository)
 	_, changed := delivered("v0.1.0", "three", 2*time.Hour)
-	refused("a module with other bytes", changed, served, goproxy.ErrReused)
+	refused("a module with other bytes", changed, served, goproxy.ErrVersionConflict)
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(d.dir, link); err != nil {
 		t.Fatal(err)

@@ -180,10 +180,10 @@ func (s *Session) buildInto(ctx context.Context, d *delivery) (err error) {
 // sumInto writes the list of digests and its signatures by the keys that are
 // given.
 func (s *Session) sumInto(ctx context.Context, d *delivery) error {
-	if err := release.WriteSums(ctx, d.dir); err != nil {
+	if err := release.WriteChecksums(ctx, d.dir); err != nil {
 		return err
 	}
-	list, err := os.ReadFile(filepath.Join(d.dir, release.SumsName))
+	list, err := os.ReadFile(filepath.Join(d.dir, release.ChecksumsFile))
 	if err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (s *Session) sumInto(ctx context.Context, d *delivery) error {
 		if err != nil {
 			return err
 		}
-		if err := publish(filepath.Join(d.dir, release.MinisignName), sig); err != nil {
+		if err := publish(filepath.Join(d.dir, release.MinisignFile), sig); err != nil {
 			return err
 		}
 	}
@@ -208,14 +208,14 @@ func (s *Session) sumInto(ctx context.Context, d *delivery) error {
 	if err != nil {
 		return err
 	}
-	return publish(filepath.Join(d.dir, release.OpenPGPName), sig)
+	return publish(filepath.Join(d.dir, release.OpenPGPFile), sig)
 }
 
 // receive checks a delivery as those do who get it: with the public half of each
 // key that was given, so that none is delivered whose signature is missing.
 func (s *Session) receive(ctx context.Context, d *delivery) error {
 	keys, err := s.publicKeys(ctx, d.root)
-	if err != nil || keys == (release.Keys{}) {
+	if err != nil || keys == (release.TrustedKeys{}) {
 		return err
 	}
 	r, err := release.Verify(ctx, d.dir, keys)
@@ -226,30 +226,30 @@ func (s *Session) receive(ctx context.Context, d *delivery) error {
 }
 
 // publicKeys are the public halves of the keys that are given.
-func (s *Session) publicKeys(ctx context.Context, root string) (keys release.Keys, err error) {
+func (s *Session) publicKeys(ctx context.Context, root string) (keys release.TrustedKeys, err error) {
 	mini, err := s.minisigner()
 	if err != nil {
 		return keys, err
 	}
 	if mini != nil {
-		keys.Minisign = mini.Public()
+		keys.Minisign = mini.Verifier()
 	}
 	provenance, err := s.provenanceSigner()
 	if err != nil {
 		return keys, err
 	}
 	if provenance != nil {
-		keys.Provenance = provenance.Public()
+		keys.Provenance = provenance.Verifier()
 	}
 	o, err := s.aptOptions(ctx, root)
 	if err != nil || o == nil || o.Keys == nil {
 		return keys, err
 	}
-	text, err := o.Keys.Public()
+	text, err := o.Keys.Keyring()
 	if err != nil {
 		return keys, err
 	}
-	keys.OpenPGP, err = release.ParseOpenPGPKeys(text)
+	keys.OpenPGP, err = release.ParseOpenPGPVerifier(text)
 	return keys, err
 }
 

@@ -109,7 +109,7 @@ func (s *Session) reproduce(ctx context.Context, root, dist string, takes []stri
 // proof is the file that says of a release that two builds gave it, and the file
 // holds what the second had taken over from the first.
 func (s *Session) proof(dist string) (string, error) {
-	sum, err := stage.FileDigest(filepath.Join(dist, release.SumsName))
+	sum, err := stage.FileDigest(filepath.Join(dist, release.ChecksumsFile))
 	return filepath.Join(s.secondCache(), "proven", sum), err
 }
 

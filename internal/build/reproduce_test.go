@@ -88,8 +88,8 @@ func TestSeed(t *testing.T) {
 func TestProven(t *testing.T) {
 	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}}
 	dist, other := t.TempDir(), t.TempDir()
-	put(t, filepath.Join(dist, release.SumsName), "digests")
-	put(t, filepath.Join(other, release.SumsName), "other digests")
+	put(t, filepath.Join(dist, release.ChecksumsFile), "digests")
+	put(t, filepath.Join(other, release.ChecksumsFile), "other digests")
 	check := func(dist string, takes []string, want bool) {
 		t.Helper()
 		if got, err := s.proven(dist, takes); got != want || err != nil {

@@ -75,7 +75,7 @@ func signed(t *testing.T) []string {
 // sealInto puts a signed statement about the delivery into it.
 func sealInto(s *Session) func(context.Context, *delivery) error {
 	return func(ctx context.Context, d *delivery) error {
-		subjects, err := release.MeasureSums(ctx, d.dir)
+		subjects, err := release.ComputeChecksums(ctx, d.dir)
 		if err != nil {
 			return err
 		}
@@ -87,11 +87,11 @@ func sealInto(s *Session) func(context.Context, *delivery) error {
 		if err != nil {
 			return err
 		}
-		envelope, err := release.Seal(ctx, statement, signer)
+		envelope, err := release.SignStatement(ctx, statement, signer)
 		if err != nil {
 			return err
 		}
-		return publish(filepath.Join(d.dir, release.ProvenanceName), envelope)
+		return publish(filepath.Join(d.dir, release.ProvenanceFile), envelope)
 	}
 }
 
@@ -102,7 +102,7 @@ func TestReleaseHasEverySignature(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, lost := range []string{"", release.MinisignName, release.OpenPGPName, release.ProvenanceName} {
+	for _, lost := range []string{"", release.MinisignFile, release.OpenPGPFile, release.ProvenanceFile} {
 		t.Run("without "+cmp.Or(lost, "nothing"), func(t *testing.T) {
 			dist := filepath.Join(t.TempDir(), "dist")
 			s, _ := session(t, append(signed(t), "GOROCM_DIST="+dist, "GOROCM_BASE_IMAGE=none", "CI=false")...)
@@ -117,7 +117,7 @@ func TestReleaseHasEverySignature(t *testing.T) {
 				return os.Remove(filepath.Join(d.dir, lost))
 			}
 			steps := []step{program, sealInto(s), s.sumInto, lose, s.receive}
-			if lost == release.ProvenanceName { // it is in the list, which would be wrong too
+			if lost == release.ProvenanceFile { // it is in the list, which would be wrong too
 				steps = []step{program, s.sumInto, s.receive}
 			}
 			err := s.deliver(t.Context(), nil, steps...)
@@ -153,7 +153,7 @@ func TestSumIntoIsReproducible(t *testing.T) {
 		if err := s.sumInto(t.Context(), d); err != nil {
 			t.Fatal(err)
 		}
-		text, err := os.ReadFile(filepath.Join(d.dir, release.OpenPGPName))
+		text, err := os.ReadFile(filepath.Join(d.dir, release.OpenPGPFile))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,7 +206,7 @@ func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
 	}
 	environ := []string{"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt"}
 	s, d := deliver("v0.1.0", environ...)
-	signature := filepath.Join(d.dir, release.OpenPGPName)
+	signature := filepath.Join(d.dir, release.OpenPGPFile)
 	if err := os.Rename(signature, signature+".away"); err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,7 @@
 // A repository is a folder that any web server can hand out, also while
 // Publish or Mirror is at work in it. What a client reads after a Release file
 // lies under the name of its digest and is there before the Release file is;
-// it stays for KeepGenerations after a newer one took its place. So a client
+// it stays for DefaultRetention after a newer one took its place. So a client
 // that is overtaken by one publish or by many still finds all that its Release
 // file names. Packages are never removed, and the name and version of a package
 // never stand for other bytes.
@@ -31,11 +31,11 @@ import (
 
 // Times that a repository is made with when the options name none.
 const (
-	// KeepGenerations is how long indexes stay after newer ones took their
+	// DefaultRetention is how long indexes stay after newer ones took their
 	// place. Clients need minutes; caches between them and the server, days.
-	KeepGenerations = 14 * 24 * time.Hour
-	// DefaultValid is how long clients trust a Release file.
-	DefaultValid = 90 * 24 * time.Hour
+	DefaultRetention = 14 * 24 * time.Hour
+	// DefaultValidity is how long clients trust a Release file.
+	DefaultValidity = 90 * 24 * time.Hour
 )
 
 // Errors that Publish and Mirror return wrapped.
@@ -46,8 +46,8 @@ var (
 	ErrKey = errors.New("apt key")
 	// ErrPackage says that a file is no package that can be indexed.
 	ErrPackage = errors.New("apt package")
-	// ErrReused says that a published version would get other bytes.
-	ErrReused = errors.New("the version is already published with other bytes")
+	// ErrVersionConflict says that a published version would get other bytes.
+	ErrVersionConflict = errors.New("the version is already published with other bytes")
 	// ErrDate says that a publish is not later than the one before it.
 	ErrDate = errors.New("apt date")
 	// ErrRepository says that an existing repository is not what its own
@@ -69,11 +69,11 @@ type Options struct {
 	// signatures. It must be later than that of the publish before, unless
 	// nothing changes.
 	Date time.Time
-	// Valid is how long after Date clients trust the result; zero means
-	// DefaultValid.
-	Valid time.Duration
-	// Keep is how long replaced indexes stay; zero means KeepGenerations.
-	Keep time.Duration
+	// Validity is how long after Date clients trust the result; zero means
+	// DefaultValidity.
+	Validity time.Duration
+	// Retention is how long replaced indexes stay; zero means DefaultRetention.
+	Retention time.Duration
 	// Keys sign the repository. They are nil for one that clients take without
 	// a signature, which Unsigned must then ask for.
 	Keys *Keys
@@ -164,14 +164,14 @@ func (o *Options) complete() error {
 	if u, err := url.Parse(o.URL); err != nil || u.Scheme == "" || (u.Host == "" && u.Scheme != "file") || strings.ContainsAny(o.URL, " \t\r\n") {
 		return fmt.Errorf("%w: %q is not the address of a repository: give one such as https://example.org/apt", ErrOptions, o.URL)
 	}
-	if o.Valid == 0 {
-		o.Valid = DefaultValid
+	if o.Validity == 0 {
+		o.Validity = DefaultValidity
 	}
-	if o.Keep == 0 {
-		o.Keep = KeepGenerations
+	if o.Retention == 0 {
+		o.Retention = DefaultRetention
 	}
-	if o.Valid < 0 || o.Keep < 0 {
-		return fmt.Errorf("%w: times cannot be negative (valid for %s, kept for %s)", ErrOptions, o.Valid, o.Keep)
+	if o.Validity < 0 || o.Retention < 0 {
+		return fmt.Errorf("%w: times cannot be negative (valid for %s, kept for %s)", ErrOptions, o.Validity, o.Retention)
 	}
 	if o.Date.Unix() <= 0 {
 		return fmt.Errorf("%w: the date is %s: give the time of this publish", ErrOptions, o.Date.UTC().Format(time.RFC3339))
@@ -183,7 +183,7 @@ func (o *Options) complete() error {
 	case o.Keys != nil && o.Unsigned:
 		return fmt.Errorf("%w: a key is given and an unsigned repository asked for: choose one", ErrOptions)
 	case o.Keys != nil:
-		return o.Keys.usable(o.Date, o.Date.Add(o.Valid))
+		return o.Keys.usable(o.Date, o.Date.Add(o.Validity))
 	}
 	return nil
 }

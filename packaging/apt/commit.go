@@ -153,7 +153,7 @@ func (s *site) bring(ctx context.Context, file, name string) error {
 }
 
 // has says whether a file of this machine is at its place already. Another one
-// there is ErrReused.
+// there is ErrVersionConflict.
 func (s *site) has(ctx context.Context, file, name string) (bool, error) {
 	old, err := s.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -171,7 +171,7 @@ func (s *site) has(ctx context.Context, file, name string) (bool, error) {
 		return false, err
 	}
 	if had != have {
-		return false, fmt.Errorf("%w: %s is there, though the suite does not list it: raise the version, or remove the file if a publish that was cut short left it", ErrReused, name)
+		return false, fmt.Errorf("%w: %s is there, though the suite does not list it: raise the version, or remove the file if a publish that was cut short left it", ErrVersionConflict, name)
 	}
 	return true, nil
 }

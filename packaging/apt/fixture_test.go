@@ -75,7 +75,7 @@ func keysOf(t testing.TB, e *openpgp.Entity) *apt.Keys {
 func newDeb(t testing.TB, name, version, body string) string {
 	t.Helper()
 	path, err := debgen.Package{
-		Control: debgen.Control(name, version), Suffix: ".zst",
+		Control: debgen.Control(name, version), Compression: ".zst",
 		Files: map[string]string{"usr/share/" + name + "/text of " + name: body, "usr/share/common": "x"},
 	}.Write(t.TempDir(), name+".deb")
 	if err != nil {

@@ -17,7 +17,7 @@ const keyringForm = "20060102.150405"
 // one that is published stays as long as it says the same, so that clients do not
 // fetch a new one with each publish.
 func keyringPackage(ctx context.Context, o Options, s *state, work string) (string, error) {
-	keys, err := o.Keys.Public()
+	keys, err := o.Keys.Keyring()
 	if err != nil {
 		return "", err
 	}
@@ -52,7 +52,7 @@ func keyringPackage(ctx context.Context, o Options, s *state, work string) (stri
 // version.
 func newestKeyring(s *state) (at time.Time, sum string, ok bool) {
 	for _, p := range s.packages {
-		if p.get("Package") != deb.KeyringName {
+		if p.get("Package") != deb.KeyringPackageName {
 			continue
 		}
 		version, _, _ := strings.Cut(p.get("Version"), "-")

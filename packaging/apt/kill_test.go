@@ -56,7 +56,7 @@ func publishForever(dir string) error {
 			return err
 		}
 		deb, err := debgen.Package{
-			Control: debgen.Control(name, "1.0-1"), Suffix: ".zst", Files: map[string]string{"usr/share/" + name: "body"},
+			Control: debgen.Control(name, "1.0-1"), Compression: ".zst", Files: map[string]string{"usr/share/" + name: "body"},
 		}.Write(dir, name+".deb")
 		if err != nil {
 			return err

@@ -112,11 +112,11 @@ func TestPublishRefuses(t *testing.T) {
 	}{
 		"same version, other bytes": {func(t *testing.T, _ string, o *apt.Options) {
 			o.Debs = []string{newDeb(t, "thing", "1.0-1", "two")}
-		}, apt.ErrReused, "raise the version"},
+		}, apt.ErrVersionConflict, "raise the version"},
 		"a file in the pool that nothing lists": {func(t *testing.T, dir string, o *apt.Options) {
 			overwrite(t, filepath.Join(dir, "pool/main/t/thing/thing_2.0-1_amd64.deb"), "x")
 			o.Debs = []string{newDeb(t, "thing", "2.0-1", "two")}
-		}, apt.ErrReused, "remove the file"},
+		}, apt.ErrVersionConflict, "remove the file"},
 		"an earlier date": {func(_ *testing.T, _ string, o *apt.Options) { o.Date = first.Add(-time.Hour) }, apt.ErrDate, "give a later date"},
 		"another change at the same date": {func(t *testing.T, _ string, o *apt.Options) {
 			o.Date, o.Debs = first, []string{newDeb(t, "thing", "2.0-1", "two")}

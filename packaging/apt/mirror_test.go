@@ -122,7 +122,7 @@ func TestMirrorRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 			overwrite(t, filepath.Join(dir, "thing_1.0-1_amd64.deb"), "x")
-		}, apt.ErrReused, "raise the version"},
+		}, apt.ErrVersionConflict, "raise the version"},
 		"nothing to mirror": {func(t *testing.T, from, _ string) {
 			if err := os.RemoveAll(filepath.Join(from, "dists")); err != nil {
 				t.Fatal(err)

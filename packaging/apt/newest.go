@@ -12,10 +12,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 )
 
-// Newest gives the version and the SHA-256 of the newest package of a name in
+// NewestVersion gives the version and the SHA-256 of the newest package of a name in
 // the repository in dir, by Debian's order; both are empty when there is none.
 // No signature is checked: who builds on the answer has Publish check it.
-func Newest(dir, suite, name string) (version, digest string, err error) {
+func NewestVersion(dir, suite, name string) (version, digest string, err error) {
 	index := filepath.Join(dir, filepath.FromSlash(path.Join(suiteDir(suite), component, "binary-"+architecture, "Packages")))
 	text, err := os.ReadFile(index)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -78,7 +78,7 @@ func TestParseContents(t *testing.T) {
 
 func TestParseDeb(t *testing.T) {
 	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
-		b, err := debgen.Package{Control: debgen.Control("thing", "1:2-3"), Suffix: suffix, Files: map[string]string{"usr/b": "", "usr/a": "x"}}.Bytes()
+		b, err := debgen.Package{Control: debgen.Control("thing", "1:2-3"), Compression: suffix, Files: map[string]string{"usr/b": "", "usr/a": "x"}}.Bytes()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -167,7 +167,7 @@ func FuzzParseContents(f *testing.F) {
 // A package of any shape is read or refused.
 func FuzzParseDeb(f *testing.F) {
 	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
-		b, err := debgen.Package{Control: debgen.Control("thing", "1-1"), Suffix: suffix, Files: map[string]string{"a": "b"}}.Bytes()
+		b, err := debgen.Package{Control: debgen.Control("thing", "1-1"), Compression: suffix, Files: map[string]string{"a": "b"}}.Bytes()
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -193,8 +193,8 @@ func (k *Keys) open(signed []byte, at time.Time) ([]byte, error) {
 	return block.Plaintext, nil
 }
 
-// Public gives the public halves, not armoured, as apt's Signed-By reads them.
-func (k *Keys) Public() ([]byte, error) {
+// Keyring returns the public halves, not armoured, as apt's Signed-By reads them.
+func (k *Keys) Keyring() ([]byte, error) {
 	var b bytes.Buffer
 	for _, e := range k.entities {
 		if err := e.Serialize(&b); err != nil {

@@ -71,7 +71,7 @@ func TestSignIsWhatReceiversCheck(t *testing.T) {
 	}
 	list := []byte("7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed  a\n")
 	text, changed := file("list", list), file("changed", append([]byte("#\n"), list...))
-	stranger, err := keysOf(t, newKey(t, aged)).Public()
+	stranger, err := keysOf(t, newKey(t, aged)).Keyring()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestSignIsWhatReceiversCheck(t *testing.T) {
 			if again, err := keys.Sign(list, at); err != nil || string(again) != string(sig) {
 				t.Errorf("signed differently the second time: %v", err)
 			}
-			public, err := keys.Public()
+			public, err := keys.Keyring()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,14 +107,14 @@ func TestSignIsWhatReceiversCheck(t *testing.T) {
 					}
 				}
 			}
-			ours, err := release.ParseOpenPGPKeys(public)
+			ours, err := release.ParseOpenPGPVerifier(public)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if err := ours.Verify(list, sig); err != nil {
 				t.Error(err)
 			}
-			strange, err := release.ParseOpenPGPKeys(stranger)
+			strange, err := release.ParseOpenPGPVerifier(stranger)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -61,7 +61,7 @@ func (s *state) add(ctx context.Context, file string) error {
 		if old.get("SHA256") == sum {
 			return nil
 		}
-		return fmt.Errorf("%w: %s (%s is not %s): raise the version", ErrReused, id, filepath.Base(file), old.get("Filename"))
+		return fmt.Errorf("%w: %s (%s is not %s): raise the version", ErrVersionConflict, id, filepath.Base(file), old.get("Filename"))
 	}
 	place := poolPlace(d.control)
 	s.packages = append(s.packages, append(slices.Clone(d.control),
@@ -124,8 +124,8 @@ func (s *state) packagesText() []byte {
 
 // render gives all files of a publish.
 func (s *state) render(o Options) (*publication, error) {
-	r := &release{suite: o.Suite, date: o.Date, valid: o.Date.Add(o.Valid)}
-	pub := &publication{keep: o.Keep, pool: s.added, top: map[string][]byte{}}
+	r := &release{suite: o.Suite, date: o.Date, valid: o.Date.Add(o.Validity)}
+	pub := &publication{keep: o.Retention, pool: s.added, top: map[string][]byte{}}
 	for _, index := range []struct {
 		name string
 		text []byte
@@ -158,7 +158,7 @@ func (s *state) render(o Options) (*publication, error) {
 	if pub.signature, err = o.Keys.Sign(pub.text, o.Date); err != nil {
 		return nil, err
 	}
-	pub.top[KeyringFile], err = o.Keys.Public()
+	pub.top[KeyringFile], err = o.Keys.Keyring()
 	return pub, err
 }
 

@@ -15,7 +15,7 @@ import (
 // (https://cyclonedx.org/docs/1.6/json/). The release depends on what is linked
 // into the command and on its bundles, and each bundle on what is in it. The same
 // material gives the same bytes.
-func CycloneDX(m Material) ([]byte, error) {
+func CycloneDX(m Inventory) ([]byte, error) {
 	m, err := m.complete()
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func CycloneDX(m Material) ([]byte, error) {
 
 	var b bytes.Buffer
 	if err := cdx.NewBOMEncoder(&b, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cdx.SpecVersion1_6); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMaterial, err)
+		return nil, fmt.Errorf("%w: %w", ErrInventory, err)
 	}
 	return b.Bytes(), nil
 }
@@ -77,7 +77,7 @@ func refs(parts []part, wanted func(part) bool) []string {
 	return out
 }
 
-func rootPURL(m Material) string {
+func rootPURL(m Inventory) string {
 	return "pkg:golang/forge.lthn.ai/core/go-rocm@" + inPURL("v"+m.Version)
 }
 

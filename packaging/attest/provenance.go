@@ -21,7 +21,7 @@ const buildType = "https://forge.lthn.ai/core/go-rocm/build/v1"
 // Provenance states where the files in subjects came from. revision is the git
 // commit of go-rocm in hex, empty if they are not of one; builder is the URI of who
 // built. Every input that a manifest records stands in it with its digest, once.
-func Provenance(m Material, subjects []release.Sum, revision, builder string) (*release.Statement, error) {
+func Provenance(m Inventory, subjects []release.Checksum, revision, builder string) (*release.Statement, error) {
 	m, err := m.complete()
 	if err != nil {
 		return nil, err
@@ -106,7 +106,7 @@ func inputsOf(m *bundle.Manifest) []release.Resource {
 	return out
 }
 
-func parameters(m Material) release.Parameters {
+func parameters(m Inventory) release.Parameters {
 	p := release.Parameters{Version: m.Version}
 	for _, b := range m.Bundles {
 		of := release.BundleParameters{

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var subjects = []release.Sum{{SHA256: strings.Repeat("1", 64), Path: "go-rocm"}, {SHA256: strings.Repeat("2", 64), Path: "go-rocm.deb"}}
+var subjects = []release.Checksum{{SHA256: strings.Repeat("1", 64), Path: "go-rocm"}, {SHA256: strings.Repeat("2", 64), Path: "go-rocm.deb"}}
 
 func statement(t *testing.T) *release.Statement {
 	t.Helper()
@@ -41,10 +41,10 @@ func TestProvenance(t *testing.T) {
 	if err := s.Covers(subjects[1]); err != nil {
 		t.Error(err)
 	}
-	if err := s.Covers(release.Sum{SHA256: subjects[1].SHA256, Path: "pool/copy.deb"}); err != nil {
+	if err := s.Covers(release.Checksum{SHA256: subjects[1].SHA256, Path: "pool/copy.deb"}); err != nil {
 		t.Errorf("a copy: %v", err)
 	}
-	for want, sum := range map[string]release.Sum{
+	for want, sum := range map[string]release.Checksum{
 		"does not name other": {SHA256: strings.Repeat("3", 64), Path: "other"},
 		"is about 1111":       {SHA256: strings.Repeat("3", 64), Path: "go-rocm"},
 	} {

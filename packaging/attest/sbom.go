@@ -18,21 +18,21 @@ import (
 	"strings"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// ErrMaterial says that a component of a release cannot be stated.
-var ErrMaterial = errors.New("bill of materials")
+// ErrInventory says that a component of a release cannot be stated.
+var ErrInventory = errors.New("bill of materials")
 
-// Material is what a bill of materials is written from.
-type Material struct {
+// Inventory is what a bill of materials is written from.
+type Inventory struct {
 	// Version is go-rocm's own.
 	Version string
 	// Epoch is the time that the documents name, SOURCE_DATE_EPOCH.
 	Epoch time.Time
-	// Linked is other people's work in the command, from packaging/origin.
-	Linked []origin.Component
+	// Linked is other people's work in the command, from packaging/licences.
+	Linked []licences.Component
 	// Bundles are all that the release has, in any order.
 	Bundles []Bundle
 }
@@ -40,13 +40,13 @@ type Material struct {
 // Bundle is a bundle of the release.
 type Bundle struct {
 	Manifest *bundle.Manifest
-	// Components is other people's work in it, from packaging/origin.
-	Components []origin.Component
+	// Components is other people's work in it, from packaging/licences.
+	Components []licences.Component
 }
 
 // part is a component with what both formats say of it.
 type part struct {
-	origin.Component
+	licences.Component
 	version string
 	purl    string   // https://github.com/package-url/purl-spec
 	sha256  string   // of the package file it came from; empty where there was none
@@ -61,19 +61,19 @@ const factGoSum = "go:sum"
 
 // complete refuses material that says too little, and gives its bundles in the
 // order of their names.
-func (m Material) complete() (Material, error) {
+func (m Inventory) complete() (Inventory, error) {
 	if m.Version == "" || m.Epoch.Unix() <= 0 || len(m.Linked) == 0 || len(m.Bundles) == 0 {
-		return m, fmt.Errorf("%w: version, epoch, linked components and bundles are needed", ErrMaterial)
+		return m, fmt.Errorf("%w: version, epoch, linked components and bundles are needed", ErrInventory)
 	}
 	for _, b := range m.Bundles {
 		if b.Manifest == nil || len(b.Components) == 0 {
-			return m, fmt.Errorf("%w: the manifest and components of each bundle are needed", ErrMaterial)
+			return m, fmt.Errorf("%w: the manifest and components of each bundle are needed", ErrInventory)
 		}
 	}
 	m.Bundles = slices.SortedFunc(slices.Values(m.Bundles), func(a, b Bundle) int { return strings.Compare(a.Manifest.Name, b.Manifest.Name) })
 	for i := 1; i < len(m.Bundles); i++ {
 		if name := m.Bundles[i].Manifest.Name; name == m.Bundles[i-1].Manifest.Name {
-			return m, fmt.Errorf("%w: the bundle %s stands there twice", ErrMaterial, name)
+			return m, fmt.Errorf("%w: the bundle %s stands there twice", ErrInventory, name)
 		}
 	}
 	return m, nil
@@ -83,20 +83,20 @@ func (m Material) complete() (Material, error) {
 // package URL; what several bundles have stands there once. A component of a
 // bundle that its manifest knows neither as a package of the toolchain nor as the
 // compiled source is an error: nobody could tell what it is.
-func (m Material) parts() ([]part, error) {
+func (m Inventory) parts() ([]part, error) {
 	out := map[string]part{}
 	for _, c := range m.Linked {
 		p := part{Component: c, version: c.Version}
 		switch c.Kind {
-		case origin.GoModule:
+		case licences.GoModule:
 			p.purl = "pkg:golang/" + strings.ToLower(c.Name) + "@" + inPURL(c.Version)
 			if c.Sum != "" {
 				p.facts = append(p.facts, fact{factGoSum, c.Sum})
 			}
-		case origin.GoRuntime:
+		case licences.GoRuntime:
 			p.purl = "pkg:generic/go@" + inPURL(c.Version)
 		default:
-			return nil, fmt.Errorf("%w: %s is linked, and of the kind %q", ErrMaterial, c.Name, c.Kind)
+			return nil, fmt.Errorf("%w: %s is linked, and of the kind %q", ErrInventory, c.Name, c.Kind)
 		}
 		if err := addPart(out, p); err != nil {
 			return nil, err
@@ -104,8 +104,8 @@ func (m Material) parts() ([]part, error) {
 	}
 	for _, b := range m.Bundles {
 		for _, c := range b.Components {
-			if c.Kind != origin.Bundled {
-				return nil, fmt.Errorf("%w: %s is in a bundle, and of the kind %q", ErrMaterial, c.Name, c.Kind)
+			if c.Kind != licences.Bundled {
+				return nil, fmt.Errorf("%w: %s is in a bundle, and of the kind %q", ErrInventory, c.Name, c.Kind)
 			}
 			p := part{Component: c, bundles: []string{b.Manifest.Name}}
 			if err := p.identify(b.Manifest); err != nil {
@@ -128,9 +128,9 @@ func addPart(to map[string]part, p part) error {
 		to[p.purl] = p
 		return nil
 	case len(p.bundles) == 0 || len(had.bundles) == 0 || slices.Contains(had.bundles, p.bundles[0]):
-		return fmt.Errorf("%w: %s stands there twice", ErrMaterial, p.purl)
+		return fmt.Errorf("%w: %s stands there twice", ErrInventory, p.purl)
 	case had.sha256 != p.sha256 || !slices.Equal(had.facts, p.facts):
-		return fmt.Errorf("%w: %s is one thing in %s and another in %s", ErrMaterial, p.purl, had.bundles[0], p.bundles[0])
+		return fmt.Errorf("%w: %s is one thing in %s and another in %s", ErrInventory, p.purl, had.bundles[0], p.bundles[0])
 	}
 	had.bundles = union(had.bundles, p.bundles)
 	had.Texts = union(had.Texts, p.Texts)
@@ -177,7 +177,7 @@ func (p *part) identify(m *bundle.Manifest) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: the bundle carries the licence of %s, but its manifest lists no package of that name", ErrMaterial, p.Name)
+	return fmt.Errorf("%w: the bundle carries the licence of %s, but its manifest lists no package of that name", ErrInventory, p.Name)
 }
 
 // vendor is whose packages a toolchain has: AMD's images are made of Ubuntu's.
@@ -190,11 +190,11 @@ func vendor(toolchain string) string {
 
 // identity is a digest over everything that the documents state, from which
 // their unique names are made: the same release names them the same.
-func (m Material) identity(parts []part) (string, error) {
+func (m Inventory) identity(parts []part) (string, error) {
 	type line struct {
 		PURL, SHA256      string
 		Licences, Bundles []string
-		Texts             []origin.Text
+		Texts             []licences.Text
 	}
 	var lines []line
 	for _, p := range parts {
@@ -206,7 +206,7 @@ func (m Material) identity(parts []part) (string, error) {
 	}
 	b, err := json.Marshal([]any{m.Version, m.Epoch.Unix(), manifests, lines})
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrMaterial, err)
+		return "", fmt.Errorf("%w: %w", ErrInventory, err)
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:]), nil

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	cdx "github.com/CycloneDX/cyclonedx-go"
@@ -49,7 +49,7 @@ func small(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.B
 	if err != nil {
 		t.Fatal(err)
 	}
-	components, err := origin.Licences(dir)
+	components, err := licences.FromBundle(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,17 +58,17 @@ func small(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.B
 
 // material is of a release with two bundles, whose toolchains have one package
 // alike and one of two versions.
-func material(t *testing.T) attest.Material {
+func material(t *testing.T) attest.Inventory {
 	t.Helper()
 	gcc := func(version, sum string) bundle.Package {
 		return bundle.Package{Name: "gcc", Version: version, Arch: "amd64", SHA256: strings.Repeat(sum, 64)}
 	}
-	text := []origin.Text{{Name: "LICENSE", Body: "Terms.\n"}}
-	return attest.Material{
+	text := []licences.Text{{Name: "LICENSE", Body: "Terms.\n"}}
+	return attest.Inventory{
 		Version: "0.2.0", Epoch: time.Unix(1790000000, 0),
-		Linked: []origin.Component{
-			{Kind: origin.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
-			{Kind: origin.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
+		Linked: []licences.Component{
+			{Kind: licences.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
+			{Kind: licences.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
 		},
 		Bundles: []attest.Bundle{
 			small(t, bundle.Manifest{Variant: "hip", Targets: []gfx.Target{gfx.MustParse("gfx1100")}, Toolchain: bundle.Toolchain{BaseDigest: "sha256:" + strings.Repeat("b", 64)}},
@@ -79,7 +79,7 @@ func material(t *testing.T) attest.Material {
 }
 
 // cpu is the bundle of the material without a GPU.
-func cpu(m attest.Material) attest.Bundle { return m.Bundles[1] }
+func cpu(m attest.Inventory) attest.Bundle { return m.Bundles[1] }
 
 const (
 	purlHIP   = "pkg:deb/debian/libhip@6.4-1?arch=amd64"
@@ -206,7 +206,7 @@ func TestSPDX(t *testing.T) {
 
 // A document's unique name changes with what it states, and with nothing else.
 func TestBillsAreReproducible(t *testing.T) {
-	for name, write := range map[string]func(attest.Material) ([]byte, error){"CycloneDX": attest.CycloneDX, "SPDX": attest.SPDX} {
+	for name, write := range map[string]func(attest.Inventory) ([]byte, error){"CycloneDX": attest.CycloneDX, "SPDX": attest.SPDX} {
 		t.Run(name, func(t *testing.T) {
 			m := material(t)
 			first, err := write(m)
@@ -233,30 +233,30 @@ func TestBillsAreReproducible(t *testing.T) {
 
 func TestBillsRefuse(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change func(*attest.Material)
+		change func(*attest.Inventory)
 		want   string
 	}{
-		"no bundles":          {func(m *attest.Material) { m.Bundles = nil }, "bundles"},
-		"no manifest":         {func(m *attest.Material) { m.Bundles[0].Manifest = nil }, "manifest"},
-		"an empty bundle":     {func(m *attest.Material) { m.Bundles[0].Components = nil }, "components"},
-		"nothing linked":      {func(m *attest.Material) { m.Linked = nil }, "linked components"},
-		"a bundle twice":      {func(m *attest.Material) { m.Bundles[0] = m.Bundles[1] }, "llama-cpu stands there twice"},
-		"unknown package":     {func(m *attest.Material) { cpu(*m).Manifest.Toolchain.Packages = nil }, "lists no package of that name"},
-		"unknown kind":        {func(m *attest.Material) { m.Linked[0].Kind = "rust" }, `"rust"`},
-		"linked in a bundle":  {func(m *attest.Material) { cpu(*m).Components[0].Kind = origin.GoModule }, `"go"`},
-		"one linked twice":    {func(m *attest.Material) { m.Linked = append(m.Linked, m.Linked[0]) }, "twice"},
-		"one twice in bundle": {func(m *attest.Material) { b := &m.Bundles[1]; b.Components = append(b.Components, b.Components[0]) }, "twice"},
-		"one with two digests": {func(m *attest.Material) {
+		"no bundles":          {func(m *attest.Inventory) { m.Bundles = nil }, "bundles"},
+		"no manifest":         {func(m *attest.Inventory) { m.Bundles[0].Manifest = nil }, "manifest"},
+		"an empty bundle":     {func(m *attest.Inventory) { m.Bundles[0].Components = nil }, "components"},
+		"nothing linked":      {func(m *attest.Inventory) { m.Linked = nil }, "linked components"},
+		"a bundle twice":      {func(m *attest.Inventory) { m.Bundles[0] = m.Bundles[1] }, "llama-cpu stands there twice"},
+		"unknown package":     {func(m *attest.Inventory) { cpu(*m).Manifest.Toolchain.Packages = nil }, "lists no package of that name"},
+		"unknown kind":        {func(m *attest.Inventory) { m.Linked[0].Kind = "rust" }, `"rust"`},
+		"linked in a bundle":  {func(m *attest.Inventory) { cpu(*m).Components[0].Kind = licences.GoModule }, `"go"`},
+		"one linked twice":    {func(m *attest.Inventory) { m.Linked = append(m.Linked, m.Linked[0]) }, "twice"},
+		"one twice in bundle": {func(m *attest.Inventory) { b := &m.Bundles[1]; b.Components = append(b.Components, b.Components[0]) }, "twice"},
+		"one with two digests": {func(m *attest.Inventory) {
 			packages := cpu(*m).Manifest.Toolchain.Packages
 			packages[len(packages)-1].SHA256 = strings.Repeat("0", 64)
 		}, "one thing in llama-cpu and another in llama-hip"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, write := range []func(attest.Material) ([]byte, error){attest.CycloneDX, attest.SPDX} {
+			for _, write := range []func(attest.Inventory) ([]byte, error){attest.CycloneDX, attest.SPDX} {
 				m := material(t)
 				tc.change(&m)
 				out, err := write(m)
-				if !errors.Is(err, attest.ErrMaterial) || !strings.Contains(err.Error(), tc.want) {
+				if !errors.Is(err, attest.ErrInventory) || !strings.Contains(err.Error(), tc.want) {
 					t.Errorf("got %d bytes, %v; want an error about %q", len(out), err, tc.want)
 				}
 			}

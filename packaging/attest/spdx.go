@@ -20,7 +20,7 @@ const noAssertion = "NOASSERTION"
 // were collected, as LicenseRef entries. The release contains what is linked into
 // the command and its bundles, and each bundle what is in it. The same material
 // gives the same bytes.
-func SPDX(m Material) ([]byte, error) {
+func SPDX(m Inventory) ([]byte, error) {
 	m, err := m.complete()
 	if err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func SPDX(m Material) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	if err := spdxjson.Write(doc, &b, spdxjson.Indent("  ")); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrMaterial, err)
+		return nil, fmt.Errorf("%w: %w", ErrInventory, err)
 	}
 	return b.Bytes(), nil
 }

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
@@ -20,7 +20,7 @@ const installedBundle = "/usr/lib/go-rocm/llama"
 type unpacked struct {
 	dir      string
 	manifest *bundle.Manifest
-	licences []origin.Component
+	licences []licences.Component
 }
 
 // readBundle reads and verifies the bundle in dir.
@@ -32,7 +32,7 @@ func readBundle(ctx context.Context, dir string) (*unpacked, error) {
 	if err := bundle.Verify(ctx, dir, m); err != nil {
 		return nil, fmt.Errorf("%w: %s differs from its manifest: %w: build it anew", ErrBundle, dir, err)
 	}
-	licences, err := origin.Licences(dir)
+	licences, err := licences.FromBundle(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
@@ -72,9 +72,9 @@ func (u *unpacked) hostPackages() []string {
 	return out
 }
 
-// BundleName is the name of the package with a bundle: by its variant and,
+// BundlePackageName is the name of the package with a bundle: by its variant and,
 // unless it is hermetic, its flavour.
-func BundleName(m *bundle.Manifest) string {
+func BundlePackageName(m *bundle.Manifest) string {
 	return providedBundle + "-" + label(m)
 }
 

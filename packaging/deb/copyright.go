@@ -9,28 +9,28 @@ import (
 
 	"github.com/google/licensecheck"
 
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 )
 
 // terms are the components of a package, from which its copyright file is made.
 type terms struct {
-	linked  []origin.Component // in the command
-	bundled []origin.Component // in the bundle
-	own     string             // the text of go-rocm's own licence
-	whole   bool               // no text gives way to the system's copy
+	linked  []licences.Component // in the command
+	bundled []licences.Component // in the bundle
+	own     string               // the text of go-rocm's own licence
+	whole   bool                 // no text gives way to the system's copy
 }
 
-// Copyright is the copyright file of the command that the components are linked
+// CopyrightFile is the copyright file of the command that the components are linked
 // into, as its package has it but with every text whole: it goes where the copies
 // are not that Debian keeps of long licences.
-func Copyright(linked []origin.Component, epoch time.Time) ([]byte, error) {
+func CopyrightFile(linked []licences.Component, epoch time.Time) ([]byte, error) {
 	own, err := readAsset("expat.txt")
 	return terms{linked: linked, own: string(own), whole: true}.copyright(epoch), err
 }
 
 // commandTerms reads the licences of what is linked into the command.
 func commandTerms(c Command) (terms, error) {
-	linked, err := origin.Modules(c.Program, c.ModuleCache, c.GoRoot)
+	linked, err := licences.FromProgram(c.Program, c.ModuleCache, c.GoRoot)
 	if err != nil {
 		return terms{}, fmt.Errorf("%w: %w", ErrCommand, err)
 	}
@@ -134,7 +134,7 @@ func (t terms) linkedLicences() []licence {
 }
 
 // shortName joins the identifiers into one word, in Debian's names.
-func shortName(c origin.Component) string {
+func shortName(c licences.Component) string {
 	if len(c.Licences) == 0 {
 		return "terms~" + c.Name
 	}
@@ -171,7 +171,7 @@ func commonText(body string) string {
 }
 
 // holders lists the copyright statements of components, each once.
-func holders(cs []origin.Component) []string {
+func holders(cs []licences.Component) []string {
 	var out []string
 	seen := map[string]bool{}
 	for _, c := range cs {
@@ -189,7 +189,7 @@ func holders(cs []origin.Component) []string {
 }
 
 // listing names components with their versions and licences, one a line.
-func listing(head string, cs []origin.Component) []string {
+func listing(head string, cs []licences.Component) []string {
 	out := []string{head}
 	for _, c := range cs {
 		line := c.Name

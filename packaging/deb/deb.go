@@ -58,9 +58,9 @@ type Command struct {
 	// linux/amd64, and built without a payload, which the machine would have
 	// twice.
 	Program string
-	// Llama is the llama.cpp release that the command was made for, such as
+	// LlamaVersion is the llama.cpp release that the command was made for, such as
 	// "v0.5.0": a bundle of an earlier one does not do.
-	Llama string
+	LlamaVersion string
 	// Manual is the folder that packaging/manual fills: man pages and shell
 	// completions.
 	Manual string
@@ -150,7 +150,7 @@ func (o *Options) complete() (Version, error) {
 func (c Command) check() error {
 	if err := given([]option{
 		{"Program", c.Program, "give the path of the built command"},
-		{"Llama", c.Llama, "give the llama.cpp release that the command was made for"},
+		{"LlamaVersion", c.LlamaVersion, "give the llama.cpp release that the command was made for"},
 		{"Manual", c.Manual, "write it with packaging/manual"},
 		{"ModuleCache", c.ModuleCache, "give the output of `go env GOMODCACHE`"},
 		{"GoRoot", c.GoRoot, "give the output of `go env GOROOT`"},

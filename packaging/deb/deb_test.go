@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"github.com/google/go-cmp/cmp"
 )
@@ -147,11 +147,11 @@ func TestCopyrightKeepsTermsBesideApache(t *testing.T) {
 // Elsewhere than on Debian the text of the Apache License is there too.
 func TestCopyrightIsWhole(t *testing.T) {
 	c := command(t)
-	linked, err := origin.Modules(c.Program, c.ModuleCache, c.GoRoot)
+	linked, err := licences.FromProgram(c.Program, c.ModuleCache, c.GoRoot)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := deb.Copyright(linked, epoch)
+	b, err := deb.CopyrightFile(linked, epoch)
 	if err != nil {
 		t.Fatal(err)
 	}

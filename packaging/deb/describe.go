@@ -45,7 +45,7 @@ const defaultBundle = providedBundle + "-hip"
 
 // describeCommand is the package with the command and its service.
 func describeCommand(o Options, v Version, c Command) (*pkg, error) {
-	llama, err := llamaVersion(c.Llama)
+	llama, err := llamaVersion(c.LlamaVersion)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +85,7 @@ func describeBundle(o Options, v Version, b *unpacked) (*pkg, error) {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
 	p := &pkg{
-		name:      BundleName(b.manifest),
+		name:      BundlePackageName(b.manifest),
 		synopsis:  "llama.cpp bundle for go-rocm, variant " + label(b.manifest),
 		details:   append(bundleDetails(b), "Its content is: sha256:"+b.manifest.Digest()),
 		provides:  []string{providedBundle + " (= " + llama + ")"},

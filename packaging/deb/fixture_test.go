@@ -105,7 +105,7 @@ func command(t *testing.T) deb.Command {
 		t.Fatal(err)
 	}
 	return deb.Command{
-		Program: buildProgram(t), Llama: "v0.5.0", Manual: pages,
+		Program: buildProgram(t), LlamaVersion: "v0.5.0", Manual: pages,
 		ModuleCache: goEnv(t, "GOMODCACHE"), GoRoot: goEnv(t, "GOROOT"),
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// KeyringName is the package with the keys of an apt repository.
-const KeyringName = "go-rocm-archive-keyring"
+// KeyringPackageName is the package with the keys of an apt repository.
+const KeyringPackageName = "go-rocm-archive-keyring"
 
 // KeyringOptions are the inputs of BuildKeyring.
 type KeyringOptions struct {
@@ -44,12 +44,12 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 	}
 	v := Version{Core: o.Version, Revision: "1"}
 	changes, err := compress(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * The keys and the address as of this time.\n\n -- %s  %s\n",
-		KeyringName, v, o.Maintainer, epoch.Format(time.RFC1123Z)))
+		KeyringPackageName, v, o.Maintainer, epoch.Format(time.RFC1123Z)))
 	if err != nil {
 		return "", err
 	}
 	p := pkg{
-		name: KeyringName, arch: "all", section: "misc",
+		name: KeyringPackageName, arch: "all", section: "misc",
 		synopsis: "keys and address of the go-rocm apt repository",
 		details: []string{
 			"With this package installed, apt knows where the go-rocm packages are and checks their signatures.",
@@ -58,8 +58,8 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 		entries: []entry{
 			{path: o.KeyringPath, text: o.Keyring, mode: 0o644},
 			{path: o.SourcesPath, text: o.Sources, mode: 0o644, conf: true},
-			{path: path.Join("/usr/share/doc", KeyringName, "copyright"), text: terms{own: string(own)}.copyright(epoch), mode: 0o644},
-			{path: path.Join("/usr/share/doc", KeyringName, "changelog.Debian.gz"), text: changes, mode: 0o644},
+			{path: path.Join("/usr/share/doc", KeyringPackageName, "copyright"), text: terms{own: string(own)}.copyright(epoch), mode: 0o644},
+			{path: path.Join("/usr/share/doc", KeyringPackageName, "changelog.Debian.gz"), text: changes, mode: 0o644},
 		},
 		overrides: append(packageOverrides(),
 			override{"package-installs-apt-sources *", "Naming the repository to apt is what the package is for."},

@@ -81,8 +81,8 @@ func TestBuildRefuses(t *testing.T) {
 			}
 			c.Program = sh
 		}, deb.ErrCommand, "CGO_ENABLED=0"},
-		"no llama.cpp release":  {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.Llama = "" }, deb.ErrOptions, "Llama is empty"},
-		"bad llama.cpp release": {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.Llama = "b42" }, deb.ErrOptions, "llama.cpp's release"},
+		"no llama.cpp release":  {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.LlamaVersion = "" }, deb.ErrOptions, "LlamaVersion is empty"},
+		"bad llama.cpp release": {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.LlamaVersion = "b42" }, deb.ErrOptions, "llama.cpp's release"},
 		"no manual":             {func(t *testing.T, _ *deb.Options, c *deb.Command) { c.Manual = t.TempDir() }, deb.ErrOptions, "packaging/manual"},
 		"no module sources":     {func(t *testing.T, _ *deb.Options, c *deb.Command) { c.ModuleCache = t.TempDir() }, deb.ErrCommand, "go mod download"},
 	} {
@@ -178,14 +178,14 @@ func TestVersionOrder(t *testing.T) {
 			}
 		}
 		before = v.String()
-		back, revision, ok := deb.SemVer(v.String())
+		back, revision, ok := deb.SemVerFromDebian(v.String())
 		again, err := deb.ParseVersion(back, revision)
 		if !ok || err != nil || again != v {
 			t.Errorf("%s comes back as %q %q %t, that is %s, %v", v, back, revision, ok, again, err)
 		}
 	}
 	for _, foreign := range []string{"", "1.0", "1:1.0.0-1", "2026.1-1", "1.0.0~~a-1", "1.0.0-a_b"} {
-		if version, revision, ok := deb.SemVer(foreign); ok {
+		if version, revision, ok := deb.SemVerFromDebian(foreign); ok {
 			t.Errorf("%q is taken for %q %q", foreign, version, revision)
 		}
 	}

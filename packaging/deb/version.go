@@ -72,9 +72,9 @@ func (v Version) Upstream() string {
 // String is the whole version, as dpkg shows it and file names carry it.
 func (v Version) String() string { return v.Upstream() + "-" + v.Revision }
 
-// SemVer takes a version as dpkg shows it back to what Options ask for. It is not
+// SemVerFromDebian takes a version as dpkg shows it back to what Options ask for. It is not
 // ok for one that this package did not make.
-func SemVer(debian string) (version, revision string, ok bool) {
+func SemVerFromDebian(debian string) (version, revision string, ok bool) {
 	i := strings.LastIndexByte(debian, '-')
 	if i < 0 {
 		return "", "", false

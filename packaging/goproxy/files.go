@@ -97,7 +97,7 @@ func makeFolders(top, dir string) error {
 }
 
 // has says whether a file is at its place already. Another one there is
-// ErrReused.
+// ErrVersionConflict.
 func has(ctx context.Context, from, to string) (bool, error) {
 	had, err := digest(ctx, to)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,7 +111,7 @@ func has(ctx context.Context, from, to string) (bool, error) {
 		return false, err
 	}
 	if !bytes.Equal(had, have) {
-		return false, fmt.Errorf("%w: %s: raise the version", ErrReused, filepath.Base(to))
+		return false, fmt.Errorf("%w: %s: raise the version", ErrVersionConflict, filepath.Base(to))
 	}
 	return true, nil
 }

@@ -37,8 +37,8 @@ import (
 var (
 	// ErrOptions says that a version or the files of one cannot be published.
 	ErrOptions = errors.New("go module")
-	// ErrReused says that a published version would get other bytes.
-	ErrReused = errors.New("the version of the module is already published with other bytes")
+	// ErrVersionConflict says that a published version would get other bytes.
+	ErrVersionConflict = errors.New("the version of the module is already published with other bytes")
 )
 
 // Version is one version of a module.
@@ -121,9 +121,11 @@ func versionDir(modulePath string) (string, error) {
 	return path.Join(escaped, "@v"), nil
 }
 
-// IsList says whether a slash-separated path below a proxy's folder is that of a
+// IsVersionList says whether a slash-separated path below a proxy's folder is that of a
 // module's list of versions: the one file there that gets other bytes.
-func IsList(name string) bool { return path.Base(name) == "list" && path.Base(path.Dir(name)) == "@v" }
+func IsVersionList(name string) bool {
+	return path.Base(name) == "list" && path.Base(path.Dir(name)) == "@v"
+}
 
 // suffixes of a version's files, in the order in which they are published: the
 // last one tells that the others are there.
@@ -251,7 +253,7 @@ func addable(ctx context.Context, versions []packed, proxy string) error {
 func versionsIn(proxy string) ([]packed, error) {
 	var out []packed
 	err := filepath.WalkDir(proxy, func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || !IsList(filepath.ToSlash(name)) {
+		if err != nil || e.IsDir() || !IsVersionList(filepath.ToSlash(name)) {
 			return err
 		}
 		versions, err := versionsOf(proxy, filepath.Dir(name))

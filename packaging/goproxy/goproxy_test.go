@@ -181,7 +181,7 @@ func TestAddAndMirror(t *testing.T) {
 	other := thing()
 	other["a.go"] = "package other\n"
 	err := goproxy.Add(t.Context(), proxy, version("v1.9.0"), pack(t, version("v1.9.0"), sources(t, other)))
-	if !errors.Is(err, goproxy.ErrReused) {
+	if !errors.Is(err, goproxy.ErrVersionConflict) {
 		t.Errorf("a version with other bytes: %v", err)
 	}
 	if err := goproxy.Mirror(t.Context(), t.TempDir(), served); !errors.Is(err, goproxy.ErrOptions) {
@@ -203,7 +203,7 @@ func TestMirrorIsAllOrNothing(t *testing.T) {
 	add(from, "v1.0.0", "package thing\n")
 	add(from, "v1.1.0", "package thing\n")
 	for name, mirror := range map[string]func(context.Context, string, string) error{"Mirror": goproxy.Mirror, "CheckMirror": goproxy.CheckMirror} {
-		if err := mirror(t.Context(), from, to); !errors.Is(err, goproxy.ErrReused) {
+		if err := mirror(t.Context(), from, to); !errors.Is(err, goproxy.ErrVersionConflict) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if got := read(t, to, "example.org/!thing/@v/list"); got != "v1.1.0\n" {

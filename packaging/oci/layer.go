@@ -44,13 +44,13 @@ func bundleItems(dir string, m *bundle.Manifest) []item {
 // systemItems are what programs expect of a system: names for the user's
 // number, and folders that it may write to.
 func systemItems() []item {
-	user := fmt.Sprint(User)
+	user := fmt.Sprint(UserID)
 	return []item{
 		{path: "etc/passwd", text: "root:x:0:0:root:/:/sbin/nologin\ngo-rocm:x:" + user + ":" + user + ":go-rocm:/" + statePath + ":/sbin/nologin\n", mode: 0o644},
 		{path: "etc/group", text: "root:x:0:\ngo-rocm:x:" + user + ":\n", mode: 0o644},
 		{path: "tmp", mode: fs.ModeDir | fs.ModeSticky | 0o777},
-		{path: runPath, mode: fs.ModeDir | 0o700, own: User},
-		{path: statePath, mode: fs.ModeDir | 0o755, own: User},
+		{path: runPath, mode: fs.ModeDir | 0o700, own: UserID},
+		{path: statePath, mode: fs.ModeDir | 0o755, own: UserID},
 	}
 }
 

@@ -38,9 +38,9 @@ var (
 	ErrBundle = errors.New("oci bundle")
 )
 
-// User is the number of the user and group that the image runs as; by
+// UserID is the number of the user and group that the image runs as; by
 // convention nobody's on a system with accounts.
-const User = 65532
+const UserID = 65532
 
 // Places in the image.
 const (
@@ -226,7 +226,7 @@ func image(o Options, layers []v1.Layer) (v1.Image, error) {
 	c = c.DeepCopy()
 	c.Architecture, c.OS, c.Created = platform().Architecture, platform().OS, v1.Time{Time: o.Epoch.UTC()}
 	c.Config = v1.Config{
-		User:       fmt.Sprintf("%d:%d", User, User),
+		User:       fmt.Sprintf("%d:%d", UserID, UserID),
 		Entrypoint: []string{"/" + commandPath},
 		Cmd:        []string{"help"},
 		WorkingDir: "/" + statePath,

@@ -26,15 +26,15 @@ var (
 	ErrSignature = errors.New("bad signature")
 )
 
-// Signer signs with an Ed25519 key.
-type Signer struct{ key ed25519.PrivateKey }
+// ProvenanceSigner signs with an Ed25519 key.
+type ProvenanceSigner struct{ key ed25519.PrivateKey }
 
-// Verifier checks signatures with the public half of a Signer's key.
-type Verifier struct{ key ed25519.PublicKey }
+// ProvenanceVerifier checks signatures with the public half of a ProvenanceSigner's key.
+type ProvenanceVerifier struct{ key ed25519.PublicKey }
 
-// ParseSigner reads a private key in PEM (PKCS #8), as
+// ParseProvenanceSigner reads a private key in PEM (PKCS #8), as
 // `openssl genpkey -algorithm ed25519` writes it.
-func ParseSigner(text []byte) (*Signer, error) {
+func ParseProvenanceSigner(text []byte) (*ProvenanceSigner, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, fmt.Errorf("%w: no PEM block of type PRIVATE KEY: make one with `openssl genpkey -algorithm ed25519`", ErrKey)
@@ -47,12 +47,12 @@ func ParseSigner(text []byte) (*Signer, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: a %T, not an Ed25519 key: make one with `openssl genpkey -algorithm ed25519`", ErrKey, key)
 	}
-	return &Signer{key: private}, nil
+	return &ProvenanceSigner{key: private}, nil
 }
 
-// ParseVerifier reads a public key in PEM (PKIX), as `openssl pkey -pubout`
+// ParseProvenanceVerifier reads a public key in PEM (PKIX), as `openssl pkey -pubout`
 // writes it.
-func ParseVerifier(text []byte) (*Verifier, error) {
+func ParseProvenanceVerifier(text []byte) (*ProvenanceVerifier, error) {
 	block, _ := pem.Decode(text)
 	if block == nil || block.Type != "PUBLIC KEY" {
 		return nil, fmt.Errorf("%w: no PEM block of type PUBLIC KEY: write it with `openssl pkey -pubout`", ErrKey)
@@ -65,25 +65,25 @@ func ParseVerifier(text []byte) (*Verifier, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: a %T, not an Ed25519 key", ErrKey, key)
 	}
-	return &Verifier{key: public}, nil
+	return &ProvenanceVerifier{key: public}, nil
 }
 
 // Sign signs data, whole and unhashed, as the envelope library asks.
-func (s *Signer) Sign(_ context.Context, data []byte) ([]byte, error) {
+func (s *ProvenanceSigner) Sign(_ context.Context, data []byte) ([]byte, error) {
 	return ed25519.Sign(s.key, data), nil
 }
 
-// Public is the key that checks what the signer signs.
-func (s *Signer) Public() *Verifier {
+// Verifier returns the key that checks what the signer signs.
+func (s *ProvenanceSigner) Verifier() *ProvenanceVerifier {
 	key, _ := s.key.Public().(ed25519.PublicKey) // it is nothing else
-	return &Verifier{key: key}
+	return &ProvenanceVerifier{key: key}
 }
 
 // KeyID is the SHA-256 of the public key in PKIX form.
-func (s *Signer) KeyID() (string, error) { return dsse.SHA256KeyID(s.key.Public()) }
+func (s *ProvenanceSigner) KeyID() (string, error) { return dsse.SHA256KeyID(s.key.Public()) }
 
 // Verify checks a signature over data.
-func (v *Verifier) Verify(_ context.Context, data, sig []byte) error {
+func (v *ProvenanceVerifier) Verify(_ context.Context, data, sig []byte) error {
 	if !ed25519.Verify(v.key, data, sig) {
 		return ErrSignature
 	}
@@ -91,15 +91,15 @@ func (v *Verifier) Verify(_ context.Context, data, sig []byte) error {
 }
 
 // KeyID is the SHA-256 of the public key in PKIX form.
-func (v *Verifier) KeyID() (string, error) { return dsse.SHA256KeyID(v.key) }
+func (v *ProvenanceVerifier) KeyID() (string, error) { return dsse.SHA256KeyID(v.key) }
 
 // Public is the key.
-func (v *Verifier) Public() crypto.PublicKey { return v.key }
+func (v *ProvenanceVerifier) Public() crypto.PublicKey { return v.key }
 
-// Seal puts a statement into a signed DSSE envelope, as JSON
+// SignStatement puts a statement into a signed DSSE envelope, as JSON
 // (https://github.com/secure-systems-lab/dsse). Ed25519 signs the same bytes the
 // same way, so a release that is built twice is sealed the same.
-func Seal(ctx context.Context, s *Statement, with *Signer) ([]byte, error) {
+func SignStatement(ctx context.Context, s *Statement, with *ProvenanceSigner) ([]byte, error) {
 	body, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrProvenance, err)
@@ -119,9 +119,9 @@ func Seal(ctx context.Context, s *Statement, with *Signer) ([]byte, error) {
 	return append(out, '\n'), nil
 }
 
-// Unseal reads an envelope and gives the statement in it when it was signed by
+// OpenEnvelope reads an envelope and gives the statement in it when it was signed by
 // the key; nothing of the statement is read before.
-func Unseal(ctx context.Context, r io.Reader, by *Verifier) (*Statement, error) {
+func OpenEnvelope(ctx context.Context, r io.Reader, by *ProvenanceVerifier) (*Statement, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, 2*maxStatement))
 	if err != nil {
 		return nil, fmt.Errorf("unseal: %w", err)

@@ -35,14 +35,14 @@ func statement(t *testing.T) *release.Statement {
 }
 
 // keyPair makes a key pair of a seed, so that signatures are the same in each run.
-func keyPair(t *testing.T, seed byte) (*release.Signer, *release.Verifier, []byte) {
+func keyPair(t *testing.T, seed byte) (*release.ProvenanceSigner, *release.ProvenanceVerifier, []byte) {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := release.ParseSigner(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	s, err := release.ParseProvenanceSigner(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func keyPair(t *testing.T, seed byte) (*release.Signer, *release.Verifier, []byt
 		t.Fatal(err)
 	}
 	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
-	v, err := release.ParseVerifier(public)
+	v, err := release.ParseProvenanceVerifier(public)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,15 +60,15 @@ func keyPair(t *testing.T, seed byte) (*release.Signer, *release.Verifier, []byt
 func TestSealAndUnseal(t *testing.T) {
 	signer, verifier, _ := keyPair(t, 1)
 	s := statement(t)
-	sealed, err := release.Seal(t.Context(), s, signer)
+	sealed, err := release.SignStatement(t.Context(), s, signer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := release.Seal(t.Context(), s, signer)
+	again, err := release.SignStatement(t.Context(), s, signer)
 	if err != nil || !bytes.Equal(sealed, again) {
 		t.Errorf("sealing twice differs: %v", err)
 	}
-	got, err := release.Unseal(t.Context(), bytes.NewReader(sealed), verifier)
+	got, err := release.OpenEnvelope(t.Context(), bytes.NewReader(sealed), verifier)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestSealAndUnseal(t *testing.T) {
 	}
 
 	_, stranger, _ := keyPair(t, 2)
-	if _, err := release.Unseal(t.Context(), bytes.NewReader(sealed), stranger); !errors.Is(err, release.ErrSignature) {
+	if _, err := release.OpenEnvelope(t.Context(), bytes.NewReader(sealed), stranger); !errors.Is(err, release.ErrSignature) {
 		t.Errorf("another's key: %v", err)
 	}
 	var env map[string]any
@@ -107,7 +107,7 @@ func TestSealAndUnseal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if s, err := release.Unseal(t.Context(), bytes.NewReader(text), verifier); err == nil {
+			if s, err := release.OpenEnvelope(t.Context(), bytes.NewReader(text), verifier); err == nil {
 				t.Errorf("accepted: %+v", s)
 			}
 		})
@@ -117,7 +117,7 @@ func TestSealAndUnseal(t *testing.T) {
 // openssl, which receivers have, checks the signature by itself.
 func TestOpenSSLVerifiesTheEnvelope(t *testing.T) {
 	signer, _, public := keyPair(t, 1)
-	sealed, err := release.Seal(t.Context(), statement(t), signer)
+	sealed, err := release.SignStatement(t.Context(), statement(t), signer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,10 +156,10 @@ func TestParseKeysRefuse(t *testing.T) {
 		"other":    "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := release.ParseSigner([]byte(text)); !errors.Is(err, release.ErrKey) {
+			if _, err := release.ParseProvenanceSigner([]byte(text)); !errors.Is(err, release.ErrKey) {
 				t.Errorf("private: %v", err)
 			}
-			if _, err := release.ParseVerifier([]byte(text)); !errors.Is(err, release.ErrKey) {
+			if _, err := release.ParseProvenanceVerifier([]byte(text)); !errors.Is(err, release.ErrKey) {
 				t.Errorf("public: %v", err)
 			}
 		})

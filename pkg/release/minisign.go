@@ -12,8 +12,8 @@ import (
 // MinisignSigner signs as minisign does (https://jedisct1.github.io/minisign/).
 type MinisignSigner struct{ key minisign.PrivateKey }
 
-// MinisignKey is a public key of minisign.
-type MinisignKey struct{ key minisign.PublicKey }
+// MinisignVerifier is a public key of minisign.
+type MinisignVerifier struct{ key minisign.PublicKey }
 
 // ParseMinisignSigner reads a private key file of minisign and opens it with its
 // password. A key made with -W has none.
@@ -32,20 +32,20 @@ func ParseMinisignSigner(text []byte, password string) (*MinisignSigner, error) 
 	return &MinisignSigner{key: key}, nil
 }
 
-// Public is the key that checks what the signer signs.
-func (s *MinisignSigner) Public() *MinisignKey {
+// Verifier returns the key that checks what the signer signs.
+func (s *MinisignSigner) Verifier() *MinisignVerifier {
 	key, _ := s.key.Public().(minisign.PublicKey) // it is nothing else
-	return &MinisignKey{key: key}
+	return &MinisignVerifier{key: key}
 }
 
-// ParseMinisignKey reads a public key file of minisign, or its one line of
+// ParseMinisignVerifier reads a public key file of minisign, or its one line of
 // base64.
-func ParseMinisignKey(text []byte) (*MinisignKey, error) {
+func ParseMinisignVerifier(text []byte) (*MinisignVerifier, error) {
 	var key minisign.PublicKey
 	if err := key.UnmarshalText([]byte(strings.TrimSpace(string(text)))); err != nil {
 		return nil, fmt.Errorf("%w: minisign: %w", ErrKey, err)
 	}
-	return &MinisignKey{key: key}, nil
+	return &MinisignVerifier{key: key}, nil
 }
 
 // Sign gives the content of a .minisig file. comment, one line, is signed too.
@@ -61,7 +61,7 @@ func (s *MinisignSigner) Sign(message []byte, comment string) ([]byte, error) {
 }
 
 // Verify checks a .minisig file over message; it is ErrSignature otherwise.
-func (k *MinisignKey) Verify(message, signature []byte) error {
+func (k *MinisignVerifier) Verify(message, signature []byte) error {
 	r := minisign.NewReader(bytes.NewReader(message))
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return fmt.Errorf("minisign: %w", err)

@@ -20,7 +20,7 @@ func minisignFile(t *testing.T, name string) []byte {
 	return b
 }
 
-func minisignPair(t *testing.T, name, password string) (*release.MinisignSigner, *release.MinisignKey) {
+func minisignPair(t *testing.T, name, password string) (*release.MinisignSigner, *release.MinisignVerifier) {
 	t.Helper()
 	s, err := release.ParseMinisignSigner(minisignFile(t, name+".key"), password)
 	if err != nil {
@@ -29,9 +29,9 @@ func minisignPair(t *testing.T, name, password string) (*release.MinisignSigner,
 	return s, minisignKey(t, name)
 }
 
-func minisignKey(t *testing.T, name string) *release.MinisignKey {
+func minisignKey(t *testing.T, name string) *release.MinisignVerifier {
 	t.Helper()
-	k, err := release.ParseMinisignKey(minisignFile(t, name+".pub"))
+	k, err := release.ParseMinisignVerifier(minisignFile(t, name+".pub"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestMinisignRefuses(t *testing.T) {
 			return err
 		}(),
 		"no key":        func() error { _, err := release.ParseMinisignSigner([]byte("x"), ""); return err }(),
-		"no public key": func() error { _, err := release.ParseMinisignKey([]byte("x")); return err }(),
+		"no public key": func() error { _, err := release.ParseMinisignVerifier([]byte("x")); return err }(),
 	} {
 		if !errors.Is(err, release.ErrKey) {
 			t.Errorf("%s: %v", name, err)

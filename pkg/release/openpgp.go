@@ -11,9 +11,9 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
 )
 
-// OpenPGPKeys are public keys of OpenPGP (RFC 9580), any of which may have
+// OpenPGPVerifier are public keys of OpenPGP (RFC 9580), any of which may have
 // signed.
-type OpenPGPKeys struct{ entities openpgp.EntityList }
+type OpenPGPVerifier struct{ entities openpgp.EntityList }
 
 // ReadKeyRing reads OpenPGP keys, public or private, armoured or not; several
 // armoured blocks may follow each other. A text without a key gives none.
@@ -43,9 +43,9 @@ func ReadKeyRing(text []byte) (openpgp.EntityList, error) {
 	}
 }
 
-// ParseOpenPGPKeys reads public keys as `gpg --export` writes them, armoured or
+// ParseOpenPGPVerifier reads public keys as `gpg --export` writes them, armoured or
 // not.
-func ParseOpenPGPKeys(text []byte) (*OpenPGPKeys, error) {
+func ParseOpenPGPVerifier(text []byte) (*OpenPGPVerifier, error) {
 	keys, err := ReadKeyRing(text)
 	if err == nil && len(keys) == 0 {
 		err = errors.New("there is no key in it")
@@ -53,14 +53,14 @@ func ParseOpenPGPKeys(text []byte) (*OpenPGPKeys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: OpenPGP: %w: give the output of `gpg --armor --export NAME`", ErrKey, err)
 	}
-	return &OpenPGPKeys{entities: keys}, nil
+	return &OpenPGPVerifier{entities: keys}, nil
 }
 
 // Verify checks an armoured detached signature over message by one of the keys,
 // as of now; it is ErrSignature otherwise. A key that has expired or was revoked
 // does not count, also for what was signed before: whoever has it can choose the
 // date of a signature. Nor does a signature over a digest by SHA-1 or MD5.
-func (k *OpenPGPKeys) Verify(message, signature []byte) error {
+func (k *OpenPGPVerifier) Verify(message, signature []byte) error {
 	var errs []error
 	for _, key := range k.entities {
 		_, err := openpgp.CheckArmoredDetachedSignature(openpgp.EntityList{key}, bytes.NewReader(message), bytes.NewReader(signature), nil)

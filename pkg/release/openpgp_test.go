@@ -48,9 +48,9 @@ func exported(t testing.TB, keys ...*openpgp.Entity) []byte {
 	return b.Bytes()
 }
 
-func openPGPKeys(t testing.TB, keys ...*openpgp.Entity) *release.OpenPGPKeys {
+func openPGPKeys(t testing.TB, keys ...*openpgp.Entity) *release.OpenPGPVerifier {
 	t.Helper()
-	k, err := release.ParseOpenPGPKeys(exported(t, keys...))
+	k, err := release.ParseOpenPGPVerifier(exported(t, keys...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func openPGPFile(t testing.TB, name string) []byte {
 func TestOpenPGPVerifiesWhatGnuPGSigned(t *testing.T) {
 	message := openPGPFile(t, "message")
 	for _, key := range []string{"signer.asc", "signer.gpg", "rsa.asc"} {
-		keys, err := release.ParseOpenPGPKeys(openPGPFile(t, key))
+		keys, err := release.ParseOpenPGPVerifier(openPGPFile(t, key))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,7 +126,7 @@ func TestOpenPGPRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct {
-		keys    *release.OpenPGPKeys
+		keys    *release.OpenPGPVerifier
 		message []byte
 		sig     []byte
 		want    string // empty: it is accepted
@@ -152,7 +152,7 @@ func TestOpenPGPRefuses(t *testing.T) {
 		})
 	}
 	for name, text := range map[string][]byte{"nothing": nil, "no key": []byte("hello"), "a signature": sig, "cut": exported(t, signer)[:150]} {
-		if _, err := release.ParseOpenPGPKeys(text); !errors.Is(err, release.ErrKey) || !strings.Contains(err.Error(), "gpg --armor --export") {
+		if _, err := release.ParseOpenPGPVerifier(text); !errors.Is(err, release.ErrKey) || !strings.Contains(err.Error(), "gpg --armor --export") {
 			t.Errorf("%s as a key: %v", name, err)
 		}
 	}

@@ -121,7 +121,7 @@ func ParseStatement(r io.Reader) (*Statement, error) {
 // Covers says whether the statement is about a file: one of its name and digest
 // or, where it names another, a copy of one that it names. An error tells what is
 // not so.
-func (s *Statement) Covers(sum Sum) error {
+func (s *Statement) Covers(sum Checksum) error {
 	var copied bool
 	for _, sub := range s.Subject {
 		same := sub.Digest["sha256"] == sum.SHA256

@@ -26,25 +26,25 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
-// SumsName is the name of the list of digests, in the folder that it is about.
-const SumsName = "SHA256SUMS"
+// ChecksumsFile is the name of the list of digests, in the folder that it is about.
+const ChecksumsFile = "SHA256SUMS"
 
-// ErrSums says that a list of digests cannot be read.
-var ErrSums = errors.New("bad " + SumsName)
+// ErrChecksums says that a list of digests cannot be read.
+var ErrChecksums = errors.New("bad " + ChecksumsFile)
 
-// Sum is one line of the list: the digest in lower-case hex, and the path
+// Checksum is one line of the list: the digest in lower-case hex, and the path
 // relative to the list's folder, slash-separated.
-type Sum struct{ SHA256, Path string }
+type Checksum struct{ SHA256, Path string }
 
-// MeasureSums gives the digests of all regular files below dir except the list
+// ComputeChecksums gives the digests of all regular files below dir except the list
 // itself, its signatures and names that begin with a dot, sorted by path.
-func MeasureSums(ctx context.Context, dir string) ([]Sum, error) {
+func ComputeChecksums(ctx context.Context, dir string) ([]Checksum, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("measure: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	var out []Sum
+	var out []Checksum
 	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
@@ -56,21 +56,21 @@ func MeasureSums(ctx context.Context, dir string) ([]Sum, error) {
 				return fs.SkipDir
 			}
 			return nil
-		case d.IsDir() || name == SumsName || strings.HasPrefix(name, SumsName+"."):
+		case d.IsDir() || name == ChecksumsFile || strings.HasPrefix(name, ChecksumsFile+"."):
 			return nil
 		case !d.Type().IsRegular():
 			return fmt.Errorf("%s is no regular file", name)
 		case strings.Contains(name, `\`) || strings.ContainsFunc(name, unicode.IsControl):
-			return fmt.Errorf("%q cannot stand in a line of %s", name, SumsName)
+			return fmt.Errorf("%q cannot stand in a line of %s", name, ChecksumsFile)
 		}
 		digest, err := digestIn(ctx, root, name)
-		out = append(out, Sum{SHA256: digest, Path: name})
+		out = append(out, Checksum{SHA256: digest, Path: name})
 		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("measure %s: %w", dir, err)
 	}
-	slices.SortFunc(out, func(a, b Sum) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortFunc(out, func(a, b Checksum) int { return strings.Compare(a.Path, b.Path) })
 	return out, nil
 }
 
@@ -109,8 +109,8 @@ func digestIn(ctx context.Context, root *os.Root, name string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// FormatSums writes the list as `sha256sum -c` reads it.
-func FormatSums(sums []Sum) []byte {
+// FormatChecksums writes the list as `sha256sum -c` reads it.
+func FormatChecksums(sums []Checksum) []byte {
 	var b bytes.Buffer
 	for _, s := range sums {
 		fmt.Fprintf(&b, "%s  %s\n", s.SHA256, s.Path)
@@ -120,56 +120,56 @@ func FormatSums(sums []Sum) []byte {
 
 var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// ParseSums reads a list. Paths that leave the folder, twice the same path and
+// ParseChecksums reads a list. Paths that leave the folder, twice the same path and
 // lines of another form are errors that name the line.
-func ParseSums(r io.Reader) ([]Sum, error) {
-	var out []Sum
+func ParseChecksums(r io.Reader) ([]Checksum, error) {
+	var out []Checksum
 	seen := map[string]bool{}
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		digest, name, ok := strings.Cut(lines.Text(), "  ")
 		switch {
 		case !ok || !hexDigest.MatchString(digest):
-			return nil, fmt.Errorf("%w: line %d: want 64 hex digits, two blanks and a path", ErrSums, n)
+			return nil, fmt.Errorf("%w: line %d: want 64 hex digits, two blanks and a path", ErrChecksums, n)
 		case name == "." || !fs.ValidPath(name) || strings.ContainsFunc(name, unicode.IsControl): // one could drive a terminal
-			return nil, fmt.Errorf("%w: line %d: %q is no path inside the folder", ErrSums, n, name)
+			return nil, fmt.Errorf("%w: line %d: %q is no path inside the folder", ErrChecksums, n, name)
 		case seen[name]:
-			return nil, fmt.Errorf("%w: line %d: %q stands there twice", ErrSums, n, name)
+			return nil, fmt.Errorf("%w: line %d: %q stands there twice", ErrChecksums, n, name)
 		}
 		seen[name] = true
-		out = append(out, Sum{SHA256: digest, Path: name})
+		out = append(out, Checksum{SHA256: digest, Path: name})
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrSums, err)
+		return nil, fmt.Errorf("%w: %w", ErrChecksums, err)
 	}
 	return out, nil
 }
 
-// WriteSums measures dir and puts the list in it, whole or not at all.
-func WriteSums(ctx context.Context, dir string) error {
-	sums, err := MeasureSums(ctx, dir)
+// WriteChecksums measures dir and puts the list in it, whole or not at all.
+func WriteChecksums(ctx context.Context, dir string) error {
+	sums, err := ComputeChecksums(ctx, dir)
 	if err != nil {
 		return err
 	}
-	staged := path.Join(dir, "."+SumsName+".part")
-	if err := os.WriteFile(staged, FormatSums(sums), 0o644); err != nil { //nolint:gosec // anybody may read what is published
-		return fmt.Errorf("write %s: %w", SumsName, err)
+	staged := path.Join(dir, "."+ChecksumsFile+".part")
+	if err := os.WriteFile(staged, FormatChecksums(sums), 0o644); err != nil { //nolint:gosec // anybody may read what is published
+		return fmt.Errorf("write %s: %w", ChecksumsFile, err)
 	}
-	if err := os.Rename(staged, path.Join(dir, SumsName)); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", SumsName, err), os.Remove(staged))
+	if err := os.Rename(staged, path.Join(dir, ChecksumsFile)); err != nil {
+		return errors.Join(fmt.Errorf("write %s: %w", ChecksumsFile, err), os.Remove(staged))
 	}
 	return nil
 }
 
-// SumsError says where a folder differs from its list.
-type SumsError struct {
+// ChecksumError says where a folder differs from its list.
+type ChecksumError struct {
 	Missing  []string // listed, not there
 	Changed  []string // there with another digest
 	Unlisted []string // there, not listed
 }
 
 // Error names every file.
-func (e *SumsError) Error() string {
+func (e *ChecksumError) Error() string {
 	var parts []string
 	for _, p := range []struct {
 		what  string
@@ -179,12 +179,12 @@ func (e *SumsError) Error() string {
 			parts = append(parts, p.what+": "+strings.Join(p.names, ", "))
 		}
 	}
-	return "the files are not those of " + SumsName + ": " + strings.Join(parts, "; ")
+	return "the files are not those of " + ChecksumsFile + ": " + strings.Join(parts, "; ")
 }
 
-// compare holds dir against a list. A difference is a *SumsError.
-func compare(ctx context.Context, dir string, want []Sum) error {
-	have, err := MeasureSums(ctx, dir)
+// compare holds dir against a list. A difference is a *ChecksumError.
+func compare(ctx context.Context, dir string, want []Checksum) error {
+	have, err := ComputeChecksums(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func compare(ctx context.Context, dir string, want []Sum) error {
 	for _, s := range have {
 		found[s.Path] = s.SHA256
 	}
-	var diff SumsError
+	var diff ChecksumError
 	for _, s := range want {
 		switch got, ok := found[s.Path]; {
 		case !ok:

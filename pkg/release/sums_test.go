@@ -31,11 +31,11 @@ func writeTree(t *testing.T, files map[string]string) string {
 func TestSums(t *testing.T) {
 	dir := writeTree(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
 	for range 2 { // the second time the list itself is there
-		if err := release.WriteSums(t.Context(), dir); err != nil {
+		if err := release.WriteChecksums(t.Context(), dir); err != nil {
 			t.Fatal(err)
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(dir, release.SumsName))
+	text, err := os.ReadFile(filepath.Join(dir, release.ChecksumsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,19 +45,19 @@ func TestSums(t *testing.T) {
 	if diff := cmp.Diff(want, string(text)); diff != "" {
 		t.Errorf("list (-want +got):\n%s", diff)
 	}
-	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", release.SumsName)
+	check := exec.CommandContext(t.Context(), "sha256sum", "--check", "--strict", release.ChecksumsFile)
 	check.Dir = dir
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("sha256sum: %v\n%s", err, out)
 	}
-	if r, err := release.Verify(t.Context(), dir, release.Keys{}); err != nil || len(r.Files) != 3 || r.Signatures != nil {
+	if r, err := release.Verify(t.Context(), dir, release.TrustedKeys{}); err != nil || len(r.Files) != 3 || r.Signatures != nil {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
 
 func TestVerifyNamesDifferences(t *testing.T) {
 	dir := writeTree(t, map[string]string{"a": "one", "b": "two", "c": "three"})
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(dir, "a")); err != nil {
@@ -68,18 +68,18 @@ func TestVerifyNamesDifferences(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var diff *release.SumsError
-	if _, err := release.Verify(t.Context(), dir, release.Keys{}); !errors.As(err, &diff) {
+	var diff *release.ChecksumError
+	if _, err := release.Verify(t.Context(), dir, release.TrustedKeys{}); !errors.As(err, &diff) {
 		t.Fatalf("got %v", err)
 	}
-	want := &release.SumsError{Missing: []string{"a"}, Changed: []string{"b"}, Unlisted: []string{"d"}}
+	want := &release.ChecksumError{Missing: []string{"a"}, Changed: []string{"b"}, Unlisted: []string{"d"}}
 	if d := cmp.Diff(want, diff); d != "" {
 		t.Errorf("differences (-want +got):\n%s", d)
 	}
 	if text := diff.Error(); !strings.Contains(text, "missing: a; changed: b; not listed: d") {
 		t.Errorf("message %q", text)
 	}
-	if _, err := release.Verify(t.Context(), t.TempDir(), release.Keys{}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := release.Verify(t.Context(), t.TempDir(), release.TrustedKeys{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without a list: %v", err)
 	}
 }
@@ -89,7 +89,7 @@ func TestMeasureSumsRefusesLinks(t *testing.T) {
 	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := release.MeasureSums(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
+	if _, err := release.ComputeChecksums(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -107,8 +107,8 @@ func TestParseSumsRefuses(t *testing.T) {
 		"endless line": {digest + "  " + strings.Repeat("a", 1<<17), "too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := release.ParseSums(strings.NewReader(tc.list))
-			if !errors.Is(err, release.ErrSums) || !strings.Contains(err.Error(), tc.want) {
+			_, err := release.ParseChecksums(strings.NewReader(tc.list))
+			if !errors.Is(err, release.ErrChecksums) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want one about %q", err, tc.want)
 			}
 		})
@@ -119,11 +119,11 @@ func FuzzParseSums(f *testing.F) {
 	f.Add(strings.Repeat("a", 64) + "  a/b\n")
 	f.Add(strings.Repeat("0", 64) + "  ..\n\n")
 	f.Fuzz(func(t *testing.T, list string) {
-		sums, err := release.ParseSums(strings.NewReader(list))
+		sums, err := release.ParseChecksums(strings.NewReader(list))
 		if err != nil {
 			return
 		}
-		again, err := release.ParseSums(strings.NewReader(string(release.FormatSums(sums))))
+		again, err := release.ParseChecksums(strings.NewReader(string(release.FormatChecksums(sums))))
 		if err != nil {
 			t.Fatalf("its own form is refused: %v", err)
 		}

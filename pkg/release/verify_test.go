@@ -15,10 +15,10 @@ import (
 )
 
 // published is a release of three files with both signatures.
-func published(t *testing.T) (dir string, keys release.Keys) {
+func published(t *testing.T) (dir string, keys release.TrustedKeys) {
 	t.Helper()
 	dir = writeTree(t, map[string]string{"go-rocm": "program", "go-rocm.deb": "package", "apt/Release": "index"})
-	sums, err := release.MeasureSums(t.Context(), dir)
+	sums, err := release.ComputeChecksums(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,16 +28,16 @@ func published(t *testing.T) (dir string, keys release.Keys) {
 		s.Subject = append(s.Subject, release.Resource{Name: sum.Path, Digest: map[string]string{"sha256": sum.SHA256}})
 	}
 	signer, verifier, _ := keyPair(t, 1)
-	sealed, err := release.Seal(t.Context(), s, signer)
+	sealed, err := release.SignStatement(t.Context(), s, signer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, release.ProvenanceName), sealed)
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	write(t, filepath.Join(dir, release.ProvenanceFile), sealed)
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	mini, key := minisignPair(t, "plain", "")
-	list, err := os.ReadFile(filepath.Join(dir, release.SumsName))
+	list, err := os.ReadFile(filepath.Join(dir, release.ChecksumsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,8 +45,8 @@ func published(t *testing.T) (dir string, keys release.Keys) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, release.MinisignName), sig)
-	return dir, release.Keys{Minisign: key, Provenance: verifier}
+	write(t, filepath.Join(dir, release.MinisignFile), sig)
+	return dir, release.TrustedKeys{Minisign: key, Provenance: verifier}
 }
 
 func write(t *testing.T, path string, b []byte) {
@@ -62,23 +62,23 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{release.MinisignName, release.ProvenanceName}; len(r.Files) != 4 || !slices.Equal(r.Signatures, want) {
+	if want := []string{release.MinisignFile, release.ProvenanceFile}; len(r.Files) != 4 || !slices.Equal(r.Signatures, want) {
 		t.Errorf("got %+v", r)
 	}
 	write(t, filepath.Join(dir, "module.zip"), []byte("of an earlier release"))
 	write(t, filepath.Join(dir, "apt", "copy.deb"), []byte("package")) // of go-rocm.deb, as in a pool
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
-	r, err = release.Verify(t.Context(), dir, release.Keys{Provenance: keys.Provenance})
-	if err != nil || !slices.Equal(r.Unnamed, []string{"module.zip"}) {
+	r, err = release.Verify(t.Context(), dir, release.TrustedKeys{Provenance: keys.Provenance})
+	if err != nil || !slices.Equal(r.Unattested, []string{"module.zip"}) {
 		t.Errorf("a file that was not built: %+v, %v", r, err)
 	}
-	if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "module.zip"), release.Keys{Provenance: keys.Provenance}); !errors.Is(err, release.ErrProvenance) {
+	if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "module.zip"), release.TrustedKeys{Provenance: keys.Provenance}); !errors.Is(err, release.ErrProvenance) {
 		t.Errorf("that file: %v", err)
 	}
 	keys.Minisign = nil // the list is another now
-	for _, name := range []string{"go-rocm", "apt/Release", "apt/copy.deb", release.ProvenanceName} {
+	for _, name := range []string{"go-rocm", "apt/Release", "apt/copy.deb", release.ProvenanceFile} {
 		r, err := release.VerifyFile(t.Context(), filepath.Join(dir, name), keys)
 		if err != nil || !slices.Equal(r.Files, []string{name}) {
 			t.Errorf("%s: %+v, %v", name, r, err)
@@ -89,16 +89,16 @@ func TestVerify(t *testing.T) {
 // A context that ends in the middle of a large file ends the reading of it.
 func TestVerifyEndsWithItsContext(t *testing.T) {
 	dir := writeTree(t, map[string]string{"large": strings.Repeat("x", 1<<20)})
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	for name, read := range map[string]func(context.Context) error{
-		"the release": func(ctx context.Context) error { _, err := release.Verify(ctx, dir, release.Keys{}); return err },
+		"the release": func(ctx context.Context) error { _, err := release.Verify(ctx, dir, release.TrustedKeys{}); return err },
 		"one file": func(ctx context.Context) error {
-			_, err := release.VerifyFile(ctx, filepath.Join(dir, "large"), release.Keys{})
+			_, err := release.VerifyFile(ctx, filepath.Join(dir, "large"), release.TrustedKeys{})
 			return err
 		},
-		"measuring": func(ctx context.Context) error { return release.WriteSums(ctx, dir) },
+		"measuring": func(ctx context.Context) error { return release.WriteChecksums(ctx, dir) },
 	} {
 		if err := read(ctxtest.Ends(t, 3)); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: %v", name, err)
@@ -110,36 +110,42 @@ func TestVerifyRefuses(t *testing.T) {
 	strangerMini := minisignKey(t, "locked")
 	_, strangerKey, _ := keyPair(t, 2)
 	for name, tt := range map[string]struct {
-		spoil func(t *testing.T, dir string, keys *release.Keys)
+		spoil func(t *testing.T, dir string, keys *release.TrustedKeys)
 		want  error
 		text  string
 	}{
-		"a changed file":       {func(t *testing.T, dir string, _ *release.Keys) { write(t, filepath.Join(dir, "go-rocm"), []byte("x")) }, nil, "changed: go-rocm"},
-		"a file more":          {func(t *testing.T, dir string, _ *release.Keys) { write(t, filepath.Join(dir, "more"), nil) }, nil, "not listed: more"},
-		"an edited list":       {func(t *testing.T, dir string, _ *release.Keys) { relist(t, dir) }, release.ErrSignature, release.MinisignName},
-		"no list":              {func(t *testing.T, dir string, _ *release.Keys) { remove(t, filepath.Join(dir, release.SumsName)) }, release.ErrSums, ""},
-		"no signature":         {func(t *testing.T, dir string, _ *release.Keys) { remove(t, filepath.Join(dir, release.MinisignName)) }, release.ErrUnsigned, release.MinisignName},
-		"another's signature":  {func(_ *testing.T, _ string, k *release.Keys) { k.Minisign = strangerMini }, release.ErrSignature, "not by the key"},
-		"another's provenance": {func(_ *testing.T, _ string, k *release.Keys) { k.Provenance = strangerKey }, release.ErrSignature, release.ProvenanceName},
-		"no provenance": {func(t *testing.T, dir string, k *release.Keys) {
+		"a changed file": {func(t *testing.T, dir string, _ *release.TrustedKeys) {
+			write(t, filepath.Join(dir, "go-rocm"), []byte("x"))
+		}, nil, "changed: go-rocm"},
+		"a file more":    {func(t *testing.T, dir string, _ *release.TrustedKeys) { write(t, filepath.Join(dir, "more"), nil) }, nil, "not listed: more"},
+		"an edited list": {func(t *testing.T, dir string, _ *release.TrustedKeys) { relist(t, dir) }, release.ErrSignature, release.MinisignFile},
+		"no list": {func(t *testing.T, dir string, _ *release.TrustedKeys) {
+			remove(t, filepath.Join(dir, release.ChecksumsFile))
+		}, release.ErrChecksums, ""},
+		"no signature": {func(t *testing.T, dir string, _ *release.TrustedKeys) {
+			remove(t, filepath.Join(dir, release.MinisignFile))
+		}, release.ErrUnsigned, release.MinisignFile},
+		"another's signature":  {func(_ *testing.T, _ string, k *release.TrustedKeys) { k.Minisign = strangerMini }, release.ErrSignature, "not by the key"},
+		"another's provenance": {func(_ *testing.T, _ string, k *release.TrustedKeys) { k.Provenance = strangerKey }, release.ErrSignature, release.ProvenanceFile},
+		"no provenance": {func(t *testing.T, dir string, k *release.TrustedKeys) {
 			k.Minisign = nil
-			remove(t, filepath.Join(dir, release.ProvenanceName))
+			remove(t, filepath.Join(dir, release.ProvenanceFile))
 			relist(t, dir)
-		}, release.ErrUnsigned, release.ProvenanceName},
-		"a file that was built is gone": {func(t *testing.T, dir string, k *release.Keys) {
+		}, release.ErrUnsigned, release.ProvenanceFile},
+		"a file that was built is gone": {func(t *testing.T, dir string, k *release.TrustedKeys) {
 			k.Minisign = nil
 			remove(t, filepath.Join(dir, "go-rocm.deb"))
-			if err := release.WriteSums(t.Context(), dir); err != nil {
+			if err := release.WriteChecksums(t.Context(), dir); err != nil {
 				t.Fatal(err)
 			}
 		}, nil, "missing: go-rocm.deb"},
-		"a file of another build": {func(t *testing.T, dir string, k *release.Keys) { k.Minisign = nil; relist(t, dir) }, release.ErrProvenance, "go-rocm has sha256"},
+		"a file of another build": {func(t *testing.T, dir string, k *release.TrustedKeys) { k.Minisign = nil; relist(t, dir) }, release.ErrProvenance, "go-rocm has sha256"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, keys := published(t)
 			tt.spoil(t, dir, &keys)
 			_, err := release.Verify(t.Context(), dir, keys)
-			var sums *release.SumsError
+			var sums *release.ChecksumError
 			if tt.want == nil && !errors.As(err, &sums) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v", err)
 			}
@@ -164,7 +170,7 @@ func TestVerifyRefuses(t *testing.T) {
 	if _, err := release.VerifyFile(t.Context(), pipe, keys); err == nil || !strings.Contains(err.Error(), "no regular file") {
 		t.Errorf("a FIFO in a file's place: %v", err)
 	}
-	if _, err := release.VerifyFile(t.Context(), filepath.Join(t.TempDir(), "x"), keys); !errors.Is(err, release.ErrSums) {
+	if _, err := release.VerifyFile(t.Context(), filepath.Join(t.TempDir(), "x"), keys); !errors.Is(err, release.ErrChecksums) {
 		t.Errorf("a file without a release: %v", err)
 	}
 }
@@ -180,7 +186,7 @@ func remove(t *testing.T, path string) {
 func relist(t *testing.T, dir string) {
 	t.Helper()
 	write(t, filepath.Join(dir, "go-rocm"), []byte("evil"))
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -27,8 +27,8 @@ type Package struct {
 	Control string
 	// Files are contents by path.
 	Files map[string]string
-	// Suffix is the data archive's compression: "" (none), ".gz", ".xz", ".zst".
-	Suffix string
+	// Compression is the suffix of the data archive: "" (none), ".gz", ".xz", ".zst".
+	Compression string
 }
 
 // Control gives a control file with all fields that a package must have.
@@ -52,7 +52,7 @@ func (p Package) Bytes() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := archive(p.Suffix, p.Files)
+	data, err := archive(p.Compression, p.Files)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (p Package) Bytes() ([]byte, error) {
 	for _, m := range []struct {
 		name string
 		body []byte
-	}{{"debian-binary", []byte("2.0\n")}, {"control.tar.gz", control}, {"data.tar" + p.Suffix, data}} {
+	}{{"debian-binary", []byte("2.0\n")}, {"control.tar.gz", control}, {"data.tar" + p.Compression, data}} {
 		h := &ar.Header{Name: m.name, Size: int64(len(m.body)), Mode: 0o644, ModTime: time.Unix(0, 0)}
 		err = errors.Join(err, w.WriteHeader(h))
 		_, writeErr := w.Write(m.body)

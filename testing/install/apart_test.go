@@ -81,7 +81,7 @@ func newMaker(t *testing.T) *maker {
 func (m *maker) command(version, llama string) string {
 	m.t.Helper()
 	o, c := m.options, m.program
-	o.Version, o.OutDir, c.Llama = version, m.t.TempDir(), llama
+	o.Version, o.OutDir, c.LlamaVersion = version, m.t.TempDir(), llama
 	out, err := deb.BuildCommand(m.t.Context(), o, c)
 	if err != nil {
 		m.t.Fatal(err)

@@ -14,12 +14,12 @@ func TestImageAnswers(t *testing.T) {
 	list := named(t, "GOROCM_SMALL_IMAGE")
 	gguf := model(t.Context(), t)
 	e := engine(t)
-	ref, err := e.Load(t.Context(), list[0])
+	ref, err := e.LoadImage(t.Context(), list[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := e.Forget(context.Background(), ref); err != nil {
+		if err := e.RemoveImage(context.Background(), ref); err != nil {
 			t.Error(err)
 		}
 	})

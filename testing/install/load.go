@@ -14,8 +14,8 @@ import (
 	"github.com/docker/docker/pkg/stdcopy"
 )
 
-// Load loads an image from a tar file and gives its reference.
-func (e *Engine) Load(ctx context.Context, path string) (string, error) {
+// LoadImage loads an image from a tar file and gives its reference.
+func (e *Engine) LoadImage(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", fmt.Errorf("load: %w", err)
@@ -42,8 +42,8 @@ func (e *Engine) Load(ctx context.Context, path string) (string, error) {
 	}
 }
 
-// Forget removes an image that Load gave.
-func (e *Engine) Forget(ctx context.Context, ref string) error {
+// RemoveImage removes an image that LoadImage returned.
+func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
 	_, err := e.api.ImageRemove(ctx, ref, image.RemoveOptions{Force: true, PruneChildren: true})
 	if err != nil {
 		return fmt.Errorf("remove image %s: %w", ref, err)

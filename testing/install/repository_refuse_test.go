@@ -75,7 +75,7 @@ func (a *archive) states() map[string]string {
 	old := a.t.TempDir()
 	a.publish(old, 2*time.Hour, nil, a.small("1.0-1"))
 	stale := a.t.TempDir()
-	a.publish(stale, 48*time.Hour, func(o *apt.Options) { o.Valid = time.Hour }, a.small("1.0-1"))
+	a.publish(stale, 48*time.Hour, func(o *apt.Options) { o.Validity = time.Hour }, a.small("1.0-1"))
 	stranger, keys := a.t.TempDir(), a.parse(a.newKey())
 	three(stranger, func(o *apt.Options) { o.Keys = keys })
 	return map[string]string{
@@ -100,7 +100,7 @@ func (a *archive) states() map[string]string {
 				}
 			}
 		}),
-		"expired": a.state(func(dir string) { three(dir, func(o *apt.Options) { o.Valid = time.Minute }) }),
+		"expired": a.state(func(dir string) { three(dir, func(o *apt.Options) { o.Validity = time.Minute }) }),
 	}
 }
 

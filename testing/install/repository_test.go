@@ -87,7 +87,7 @@ func (a *archive) publish(dir string, ago time.Duration, change func(*apt.Option
 func (a *archive) small(version string) string {
 	a.t.Helper()
 	path, err := debgen.Package{
-		Control: debgen.Control("thing", version), Suffix: ".xz", Files: map[string]string{"usr/share/thing": "this is " + version + "\n"},
+		Control: debgen.Control("thing", version), Compression: ".xz", Files: map[string]string{"usr/share/thing": "this is " + version + "\n"},
 	}.Write(a.t.TempDir(), "thing.deb")
 	if err != nil {
 		a.t.Fatal(err)

@@ -65,23 +65,23 @@ belong together. Nothing is fetched.`,
 	fs := cmd.Flags()
 	fs.BoolVar(&embedded, "embedded", false, "check the bundle that is built into this program")
 	fs.BoolVar(&installed, "installed", false, "check the bundle in "+rocm.InstalledDir)
-	fs.StringVar(&keys.minisign, "minisign-key", "", "require "+release.MinisignName+" by the public key in this file")
-	fs.StringVar(&keys.openPGP, "openpgp-key", "", "require "+release.OpenPGPName+" by an OpenPGP public key in this file")
-	fs.StringVar(&keys.provenance, "provenance-key", "", "require "+release.ProvenanceName+" by the Ed25519 public key in this PEM file")
+	fs.StringVar(&keys.minisign, "minisign-key", "", "require "+release.MinisignFile+" by the public key in this file")
+	fs.StringVar(&keys.openPGP, "openpgp-key", "", "require "+release.OpenPGPFile+" by an OpenPGP public key in this file")
+	fs.StringVar(&keys.provenance, "provenance-key", "", "require "+release.ProvenanceFile+" by the Ed25519 public key in this PEM file")
 	return cmd
 }
 
 // keyFiles name the public keys that a receiver trusts.
 type keyFiles struct{ minisign, openPGP, provenance string }
 
-func (k keyFiles) read() (keys release.Keys, err error) {
-	if keys.Minisign, err = readKey("--minisign-key", k.minisign, release.ParseMinisignKey); err != nil {
+func (k keyFiles) read() (keys release.TrustedKeys, err error) {
+	if keys.Minisign, err = readKey("--minisign-key", k.minisign, release.ParseMinisignVerifier); err != nil {
 		return keys, err
 	}
-	if keys.OpenPGP, err = readKey("--openpgp-key", k.openPGP, release.ParseOpenPGPKeys); err != nil {
+	if keys.OpenPGP, err = readKey("--openpgp-key", k.openPGP, release.ParseOpenPGPVerifier); err != nil {
 		return keys, err
 	}
-	keys.Provenance, err = readKey("--provenance-key", k.provenance, release.ParseVerifier)
+	keys.Provenance, err = readKey("--provenance-key", k.provenance, release.ParseProvenanceVerifier)
 	return keys, err
 }
 
@@ -114,11 +114,11 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 		return err
 	}
 	if info.IsDir() {
-		if _, err := os.Stat(filepath.Join(path, release.SumsName)); err == nil {
+		if _, err := os.Stat(filepath.Join(path, release.ChecksumsFile)); err == nil {
 			return reportRelease(out, path)(release.Verify(ctx, path, keys))
 		}
 		if k != (keyFiles{}) {
-			return fmt.Errorf("verify: %s has no %s, so it is not the folder of a release", path, release.SumsName)
+			return fmt.Errorf("verify: %s has no %s, so it is not the folder of a release", path, release.ChecksumsFile)
 		}
 		return verifyUnpacked(ctx, out, path)
 	}
@@ -130,7 +130,7 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 		}
 	}
 	found, err := release.VerifyFile(ctx, path, keys)
-	if k == (keyFiles{}) && errors.Is(err, release.ErrSums) {
+	if k == (keyFiles{}) && errors.Is(err, release.ErrChecksums) {
 		if packed {
 			return nil // a bundle by itself
 		}
@@ -151,9 +151,9 @@ func reportRelease(out io.Writer, path string) func(*release.Report, error) erro
 		if len(r.Signatures) > 0 {
 			by = "signed: " + strings.Join(r.Signatures, ", ")
 		}
-		_, err = fmt.Fprintf(out, "%s: %d files as in %s, %s\n", path, len(r.Files), release.SumsName, by)
-		if err == nil && len(r.Unnamed) > 0 {
-			_, err = fmt.Fprintf(out, "not named by the provenance: %s\n", strings.Join(r.Unnamed, ", "))
+		_, err = fmt.Fprintf(out, "%s: %d files as in %s, %s\n", path, len(r.Files), release.ChecksumsFile, by)
+		if err == nil && len(r.Unattested) > 0 {
+			_, err = fmt.Fprintf(out, "not named by the provenance: %s\n", strings.Join(r.Unattested, ", "))
 		}
 		return err
 	}

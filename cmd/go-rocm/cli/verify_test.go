@@ -39,26 +39,26 @@ func TestVerifyListsWhatTheProvenanceDoesNotName(t *testing.T) {
 		t.Fatal(err)
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
-	signer, err := release.ParseSigner(block("PRIVATE KEY", der, err))
+	signer, err := release.ParseProvenanceSigner(block("PRIVATE KEY", der, err))
 	if err != nil {
 		t.Fatal(err)
 	}
 	put("go-rocm.deb", []byte("package"))
-	sums, err := release.MeasureSums(t.Context(), dir)
+	sums, err := release.ComputeChecksums(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed, err := release.Seal(t.Context(), &release.Statement{
+	sealed, err := release.SignStatement(t.Context(), &release.Statement{
 		Type: release.StatementType, PredicateType: release.PredicateType,
 		Subject: []release.Resource{{Name: sums[0].Path, Digest: map[string]string{"sha256": sums[0].SHA256}}},
 	}, signer)
 	if err != nil {
 		t.Fatal(err)
 	}
-	put(release.ProvenanceName, sealed)
+	put(release.ProvenanceFile, sealed)
 	put("pool/go-rocm.deb", []byte("package"))
 	put("pool/earlier.deb", []byte("earlier package"))
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	der, err = x509.MarshalPKIXPublicKey(public)
@@ -86,7 +86,7 @@ func TestVerifyRelease(t *testing.T) {
 		return path
 	}
 	program := put("go-rocm", "program")
-	if err := release.WriteSums(t.Context(), dir); err != nil {
+	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	key, err := filepath.Abs("../../../pkg/release/testdata/minisign/plain.pub")

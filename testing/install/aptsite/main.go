@@ -138,14 +138,14 @@ func (p *publisher) add(ctx context.Context) error {
 	p.date = p.date.Add(time.Second)
 	name := fmt.Sprintf("other%d", p.n%50)
 	deb, err := debgen.Package{
-		Control: debgen.Control(name, fmt.Sprintf("%d-1", p.date.Unix())), Suffix: ".zst", Files: map[string]string{"usr/share/" + name: name},
+		Control: debgen.Control(name, fmt.Sprintf("%d-1", p.date.Unix())), Compression: ".zst", Files: map[string]string{"usr/share/" + name: name},
 	}.Write(os.TempDir(), name+".deb")
 	if err != nil {
 		return err
 	}
 	err = apt.Publish(ctx, apt.Options{
 		Dir: filepath.Join(p.root, repository), URL: "http://" + Listen + "/" + repository, Suite: "stable",
-		Debs: []string{deb}, Date: p.date, Keys: p.keys, Valid: 24 * time.Hour,
+		Debs: []string{deb}, Date: p.date, Keys: p.keys, Validity: 24 * time.Hour,
 	})
 	if err := errors.Join(err, os.Remove(deb)); err != nil {
 		return err

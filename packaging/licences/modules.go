@@ -1,4 +1,4 @@
-package origin
+package licences
 
 import (
 	"debug/buildinfo"
@@ -14,10 +14,10 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// Modules lists what is linked into the Go program command beside its own
+// FromProgram lists what is linked into the Go program command beside its own
 // module: the modules that its build information names, and Go itself. moduleCache is
 // the folder that `go env GOMODCACHE` prints, goRoot that of `go env GOROOT`.
-func Modules(command, moduleCache, goRoot string) ([]Component, error) {
+func FromProgram(command, moduleCache, goRoot string) ([]Component, error) {
 	info, err := buildinfo.ReadFile(command)
 	if err != nil {
 		return nil, fmt.Errorf("read the build information of %s: %w", command, err)
@@ -114,9 +114,9 @@ func readText(path string) (Text, error) {
 // refer to; it is no component.
 const commonTexts = "common"
 
-// Licences lists the components whose terms a bundle carries: each folder below
+// FromBundle lists the components whose terms a bundle carries: each folder below
 // bundleDir/licenses is one, except "common", and every file in it one text.
-func Licences(bundleDir string) ([]Component, error) {
+func FromBundle(bundleDir string) ([]Component, error) {
 	root := filepath.Join(bundleDir, "licenses")
 	entries, err := os.ReadDir(root)
 	if err != nil {

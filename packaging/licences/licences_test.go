@@ -1,4 +1,4 @@
-package origin_test
+package licences_test
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/packaging/origin"
+	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -58,7 +58,7 @@ func TestLicences(t *testing.T) {
 		"licenses/README":           "not a component",
 		"licenses/common/GPL-3":     "referred to by others",
 	})
-	got, err := origin.Licences(dir)
+	got, err := licences.FromBundle(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +98,8 @@ func TestLicencesRefuses(t *testing.T) {
 		"files alone":      {writeTree(t, map[string]string{"licenses/README": "x"}), "bundle without licences"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := origin.Licences(tc.dir)
-			if !errors.Is(err, origin.ErrNoLicence) || !strings.Contains(err.Error(), tc.want) {
+			_, err := licences.FromBundle(tc.dir)
+			if !errors.Is(err, licences.ErrNoLicence) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want one about %q", err, tc.want)
 			}
 		})
@@ -127,11 +127,11 @@ func TestModules(t *testing.T) {
 	goroot := writeTree(t, map[string]string{"LICENSE": "Copyright 2009 The Go Authors.\n"})
 
 	t.Chdir(src) // a replacement's path is relative to the module
-	got, err := origin.Modules(program, t.TempDir(), goroot)
+	got, err := licences.FromProgram(program, t.TempDir(), goroot)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(got) != 2 || got[0].Name != "./dep" || got[1].Kind != origin.GoRuntime || got[1].Version == "" {
+	if len(got) != 2 || got[0].Name != "./dep" || got[1].Kind != licences.GoRuntime || got[1].Version == "" {
 		t.Fatalf("got %+v", got)
 	}
 	if diff := cmp.Diff([]string{"MIT"}, got[0].Licences); diff != "" {
@@ -140,10 +140,10 @@ func TestModules(t *testing.T) {
 	if len(got[0].Texts) != 1 || got[0].Holders[0] != "Copyright 2020 Dep Authors" {
 		t.Errorf("got %+v", got[0])
 	}
-	if _, err := origin.Modules(program, t.TempDir(), t.TempDir()); !errors.Is(err, origin.ErrNoLicence) || !strings.Contains(err.Error(), "go env GOROOT") {
+	if _, err := licences.FromProgram(program, t.TempDir(), t.TempDir()); !errors.Is(err, licences.ErrNoLicence) || !strings.Contains(err.Error(), "go env GOROOT") {
 		t.Errorf("without Go's licence: %v", err)
 	}
-	if _, err := origin.Modules(filepath.Join(src, "main.go"), t.TempDir(), goroot); err == nil {
+	if _, err := licences.FromProgram(filepath.Join(src, "main.go"), t.TempDir(), goroot); err == nil {
 		t.Error("a file that is no program was read")
 	}
 }
@@ -161,7 +161,7 @@ func FuzzLicences(f *testing.F) {
 		if err := os.WriteFile(filepath.Join(at, "copyright"), body, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		got, err := origin.Licences(dir)
+		got, err := licences.FromBundle(dir)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,7 @@
 // are not to be found is an error, since it cannot be passed on. What is made of
 // the facts is the business of the copyright file in packaging/deb and of the
 // documents in packaging/attest.
-package origin
+package licences
 
 import (
 	"errors"
