@@ -81,7 +81,7 @@ type Settings struct {
 	// a part of the model.
 	StartTimeout, DrainTimeout, StopTimeout, StallTimeout time.Duration
 	// Restart says what happens when the child dies; the default is nothing.
-	Restart supervise.Policy
+	Restart supervise.RestartPolicy
 
 	// Log takes what happens; nil: nothing is logged.
 	Log *slog.Logger

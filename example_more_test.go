@@ -175,7 +175,7 @@ func ExampleDevices() {
 	}
 	for _, d := range devices {
 		if !d.Visible {
-			fmt.Println(d.Name, d.Why)
+			fmt.Println(d.Name, d.UnusableReason)
 			continue
 		}
 		fmt.Println(d.Name, d.Target, d.VRAMFree()>>20, "MiB free")

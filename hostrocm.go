@@ -16,21 +16,21 @@ func (m *Machine) takeROCm(b *bundle.Manifest) {
 		m.barred = err.Error()
 		return
 	}
-	m.folders = host.Folders
+	m.folders = host.LibraryDirs
 	log := m.settings.logger()
-	log.Info("using the host's ROCm", "in", host.Place, "release", host.Version)
+	log.Info("using the host's ROCm", "in", host.Location, "release", host.Version)
 	for _, note := range host.Notes {
 		log.Warn("the host's ROCm", "note", note)
 	}
 	var without []gfx.Target
 	m.Targets = slices.DeleteFunc(slices.Clone(m.Targets), func(t gfx.Target) bool {
-		if slices.Contains(host.Kernels, t) {
+		if slices.Contains(host.KernelTargets, t) {
 			return false
 		}
 		without = append(without, t)
 		return true
 	})
-	why := host.Lacks(without)
+	why := host.MissingKernels(without)
 	switch {
 	case why == "":
 	case len(m.Targets) == 0:

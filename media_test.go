@@ -192,7 +192,7 @@ func TestImageMistakes(t *testing.T) {
 // next process means the same there.
 func TestImagesAfterARestart(t *testing.T) {
 	s := rocm.DefaultSettings()
-	s.Restart = supervise.Policy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
+	s.Restart = supervise.RestartPolicy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
 	m := seeing(t, s)
 	say := func() string {
 		return text(collect(m.GenerateMedia(t.Context(), "What?", images(1), inference.WithMaxTokens(10))))

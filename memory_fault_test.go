@@ -69,7 +69,7 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 		gpu    bool // required
 		starts int
 		err    error
-		again  supervise.Mode
+		again  supervise.RestartMode
 	}{
 		"enough":                     {"true", false, 1, nil, supervise.Never},
 		"once":                       {"[ $n != 1 ] || no_vram", false, 2, nil, supervise.Never},
@@ -88,7 +88,7 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 			o.RequireGPU = c.gpu
 			var logged bytes.Buffer
 			s := rocm.DefaultSettings()
-			s.Restart = supervise.Policy{Mode: c.again, MinBackoff: time.Millisecond}
+			s.Restart = supervise.RestartPolicy{Mode: c.again, MinBackoff: time.Millisecond}
 			s.SysRoot, s.Plan, s.Log = machine(t, "rx7900xtx"), &o, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			srv, err := rocm.Launch(t.Context(), model, s)
 			if !errors.Is(err, c.err) || (c.err == nil && err != nil) {

@@ -52,7 +52,7 @@ func (b *Bundle) Probe(ctx context.Context, log *slog.Logger) (Probed, error) {
 	if err != nil {
 		return Probed{}, fmt.Errorf("llama-server: %w", err)
 	}
-	return Probed{Dir: r.dir, Flags: len(flags.Takes)}, nil
+	return Probed{Dir: r.dir, Flags: len(flags.TakesValue)}, nil
 }
 
 // ErrNoManifest means that a bundle cannot be checked: nothing says what

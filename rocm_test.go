@@ -454,7 +454,7 @@ func TestRestart(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		path := fakebundle.Use(t, fakellama.Script{})
 		s := rocm.DefaultSettings()
-		s.Restart = supervise.Policy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
+		s.Restart = supervise.RestartPolicy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
 		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 		if err != nil {
 			t.Fatal(err)

@@ -200,13 +200,13 @@ func (srv *Server) spec(s *Settings, facts *gguf.File) supervise.Spec {
 		}
 	}
 	restart := s.Restart
-	if restart.Mode != supervise.Never && restart.Settle == nil && len(srv.devices) > 0 {
-		restart.Settle = srv.settle
+	if restart.Mode != supervise.Never && restart.BeforeRestart == nil && len(srv.devices) > 0 {
+		restart.BeforeRestart = srv.settle
 	}
 	return supervise.Spec{
-		Argv: r.argv, Args: append(args, s.Args...), Env: append(slices.Clone(srv.Plan.Env), envMarker+"="+srv.marker), Dir: r.dir, Inherit: r.inherit(), TCP: s.TCP,
+		Argv: r.argv, Args: append(args, s.Args...), Env: append(slices.Clone(srv.Plan.Env), envMarker+"="+srv.marker), Dir: r.dir, ExtraFiles: r.inherit(), TCPAddr: s.TCP,
 		ModelBytes: facts.Size(), StartTimeout: s.StartTimeout, DrainTimeout: s.DrainTimeout,
-		StopTimeout: s.StopTimeout, StallTimeout: srv.stallTimeout(s), OnCPU: !srv.Plan.GPU, Restart: restart, Log: s.logger(),
+		StopTimeout: s.StopTimeout, StallTimeout: srv.stallTimeout(s), CPUOnly: !srv.Plan.GPU, Restart: restart, Log: s.logger(),
 	}
 }
 
@@ -239,7 +239,7 @@ func (srv *Server) settle(ctx context.Context) error {
 	defer cancel()
 	const slack = 16 << 20
 	for _, d := range srv.devices {
-		if _, err := srv.sysfs.Settle(ctx, d, 100*time.Millisecond, slack); err != nil {
+		if _, err := srv.sysfs.WaitVRAMFree(ctx, d, 100*time.Millisecond, slack); err != nil {
 			return err
 		}
 	}

@@ -153,7 +153,7 @@ func (c *collector) recordLeft(ctx context.Context, root *rootfs, full, kept *li
 			return err
 		}
 		owner := owners[mergedPath(resolved)]
-		if c.recipe.Toolchain.Kind == "debian" && !known.Holds(owner) {
+		if c.recipe.Toolchain.Kind == "debian" && !known.MatchesPackage(owner) {
 			wrong = append(wrong, fmt.Errorf("%s is in the package %q of this toolchain, pkg/hostlib/libraries.txt says %q: correct it", l.SONAME, owner, known.Debian))
 		}
 		why := "needed by ROCm's libraries alone"

@@ -119,6 +119,6 @@ func Stem(soname string) string {
 // Holds reports whether a Debian package's name is the one that the table has
 // for a library: since the change to 64-bit times some end in t64, and the new
 // packages answer to the old names.
-func (l Library) Holds(owner string) bool {
+func (l Library) MatchesPackage(owner string) bool {
 	return l.Debian != "" && (owner == l.Debian || owner == l.Debian+"t64")
 }

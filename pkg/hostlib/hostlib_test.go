@@ -67,11 +67,11 @@ func TestStem(t *testing.T) {
 func TestHolds(t *testing.T) {
 	l := hostlib.Library{Debian: "libelf1"}
 	for owner, want := range map[string]bool{"libelf1": true, "libelf1t64": true, "libelf": false, "": false, "libelf1x": false} {
-		if l.Holds(owner) != want {
+		if l.MatchesPackage(owner) != want {
 			t.Errorf("%q: %v", owner, !want)
 		}
 	}
-	if (hostlib.Library{}).Holds("") {
+	if (hostlib.Library{}).MatchesPackage("") {
 		t.Error("a library without a package is held by one")
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // Cache checks the folders that a packed bundle may be unpacked to, best first:
 // room for need bytes, and that programs may be run there.
-func (m Machine) Cache(folders []string, need uint64) Finding {
+func (m Machine) CheckCache(folders []string, need uint64) Finding {
 	var bad []string
 	for _, dir := range folders {
 		there := dir
@@ -37,9 +37,9 @@ func (m Machine) Cache(folders []string, need uint64) Finding {
 		case disk.Free < need:
 			bad = append(bad, fmt.Sprintf("%s has %s free and the bundle needs %s", dir, size(disk.Free), size(need)))
 		default:
-			f := Finding{Check: "cache", State: OK, Detail: fmt.Sprintf("%s, %s free", dir, size(disk.Free))}
+			f := Finding{Check: "cache", Status: OK, Detail: fmt.Sprintf("%s, %s free", dir, size(disk.Free))}
 			if len(bad) > 0 {
-				f.State = Warning
+				f.Status = Warning
 				f.Detail = strings.Join(bad, "; ") + "; used instead: " + f.Detail
 				f.Remedy = cacheRemedy
 			}
@@ -53,7 +53,7 @@ const cacheRemedy = "make room, or set GOROCM_CACHE to a folder on a disk with r
 
 // Code checks that the bundle has code for a GPU of this machine. ok is false
 // where there is no GPU to check it for.
-func (m Machine) Code(targets []gfx.Target) (f Finding, ok bool) {
+func (m Machine) CheckTargets(targets []gfx.Target) (f Finding, ok bool) {
 	all, err := gpu.NewFS(m.Root).Devices()
 	if err != nil && len(all) == 0 {
 		return f, false // the driver's finding says it
@@ -65,7 +65,7 @@ func (m Machine) Code(targets []gfx.Target) (f Finding, ok bool) {
 			continue
 		}
 		if slices.Contains(targets, d.Target) {
-			return Finding{Check: "code", State: OK, Detail: "the bundle has code for " + d.Target.String()}, true
+			return Finding{Check: "code", Status: OK, Detail: "the bundle has code for " + d.Target.String()}, true
 		}
 		others = append(others, d.Target.String())
 		relatives := d.Target.RelativesIn(targets)
@@ -87,9 +87,9 @@ func (m Machine) Code(targets []gfx.Target) (f Finding, ok bool) {
 
 // HostROCm checks that what a bundle of the system flavour takes from the host
 // is there, and fits. Other bundles need nothing.
-func (m Machine) HostROCm(b *bundle.Manifest) Finding {
+func (m Machine) CheckROCm(b *bundle.Manifest) Finding {
 	if b == nil || b.Flavour != bundle.FlavourSystem {
-		return Finding{Check: "rocm", State: OK, Detail: "not needed on the host: the bundle brings its own"}
+		return Finding{Check: "rocm", Status: OK, Detail: "not needed on the host: the bundle brings its own"}
 	}
 	host, err := hostrocm.NewFS(m.Root).Find(b, m.Environ)
 	var failed *hostrocm.Error
@@ -99,19 +99,19 @@ func (m Machine) HostROCm(b *bundle.Manifest) Finding {
 	case err != nil:
 		return Finding{"rocm", Warning, err.Error() + "; " + onCPU, "use a hermetic bundle"}
 	}
-	detail := fmt.Sprintf("the bundle's libraries are in %s", host.Place)
+	detail := fmt.Sprintf("the bundle's libraries are in %s", host.Location)
 	if host.Version != "" {
-		detail = fmt.Sprintf("ROCm %s in %s has the bundle's libraries", host.Version, host.Place)
+		detail = fmt.Sprintf("ROCm %s in %s has the bundle's libraries", host.Version, host.Location)
 	}
 	detail = strings.Join(append([]string{detail}, host.Notes...), "; ")
 	var without []gfx.Target
 	for _, t := range b.Targets {
-		if !slices.Contains(host.Kernels, t) {
+		if !slices.Contains(host.KernelTargets, t) {
 			without = append(without, t)
 		}
 	}
-	if why, remedy, _ := strings.Cut(host.Lacks(without), "; "); why != "" {
+	if why, remedy, _ := strings.Cut(host.MissingKernels(without), "; "); why != "" {
 		return Finding{"rocm", Warning, detail + "; " + why, remedy}
 	}
-	return Finding{Check: "rocm", State: OK, Detail: detail}
+	return Finding{Check: "rocm", Status: OK, Detail: detail}
 }

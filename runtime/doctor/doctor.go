@@ -19,20 +19,20 @@ import (
 )
 
 // State is how grave a finding is.
-type State string
+type Status string
 
 // The states. A warning costs the GPU or speed, a failure keeps models from
 // running at all.
 const (
-	OK      State = "ok"
-	Warning State = "warning"
-	Failure State = "failure"
+	OK      Status = "ok"
+	Warning Status = "warning"
+	Failure Status = "failure"
 )
 
 // Finding is the outcome of one check.
 type Finding struct {
 	Check  string `json:"check"`
-	State  State  `json:"state"`
+	Status Status `json:"status"`
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"` // what to do; set unless the state is ok
 }
@@ -54,14 +54,14 @@ type Machine struct {
 	KernelLog func() ([]byte, error)
 	// Disk looks at a folder that is there.
 	Disk func(dir string) (Disk, error)
-	// AddressLimit is the most address space that a process may have, in bytes;
+	// AddressSpaceLimit is the most address space that a process may have, in bytes;
 	// 0: no limit.
-	AddressLimit uint64
+	AddressSpaceLimit uint64
 }
 
 // System checks what concerns the whole machine: kernel, distribution,
 // container, memory and the kernel's messages about the GPU.
-func (m Machine) System() []Finding {
+func (m Machine) CheckSystem() []Finding {
 	out := []Finding{m.kernel(), m.distribution()}
 	if f, inside := m.container(); inside {
 		out = append(out, f)

@@ -111,10 +111,10 @@ func TestMachines(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := tree(t, c.gpu, c.files)
-			m := doctor.Machine{Root: root, Environ: c.environ, KernelLog: c.log, AddressLimit: c.space}
-			list := append(m.System(), m.GPU()...)
+			m := doctor.Machine{Root: root, Environ: c.environ, KernelLog: c.log, AddressSpaceLimit: c.space}
+			list := append(m.CheckSystem(), m.CheckGPU()...)
 			for _, f := range list {
-				if (f.State == doctor.OK) != (f.Remedy == "") || f.Check == "" || f.Detail == "" {
+				if (f.Status == doctor.OK) != (f.Remedy == "") || f.Check == "" || f.Detail == "" {
 					t.Errorf("incomplete: %+v", f)
 				}
 			}
@@ -148,7 +148,7 @@ func TestCache(t *testing.T) {
 		first   doctor.Disk
 		err     error
 		need    uint64
-		state   doctor.State
+		state   doctor.Status
 		says    string
 	}{
 		"room":          {[]string{there + "/not/yet"}, doctor.Disk{Free: 2 << 30}, nil, 1 << 30, doctor.OK, "2.0 GiB free"},
@@ -166,8 +166,8 @@ func TestCache(t *testing.T) {
 				}
 				return doctor.Disk{Free: 9 << 30}, nil
 			}}
-			f := m.Cache(c.folders, c.need)
-			if f.State != c.state || !strings.Contains(f.Detail, c.says) || (f.State == doctor.OK) != (f.Remedy == "") {
+			f := m.CheckCache(c.folders, c.need)
+			if f.Status != c.state || !strings.Contains(f.Detail, c.says) || (f.Status == doctor.OK) != (f.Remedy == "") {
 				t.Errorf("%+v, want %s that says %q", f, c.state, c.says)
 			}
 		})
@@ -201,7 +201,7 @@ func TestHostROCm(t *testing.T) {
 		b       *bundle.Manifest
 		files   map[string]string
 		environ []string
-		state   doctor.State
+		state   doctor.Status
 		says    string
 		remedy  string
 	}{
@@ -220,8 +220,8 @@ func TestHostROCm(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := doctor.Machine{Root: tree(t, "", c.files), Environ: c.environ}
-			f := m.HostROCm(c.b)
-			if f.State != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) || (f.State == doctor.OK) != (f.Remedy == "") {
+			f := m.CheckROCm(c.b)
+			if f.Status != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) || (f.Status == doctor.OK) != (f.Remedy == "") {
 				t.Errorf("%+v, want %s that says %q, %q", f, c.state, c.says, c.remedy)
 			}
 		})
@@ -233,7 +233,7 @@ func TestCode(t *testing.T) {
 	for name, c := range map[string]struct {
 		gpu     string
 		targets []gfx.Target
-		state   doctor.State // empty: nothing to check
+		state   doctor.Status // empty: nothing to check
 		says    string
 		remedy  string
 	}{
@@ -246,8 +246,8 @@ func TestCode(t *testing.T) {
 		"no render":   {"container-no-render", both, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, ok := doctor.Machine{Root: tree(t, c.gpu, nil)}.Code(c.targets)
-			if ok != (c.state != "") || f.State != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) {
+			f, ok := doctor.Machine{Root: tree(t, c.gpu, nil)}.CheckTargets(c.targets)
+			if ok != (c.state != "") || f.Status != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) {
 				t.Errorf("%+v, %v; want %q that says %q, %q", f, ok, c.state, c.says, c.remedy)
 			}
 		})
@@ -265,8 +265,8 @@ func FuzzMachine(f *testing.F) {
 			}),
 			KernelLog: log(messages),
 		}
-		for _, f := range append(m.System(), m.GPU()...) {
-			if (f.State == doctor.OK) != (f.Remedy == "") {
+		for _, f := range append(m.CheckSystem(), m.CheckGPU()...) {
+			if (f.Status == doctor.OK) != (f.Remedy == "") {
 				t.Errorf("incomplete: %+v", f)
 			}
 		}

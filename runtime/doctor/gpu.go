@@ -14,7 +14,7 @@ import (
 const onCPU = "models run on the CPU"
 
 // GPU checks driver, device files with their permissions, and each GPU.
-func (m Machine) GPU() []Finding {
+func (m Machine) CheckGPU() []Finding {
 	fs := gpu.NewFS(m.Root)
 	out, found := m.driver()
 	if found || m.exists("dev/kfd") {
@@ -33,11 +33,11 @@ func (m Machine) GPU() []Finding {
 // overrides tells of a variable that people set for other programs: by it one
 // would expect another target than the one that is used.
 func (m Machine) overrides() []Finding {
-	set := gpu.Overrides(m.Environ)
+	set := gpu.TargetOverrides(m.Environ)
 	if len(set) == 0 {
 		return nil
 	}
-	return []Finding{{Check: "override", State: OK, Detail: strings.Join(set, ", ") + " in the environment is not passed on to llama-server; --override is what chooses another target's code"}}
+	return []Finding{{Check: "override", Status: OK, Detail: strings.Join(set, ", ") + " in the environment is not passed on to llama-server; --override is what chooses another target's code"}}
 }
 
 // driver tells whether amdgpu is loaded, and of each card that it has not what
@@ -46,7 +46,7 @@ func (m Machine) driver() (out []Finding, found bool) {
 	cards := m.amdCards()
 	loaded := m.exists("sys/module/amdgpu") || m.exists("sys/class/kfd/kfd") || slices.ContainsFunc(cards, card.held)
 	if loaded {
-		f := Finding{Check: "driver", State: OK, Detail: "amdgpu is loaded"}
+		f := Finding{Check: "driver", Status: OK, Detail: "amdgpu is loaded"}
 		if version := m.text("sys/module/amdgpu/version"); version != "" {
 			f.Detail += ", version " + version
 		}
@@ -73,7 +73,7 @@ func (c card) held() bool { return c.driver == "amdgpu" }
 
 // stray tells of a card that amdgpu does not have.
 func (c card) stray(loaded bool) (Finding, bool) {
-	f := Finding{Check: "driver", State: Warning}
+	f := Finding{Check: "driver", Status: Warning}
 	switch {
 	case c.held():
 		return f, false
@@ -127,9 +127,9 @@ func (m Machine) renderNodes() []string {
 }
 
 func (m Machine) openable(fs gpu.FS, check, name string) Finding {
-	why := fs.Openable(name)
+	why := fs.AccessProblem(name)
 	if why == "" {
-		return Finding{Check: check, State: OK, Detail: name + " may be opened"}
+		return Finding{Check: check, Status: OK, Detail: name + " may be opened"}
 	}
 	return withRemedy(check, why, "see that amdgpu is loaded")
 }
@@ -154,10 +154,10 @@ func (m Machine) devices(fs gpu.FS) []Finding {
 	}
 	for _, d := range gpu.NewMask(m.Environ).Apply(all) {
 		if d.Visible {
-			out = append(out, Finding{Check: "gpu", State: OK, Detail: fmt.Sprintf("%s at %s (%s), %s of %s free", d.Name, d.PCI, d.Target, size(d.VRAMFree()), size(d.VRAMTotal))})
+			out = append(out, Finding{Check: "gpu", Status: OK, Detail: fmt.Sprintf("%s at %s (%s), %s of %s free", d.Name, d.PCI, d.Target, size(d.VRAMFree()), size(d.VRAMTotal))})
 			continue
 		}
-		f := withRemedy("gpu", d.Why, "change or unset the variable")
+		f := withRemedy("gpu", d.UnusableReason, "change or unset the variable")
 		f.Detail = fmt.Sprintf("%s at %s cannot be used: %s", d.Name, d.PCI, strings.TrimSuffix(f.Detail, "; "+onCPU))
 		out = append(out, f)
 	}

@@ -35,11 +35,11 @@ func complaints() []complaint {
 func (m Machine) messages() Finding {
 	const check = "firmware"
 	if m.KernelLog == nil {
-		return Finding{Check: check, State: OK, Detail: "the kernel's messages are not looked at here"}
+		return Finding{Check: check, Status: OK, Detail: "the kernel's messages are not looked at here"}
 	}
 	raw, err := m.KernelLog()
 	if err != nil {
-		return Finding{Check: check, State: OK, Detail: fmt.Sprintf("the kernel's messages cannot be read by this user (%v); root can", err)}
+		return Finding{Check: check, Status: OK, Detail: fmt.Sprintf("the kernel's messages cannot be read by this user (%v); root can", err)}
 	}
 	for _, c := range complaints() {
 		var last string
@@ -54,5 +54,5 @@ func (m Machine) messages() Finding {
 			return Finding{check, Warning, fmt.Sprintf("the kernel complains (%d such messages), last: %s", n, last), c.remedy}
 		}
 	}
-	return Finding{Check: check, State: OK, Detail: "no complaint about the GPU in the kernel's messages"}
+	return Finding{Check: check, Status: OK, Detail: "no complaint about the GPU in the kernel's messages"}
 }

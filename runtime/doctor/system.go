@@ -13,7 +13,7 @@ import (
 const adviseMajor, adviseMinor = 6, 10
 
 func (m Machine) kernel() Finding {
-	f := Finding{Check: "kernel", State: OK, Detail: m.text("proc/sys/kernel/osrelease")}
+	f := Finding{Check: "kernel", Status: OK, Detail: m.text("proc/sys/kernel/osrelease")}
 	sub := regexp.MustCompile(`^(\d+)\.(\d+)`).FindStringSubmatch(f.Detail)
 	if sub == nil {
 		return Finding{"kernel", Warning, fmt.Sprintf("its release %q cannot be read", f.Detail), "see that /proc is mounted"}
@@ -21,7 +21,7 @@ func (m Machine) kernel() Finding {
 	major, _ := strconv.Atoi(sub[1]) // digits; a number too large is a large number
 	minor, _ := strconv.Atoi(sub[2])
 	if major < adviseMajor || (major == adviseMajor && minor < adviseMinor) {
-		f.State = Warning
+		f.Status = Warning
 		f.Detail += fmt.Sprintf("; %d.%d or newer is advised for RDNA 3", adviseMajor, adviseMinor)
 		f.Remedy = "install a newer kernel: linux-generic-hwe-24.04 on Ubuntu 24.04, the one of backports on Debian 12"
 	}
@@ -54,7 +54,7 @@ func (m Machine) distribution() Finding {
 	}
 	for _, version := range supported()[v["ID"]] {
 		if version == v["VERSION_ID"] {
-			return Finding{Check: "distribution", State: OK, Detail: name}
+			return Finding{Check: "distribution", Status: OK, Detail: name}
 		}
 	}
 	return Finding{
@@ -77,14 +77,14 @@ func (m Machine) container() (Finding, bool) {
 	if kind == "" {
 		return Finding{}, false
 	}
-	f := Finding{Check: "container", State: OK, Detail: kind + "; the GPU's devices are passed in"}
+	f := Finding{Check: "container", Status: OK, Detail: kind + "; the GPU's devices are passed in"}
 	kfd, nodes := m.exists("dev/kfd"), len(m.renderNodes()) > 0
 	switch {
 	case kfd && nodes:
 	case !m.exists("sys/class/kfd"):
 		f.Detail = kind + "; the machine has no AMD GPU driver, nothing is passed in"
 	default:
-		f.State = Warning
+		f.Status = Warning
 		f.Detail = kind + "; the machine has an AMD GPU driver and its devices are not passed in"
 		f.Remedy = "start the container with --device /dev/kfd --device /dev/dri, and --group-add with the groups that own them on the host (stat -c %g /dev/kfd /dev/dri/renderD*)"
 	}
@@ -96,7 +96,7 @@ const little = 4 << 30
 
 func (m Machine) memory() Finding {
 	mem := host.ReadMemory(m.Root)
-	f := Finding{Check: "memory", State: OK, Detail: size(mem.Total)}
+	f := Finding{Check: "memory", Status: OK, Detail: size(mem.Total)}
 	if mem.Available > 0 {
 		f.Detail += ", " + size(mem.Available) + " available"
 	}
@@ -106,12 +106,12 @@ func (m Machine) memory() Finding {
 	switch {
 	case mem.Total == 0:
 		f = Finding{"memory", Warning, "its size cannot be read", "see that /proc is mounted"}
-	case m.AddressLimit > 0:
-		f.State = Warning
-		f.Detail += fmt.Sprintf("; a process may have %s of address space, and model files and GPU memory count", size(m.AddressLimit))
+	case m.AddressSpaceLimit > 0:
+		f.Status = Warning
+		f.Detail += fmt.Sprintf("; a process may have %s of address space, and model files and GPU memory count", size(m.AddressSpaceLimit))
 		f.Remedy = "lift the limit: ulimit -v unlimited, or LimitAS=infinity in a systemd unit"
 	case mem.Usable() < little:
-		f.State, f.Remedy = Warning, "use small models, or raise the limit (memory.max, --memory, MemoryMax=)"
+		f.Status, f.Remedy = Warning, "use small models, or raise the limit (memory.max, --memory, MemoryMax=)"
 	}
 	return f
 }

@@ -9,11 +9,11 @@ import (
 )
 
 // This is the machine that the program runs on.
-func This() Machine {
+func Local() Machine {
 	m := Machine{Root: "/", Environ: os.Environ(), KernelLog: kernelLog, Disk: disk}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err == nil && limit.Cur < 1<<62 {
-		m.AddressLimit = limit.Cur
+		m.AddressSpaceLimit = limit.Cur
 	}
 	return m
 }

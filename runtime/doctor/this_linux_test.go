@@ -12,9 +12,9 @@ import (
 
 // TestThisMachine: the real sources work, whatever they say.
 func TestThisMachine(t *testing.T) {
-	m := doctor.This()
-	for _, f := range append(m.System(), m.GPU()...) {
-		if f.Check == "kernel" && f.Detail == "" || f.State == doctor.Failure {
+	m := doctor.Local()
+	for _, f := range append(m.CheckSystem(), m.CheckGPU()...) {
+		if f.Check == "kernel" && f.Detail == "" || f.Status == doctor.Failure {
 			t.Errorf("%+v", f)
 		}
 	}
@@ -48,7 +48,7 @@ func TestDiskFlags(t *testing.T) {
 			flags[f[1]] = "," + f[3] + ","
 		}
 	}
-	m, looked := doctor.This(), 0
+	m, looked := doctor.Local(), 0
 	for dir, want := range flags {
 		info, err := os.Stat(dir)
 		if err != nil || !info.IsDir() {

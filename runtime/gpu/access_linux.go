@@ -27,10 +27,10 @@ func (f FS) usable(d Device) (ok bool, why string) {
 	return true, ""
 }
 
-// Openable tells whether this process may open a device file, such as /dev/kfd,
+// AccessProblem tells whether this process may open a device file, such as /dev/kfd,
 // without opening it: why is empty then, else the reason and, after "; ", the
 // remedy.
-func (f FS) Openable(name string) (why string) { return f.reachable(name, "--device "+name) }
+func (f FS) AccessProblem(name string) (why string) { return f.reachable(name, "--device "+name) }
 
 func (f FS) reachable(name, flag string) string {
 	err := unix.Faccessat(unix.AT_FDCWD, f.path(name), unix.R_OK|unix.W_OK, unix.AT_EACCESS)

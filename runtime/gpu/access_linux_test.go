@@ -103,10 +103,10 @@ func TestPermission(t *testing.T) {
 	if len(devices) != 2 {
 		t.Fatalf("devices %+v", devices)
 	}
-	if d := devices[0]; d.Visible || !strings.Contains(d.Why, "no permission for /dev/kfd") {
-		t.Errorf("first: visible %v, why %q", d.Visible, d.Why)
+	if d := devices[0]; d.Visible || !strings.Contains(d.UnusableReason, "no permission for /dev/kfd") {
+		t.Errorf("first: visible %v, why %q", d.Visible, d.UnusableReason)
 	}
-	if d := devices[1]; d.Visible || d.Index != -1 || !strings.Contains(d.Why, "--device") {
-		t.Errorf("second: visible %v, index %d, why %q", d.Visible, d.Index, d.Why)
+	if d := devices[1]; d.Visible || d.Index != -1 || !strings.Contains(d.UnusableReason, "--device") {
+		t.Errorf("second: visible %v, index %d, why %q", d.Visible, d.Index, d.UnusableReason)
 	}
 }

@@ -7,7 +7,7 @@ func (f FS) usable(_ Device) (ok bool, why string) {
 	return false, "AMD GPUs are used on Linux only"
 }
 
-// Openable: as usable.
-func (f FS) Openable(name string) (why string) {
+// AccessProblem: as usable.
+func (f FS) AccessProblem(name string) (why string) {
 	return name + " is not opened here; AMD GPUs are used on Linux only"
 }

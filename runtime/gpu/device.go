@@ -50,8 +50,8 @@ type Device struct {
 	Card       string  `json:"card"`        // "card1", empty when there is no DRM device
 	Sensors    Sensors `json:"sensors"`
 
-	Visible bool   `json:"visible"` // this process may use it
-	Why     string `json:"why"`     // when it may not: the reason and the remedy
+	Visible        bool   `json:"visible"`         // this process may use it
+	UnusableReason string `json:"unusable_reason"` // when it may not: the reason and the remedy
 }
 
 // Sensors holds what hwmon and the driver report; 0 means not reported.
@@ -74,10 +74,10 @@ func (d Device) VRAMFree() uint64 {
 	return d.VRAMTotal - d.VRAMUsed
 }
 
-// HiddenUsed is the used memory that HIP's own count of free memory leaves
+// NonComputeUsed is the used memory that HIP's own count of free memory leaves
 // out: what graphics programs hold. HIP asks KFD, which counts ROCm processes
 // and pinned buffers only (ggml-org/llama.cpp issue 24906).
-func (d Device) HiddenUsed() uint64 {
+func (d Device) NonComputeUsed() uint64 {
 	if d.ComputeUsed >= d.VRAMUsed {
 		return 0
 	}

@@ -127,8 +127,8 @@ func TestFacts(t *testing.T) {
 				if d.Name != c.name[i] || d.Target.String() != c.target[i] || d.Integrated != c.integrated[i] || d.UUID() != c.uuid[i] {
 					t.Errorf("device %d: %q %s integrated %v %q", i, d.Name, d.Target, d.Integrated, d.UUID())
 				}
-				if d.Visible != c.visible[i] || (d.Why == "") != d.Visible {
-					t.Errorf("device %d: visible %v, why %q", i, d.Visible, d.Why)
+				if d.Visible != c.visible[i] || (d.UnusableReason == "") != d.Visible {
+					t.Errorf("device %d: visible %v, why %q", i, d.Visible, d.UnusableReason)
 				}
 			}
 		})
@@ -145,8 +145,8 @@ func TestMemory(t *testing.T) {
 		t.Errorf("total %d, free %d", d.VRAMTotal, d.VRAMFree())
 	}
 	// Of 1306214400 bytes a ROCm process holds 256 MiB; HIP sees only those.
-	if d.ComputeUsed != 256<<20 || d.HiddenUsed() != 1306214400-256<<20 {
-		t.Errorf("compute %d, hidden %d", d.ComputeUsed, d.HiddenUsed())
+	if d.ComputeUsed != 256<<20 || d.NonComputeUsed() != 1306214400-256<<20 {
+		t.Errorf("compute %d, hidden %d", d.ComputeUsed, d.NonComputeUsed())
 	}
 	if s := d.Sensors; s.EdgeCelsius != 41 || s.JunctionCelsius != 50 || s.MemoryCelsius != 56 || s.PowerWatts != 31 || s.PowerCapWatts != 339 || s.ShaderMHz != 94 {
 		t.Errorf("sensors %+v", s)
@@ -162,8 +162,8 @@ func TestMemory(t *testing.T) {
 		{0, 3, 9, 0, 0},
 	} {
 		d := gpu.Device{VRAMTotal: tc.total, VRAMUsed: tc.used, ComputeUsed: tc.compute}
-		if d.VRAMFree() != tc.free || d.HiddenUsed() != tc.hidden {
-			t.Errorf("%+v: free %d, hidden %d", tc, d.VRAMFree(), d.HiddenUsed())
+		if d.VRAMFree() != tc.free || d.NonComputeUsed() != tc.hidden {
+			t.Errorf("%+v: free %d, hidden %d", tc, d.VRAMFree(), d.NonComputeUsed())
 		}
 	}
 }

@@ -125,7 +125,7 @@ func (f FS) node(n int) (d Device, isGPU bool, err error) {
 	d.ComputeUsed = f.computeUsed(dir)
 	f.integrated(&d, p)
 	d.Name = f.productName(d)
-	d.Visible, d.Why = f.usable(d)
+	d.Visible, d.UnusableReason = f.usable(d)
 	return d, true, nil
 }
 
@@ -134,7 +134,7 @@ func (f FS) node(n int) (d Device, isGPU bool, err error) {
 func hiddenNode(n int) Device {
 	return Device{
 		Node: n, Name: "AMD GPU (not readable)",
-		Why: "the container's device rules do not allow it; pass its render node in (--device /dev/dri/renderD…)",
+		UnusableReason: "the container's device rules do not allow it; pass its render node in (--device /dev/dri/renderD…)",
 	}
 }
 

@@ -14,18 +14,18 @@ const (
 	EnvOrdinal = "GPU_DEVICE_ORDINAL"
 )
 
-// EnvOverride makes the ROCm runtime take every device for another target; with
+// EnvTargetOverride makes the ROCm runtime take every device for another target; with
 // "_N" behind its name it does so for the device of KFD node N, and goes before
 // the one without (libhsakmt/src/topology.c).
-const EnvOverride = "HSA_OVERRIDE_GFX_VERSION"
+const EnvTargetOverride = "HSA_OVERRIDE_GFX_VERSION"
 
 // Overrides lists the entries of an environment, in the form of os.Environ, that
 // make the ROCm runtime take devices for other targets.
-func Overrides(environ []string) []string {
+func TargetOverrides(environ []string) []string {
 	var out []string
 	for _, e := range environ {
 		name, _, ok := strings.Cut(e, "=")
-		if rest, found := strings.CutPrefix(name, EnvOverride); ok && found && (rest == "" || rest[0] == '_') {
+		if rest, found := strings.CutPrefix(name, EnvTargetOverride); ok && found && (rest == "" || rest[0] == '_') {
 			out = append(out, e)
 		}
 	}
@@ -100,7 +100,7 @@ func (m Mask) Apply(devices []Device) []Device {
 	}
 	for i, name := range seen {
 		out[i].Visible = false
-		out[i].Why = "hidden by " + name + " in the environment"
+		out[i].UnusableReason = "hidden by " + name + " in the environment"
 	}
 	return out
 }
@@ -121,7 +121,7 @@ func (m Mask) HIPOrder(devices []Device) []int {
 // For gives the two variables that show HIP exactly the given devices, in that
 // order, as KEY=VALUE. A device without a unique id is named by its index,
 // which must then be among all.
-func For(chosen []Device) []string {
+func VisibleEnv(chosen []Device) []string {
 	rocr := make([]string, len(chosen))
 	hip := make([]string, len(chosen))
 	for i, d := range chosen {

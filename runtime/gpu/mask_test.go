@@ -59,7 +59,7 @@ func TestMask(t *testing.T) {
 					t.Errorf("device %d: visible %v", i, d.Visible)
 				}
 				if !d.Visible && why == "" {
-					why = d.Why
+					why = d.UnusableReason
 				}
 			}
 			if c.why == "" && why != "" || !strings.Contains(why, c.why) {
@@ -91,7 +91,7 @@ func TestFor(t *testing.T) {
 		for _, i := range c.pick {
 			chosen = append(chosen, devices[i])
 		}
-		got := gpu.For(chosen)
+		got := gpu.VisibleEnv(chosen)
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s %v: %v, want %v", c.machine, c.pick, got, c.want)
 		}

@@ -68,7 +68,7 @@ func (f FS) Watch(ctx context.Context, devices []Device, interval time.Duration)
 // appears in the counters some time after the process that held it has ended.
 // It returns the last sample when two in a row, interval apart, differ by less
 // than slack bytes, and ctx's error with the last sample when that ends first.
-func (f FS) Settle(ctx context.Context, d Device, interval time.Duration, slack uint64) (Sample, error) {
+func (f FS) WaitVRAMFree(ctx context.Context, d Device, interval time.Duration, slack uint64) (Sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	last, err := settled(f.Watch(ctx, []Device{d}, interval), slack)

@@ -66,19 +66,19 @@ func TestSettle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := fs.Settle(t.Context(), devices[0], time.Millisecond, 16<<20)
+	s, err := fs.WaitVRAMFree(t.Context(), devices[0], time.Millisecond, 16<<20)
 	if err != nil || s.VRAMUsed != 1306214400 {
 		t.Errorf("settled at %d, %v", s.VRAMUsed, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := fs.Settle(ctx, devices[0], time.Millisecond, 0); !errors.Is(err, context.Canceled) {
+	if _, err := fs.WaitVRAMFree(ctx, devices[0], time.Millisecond, 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("with an ended context: %v", err)
 	}
 	if err := os.RemoveAll(filepath.Join(root, "sys/class/drm")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fs.Settle(t.Context(), devices[0], time.Millisecond, 0); !errors.Is(err, os.ErrNotExist) {
+	if _, err := fs.WaitVRAMFree(t.Context(), devices[0], time.Millisecond, 0); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("with the card gone: %v", err)
 	}
 }

@@ -64,12 +64,12 @@ func TestParseCache(t *testing.T) {
 		cacheLine{amd64, 0, "libx.so.1", "relative/libx.so.1"},
 		cacheLine{amd64, 0, "libamdhip64.so.6", "/opt/rocm-6.4.1/lib//libamdhip64.so.6"},
 	)
-	want := []hostrocm.CacheEntry{
+	want := []hostrocm.LoaderCacheEntry{
 		{SONAME: "libz.so.1", Path: "/usr/lib/x86_64-linux-gnu/libz.so.1"},
 		{SONAME: "libamdhip64.so.6", Path: "/opt/rocm-6.4.1/lib/libamdhip64.so.6"},
 	}
 	for name, b := range map[string][]byte{"new": good, "with the old table": before232(good)} {
-		got, err := hostrocm.ParseCache(b)
+		got, err := hostrocm.ParseLoaderCache(b)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", name, err, diff)
 		}
@@ -99,7 +99,7 @@ func TestParseCache(t *testing.T) {
 		"old too many": {append([]byte("ld.so-1.7.0\x00"), 0xff, 0xff, 0xff, 0xff, 0, 0), "do not fit"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := hostrocm.ParseCache(c.b); !errors.Is(err, hostrocm.ErrCache) || !strings.Contains(err.Error(), c.says) {
+			if _, err := hostrocm.ParseLoaderCache(c.b); !errors.Is(err, hostrocm.ErrLoaderCache) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %v, want ErrCache with %q", err, c.says)
 			}
 		})
@@ -113,7 +113,7 @@ func TestParseCacheOfThisMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := hostrocm.ParseCache(b)
+	got, err := hostrocm.ParseLoaderCache(b)
 	if err != nil || len(got) == 0 {
 		t.Fatalf("%d entries, %v", len(got), err)
 	}
@@ -135,8 +135,8 @@ func FuzzParseCache(f *testing.F) {
 	f.Add(good[:60])
 	f.Add([]byte("ld.so-1.7.0\x00\xff\xff\xff\xff"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		got, err := hostrocm.ParseCache(b)
-		if err != nil && !errors.Is(err, hostrocm.ErrCache) {
+		got, err := hostrocm.ParseLoaderCache(b)
+		if err != nil && !errors.Is(err, hostrocm.ErrLoaderCache) {
 			t.Errorf("an error of another kind: %v", err)
 		}
 		for _, e := range got {

@@ -13,7 +13,7 @@ import (
 var ErrUnusable = errors.New("the host's ROCm cannot be used")
 
 // Missing is a library that is not there.
-type Missing struct {
+type MissingLibrary struct {
 	SONAME   string
 	NeededBy string // a file of the bundle, or the path of a library of the host
 	// Found are files of other versions of it.
@@ -26,8 +26,8 @@ type Missing struct {
 type Error struct {
 	// ROCm is the release that the bundle was built with, Place the installation
 	// that comes closest to what it needs.
-	ROCm, Place string
-	Missing     []Missing
+	ROCm, Location string
+	Missing        []MissingLibrary
 	// Broken says what else keeps the libraries from loading.
 	Broken []string
 	// Notes are what was passed over on the way.
@@ -58,8 +58,8 @@ func (e *Error) Detail() string {
 	parts = append(parts, e.Broken...)
 	parts = append(parts, e.Notes...)
 	where := ""
-	if e.Place != system {
-		where = " in " + e.Place
+	if e.Location != system {
+		where = " in " + e.Location
 	}
 	return ErrUnusable.Error() + where + ": " + strings.Join(parts, "; ")
 }
@@ -101,13 +101,13 @@ func (e *Error) Remedy() string {
 
 // Lacks says that the host's rocBLAS has no kernels for targets, empty for no
 // targets. rocBLAS ends the process on a GPU that it has none for.
-func (h *Host) Lacks(targets []gfx.Target) string {
+func (h *Installation) MissingKernels(targets []gfx.Target) string {
 	if len(targets) == 0 {
 		return ""
 	}
 	have := "no kernels beside it"
-	if h.KernelFolder != "" {
-		have = fmt.Sprintf("in %s are those for %s", h.KernelFolder, gfx.Join(h.Kernels, ", "))
+	if h.KernelDir != "" {
+		have = fmt.Sprintf("in %s are those for %s", h.KernelDir, gfx.Join(h.KernelTargets, ", "))
 	}
 	return fmt.Sprintf("the host's rocBLAS has no kernels for %s (%s); install a rocBLAS that has them, or use a hermetic bundle", gfx.Join(targets, ", "), have)
 }

@@ -13,20 +13,20 @@ import (
 )
 
 // Host is a ROCm that a bundle can use.
-type Host struct {
+type Installation struct {
 	// Place is a folder such as /opt/rocm-6.4.1, or words for the system's own.
-	Place string
+	Location string
 	// Version is what the installation says of itself, empty where it says
 	// nothing.
 	Version string
 	// Folders are to be searched after the bundle's own, in this order.
-	Folders []string
+	LibraryDirs []string
 	// Libraries are those that will be loaded from the host.
 	Libraries []elfdep.Lib
-	// KernelFolder holds rocBLAS's kernels, Kernels are the targets that it has
+	// KernelDir holds rocBLAS's kernels, Kernels are the targets that it has
 	// some for. Both are empty where no such folder was found.
-	KernelFolder string
-	Kernels      []gfx.Target
+	KernelDir     string
+	KernelTargets []gfx.Target
 	// Notes are what was passed over on the way.
 	Notes []string
 }
@@ -43,7 +43,7 @@ type search struct {
 // Find looks for the ROCm that a bundle of the system flavour needs. environ is
 // the environment, as os.Environ gives it. The error is an *Error where there
 // is none that will do.
-func (f FS) Find(m *bundle.Manifest, environ []string) (*Host, error) {
+func (f FS) Find(m *bundle.Manifest, environ []string) (*Installation, error) {
 	if m == nil || m.Host == nil {
 		return nil, errors.New("the bundle takes nothing from the host")
 	}
@@ -77,8 +77,8 @@ func (f FS) Find(m *bundle.Manifest, environ []string) (*Host, error) {
 func (e *Error) weight() int { return 2*len(e.Missing) + len(e.Broken) }
 
 // try checks one installation as a whole.
-func (s *search) try(p place) (*Host, *Error) {
-	failed := &Error{Place: p.name}
+func (s *search) try(p place) (*Installation, *Error) {
+	failed := &Error{Location: p.name}
 	opts := elfdep.Options{Root: s.fs.root, LibraryPaths: p.folders, SearchPaths: s.layout.search, Stop: s.stop}
 	own := p.folders // a folder of ROCm must hold all that the bundle names
 	if p.dir == "" {
@@ -91,7 +91,7 @@ func (s *search) try(p place) (*Host, *Error) {
 			failed.Broken = append(failed.Broken, s.tooOld(file, l)...)
 			continue
 		}
-		failed.Missing = append(failed.Missing, Missing{SONAME: l.SONAME, NeededBy: l.NeededBy[0]})
+		failed.Missing = append(failed.Missing, MissingLibrary{SONAME: l.SONAME, NeededBy: l.NeededBy[0]})
 	}
 	libs, err := elfdep.Closure(roots, opts)
 	failed.take(err)
@@ -103,7 +103,7 @@ func (s *search) try(p place) (*Host, *Error) {
 	if failed.weight() > 0 {
 		return nil, failed
 	}
-	h := &Host{Place: p.name, Libraries: libs, Folders: s.folders(p, libs)}
+	h := &Installation{Location: p.name, Libraries: libs, LibraryDirs: s.folders(p, libs)}
 	if p.dir != "" {
 		if b, err := s.fs.read(path.Join(p.dir, ".info/version"), 4096); err == nil {
 			if h.Version, err = ParseVersion(b); err != nil {
@@ -126,8 +126,8 @@ func (e *Error) take(err error) {
 			e.take(part)
 		}
 	case errors.As(err, &missing):
-		if !slices.ContainsFunc(e.Missing, func(m Missing) bool { return m.SONAME == missing.Name }) {
-			e.Missing = append(e.Missing, Missing{SONAME: missing.Name, NeededBy: missing.NeededBy})
+		if !slices.ContainsFunc(e.Missing, func(m MissingLibrary) bool { return m.SONAME == missing.Name }) {
+			e.Missing = append(e.Missing, MissingLibrary{SONAME: missing.Name, NeededBy: missing.NeededBy})
 		}
 	default:
 		e.Broken = append(e.Broken, err.Error())
@@ -227,7 +227,7 @@ func (s *search) same(file string, l elfdep.Lib) bool {
 }
 
 // describe adds what helps a reader: packages, and files of other versions.
-func (s *search) describe(m *Missing) {
+func (s *search) describe(m *MissingLibrary) {
 	if known, ok := s.table.Lookup(m.SONAME); ok {
 		m.Debian, m.AMD = known.Debian, known.AMD
 	}

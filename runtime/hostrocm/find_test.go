@@ -165,8 +165,8 @@ func TestFind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if h.Place != c.place || !slices.Equal(h.Folders, c.folders) || h.Version != c.version {
-				t.Errorf("%s %q %q; want %s %q %q", h.Place, h.Folders, h.Version, c.place, c.folders, c.version)
+			if h.Location != c.place || !slices.Equal(h.LibraryDirs, c.folders) || h.Version != c.version {
+				t.Errorf("%s %q %q; want %s %q %q", h.Location, h.LibraryDirs, h.Version, c.place, c.folders, c.version)
 			}
 			if notes := strings.Join(h.Notes, "; "); !strings.Contains(notes, c.notes) || (c.notes == "") != (notes == "") {
 				t.Errorf("notes %q, want %q", notes, c.notes)
@@ -297,8 +297,8 @@ func TestKernels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if h.KernelFolder != c.folder || !slices.Equal(h.Kernels, c.kernels) {
-				t.Errorf("%q %q, want %q %q", h.KernelFolder, h.Kernels, c.folder, c.kernels)
+			if h.KernelDir != c.folder || !slices.Equal(h.KernelTargets, c.kernels) {
+				t.Errorf("%q %q, want %q %q", h.KernelDir, h.KernelTargets, c.folder, c.kernels)
 			}
 		})
 	}
@@ -312,7 +312,7 @@ func FuzzFind(f *testing.F) {
 		m := machine{}.rocm("opt/rocm", "lib").with("opt/rocm/lib/libhipblas.so.2", library).
 			with("opt/rocm/.info/version", version).with("etc/ld.so.cache", cache)
 		h, err := hostrocm.NewFS(m.root(t)).Find(wants(), []string{"ROCM_PATH=" + variable})
-		if err == nil && (h.Place == "" || len(h.Libraries) < 3) {
+		if err == nil && (h.Location == "" || len(h.Libraries) < 3) {
 			t.Errorf("%+v", h)
 		}
 		var failed *hostrocm.Error

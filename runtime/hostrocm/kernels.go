@@ -16,7 +16,7 @@ const targetInName = `[_-](gfx[0-9a-f]+)(?:-xnack[+-])?\.(?:co|hsaco|dat)$`
 // kernels looks for rocBLAS's kernels, beside the library as it does itself, by
 // the name that the library was loaded by: rocblas/library in AMD's packages,
 // rocblas/VERSION/library in Debian's.
-func (s *search) kernels(p place, h *Host) {
+func (s *search) kernels(p place, h *Installation) {
 	i := slices.IndexFunc(h.Libraries, func(l elfdep.Lib) bool { return strings.HasPrefix(l.SONAME, "librocblas.so.") })
 	if i < 0 {
 		return
@@ -37,14 +37,14 @@ func (s *search) kernels(p place, h *Host) {
 			if m == nil {
 				continue
 			}
-			h.KernelFolder = dir
-			if t, err := gfx.Parse(m[1]); err == nil && !slices.Contains(h.Kernels, t) {
-				h.Kernels = append(h.Kernels, t)
+			h.KernelDir = dir
+			if t, err := gfx.Parse(m[1]); err == nil && !slices.Contains(h.KernelTargets, t) {
+				h.KernelTargets = append(h.KernelTargets, t)
 			}
 		}
-		if h.KernelFolder != "" {
+		if h.KernelDir != "" {
 			break
 		}
 	}
-	gfx.Sort(h.Kernels)
+	gfx.Sort(h.KernelTargets)
 }

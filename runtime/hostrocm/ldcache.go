@@ -9,10 +9,10 @@ import (
 )
 
 // ErrCache is wrapped by errors about the content of a loader's cache.
-var ErrCache = errors.New("bad ld.so.cache")
+var ErrLoaderCache = errors.New("bad ld.so.cache")
 
 // CacheEntry is one library of the loader's cache.
-type CacheEntry struct {
+type LoaderCacheEntry struct {
 	SONAME string
 	Path   string // absolute
 }
@@ -42,29 +42,29 @@ const (
 // that need no further capabilities of the processor, in the file's order. It
 // takes the format of glibc 2.32 and later, and the one before that, which has
 // a table for older loaders in front.
-func ParseCache(b []byte) ([]CacheEntry, error) {
+func ParseLoaderCache(b []byte) ([]LoaderCacheEntry, error) {
 	if bytes.HasPrefix(b, []byte(oldMagic)) {
 		if len(b) < oldHead {
-			return nil, fmt.Errorf("%w: %d bytes are too few for its header", ErrCache, len(b))
+			return nil, fmt.Errorf("%w: %d bytes are too few for its header", ErrLoaderCache, len(b))
 		}
 		count := uint64(binary.LittleEndian.Uint32(b[oldHead-4:]))
 		skip := (oldHead + count*oldEntry + 7) &^ 7 // the next header begins at a multiple of 8
 		if skip > uint64(len(b)) {
-			return nil, fmt.Errorf("%w: %d entries do not fit into %d bytes", ErrCache, count, len(b))
+			return nil, fmt.Errorf("%w: %d entries do not fit into %d bytes", ErrLoaderCache, count, len(b))
 		}
 		b = b[skip:]
 	}
 	if !bytes.HasPrefix(b, []byte(newMagic)) || len(b) < newHead {
-		return nil, fmt.Errorf("%w: it does not begin as one of glibc", ErrCache)
+		return nil, fmt.Errorf("%w: it does not begin as one of glibc", ErrLoaderCache)
 	}
 	if order := b[28] & endianMask; order != 0 && order != endianLittle {
-		return nil, fmt.Errorf("%w: its byte order is not that of amd64", ErrCache)
+		return nil, fmt.Errorf("%w: its byte order is not that of amd64", ErrLoaderCache)
 	}
 	count := uint64(binary.LittleEndian.Uint32(b[20:]))
 	if newHead+count*newEntry > uint64(len(b)) {
-		return nil, fmt.Errorf("%w: %d entries do not fit into %d bytes", ErrCache, count, len(b))
+		return nil, fmt.Errorf("%w: %d entries do not fit into %d bytes", ErrLoaderCache, count, len(b))
 	}
-	var out []CacheEntry
+	var out []LoaderCacheEntry
 	for i := range count {
 		e := b[newHead+i*newEntry:]
 		if binary.LittleEndian.Uint32(e) != typeX8664 || binary.LittleEndian.Uint64(e[16:]) != 0 {
@@ -79,7 +79,7 @@ func ParseCache(b []byte) ([]CacheEntry, error) {
 			return nil, err
 		}
 		if path.IsAbs(file) && name != "" {
-			out = append(out, CacheEntry{SONAME: name, Path: path.Clean(file)})
+			out = append(out, LoaderCacheEntry{SONAME: name, Path: path.Clean(file)})
 		}
 	}
 	return out, nil
@@ -88,11 +88,11 @@ func ParseCache(b []byte) ([]CacheEntry, error) {
 // cacheString reads the string at an offset from the header's beginning.
 func cacheString(b []byte, at uint32) (string, error) {
 	if uint64(at) >= uint64(len(b)) {
-		return "", fmt.Errorf("%w: a string begins at byte %d of %d", ErrCache, at, len(b))
+		return "", fmt.Errorf("%w: a string begins at byte %d of %d", ErrLoaderCache, at, len(b))
 	}
 	end := bytes.IndexByte(b[at:], 0)
 	if end < 0 || end > maxString {
-		return "", fmt.Errorf("%w: the string at byte %d does not end", ErrCache, at)
+		return "", fmt.Errorf("%w: the string at byte %d does not end", ErrLoaderCache, at)
 	}
 	return string(b[at:][:end]), nil
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // EnvPath names a folder of ROCm to take before all others.
-const EnvPath = "ROCM_PATH"
+const EnvROCmPath = "ROCM_PATH"
 
 // maxCache bounds the loader's cache in bytes; those of large installations
 // have some hundred KiB.
@@ -45,7 +45,7 @@ const system = "the system's library folders"
 // layout is where a machine keeps its libraries.
 type layout struct {
 	places []place
-	cache  []CacheEntry
+	cache  []LoaderCacheEntry
 	search []string // folders that the loader looks into by itself
 	notes  []string
 }
@@ -69,9 +69,9 @@ func (f FS) layout(environ []string) layout {
 			l.places = append(l.places, p)
 		}
 	}
-	if dir := getenv(environ, EnvPath); dir != "" {
+	if dir := getenv(environ, EnvROCmPath); dir != "" {
 		if why := unusablePath(dir); why != "" {
-			l.notes = append(l.notes, fmt.Sprintf("%s=%s is not used: %s", EnvPath, dir, why))
+			l.notes = append(l.notes, fmt.Sprintf("%s=%s is not used: %s", EnvROCmPath, dir, why))
 		} else {
 			add(path.Clean(dir))
 		}
@@ -102,7 +102,7 @@ func (l *layout) readCache(f FS) {
 	const name = "/etc/ld.so.cache"
 	b, err := f.read(name, maxCache)
 	if err == nil {
-		l.cache, err = ParseCache(b)
+		l.cache, err = ParseLoaderCache(b)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.notes = append(l.notes, fmt.Sprintf("%s is not used: %v; make it anew with ldconfig", name, err))

@@ -72,7 +72,7 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 	}
 	return Estimate{
 		Name: d.Name + " " + d.PCI, Place: d.PCI, Margin: margin,
-		Hidden: d.HiddenUsed(), Free: d.VRAMFree(), Total: d.VRAMTotal,
+		Hidden: d.NonComputeUsed(), Free: d.VRAMFree(), Total: d.VRAMTotal,
 	}
 }
 

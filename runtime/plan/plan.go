@@ -174,9 +174,9 @@ func (p *Plan) environment(sel selection) {
 		p.Env = append(p.Env, gpu.EnvROCR+"=", gpu.EnvHIP+"=")
 		return
 	}
-	p.Env = append(p.Env, gpu.For(sel.devices)...)
+	p.Env = append(p.Env, gpu.VisibleEnv(sel.devices)...)
 	if sel.override != "" {
-		p.Env = append(p.Env, gpu.EnvOverride+"="+sel.override)
+		p.Env = append(p.Env, gpu.EnvTargetOverride+"="+sel.override)
 	}
 	if !hasTarget(p.Request.HIPBLASLt, sel) {
 		p.Env = append(p.Env, "ROCBLAS_USE_HIPBLASLT=0")

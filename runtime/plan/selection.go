@@ -14,7 +14,7 @@ import (
 // selection is the outcome of choosing devices.
 type selection struct {
 	devices  []gpu.Device
-	override string // value for gpu.EnvOverride, empty for none
+	override string // value for gpu.EnvTargetOverride, empty for none
 	target   gfx.Target
 	reasons  []string
 	why      string // when no device was chosen: why not
@@ -42,7 +42,7 @@ func selectDevices(r *Request) (selection, error) {
 		sel.why = r.Barred
 		return sel, nil
 	}
-	unheeded := notPassedOn(gpu.Overrides(r.Environ))
+	unheeded := notPassedOn(gpu.TargetOverrides(r.Environ))
 	mask := gpu.NewMask(r.Environ)
 	var (
 		cands    []candidate
@@ -89,7 +89,7 @@ func names(d gpu.Device, wish string) bool {
 func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
 	c = candidate{Device: d, target: d.Target}
 	if !d.Visible {
-		return c, d.Why, nil
+		return c, d.UnusableReason, nil
 	}
 	if forced := string(r.Options.Override); forced != "" && r.Options.Override != OverrideOff && r.Options.Override != OverrideAuto {
 		t, err := overrideTarget(forced)
@@ -183,7 +183,7 @@ func (s *selection) explain(cands, chosen []candidate, rejected []string, mask g
 		s.reasons = append(s.reasons, fmt.Sprintf("using %s at %s (%s, %s, %s of %s free)",
 			c.Name, c.PCI, c.Target, kind, size(c.VRAMFree()), size(c.VRAMTotal)))
 		if c.override != "" {
-			s.reasons = append(s.reasons, fmt.Sprintf("%s runs code for %s by %s=%s; AMD does not support this", c.Target, c.target, gpu.EnvOverride, c.override))
+			s.reasons = append(s.reasons, fmt.Sprintf("%s runs code for %s by %s=%s; AMD does not support this", c.Target, c.target, gpu.EnvTargetOverride, c.override))
 		}
 	}
 	for _, c := range cands[len(chosen):] {

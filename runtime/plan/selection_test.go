@@ -14,7 +14,7 @@ import (
 // TestSelection: which device, which masks, and the reason.
 func TestSelection(t *testing.T) {
 	hidden := xtx(0)
-	hidden.Visible, hidden.Why = false, "no permission for /dev/kfd; join its group"
+	hidden.Visible, hidden.UnusableReason = false, "no permission for /dev/kfd; join its group"
 	busy := xtx(0)
 	busy.VRAMUsed = 20 * gib
 	for _, c := range []struct {

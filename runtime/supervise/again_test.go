@@ -36,7 +36,7 @@ func TestFault30SlowCrashLoop(t *testing.T) {
 				}
 				spec.StallTimeout, spec.StallGrace = 200*time.Millisecond, 100*time.Millisecond
 				// Each try takes longer than that, and no time of it is a good one.
-				spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 3, Window: 250 * time.Millisecond}
+				spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxFailures: 3, ResetAfter: 250 * time.Millisecond}
 				child, err := Start(ctx, spec)
 				if err == nil {
 					for ctx.Err() == nil && !child.State().Final() {
@@ -57,12 +57,12 @@ func TestFault30SlowCrashLoop(t *testing.T) {
 func TestWellRunsEndNoService(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 2, Window: 10 * time.Millisecond}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxFailures: 2, ResetAfter: 10 * time.Millisecond}
 		c := mustStart(t, spec)
 		events, done := c.Subscribe()
 		defer done()
 		for range 3 {
-			time.Sleep(spec.Restart.Window)
+			time.Sleep(spec.Restart.ResetAfter)
 			if err := unix.Kill(c.Pid(), unix.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
@@ -86,7 +86,7 @@ func TestOutOfMemoryAtTheFirstStart(t *testing.T) {
 			script := fmt.Sprintf(`echo >>%s; [ $(wc -l <%s) != %s ] || { echo 'cudaMalloc failed: out of memory' >&2; exit 1; }; exec "$0" "$@"`, file, file, c.lacks)
 			spec := fake(t, roleServer, fakellama.Script{})
 			spec.Argv = []string{"sh", "-c", script, os.Args[0]}
-			spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
+			spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond}
 			child, err := Start(t.Context(), spec)
 			if err == nil {
 				events, done := child.Subscribe()

@@ -115,10 +115,10 @@ func (c *Child) prepare() error {
 	if c.record, err = newRecord(); err != nil {
 		return err
 	}
-	if c.spec.TCP != "" {
-		host, port, _ := net.SplitHostPort(c.spec.TCP)
+	if c.spec.TCPAddr != "" {
+		host, port, _ := net.SplitHostPort(c.spec.TCPAddr)
 		if c.tcpPort, err = strconv.Atoi(port); err != nil {
-			return fmt.Errorf("%w: TCP: port %q is no number", ErrSpec, port)
+			return fmt.Errorf("%w: TCP: port %q is no number", ErrInvalidSpec, port)
 		}
 		c.tcpHost = host
 		c.base = "http://llama-server.internal"
@@ -192,10 +192,10 @@ func (c *Child) Addr() string {
 func (c *Child) BaseURL() string { return c.base }
 
 // HTTPClient talks to the child. Requests wait while the child starts; the key
-// is added; an error tells what became of the process (ExitError, StuckError).
+// is added; an error tells what became of the process (ExitError, HangError).
 // A request is sent again only if its process died before any part of the
 // answer and the policy starts another; when that one dies too, the error wraps
-// ErrDiedAgain.
+// ErrCrashedTwice.
 func (c *Child) HTTPClient() *http.Client { return c.client }
 
 // APIKey is the key that the child asks for.
@@ -226,7 +226,7 @@ func (c *Child) Pid() int {
 }
 
 // Running is how many requests are being answered.
-func (c *Child) Running() int { return int(c.gate.running.Load()) }
+func (c *Child) ActiveRequests() int { return int(c.gate.running.Load()) }
 
 // Subscribe gives the changes of state from now on. The channel is closed after
 // the final one, or by calling the function.
@@ -244,7 +244,7 @@ func (c *Child) Err() error {
 }
 
 // Log gives the last lines of the running process's output, or of the last one.
-func (c *Child) Log() []string {
+func (c *Child) LogTail() []string {
 	c.mu.Lock()
 	p := c.cur
 	c.mu.Unlock()
@@ -280,7 +280,7 @@ func (c *Child) Diagnose() Diagnosis {
 	state, attempt := c.state, c.attempt
 	c.mu.Unlock()
 	return Diagnosis{
-		Argv: append(slices.Clone(c.spec.Argv), c.args...), Dir: c.spec.Dir, Env: env, Scrubbed: c.dropped,
-		Adapted: c.notes, State: state, Pid: c.Pid(), Attempt: attempt, Addr: c.Addr(), Log: c.Log(),
+		Argv: append(slices.Clone(c.spec.Argv), c.args...), Dir: c.spec.Dir, Env: env, RemovedEnv: c.dropped,
+		FlagNotes: c.notes, State: state, Pid: c.Pid(), Attempt: attempt, Addr: c.Addr(), Log: c.LogTail(),
 	}
 }

@@ -7,13 +7,13 @@ type Diagnosis struct {
 	Dir  string
 	// Env is the environment with the key left out; Scrubbed names what was
 	// taken from ours.
-	Env      []string
-	Scrubbed []string
+	Env        []string
+	RemovedEnv []string
 	// Adapted says which arguments were dropped or renamed, and why.
-	Adapted []string
-	State   State
-	Pid     int
-	Attempt int
-	Addr    string
-	Log     []string
+	FlagNotes []string
+	State     State
+	Pid       int
+	Attempt   int
+	Addr      string
+	Log       []string
 }

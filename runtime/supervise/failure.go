@@ -30,17 +30,17 @@ var (
 	ErrNoDevice = errors.New("llama-server does not find the gpu")
 	// ErrBadArgument: the program refused its command line.
 	ErrBadArgument = errors.New("argument refused")
-	// ErrAddress: the program could not listen where it was told to.
-	ErrAddress = errors.New("cannot listen")
+	// ErrListen: the program could not listen where it was told to.
+	ErrListen = errors.New("cannot listen")
 	// ErrStalled: requests ran and no token moved.
 	ErrStalled = errors.New("stalled")
 	// ErrStartTimeout: no sign of progress while starting.
 	ErrStartTimeout = errors.New("start timed out")
-	// ErrImpostor: another process answers on the child's address.
-	ErrImpostor = errors.New("the peer is not the supervised process")
-	// ErrDiedAgain: two processes died, one after the other, before they answered
+	// ErrWrongPeer: another process answers on the child's address.
+	ErrWrongPeer = errors.New("the peer is not the supervised process")
+	// ErrCrashedTwice: two processes died, one after the other, before they answered
 	// a request; it may be the cause, and is not sent to a third.
-	ErrDiedAgain = errors.New("llama-server died again at the same request")
+	ErrCrashedTwice = errors.New("llama-server died again at the same request")
 	// ErrCrashLoop: it failed too often in a row, see Policy.
 	ErrCrashLoop = errors.New("crash loop")
 	// ErrStopped: the child was stopped and takes no more requests.
@@ -50,10 +50,10 @@ var (
 )
 
 // Permanent reports whether starting again cannot cure err.
-func Permanent(err error) bool {
+func IsPermanent(err error) bool {
 	for _, kind := range []error{
 		ErrModelInvalid, ErrLibraryMissing, ErrPermission, ErrBadArgument, ErrNoDevice,
-		ErrUnsupportedTarget, ErrUnsupportedPlatform, ErrSpec,
+		ErrUnsupportedTarget, ErrUnsupportedPlatform, ErrInvalidSpec,
 	} {
 		if errors.Is(err, kind) {
 			return true
@@ -67,12 +67,12 @@ type ExitError struct {
 	// Code is the exit status, -1 where a signal ended it.
 	Code int
 	// Signal ended it, 0 where none did; Core says whether it left a core.
-	Signal syscall.Signal
-	Core   bool
+	Signal     syscall.Signal
+	CoreDumped bool
 	// Pid is the process that was.
 	Pid int
 	// While is the state in which it ended.
-	While State
+	State State
 	// Kind is one of the package's causes, nil where none was recognised; Line
 	// is the log line that told.
 	Kind error
@@ -93,7 +93,7 @@ func (e *ExitError) Error() string {
 	default:
 		fmt.Fprintf(&b, "exited with status %d", e.Code)
 	}
-	fmt.Fprintf(&b, " while %s", e.While)
+	fmt.Fprintf(&b, " while %s", e.State)
 	writeCause(&b, e.Kind, e.Line, e.Remedy, e.Log)
 	return b.String()
 }
@@ -101,28 +101,28 @@ func (e *ExitError) Error() string {
 // Unwrap gives the cause.
 func (e *ExitError) Unwrap() error { return e.Kind }
 
-// StuckError is a process that lives and makes no progress.
-type StuckError struct {
+// HangError is a process that lives and makes no progress.
+type HangError struct {
 	// Kind is ErrStartTimeout or ErrStalled.
 	Kind error
 	// After is how long nothing moved.
 	After  time.Duration
-	While  State
+	State  State
 	Pid    int
 	Remedy string
 	Log    []string
 }
 
 // Error gives what happened, the remedy and the last lines.
-func (e *StuckError) Error() string {
+func (e *HangError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "llama-server made no progress for %s while %s", e.After.Round(time.Millisecond), e.While)
+	fmt.Fprintf(&b, "llama-server made no progress for %s while %s", e.After.Round(time.Millisecond), e.State)
 	writeCause(&b, e.Kind, "", e.Remedy, e.Log)
 	return b.String()
 }
 
 // Unwrap gives the cause.
-func (e *StuckError) Unwrap() error { return e.Kind }
+func (e *HangError) Unwrap() error { return e.Kind }
 
 // errorLogLines is how many lines an error's text shows; the whole tail is in
 // the error's Log.

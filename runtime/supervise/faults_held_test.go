@@ -77,7 +77,7 @@ func TestFault18IsNotRepeated(t *testing.T) {
 			ExitEarly: true, ExitCode: 1,
 			Log: "gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'",
 		}})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 3}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxFailures: 3}
 		var last Event
 		spec.OnEvent = func(e Event) { last = e }
 		_, err := Start(t.Context(), spec)

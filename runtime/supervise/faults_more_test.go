@@ -81,15 +81,15 @@ func TestFault26Impostor(t *testing.T) {
 			served.Go(func() { _ = impostor.Serve(l) })
 		}
 		_, err := Start(t.Context(), spec)
-		if !errors.Is(err, ErrImpostor) {
-			t.Errorf("got %v, want ErrImpostor", err)
+		if !errors.Is(err, ErrWrongPeer) {
+			t.Errorf("got %v, want ErrWrongPeer", err)
 		}
 		_ = impostor.Close()
 		served.Wait()
 
 		spec = fake(t, roleServer, fakellama.Script{Health: fakellama.HealthWrong})
-		if _, err := Start(t.Context(), spec); !errors.Is(err, ErrImpostor) {
-			t.Errorf("got %v, want ErrImpostor for a foreign /health", err)
+		if _, err := Start(t.Context(), spec); !errors.Is(err, ErrWrongPeer) {
+			t.Errorf("got %v, want ErrWrongPeer for a foreign /health", err)
 		}
 	})
 }
@@ -116,7 +116,7 @@ func TestFault27SocketPaths(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, Request: 1}}})
 		spec.SocketDir = filepath.Join(t.TempDir(), strings.Repeat("long, ", 20))
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond}
 		c := mustStart(t, spec)
 		if len(c.Addr()) > maxSocketPath {
 			t.Errorf("the socket's path has %d bytes", len(c.Addr()))
@@ -145,8 +145,8 @@ func TestFault27SocketPaths(t *testing.T) {
 		if err := os.WriteFile(name, []byte("precious"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := removeStale(name); !errors.Is(err, ErrAddress) {
-			t.Errorf("a file in the socket's place: %v, want ErrAddress", err)
+		if err := removeStale(name); !errors.Is(err, ErrListen) {
+			t.Errorf("a file in the socket's place: %v, want ErrListen", err)
 		}
 		if _, err := os.Stat(name); err != nil {
 			t.Errorf("the file was removed: %v", err)
@@ -195,7 +195,7 @@ func TestFault29ClientCancels(t *testing.T) {
 		waitFor(t, "the slot to be free", func() bool { return !slotBusy(t, c) })
 		t.Logf("free after %s", time.Since(begin).Round(time.Millisecond))
 		_ = res.Body.Close()
-		waitFor(t, "the request to count no more", func() bool { return c.Running() == 0 })
+		waitFor(t, "the request to count no more", func() bool { return c.ActiveRequests() == 0 })
 	})
 }
 
@@ -218,18 +218,18 @@ func TestFault30FloodAndCrashLoop(t *testing.T) {
 			t.Fatalf("a stream during the flood: %v", err)
 		}
 		kept := 0
-		for _, line := range c.Log() {
+		for _, line := range c.LogTail() {
 			kept += len(line)
 		}
-		if len(c.Log()) > c.spec.LogLines || kept > c.spec.LogLines*(maxLine+8) {
-			t.Errorf("%d lines with %d bytes were kept", len(c.Log()), kept)
+		if len(c.LogTail()) > c.spec.LogLines || kept > c.spec.LogLines*(maxLine+8) {
+			t.Errorf("%d lines with %d bytes were kept", len(c.LogTail()), kept)
 		}
 		stopClean(t, c)
 
 		spec := fake(t, roleServer, fakellama.Script{Health: fakellama.HealthLoading, Process: fakellama.Process{ExitAfterLoad: true, ExitSignal: int(syscall.SIGABRT), Log: "HW Exception by GPU node-1 (Agent handle: 0x1) reason :GPU Hang"}})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond, Burst: 3}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxBackoff: 2 * time.Millisecond, MaxFailures: 3}
 		settled := 0
-		spec.Restart.Settle = func(context.Context) error { settled++; return nil }
+		spec.Restart.BeforeRestart = func(context.Context) error { settled++; return nil }
 		_, err := Start(t.Context(), spec)
 		var exit *ExitError
 		if !errors.Is(err, ErrCrashLoop) || !errors.Is(err, ErrGPUHang) || !errors.As(err, &exit) {

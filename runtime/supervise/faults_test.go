@@ -50,13 +50,13 @@ func TestFault19HangsWhileLoading(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{LoadForever: true})
 		spec.StartTimeout = 2 * time.Second // it must have come as far as loading
 		_, err := Start(t.Context(), spec)
-		var stuck *StuckError
-		if !errors.As(err, &stuck) || !errors.Is(err, ErrStartTimeout) || stuck.While != Loading {
+		var stuck *HangError
+		if !errors.As(err, &stuck) || !errors.Is(err, ErrStartTimeout) || stuck.State != Loading {
 			t.Fatalf("got %v, want a start that timed out while loading", err)
 		}
 		spec = fake(t, roleServer, fakellama.Script{Process: fakellama.Process{NeverListens: true}})
 		spec.StartTimeout = 300 * time.Millisecond
-		if _, err := Start(t.Context(), spec); !errors.As(err, &stuck) || stuck.While != Starting {
+		if _, err := Start(t.Context(), spec); !errors.As(err, &stuck) || stuck.State != Starting {
 			t.Fatalf("got %v, want a start that timed out while starting", err)
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -131,7 +131,7 @@ func TestFault21DiesInMidStream(t *testing.T) {
 			c := mustStart(t, spec)
 			got, err := readAll(t.Context(), c)
 			var exit *ExitError
-			if !errors.As(err, &exit) || exit.Signal != sig || exit.While != Ready {
+			if !errors.As(err, &exit) || exit.Signal != sig || exit.State != Ready {
 				t.Fatalf("got %v, want the end by %v, after %q", err, sig, got)
 			}
 			if n := strings.Count(got, "data: "); n != 5 {

@@ -13,7 +13,7 @@ import (
 // Flags is what a llama-server's --help says it takes.
 type Flags struct {
 	// Takes says for each flag, in every spelling, whether a value follows it.
-	Takes map[string]bool `json:"takes"`
+	TakesValue map[string]bool `json:"takes_value"`
 }
 
 // Probe asks a program for its flags.
@@ -32,20 +32,20 @@ type Probe struct {
 // with its spellings, then perhaps a value's name, then two or more spaces or
 // the line's end (common_arg::to_string in common/arg.cpp).
 func ParseHelp(text []byte) (*Flags, error) {
-	f := &Flags{Takes: map[string]bool{}}
+	f := &Flags{TakesValue: map[string]bool{}}
 	sc := bufio.NewScanner(bytes.NewReader(text))
 	sc.Buffer(nil, 1<<20)
 	for sc.Scan() {
 		names, takes := parseHelpLine(sc.Text())
 		for _, n := range names {
-			f.Takes[n] = f.Takes[n] || takes
+			f.TakesValue[n] = f.TakesValue[n] || takes
 		}
 	}
 	if err := sc.Err(); err != nil {
 		return nil, fmt.Errorf("read --help: %w", err)
 	}
-	if len(f.Takes) == 0 {
-		return nil, fmt.Errorf("%w: its --help lists no flags; is it a llama-server?", ErrSpec)
+	if len(f.TakesValue) == 0 {
+		return nil, fmt.Errorf("%w: its --help lists no flags; is it a llama-server?", ErrInvalidSpec)
 	}
 	return f, nil
 }
@@ -77,8 +77,8 @@ func parseHelpLine(line string) (names []string, takes bool) {
 }
 
 // Knows reports whether the program takes a flag of this spelling.
-func (f *Flags) Knows(flag string) bool {
-	_, ok := f.Takes[flag]
+func (f *Flags) Has(flag string) bool {
+	_, ok := f.TakesValue[flag]
 	return ok
 }
 
@@ -124,7 +124,7 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 		case name != flag:
 			notes = append(notes, fmt.Sprintf("%s is called %s in this llama-server", flag, name))
 		}
-		if !f.Takes[name] && len(values) > 0 {
+		if !f.TakesValue[name] && len(values) > 0 {
 			notes = append(notes, fmt.Sprintf("%s takes no value in this llama-server: %q was left out", name, strings.Join(values, " ")))
 			if isOff(values[0]) {
 				continue
@@ -150,7 +150,7 @@ func dashed(flag string) string {
 
 // spelling gives the name under which the program knows a flag, or nothing.
 func (f *Flags) spelling(flag string) string {
-	if flag = dashed(flag); f.Knows(flag) {
+	if flag = dashed(flag); f.Has(flag) {
 		return flag
 	}
 	for _, group := range renames() {
@@ -158,7 +158,7 @@ func (f *Flags) spelling(flag string) string {
 			continue
 		}
 		for _, other := range group {
-			if f.Knows(other) {
+			if f.Has(other) {
 				return other
 			}
 		}
@@ -178,7 +178,7 @@ func (f *Flags) Unknown(args []string) []string {
 }
 
 // Names lists every spelling, sorted.
-func (f *Flags) Names() []string { return slices.Sorted(maps.Keys(f.Takes)) }
+func (f *Flags) Names() []string { return slices.Sorted(maps.Keys(f.TakesValue)) }
 
 func isFlag(s string) bool {
 	if len(s) < 2 || s[0] != '-' {

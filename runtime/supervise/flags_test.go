@@ -40,12 +40,12 @@ func TestParseHelp(t *testing.T) {
 	}
 	// Only the last spelling of an entry stands beside the value's name, but all
 	// of them take it.
-	if d := cmp.Diff(want, f.Takes); d != "" {
+	if d := cmp.Diff(want, f.TakesValue); d != "" {
 		t.Error(d)
 	}
 	for _, text := range []string{"", "no flags here\n", "-----\n"} {
-		if _, err := ParseHelp([]byte(text)); !errors.Is(err, ErrSpec) {
-			t.Errorf("%q: %v, want ErrSpec", text, err)
+		if _, err := ParseHelp([]byte(text)); !errors.Is(err, ErrInvalidSpec) {
+			t.Errorf("%q: %v, want ErrInvalidSpec", text, err)
 		}
 	}
 }

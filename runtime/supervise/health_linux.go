@@ -30,7 +30,7 @@ func (c *Child) healthy(ctx context.Context, p *process) (int, error) {
 		Status string `json:"status"`
 	}
 	if res.StatusCode == http.StatusOK && (json.Unmarshal(raw, &body) != nil || body.Status != "ok") {
-		return 0, fmt.Errorf("%w: /health says %.60q, which llama-server does not", ErrImpostor, raw)
+		return 0, fmt.Errorf("%w: /health says %.60q, which llama-server does not", ErrWrongPeer, raw)
 	}
 	return res.StatusCode, nil
 }

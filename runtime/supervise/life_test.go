@@ -28,7 +28,7 @@ import (
 func TestRetriesOnlyWithoutTokens(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindNoAnswer, Request: 1}}})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond}
 		c := mustStart(t, spec)
 		type result struct {
 			text string
@@ -40,21 +40,21 @@ func TestRetriesOnlyWithoutTokens(t *testing.T) {
 			text, err := readAll(t.Context(), c)
 			results <- result{text, err}
 		}()
-		waitFor(t, "the request to run", func() bool { return c.Running() == 1 })
+		waitFor(t, "the request to run", func() bool { return c.ActiveRequests() == 1 })
 		events, done := c.Subscribe()
 		defer done()
 		if err := unix.Kill(c.Pid(), unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		until(t, events, Ready)
-		waitFor(t, "the request to be sent again", func() bool { return c.Running() == 1 })
+		waitFor(t, "the request to be sent again", func() bool { return c.ActiveRequests() == 1 })
 		stopClean(t, c)
 		if r := <-results; r.err == nil {
 			t.Errorf("got %d bytes from servers that never answer", len(r.text))
 		}
 
 		spec = fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, AfterTokens: 1, Signal: int(syscall.SIGSEGV)}}})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond}
 		c = mustStart(t, spec)
 		text, err := readAll(t.Context(), c)
 		var exit *ExitError
@@ -70,13 +70,13 @@ func TestDeadlyRequestEndsNoService(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		deadly := fakellama.Fault{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}
 		spec := fake(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{deadly}})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, Burst: 3}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxFailures: 3}
 		c := mustStart(t, spec)
 		events, done := c.Subscribe()
 		defer done()
 		_, err := readAll(t.Context(), c)
 		var exit *ExitError
-		if !errors.Is(err, ErrDiedAgain) || !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
+		if !errors.Is(err, ErrCrashedTwice) || !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
 			t.Errorf("got %v, want the second death", err)
 		}
 		until(t, events, Ready)
@@ -129,7 +129,7 @@ func TestNothingSecretIsSeen(t *testing.T) {
 	if strings.Contains(string(text), c.APIKey()) {
 		t.Error("the key is in the diagnosis")
 	}
-	if got := fmt.Sprint(d.Scrubbed); !strings.Contains(got, "LLAMA_ARG_PORT") || !strings.Contains(got, "http_proxy") {
+	if got := fmt.Sprint(d.RemovedEnv); !strings.Contains(got, "LLAMA_ARG_PORT") || !strings.Contains(got, "http_proxy") {
 		t.Errorf("scrubbed %s", got)
 	}
 	if d.State != Ready || d.Pid != c.Pid() || len(d.Argv) < 3 || d.Addr != c.Addr() {
@@ -140,7 +140,7 @@ func TestNothingSecretIsSeen(t *testing.T) {
 func TestTCP(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{})
-		spec.TCP = "127.0.0.1:0"
+		spec.TCPAddr = "127.0.0.1:0"
 		c := mustStart(t, spec)
 		if _, err := readAll(t.Context(), c); err != nil {
 			t.Error(err)
@@ -156,9 +156,9 @@ func TestTCP(t *testing.T) {
 		}
 		defer func() { _ = l.Close() }()
 		spec = fake(t, roleServer, fakellama.Script{})
-		spec.TCP = l.Addr().String()
-		if _, err := Start(t.Context(), spec); !errors.Is(err, ErrAddress) {
-			t.Errorf("got %v, want ErrAddress", err)
+		spec.TCPAddr = l.Addr().String()
+		if _, err := Start(t.Context(), spec); !errors.Is(err, ErrListen) {
+			t.Errorf("got %v, want ErrListen", err)
 		}
 	})
 }
@@ -178,19 +178,19 @@ func TestProbeAndAdapt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flags.Knows("--offline") || !flags.Knows("--ctx-size") || !flags.Takes["--ctx-size"] {
-		t.Fatalf("knows %d flags, or the wrong ones", len(flags.Takes))
+	if flags.Has("--offline") || !flags.Has("--ctx-size") || !flags.TakesValue["--ctx-size"] {
+		t.Fatalf("knows %d flags, or the wrong ones", len(flags.TakesValue))
 	}
 	spec := fake(t, roleServer, script)
 	spec.Flags, spec.Args = flags, []string{"--ctx-size", "512", "--offline", "--kv-unified"}
 	c := mustStart(t, spec)
-	if d := c.Diagnose(); len(d.Adapted) != 2 || strings.Contains(strings.Join(d.Argv, " "), "--offline") {
-		t.Errorf("adapted %q, ran %q", d.Adapted, d.Argv)
+	if d := c.Diagnose(); len(d.FlagNotes) != 2 || strings.Contains(strings.Join(d.Argv, " "), "--offline") {
+		t.Errorf("adapted %q, ran %q", d.FlagNotes, d.Argv)
 	}
 	// The second time nothing is run: the answer is kept by the file's content.
 	t.Setenv(roleName, roleParent)
 	again, err := ProbeFlags(t.Context(), probe)
-	if err != nil || len(again.Takes) != len(flags.Takes) {
+	if err != nil || len(again.TakesValue) != len(flags.TakesValue) {
 		t.Errorf("the kept answer: %v", err)
 	}
 	// Without its flag dropped, the old server refuses.
@@ -211,18 +211,18 @@ func TestStartErrors(t *testing.T) {
 		spec Spec
 		want error
 	}{
-		"nothing":        {Spec{}, ErrSpec},
+		"nothing":        {Spec{}, ErrInvalidSpec},
 		"missing":        {Spec{Argv: []string{filepath.Join(dir, "no-such")}}, ErrLibraryMissing},
 		"not executable": {Spec{Argv: []string{script}}, ErrPermission},
-		"own host":       {Spec{Argv: []string{os.Args[0]}, Args: []string{"--host", "0.0.0.0"}}, ErrSpec},
-		"own key":        {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api-key=x"}}, ErrSpec},
-		"underscores":    {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api_key", "x"}}, ErrSpec},
-		"own prefix":     {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api-prefix", "/x"}}, ErrSpec},
-		"own TLS key":    {Spec{Argv: []string{os.Args[0]}, Args: []string{"--ssl-key-file", "x"}}, ErrSpec},
-		"own TLS cert":   {Spec{Argv: []string{os.Args[0]}, Args: []string{"--ssl-cert-file", "x"}}, ErrSpec},
-		"prefix in env":  {Spec{Argv: []string{os.Args[0]}, Env: []string{"LLAMA_ARG_API_PREFIX=/x"}}, ErrSpec},
-		"bad env":        {Spec{Argv: []string{os.Args[0]}, Env: []string{"x"}}, ErrSpec},
-		"bad tcp":        {Spec{Argv: []string{os.Args[0]}, TCP: "localhost"}, ErrSpec},
+		"own host":       {Spec{Argv: []string{os.Args[0]}, Args: []string{"--host", "0.0.0.0"}}, ErrInvalidSpec},
+		"own key":        {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api-key=x"}}, ErrInvalidSpec},
+		"underscores":    {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api_key", "x"}}, ErrInvalidSpec},
+		"own prefix":     {Spec{Argv: []string{os.Args[0]}, Args: []string{"--api-prefix", "/x"}}, ErrInvalidSpec},
+		"own TLS key":    {Spec{Argv: []string{os.Args[0]}, Args: []string{"--ssl-key-file", "x"}}, ErrInvalidSpec},
+		"own TLS cert":   {Spec{Argv: []string{os.Args[0]}, Args: []string{"--ssl-cert-file", "x"}}, ErrInvalidSpec},
+		"prefix in env":  {Spec{Argv: []string{os.Args[0]}, Env: []string{"LLAMA_ARG_API_PREFIX=/x"}}, ErrInvalidSpec},
+		"bad env":        {Spec{Argv: []string{os.Args[0]}, Env: []string{"x"}}, ErrInvalidSpec},
+		"bad tcp":        {Spec{Argv: []string{os.Args[0]}, TCPAddr: "localhost"}, ErrInvalidSpec},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.spec.SocketDir = filepath.Join(t.TempDir(), "run")

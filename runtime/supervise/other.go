@@ -41,8 +41,8 @@ func (*Child) Progress() float64 { return 0 }
 // Pid is 0 on this platform.
 func (*Child) Pid() int { return 0 }
 
-// Running is 0 on this platform.
-func (*Child) Running() int { return 0 }
+// ActiveRequests is 0 on this platform.
+func (*Child) ActiveRequests() int { return 0 }
 
 // Subscribe gives a closed channel on this platform.
 func (*Child) Subscribe() (<-chan Event, func()) {
@@ -61,8 +61,8 @@ func (*Child) Done() <-chan struct{} {
 // Err is ErrUnsupportedPlatform.
 func (*Child) Err() error { return ErrUnsupportedPlatform }
 
-// Log is empty on this platform.
-func (*Child) Log() []string { return nil }
+// LogTail is empty on this platform.
+func (*Child) LogTail() []string { return nil }
 
 // Stop has nothing to stop on this platform.
 func (*Child) Stop(context.Context) error { return nil }

@@ -39,15 +39,15 @@ func (c *Child) own(first chan<- error) {
 		}
 		err := o.err
 		ready = ready || o.ready
-		if o.well >= c.spec.Restart.Window {
+		if o.well >= c.spec.Restart.ResetAfter {
 			failures = 0
 		}
 		failures++
 		switch {
-		case c.spec.Restart.Mode == Never || Permanent(err) || cleanExit(err):
+		case c.spec.Restart.Mode == Never || IsPermanent(err) || cleanExit(err):
 		case !ready && errors.Is(err, ErrOutOfMemory): // the caller may ask for less
-		case failures >= c.spec.Restart.Burst:
-			err = fmt.Errorf("%w: it failed %d times in a row, and was never well for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.Window, err)
+		case failures >= c.spec.Restart.MaxFailures:
+			err = fmt.Errorf("%w: it failed %d times in a row, and was never well for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.ResetAfter, err)
 		case c.pause(failures, err):
 			continue
 		default: // stopped while waiting
@@ -78,7 +78,7 @@ func (c *Child) pause(n int, cause error) bool {
 	case <-ctx.Done():
 		return false
 	}
-	if settle := c.spec.Restart.Settle; settle != nil {
+	if settle := c.spec.Restart.BeforeRestart; settle != nil {
 		if err := settle(ctx); err != nil && ctx.Err() == nil {
 			c.spec.Log.Warn("the gpu's memory did not settle", "cause", err.Error())
 		}
@@ -135,7 +135,7 @@ func (c *Child) launch(tail *logTail, news *news) (*process, error) {
 	attempt := c.attempt
 	c.progress = 0
 	c.mu.Unlock()
-	p, err := spawn(append(append([]string{}, c.spec.Argv...), c.args...), c.env, c.spec.Dir, c.record.Marker, c.spec.Inherit, tail)
+	p, err := spawn(append(append([]string{}, c.spec.Argv...), c.args...), c.env, c.spec.Dir, c.record.Marker, c.spec.ExtraFiles, tail)
 	if err != nil {
 		return nil, err
 	}
@@ -172,8 +172,8 @@ func (c *Child) bury(p *process, err error) {
 // exitError describes a process that ended unasked.
 func (c *Child) exitError(p *process, while State) error {
 	e := &ExitError{
-		Code: p.status.code, Signal: p.status.signal, Core: p.status.core,
-		Pid: p.pid, While: while, Log: p.tail.last(),
+		Code: p.status.code, Signal: p.status.signal, CoreDumped: p.status.core,
+		Pid: p.pid, State: while, Log: p.tail.last(),
 	}
 	recognise(e, p.oomStruck())
 	if p.status.err != nil {

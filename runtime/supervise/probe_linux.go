@@ -23,7 +23,7 @@ const maxHelp = 4 << 20
 // takes.
 func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 	if len(p.Argv) == 0 {
-		return nil, fmt.Errorf("%w: Argv is empty; give the program to ask", ErrSpec)
+		return nil, fmt.Errorf("%w: Argv is empty; give the program to ask", ErrInvalidSpec)
 	}
 	if p.Digest == "" {
 		var err error
@@ -40,7 +40,7 @@ func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 		name = filepath.Join(p.CacheDir, "flags-"+hex.EncodeToString(key[:12])+".json")
 		if raw, err := os.ReadFile(name); err == nil {
 			var f Flags
-			if json.Unmarshal(raw, &f) == nil && len(f.Takes) > 0 {
+			if json.Unmarshal(raw, &f) == nil && len(f.TakesValue) > 0 {
 				return &f, nil
 			}
 		}
@@ -76,7 +76,7 @@ func help(ctx context.Context, p Probe) ([]byte, error) {
 		if !errors.As(err, &exit) {
 			return nil, startError(argv[0], p.Dir, err)
 		}
-		e := &ExitError{Code: exit.ExitCode(), Pid: exit.Pid(), While: Starting}
+		e := &ExitError{Code: exit.ExitCode(), Pid: exit.Pid(), State: Starting}
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 			e.Code, e.Signal = -1, ws.Signal()
 		}

@@ -57,7 +57,7 @@ func signs() []sign {
 		s(ErrLibraryMissing, "symbol lookup error: |version `[^']+' not found", "glibc's loader", remedyLibrary),
 		s(ErrNoDevice, `invalid device: ROCm\d+`, "common/arg.cpp", remedyDevice),
 		s(ErrBadArgument, `error: invalid argument: |error while handling argument `, "common/arg.cpp", remedyArg),
-		s(ErrAddress, `couldn't bind HTTP server socket|couldn't start HTTP listener`, "server-http.cpp", remedyAddress),
+		s(ErrListen, `couldn't bind HTTP server socket|couldn't start HTTP listener`, "server-http.cpp", remedyAddress),
 		s(ErrModelInvalid, `mismatch between (text model|vision and audio mmproj)`, "mtmd.cpp", remedyMMProj),
 		s(ErrModelInvalid, `clip_init: failed to load model|failed to load multimodal model`, "clip.cpp, server-context.cpp", remedyMMProj),
 		s(ErrModelInvalid, `invalid magic characters|data is not within the file bounds|unknown model architecture|unknown pre-tokenizer type`, "gguf.cpp, llama-model-loader.cpp, llama-model.cpp, llama-vocab.cpp", remedyModel),
@@ -80,7 +80,7 @@ func serving(s State) bool { return s == Ready || s == Stalled || s == Stopping 
 // later. A program may live on after the line that tells it, as one does without
 // the GPU that it may not open, and the line is no cause of a later death.
 func startsOnly(kind error) bool {
-	return slices.Contains([]error{ErrModelInvalid, ErrBadArgument, ErrAddress, ErrNoDevice, ErrPermission, ErrLibraryMissing}, kind)
+	return slices.Contains([]error{ErrModelInvalid, ErrBadArgument, ErrListen, ErrNoDevice, ErrPermission, ErrLibraryMissing}, kind)
 }
 
 // recognise finds the cause of an exit in its last lines and its status.
@@ -96,7 +96,7 @@ func recognise(e *ExitError, hostOOM bool) {
 	// The loader binds symbols when they are called first, and ends with that status.
 	unbound := e.Signal == 0 && e.Code == 127
 	for _, s := range signs() {
-		if serving(e.While) && startsOnly(s.kind) && (!errors.Is(s.kind, ErrLibraryMissing) || !unbound) {
+		if serving(e.State) && startsOnly(s.kind) && (!errors.Is(s.kind, ErrLibraryMissing) || !unbound) {
 			continue
 		}
 		for _, line := range slices.Backward(told) {

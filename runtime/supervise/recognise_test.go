@@ -59,7 +59,7 @@ func TestRecognise(t *testing.T) {
 		{"library", ExitError{Code: 127, Log: []string{"llama-server: error while loading shared libraries: libllama.so.0: cannot open shared object file: No such file or directory"}}, false, ErrLibraryMissing},
 		{"glibc", ExitError{Code: 1, Log: []string{"./llama-server: /lib/libc.so.6: version `GLIBC_2.43' not found (required by ./llama-server)"}}, false, ErrLibraryMissing},
 		{"argument", ExitError{Code: 1, Log: []string{"error: invalid argument: --no-such-flag"}}, false, ErrBadArgument},
-		{"bind", ExitError{Code: 1, Log: []string{"E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 80"}}, false, ErrAddress},
+		{"bind", ExitError{Code: 1, Log: []string{"E srv start: couldn't bind HTTP server socket, hostname: 127.0.0.1, port: 80"}}, false, ErrListen},
 		{"magic", ExitError{Code: 1, Log: []string{"gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'", "srv    load_model: failed to load model, 'x'"}}, false, ErrModelInvalid},
 		{"architecture", ExitError{Code: 1, Log: []string{"llama_model_load: error loading model: error loading model architecture: unknown model architecture: 'new'"}}, false, ErrModelInvalid},
 		{"projector of another model", ExitError{Code: 1, Log: []string{
@@ -114,7 +114,7 @@ func TestRecogniseWhileServing(t *testing.T) {
 		"model":         {ExitError{Signal: syscall.SIGSEGV, Log: []string{"llama_model_load: error loading model: x", crash}}, nil, ErrModelInvalid},
 		"projector":     {ExitError{Signal: syscall.SIGSEGV, Log: []string{"clip_init: failed to load model 'x'", crash}}, nil, ErrModelInvalid},
 		"argument":      {ExitError{Signal: syscall.SIGSEGV, Log: []string{"error: invalid argument: --x", crash}}, nil, ErrBadArgument},
-		"address":       {ExitError{Signal: syscall.SIGSEGV, Log: []string{"E srv start: couldn't bind HTTP server socket", crash}}, nil, ErrAddress},
+		"address":       {ExitError{Signal: syscall.SIGSEGV, Log: []string{"E srv start: couldn't bind HTTP server socket", crash}}, nil, ErrListen},
 		"device":        {ExitError{Signal: syscall.SIGSEGV, Log: []string{"invalid device: ROCm0", crash}}, nil, ErrNoDevice},
 		"permission":    {ExitError{Signal: syscall.SIGSEGV, Log: []string{noGPU, crash}}, nil, ErrPermission},
 		"library":       {ExitError{Signal: syscall.SIGSEGV, Log: []string{"x.so: version `GLIBC_2.43' not found", crash}}, nil, ErrLibraryMissing},
@@ -127,7 +127,7 @@ func TestRecogniseWhileServing(t *testing.T) {
 	} {
 		for while, want := range map[State]error{Starting: tt.loading, Loading: tt.loading, Ready: tt.serving, Stalled: tt.serving, Stopping: tt.serving} {
 			e := tt.in
-			e.While = while
+			e.State = while
 			recognise(&e, false)
 			if e.Kind != want { //nolint:errorlint // the very same
 				t.Errorf("%s while %s: got %v, want %v", name, while, e.Kind, want)

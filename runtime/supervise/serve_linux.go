@@ -72,12 +72,12 @@ func (c *Child) heed(s *service, o observation) {
 }
 
 // stuck describes a process that stalled for longer than it may.
-func (c *Child) stuck(p *process) *StuckError {
-	e := &StuckError{
-		Kind: ErrStalled, After: c.spec.StallTimeout + c.spec.StallGrace, While: Ready, Pid: p.pid,
+func (c *Child) stuck(p *process) *HangError {
+	e := &HangError{
+		Kind: ErrStalled, After: c.spec.StallTimeout + c.spec.StallGrace, State: Ready, Pid: p.pid,
 		Remedy: remedyStall, Log: p.tail.last(),
 	}
-	if c.spec.OnCPU {
+	if c.spec.CPUOnly {
 		e.Remedy = remedyStallCPU
 	}
 	return e

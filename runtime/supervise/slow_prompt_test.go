@@ -27,7 +27,7 @@ func TestSlowPrompt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			spec := fake(t, roleServer, fakellama.Script{Reply: "done", PromptDelay: prompt, PromptBusy: c.busy})
-			spec.OnCPU, spec.StallTimeout, spec.StallGrace = c.onCPU, stall, 100*time.Millisecond
+			spec.CPUOnly, spec.StallTimeout, spec.StallGrace = c.onCPU, stall, 100*time.Millisecond
 			child := mustStart(t, spec)
 			events, done := child.Subscribe()
 			defer done()

@@ -114,7 +114,7 @@ func removeStale(path string) error {
 	case err != nil:
 		return fmt.Errorf("socket %s: %w", path, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return fmt.Errorf("%w: %s is not a socket; remove it by hand", ErrAddress, path)
+		return fmt.Errorf("%w: %s is not a socket; remove it by hand", ErrListen, path)
 	case int(st.Uid) != os.Geteuid():
 		return fmt.Errorf("%w: the socket %s belongs to user %d", ErrPermission, path, st.Uid)
 	}
@@ -134,7 +134,7 @@ func dialUnix(ctx context.Context, path string, pid int) (net.Conn, error) {
 	}
 	peer, err := peerPid(conn)
 	if err == nil && peer != pid {
-		err = fmt.Errorf("%w: process %d listens on %s, not %d", ErrImpostor, peer, path, pid)
+		err = fmt.Errorf("%w: process %d listens on %s, not %d", ErrWrongPeer, peer, path, pid)
 	}
 	if err != nil {
 		_ = conn.Close()

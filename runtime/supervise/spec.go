@@ -32,10 +32,10 @@ type Spec struct {
 	// of Argv. ggml loads modules from the working directory, so it must never
 	// be one that others may write to.
 	Dir string
-	// Inherit are files that the child has open too, from descriptor 3 on, such
+	// ExtraFiles are files that the child has open too, from descriptor 3 on, such
 	// as the lock that keeps its bundle. They must stay open while the child may
 	// be started again.
-	Inherit []*os.File
+	ExtraFiles []*os.File
 	// SocketDir is the folder under which sockets and the records of live
 	// children lie. It is made; one that is there must be this user's alone (mode
 	// 0700). Empty means go-rocm in $XDG_RUNTIME_DIR if that is not another
@@ -44,7 +44,7 @@ type Spec struct {
 	SocketDir string
 	// TCP is a host:port to listen on instead of a unix socket. Port 0 lets the
 	// kernel choose. The listening socket is proven to be the child's.
-	TCP string
+	TCPAddr string
 
 	// ModelBytes is the size of the model on disk; it scales StartTimeout's
 	// default.
@@ -60,19 +60,19 @@ type Spec struct {
 	// until SIGKILL; default DefaultStopTimeout.
 	StopTimeout time.Duration
 	// StallTimeout is how long requests may run without a token, and with
-	// OnCPU without work, before the child counts as stalled; default 2 minutes; negative: never.
+	// CPUOnly without work, before the child counts as stalled; default 2 minutes; negative: never.
 	StallTimeout time.Duration
-	// OnCPU says that the program computes on the CPU alone. CPU time that it uses
+	// CPUOnly says that the program computes on the CPU alone. CPU time that it uses
 	// then counts as progress: prompts are decoded in batches of 2048 tokens
 	// (n_batch in common/common.h), for one of which a slow CPU takes minutes
 	// without any token moving. A GPU that hangs may keep the CPU busy, too.
-	OnCPU bool
+	CPUOnly bool
 	// StallGrace is how long a stalled child may stay so before it is killed,
 	// with ErrStalled as the cause; default StallTimeout; negative: never.
 	StallGrace time.Duration
 
 	// Restart says whether and how a dead child is started again.
-	Restart Policy
+	Restart RestartPolicy
 	// Flags, when set, drops or renames arguments that the program does not
 	// know; ProbeFlags makes it.
 	Flags *Flags
@@ -89,12 +89,12 @@ type Spec struct {
 const DefaultStopTimeout = 10 * time.Second
 
 // Mode says when a child that ended by itself is started again.
-type Mode uint8
+type RestartMode uint8
 
 // The modes of a Policy.
 const (
 	// Never leaves a dead child dead: the library's default.
-	Never Mode = iota
+	Never RestartMode = iota
 	// OnFailure starts it again unless it ended with status 0, or the cause is
 	// one that starting again cannot cure: those of Permanent, and before it was
 	// ready for the first time a lack of memory, which ends Start at once with
@@ -109,45 +109,42 @@ const (
 // ends the row, and its own end is the first failure of the next. It is well from
 // ready to its death, or to the beginning of the stall that it did not come out
 // of, whether anybody used it or not.
-type Policy struct {
-	Mode Mode
+type RestartPolicy struct {
+	Mode RestartMode
 	// MinBackoff and MaxBackoff bound the wait before a start, which doubles
 	// with each failure in a row and is jittered by a quarter; defaults 500 ms
 	// and 1 min.
 	MinBackoff, MaxBackoff time.Duration
-	// Burst failures in a row end it with ErrCrashLoop; default 5.
-	Burst int
+	// MaxFailures failures in a row end it with ErrCrashLoop; default 5.
+	MaxFailures int
 	// Window is how long a run must be well to end the row; default 10 min.
-	Window time.Duration
+	ResetAfter time.Duration
 	// Settle is called before each new start, to wait until the GPU's memory
 	// has been given back; its error is noted and does not prevent the start.
-	Settle func(ctx context.Context) error
+	BeforeRestart func(ctx context.Context) error
 }
 
-// RestartNever is the library's default policy.
-func RestartNever() Policy { return Policy{} }
-
 // RestartOnFailure is the policy for services.
-func RestartOnFailure() Policy { return Policy{Mode: OnFailure} }
+func RestartOnFailure() RestartPolicy { return RestartPolicy{Mode: OnFailure} }
 
-func (p Policy) withDefaults() Policy {
+func (p RestartPolicy) withDefaults() RestartPolicy {
 	if p.MinBackoff <= 0 {
 		p.MinBackoff = 500 * time.Millisecond
 	}
 	if p.MaxBackoff < p.MinBackoff {
 		p.MaxBackoff = max(time.Minute, p.MinBackoff)
 	}
-	if p.Burst <= 0 {
-		p.Burst = 5
+	if p.MaxFailures <= 0 {
+		p.MaxFailures = 5
 	}
-	if p.Window <= 0 {
-		p.Window = 10 * time.Minute
+	if p.ResetAfter <= 0 {
+		p.ResetAfter = 10 * time.Minute
 	}
 	return p
 }
 
 // backoff is the wait before the start that follows the n-th failure, n from 1.
-func (p Policy) backoff(n int) time.Duration {
+func (p RestartPolicy) backoff(n int) time.Duration {
 	d := p.MinBackoff
 	for i := 1; i < n && d < p.MaxBackoff; i++ {
 		d *= 2
@@ -156,12 +153,12 @@ func (p Policy) backoff(n int) time.Duration {
 	return d - d/8 + rand.N(d/4+1) //nolint:gosec // jitter, not a secret
 }
 
-// ErrSpec is wrapped by every complaint about a Spec.
-var ErrSpec = errors.New("supervise: bad spec")
+// ErrInvalidSpec is wrapped by every complaint about a Spec.
+var ErrInvalidSpec = errors.New("supervise: bad spec")
 
 func (s Spec) withDefaults() (Spec, error) {
 	if len(s.Argv) == 0 || s.Argv[0] == "" {
-		return s, fmt.Errorf("%w: Argv is empty; give the program to run", ErrSpec)
+		return s, fmt.Errorf("%w: Argv is empty; give the program to run", ErrInvalidSpec)
 	}
 	if !filepath.IsAbs(s.Argv[0]) {
 		found, err := exec.LookPath(s.Argv[0])
@@ -169,16 +166,16 @@ func (s Spec) withDefaults() (Spec, error) {
 			found, err = filepath.Abs(found)
 		}
 		if err != nil {
-			return s, fmt.Errorf("%w: Argv: %w", ErrSpec, err)
+			return s, fmt.Errorf("%w: Argv: %w", ErrInvalidSpec, err)
 		}
 		s.Argv = append([]string{found}, s.Argv[1:]...)
 	}
 	if err := checkArgs(s.Args, s.Env); err != nil {
 		return s, err
 	}
-	if s.TCP != "" {
-		if _, _, err := net.SplitHostPort(s.TCP); err != nil {
-			return s, fmt.Errorf("%w: TCP: %w; write host:port", ErrSpec, err)
+	if s.TCPAddr != "" {
+		if _, _, err := net.SplitHostPort(s.TCPAddr); err != nil {
+			return s, fmt.Errorf("%w: TCP: %w; write host:port", ErrInvalidSpec, err)
 		}
 	}
 	if s.Dir == "" {
@@ -223,17 +220,17 @@ func checkArgs(args, env []string) error {
 	for _, a := range args {
 		name, _, _ := strings.Cut(a, "=")
 		if remedy, ok := flags[dashed(name)]; ok {
-			return fmt.Errorf("%w: %s is chosen by the supervisor; %s", ErrSpec, name, remedy)
+			return fmt.Errorf("%w: %s is chosen by the supervisor; %s", ErrInvalidSpec, name, remedy)
 		}
 	}
 	for _, kv := range env {
 		name, _, ok := strings.Cut(kv, "=")
 		if !ok || name == "" {
-			return fmt.Errorf("%w: %q in Env is not NAME=value", ErrSpec, kv)
+			return fmt.Errorf("%w: %q in Env is not NAME=value", ErrInvalidSpec, kv)
 		}
 		flag, ok := strings.CutPrefix(name, "LLAMA_ARG_")
 		if remedy, reserved := flags["--"+strings.ToLower(strings.ReplaceAll(flag, "_", "-"))]; ok && reserved {
-			return fmt.Errorf("%w: %s in Env is chosen by the supervisor; %s", ErrSpec, name, remedy)
+			return fmt.Errorf("%w: %s in Env is chosen by the supervisor; %s", ErrInvalidSpec, name, remedy)
 		}
 	}
 	return nil

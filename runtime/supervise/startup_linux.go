@@ -151,9 +151,9 @@ func (c *Child) startup(p *process, n *news) *outcome {
 		case status == http.StatusServiceUnavailable:
 			c.loading(n.loaded())
 		case status != 0:
-			err = fmt.Errorf("%w: /health says %d, which is neither ready nor loading", ErrImpostor, status)
+			err = fmt.Errorf("%w: /health says %d, which is neither ready nor loading", ErrWrongPeer, status)
 			fallthrough
-		case errors.Is(err, ErrImpostor):
+		case errors.Is(err, ErrWrongPeer):
 			// The child may be about to take its place, or to end: a second
 			// must do.
 			if imposed == nil {
@@ -212,8 +212,8 @@ func (c *Child) giveUp(p *process, imposed error, after time.Duration) error {
 	if imposed != nil {
 		return fmt.Errorf("start llama-server: %w", imposed)
 	}
-	return &StuckError{
-		Kind: ErrStartTimeout, After: after, While: state, Pid: p.pid, Log: p.tail.last(),
+	return &HangError{
+		Kind: ErrStartTimeout, After: after, State: state, Pid: p.pid, Log: p.tail.last(),
 		Remedy: "a large model on a slow disk needs a longer start timeout; else look at the last lines",
 	}
 }

@@ -60,7 +60,7 @@ type Event struct {
 	// tells it; it is only meaningful while To is Loading.
 	Progress float64
 	// Missed counts earlier events that this subscriber was too slow to take.
-	Missed int
+	Dropped int
 }
 
 // subscriberDepth is how many events wait for a subscriber before the oldest
@@ -121,7 +121,7 @@ func (h *hub) publish(e Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for ch, missed := range h.subs {
-		e.Missed = missed
+		e.Dropped = missed
 		select {
 		case ch <- e:
 			h.subs[ch] = 0
@@ -133,7 +133,7 @@ func (h *hub) publish(e Event) {
 			missed++
 		default:
 		}
-		e.Missed = missed
+		e.Dropped = missed
 		select {
 		case ch <- e:
 			h.subs[ch] = 0

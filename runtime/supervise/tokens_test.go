@@ -69,7 +69,7 @@ func TestFault21NoTokenLostOrDoubled(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{
 			Reply: strings.Repeat("one two three four five six seven. ", 6), TokenDelay: time.Millisecond, Slots: clients,
 		})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, Burst: 10 * deaths}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond, MaxBackoff: time.Millisecond, MaxFailures: 10 * deaths}
 		c := mustStart(t, spec)
 		events, unsubscribe := c.Subscribe()
 		defer unsubscribe()
@@ -116,7 +116,7 @@ func TestFault21NoTokenLostOrDoubled(t *testing.T) {
 		if judgePieces(t, want, got, done, err); !done {
 			t.Errorf("%d events and no end when nobody dies any more", len(got))
 		}
-		if n := c.Running(); n != 0 {
+		if n := c.ActiveRequests(); n != 0 {
 			t.Errorf("%d requests count as running", n)
 		}
 	})
@@ -144,7 +144,7 @@ func judgePieces(t *testing.T, want, got []piece, done bool, err error) {
 func TestRequestsStayWithTheirProcess(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fake(t, roleServer, fakellama.Script{LoadTime: 400 * time.Millisecond})
-		spec.Restart = Policy{Mode: OnFailure, MinBackoff: time.Millisecond}
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond}
 		c := mustStart(t, spec)
 		events, unsubscribe := c.Subscribe()
 		defer unsubscribe()

@@ -71,7 +71,7 @@ func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%w (%w)", death, err)
 		}
 		if repeat > 0 {
-			return nil, fmt.Errorf("%w: %w (%w)", ErrDiedAgain, death, err)
+			return nil, fmt.Errorf("%w: %w (%w)", ErrCrashedTwice, death, err)
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (c *Child) watch(ctx context.Context, p *process, n *news, out chan<- obser
 		if told := n.told(); told.After(moved) {
 			moved = told
 		}
-		if work.goesOn() && c.spec.OnCPU {
+		if work.goesOn() && c.spec.CPUOnly {
 			moved = time.Now()
 		}
 		idle := time.Since(moved)

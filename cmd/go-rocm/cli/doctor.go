@@ -40,7 +40,7 @@ keeps models from running at all, and 0 otherwise.`,
 				printFindings(cmd.OutOrStdout(), list)
 			}
 			for _, f := range list {
-				if f.State == doctor.Failure {
+				if f.Status == doctor.Failure {
 					return fmt.Errorf("%s: %s; %s", f.Check, f.Detail, f.Remedy)
 				}
 			}
@@ -54,7 +54,7 @@ keeps models from running at all, and 0 otherwise.`,
 
 func printFindings(w io.Writer, list []doctor.Finding) {
 	for _, f := range list {
-		_, _ = fmt.Fprintf(w, "%-8s %-13s %s\n", f.State, f.Check, f.Detail)
+		_, _ = fmt.Fprintf(w, "%-8s %-13s %s\n", f.Status, f.Check, f.Detail)
 		if f.Remedy != "" {
 			_, _ = fmt.Fprintf(w, "%-8s %-13s -> %s\n", "", "", f.Remedy)
 		}
@@ -65,12 +65,12 @@ func printFindings(w io.Writer, list []doctor.Finding) {
 func diagnose(ctx context.Context, given string, log *slog.Logger) []doctor.Finding {
 	platform := runtime.GOOS + "/" + runtime.GOARCH
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" {
-		return []doctor.Finding{{Check: "platform", State: doctor.Failure, Detail: platform, Remedy: "run models on linux/amd64"}}
+		return []doctor.Finding{{Check: "platform", Status: doctor.Failure, Detail: platform, Remedy: "run models on linux/amd64"}}
 	}
-	m := doctor.This()
-	list := []doctor.Finding{{Check: "platform", State: doctor.OK, Detail: platform}}
-	list = append(list, m.System()...)
-	list = append(list, m.GPU()...)
+	m := doctor.Local()
+	list := []doctor.Finding{{Check: "platform", Status: doctor.OK, Detail: platform}}
+	list = append(list, m.CheckSystem()...)
+	list = append(list, m.CheckGPU()...)
 	return append(list, checkBundle(ctx, m, given, log)...)
 }
 
@@ -80,11 +80,11 @@ const bundleRemedy = "install or build the bundle again"
 func checkBundle(ctx context.Context, m doctor.Machine, given string, log *slog.Logger) []doctor.Finding {
 	b, err := rocm.FindBundle(given)
 	if err != nil {
-		return []doctor.Finding{{Check: "bundle", State: doctor.Failure, Detail: err.Error(), Remedy: bundleRemedy}}
+		return []doctor.Finding{{Check: "bundle", Status: doctor.Failure, Detail: err.Error(), Remedy: bundleRemedy}}
 	}
 	defer func() { _ = b.Close() }()
-	out := []doctor.Finding{integrity(ctx, b), m.HostROCm(b.Manifest)}
-	if f, ok := m.Code(b.Targets()); ok {
+	out := []doctor.Finding{integrity(ctx, b), m.CheckROCm(b.Manifest)}
+	if f, ok := m.CheckTargets(b.Targets()); ok {
 		out = append(out, f)
 	}
 	facts, err := b.Probe(ctx, log)
@@ -92,9 +92,9 @@ func checkBundle(ctx context.Context, m doctor.Machine, given string, log *slog.
 		out = append(out, cache(m, b, facts.Dir))
 	}
 	if err != nil {
-		return append(out, doctor.Finding{Check: "server", State: doctor.Failure, Detail: err.Error(), Remedy: "mend what the lines above name, or " + bundleRemedy})
+		return append(out, doctor.Finding{Check: "server", Status: doctor.Failure, Detail: err.Error(), Remedy: "mend what the lines above name, or " + bundleRemedy})
 	}
-	return append(out, doctor.Finding{Check: "server", State: doctor.OK, Detail: fmt.Sprintf("llama-server starts from %s and knows %d flags", facts.Dir, facts.Flags)})
+	return append(out, doctor.Finding{Check: "server", Status: doctor.OK, Detail: fmt.Sprintf("llama-server starts from %s and knows %d flags", facts.Dir, facts.Flags)})
 }
 
 // integrity compares every byte of the bundle with its manifest.
@@ -105,22 +105,22 @@ func integrity(ctx context.Context, b *rocm.Bundle) doctor.Finding {
 	}
 	switch err := b.Verify(ctx); {
 	case errors.Is(err, rocm.ErrNoManifest):
-		return doctor.Finding{Check: "bundle", State: doctor.Warning, Detail: where + ": " + err.Error(), Remedy: "nothing, if it is a build of your own"}
+		return doctor.Finding{Check: "bundle", Status: doctor.Warning, Detail: where + ": " + err.Error(), Remedy: "nothing, if it is a build of your own"}
 	case err != nil:
-		return doctor.Finding{Check: "bundle", State: doctor.Failure, Detail: where + ": " + err.Error(), Remedy: bundleRemedy}
+		return doctor.Finding{Check: "bundle", Status: doctor.Failure, Detail: where + ": " + err.Error(), Remedy: bundleRemedy}
 	}
-	return doctor.Finding{Check: "bundle", State: doctor.OK, Detail: fmt.Sprintf("%s %s is whole (%s)", b.Manifest.Name, b.Manifest.Version, where)}
+	return doctor.Finding{Check: "bundle", Status: doctor.OK, Detail: fmt.Sprintf("%s %s is whole (%s)", b.Manifest.Name, b.Manifest.Version, where)}
 }
 
 // cache checks the folder that a packed bundle is unpacked to. Where it lies
 // there already, room for what other GPUs need is all that may be missing.
 func cache(m doctor.Machine, b *rocm.Bundle, dir string) doctor.Finding {
 	if dir != "" {
-		return m.Cache([]string{dir}, 0)
+		return m.CheckCache([]string{dir}, 0)
 	}
 	folders, err := extract.Folders("")
 	if err != nil {
-		return doctor.Finding{Check: "cache", State: doctor.Failure, Detail: err.Error(), Remedy: "set " + extract.CacheEnv + " to a folder on a disk that may run programs"}
+		return doctor.Finding{Check: "cache", Status: doctor.Failure, Detail: err.Error(), Remedy: "set " + extract.CacheEnv + " to a folder on a disk that may run programs"}
 	}
-	return m.Cache(folders, uint64(max(b.Need(), 0)))
+	return m.CheckCache(folders, uint64(max(b.Need(), 0)))
 }

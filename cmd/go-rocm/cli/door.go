@@ -250,11 +250,11 @@ func (d *door) failed(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	d.log.Warn("request failed", "path", r.URL.Path, "cause", err.Error())
 	var exit *supervise.ExitError
-	var stuck *supervise.StuckError
+	var stuck *supervise.HangError
 	switch {
 	case errors.Is(err, supervise.ErrStopped):
 		d.refuse(w, http.StatusServiceUnavailable, "unavailable_error", "the server is ending")
-	case errors.Is(err, supervise.ErrDiedAgain):
+	case errors.Is(err, supervise.ErrCrashedTwice):
 		w.Header().Set("X-Should-Retry", "false") // clients of OpenAI's API would, by themselves
 		d.refuse(w, http.StatusBadGateway, "server_error", "llama-server died twice of this request, or while it was at it; it is being looked after")
 	case errors.As(err, &exit):

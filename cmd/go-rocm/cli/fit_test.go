@@ -190,7 +190,7 @@ func TestGPUTable(t *testing.T) {
 	var b strings.Builder
 	err := printGPUs(&b, []gpu.Device{
 		{PCI: "0000:03:00.0", Target: "gfx1100", Name: "RX 7900 XTX", VRAMTotal: 24 << 30, VRAMUsed: 6 << 30, Visible: true, Sensors: gpu.Sensors{EdgeCelsius: 41, PowerWatts: 31.4}},
-		{PCI: "0000:18:00.0", Target: "gfx1036", Name: "Raphael", Integrated: true, VRAMTotal: 512 << 20, VRAMUsed: 1, Why: "hidden by HIP_VISIBLE_DEVICES in the environment"},
+		{PCI: "0000:18:00.0", Target: "gfx1036", Name: "Raphael", Integrated: true, VRAMTotal: 512 << 20, VRAMUsed: 1, UnusableReason: "hidden by HIP_VISIBLE_DEVICES in the environment"},
 	})
 	want := `PCI           TARGET   NAME         KIND        MEMORY IN USE           FREE      TOTAL     NOW          USABLE
 0000:03:00.0  gfx1100  RX 7900 XTX  discrete    [#####...............]  18.0 GiB  24.0 GiB  41 °C, 31 W  yes

@@ -59,7 +59,7 @@ func printGPUs(out io.Writer, devices []gpu.Device) error {
 			kind = "integrated"
 		}
 		if !d.Visible {
-			usable = "no: " + d.Why
+			usable = "no: " + d.UnusableReason
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.PCI, d.Target, d.Name, kind,
 			bar(d.VRAMUsed, d.VRAMTotal), size(d.VRAMFree()), size(d.VRAMTotal), sensors(d.Sensors), usable)
