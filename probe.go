@@ -70,7 +70,7 @@ func (b *Bundle) Verify(ctx context.Context) error {
 	case b.Manifest == nil:
 		return fmt.Errorf("%w: %s is taken as it is", ErrNoManifest, b.Dir)
 	case b.Origin == OriginGiven:
-		_, err := bundle.VerifyFound(ctx, b.Dir, b.Manifest)
+		_, err := bundle.VerifyInstalled(ctx, b.Dir, b.Manifest)
 		return err
 	}
 	return bundle.Verify(ctx, b.Dir, b.Manifest)
@@ -82,7 +82,7 @@ func (b *Bundle) Need() int64 {
 	if b.packed == nil {
 		return 0
 	}
-	n, _ := b.packed.Need(nil, "")
+	n, _ := b.packed.DiskUsage(nil, "")
 	return n
 }
 

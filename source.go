@@ -193,7 +193,7 @@ type ready struct {
 	digest string // of the content, empty where there is no manifest
 	// targets are those whose code lies there.
 	targets []gfx.Target
-	hold    *extract.Hold
+	hold    *extract.Lease
 }
 
 // inherit is what the program keeps open, so that nobody removes the bundle
@@ -215,13 +215,13 @@ func (b *Bundle) unpack(ctx context.Context, targets []gfx.Target, folders []str
 	in, err := b.installed, b.installedErr
 	if b.packed != nil {
 		in, err = extract.Extract(ctx, b.packed, extract.Options{
-			Targets: targets, Hold: true, Log: log, Progress: progress,
+			Targets: targets, Lease: true, Log: log, Progress: progress,
 		})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("bundle: %w", err)
 	}
-	r := &ready{dir: in.Dir, argv: in.Command(folders...), targets: in.Targets, hold: in.Hold}
+	r := &ready{dir: in.Dir, argv: in.Command(folders...), targets: in.Targets, hold: in.Lease}
 	if b.packed != nil {
 		r.digest = b.packed.Digest() // known from the pack's index
 	} else {

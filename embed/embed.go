@@ -32,8 +32,8 @@ const (
 	packSuffix = ".tar.zst"
 )
 
-// ErrNotBuilt means that no bundle was compiled into this program.
-var ErrNotBuilt = errors.New("no bundle is built in; run mage build, install the go-rocm-llama-hip package, or set GOROCM_BUNDLE")
+// ErrNotEmbedded means that no bundle was compiled into this program.
+var ErrNotEmbedded = errors.New("no bundle is built in; run mage build, install the go-rocm-llama-hip package, or set GOROCM_BUNDLE")
 
 // Open returns a reader of the bundle that was compiled in. A program with
 // several variants built in must name one, see OpenVariant.
@@ -44,16 +44,16 @@ func Open() (*bundle.Reader, error) {
 	}
 	switch len(vs) {
 	case 0:
-		return nil, ErrNotBuilt
+		return nil, ErrNotEmbedded
 	case 1:
 		return OpenVariant(vs[0])
 	}
 	return nil, fmt.Errorf("several bundles are built in (%s): choose one by its variant", strings.Join(vs, ", "))
 }
 
-// Built is the tree with the parts that were compiled in, for VariantsIn and
+// Embedded is the tree with the parts that were compiled in, for VariantsIn and
 // OpenIn.
-func Built() fs.FS { return built }
+func Embedded() fs.FS { return built }
 
 // Variants lists the variants that were compiled in, such as "cpu" and "hip".
 func Variants() ([]string, error) { return VariantsIn(built) }
@@ -68,7 +68,7 @@ func VariantsIn(fsys fs.FS) ([]string, error) {
 }
 
 // OpenVariant returns a reader of one variant's bundle. The error wraps
-// ErrNotBuilt when it is not there.
+// ErrNotEmbedded when it is not there.
 func OpenVariant(variant string) (*bundle.Reader, error) {
 	return OpenIn(built, variant)
 }
@@ -82,7 +82,7 @@ func OpenIn(fsys fs.FS, variant string) (*bundle.Reader, error) {
 	}
 	names, ok := packs[variant]
 	if !ok {
-		return nil, fmt.Errorf("variant %q: %w", variant, ErrNotBuilt)
+		return nil, fmt.Errorf("variant %q: %w", variant, ErrNotEmbedded)
 	}
 	parts, err := openParts(fsys, names)
 	if err != nil {
@@ -119,8 +119,8 @@ func listParts(fsys fs.FS) (map[string][]string, error) {
 	return packs, nil
 }
 
-func openParts(fsys fs.FS, names []string) (*Parts, error) {
-	p := new(Parts)
+func openParts(fsys fs.FS, names []string) (*MultiReaderAt, error) {
+	p := new(MultiReaderAt)
 	for _, n := range names {
 		f, err := fsys.Open(path.Join(folder, n))
 		if err != nil {

@@ -88,7 +88,7 @@ func TestWriteAndOpenParts(t *testing.T) {
 		if err := r.Verify(context.Background()); err != nil {
 			t.Errorf("%d parts of %d bytes: %v", len(names), size, err)
 		}
-		if _, err := OpenIn(fsys, "hip"); !errors.Is(err, ErrNotBuilt) {
+		if _, err := OpenIn(fsys, "hip"); !errors.Is(err, ErrNotEmbedded) {
 			t.Errorf("another variant: %v", err)
 		}
 		if len(names) > 2 {
@@ -163,7 +163,7 @@ func TestPartsReadAt(t *testing.T) {
 		readers, sizes = append(readers, bytes.NewReader(rest[:k])), append(sizes, int64(k))
 		rest = rest[k:]
 	}
-	p, err := NewParts(readers, sizes)
+	p, err := NewMultiReaderAt(readers, sizes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,14 +187,14 @@ func TestPartsReadAt(t *testing.T) {
 	if _, err := p.ReadAt(nil, -1); err == nil {
 		t.Error("a negative offset was taken")
 	}
-	short, err := NewParts([]io.ReaderAt{bytes.NewReader(whole)}, []int64{100})
+	short, err := NewMultiReaderAt([]io.ReaderAt{bytes.NewReader(whole)}, []int64{100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := short.ReadAt(make([]byte, 60), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("a part that is shorter than it said: %v", err)
 	}
-	if _, err := NewParts(readers, nil); err == nil {
+	if _, err := NewMultiReaderAt(readers, nil); err == nil {
 		t.Error("parts without sizes were taken")
 	}
 }
@@ -212,7 +212,7 @@ func TestBuilt(t *testing.T) {
 		}
 	}
 	switch _, err := Open(); {
-	case len(vs) == 0 && !errors.Is(err, ErrNotBuilt):
+	case len(vs) == 0 && !errors.Is(err, ErrNotEmbedded):
 		t.Errorf("without a bundle: %v", err)
 	case len(vs) == 1 && err != nil:
 		t.Error(err)

@@ -16,19 +16,19 @@ const MaxPartSize = 95 << 20
 
 const maxParts = 1000
 
-// Parts joins several readers into one io.ReaderAt. It is safe for concurrent
+// MultiReaderAt joins several readers into one io.ReaderAt. It is safe for concurrent
 // use if its parts are.
-type Parts struct {
+type MultiReaderAt struct {
 	parts []io.ReaderAt
 	ends  []int64 // of each part in the whole
 }
 
-// NewParts joins readers of the given sizes in bytes.
-func NewParts(parts []io.ReaderAt, sizes []int64) (*Parts, error) {
+// NewMultiReaderAt joins readers of the given sizes in bytes.
+func NewMultiReaderAt(parts []io.ReaderAt, sizes []int64) (*MultiReaderAt, error) {
 	if len(parts) != len(sizes) {
 		return nil, fmt.Errorf("%d parts and %d sizes", len(parts), len(sizes))
 	}
-	p := new(Parts)
+	p := new(MultiReaderAt)
 	for i, r := range parts {
 		if sizes[i] < 0 {
 			return nil, fmt.Errorf("part %d has the size %d", i, sizes[i])
@@ -38,13 +38,13 @@ func NewParts(parts []io.ReaderAt, sizes []int64) (*Parts, error) {
 	return p, nil
 }
 
-func (p *Parts) add(r io.ReaderAt, size int64) {
+func (p *MultiReaderAt) add(r io.ReaderAt, size int64) {
 	p.parts = append(p.parts, r)
 	p.ends = append(p.ends, p.Size()+size)
 }
 
 // Size returns the size of the whole in bytes.
-func (p *Parts) Size() int64 {
+func (p *MultiReaderAt) Size() int64 {
 	if len(p.ends) == 0 {
 		return 0
 	}
@@ -52,7 +52,7 @@ func (p *Parts) Size() int64 {
 }
 
 // ReadAt implements io.ReaderAt over the border between parts.
-func (p *Parts) ReadAt(b []byte, off int64) (int, error) {
+func (p *MultiReaderAt) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("read bundle parts: negative offset")
 	}

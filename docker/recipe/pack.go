@@ -68,7 +68,7 @@ func (r *Recipe) Pack(ctx context.Context, v Variant) (*Packed, error) {
 		if err := errors.Join(err, f.Chmod(0o644), f.Close()); err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(r.Log, "pack-%s: %.1f MB in %s\n", v.Label(), float64(stats.Packed)/1e6, stats.Took.Round(1e8))
+		_, err = fmt.Fprintf(r.Log, "pack-%s: %.1f MB in %s\n", v.Label(), float64(stats.Packed)/1e6, stats.Elapsed.Round(1e8))
 		return err
 	})
 	if err != nil {

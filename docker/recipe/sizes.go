@@ -21,7 +21,7 @@ import (
 type Sizes struct {
 	Packed   int64 `json:"packed"`
 	Unpacked int64 `json:"unpacked"` // the sum of the files, holes included
-	// Disk is what unpacking takes in blocks (bundle.Reader.Need), by the target
+	// Disk is what unpacking takes in blocks (bundle.Reader.DiskUsage), by the target
 	// that it is done for, and under allTargets for all of them.
 	Disk map[string]int64 `json:"disk"`
 	// Targets are the GPU targets that the record is for.
@@ -76,10 +76,10 @@ func (p *Packed) Sizes() (s Sizes, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	s = Sizes{Packed: p.Size, Unpacked: p.Manifest.Size(), Disk: map[string]int64{}}
-	s.Disk[allTargets], _ = f.Need(nil, "")
+	s.Disk[allTargets], _ = f.DiskUsage(nil, "")
 	for _, t := range p.Manifest.Targets {
 		s.Targets = append(s.Targets, t.String())
-		s.Disk[t.String()], _ = f.Need(func(f bundle.File) bool { return f.Target == "" || f.Target == t }, t)
+		s.Disk[t.String()], _ = f.DiskUsage(func(f bundle.File) bool { return f.Target == "" || f.Target == t }, t)
 	}
 	s.Tensile = countTensile(p.Manifest)
 	return s, nil

@@ -101,7 +101,7 @@ func (s *Session) rebuild(ctx context.Context, m *bundle.Manifest, build func(ct
 	}
 	err = bundle.Verify(ctx, built, m)
 	if errors.As(err, &differs) {
-		return fmt.Errorf("what was built is not what the manifest records: %s\nit stays there to be compared, until it is removed or `mage prune` does that: %s", differs.List(), dir)
+		return fmt.Errorf("what was built is not what the manifest records: %s\nit stays there to be compared, until it is removed or `mage prune` does that: %s", differs.Details(), dir)
 	}
 	if err != nil {
 		return err

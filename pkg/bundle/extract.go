@@ -23,10 +23,10 @@ const DefaultMemory = 40 << 20
 type ExtractOptions struct {
 	// Select chooses files; nil takes all. See ForTargets.
 	Select func(File) bool
-	// Only writes files with parts as the projection of that target: what other
+	// Projection writes files with parts as the projection of that target: what other
 	// targets alone need of them stays a hole. Empty writes them whole. See
-	// Manifest.Only.
-	Only gfx.Target
+	// Manifest.ProjectionFor.
+	Projection gfx.Target
 	// Workers is the number of frames decoded at a time; 0 is one a CPU.
 	Workers int
 	// Memory bounds the windows of all decoders together, in bytes; 0 is
@@ -161,8 +161,8 @@ func (e *extraction) open(path string, stored int64) (File, sink) {
 		return File{}, nil
 	}
 	s := &fileSink{e: e, file: files[0], links: files[1:], untold: stored}
-	if s.file.part(e.o.Only) != nil {
-		s.cut = s.file.others(e.o.Only)
+	if s.file.part(e.o.Projection) != nil {
+		s.cut = s.file.others(e.o.Projection)
 	}
 	return files[0], s
 }

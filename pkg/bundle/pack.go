@@ -27,14 +27,14 @@ type PackOptions struct {
 
 // PackStats says what Pack wrote. All sizes are in bytes.
 type PackStats struct {
-	Files  int   // files in the pack, links included
-	Links  int   // files stored as a link to an equal one
-	Sparse int   // files stored with holes
-	Raw    int64 // sizes of all files
-	Stored int64 // data left after holes and links
-	Packed int64 // the pack itself
-	Frames []FrameStat
-	Took   time.Duration
+	Files   int   // files in the pack, links included
+	Links   int   // files stored as a link to an equal one
+	Sparse  int   // files stored with holes
+	Raw     int64 // sizes of all files
+	Stored  int64 // data left after holes and links
+	Packed  int64 // the pack itself
+	Frames  []FrameStat
+	Elapsed time.Duration
 }
 
 // FrameStat describes one frame of a pack.
@@ -90,7 +90,7 @@ func Pack(ctx context.Context, w io.Writer, dir string, m *Manifest, o PackOptio
 		}
 	}
 	stats.Raw = m.Size()
-	stats.Took = time.Since(began)
+	stats.Elapsed = time.Since(began)
 	return stats, nil
 }
 

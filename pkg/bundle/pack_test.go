@@ -161,7 +161,7 @@ func TestPlainTar(t *testing.T) {
 func TestExtractTargets(t *testing.T) {
 	b, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 50_000})
 	r := open(t, b)
-	all, _ := r.Need(nil, "")
+	all, _ := r.DiskUsage(nil, "")
 	for _, targets := range [][]gfx.Target{{}, {"gfx1100"}, {"gfx1101"}, {"gfx1100", "gfx1101"}} {
 		want := bundle.ForTargets(targets)
 		dir := extractTo(t, r, bundle.ExtractOptions{Select: want})
@@ -173,7 +173,7 @@ func TestExtractTargets(t *testing.T) {
 				t.Errorf("%v: %s: wanted %v, lstat says %v", targets, f.Path, want(f), err)
 			}
 		}
-		if need, _ := r.Need(want, m.Only(targets)); len(targets) < 2 && need >= all {
+		if need, _ := r.DiskUsage(want, m.ProjectionFor(targets)); len(targets) < 2 && need >= all {
 			t.Errorf("%v: needs %d bytes, all targets need %d", targets, need, all)
 		}
 	}

@@ -30,10 +30,10 @@ type Part struct {
 	Extents Extents `json:"extents,omitempty"`
 }
 
-// Only returns the target whose projections a folder for these targets holds,
+// ProjectionFor returns the target whose projections a folder for these targets holds,
 // or "" where it holds whole files: for all targets (nil) and for more than
 // one. A folder for no target at all holds the projections of the first one.
-func (m *Manifest) Only(targets []gfx.Target) gfx.Target {
+func (m *Manifest) ProjectionFor(targets []gfx.Target) gfx.Target {
 	switch {
 	case targets == nil || len(targets) > 1 || len(m.Targets) < 2:
 		return ""
@@ -64,9 +64,9 @@ func (f *File) others(t gfx.Target) Extents {
 	return out
 }
 
-// Projection reports whether the digest is that of one of the file's
+// ProjectionTarget reports whether the digest is that of one of the file's
 // projections, and of which target's. The whole file is none.
-func (f *File) Projection(sum string) (gfx.Target, bool) {
+func (f *File) ProjectionTarget(sum string) (gfx.Target, bool) {
 	i := slices.IndexFunc(f.Parts, func(p Part) bool { return p.SHA256 == sum })
 	if i < 0 || sum == f.SHA256 {
 		return "", false

@@ -129,9 +129,9 @@ func TestExtractOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, targets := range [][]gfx.Target{nil, {}, {"gfx1100"}, {"gfx1101"}, {"gfx1100", "gfx1101"}} {
-		only, want := m.Only(targets), bundle.ForTargets(targets)
+		only, want := m.ProjectionFor(targets), bundle.ForTargets(targets)
 		var done, total int64
-		dir := extractTo(t, r, bundle.ExtractOptions{Select: want, Only: only, Sync: true, Progress: func(d, n int64) { done, total = d, n }})
+		dir := extractTo(t, r, bundle.ExtractOptions{Select: want, Projection: only, Sync: true, Progress: func(d, n int64) { done, total = d, n }})
 		if done != total {
 			t.Errorf("%v: progress ended at %d of %d", targets, done, total)
 		}
@@ -153,7 +153,7 @@ func TestExtractOnly(t *testing.T) {
 		if err := bundle.VerifyTargets(context.Background(), dir, m, targets); err != nil {
 			t.Errorf("%v: %v", targets, err)
 		}
-		need, inodes := r.Need(want, only)
+		need, inodes := r.DiskUsage(want, only)
 		used, files := folderUse(t, dir, m)
 		// Blocks that are partly another target's, and sparse maps, may be
 		// counted and not used; an extent over a hole of the file's own is
@@ -188,7 +188,7 @@ func folderUse(t *testing.T, dir string, m *bundle.Manifest) (bytes, inodes int6
 func TestOnlyIsSlim(t *testing.T) {
 	b, _, src := packFat(t)
 	for _, target := range []gfx.Target{"gfx1100", "gfx1101"} {
-		dir := extractTo(t, open(t, b), bundle.ExtractOptions{Only: target})
+		dir := extractTo(t, open(t, b), bundle.ExtractOptions{Projection: target})
 		slim := filepath.Join(t.TempDir(), "slim.so")
 		if err := os.WriteFile(slim, readAll(t, filepath.Join(src, "libfat.so")), 0o600); err != nil {
 			t.Fatal(err)
@@ -219,7 +219,7 @@ func TestVerifyForms(t *testing.T) {
 	ctx := context.Background()
 	b, m, src := packFat(t)
 	one := func(targets ...gfx.Target) string {
-		return extractTo(t, open(t, b), bundle.ExtractOptions{Select: bundle.ForTargets(targets), Only: m.Only(targets)})
+		return extractTo(t, open(t, b), bundle.ExtractOptions{Select: bundle.ForTargets(targets), Projection: m.ProjectionFor(targets)})
 	}
 	with := func(dir string, change func(in func(string) string)) string {
 		change(func(name string) string { return filepath.Join(dir, name) })
@@ -238,13 +238,13 @@ func TestVerifyForms(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		dir   string
-		found []gfx.Target   // what VerifyFound says
+		found []gfx.Target   // what VerifyInstalled says
 		right [][]gfx.Target // what VerifyTargets passes
 	}{
 		{"whole", one(both...), both, [][]gfx.Target{nil, {}, g1100, g1101, both}},
 		{"gfx1100", one(g1100...), g1100, [][]gfx.Target{{}, g1100}},
 		{"gfx1101", one(g1101...), g1101, [][]gfx.Target{{}, g1101}},
-		{"none", extractTo(t, open(t, b), bundle.ExtractOptions{Select: bundle.ForTargets([]gfx.Target{}), Only: "gfx1100"}), []gfx.Target{}, [][]gfx.Target{{}}},
+		{"none", extractTo(t, open(t, b), bundle.ExtractOptions{Select: bundle.ForTargets([]gfx.Target{}), Projection: "gfx1100"}), []gfx.Target{}, [][]gfx.Target{{}}},
 		{"gfx1100, one file whole", whole(one(g1100...), "libsparse.so"), g1100, [][]gfx.Target{{}, g1100}},
 		{"gfx1100, a file of gfx1101 beside", with(one(g1100...), func(in func(string) string) {
 			if err := os.WriteFile(in(own1101), readAll(t, filepath.Join(src, own1101)), 0o600); err != nil {
@@ -254,9 +254,9 @@ func TestVerifyForms(t *testing.T) {
 				t.Fatal(err)
 			}
 		}), g1100, [][]gfx.Target{{}, g1100}},
-		{"all files, code of gfx1101", extractTo(t, open(t, b), bundle.ExtractOptions{Only: "gfx1101"}), g1101, [][]gfx.Target{{}, g1101}},
+		{"all files, code of gfx1101", extractTo(t, open(t, b), bundle.ExtractOptions{Projection: "gfx1101"}), g1101, [][]gfx.Target{{}, g1101}},
 	} {
-		found, err := bundle.VerifyFound(ctx, c.dir, m)
+		found, err := bundle.VerifyInstalled(ctx, c.dir, m)
 		if err != nil || !slices.Equal(found, c.found) {
 			t.Errorf("%s: found %v, %v; want %v", c.name, found, err, c.found)
 		}
@@ -279,7 +279,7 @@ func TestVerifyForms(t *testing.T) {
 	if err := bundle.VerifyTargets(ctx, mixed, m, g1100); !errors.Is(err, bundle.ErrContent) {
 		t.Errorf("mixed: %v", err)
 	}
-	if found, _ := bundle.VerifyFound(ctx, mixed, m); len(found) > 0 {
+	if found, _ := bundle.VerifyInstalled(ctx, mixed, m); len(found) > 0 {
 		t.Errorf("mixed: found %v", found)
 	}
 }
@@ -289,7 +289,7 @@ func TestVerifyInsideHoles(t *testing.T) {
 	ctx := context.Background()
 	b, m, _ := packFat(t)
 	targets := []gfx.Target{"gfx1100"}
-	dir := extractTo(t, open(t, b), bundle.ExtractOptions{Select: bundle.ForTargets(targets), Only: "gfx1100"})
+	dir := extractTo(t, open(t, b), bundle.ExtractOptions{Select: bundle.ForTargets(targets), Projection: "gfx1100"})
 	for _, path := range []string{"libfat.so", "libsparse.so"} {
 		f, _ := m.File(path)
 		for _, p := range f.Parts {
@@ -300,9 +300,9 @@ func TestVerifyInsideHoles(t *testing.T) {
 				for _, at := range []int64{x.Offset, x.Offset + x.Size/2, x.Offset + x.Size - 1} {
 					poke(t, filepath.Join(dir, path), at, 1)
 					for name, err := range map[string]error{
-						"VerifyTargets": bundle.VerifyTargets(ctx, dir, m, targets),
-						"Verify":        bundle.Verify(ctx, dir, m),
-						"VerifyFound":   func() error { _, err := bundle.VerifyFound(ctx, dir, m); return err }(),
+						"VerifyTargets":   bundle.VerifyTargets(ctx, dir, m, targets),
+						"Verify":          bundle.Verify(ctx, dir, m),
+						"VerifyInstalled": func() error { _, err := bundle.VerifyInstalled(ctx, dir, m); return err }(),
 					} {
 						var ve *bundle.VerifyError
 						if !errors.As(err, &ve) || !slices.ContainsFunc(ve.Differences, func(d bundle.Difference) bool { return d.Path == path && d.Kind == bundle.WrongSum }) {

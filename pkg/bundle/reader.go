@@ -111,9 +111,9 @@ func (r *Reader) choose(want func(File) bool) selection {
 	return s
 }
 
-// Packed returns the packed size in bytes of the frames that the selected
+// PackedSize returns the packed size in bytes of the frames that the selected
 // files need; nil selects all.
-func (r *Reader) Packed(want func(File) bool) int64 {
+func (r *Reader) PackedSize(want func(File) bool) int64 {
 	n := r.index.Frames[0].Length
 	for _, i := range r.choose(want).frames {
 		n += r.index.Frames[i].Length
@@ -121,12 +121,12 @@ func (r *Reader) Packed(want func(File) bool) int64 {
 	return n
 }
 
-// Need returns what the selected files take on a disk: bytes in whole blocks
+// DiskUsage returns what the selected files take on a disk: bytes in whole blocks
 // of 4096, holes and second links left out, and inodes, folders not counted.
-// nil selects all; only is ExtractOptions.Only. A block that is partly another
+// nil selects all; only is ExtractOptions.Projection. A block that is partly another
 // target's counts, though it may turn out to be a hole. Code that is left out
 // is taken to be data: of long runs of zeros in it, the pack has no record here.
-func (r *Reader) Need(want func(File) bool, only gfx.Target) (bytes, inodes int64) {
+func (r *Reader) DiskUsage(want func(File) bool, only gfx.Target) (bytes, inodes int64) {
 	for path := range r.choose(want).files {
 		f, _ := r.manifest.File(path)
 		p := r.bySum[f.SHA256]

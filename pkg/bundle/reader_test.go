@@ -135,7 +135,7 @@ func FuzzReader(f *testing.F) {
 			return
 		}
 		only := openRoot(t, t.TempDir())
-		if err := r.Extract(context.Background(), only, bundle.ExtractOptions{Workers: 1, Only: r.Manifest().Only(targets)}); err != nil {
+		if err := r.Extract(context.Background(), only, bundle.ExtractOptions{Workers: 1, Projection: r.Manifest().ProjectionFor(targets)}); err != nil {
 			t.Errorf("extracted whole and not for one target: %v", err)
 		}
 		for _, file := range r.Manifest().Files {

@@ -60,7 +60,7 @@ type VerifyError struct {
 	Differences []Difference // sorted by path
 }
 
-// Error names the first differences and counts all; see List.
+// Error names the first differences and counts all; see Details.
 func (e *VerifyError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s differs from its manifest in %d places", e.Dir, len(e.Differences))
@@ -74,9 +74,9 @@ func (e *VerifyError) Error() string {
 	return b.String()
 }
 
-// List names all differences, a line each after the first. Whatever the files
+// Details names all differences, a line each after the first. Whatever the files
 // there are called, their lines end where they should and drive no terminal.
-func (e *VerifyError) List() string {
+func (e *VerifyError) Details() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s differs from its manifest in %d places:", e.Dir, len(e.Differences))
 	for _, d := range e.Differences {
@@ -112,11 +112,11 @@ func VerifyTargets(ctx context.Context, dir string, m *Manifest, targets []gfx.T
 	return v.judge(targets)
 }
 
-// VerifyFound is VerifyTargets for a folder of which nobody tells the targets.
+// VerifyInstalled is VerifyTargets for a folder of which nobody tells the targets.
 // It returns those that the folder is right for: each has its own files, and
 // the files with parts have its code. A target of which no file is there is
 // not missed.
-func VerifyFound(ctx context.Context, dir string, m *Manifest) ([]gfx.Target, error) {
+func VerifyInstalled(ctx context.Context, dir string, m *Manifest) ([]gfx.Target, error) {
 	v, err := readFolder(ctx, dir, m)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", dir, err)
@@ -173,7 +173,7 @@ func (v *folder) targets() []gfx.Target {
 	}
 	out := slices.DeleteFunc(slices.Clone(v.m.Targets), func(t gfx.Target) bool { return own[t] && !there[t] })
 	for i := range v.files {
-		if only, ok := v.files[i].Projection(v.sums[i]); ok {
+		if only, ok := v.files[i].ProjectionTarget(v.sums[i]); ok {
 			out = slices.DeleteFunc(out, func(t gfx.Target) bool { return t != only })
 		}
 	}

@@ -116,8 +116,8 @@ func TestVerifyDifferences(t *testing.T) {
 		t.Errorf("error %q", err)
 	}
 	for _, d := range ve.Differences {
-		if !strings.Contains(ve.List(), "\n  "+d.String()) {
-			t.Errorf("the list lacks %s: %q", d, ve.List())
+		if !strings.Contains(ve.Details(), "\n  "+d.String()) {
+			t.Errorf("the list lacks %s: %q", d, ve.Details())
 		}
 	}
 	if err := bundle.Verify(ctx, filepath.Join(dir, "nowhere"), m); !errors.Is(err, os.ErrNotExist) {
@@ -139,7 +139,7 @@ func TestVerifyListIsOfLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := dir + " differs from its manifest in 1 places:\n  x\uFFFDok: all is well\uFFFD[2J: extra"
-	if got := ve.List(); got != want {
+	if got := ve.Details(); got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }

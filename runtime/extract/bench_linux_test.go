@@ -38,7 +38,7 @@ func BenchmarkWarm(b *testing.B) {
 	b.ReportMetric(float64(len(inst.Manifest.Files)), "files")
 	b.ReportAllocs()
 	for b.Loop() {
-		if inst, err := Extract(context.Background(), r, o); err != nil || inst.Fresh {
+		if inst, err := Extract(context.Background(), r, o); err != nil || inst.Changed {
 			b.Fatal(inst, err)
 		}
 	}

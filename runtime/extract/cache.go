@@ -11,18 +11,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// Superseded is how long a bundle must have been unused before an install of
+// SupersededAge is how long a bundle must have been unused before an install of
 // another one of the same name removes it.
-const Superseded = 30 * 24 * time.Hour
+const SupersededAge = 30 * 24 * time.Hour
 
-// Hold keeps an installed bundle from being removed by Prune, whichever process
+// Lease keeps an installed bundle from being removed by Prune, whichever process
 // calls it. It is a lock that ends when the last process that has it open
 // closes it or dies, so a child that inherits it holds the bundle too.
-type Hold struct{ f atomic.Pointer[os.File] }
+type Lease struct{ f atomic.Pointer[os.File] }
 
 // File is what a child inherits to hold the bundle; nil where nothing can be
 // held, such as in a cache that cannot be written to.
-func (h *Hold) File() *os.File {
+func (h *Lease) File() *os.File {
 	if h == nil {
 		return nil
 	}
@@ -30,7 +30,7 @@ func (h *Hold) File() *os.File {
 }
 
 // Release lets go, for this process. It may be called more than once.
-func (h *Hold) Release() error {
+func (h *Lease) Release() error {
 	if h == nil {
 		return nil
 	}
@@ -52,18 +52,18 @@ type Cached struct {
 	Targets []gfx.Target `json:"targets,omitempty"`
 	// Bytes is what it takes on the disk.
 	Bytes int64 `json:"bytes"`
-	// Used is when it was last asked for, InUse whether a process holds it or
+	// LastUsed is when it was last asked for, InUse whether a process holds it or
 	// installs it right now.
-	Used  time.Time `json:"used"`
-	InUse bool      `json:"inUse"`
+	LastUsed time.Time `json:"used"`
+	InUse    bool      `json:"inUse"`
 }
 
 // PruneOptions choose what Prune removes.
 type PruneOptions struct {
 	// CacheDir is as in Options.
 	CacheDir string
-	// Unused is how long a bundle must not have been asked for.
-	Unused time.Duration
+	// UnusedFor is how long a bundle must not have been asked for.
+	UnusedFor time.Duration
 	// Keep are digests of bundles that stay.
 	Keep []string
 	// Name, when not empty, limits it to bundles of that name.

@@ -53,20 +53,20 @@ func playChild(name string) int {
 		fmt.Printf("error %q\n", err)
 		return 3
 	}
-	fmt.Println("ok", inst.Dir, inst.Fresh)
+	fmt.Println("ok", inst.Dir, inst.Changed)
 	return 0
 }
 
 // playHolder holds the bundle until its input ends.
 func playHolder(r *bundle.Reader) int {
-	inst, err := Extract(context.Background(), r, Options{Hold: true})
+	inst, err := Extract(context.Background(), r, Options{Lease: true})
 	if err != nil {
 		fmt.Println("error", err)
 		return 3
 	}
 	fmt.Println("held")
 	status := awaitEnd()
-	if err := inst.Hold.Release(); err != nil {
+	if err := inst.Lease.Release(); err != nil {
 		return 3
 	}
 	return status

@@ -54,23 +54,23 @@ func spaceError(dir string, err error, need, inodes int64) error {
 	case !full(err), errors.As(err, &said):
 		return err
 	case errors.Is(err, unix.EDQUOT):
-		return &SpaceError{Dir: dir, What: "quota", Need: need, Have: -1, Err: err}
+		return &SpaceError{Dir: dir, Resource: "quota", Need: need, Have: -1, Err: err}
 	}
 	free, freeInodes := freeAt(dir)
 	if freeInodes >= 0 && freeInodes < inodes && free >= need {
-		return &SpaceError{Dir: dir, What: "inodes", Need: inodes, Have: freeInodes, Err: err}
+		return &SpaceError{Dir: dir, Resource: "inodes", Need: inodes, Have: freeInodes, Err: err}
 	}
-	return &SpaceError{Dir: dir, What: "bytes", Need: need, Have: max(free, 0), Err: err}
+	return &SpaceError{Dir: dir, Resource: "bytes", Need: need, Have: max(free, 0), Err: err}
 }
 
 // checkSpace compares what will be written with what is free.
 func (s *store) checkSpace(need, inodes int64) error {
 	free, freeInodes := s.free()
 	if free >= 0 && free < need {
-		return &SpaceError{Dir: s.dir, What: "bytes", Need: need, Have: free}
+		return &SpaceError{Dir: s.dir, Resource: "bytes", Need: need, Have: free}
 	}
 	if freeInodes >= 0 && freeInodes < inodes {
-		return &SpaceError{Dir: s.dir, What: "inodes", Need: inodes, Have: freeInodes}
+		return &SpaceError{Dir: s.dir, Resource: "inodes", Need: inodes, Have: freeInodes}
 	}
 	return nil
 }

@@ -53,10 +53,10 @@ type Options struct {
 	// Targets are the GPU targets whose files are wanted beside the core
 	// files. Nil takes all, an empty slice the core files alone.
 	Targets []gfx.Target
-	// Hold keeps the bundle from being removed by Prune until Installed.Hold is
+	// Lease keeps the bundle from being removed by Prune until Installed.Lease is
 	// released, or all who inherited it have ended. Whoever starts a program of
 	// the bundle wants it.
-	Hold bool
+	Lease bool
 	// Log gets what is repaired, swept away or fallen back to; nil is silent.
 	Log *slog.Logger
 	// Progress is told bytes written and bytes to write, never by two
@@ -78,10 +78,10 @@ type Installed struct {
 	Manifest *bundle.Manifest
 	// Targets are those whose files are in the folder, sorted.
 	Targets []gfx.Target
-	// Fresh is true when this call wrote or repaired files.
-	Fresh bool
-	// Hold is set where Options.Hold asked for it; the caller releases it.
-	Hold *Hold
+	// Changed is true when this call wrote or repaired files.
+	Changed bool
+	// Lease is set where Options.Lease asked for it; the caller releases it.
+	Lease *Lease
 }
 
 // Command returns the first arguments of the server's command line: the
@@ -123,8 +123,8 @@ var (
 type SpaceError struct {
 	// Dir is on the file system that is full.
 	Dir string
-	// What is "bytes", "inodes" or "quota".
-	What string
+	// Resource is "bytes", "inodes" or "quota".
+	Resource string
 	// Need is what the files take, in bytes or inodes; Have is what is left,
 	// -1 when the system does not tell (a quota).
 	Need, Have int64
@@ -136,7 +136,7 @@ type SpaceError struct {
 func (e *SpaceError) Error() string {
 	const remedy = "free some, or set " + CacheEnv + " to a folder on a larger disk"
 	switch {
-	case e.What == "inodes":
+	case e.Resource == "inodes":
 		return fmt.Sprintf("not enough inodes for %s: %d files to write, %d inodes free; %s", e.Dir, e.Need, e.Have, remedy)
 	case e.Have < 0:
 		return fmt.Sprintf("disk quota reached in %s: %s needed; %s", e.Dir, mebibytes(e.Need), remedy)

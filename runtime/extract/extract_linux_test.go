@@ -21,8 +21,8 @@ func TestInstallAndCommand(t *testing.T) {
 	var done, total int64
 	o.Progress = func(d, n int64) { done, total = d, n }
 	inst := mustExtract(t, b, o)
-	if !inst.Fresh || done != total || total < bundleSize {
-		t.Errorf("fresh %v, progress %d of %d", inst.Fresh, done, total)
+	if !inst.Changed || done != total || total < bundleSize {
+		t.Errorf("fresh %v, progress %d of %d", inst.Changed, done, total)
 	}
 	want := []string{filepath.Join(inst.Dir, loaderName), "--library-path", inst.Dir, filepath.Join(inst.Dir, programName)}
 	if got := inst.Command(); !slices.Equal(got, want) {
@@ -105,7 +105,7 @@ func TestOpenInstalled(t *testing.T) {
 	o := Options{CacheDir: cacheDir(t)}
 	dir := mustExtract(t, b, o).Dir
 	inst, err := OpenInstalled(dir)
-	if err != nil || inst.Fresh || inst.Dir != dir || gfx.Join(inst.Targets, ",") != "gfx1100,gfx1101" {
+	if err != nil || inst.Changed || inst.Dir != dir || gfx.Join(inst.Targets, ",") != "gfx1100,gfx1101" {
 		t.Fatalf("opened %+v, %v", inst, err)
 	}
 	remove(t, filepath.Join(dir, "rocblas/library/a_gfx1100.co"))
@@ -143,7 +143,7 @@ func TestExplain(t *testing.T) {
 		for _, dir := range []string{s.dir, filepath.Join(s.dir, "not", "there")} {
 			var se *SpaceError
 			err := spaceError(dir, &os.PathError{Op: "write", Path: "x", Err: errno}, 5<<20, 1)
-			if !errors.As(err, &se) || se.What != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !tryElsewhere(err) {
+			if !errors.As(err, &se) || se.Resource != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !tryElsewhere(err) {
 				t.Errorf("%v becomes %v", errno, err)
 			}
 			if again := spaceError("/", err, 1, 1); again != err { //nolint:errorlint // the very same

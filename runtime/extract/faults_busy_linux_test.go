@@ -122,8 +122,8 @@ func TestTargetsOnDemand(t *testing.T) {
 		if len(inst.Targets) != min(i, 2) {
 			t.Errorf("asked for %v: the folder has %v", targets, inst.Targets)
 		}
-		if inst.Fresh != (i < 3) {
-			t.Errorf("asked for %v: fresh is %v", targets, inst.Fresh)
+		if inst.Changed != (i < 3) {
+			t.Errorf("asked for %v: fresh is %v", targets, inst.Changed)
 		}
 		mustBeWarm(t, b, o)
 		if got, err := OpenInstalled(inst.Dir); err != nil || !equalTargets(got.Targets, inst.Targets) {

@@ -38,7 +38,7 @@ func TestFault01ManyProcesses(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				freshHere[i] = inst.Fresh
+				freshHere[i] = inst.Changed
 			})
 		}
 		wg.Wait()
@@ -131,7 +131,7 @@ func TestFault07FlippedByte(t *testing.T) {
 			}
 			for _, at := range []int64{0, f.Size / 2, f.Size - 1} {
 				flip(t, filepath.Join(inst.Dir, f.Path), at)
-				if again := mustExtract(t, b, o); !again.Fresh {
+				if again := mustExtract(t, b, o); !again.Changed {
 					t.Errorf("a flipped byte at %d of %s was not seen", at, f.Path)
 				}
 			}
@@ -155,7 +155,7 @@ func TestFault08Truncated(t *testing.T) {
 			}
 			for _, size := range []int64{0, st.Size() / 2, st.Size() - 1} {
 				truncate(t, path, size)
-				if again := mustExtract(t, b, o); !again.Fresh {
+				if again := mustExtract(t, b, o); !again.Changed {
 					t.Errorf("%s cut to %d bytes was not seen", path, size)
 				}
 			}
@@ -163,7 +163,7 @@ func TestFault08Truncated(t *testing.T) {
 		// A torn seal costs a look at the content, not a new install.
 		for _, size := range []int64{0, 10, 200} {
 			truncate(t, seal, size)
-			if again := mustExtract(t, b, o); again.Fresh {
+			if again := mustExtract(t, b, o); again.Changed {
 				t.Errorf("files were written because the seal was cut to %d bytes", size)
 			}
 			mustBeWarm(t, b, o)
@@ -183,7 +183,7 @@ func TestFault09RemovedWhileRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if again := mustExtract(t, b, o); !again.Fresh || again.Dir != inst.Dir {
+		if again := mustExtract(t, b, o); !again.Changed || again.Dir != inst.Dir {
 			t.Errorf("repair gave %+v", again)
 		}
 		second := startServer(t, inst) // no ETXTBSY, no missing file
@@ -204,7 +204,7 @@ func TestFault10SweptAway(t *testing.T) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
 			}
-			if again := mustExtract(t, b, o); !again.Fresh {
+			if again := mustExtract(t, b, o); !again.Changed {
 				t.Error("nothing was written into a swept cache")
 			}
 		}

@@ -42,7 +42,7 @@ func TestFault03TornWrite(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range []string{"staged", "extracted", "synced"} {
 			o := Options{CacheDir: powerCutAt(t, b, step)}
-			if inst := mustExtract(t, b, o); !inst.Fresh {
+			if inst := mustExtract(t, b, o); !inst.Changed {
 				t.Errorf("power cut at %q: there was a bundle before it had its name", step)
 			}
 			mustBeTidy(t, o.CacheDir)
@@ -65,7 +65,7 @@ func TestFault04RenamedNotSynced(t *testing.T) {
 		// From here on the bundle must have survived as it is.
 		for _, step := range []string{"folder synced", "sealed"} {
 			o := Options{CacheDir: powerCutAt(t, b, step)}
-			if inst := mustExtract(t, b, o); inst.Fresh {
+			if inst := mustExtract(t, b, o); inst.Changed {
 				t.Errorf("power cut at %q: files had to be written again", step)
 			}
 			mustBeTidy(t, o.CacheDir)
@@ -196,7 +196,7 @@ func lacksSpace(t *testing.T, err error, o Options, what string) {
 	if !errors.As(err, &se) {
 		t.Fatalf("got %v, want a SpaceError", err)
 	}
-	if se.What != what || se.Need <= 0 || se.Need <= se.Have && se.Err == nil || !strings.Contains(err.Error(), CacheEnv) {
+	if se.Resource != what || se.Need <= 0 || se.Need <= se.Have && se.Err == nil || !strings.Contains(err.Error(), CacheEnv) {
 		t.Errorf("error %q (%+v)", err, *se)
 	}
 	mustBeTidy(t, o.CacheDir)
@@ -310,7 +310,7 @@ func TestFault06Quota(t *testing.T) {
 		limit(little)
 		mustReachQuota("repair")
 		limit("none")
-		if again := mustExtract(t, b, o); !again.Fresh {
+		if again := mustExtract(t, b, o); !again.Changed {
 			t.Error("a damaged file was not written again")
 		}
 

@@ -64,7 +64,7 @@ func TestFault13Planted(t *testing.T) {
 						t.Fatal(err)
 					}
 					plant(t, filepath.Join(dir, name))
-					if inst := mustExtract(t, b, o); !inst.Fresh {
+					if inst := mustExtract(t, b, o); !inst.Changed {
 						t.Errorf("a %s at %s was not seen", kind, name)
 					}
 				}
@@ -182,7 +182,7 @@ func TestFault14Owner(t *testing.T) {
 		}
 		for _, path := range []string{programName, "libcore.so", "manifest.json", "rocblas", "rocblas/library/a_gfx1100.co"} {
 			chown(t, filepath.Join(dir, path), other)
-			if inst := mustExtract(t, b, o); !inst.Fresh {
+			if inst := mustExtract(t, b, o); !inst.Changed {
 				t.Errorf("another user's %s was kept", path)
 			}
 			mustBeWarm(t, b, o)

@@ -21,20 +21,20 @@ const touchAfter = time.Hour
 // that the bundle is used now. It is taken before the folder is looked at, so
 // that what is found there stays. Where the file system gives no lock, nothing
 // is held, and Prune removes nothing either.
-func (s *store) hold(ctx context.Context, digest string) (*Hold, error) {
+func (s *store) hold(ctx context.Context, digest string) (*Lease, error) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		l, err := s.tryFlock(useName(digest), unix.LOCK_SH)
 		switch {
 		case errors.Is(err, errSwept):
 			return nil, err
 		case err != nil:
-			return &Hold{}, nil //nolint:nilerr // a full or read-only disk must not keep a bundle from being used
+			return &Lease{}, nil //nolint:nilerr // a full or read-only disk must not keep a bundle from being used
 		case l != nil && !l.held:
 			l.release()
-			return &Hold{}, nil
+			return &Lease{}, nil
 		case l != nil:
 			s.touch(useName(digest))
-			h := new(Hold)
+			h := new(Lease)
 			h.f.Store(l.f)
 			return h, nil
 		}

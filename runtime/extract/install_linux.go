@@ -49,7 +49,7 @@ func installAt(ctx context.Context, r *bundle.Reader, p place, targets []gfx.Tar
 			return inst, nil
 		}
 		if full(err) { // not only data needs room: folders and locks do too
-			need, inodes := needFor(r, bundle.ForTargets(targets), r.Manifest().Only(targets))
+			need, inodes := needFor(r, bundle.ForTargets(targets), r.Manifest().ProjectionFor(targets))
 			return nil, spaceError(p.dir, err, need, inodes)
 		}
 		if !errors.Is(err, errSwept) && !errors.Is(err, ErrTooManyFiles) {
@@ -80,10 +80,10 @@ func installOnce(ctx context.Context, r *bundle.Reader, p place, targets []gfx.T
 		return nil, err
 	}
 	inst, err := j.ensure(ctx)
-	if err != nil || !o.Hold {
+	if err != nil || !o.Lease {
 		return inst, errors.Join(err, hold.Release())
 	}
-	inst.Hold = hold
+	inst.Lease = hold
 	return inst, nil
 }
 
@@ -106,7 +106,7 @@ func (j *job) ensure(ctx context.Context) (*Installed, error) {
 }
 
 func (j *job) installed(targets []gfx.Target, fresh bool) *Installed {
-	return &Installed{Dir: filepath.Join(j.dir, j.digest), Manifest: j.m, Targets: targets, Fresh: fresh}
+	return &Installed{Dir: filepath.Join(j.dir, j.digest), Manifest: j.m, Targets: targets, Changed: fresh}
 }
 
 // slow installs, completes or repairs the bundle under the lock.
@@ -169,7 +169,7 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 // removeSuperseded removes bundles of the same name that nobody asked for in a
 // long time. That it fails must not keep the new one from being used.
 func (j *job) removeSuperseded(ctx context.Context) {
-	o := PruneOptions{Unused: Superseded, Keep: []string{j.digest}, Name: j.m.Name, Log: j.o.Log, trace: j.o.trace}
+	o := PruneOptions{UnusedFor: SupersededAge, Keep: []string{j.digest}, Name: j.m.Name, Log: j.o.Log, trace: j.o.trace}
 	if _, err := j.prune(ctx, o); err != nil {
 		j.o.Log.Warn("old bundles cannot be removed", "dir", j.dir, "error", err)
 	}
@@ -220,7 +220,7 @@ func (j *job) clearGoal() error {
 // install stages the bundle and gives it its name. Like repair it returns whether
 // it wrote anything there, and the targets that are there now.
 func (j *job) install(ctx context.Context) (fresh bool, have []gfx.Target, err error) {
-	name, err := j.stage(ctx, bundle.ForTargets(j.targets), j.m.Only(j.targets), true)
+	name, err := j.stage(ctx, bundle.ForTargets(j.targets), j.m.ProjectionFor(j.targets), true)
 	if err != nil {
 		return false, nil, err
 	}

@@ -186,7 +186,7 @@ func mustKeep(t *testing.T, b testBundle, o Options) (steps []string) {
 	if err != nil {
 		t.Fatalf("start with a bundle in place: %v", err)
 	}
-	if inst.Fresh {
+	if inst.Changed {
 		t.Error("a start with a whole bundle in place wrote files")
 	}
 	return steps

@@ -74,7 +74,7 @@ func newFatBundle(t testing.TB) testBundle {
 // mustBeFor checks what the folder of the bundle holds, by its bytes.
 func mustBeFor(t *testing.T, inst *Installed, want string) {
 	t.Helper()
-	found, err := bundle.VerifyFound(context.Background(), inst.Dir, inst.Manifest)
+	found, err := bundle.VerifyInstalled(context.Background(), inst.Dir, inst.Manifest)
 	if err != nil || gfx.Join(found, ",") != want {
 		t.Errorf("the folder is for %q (%v), want %q", gfx.Join(found, ","), err, want)
 	}
@@ -114,8 +114,8 @@ func TestOneTargetOnTheDisk(t *testing.T) {
 			for i, step := range c {
 				o.Targets = step.ask
 				inst := mustExtract(t, b, o)
-				if inst.Fresh != step.fresh {
-					t.Errorf("step %d: fresh is %v", i, inst.Fresh)
+				if inst.Changed != step.fresh {
+					t.Errorf("step %d: fresh is %v", i, inst.Changed)
 				}
 				mustBeFor(t, inst, step.has)
 				mustBeWarm(t, b, o)
@@ -276,10 +276,10 @@ func TestFault07InsideHole(t *testing.T) {
 		for _, part := range file.Parts {
 			for _, x := range part.Extents {
 				flip(t, path, x.Offset+x.Size/2)
-				if _, err := bundle.VerifyFound(context.Background(), inst.Dir, inst.Manifest); !errors.Is(err, bundle.ErrContent) {
+				if _, err := bundle.VerifyInstalled(context.Background(), inst.Dir, inst.Manifest); !errors.Is(err, bundle.ErrContent) {
 					t.Errorf("a byte at %d of %s's: %v", x.Offset+x.Size/2, part.Target, err)
 				}
-				if again := mustExtract(t, b, o); !again.Fresh {
+				if again := mustExtract(t, b, o); !again.Changed {
 					t.Errorf("a flipped byte at %d of %s's was not seen", x.Offset+x.Size/2, part.Target)
 				}
 				mustBeFor(t, inst, "gfx1101")
@@ -333,7 +333,7 @@ func TestFault12OneTargetReadOnly(t *testing.T) {
 			if err := unix.Mount("", mnt, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 				t.Fatal(err)
 			}
-			if again := mustExtract(t, b, o); again.Fresh {
+			if again := mustExtract(t, b, o); again.Changed {
 				t.Error("it was written to")
 			}
 			o.Targets = nil

@@ -56,9 +56,9 @@ func findPlaces(dir string, env func(string) string, home func() string) ([]plac
 	return out, nil
 }
 
-// Folders lists the folders that Extract tries for the cache, best first, for
+// CacheDirs lists the folders that Extract tries for the cache, best first, for
 // Options.CacheDir. None needs to be there yet.
-func Folders(cacheDir string) ([]string, error) {
+func CacheDirs(cacheDir string) ([]string, error) {
 	places, err := findPlaces(cacheDir, os.Getenv, passwdHome)
 	if err != nil {
 		return nil, err

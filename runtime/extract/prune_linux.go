@@ -54,7 +54,7 @@ func (s *store) list() ([]Cached, error) {
 
 // describe tells what is known of a bundle without its locks.
 func (s *store) describe(digest string) Cached {
-	c := Cached{Digest: digest, Dir: filepath.Join(s.dir, digest), Used: s.lastUsed(digest)}
+	c := Cached{Digest: digest, Dir: filepath.Join(s.dir, digest), LastUsed: s.lastUsed(digest)}
 	if m, err := bundle.ReadManifest(c.Dir); err == nil {
 		c.Name, c.Version = m.Name, m.Version
 	}
@@ -133,7 +133,9 @@ func (s *store) prune(ctx context.Context, o PruneOptions) ([]Cached, error) {
 	return out, errors.Join(errs...)
 }
 
-func byUse(a, b Cached) int { return cmp.Or(a.Used.Compare(b.Used), cmp.Compare(a.Digest, b.Digest)) }
+func byUse(a, b Cached) int {
+	return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Digest, b.Digest))
+}
 
 // chosen reports whether the options mean a bundle, or what is left of one
 // that is not there any more.
@@ -143,7 +145,7 @@ func (s *store) chosen(digest string, there bool, o PruneOptions) bool {
 		return false
 	case !there:
 		return o.Name == ""
-	case o.Unused > 0 && time.Since(s.lastUsed(digest)) < o.Unused:
+	case o.UnusedFor > 0 && time.Since(s.lastUsed(digest)) < o.UnusedFor:
 		return false
 	case o.Name == "":
 		return true
@@ -168,7 +170,7 @@ func (s *store) pruneOne(c Cached, there bool, o PruneOptions) (removed bool, er
 	}
 	defer use.release()
 	if unrecorded { // to lock it is not to use it
-		if err := s.root.Chtimes(useName(c.Digest), c.Used, c.Used); err != nil {
+		if err := s.root.Chtimes(useName(c.Digest), c.LastUsed, c.LastUsed); err != nil {
 			return false, err
 		}
 	}
@@ -193,7 +195,7 @@ func (s *store) pruneOne(c Cached, there bool, o PruneOptions) (removed bool, er
 			return false, err
 		}
 		o.trace("prune: renamed")
-		o.Log.Info("removing a bundle that is not used", "dir", c.Dir, "name", c.Name, "version", c.Version, "used", c.Used)
+		o.Log.Info("removing a bundle that is not used", "dir", c.Dir, "name", c.Name, "version", c.Version, "used", c.LastUsed)
 	}
 	return there, s.removeTraces(c.Digest, o)
 }

@@ -68,15 +68,15 @@ func TestListAndPrune(t *testing.T) {
 		t.Fatalf("listed %+v, %v", list, err)
 	}
 	c := list[0]
-	if c.Name != "llama-test" || c.Version != "v0" || len(c.Targets) != 2 || c.InUse || c.Bytes < 200_000 || time.Since(c.Used) < 9*24*time.Hour {
+	if c.Name != "llama-test" || c.Version != "v0" || len(c.Targets) != 2 || c.InUse || c.Bytes < 200_000 || time.Since(c.LastUsed) < 9*24*time.Hour {
 		t.Errorf("listed %+v", c)
 	}
-	mustPrune(t, PruneOptions{CacheDir: cache, Unused: 11 * 24 * time.Hour}, 0)
-	mustPrune(t, PruneOptions{CacheDir: cache, Unused: 9 * 24 * time.Hour, DryRun: true}, 1)
+	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: 11 * 24 * time.Hour}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: 9 * 24 * time.Hour, DryRun: true}, 1)
 	mustPrune(t, PruneOptions{CacheDir: cache, Keep: []string{first.Digest(), second.Digest()}}, 0)
 	mustPrune(t, PruneOptions{CacheDir: cache, Name: "other"}, 0)
 	mustVerify(t, a)
-	mustPrune(t, PruneOptions{CacheDir: cache, Unused: 9 * 24 * time.Hour}, 1)
+	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: 9 * 24 * time.Hour}, 1)
 	for _, suffix := range []string{"", ".seal", ".use", ".lock"} {
 		if exists(t, a.Dir+suffix) {
 			t.Errorf("%s is still there", a.Dir+suffix)
@@ -87,19 +87,19 @@ func TestListAndPrune(t *testing.T) {
 	// Asking for a bundle makes it recent, and one that went comes back.
 	age(t, b, 365*24*time.Hour)
 	mustBeWarm(t, second, Options{CacheDir: cache})
-	mustPrune(t, PruneOptions{CacheDir: cache, Unused: time.Hour}, 0)
-	if again := mustExtract(t, first, Options{CacheDir: cache}); !again.Fresh {
+	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: time.Hour}, 0)
+	if again := mustExtract(t, first, Options{CacheDir: cache}); !again.Changed {
 		t.Error("a removed bundle was not written again")
 	}
 	// The record may lie ahead, where the clock was set back: to prune all means it.
 	age(t, b, -2*time.Hour)
-	mustPrune(t, PruneOptions{CacheDir: cache, Unused: time.Hour}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: time.Hour}, 0)
 	mustPrune(t, PruneOptions{CacheDir: cache, DryRun: true}, 2)
 	// Without a record of use, as older programs leave it, the seal counts.
 	if err := os.Remove(b.Dir + ".use"); err != nil {
 		t.Fatal(err)
 	}
-	mustPrune(t, PruneOptions{CacheDir: cache, Unused: time.Hour}, 0)
+	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: time.Hour}, 0)
 	mustPrune(t, PruneOptions{CacheDir: cache}, 2)
 	if left, err := os.ReadDir(filepath.Dir(b.Dir)); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
@@ -131,16 +131,16 @@ func TestPruneLeavesWhatIsUsed(t *testing.T) {
 		holder.stopServer()
 
 		// A holder in this process, and a child that inherits and outlives it.
-		mine, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Hold: true})
+		mine, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Lease: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		stays()
-		heir := startChild(t, "wait", b, cache, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{mine.Hold.File()} })
+		heir := startChild(t, "wait", b, cache, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{mine.Lease.File()} })
 		if got := heir.line(); got != "waiting" {
 			t.Fatalf("the heir said %q", got)
 		}
-		if err := errors.Join(mine.Hold.Release(), mine.Hold.Release()); err != nil {
+		if err := errors.Join(mine.Lease.Release(), mine.Lease.Release()); err != nil {
 			t.Error(err)
 		}
 		stays()
@@ -182,7 +182,7 @@ func TestPruneSweepsBesideWhatStays(t *testing.T) {
 	b := newFatBundle(t)
 	torture.Rounds(t, func(t *testing.T) {
 		for name, prune := range map[string]PruneOptions{
-			"kept": {Keep: []string{b.Digest()}}, "recent": {Unused: time.Hour}, "of another name": {Name: "other"},
+			"kept": {Keep: []string{b.Digest()}}, "recent": {UnusedFor: time.Hour}, "of another name": {Name: "other"},
 		} {
 			o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}}
 			prune.CacheDir = o.CacheDir
@@ -295,7 +295,7 @@ func TestPruneAgainstInstalls(t *testing.T) {
 		for range 4 {
 			users.Go(func() {
 				for range 5 {
-					inst, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Hold: true})
+					inst, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Lease: true})
 					if err != nil {
 						t.Error(err)
 						return
@@ -303,7 +303,7 @@ func TestPruneAgainstInstalls(t *testing.T) {
 					if err := bundle.Verify(context.Background(), inst.Dir, inst.Manifest); err != nil {
 						t.Errorf("while it is held: %v", err)
 					}
-					if err := inst.Hold.Release(); err != nil {
+					if err := inst.Lease.Release(); err != nil {
 						t.Error(err)
 					}
 				}
@@ -325,20 +325,20 @@ func TestPruneAgainstInstalls(t *testing.T) {
 func TestSuperseded(t *testing.T) {
 	cache := cacheDir(t)
 	old, recent, held := mustExtract(t, newVersion(t, "1"), Options{CacheDir: cache}), mustExtract(t, newVersion(t, "2"), Options{CacheDir: cache}), newVersion(t, "3")
-	inUse, err := Extract(context.Background(), held.Reader, Options{CacheDir: cache, Hold: true})
+	inUse, err := Extract(context.Background(), held.Reader, Options{CacheDir: cache, Lease: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	age(t, old, Superseded+time.Hour)
-	age(t, recent, Superseded-time.Hour)
-	age(t, inUse, Superseded+time.Hour)
+	age(t, old, SupersededAge+time.Hour)
+	age(t, recent, SupersededAge-time.Hour)
+	age(t, inUse, SupersededAge+time.Hour)
 	now := mustExtract(t, newVersion(t, "4"), Options{CacheDir: cache})
 	for inst, want := range map[*Installed]bool{old: false, recent: true, inUse: true, now: true} {
 		if exists(t, inst.Dir) != want {
 			t.Errorf("%s is there: %v", inst.Dir, !want)
 		}
 	}
-	if err := inUse.Hold.Release(); err != nil {
+	if err := inUse.Lease.Release(); err != nil {
 		t.Error(err)
 	}
 	mustBeTidy(t, cache)

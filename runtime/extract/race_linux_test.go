@@ -41,8 +41,8 @@ func TestNameTakenFirst(t *testing.T) {
 				}
 			}
 			inst := mustExtract(t, b, o)
-			if inst.Fresh != c.fresh || gfx.Join(inst.Targets, ",") != c.want {
-				t.Errorf("fresh %v with %v, want %v with %s", inst.Fresh, inst.Targets, c.fresh, c.want)
+			if inst.Changed != c.fresh || gfx.Join(inst.Targets, ",") != c.want {
+				t.Errorf("fresh %v with %v, want %v with %s", inst.Changed, inst.Targets, c.fresh, c.want)
 			}
 			if st, err := os.Stat(goal); err != nil || !os.SameFile(st, planted) {
 				t.Errorf("the folder that was there first was replaced (%v)", err)

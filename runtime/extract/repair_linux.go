@@ -40,7 +40,7 @@ func (j *job) repair(ctx context.Context) (fresh bool, have []gfx.Target, err er
 		return false, nil, err
 	}
 	if len(bad) > 0 {
-		if err := j.replace(ctx, bad, j.m.Only(have)); err != nil {
+		if err := j.replace(ctx, bad, j.m.ProjectionFor(have)); err != nil {
 			return false, nil, err
 		}
 		j.o.trace("replaced")
@@ -102,7 +102,7 @@ func (j *job) inspect(ctx context.Context, dir *os.Root, have []gfx.Target) (map
 	}
 	defer func() { _ = handle.Close() }()
 	sealed, sealedOnly := j.sealedEntries()
-	sameForm := sealedOnly == "" || sealedOnly == j.m.Only(have)
+	sameForm := sealedOnly == "" || sealedOnly == j.m.ProjectionFor(have)
 	fits := func(f bundle.File) bool {
 		old, ok := sealed[f.Path]
 		now, err := statEntry(int(handle.Fd()), f.Path)
@@ -142,7 +142,7 @@ func (j *job) tell(f bundle.File, diffs []bundle.Difference) {
 	if diffs[0].Kind == bundle.Missing {
 		return
 	}
-	if t, ok := f.Projection(diffs[0].Got); ok && len(diffs) == 1 {
+	if t, ok := f.ProjectionTarget(diffs[0].Got); ok && len(diffs) == 1 {
 		j.o.Log.Info("bundle file has the code of one target, taking it from the pack for those wanted", "file", f.Path, "has", t)
 		return
 	}
@@ -167,7 +167,7 @@ func (j *job) sealedEntries() (map[string]sealEntry, gfx.Target) {
 			out[e.path] = e
 		}
 	}
-	return out, j.m.Only(rec.targets)
+	return out, j.m.ProjectionFor(rec.targets)
 }
 
 // fixFolders gives the bundle's folders their mode, puts real folders where

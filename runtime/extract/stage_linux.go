@@ -49,7 +49,7 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, only gfx.T
 // needFor is what an install of the selected files takes on a disk, in bytes and
 // inodes, with folders, manifest, seal and locks.
 func needFor(r *bundle.Reader, want func(bundle.File) bool, only gfx.Target) (bytes, inodes int64) {
-	bytes, inodes = r.Need(want, only)
+	bytes, inodes = r.DiskUsage(want, only)
 	return bytes + int64(len(r.ManifestBytes())) + 64<<10, inodes + 16
 }
 
@@ -61,7 +61,7 @@ func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File)
 	defer func() { _ = root.Close() }()
 	j.o.trace("staged")
 	err = j.r.Extract(ctx, root, bundle.ExtractOptions{
-		Select: want, Only: only, Sync: true, DirMode: 0o700, Guard: j.guard, Progress: j.o.Progress,
+		Select: want, Projection: only, Sync: true, DirMode: 0o700, Guard: j.guard, Progress: j.o.Progress,
 	})
 	if err == nil && manifest {
 		err = j.r.WriteManifest(root, true)

@@ -27,7 +27,7 @@ func TestFoldersAreSynced(t *testing.T) {
 				t.Errorf("%s: synced %q at %q, want %q", what, synced, s, folders)
 			}
 		}
-		if inst := mustExtract(t, b, watched); !inst.Fresh {
+		if inst := mustExtract(t, b, watched); !inst.Changed {
 			t.Errorf("%s: nothing was written", what)
 		}
 	}

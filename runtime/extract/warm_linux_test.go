@@ -18,7 +18,7 @@ func TestWaiterFindsTheWorkDone(t *testing.T) {
 			mustExtract(t, b, o)
 		}
 	}
-	if inst := mustExtract(t, b, late); inst.Fresh {
+	if inst := mustExtract(t, b, late); inst.Changed {
 		t.Error("the bundle was written twice")
 	}
 	if want := []string{"stale", "locked"}; !slices.Equal(steps, want) {

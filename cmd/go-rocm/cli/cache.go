@@ -25,7 +25,7 @@ each takes on the disk and whether a program uses it right now.
 
 Each bundle has a folder of its own, so a new one does not replace an old one.
 Unpacking a bundle removes those of the same name that nobody asked for in %d
-days. "go-rocm cache prune" removes more. One that is in use is never removed.`, int(extract.Superseded/day)),
+days. "go-rocm cache prune" removes more. One that is in use is never removed.`, int(extract.SupersededAge/day)),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := extract.List("")
@@ -58,9 +58,9 @@ removed is unpacked again when it is needed.`,
 			if days < 0 {
 				return fmt.Errorf("%w: cache prune: --days must be 0 or more", errUsage)
 			}
-			o := extract.PruneOptions{Unused: time.Duration(days) * day, DryRun: dryRun, Log: logger(cmd)}
+			o := extract.PruneOptions{UnusedFor: time.Duration(days) * day, DryRun: dryRun, Log: logger(cmd)}
 			if all {
-				o.Unused = 0
+				o.UnusedFor = 0
 			} else if b, err := rocm.FindBundle(""); err == nil {
 				if b.Manifest != nil {
 					o.Keep = []string{b.Manifest.Digest()}
@@ -86,7 +86,7 @@ removed is unpacked again when it is needed.`,
 			return nil
 		},
 	}
-	cmd.Flags().IntVar(&days, "days", int(extract.Superseded/day), "remove what was not used for this many days")
+	cmd.Flags().IntVar(&days, "days", int(extract.SupersededAge/day), "remove what was not used for this many days")
 	cmd.Flags().BoolVar(&all, "all", false, "remove whatever is not in use")
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed, and remove nothing")
 	cmd.MarkFlagsMutuallyExclusive("days", "all")
@@ -106,7 +106,7 @@ func printCache(out io.Writer, list []extract.Cached) error {
 			now = "in use"
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(c.Name), orDash(c.Version), orDash(gfx.Join(c.Targets, ",")),
-			size(c.Bytes), c.Used.Format(time.DateOnly), now, c.Dir)
+			size(c.Bytes), c.LastUsed.Format(time.DateOnly), now, c.Dir)
 	}
 	return w.Flush()
 }

@@ -40,7 +40,7 @@ func TestCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = p.Close() }()
-	inst, err := extract.Extract(t.Context(), p.Reader, extract.Options{Targets: []gfx.Target{"gfx1101"}, Hold: true})
+	inst, err := extract.Extract(t.Context(), p.Reader, extract.Options{Targets: []gfx.Target{"gfx1101"}, Lease: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +64,7 @@ func TestCache(t *testing.T) {
 		}
 	}
 	prune("removed 0 bundles", "--all") // in use
-	if err := inst.Hold.Release(); err != nil {
+	if err := inst.Lease.Release(); err != nil {
 		t.Fatal(err)
 	}
 	prune("removed 0 bundles") // the one that would be used

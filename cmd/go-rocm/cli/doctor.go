@@ -118,7 +118,7 @@ func cache(m doctor.Machine, b *rocm.Bundle, dir string) doctor.Finding {
 	if dir != "" {
 		return m.CheckCache([]string{dir}, 0)
 	}
-	folders, err := extract.Folders("")
+	folders, err := extract.CacheDirs("")
 	if err != nil {
 		return doctor.Finding{Check: "cache", Status: doctor.Failure, Detail: err.Error(), Remedy: "set " + extract.CacheEnv + " to a folder on a disk that may run programs"}
 	}

@@ -55,7 +55,7 @@ belong together. Nothing is fetched.`,
 			}
 			switch {
 			case embedded:
-				return verifyEmbedded(ctx, out, payload.Built())
+				return verifyEmbedded(ctx, out, payload.Embedded())
 			case installed:
 				return verifyInstalled(ctx, out, rocm.InstalledDir)
 			}

@@ -29,7 +29,7 @@ func verifyUnpacked(ctx context.Context, out io.Writer, dir string) error {
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", dir, err)
 	}
-	targets, err := bundle.VerifyFound(ctx, dir, m)
+	targets, err := bundle.VerifyInstalled(ctx, dir, m)
 	if err != nil {
 		return explainVerify(dir, err)
 	}
@@ -54,7 +54,7 @@ func verifyInstalled(ctx context.Context, out io.Writer, dir string) error {
 	return nil
 }
 
-// verifyEmbedded checks every variant that is built in; fsys is payload.Built.
+// verifyEmbedded checks every variant that is built in; fsys is payload.Embedded.
 func verifyEmbedded(ctx context.Context, out io.Writer, fsys fs.FS) error {
 	variants, err := payload.VariantsIn(fsys)
 	if err != nil {
@@ -83,7 +83,7 @@ func explainVerify(what string, err error) error {
 	var folder *bundle.VerifyError
 	switch {
 	case errors.As(err, &folder):
-		return fmt.Errorf("verify %s\n%s", folder.List(), remedy)
+		return fmt.Errorf("verify %s\n%s", folder.Details(), remedy)
 	case errors.Is(err, bundle.ErrContent):
 		return fmt.Errorf("verify %s: %w; %s", what, err, remedy)
 	}

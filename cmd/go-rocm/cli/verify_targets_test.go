@@ -75,7 +75,7 @@ func unpackFor(t *testing.T, pack string, targets []gfx.Target) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = root.Close() }()
-	err = p.Extract(t.Context(), root, bundle.ExtractOptions{Select: bundle.ForTargets(targets), Only: p.Manifest().Only(targets)})
+	err = p.Extract(t.Context(), root, bundle.ExtractOptions{Select: bundle.ForTargets(targets), Projection: p.Manifest().ProjectionFor(targets)})
 	if err == nil {
 		err = p.WriteManifest(root, false)
 	}

@@ -124,7 +124,7 @@ func (in *Input) check(ctx context.Context) (took float64, files int, err error)
 		if err != nil {
 			return 0, 0, err
 		}
-		if inst.Fresh {
+		if inst.Changed {
 			return 0, 0, errors.New("a bundle that was there was unpacked again")
 		}
 	}
