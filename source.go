@@ -13,8 +13,8 @@ import (
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 )
 
@@ -164,7 +164,7 @@ func (b *Bundle) hipBLASLt() []gfx.Target {
 // codeIn reads the targets of a llama.cpp build without a manifest from its GPU
 // module itself. A build without one runs on the CPU.
 func codeIn(dir string) ([]gfx.Target, error) {
-	code, err := elfdep.ReadCodeObjects(filepath.Join(dir, hipModule))
+	code, err := offload.ReadCodeObjects(filepath.Join(dir, hipModule))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

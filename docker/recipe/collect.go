@@ -10,6 +10,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
@@ -225,7 +226,7 @@ func (c *collector) takeCompiled() error {
 			if e.Name() == serverName {
 				mode = 0o755
 			}
-			if err := copyFile(filepath.Join(from, e.Name()), to, mode); err != nil {
+			if err := sparse.CopyFile(filepath.Join(from, e.Name()), to, mode); err != nil {
 				return err
 			}
 		}
@@ -240,7 +241,7 @@ func (c *collector) takeLibraries() error {
 		if l.SONAME == loaderName {
 			mode = 0o755
 		}
-		if err := copyFile(l.Path, filepath.Join(c.dir, l.SONAME), mode); err != nil {
+		if err := sparse.CopyFile(l.Path, filepath.Join(c.dir, l.SONAME), mode); err != nil {
 			return fmt.Errorf("take %s: %w", l.InRoot, err)
 		}
 		if l.SONAME == loaderName {
@@ -263,14 +264,4 @@ func (c *collector) exclude(name, reason string) {
 	if !slices.ContainsFunc(c.excluded, func(o bundle.Excluded) bool { return o.Name == name }) {
 		c.excluded = append(c.excluded, e)
 	}
-}
-
-// copyFile copies a file, holes kept, with that mode.
-func copyFile(from, to string, mode os.FileMode) error {
-	f, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return writeSparse(to, f, mode)
 }

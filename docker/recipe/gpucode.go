@@ -8,8 +8,8 @@ import (
 	"slices"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
 const (
@@ -34,17 +34,17 @@ func (c *collector) slim() error {
 		return err
 	}
 	for _, name := range names {
-		_, err := elfdep.ReadCodeObjects(name)
-		if errors.Is(err, elfdep.ErrNoFatBinary) {
+		_, err := offload.ReadCodeObjects(name)
+		if errors.Is(err, offload.ErrNoFatBinary) {
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := elfdep.Slim(name, c.targets); err != nil {
+		if _, err := offload.Slim(name, c.targets); err != nil {
 			return err
 		}
-		objects, err := elfdep.CheckTargets(name, c.targets)
+		objects, err := offload.CheckTargets(name, c.targets)
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func matches(pattern, name string) bool {
 
 // sameKernels holds a file's number of kernels for gfx1100 against that for
 // gfx1101: both are compiled of the same source, which tells them apart nowhere.
-func sameKernels(file string, objects []elfdep.CodeObjects) error {
+func sameKernels(file string, objects []offload.CodeObjects) error {
 	count := map[gfx.Target]int{}
 	for _, o := range objects {
 		count[o.Target] = o.Kernels
@@ -86,7 +86,7 @@ func sameKernels(file string, objects []elfdep.CodeObjects) error {
 }
 
 // addObjects records GPU code for the manifest.
-func (c *collector) addObjects(file string, objects []elfdep.CodeObjects) {
+func (c *collector) addObjects(file string, objects []offload.CodeObjects) {
 	for _, o := range objects {
 		c.objects = append(c.objects, bundle.CodeObjects{File: file, Target: o.Target, Bytes: o.Bytes, Kernels: o.Kernels})
 	}

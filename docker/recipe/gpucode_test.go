@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
@@ -107,8 +107,8 @@ func sameRecord(t *testing.T, c *collector) {
 		t.Fatal(err)
 	}
 	for _, name := range names {
-		objects, err := elfdep.ReadCodeObjects(name)
-		if err != nil && !errors.Is(err, elfdep.ErrNoFatBinary) {
+		objects, err := offload.ReadCodeObjects(name)
+		if err != nil && !errors.Is(err, offload.ErrNoFatBinary) {
 			t.Fatal(err)
 		}
 		for _, o := range objects {

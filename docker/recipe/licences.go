@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
 // licenceFolder holds a copyright file for every package whose files are in
@@ -45,7 +46,7 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		if err := copyFile(file, filepath.Join(dir, "copyright"), 0o644); err != nil {
+		if err := sparse.CopyFile(file, filepath.Join(dir, "copyright"), 0o644); err != nil {
 			return err
 		}
 	}
@@ -66,7 +67,7 @@ func (c *collector) upstreamLicences() error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}
-	if err := copyFile(filepath.Join(src.Dir, "LICENSE"), filepath.Join(to, "LICENSE"), 0o644); err != nil {
+	if err := sparse.CopyFile(filepath.Join(src.Dir, "LICENSE"), filepath.Join(to, "LICENSE"), 0o644); err != nil {
 		return err
 	}
 	more, err := filepath.Glob(filepath.Join(src.Dir, "licenses", "*"))
@@ -75,7 +76,7 @@ func (c *collector) upstreamLicences() error {
 	}
 	slices.Sort(more)
 	for _, f := range more {
-		if err := copyFile(f, filepath.Join(to, filepath.Base(f)), 0o644); err != nil {
+		if err := sparse.CopyFile(f, filepath.Join(to, filepath.Base(f)), 0o644); err != nil {
 			return err
 		}
 	}

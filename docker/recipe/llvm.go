@@ -14,6 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
@@ -148,7 +149,7 @@ func (c *collector) linkLLVM(ctx context.Context, root *rootfs) error {
 	if err != nil {
 		return err
 	}
-	if err := copyFile(filepath.Join(res.Dir, whole.SONAME), filepath.Join(c.dir, whole.SONAME), 0o644); err != nil {
+	if err := sparse.CopyFile(filepath.Join(res.Dir, whole.SONAME), filepath.Join(c.dir, whole.SONAME), 0o644); err != nil {
 		return err
 	}
 	c.linked = &linkedLLVM{soname: whole.SONAME, owner: owner, inputs: in, result: res}

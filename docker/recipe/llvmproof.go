@@ -15,8 +15,10 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
 // A bundle whose libLLVM was linked here is tried out before it is sealed: in
@@ -90,7 +92,7 @@ func (c *collector) probeBundle(to string) error {
 	}
 	names := []string{loaderName, c.libs.all[i].SONAME}
 	for j := 0; j < len(names); j++ { // grows while we walk
-		if err := copyFile(filepath.Join(c.dir, names[j]), filepath.Join(to, names[j]), 0o755); err != nil {
+		if err := sparse.CopyFile(filepath.Join(c.dir, names[j]), filepath.Join(to, names[j]), 0o755); err != nil {
 			return err
 		}
 		for _, n := range c.libs.needed[names[j]] {
@@ -110,7 +112,7 @@ func (c *collector) probeCode(to string) error {
 		return err
 	}
 	defer f.Close()
-	fb, err := elfdep.ReadFatBinary(f)
+	fb, err := offload.ReadFatBinary(f)
 	if err != nil {
 		return err
 	}
@@ -140,7 +142,7 @@ func (c *collector) probeCode(to string) error {
 		if count[t] == 0 || len(tensile) == 0 {
 			return fmt.Errorf("there are %d code objects of libggml-hip.so and %d of Tensile to try for %s", count[t], len(tensile), t)
 		}
-		if err := copyFile(tensile[0], filepath.Join(to, t.String()+"-tensile.co"), 0o644); err != nil {
+		if err := sparse.CopyFile(tensile[0], filepath.Join(to, t.String()+"-tensile.co"), 0o644); err != nil {
 			return err
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
 // writeManifest records what the bundle was made from and what is in it.
@@ -96,8 +96,8 @@ func (c *collector) parts(path string) ([]bundle.Part, error) {
 	if len(c.targets) < 2 {
 		return nil, nil
 	}
-	shares, err := elfdep.ReadShares(path)
-	if errors.Is(err, elfdep.ErrNoFatBinary) {
+	shares, err := offload.ReadShares(path)
+	if errors.Is(err, offload.ErrNoFatBinary) {
 		return nil, nil
 	}
 	if err != nil {

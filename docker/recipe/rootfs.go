@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
 // rootfs is the part of an image's file system that was asked for so far, as
@@ -70,7 +71,7 @@ func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
 		if h.Typeflag != tar.TypeReg {
 			return fmt.Errorf("%s is no regular file", resolved)
 		}
-		return writeSparse(local, body, fs.FileMode(h.Mode&0o777))
+		return sparse.WriteFile(local, body, fs.FileMode(h.Mode&0o777))
 	})
 }
 
@@ -120,42 +121,4 @@ func (r *rootfs) folder(ctx context.Context, p, to string, want func(name string
 func exists(name string) bool {
 	_, err := os.Lstat(name)
 	return err == nil
-}
-
-// writeSparse writes a file and leaves blocks of zeros as holes.
-func writeSparse(name string, r io.Reader, mode fs.FileMode) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	return errors.Join(copyHoles(f, r), f.Chmod(mode), f.Close())
-}
-
-func copyHoles(f *os.File, r io.Reader) error {
-	buf := make([]byte, 1<<16)
-	var size int64
-	for {
-		n, err := io.ReadFull(r, buf)
-		if block := buf[:n]; !allZero(block) {
-			if _, err := f.WriteAt(block, size); err != nil {
-				return err
-			}
-		}
-		size += int64(n)
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return f.Truncate(size)
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
 }

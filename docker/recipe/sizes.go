@@ -12,8 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/docker/tensile"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -89,7 +89,7 @@ func (p *Packed) Sizes() (s Sizes, err error) {
 func countTensile(m *bundle.Manifest) map[string]TensileCount {
 	var count map[string]TensileCount
 	add := func(file string, target gfx.Target, c TensileCount) {
-		if _, err := elfdep.ParseTensileName(path.Base(file)); err != nil {
+		if _, err := tensile.ParseName(path.Base(file)); err != nil {
 			return
 		}
 		key := target.String()

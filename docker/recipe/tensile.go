@@ -15,7 +15,9 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/tensile"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
 // takeTensile copies the matrix kernels of our targets, into the folder beside
@@ -39,7 +41,7 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	if err := c.proveUnusedTypes(); err != nil {
 		return err
 	}
-	sel, err := elfdep.SelectTensile(names, c.targets, unusedTensile)
+	sel, err := tensile.Select(names, c.targets, unusedTensile)
 	if err != nil {
 		return err
 	}
@@ -60,19 +62,19 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	// The kernels of a target are spread over many files; the target's index
 	// stands for them in the manifest.
 	for _, o := range objects {
-		i := slices.IndexFunc(sel.Keep, func(f elfdep.TensileFile) bool {
-			return f.Kind == elfdep.TensileIndex && f.Target.Target == o.Target
+		i := slices.IndexFunc(sel.Keep, func(f tensile.File) bool {
+			return f.Kind == tensile.Index && f.Target.Target == o.Target
 		})
 		if i < 0 {
 			return fmt.Errorf("%s has kernels for %s and no index of them", from, o.Target)
 		}
-		c.addObjects(path.Join(folder, sel.Keep[i].Name), []elfdep.CodeObjects{o})
+		c.addObjects(path.Join(folder, sel.Keep[i].Name), []offload.CodeObjects{o})
 	}
 	return nil
 }
 
 // unusedTensile tells the files that nothing in the bundle can ask for.
-func unusedTensile(f elfdep.TensileFile) bool { return f.Complex() || f.Double() || f.Integer() }
+func unusedTensile(f tensile.File) bool { return f.Complex() || f.Double() || f.Integer() }
 
 // tensileSource finds the kernels' folder in the image, and its place relative
 // to rocBLAS.
@@ -85,7 +87,7 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, fold
 		if err != nil {
 			return "", "", err
 		}
-		folders, err := elfdep.TensileFolders(l.Path)
+		folders, err := tensile.Directories(l.Path)
 		if err != nil {
 			return "", "", err
 		}

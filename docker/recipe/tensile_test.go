@@ -7,19 +7,19 @@ import (
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/docker/tensile"
 )
 
 // Of rocBLAS's folder the recipe takes what the reviewed list for both targets names.
 func TestTensileFilesTaken(t *testing.T) {
 	lines := func(name string) []string {
-		b, err := os.ReadFile(filepath.Join("..", "..", "pkg", "elfdep", "testdata", name))
+		b, err := os.ReadFile(filepath.Join("..", "tensile", "testdata", name))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return strings.Split(strings.TrimSpace(string(b)), "\n")
 	}
-	sel, err := elfdep.SelectTensile(lines("rocblas-4.4.1-library.txt"), targets(t, "gfx1100", "gfx1101"), unusedTensile)
+	sel, err := tensile.Select(lines("rocblas-4.4.1-library.txt"), targets(t, "gfx1100", "gfx1101"), unusedTensile)
 	if err != nil {
 		t.Fatal(err)
 	}

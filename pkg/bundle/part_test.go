@@ -11,8 +11,8 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
@@ -41,7 +41,7 @@ func fatLibrary() []byte {
 // fatParts reads the parts of an ELF file.
 func fatParts(tb testing.TB, path string) []bundle.Part {
 	tb.Helper()
-	shares, err := elfdep.ReadShares(path)
+	shares, err := offload.ReadShares(path)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -193,13 +193,13 @@ func TestOnlyIsSlim(t *testing.T) {
 		if err := os.WriteFile(slim, readAll(t, filepath.Join(src, "libfat.so")), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := elfdep.Slim(slim, []gfx.Target{target}); err != nil {
+		if _, err := offload.Slim(slim, []gfx.Target{target}); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(readAll(t, slim), readAll(t, filepath.Join(dir, "libfat.so"))) {
 			t.Errorf("%s: the projection is not the slim file", target)
 		}
-		if got, err := elfdep.CheckTargets(filepath.Join(dir, "libfat.so"), []gfx.Target{target}); err != nil || got[0].Kernels != 2 {
+		if got, err := offload.CheckTargets(filepath.Join(dir, "libfat.so"), []gfx.Target{target}); err != nil || got[0].Kernels != 2 {
 			t.Errorf("%s: %+v, %v", target, got, err)
 		}
 	}

@@ -167,7 +167,7 @@ func (w *walker) open(host, inside string, parent *node, must bool) (*node, erro
 		n.dir = filepath.Dir(host)
 	}
 	var machine elf.Machine
-	err := withELF(host, func(f *elf.File, file *os.File) error {
+	err := WithFile(host, func(f *elf.File, file *os.File) error {
 		fi, err := file.Stat()
 		if err != nil {
 			return err

@@ -41,10 +41,10 @@ func TestClosureSearch(t *testing.T) {
 		{
 			name: "breadth first, through links, each once",
 			files: map[string]any{
-				"bin/app":        lib("", "libb.so.1", "liba.so.1"),
-				sys("liba.so.1"): "liba.so.1.2.3", sys("liba.so.1.2.3"): lib("liba.so.1", "libc.so.6"),
-				sys("libb.so.1"): lib("libb.so.1", "liba.so.1", "libc.so.6"),
-				sys("libc.so.6"): lib("libc.so.6", "libb.so.1"), // a circle
+				"bin/app":        elfgen.Library("", "libb.so.1", "liba.so.1"),
+				sys("liba.so.1"): "liba.so.1.2.3", sys("liba.so.1.2.3"): elfgen.Library("liba.so.1", "libc.so.6"),
+				sys("libb.so.1"): elfgen.Library("libb.so.1", "liba.so.1", "libc.so.6"),
+				sys("libc.so.6"): elfgen.Library("libc.so.6", "libb.so.1"), // a circle
 			},
 			want: []string{
 				"app=/bin/app<",
@@ -56,23 +56,23 @@ func TestClosureSearch(t *testing.T) {
 		{
 			name: "absolute links mean the root, not this machine",
 			files: map[string]any{
-				"bin/app":               lib("", "libz.so.1"),
+				"bin/app":               elfgen.Library("", "libz.so.1"),
 				"lib":                   "usr/lib",
 				sys("libz.so.1"):        "/etc/alternatives/libz",
 				"etc/alternatives/libz": "/opt/../opt/z/libz.so.1.3",
-				"opt/z/libz.so.1.3":     lib("libz.so.1"),
+				"opt/z/libz.so.1.3":     elfgen.Library("libz.so.1"),
 			},
 			want: []string{"app=/bin/app<", "libz.so.1=/opt/z/libz.so.1.3<app"},
 		},
 		{
 			name: "RUNPATH with ORIGIN comes before the system, and is not inherited",
 			files: map[string]any{
-				"opt/x/bin/app":            withRunpath(lib("", "liba.so.1"), "$ORIGIN/../lib:/nowhere"),
-				"opt/x/lib/liba.so.1":      lib("liba.so.1", "libb.so.1"),
-				"opt/x/lib/libb.so.1":      lib("libb.so.1"),
-				sys("libb.so.1"):           lib("libb.so.1"),
-				sys("liba.so.1"):           lib("liba.so.1"),
-				"opt/x/lib/unrelated.so.1": lib("unrelated.so.1"),
+				"opt/x/bin/app":            withRunpath(elfgen.Library("", "liba.so.1"), "$ORIGIN/../lib:/nowhere"),
+				"opt/x/lib/liba.so.1":      elfgen.Library("liba.so.1", "libb.so.1"),
+				"opt/x/lib/libb.so.1":      elfgen.Library("libb.so.1"),
+				sys("libb.so.1"):           elfgen.Library("libb.so.1"),
+				sys("liba.so.1"):           elfgen.Library("liba.so.1"),
+				"opt/x/lib/unrelated.so.1": elfgen.Library("unrelated.so.1"),
 			},
 			want: []string{
 				"app=/opt/x/bin/app<",
@@ -83,12 +83,12 @@ func TestClosureSearch(t *testing.T) {
 		{
 			name: "RPATH is inherited, unless there is a RUNPATH",
 			files: map[string]any{
-				"opt/x/bin/app":       withRpath(lib("", "liba.so.1", "libr.so.1"), "${ORIGIN}/../lib"),
-				"opt/x/lib/liba.so.1": lib("liba.so.1", "libb.so.1"),
-				"opt/x/lib/libb.so.1": lib("libb.so.1"),
-				"opt/x/lib/libr.so.1": withRunpath(lib("libr.so.1", "libs.so.1"), "/opt/run"),
-				"opt/x/lib/libs.so.1": lib("libs.so.1"),
-				"opt/run/libs.so.1":   lib("libs.so.1"),
+				"opt/x/bin/app":       withRpath(elfgen.Library("", "liba.so.1", "libr.so.1"), "${ORIGIN}/../lib"),
+				"opt/x/lib/liba.so.1": elfgen.Library("liba.so.1", "libb.so.1"),
+				"opt/x/lib/libb.so.1": elfgen.Library("libb.so.1"),
+				"opt/x/lib/libr.so.1": withRunpath(elfgen.Library("libr.so.1", "libs.so.1"), "/opt/run"),
+				"opt/x/lib/libs.so.1": elfgen.Library("libs.so.1"),
+				"opt/run/libs.so.1":   elfgen.Library("libs.so.1"),
 			},
 			want: []string{
 				"app=/opt/x/bin/app<",
@@ -101,11 +101,11 @@ func TestClosureSearch(t *testing.T) {
 		{
 			name: "library path comes before RUNPATH, search paths in order",
 			files: map[string]any{
-				"bin/app":          withRunpath(lib("", "liba.so.1", "libb.so.1"), "/run"),
-				"first/liba.so.1":  lib("liba.so.1"),
-				"run/liba.so.1":    lib("liba.so.1"),
-				"second/libb.so.1": lib("libb.so.1"),
-				"third/libb.so.1":  lib("libb.so.1"),
+				"bin/app":          withRunpath(elfgen.Library("", "liba.so.1", "libb.so.1"), "/run"),
+				"first/liba.so.1":  elfgen.Library("liba.so.1"),
+				"run/liba.so.1":    elfgen.Library("liba.so.1"),
+				"second/libb.so.1": elfgen.Library("libb.so.1"),
+				"third/libb.so.1":  elfgen.Library("libb.so.1"),
 			},
 			opt:  elfdep.Options{LibraryPaths: []string{"/first"}, SearchPaths: []string{"/second", "/third"}},
 			want: []string{"app=/bin/app<", "liba.so.1=/first/liba.so.1<app", "libb.so.1=/second/libb.so.1<app"},
@@ -113,9 +113,9 @@ func TestClosureSearch(t *testing.T) {
 		{
 			name: "files for another machine are passed over",
 			files: map[string]any{
-				"bin/app":           lib("", "liba.so.1"),
+				"bin/app":           elfgen.Library("", "liba.so.1"),
 				"i386/liba.so.1":    elfgen.Spec{SONAME: "liba.so.1", Machine: elf.EM_386},
-				sys("liba.so.1"):    lib("liba.so.1"),
+				sys("liba.so.1"):    elfgen.Library("liba.so.1"),
 				"i386/ignored.so.1": []byte("no ELF at all, and nobody asks for it"),
 			},
 			opt:  elfdep.Options{SearchPaths: []string{"/i386", "/" + systemDir}},
@@ -127,7 +127,7 @@ func TestClosureSearch(t *testing.T) {
 				"bin/app":                        elfgen.Spec{Interp: "/lib64/ld-linux-x86-64.so.2", Needed: []string{"libc.so.6"}},
 				"lib64":                          "usr/lib64",
 				"usr/lib64/ld-linux-x86-64.so.2": "../lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
-				sys("ld-linux-x86-64.so.2"):      lib("ld-linux-x86-64.so.2"),
+				sys("ld-linux-x86-64.so.2"):      elfgen.Library("ld-linux-x86-64.so.2"),
 				sys("libc.so.6"):                 elfgen.Spec{SONAME: "libc.so.6", Interp: "/nowhere/ld.so", Needed: []string{"ld-linux-x86-64.so.2"}},
 			},
 			want: []string{
@@ -139,8 +139,8 @@ func TestClosureSearch(t *testing.T) {
 		{
 			name: "stopped names are neither looked for nor followed",
 			files: map[string]any{
-				"bin/app":        lib("", "libamdhip64.so.6", "liba.so.1"),
-				sys("liba.so.1"): lib("liba.so.1", "libamdhip64.so.6"),
+				"bin/app":        elfgen.Library("", "libamdhip64.so.6", "liba.so.1"),
+				sys("liba.so.1"): elfgen.Library("liba.so.1", "libamdhip64.so.6"),
 			},
 			opt:  elfdep.Options{Stop: []string{"libamdhip64.so.6"}},
 			want: []string{"app=/bin/app<", "liba.so.1=/usr/lib/x86_64-linux-gnu/liba.so.1<app"},
@@ -152,7 +152,7 @@ func TestClosureSearch(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			c.opt.Root = tree(t, c.files)
+			c.opt.Root = elfgen.WriteTree(t, c.files)
 			app := "/bin/app"
 			if _, ok := c.files["opt/x/bin/app"]; ok {
 				app = "/opt/x/bin/app"
@@ -169,22 +169,22 @@ func TestClosureSearch(t *testing.T) {
 }
 
 func TestClosureStage(t *testing.T) {
-	stage := tree(t, map[string]any{
-		"llama-server": lib("", "libllama.so.0", "libm.so.6"),
+	stage := elfgen.WriteTree(t, map[string]any{
+		"llama-server": elfgen.Library("", "libllama.so.0", "libm.so.6"),
 		"libllama.so.0": func() elfgen.Spec {
-			s := lib("libllama.so.0", "libggml.so.0", "libdep.so.1")
+			s := elfgen.Library("libllama.so.0", "libggml.so.0", "libdep.so.1")
 			s.RunPath = "$ORIGIN/sub:/opt/only-in-root"
 			return s
 		}(),
-		"sub/libggml.so.0": lib("libggml.so.0"),
-		"libm.so.6":        lib("libm.so.6"),
+		"sub/libggml.so.0": elfgen.Library("libggml.so.0"),
+		"libm.so.6":        elfgen.Library("libm.so.6"),
 	})
-	root := tree(t, map[string]any{
-		systemDir + "/libm.so.6":         lib("libm.so.6"),
-		systemDir + "/libllama.so.0":     lib("libllama.so.0"),
-		"opt/only-in-root/libdep.so.1":   lib("libdep.so.1"),
-		"opt/only-in-root/never.so.1":    lib("never.so.1"),
-		systemDir + "/libunneeded.so.99": lib("libunneeded.so.99"),
+	root := elfgen.WriteTree(t, map[string]any{
+		systemDir + "/libm.so.6":         elfgen.Library("libm.so.6"),
+		systemDir + "/libllama.so.0":     elfgen.Library("libllama.so.0"),
+		"opt/only-in-root/libdep.so.1":   elfgen.Library("libdep.so.1"),
+		"opt/only-in-root/never.so.1":    elfgen.Library("never.so.1"),
+		systemDir + "/libunneeded.so.99": elfgen.Library("libunneeded.so.99"),
 	})
 	libs, err := elfdep.Closure([]string{filepath.Join(stage, "llama-server")}, elfdep.Options{Root: root, Stage: []string{stage}})
 	if err != nil {
@@ -209,9 +209,9 @@ func TestClosureStage(t *testing.T) {
 }
 
 func TestClosureMissing(t *testing.T) {
-	root := tree(t, map[string]any{
-		"bin/app":                   lib("", "libgone.so.1", "liba.so.1"),
-		systemDir + "/liba.so.1":    lib("liba.so.1", "libgone.so.1", "libaway.so.2"),
+	root := elfgen.WriteTree(t, map[string]any{
+		"bin/app":                   elfgen.Library("", "libgone.so.1", "liba.so.1"),
+		systemDir + "/liba.so.1":    elfgen.Library("liba.so.1", "libgone.so.1", "libaway.so.2"),
 		systemDir + "/libaway.so.2": "dangling",
 	})
 	_, err := elfdep.Closure([]string{"/bin/app"}, elfdep.Options{Root: root})
@@ -240,8 +240,8 @@ func TestClosureMissing(t *testing.T) {
 }
 
 func TestClosureRefuses(t *testing.T) {
-	root := tree(t, map[string]any{
-		"bin/loop": "loop", "bin/text": []byte("#!/bin/sh\n"), "bin/app": lib("", "libtext.so"),
+	root := elfgen.WriteTree(t, map[string]any{
+		"bin/loop": "loop", "bin/text": []byte("#!/bin/sh\n"), "bin/app": elfgen.Library("", "libtext.so"),
 		"lib/libtext.so": []byte("INPUT(-lc)\n"), "bin/arm": elfgen.Spec{Machine: elf.EM_AARCH64},
 	})
 	var fe *elfdep.FormatError
@@ -260,7 +260,7 @@ func TestClosureRefuses(t *testing.T) {
 			t.Errorf("%v: %v, %v, want an error with %q", c.roots, shape(libs), err, c.want)
 		}
 	}
-	mixed := tree(t, map[string]any{"a": lib("a"), "b": elfgen.Spec{Machine: elf.EM_AARCH64}})
+	mixed := elfgen.WriteTree(t, map[string]any{"a": elfgen.Library("a"), "b": elfgen.Spec{Machine: elf.EM_AARCH64}})
 	if _, err := elfdep.Closure([]string{"/a", "/b"}, elfdep.Options{Root: mixed}); err == nil || !strings.Contains(err.Error(), "EM_AARCH64") {
 		t.Errorf("roots for two machines: %v", err)
 	}

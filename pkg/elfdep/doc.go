@@ -1,19 +1,17 @@
-// Package elfdep answers, from the files alone, what an ELF program needs to
-// run elsewhere and what GPU code it carries.
+// Package elfdep reads, from the files alone, what an ELF program needs to run
+// on another machine and how it was built.
 //
-//   - Closure follows DT_NEEDED the way the GNU loader does, inside a folder
+//   - [Closure] follows DT_NEEDED as the GNU loader does, inside a directory
 //     that stands for the root of a file system.
-//   - OpenedNames finds libraries that are opened by name at run time, and
-//     Review holds them against a reviewed list.
-//   - ReadFatBinary lists the GPU code objects of a HIP program or library,
-//     CodeObjects counts kernels for each target, and Slim takes out the code
-//     of targets that are not wanted.
-//   - Hardening, DebugSections and ScanStrings check how a file was built.
-//   - ParseTensileName says which target and data type a rocBLAS kernel
-//     library file serves.
+//   - [OpenedNames] finds libraries that are opened by name at run time, and
+//     [Review] compares them with a reviewed list.
+//   - [Unresolved] and [TakenFrom] compare the symbols and symbol versions
+//     that files import with those that libraries define.
+//   - [Hardening], [DebugSections] and [ScanStrings] check how a file was built.
+//   - [RemoveRunpath] deletes the search paths of the build machine.
 //
-// Nothing here runs a program of the files it reads, and nothing needs
-// binutils or a GPU; only ELF64 little endian is read, as ROCm exists for
-// nothing else. The package does not strip debug information (the toolchain
-// does) and decides nothing about what a bundle should contain.
+// The package runs none of the files it reads and needs no binutils. It reads
+// ELF64 little endian only, since ROCm exists for nothing else. It does not
+// strip debug information (the toolchain does) and does not decide what a
+// bundle should contain. GPU code is the subject of pkg/offload.
 package elfdep

@@ -28,7 +28,7 @@ type Hardened struct {
 // to protect.
 func Hardening(path string) (Hardened, error) {
 	var h Hardened
-	err := withELF(path, func(f *elf.File, _ *os.File) error {
+	err := WithFile(path, func(f *elf.File, _ *os.File) error {
 		h.PIE = f.Type == elf.ET_DYN
 		for _, p := range f.Progs {
 			switch p.Type {
@@ -76,7 +76,7 @@ func (h *Hardened) readDynamic(f *elf.File) error {
 }
 
 func (h *Hardened) readSymbols(f *elf.File) error {
-	syms, err := dynamicSymbols(f)
+	syms, err := DynamicSymbols(f)
 	for _, s := range syms {
 		switch {
 		case s.Section != elf.SHN_UNDEF:
@@ -123,7 +123,7 @@ func (h Hardened) Weak() []string {
 // debug file (.gnu_debuglink) is among them, as it points nowhere once shipped.
 func DebugSections(path string) ([]string, error) {
 	var out []string
-	err := withELF(path, func(f *elf.File, _ *os.File) error {
+	err := WithFile(path, func(f *elf.File, _ *os.File) error {
 		for _, s := range f.Sections {
 			switch {
 			case strings.HasPrefix(s.Name, ".debug_"), strings.HasPrefix(s.Name, ".zdebug_"),

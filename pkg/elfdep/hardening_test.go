@@ -38,7 +38,7 @@ func TestHardening(t *testing.T) {
 		{"static, position dependent", elfgen.Spec{Type: elf.ET_EXEC, Static: true}, []string{"not position independent", "no RELRO", "no BIND_NOW"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h, err := elfdep.Hardening(write(t, "f", c.spec))
+			h, err := elfdep.Hardening(elfgen.WriteFile(t, "f", c.spec))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -53,30 +53,30 @@ func TestHardening(t *testing.T) {
 			}
 		})
 	}
-	if _, err := elfdep.Hardening(write(t, "f", []byte("text"))); !errors.As(err, new(*elfdep.FormatError)) {
+	if _, err := elfdep.Hardening(elfgen.WriteFile(t, "f", []byte("text"))); !errors.As(err, new(*elfdep.FormatError)) {
 		t.Errorf("a text file: %v", err)
 	}
 }
 
 func TestDebugSections(t *testing.T) {
-	s := lib("l.so")
+	s := elfgen.Library("l.so")
 	for _, n := range []string{".text", ".debug_info", ".zdebug_line", ".symtab", ".gnu_debuglink", ".gdb_index", ".debugger_notes", ".eh_frame"} {
 		s.Sections = append(s.Sections, elfgen.Section{Name: n, Data: []byte{1}})
 	}
-	got, err := elfdep.DebugSections(write(t, "l.so", s))
+	got, err := elfdep.DebugSections(elfgen.WriteFile(t, "l.so", s))
 	if d := cmp.Diff([]string{".debug_info", ".zdebug_line", ".symtab", ".gnu_debuglink", ".gdb_index"}, got); err != nil || d != "" {
 		t.Error(err, d)
 	}
-	if got, err := elfdep.DebugSections(write(t, "l.so", lib("l.so"))); err != nil || len(got) != 0 {
+	if got, err := elfdep.DebugSections(elfgen.WriteFile(t, "l.so", elfgen.Library("l.so"))); err != nil || len(got) != 0 {
 		t.Errorf("stripped: %v, %v", got, err)
 	}
 }
 
 func TestRemoveRunpath(t *testing.T) {
-	hip := fatLibrary([]string{"k"})
+	hip := hipLibrary()
 	hip.RunPath, hip.RPath, hip.BindNow = "$ORIGIN/../lib:/build/x", "/build/y", true
 	hip.Needed = []string{"libz.so.1", "liba.so.1"}
-	path := write(t, "l.so", hip)
+	path := elfgen.WriteFile(t, "l.so", hip)
 	if err := os.Chmod(path, 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -107,14 +107,14 @@ func TestRemoveRunpath(t *testing.T) {
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o640 {
 		t.Error(fi.Mode(), err)
 	}
-	onlyFile(t, path)
+	checkOnlyFile(t, path)
 	if removed, err := elfdep.RemoveRunpath(path); removed || err != nil {
 		t.Errorf("again: %v, %v", removed, err)
 	}
 	if !bytes.Equal(after, readFile(t, path)) {
 		t.Error("a second run changed the file")
 	}
-	if removed, err := elfdep.RemoveRunpath(write(t, "s", elfgen.Spec{Static: true})); removed || err != nil {
+	if removed, err := elfdep.RemoveRunpath(elfgen.WriteFile(t, "s", elfgen.Spec{Static: true})); removed || err != nil {
 		t.Errorf("static program: %v, %v", removed, err)
 	}
 }

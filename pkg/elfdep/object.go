@@ -26,7 +26,7 @@ type VersionNeed struct {
 	Versions []string // such as "GLIBC_2.34", sorted by number
 }
 
-// FormatError says that a file is not what it was taken for.
+// FormatError reports a file that is not in the expected format.
 type FormatError struct {
 	What string // the structure that is wrong: "ELF header", "offload bundle"
 	Err  error
@@ -37,10 +37,11 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("bad %s: %v", e.What, e.Err)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *FormatError) Unwrap() error { return e.Err }
 
-func openELF(r io.ReaderAt) (*elf.File, error) {
+// Open parses an ELF64 little-endian file. Other files are a [*FormatError].
+func Open(r io.ReaderAt) (*elf.File, error) {
 	f, err := elf.NewFile(r)
 	if err != nil {
 		return nil, &FormatError{What: "ELF header", Err: err}
@@ -51,14 +52,15 @@ func openELF(r io.ReaderAt) (*elf.File, error) {
 	return f, nil
 }
 
-// withELF opens the file at path for fn and puts the path into its errors.
-func withELF(path string, fn func(*elf.File, *os.File) error) error {
+// WithFile opens and parses the ELF file at path, calls fn and closes the file.
+// Errors name the path.
+func WithFile(path string, fn func(*elf.File, *os.File) error) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	e, err := openELF(f)
+	e, err := Open(f)
 	if err == nil {
 		err = fn(e, f)
 	}

@@ -44,7 +44,7 @@ const maxNameLen = 512
 // for Review, no proof that there are no others.
 func OpenedNames(path string) ([]Candidate, error) {
 	var out []Candidate
-	err := withELF(path, func(f *elf.File, _ *os.File) error {
+	err := WithFile(path, func(f *elf.File, _ *os.File) error {
 		o, err := readObject(f)
 		if err != nil {
 			return err
@@ -82,13 +82,35 @@ func OpenedNames(path string) ([]Candidate, error) {
 	return out, err
 }
 
+// DataStrings returns the NUL-terminated strings that contain marker in the
+// sections with initialised data of the ELF file at path, in the order of the
+// file, once for each time that marker occurs. Strings of more than maxNameLen
+// bytes before or after marker are left out.
+func DataStrings(path, marker string) ([]string, error) {
+	var out []string
+	err := WithFile(path, func(f *elf.File, _ *os.File) error {
+		for _, s := range f.Sections {
+			if !holdsData(s) {
+				continue
+			}
+			data, err := s.Data()
+			if err != nil {
+				return &FormatError{What: "section " + s.Name, Err: err}
+			}
+			out = slices.AppendSeq(out, stringsWith(data, marker))
+		}
+		return nil
+	})
+	return out, err
+}
+
 // Imports returns the symbols that the ELF file at path takes from others and
 // whose names begin with prefix, sorted: the proof of which functions of a
 // library a program can call at all.
 func Imports(path, prefix string) ([]string, error) {
 	var out []string
-	err := withELF(path, func(f *elf.File, _ *os.File) error {
-		syms, err := dynamicSymbols(f)
+	err := WithFile(path, func(f *elf.File, _ *os.File) error {
+		syms, err := DynamicSymbols(f)
 		for _, s := range syms {
 			if s.Section == elf.SHN_UNDEF && strings.HasPrefix(s.Name, prefix) {
 				out = append(out, s.Name)
@@ -100,7 +122,9 @@ func Imports(path, prefix string) ([]string, error) {
 	return slices.Compact(out), err
 }
 
-func dynamicSymbols(f *elf.File) ([]elf.Symbol, error) {
+// DynamicSymbols returns the entries of the dynamic symbol table; a file without
+// one has none.
+func DynamicSymbols(f *elf.File) ([]elf.Symbol, error) {
 	syms, err := f.DynamicSymbols()
 	switch {
 	case errors.Is(err, elf.ErrNoSymbols):
@@ -112,13 +136,16 @@ func dynamicSymbols(f *elf.File) ([]elf.Symbol, error) {
 }
 
 func namesSymbol(f *elf.File, names ...string) (bool, error) {
-	syms, err := dynamicSymbols(f)
+	syms, err := DynamicSymbols(f)
 	return slices.ContainsFunc(syms, func(s elf.Symbol) bool { return slices.Contains(names, s.Name) }), err
 }
 
+// gpuCodeSection is where clang puts HIP's code for the GPU.
+const gpuCodeSection = ".hip_fatbin"
+
 func holdsData(s *elf.Section) bool {
 	return s.Type == elf.SHT_PROGBITS && s.Flags&elf.SHF_ALLOC != 0 && s.Flags&(elf.SHF_EXECINSTR|elf.SHF_COMPRESSED) == 0 &&
-		s.Name != FatBinarySection && s.Name != ".interp" && !strings.HasPrefix(s.Name, ".eh_frame")
+		s.Name != gpuCodeSection && s.Name != ".interp" && !strings.HasPrefix(s.Name, ".eh_frame")
 }
 
 func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {

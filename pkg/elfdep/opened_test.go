@@ -24,7 +24,7 @@ func TestOpenedNames(t *testing.T) {
 	// What a compiler makes of copying "libhsa-ext-finalize64.so.1" (26 bytes
 	// without, 27 with its end) and "libhsa-amd-aqlprofile64.so" to the stack.
 	split := "libhsa-ext-final" + "-finalize64.so.1" + "libhsa-amd-aqlpr" + "qlprofile64.so\x00\x00" + "0123456789abcdef" + "mov.so immediate"
-	s := lib("libself.so.1", "libneeded.so.1")
+	s := elfgen.Library("libself.so.1", "libneeded.so.1")
 	s.Symbols = []elfgen.Symbol{{Name: "dlopen", Undefined: true}}
 	s.Sections = []elfgen.Section{
 		{Name: ".rodata", Flags: elf.SHF_ALLOC, Data: []byte(data)},
@@ -37,7 +37,7 @@ func TestOpenedNames(t *testing.T) {
 		if !canOpen {
 			s.Symbols = nil
 		}
-		got, err := elfdep.OpenedNames(write(t, "file.so", s))
+		got, err := elfdep.OpenedNames(elfgen.WriteFile(t, "file.so", s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,22 +59,22 @@ func TestOpenedNames(t *testing.T) {
 		}
 	}
 	bare := elfgen.Spec{Sections: []elfgen.Section{{Name: ".rodata", Flags: elf.SHF_ALLOC, Data: []byte("\x00liba.so\x00")}}}
-	got, err := elfdep.OpenedNames(write(t, "unnamed", bare))
+	got, err := elfdep.OpenedNames(elfgen.WriteFile(t, "unnamed", bare))
 	if d := cmp.Diff([]elfdep.Candidate{{Name: "liba.so", In: "unnamed"}}, got); err != nil || d != "" {
 		t.Error(err, d)
 	}
 }
 
 func TestImports(t *testing.T) {
-	s := lib("m.so")
+	s := elfgen.Library("m.so")
 	s.Symbols = []elfgen.Symbol{
 		{Name: "hipblasSgemm", Undefined: true}, {Name: "hipblasGemmEx", Undefined: true}, {Name: "hipblasOwn"}, {Name: "hipMalloc", Undefined: true},
 	}
-	got, err := elfdep.Imports(write(t, "m.so", s), "hipblas")
+	got, err := elfdep.Imports(elfgen.WriteFile(t, "m.so", s), "hipblas")
 	if d := cmp.Diff([]string{"hipblasGemmEx", "hipblasSgemm"}, got); err != nil || d != "" {
 		t.Error(err, d)
 	}
-	if got, err := elfdep.Imports(write(t, "s", elfgen.Spec{Static: true}), ""); err != nil || len(got) != 0 {
+	if got, err := elfdep.Imports(elfgen.WriteFile(t, "s", elfgen.Spec{Static: true}), ""); err != nil || len(got) != 0 {
 		t.Errorf("static program: %v, %v", got, err)
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"slices"
+
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
 const dynEntrySize = 16 // of ELF64: tag and value
@@ -20,7 +22,7 @@ const dynEntrySize = 16 // of ELF64: tag and value
 // The new file replaces the old one at once, sparse, with the old mode.
 func RemoveRunpath(path string) (bool, error) {
 	removed := false
-	err := withELF(path, func(f *elf.File, file *os.File) error {
+	err := WithFile(path, func(f *elf.File, file *os.File) error {
 		at, old, err := dynamicSegment(f)
 		if err != nil || old == nil {
 			return err
@@ -30,9 +32,7 @@ func RemoveRunpath(path string) (bool, error) {
 			return nil
 		}
 		removed = true
-		return replaceFile(path, file, func(w *os.File, size int64) error {
-			return CopySparse(w, &overlay{r: file, patch: patch, at: at}, size)
-		})
+		return sparse.Rewrite(path, file, sparse.Edit{Patch: patch, Offset: at})
 	})
 	return removed && err == nil, err
 }
@@ -47,7 +47,7 @@ func dynamicSegment(f *elf.File) (at int64, data []byte, err error) {
 			return 0, nil, &FormatError{What: "dynamic segment", Err: fmt.Errorf("%d bytes, want whole entries and at most %d", p.Filesz, most)}
 		}
 		data = make([]byte, p.Filesz)
-		if err := readFull(p, data, 0); err != nil {
+		if n, err := p.ReadAt(data, 0); n < len(data) {
 			return 0, nil, &FormatError{What: "dynamic segment", Err: err}
 		}
 		if p.Off > 1<<62 {

@@ -57,12 +57,12 @@ func Unresolved(libs []Lib) ([]Undefined, error) {
 	defined := map[string]*definitions{}
 	var asked []Undefined
 	for _, l := range libs {
-		err := withELF(l.Path, func(f *elf.File, _ *os.File) error {
+		err := WithFile(l.Path, func(f *elf.File, _ *os.File) error {
 			versions, err := f.DynamicVersions()
 			if err != nil {
 				return &FormatError{What: "symbol version definitions", Err: err}
 			}
-			syms, err := dynamicSymbols(f)
+			syms, err := DynamicSymbols(f)
 			for _, s := range syms {
 				switch bind := elf.ST_BIND(s.Info); {
 				case s.Section != elf.SHN_UNDEF && bind != elf.STB_LOCAL:
@@ -95,8 +95,8 @@ func Unresolved(libs []Lib) ([]Undefined, error) {
 // library gives.
 func TakenFrom(path, library string) ([]Symbol, error) {
 	defined := map[Symbol]bool{}
-	err := withELF(library, func(f *elf.File, _ *os.File) error {
-		syms, err := dynamicSymbols(f)
+	err := WithFile(library, func(f *elf.File, _ *os.File) error {
+		syms, err := DynamicSymbols(f)
 		for _, s := range syms {
 			if s.Section != elf.SHN_UNDEF && elf.ST_BIND(s.Info) != elf.STB_LOCAL {
 				defined[Symbol{s.Name, s.Version}] = true
@@ -108,8 +108,8 @@ func TakenFrom(path, library string) ([]Symbol, error) {
 		return nil, err
 	}
 	var out []Symbol
-	err = withELF(path, func(f *elf.File, _ *os.File) error {
-		syms, err := dynamicSymbols(f)
+	err = WithFile(path, func(f *elf.File, _ *os.File) error {
+		syms, err := DynamicSymbols(f)
 		for _, s := range syms {
 			if sym := (Symbol{s.Name, s.Version}); s.Section == elf.SHN_UNDEF && defined[sym] {
 				out = append(out, sym)

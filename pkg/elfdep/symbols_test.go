@@ -15,7 +15,7 @@ func TestUnresolved(t *testing.T) {
 	undefined := func(name, version string) elfgen.Symbol {
 		return elfgen.Symbol{Name: name, Undefined: true, Version: version}
 	}
-	app := lib("", "liba.so.1", "libb.so.1")
+	app := elfgen.Library("", "liba.so.1", "libb.so.1")
 	app.Wants = []elfgen.Versions{{Library: "liba.so.1", Names: []string{"A_1", "A_2"}}, {Library: "libb.so.1", Names: []string{"B_1"}}}
 	app.Symbols = []elfgen.Symbol{
 		undefined("here", ""), undefined("gone", ""),
@@ -23,14 +23,14 @@ func TestUnresolved(t *testing.T) {
 		{Name: "main"},
 		undefined("first", "A_1"), undefined("second", "A_1"), undefined("second", "A_2"), undefined("third", "A_2"), undefined("plain", "B_1"),
 	}
-	a := lib("liba.so.1")
+	a := elfgen.Library("liba.so.1")
 	a.Defines = []string{"A_1", "A_2"}
 	a.Symbols = []elfgen.Symbol{
 		{Name: "here"}, undefined("main", ""), {Name: "first", Version: "A_1"}, {Name: "second", Version: "A_2"}, {Name: "third", Version: "A_1"},
 	}
-	b := lib("libb.so.1") // has no versions, so each will do
+	b := elfgen.Library("libb.so.1") // has no versions, so each will do
 	b.Symbols = []elfgen.Symbol{{Name: "plain"}}
-	libs, err := elfdep.Closure([]string{"/app"}, elfdep.Options{Root: tree(t, map[string]any{"app": app, "lib/liba.so.1": a, "lib/libb.so.1": b})})
+	libs, err := elfdep.Closure([]string{"/app"}, elfdep.Options{Root: elfgen.WriteTree(t, map[string]any{"app": app, "lib/liba.so.1": a, "lib/libb.so.1": b})})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestUnresolved(t *testing.T) {
 }
 
 func TestTakenFrom(t *testing.T) {
-	user := lib("user.so", "libv.so.1")
+	user := elfgen.Library("user.so", "libv.so.1")
 	user.Wants = []elfgen.Versions{{Library: "libv.so.1", Names: []string{"V_1"}}, {Library: "libc.so.6", Names: []string{"C_1"}}}
 	user.Symbols = []elfgen.Symbol{
 		{Name: "zeta", Undefined: true, Version: "V_1"},
@@ -65,12 +65,12 @@ func TestTakenFrom(t *testing.T) {
 		{Name: "weak", Undefined: true, Weak: true, Version: "V_1"},
 		{Name: "mine"},
 	}
-	v := lib("libv.so.1")
+	v := elfgen.Library("libv.so.1")
 	v.Defines = []string{"V_1"}
 	for _, n := range []string{"alpha", "zeta", "shared", "weak", "unused", "mine"} {
 		v.Symbols = append(v.Symbols, elfgen.Symbol{Name: n, Version: "V_1"})
 	}
-	dir := tree(t, map[string]any{"user.so": user, "libv.so.1": v})
+	dir := elfgen.WriteTree(t, map[string]any{"user.so": user, "libv.so.1": v})
 	got, err := elfdep.TakenFrom(filepath.Join(dir, "user.so"), filepath.Join(dir, "libv.so.1"))
 	want := []elfdep.Symbol{{Name: "alpha", Version: "V_1"}, {Name: "weak", Version: "V_1"}, {Name: "zeta", Version: "V_1"}}
 	if d := cmp.Diff(want, got); err != nil || d != "" {

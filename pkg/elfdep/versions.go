@@ -73,7 +73,7 @@ func CompareVersions(a, b string) int {
 // lists them; its own name, which glibc's linker puts first, is left out.
 func Defines(path string) ([]string, error) {
 	var out []string
-	err := withELF(path, func(f *elf.File, _ *os.File) error {
+	err := WithFile(path, func(f *elf.File, _ *os.File) error {
 		o, err := readObject(f)
 		if err != nil {
 			return err

@@ -14,22 +14,22 @@ import (
 )
 
 func TestClosureVersions(t *testing.T) {
-	libc := lib("libc.so.6")
+	libc := elfgen.Library("libc.so.6")
 	libc.Defines = []string{"libc.so.6", "GLIBC_2.2.5", "GLIBC_2.34", "GLIBC_ABI_DT_RELR"}
-	app := lib("", "libc.so.6", "libplain.so.1")
+	app := elfgen.Library("", "libc.so.6", "libplain.so.1")
 	app.Wants = []elfgen.Versions{
 		{Library: "libc.so.6", Names: []string{"GLIBC_2.34", "GLIBC_2.4", "GLIBC_2.2.5", "GLIBC_ABI_DT_RELR"}},
 		{Library: "libplain.so.1", Names: []string{"PLAIN_1"}}, // defines no versions: satisfied
 	}
-	files := map[string]any{"bin/app": app, "lib/libc.so.6": libc, "lib/libplain.so.1": lib("libplain.so.1")}
-	_, err := elfdep.Closure([]string{"/bin/app"}, elfdep.Options{Root: tree(t, files)})
+	files := map[string]any{"bin/app": app, "lib/libc.so.6": libc, "lib/libplain.so.1": elfgen.Library("libplain.so.1")}
+	_, err := elfdep.Closure([]string{"/bin/app"}, elfdep.Options{Root: elfgen.WriteTree(t, files)})
 	var ve *elfdep.VersionError
 	if !errors.As(err, &ve) || ve.Version != "GLIBC_2.4" || ve.Library != "libc.so.6" || ve.NeededBy != "app" || ve.Path != "/lib/libc.so.6" {
 		t.Fatalf("got %v, want a VersionError for GLIBC_2.4", err)
 	}
 	libc.Defines = append(libc.Defines, "GLIBC_2.4")
 	files["lib/libc.so.6"] = libc
-	libs, err := elfdep.Closure([]string{"/bin/app"}, elfdep.Options{Root: tree(t, files)})
+	libs, err := elfdep.Closure([]string{"/bin/app"}, elfdep.Options{Root: elfgen.WriteTree(t, files)})
 	if err != nil {
 		t.Fatal(err)
 	}

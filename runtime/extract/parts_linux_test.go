@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
@@ -36,7 +36,7 @@ func fatLibrary(t testing.TB) ([]byte, bundle.File) {
 	if err := os.WriteFile(file, fat, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shares, err := elfdep.ReadShares(file)
+	shares, err := offload.ReadShares(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +362,7 @@ func TestStatedSums(t *testing.T) {
 			err = os.WriteFile(slim, all, 0o600)
 		}
 		if err == nil {
-			_, err = elfdep.Slim(slim, []gfx.Target{p.Target})
+			_, err = offload.Slim(slim, []gfx.Target{p.Target})
 		}
 		if err != nil {
 			t.Fatal(err)

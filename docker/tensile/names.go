@@ -1,4 +1,4 @@
-package elfdep
+package tensile
 
 import (
 	"fmt"
@@ -8,13 +8,14 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
-// TensileFile is what the name of a file in rocBLAS's library folder says. It
+// File is what the name of a file in rocBLAS's library folder says. It
 // is code or an index for matrix multiplication made by AMD's Tensile.
-type TensileFile struct {
+type File struct {
 	Name string
-	Kind TensileKind
+	Kind Kind
 	// Target is the GPU the file is for; zero where it serves all (the index of
 	// fallback kernels).
 	Target gfx.ID
@@ -32,15 +33,15 @@ type TensileFile struct {
 	Fallback bool
 }
 
-// TensileKind says what a file holds.
-type TensileKind string
+// Kind says what a file holds.
+type Kind string
 
 // The kinds of file in a Tensile library folder.
 const (
-	TensileIndex   TensileKind = "index"   // TensileLibrary_lazy_*.dat: which files to load for which problem
-	TensileKernels TensileKind = "kernels" // *.co, *.hsaco of one type: machine code
-	TensileMap     TensileKind = "map"     // *.dat of one type: which kernel to take for which size
-	TensileCommon  TensileKind = "common"  // Kernels.so-*.hsaco: kernels that Tensile itself needs
+	Index   Kind = "index"   // TensileLibrary_lazy_*.dat: which files to load for which problem
+	Kernels Kind = "kernels" // *.co, *.hsaco of one type: machine code
+	Map     Kind = "map"     // *.dat of one type: which kernel to take for which size
+	Common  Kind = "common"  // Kernels.so-*.hsaco: kernels that Tensile itself needs
 )
 
 // tensileName matches the names that Tensile's lazy library loading gives
@@ -54,72 +55,72 @@ const tensileName = `^(?:` +
 
 const tensileTarget = `gfx[0-9a-z]+(?:-xnack[+-])?`
 
-// ParseTensileName classifies a file of rocBLAS's library folder by its name.
+// ParseName classifies a file of rocBLAS's library folder by its name.
 // A name of another form is an error: a bundle must not ship or leave out what
 // nobody has understood.
-func ParseTensileName(name string) (TensileFile, error) {
+func ParseName(name string) (File, error) {
 	m := regexp.MustCompile(tensileName).FindStringSubmatch(name)
 	if m == nil {
-		return TensileFile{}, fmt.Errorf("%q is not the name of a Tensile library file known here (rocBLAS 4.x)", name)
+		return File{}, fmt.Errorf("%q is not the name of a Tensile library file known here (rocBLAS 4.x)", name)
 	}
-	f := TensileFile{Name: name, Type: m[3], HPA: m[4] != "", Variant: strings.Trim(m[5]+m[6], "_"), Fallback: m[7] != ""}
+	f := File{Name: name, Type: m[3], HPA: m[4] != "", Variant: strings.Trim(m[5]+m[6], "_"), Fallback: m[7] != ""}
 	target := m[1] + m[2] + m[8] // at most one is there
 	switch {
 	case m[1] != "":
-		f.Kind = TensileCommon
+		f.Kind = Common
 	case m[2] != "":
-		f.Kind = TensileIndex
+		f.Kind = Index
 	case m[9] == "dat":
-		f.Kind = TensileMap
+		f.Kind = Map
 	default:
-		f.Kind = TensileKernels
+		f.Kind = Kernels
 	}
 	if target == "" {
-		if f.Kind != TensileMap || !f.Fallback {
-			return TensileFile{}, fmt.Errorf("tensile file %q names no target", name)
+		if f.Kind != Map || !f.Fallback {
+			return File{}, fmt.Errorf("tensile file %q names no target", name)
 		}
 		return f, nil
 	}
 	id, err := gfx.ParseID(strings.Replace(target, "-xnack", ":xnack", 1))
 	if err != nil {
-		return TensileFile{}, fmt.Errorf("tensile file %q: %w", name, err)
+		return File{}, fmt.Errorf("tensile file %q: %w", name, err)
 	}
 	f.Target = id
 	return f, nil
 }
 
 // Shared reports whether the file serves every target.
-func (f TensileFile) Shared() bool { return f.Target.Target == "" }
+func (f File) Shared() bool { return f.Target.Target == "" }
 
 // Complex reports whether the file is for complex numbers.
-func (f TensileFile) Complex() bool { return f.Type == "CC" || f.Type == "ZZ" }
+func (f File) Complex() bool { return f.Type == "CC" || f.Type == "ZZ" }
 
 // Double reports whether the file is for real numbers of 64 bits.
-func (f TensileFile) Double() bool { return f.Type == "DD" }
+func (f File) Double() bool { return f.Type == "DD" }
 
 // Integer reports whether the file is for integers.
-func (f TensileFile) Integer() bool { return strings.HasPrefix(f.Type, "I") }
+func (f File) Integer() bool { return strings.HasPrefix(f.Type, "I") }
 
-// TensileSelection is which files of a Tensile folder to ship.
-type TensileSelection struct {
-	Keep, Drop []TensileFile // sorted by name
+// Selection is which files of a Tensile folder to ship.
+type Selection struct {
+	Keep, Drop []File // sorted by name
 }
 
-// SelectTensile splits the files of a Tensile folder into those that the
+// Select splits the files of a Tensile folder into those that the
 // targets need and the others. skip may leave out more, such as types that the
 // program never calls; nil skips none. The error is a *TargetError where the
 // folder lacks the index, the common kernels or the code of a target.
-func SelectTensile(names []string, targets []gfx.Target, skip func(TensileFile) bool) (TensileSelection, error) {
-	var sel TensileSelection
-	seen := map[gfx.Target]map[TensileKind]bool{}
+func Select(names []string, targets []gfx.Target, skip func(File) bool) (Selection, error) {
+	var sel Selection
+	seen := map[gfx.Target]map[Kind]bool{}
 	for _, t := range targets {
-		seen[t] = map[TensileKind]bool{}
+		seen[t] = map[Kind]bool{}
 	}
 	sorted := slices.Sorted(slices.Values(names))
 	for _, n := range sorted {
-		f, err := ParseTensileName(n)
+		f, err := ParseName(n)
 		if err != nil {
-			return TensileSelection{}, err
+			return Selection{}, err
 		}
 		kinds, wanted := seen[f.Target.Target]
 		if (!wanted && !f.Shared()) || (skip != nil && f.Type != "" && skip(f)) {
@@ -133,12 +134,12 @@ func SelectTensile(names []string, targets []gfx.Target, skip func(TensileFile) 
 	}
 	var lacks []gfx.Target
 	for _, t := range targets {
-		if k := seen[t]; !k[TensileIndex] || !k[TensileCommon] || !k[TensileKernels] {
+		if k := seen[t]; !k[Index] || !k[Common] || !k[Kernels] {
 			lacks = append(lacks, t)
 		}
 	}
 	if len(lacks) > 0 {
-		return TensileSelection{}, &TargetError{Where: "the Tensile library folder", Lacks: lacks}
+		return Selection{}, &offload.TargetError{Where: "the Tensile library folder", Lacks: lacks}
 	}
 	return sel, nil
 }
@@ -146,13 +147,13 @@ func SelectTensile(names []string, targets []gfx.Target, skip func(TensileFile) 
 // Code reads the code of the selected files below dir, checks that each
 // is for the target that its name tells, and adds up the kernels of each
 // target, in the order of gfx.Compare.
-func (sel TensileSelection) Code(dir string) ([]CodeObjects, error) {
-	var parts []CodeObjects
+func (sel Selection) Code(dir string) ([]offload.CodeObjects, error) {
+	var parts []offload.CodeObjects
 	for _, f := range sel.Keep {
-		if f.Kind != TensileKernels && f.Kind != TensileCommon {
+		if f.Kind != Kernels && f.Kind != Common {
 			continue
 		}
-		c, err := ReadCodeObject(filepath.Join(dir, f.Name))
+		c, err := offload.ReadCodeObject(filepath.Join(dir, f.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -161,5 +162,5 @@ func (sel TensileSelection) Code(dir string) ([]CodeObjects, error) {
 		}
 		parts = append(parts, c)
 	}
-	return sumTargets(parts), nil
+	return offload.SumTargets(parts), nil
 }

@@ -1,4 +1,4 @@
-package elfdep
+package offload
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package elfdep_test
+package offload_test
 
 import (
 	"bytes"
@@ -9,14 +9,15 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 // TestSharesAreWhatSlimTakes: a file without the shares of the other targets
 // is, byte for byte, the file slimmed to one.
 func TestSharesAreWhatSlimTakes(t *testing.T) {
-	path := write(t, "libfat.so.1", fatLibrary([]string{"k1"}, []string{"k2", "k3"}, []string{"k4"}))
-	shares, err := elfdep.ReadShares(path)
+	path := elfgen.WriteFile(t, "libfat.so.1", fatLibrary([]string{"k1"}, []string{"k2", "k3"}, []string{"k4"}))
+	shares, err := offload.ReadShares(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +46,7 @@ func TestSharesAreWhatSlimTakes(t *testing.T) {
 		if err := os.WriteFile(slim, before, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := elfdep.Slim(slim, []gfx.Target{only.Target}); err != nil {
+		if _, err := offload.Slim(slim, []gfx.Target{only.Target}); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(want, readFile(t, slim)) {
@@ -60,9 +61,9 @@ func TestReadSharesRefuses(t *testing.T) {
 	first := 32 // make both entries the same bytes
 	second := first + 24 + len(id1030)
 	copy(shared[second:second+16], shared[first:first+16])
-	overlap := lib("overlap.so")
+	overlap := elfgen.Library("overlap.so")
 	overlap.Sections = []elfgen.Section{elfgen.FatBinary(shared)}
-	packed := lib("packed.so")
+	packed := elfgen.Library("packed.so")
 	packed.Sections = []elfgen.Section{elfgen.FatBinary(elfgen.Compress(elfgen.Bundle(elfgen.Entry{ID: id1100, Code: code}), 3, "zstd"))}
 	var fe *elfdep.FormatError
 	for name, c := range map[string]struct {
@@ -70,11 +71,11 @@ func TestReadSharesRefuses(t *testing.T) {
 		is   error
 	}{
 		"shared code": {overlap, nil},
-		"compressed":  {packed, elfdep.ErrCompressedBundle},
-		"no GPU code": {lib("x"), elfdep.ErrNoFatBinary},
+		"compressed":  {packed, offload.ErrCompressedBundle},
+		"no GPU code": {elfgen.Library("x"), offload.ErrNoFatBinary},
 		"no ELF":      {[]byte("hello"), nil},
 	} {
-		shares, err := elfdep.ReadShares(write(t, "f", c.file))
+		shares, err := offload.ReadShares(elfgen.WriteFile(t, "f", c.file))
 		if c.is == nil && !errors.As(err, &fe) || c.is != nil && !errors.Is(err, c.is) {
 			t.Errorf("%s: %+v, %v", name, shares, err)
 		}

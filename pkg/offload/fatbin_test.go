@@ -1,4 +1,4 @@
-package elfdep_test
+package offload_test
 
 import (
 	"bytes"
@@ -13,12 +13,13 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 func TestReadFatBinary(t *testing.T) {
 	file := fatLibrary([]string{"k1"}, []string{"k2", "k3"}).Bytes()
-	fb, err := elfdep.ReadFatBinary(bytes.NewReader(file))
+	fb, err := offload.ReadFatBinary(bytes.NewReader(file))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestReadFatBinary(t *testing.T) {
 		}
 		return n
 	}
-	want := []elfdep.CodeObjects{
+	want := []offload.CodeObjects{
 		{Target: "gfx1030", Objects: 2, Bytes: size(mach1030, 5000, 10000), Kernels: 3},
 		{Target: "gfx1100", Objects: 2, Bytes: size(mach1100, 5000, 10000), Kernels: 3},
 		{Target: "gfx1101", Objects: 2, Bytes: size(mach1101, 5001, 10001), Kernels: 3},
@@ -67,23 +68,23 @@ func TestCompressedBundles(t *testing.T) {
 		elfgen.Entry{ID: id1100, Code: elfgen.CodeObject(mach1100, []string{"a", "b"}, 9000)},
 		elfgen.Entry{ID: idPrefix + "gfx90a:sramecc+:xnack-", Code: elfgen.CodeObject(0xe3f, []string{"a"}, 100)},
 	)
-	s := lib("libc.so")
+	s := elfgen.Library("libc.so")
 	s.Sections = []elfgen.Section{elfgen.FatBinary(
 		elfgen.Compress(plain, 2, "zstd"), plain, elfgen.Compress(plain, 3, "zstd"), elfgen.Compress(plain, 2, "zlib"), elfgen.Compress(plain, 3, "zlib"),
 	)}
-	path := write(t, "libc.so", s)
-	got, err := elfdep.ReadCodeObjects(path)
+	path := elfgen.WriteFile(t, "libc.so", s)
+	got, err := offload.ReadCodeObjects(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(got) != 2 || got[0].Target != "gfx90a" || got[0].Kernels != 5 || got[1].Objects != 5 || got[1].Kernels != 10 {
 		t.Errorf("%+v", got)
 	}
-	fb, err := elfdep.ReadFatBinary(bytes.NewReader(s.Bytes()))
+	fb, err := offload.ReadFatBinary(bytes.NewReader(s.Bytes()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, want := range []*elfdep.Compression{
+	for i, want := range []*offload.Compression{
 		{Version: 2, Method: "zstd", Unpacked: int64(len(plain)), Hash: 0x1122334455667788},
 		nil,
 		{Version: 3, Method: "zstd", Unpacked: int64(len(plain)), Hash: 0x1122334455667788},
@@ -98,7 +99,7 @@ func TestCompressedBundles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := elfdep.Slim(path, []gfx.Target{"gfx1100"}); !errors.Is(err, elfdep.ErrCompressedBundle) {
+	if _, err := offload.Slim(path, []gfx.Target{"gfx1100"}); !errors.Is(err, offload.ErrCompressedBundle) {
 		t.Errorf("slimming compressed bundles: %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
@@ -153,17 +154,17 @@ func TestReadBundlesRefuses(t *testing.T) {
 		{"other content", elfgen.Compress([]byte("something else, no bundle at all"), 2, "zlib"), "no offload bundle"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := elfdep.ReadBundles(bytes.NewReader(c.data), 0, int64(len(c.data)))
+			got, err := offload.ReadBundles(bytes.NewReader(c.data), 0, int64(len(c.data)))
 			var fe *elfdep.FormatError
 			if !errors.As(err, &fe) || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%+v, %v, want a FormatError with %q", got, err, c.want)
 			}
 		})
 	}
-	if got, err := elfdep.ReadBundles(bytes.NewReader(make([]byte, 9999)), 0, 9999); len(got) != 0 || err != nil {
+	if got, err := offload.ReadBundles(bytes.NewReader(make([]byte, 9999)), 0, 9999); len(got) != 0 || err != nil {
 		t.Errorf("only padding: %v, %v", got, err)
 	}
-	if _, err := elfdep.ReadBundles(bytes.NewReader(good), 0, int64(len(good))+1); err == nil {
+	if _, err := offload.ReadBundles(bytes.NewReader(good), 0, int64(len(good))+1); err == nil {
 		t.Error("a section longer than its file was read")
 	}
 }
@@ -177,14 +178,14 @@ func TestCodeObjectsRefuses(t *testing.T) {
 	}{
 		{"code for another target", elfgen.CodeObject(mach1101, []string{"k"}, 10), "holds code for gfx1101"},
 		{"no ELF", []byte("LLVM bitcode, say"), "bad ELF header"},
-		{"code for the CPU", lib("x").Bytes(), "EM_X86_64, want AMDGPU"},
+		{"code for the CPU", elfgen.Library("x").Bytes(), "EM_X86_64, want AMDGPU"},
 		{"unknown processor", elfgen.CodeObject(0xfe, nil, 10), "invalid GPU machine number"},
 		{"symbols cut", code[:len(code)-100], "bad ELF header"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := lib("l.so")
+			s := elfgen.Library("l.so")
 			s.Sections = []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(elfgen.Entry{ID: id1100, Code: c.code}))}
-			got, err := elfdep.ReadCodeObjects(write(t, "l.so", s))
+			got, err := offload.ReadCodeObjects(elfgen.WriteFile(t, "l.so", s))
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "l.so") {
 				t.Errorf("%+v, %v, want an error with %q and the file's name", got, err, c.want)
 			}
@@ -194,15 +195,15 @@ func TestCodeObjectsRefuses(t *testing.T) {
 
 func TestCheckTargets(t *testing.T) {
 	all := []gfx.Target{"gfx1030", gfx.GFX1100, gfx.GFX1101}
-	fat := write(t, "fat.so", fatLibrary([]string{"k"}))
-	if got, err := elfdep.CheckTargets(fat, all); err != nil || len(got) != 3 {
+	fat := elfgen.WriteFile(t, "fat.so", fatLibrary([]string{"k"}))
+	if got, err := offload.CheckTargets(fat, all); err != nil || len(got) != 3 {
 		t.Errorf("%v, %v", got, err)
 	}
-	plain := write(t, "plain.so", lib("plain.so"))
-	if _, err := elfdep.ReadCodeObjects(plain); !errors.Is(err, elfdep.ErrNoFatBinary) {
+	plain := elfgen.WriteFile(t, "plain.so", elfgen.Library("plain.so"))
+	if _, err := offload.ReadCodeObjects(plain); !errors.Is(err, offload.ErrNoFatBinary) {
 		t.Errorf("a file without GPU code: %v", err)
 	}
-	noKernels := lib("e.so")
+	noKernels := elfgen.Library("e.so")
 	noKernels.Sections = []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(elfgen.Entry{ID: id1100, Code: elfgen.CodeObject(mach1100, nil, 10)}))}
 	for _, c := range []struct {
 		path           string
@@ -213,15 +214,15 @@ func TestCheckTargets(t *testing.T) {
 		{fat, append([]gfx.Target{"gfx1102"}, all...), []gfx.Target{"gfx1102"}, nil},
 		{fat, []gfx.Target{"gfx1200"}, []gfx.Target{"gfx1200"}, all},
 		{plain, []gfx.Target{"gfx1100"}, []gfx.Target{"gfx1100"}, nil},
-		{write(t, "e.so", noKernels), []gfx.Target{"gfx1100"}, []gfx.Target{"gfx1100"}, nil},
+		{elfgen.WriteFile(t, "e.so", noKernels), []gfx.Target{"gfx1100"}, []gfx.Target{"gfx1100"}, nil},
 	} {
-		_, err := elfdep.CheckTargets(c.path, c.want)
-		var te *elfdep.TargetError
+		_, err := offload.CheckTargets(c.path, c.want)
+		var te *offload.TargetError
 		if !errors.As(err, &te) {
 			t.Errorf("%s for %v: %v, want a TargetError", c.path, c.want, err)
 			continue
 		}
-		if d := cmp.Diff(elfdep.TargetError{Where: c.path, Lacks: c.lacks, Surplus: c.surplus}, *te); d != "" {
+		if d := cmp.Diff(offload.TargetError{Where: c.path, Lacks: c.lacks, Surplus: c.surplus}, *te); d != "" {
 			t.Error(d)
 		}
 		for _, x := range append(c.lacks, c.surplus...) {
@@ -230,7 +231,7 @@ func TestCheckTargets(t *testing.T) {
 			}
 		}
 	}
-	if _, err := elfdep.CheckTargets(write(t, "x", []byte("text")), all); err == nil || errors.As(err, new(*elfdep.TargetError)) {
+	if _, err := offload.CheckTargets(elfgen.WriteFile(t, "x", []byte("text")), all); err == nil || errors.As(err, new(*offload.TargetError)) {
 		t.Errorf("a text file: %v", err)
 	}
 }
@@ -245,7 +246,7 @@ func FuzzReadBundles(f *testing.F) {
 	f.Add(elfgen.Bundle())
 	f.Add([]byte("CCOB"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		bundles, err := elfdep.ReadBundles(bytes.NewReader(data), 0, int64(len(data)))
+		bundles, err := offload.ReadBundles(bytes.NewReader(data), 0, int64(len(data)))
 		if err != nil {
 			return
 		}
@@ -274,40 +275,17 @@ func FuzzReadBundles(f *testing.F) {
 	})
 }
 
-func FuzzELF(f *testing.F) {
-	app := lib("libx.so", "liba.so", "libb.so")
-	app.RunPath, app.Interp, app.BindNow, app.RELRO = "$ORIGIN", "/lib/ld.so", true, true
-	app.Wants = []elfgen.Versions{{Library: "libc.so.6", Names: []string{"GLIBC_2.34"}}}
-	app.Defines = []string{"X_1"}
-	app.Symbols = []elfgen.Symbol{{Name: "k.kd", Size: 64}, {Name: "dlopen", Undefined: true}}
-	f.Add(app.Bytes())
+func FuzzReadFatBinary(f *testing.F) {
 	f.Add(fatLibrary([]string{"k"}).Bytes())
 	f.Add(elfgen.CodeObject(mach1100, []string{"k"}, 4))
 	f.Add(elfgen.Spec{Static: true}.Bytes())
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, _, err := elfdep.CountKernels(bytes.NewReader(data)); err == nil && len(data) < 64 {
+		if _, _, err := offload.CountKernels(bytes.NewReader(data)); err == nil && len(data) < 64 {
 			t.Fatal("an ELF file shorter than its header")
 		}
-		if fb, err := elfdep.ReadFatBinary(bytes.NewReader(data)); err == nil {
+		if fb, err := offload.ReadFatBinary(bytes.NewReader(data)); err == nil {
 			_, _ = fb.CodeObjects()
-		}
-		path := write(t, "x", data)
-		if libs, err := elfdep.Closure([]string{"/x"}, elfdep.Options{Root: path[:len(path)-2]}); err == nil && len(libs) == 0 {
-			t.Fatal("a closure without its root")
-		}
-		_, _ = elfdep.OpenedNames(path)
-		_, _ = elfdep.DebugSections(path)
-		h, err := elfdep.Hardening(path)
-		if err != nil || len(h.Runpath) == 0 {
-			return // nothing to take out, and replacing a file is slow
-		}
-		removed, err2 := elfdep.RemoveRunpath(path)
-		if err2 != nil {
-			return
-		}
-		after, err := elfdep.Hardening(path)
-		if err != nil || (removed && len(after.Runpath) > 0) {
-			t.Fatalf("RUNPATH %q became %q, %v", h.Runpath, after.Runpath, err)
+			_, _ = fb.Shares()
 		}
 	})
 }
@@ -336,7 +314,7 @@ func TestLyingHeaders(t *testing.T) {
 			b = append(append(b, make([]byte, 8)...), c.frame...)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := elfdep.ReadBundles(bytes.NewReader(b), 0, int64(len(b)))
+			_, err := offload.ReadBundles(bytes.NewReader(b), 0, int64(len(b)))
 			runtime.ReadMemStats(&after)
 			if !errors.As(err, new(*elfdep.FormatError)) {
 				t.Errorf("got %v", err)

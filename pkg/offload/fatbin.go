@@ -1,4 +1,4 @@
-package elfdep
+package offload
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -56,7 +57,7 @@ type FatBinary struct {
 // ReadFatBinary lists the offload bundles of an ELF file. ErrNoFatBinary says
 // that it has none.
 func ReadFatBinary(r io.ReaderAt) (*FatBinary, error) {
-	f, err := openELF(r)
+	f, err := elfdep.Open(r)
 	if err != nil {
 		return nil, err
 	}
@@ -69,11 +70,11 @@ func fatBinaryOf(f *elf.File, r io.ReaderAt) (*FatBinary, error) {
 		return nil, ErrNoFatBinary
 	}
 	if s.Flags&elf.SHF_COMPRESSED != 0 {
-		return nil, &FormatError{What: "fat binary section", Err: errors.New("compressed as a section, which HIP does not read")}
+		return nil, &elfdep.FormatError{What: "fat binary section", Err: errors.New("compressed as a section, which HIP does not read")}
 	}
 	off, size := int64(s.Offset), int64(s.FileSize) //nolint:gosec // both checked below
 	if off < 0 || size < 0 || off+size < off {
-		return nil, &FormatError{What: "fat binary section", Err: errors.New("offset or size out of range")}
+		return nil, &elfdep.FormatError{What: "fat binary section", Err: errors.New("offset or size out of range")}
 	}
 	bundles, err := ReadBundles(r, off, size)
 	if err != nil {
@@ -97,7 +98,7 @@ func ReadBundles(r io.ReaderAt, off, size int64) ([]Bundle, error) {
 		}
 		b, err := readBundle(r, at, end-at)
 		if err != nil {
-			return nil, &FormatError{What: "offload bundle", Err: fmt.Errorf("at offset %#x: %w", at, err)}
+			return nil, &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("at offset %#x: %w", at, err)}
 		}
 		out = append(out, *b)
 		off = at + b.Size
@@ -110,7 +111,7 @@ func skipZeros(r io.ReaderAt, off, end int64) (int64, error) {
 	for off < end {
 		n := min(int64(len(buf)), end-off)
 		if err := readFull(r, buf[:n], off); err != nil {
-			return 0, &FormatError{What: "offload bundle", Err: fmt.Errorf("reading at %#x: %w", off, err)}
+			return 0, &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("reading at %#x: %w", off, err)}
 		}
 		if rest := bytes.TrimLeft(buf[:n], "\x00"); len(rest) > 0 {
 			return off + n - int64(len(rest)), nil
@@ -233,7 +234,7 @@ func (fb *FatBinary) Content(b *Bundle) (io.ReaderAt, error) {
 
 // withFatBinary opens the file at path for fn.
 func withFatBinary(path string, fn func(*FatBinary, *os.File) error) error {
-	return withELF(path, func(f *elf.File, file *os.File) error {
+	return elfdep.WithFile(path, func(f *elf.File, file *os.File) error {
 		fb, err := fatBinaryOf(f, file)
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package elfdep
+package offload
 
 import (
 	"debug/elf"
@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -31,12 +32,12 @@ const kernelDescriptorSize = 64
 // its kernels: the exported kernel descriptors, which are what the HIP runtime
 // looks up.
 func CountKernels(code io.ReaderAt) (gfx.ID, int, error) {
-	f, err := openELF(code)
+	f, err := elfdep.Open(code)
 	if err != nil {
 		return gfx.ID{}, 0, err
 	}
 	bad := func(err error) (gfx.ID, int, error) {
-		return gfx.ID{}, 0, &FormatError{What: "code object", Err: err}
+		return gfx.ID{}, 0, &elfdep.FormatError{What: "code object", Err: err}
 	}
 	if f.Machine != gfx.ELFMachine {
 		return bad(fmt.Errorf("machine %s, want AMDGPU", f.Machine))
@@ -49,7 +50,7 @@ func CountKernels(code io.ReaderAt) (gfx.ID, int, error) {
 	if err != nil {
 		return bad(err)
 	}
-	syms, err := dynamicSymbols(f)
+	syms, err := elfdep.DynamicSymbols(f)
 	if err != nil {
 		return gfx.ID{}, 0, err
 	}
@@ -98,7 +99,7 @@ func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 			}
 			id, n, err := CountKernels(io.NewSectionReader(content, e.Offset, e.Size))
 			if err == nil && id.Target != e.ID.ID.Target {
-				err = &FormatError{What: "offload bundle", Err: fmt.Errorf("entry %s holds code for %s", e.ID, id)}
+				err = &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("entry %s holds code for %s", e.ID, id)}
 			}
 			if err != nil {
 				return nil, fmt.Errorf("bundle at offset %#x, entry %s: %w", b.Offset, e.ID, err)
@@ -106,14 +107,14 @@ func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 			parts = append(parts, CodeObjects{Target: id.Target, Objects: 1, Bytes: e.Size, Kernels: n})
 		}
 	}
-	return sumTargets(parts), nil
+	return SumTargets(parts), nil
 }
 
 // ReadCodeObject reads a file that is one code object, such as Tensile's *.co
 // and *.hsaco.
 func ReadCodeObject(path string) (CodeObjects, error) {
 	c := CodeObjects{Objects: 1}
-	err := withELF(path, func(_ *elf.File, f *os.File) error {
+	err := elfdep.WithFile(path, func(_ *elf.File, f *os.File) error {
 		fi, err := f.Stat()
 		if err != nil {
 			return err
@@ -128,7 +129,7 @@ func ReadCodeObject(path string) (CodeObjects, error) {
 
 // sumTargets adds up what belongs to the same target, in the order of
 // gfx.Compare.
-func sumTargets(parts []CodeObjects) []CodeObjects {
+func SumTargets(parts []CodeObjects) []CodeObjects {
 	sums := map[gfx.Target]CodeObjects{}
 	for _, p := range parts {
 		s := sums[p.Target]

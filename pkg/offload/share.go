@@ -1,4 +1,4 @@
-package elfdep
+package offload
 
 import (
 	"cmp"
@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -20,10 +22,10 @@ type Share struct {
 
 // extents gives where an entry's code is in the file, and where the bundle's
 // table has its size.
-func (b *Bundle) extents(e Entry) (code, sizeField extent) {
+func (b *Bundle) extents(e Entry) (code, sizeField sparse.Range) {
 	at := b.Offset + e.Offset
 	field := b.Offset + e.sizeField
-	return extent{at, at + e.Size}, extent{field, field + 8}
+	return sparse.Range{From: at, To: at + e.Size}, sparse.Range{From: field, To: field + 8}
 }
 
 // ReadShares lists what each target alone needs of the ELF file at path, in
@@ -44,7 +46,7 @@ func ReadShares(path string) ([]Share, error) {
 // Shares is ReadShares of an open fat binary.
 func (fb *FatBinary) Shares() ([]Share, error) {
 	byTarget := make(map[gfx.Target][]Extent)
-	var all []extent
+	var all []sparse.Range
 	for i := range fb.Bundles {
 		b := &fb.Bundles[i]
 		if b.Compressed != nil {
@@ -56,16 +58,16 @@ func (fb *FatBinary) Shares() ([]Share, error) {
 			}
 			code, field := b.extents(e)
 			t := e.ID.ID.Target
-			for _, x := range []extent{code, field} {
-				byTarget[t] = append(byTarget[t], Extent{x.from, x.to - x.from})
+			for _, x := range []sparse.Range{code, field} {
+				byTarget[t] = append(byTarget[t], Extent{x.From, x.To - x.From})
 				all = append(all, x)
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b extent) int { return cmp.Compare(a.from, b.from) })
+	slices.SortFunc(all, func(a, b sparse.Range) int { return cmp.Compare(a.From, b.From) })
 	for i := 1; i < len(all); i++ {
-		if all[i].from < all[i-1].to {
-			return nil, &FormatError{What: "offload bundle", Err: fmt.Errorf("code objects overlap at offset %#x", all[i].from)}
+		if all[i].From < all[i-1].To {
+			return nil, &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("code objects overlap at offset %#x", all[i].From)}
 		}
 	}
 	var out []Share

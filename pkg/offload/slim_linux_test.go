@@ -1,4 +1,4 @@
-package elfdep_test
+package offload_test
 
 import (
 	"errors"
@@ -10,8 +10,9 @@ import (
 	"syscall"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 func blocks(t *testing.T, path string) int64 {
@@ -24,9 +25,9 @@ func blocks(t *testing.T, path string) int64 {
 }
 
 func TestSlimLeavesHoles(t *testing.T) {
-	path := write(t, "large.so", largeFat())
+	path := elfgen.WriteFile(t, "large.so", largeFat())
 	full := blocks(t, path)
-	if _, err := elfdep.Slim(path, []gfx.Target{gfx.GFX1100, gfx.GFX1101}); err != nil {
+	if _, err := offload.Slim(path, []gfx.Target{gfx.GFX1100, gfx.GFX1101}); err != nil {
 		t.Fatal(err)
 	}
 	if slim := blocks(t, path); slim > full-(8<<20) {
@@ -37,21 +38,21 @@ func TestSlimLeavesHoles(t *testing.T) {
 // A full disk must leave the old file whole and nothing else. The limit on
 // the size of files stands for it: writing fails in the middle all the same.
 func TestSlimOnFullDisk(t *testing.T) {
-	if path := os.Getenv("ELFDEP_SLIM_FULL"); path != "" {
+	if path := os.Getenv("OFFLOAD_SLIM_FULL"); path != "" {
 		signal.Ignore(syscall.SIGXFSZ)
 		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 4 << 20, Max: 4 << 20}); err != nil {
 			t.Fatal(err)
 		}
-		_, err := elfdep.Slim(path, []gfx.Target{gfx.GFX1100, "gfx1030"})
+		_, err := offload.Slim(path, []gfx.Target{gfx.GFX1100, "gfx1030"})
 		if !errors.Is(err, syscall.EFBIG) {
 			t.Fatalf("got %v, want a write error", err)
 		}
 		return
 	}
-	path := write(t, "large.so", largeFat())
+	path := elfgen.WriteFile(t, "large.so", largeFat())
 	before := readFile(t, path)
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestSlimOnFullDisk$", "-test.v")
-	cmd.Env = append(os.Environ(), "ELFDEP_SLIM_FULL="+path)
+	cmd.Env = append(os.Environ(), "OFFLOAD_SLIM_FULL="+path)
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "PASS") {
 		t.Fatalf("%v\n%s", err, out)
@@ -59,7 +60,7 @@ func TestSlimOnFullDisk(t *testing.T) {
 	if string(before) != string(readFile(t, path)) {
 		t.Error("the file changed")
 	}
-	onlyFile(t, path)
+	checkOnlyFile(t, path)
 	if fi, err := os.Stat(filepath.Dir(path)); err != nil || !fi.IsDir() {
 		t.Error(err)
 	}

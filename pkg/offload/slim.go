@@ -1,4 +1,4 @@
-package elfdep
+package offload
 
 import (
 	"errors"
@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sort"
 
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
+	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -45,21 +47,19 @@ func Slim(path string, keep []gfx.Target) (SlimStats, error) {
 			return err
 		}
 		stats = plan.stats
-		return replaceFile(path, f, func(w *os.File, size int64) error {
-			return CopySparse(w, &overlay{r: f, zero: plan.zero}, size)
-		})
+		return sparse.Rewrite(path, f, sparse.Edit{Zero: plan.zero})
 	})
 	return stats, err
 }
 
 type slimPlan struct {
 	stats SlimStats
-	zero  []extent // sorted, disjoint
+	zero  []sparse.Range // sorted, disjoint
 }
 
 func planSlim(fb *FatBinary, keep []gfx.Target) (*slimPlan, error) {
 	p := new(slimPlan)
-	var kept []extent
+	var kept []sparse.Range
 	for _, b := range fb.Bundles {
 		if b.Compressed != nil {
 			return nil, fmt.Errorf("bundle at offset %#x: %w", b.Offset, ErrCompressedBundle)
@@ -89,11 +89,11 @@ func planSlim(fb *FatBinary, keep []gfx.Target) (*slimPlan, error) {
 	}
 	gfx.Sort(p.stats.Dropped)
 	p.stats.Dropped = slices.Compact(p.stats.Dropped)
-	sort.Slice(p.zero, func(i, j int) bool { return p.zero[i].from < p.zero[j].from })
+	sort.Slice(p.zero, func(i, j int) bool { return p.zero[i].From < p.zero[j].From })
 	for _, k := range kept {
-		i := sort.Search(len(p.zero), func(i int) bool { return p.zero[i].to > k.from })
-		if i < len(p.zero) && p.zero[i].from < k.to {
-			return nil, &FormatError{What: "offload bundle", Err: fmt.Errorf("code objects overlap at offset %#x", p.zero[i].from)}
+		i := sort.Search(len(p.zero), func(i int) bool { return p.zero[i].To > k.From })
+		if i < len(p.zero) && p.zero[i].From < k.To {
+			return nil, &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("code objects overlap at offset %#x", p.zero[i].From)}
 		}
 	}
 	return p, nil

@@ -1,4 +1,4 @@
-package elfdep_test
+package tensile_test
 
 import (
 	"debug/elf"
@@ -12,25 +12,26 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/docker/tensile"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
-func TestParseTensileName(t *testing.T) {
-	for name, want := range map[string]elfdep.TensileFile{
-		"Kernels.so-000-gfx1100.hsaco":                                                                                 {Kind: elfdep.TensileCommon, Target: gfx.ID{Target: "gfx1100"}},
-		"Kernels.so-000-gfx90a-xnack+.hsaco":                                                                           {Kind: elfdep.TensileCommon, Target: gfx.ID{Target: "gfx90a", XNACK: gfx.On}},
-		"TensileLibrary_lazy_gfx1101.dat":                                                                              {Kind: elfdep.TensileIndex, Target: gfx.ID{Target: "gfx1101"}},
-		"TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx1100.co":                                          {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx1100"}, Type: "SS"},
-		"TensileLibrary_Type_HH_HPA_Contraction_l_Alik_Bljk_Cijk_Dijk_gfx1100.dat":                                     {Kind: elfdep.TensileMap, Target: gfx.ID{Target: "gfx1100"}, Type: "HH", HPA: true},
-		"TensileLibrary_Type_ZZ_Contraction_l_AlikC_BjlkC_Cijk_Dijk_fallback_gfx1101.hsaco":                            {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx1101"}, Type: "ZZ", Fallback: true},
-		"TensileLibrary_Type_I8I_HPA_Contraction_l_Ailk_Bjlk_Cijk_Dijk_fallback.dat":                                   {Kind: elfdep.TensileMap, Type: "I8I", HPA: true, Fallback: true},
-		"TensileLibrary_Type_DD_ExperimentalDTree_Contraction_l_Ailk_Bjlk_Cijk_Dijk_CU104_gfx90a.co":                   {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx90a"}, Type: "DD", Variant: "ExperimentalDTree_CU104"},
-		"TensileLibrary_Type_HH_HPA_Fp16AltRnz_Fp16Alt_Contraction_l_Ailk_Bjlk_Cijk_Dijk_fallback_gfx90a-xnack-.hsaco": {Kind: elfdep.TensileKernels, Target: gfx.ID{Target: "gfx90a", XNACK: gfx.Off}, Type: "HH", HPA: true, Variant: "Fp16AltRnz_Fp16Alt", Fallback: true},
+func TestParseName(t *testing.T) {
+	for name, want := range map[string]tensile.File{
+		"Kernels.so-000-gfx1100.hsaco":                                                                                 {Kind: tensile.Common, Target: gfx.ID{Target: "gfx1100"}},
+		"Kernels.so-000-gfx90a-xnack+.hsaco":                                                                           {Kind: tensile.Common, Target: gfx.ID{Target: "gfx90a", XNACK: gfx.On}},
+		"TensileLibrary_lazy_gfx1101.dat":                                                                              {Kind: tensile.Index, Target: gfx.ID{Target: "gfx1101"}},
+		"TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx1100.co":                                          {Kind: tensile.Kernels, Target: gfx.ID{Target: "gfx1100"}, Type: "SS"},
+		"TensileLibrary_Type_HH_HPA_Contraction_l_Alik_Bljk_Cijk_Dijk_gfx1100.dat":                                     {Kind: tensile.Map, Target: gfx.ID{Target: "gfx1100"}, Type: "HH", HPA: true},
+		"TensileLibrary_Type_ZZ_Contraction_l_AlikC_BjlkC_Cijk_Dijk_fallback_gfx1101.hsaco":                            {Kind: tensile.Kernels, Target: gfx.ID{Target: "gfx1101"}, Type: "ZZ", Fallback: true},
+		"TensileLibrary_Type_I8I_HPA_Contraction_l_Ailk_Bjlk_Cijk_Dijk_fallback.dat":                                   {Kind: tensile.Map, Type: "I8I", HPA: true, Fallback: true},
+		"TensileLibrary_Type_DD_ExperimentalDTree_Contraction_l_Ailk_Bjlk_Cijk_Dijk_CU104_gfx90a.co":                   {Kind: tensile.Kernels, Target: gfx.ID{Target: "gfx90a"}, Type: "DD", Variant: "ExperimentalDTree_CU104"},
+		"TensileLibrary_Type_HH_HPA_Fp16AltRnz_Fp16Alt_Contraction_l_Ailk_Bjlk_Cijk_Dijk_fallback_gfx90a-xnack-.hsaco": {Kind: tensile.Kernels, Target: gfx.ID{Target: "gfx90a", XNACK: gfx.Off}, Type: "HH", HPA: true, Variant: "Fp16AltRnz_Fp16Alt", Fallback: true},
 	} {
 		want.Name = name
-		got, err := elfdep.ParseTensileName(name)
+		got, err := tensile.ParseName(name)
 		if d := cmp.Diff(want, got); err != nil || d != "" {
 			t.Error(err, d)
 		}
@@ -46,7 +47,7 @@ func TestParseTensileName(t *testing.T) {
 		"Kernels.so-000-gfx1100.co", "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk.dat", "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_fallback.co",
 		"TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx1100.co.bak", "x/TensileLibrary_lazy_gfx1100.dat", "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_gfx110000.co",
 	} {
-		if got, err := elfdep.ParseTensileName(name); err == nil {
+		if got, err := tensile.ParseName(name); err == nil {
 			t.Errorf("%q was taken for %+v", name, got)
 		}
 	}
@@ -54,10 +55,10 @@ func TestParseTensileName(t *testing.T) {
 
 // The names are those of Debian's librocblas4 for both of our targets and of
 // each other form that it has.
-func TestSelectTensile(t *testing.T) {
+func TestSelect(t *testing.T) {
 	names := dataLines(t, "rocblas-4.4.1-library.txt")
 	both := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
-	sel, err := elfdep.SelectTensile(names, both, func(f elfdep.TensileFile) bool { return f.Complex() || f.Double() || f.Integer() })
+	sel, err := tensile.Select(names, both, func(f tensile.File) bool { return f.Complex() || f.Double() || f.Integer() })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,11 +66,17 @@ func TestSelectTensile(t *testing.T) {
 	for _, f := range sel.Keep {
 		fmt.Fprintf(&b, "%-7s %-7s %-3s %s\n", f.Kind, f.Target, f.Type, f.Name)
 	}
-	golden(t, "tensile-keep.golden", b.String())
+	want, err := os.ReadFile(filepath.Join("testdata", "tensile-keep.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), b.String()); d != "" {
+		t.Errorf("testdata/tensile-keep.golden (-want +got):\n%s", d)
+	}
 	if len(sel.Keep)+len(sel.Drop) != len(names) {
 		t.Errorf("%d kept, %d dropped, %d in all", len(sel.Keep), len(sel.Drop), len(names))
 	}
-	all, err := elfdep.SelectTensile(names, both, nil)
+	all, err := tensile.Select(names, both, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +103,7 @@ func TestSelectTensile(t *testing.T) {
 	}
 }
 
-func TestSelectTensileLacks(t *testing.T) {
+func TestSelectRejectsIncompleteDirectories(t *testing.T) {
 	names := dataLines(t, "rocblas-4.4.1-library.txt")
 	for _, without := range []string{"", "Kernels.so", "lazy", "Type"} {
 		want := gfx.Target("gfx1201")
@@ -111,21 +118,21 @@ func TestSelectTensileLacks(t *testing.T) {
 		if without != "" {
 			targets[1] = gfx.GFX1101
 		}
-		_, err := elfdep.SelectTensile(some, targets, nil)
-		var te *elfdep.TargetError
+		_, err := tensile.Select(some, targets, nil)
+		var te *offload.TargetError
 		if !errors.As(err, &te) || !slices.Equal(te.Lacks, targets[1:]) {
 			t.Errorf("without %q: %v, want a TargetError for %s", without, err, targets[1])
 		}
 	}
-	if _, err := elfdep.SelectTensile(append(names, "new-format.zip"), []gfx.Target{gfx.GFX1100}, nil); err == nil {
+	if _, err := tensile.Select(append(names, "new-format.zip"), []gfx.Target{gfx.GFX1100}, nil); err == nil {
 		t.Error("an unknown file was passed over")
 	}
 }
 
-func TestTensileCode(t *testing.T) {
+func TestSelectionCode(t *testing.T) {
 	const ss = "TensileLibrary_Type_SS_Contraction_l_Ailk_Bljk_Cijk_Dijk_"
-	a, b := elfgen.CodeObject(mach1100, []string{"x", "y"}, 10), elfgen.CodeObject(mach1101, []string{"x"}, 20)
-	dir := tree(t, map[string]any{
+	a, b := elfgen.CodeObject(0x41, []string{"x", "y"}, 10), elfgen.CodeObject(0x46, []string{"x"}, 20)
+	dir := elfgen.WriteTree(t, map[string]any{
 		"Kernels.so-000-gfx1100.hsaco": a, ss + "gfx1100.co": a, ss + "gfx1100.dat": []byte("map"), "TensileLibrary_lazy_gfx1100.dat": []byte("index"),
 		"Kernels.so-000-gfx1101.hsaco": b, ss + "gfx1101.co": b, ss + "fallback_gfx1101.hsaco": b, "TensileLibrary_lazy_gfx1101.dat": []byte("index"),
 	})
@@ -139,12 +146,12 @@ func TestTensileCode(t *testing.T) {
 		}
 		return out
 	}
-	sel, err := elfdep.SelectTensile(names(), []gfx.Target{gfx.GFX1101, gfx.GFX1100}, nil)
+	sel, err := tensile.Select(names(), []gfx.Target{gfx.GFX1101, gfx.GFX1100}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	got, err := sel.Code(dir)
-	want := []elfdep.CodeObjects{
+	want := []offload.CodeObjects{
 		{Target: gfx.GFX1100, Objects: 2, Bytes: 2 * int64(len(a)), Kernels: 4},
 		{Target: gfx.GFX1101, Objects: 3, Bytes: 3 * int64(len(b)), Kernels: 3},
 	}
@@ -161,18 +168,34 @@ func TestTensileCode(t *testing.T) {
 	}
 }
 
-func TestTensileFolders(t *testing.T) {
-	s := lib("librocblas.so.4")
+func TestDirectories(t *testing.T) {
+	s := elfgen.Library("librocblas.so.4")
 	s.Sections = []elfgen.Section{
 		// The strings of Debian's librocblas.so.4.4, as they follow each other.
 		{Name: ".rodata", Flags: elf.SHF_ALLOC, Data: []byte("\x00/rocblas/4.4.1/library\x00/../../Tensile/library\x00/../rocblas/library\x00cannot open library\x00/opt/rocm/lib\x00library\x00/a/library of books\x00")},
 		{Name: ".text", Flags: elf.SHF_ALLOC | elf.SHF_EXECINSTR, Data: []byte("\x00/code/library\x00")},
 	}
-	got, err := elfdep.TensileFolders(write(t, "librocblas.so.4", s))
+	got, err := tensile.Directories(elfgen.WriteFile(t, "librocblas.so.4", s))
 	if d := cmp.Diff([]string{"rocblas/4.4.1/library", "../../Tensile/library", "../rocblas/library"}, got); err != nil || d != "" {
 		t.Error(err, d)
 	}
-	if got, err := elfdep.TensileFolders(write(t, "x", []byte("text"))); err == nil {
+	if got, err := tensile.Directories(elfgen.WriteFile(t, "x", []byte("text"))); err == nil {
 		t.Errorf("a text file gave %v", got)
 	}
+}
+
+// dataLines reads the lines of testdata/NAME that are no comments.
+func dataLines(t *testing.T, name string) []string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			out = append(out, line)
+		}
+	}
+	return out
 }

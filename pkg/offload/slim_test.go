@@ -1,9 +1,8 @@
-package elfdep_test
+package offload_test
 
 import (
 	"bytes"
 	"errors"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -12,37 +11,20 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/pkg/offload"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
-
-func readFile(t *testing.T, path string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// onlyFile fails where anything but the file lies in its folder.
-func onlyFile(t *testing.T, path string) {
-	t.Helper()
-	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil || len(entries) != 1 {
-		t.Errorf("left behind: %v, %v", entries, err)
-	}
-}
 
 func TestSlim(t *testing.T) {
 	spec := fatLibrary([]string{"k1"}, []string{"k2", "k3"}, []string{"k4"})
 	spec.Sections = append(spec.Sections, elfgen.Section{Name: ".rodata", Flags: 2, Data: bytes.Repeat([]byte("after "), 3000)})
-	path := write(t, "libfat.so.1", spec)
+	path := elfgen.WriteFile(t, "libfat.so.1", spec)
 	if err := os.Chmod(path, 0o754); err != nil {
 		t.Fatal(err)
 	}
 	before := readFile(t, path)
 	keep := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
-	stats, err := elfdep.Slim(path, keep)
+	stats, err := offload.Slim(path, keep)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +32,7 @@ func TestSlim(t *testing.T) {
 	for i, ks := range [][]string{{"k1"}, {"k2", "k3"}, {"k4"}} {
 		removed += int64(len(elfgen.CodeObject(mach1030, ks, 5000*(i+1))))
 	}
-	if d := cmp.Diff(elfdep.SlimStats{Bundles: 3, Kept: 6, Removed: 3, Bytes: removed, Dropped: []gfx.Target{"gfx1030"}}, stats); d != "" {
+	if d := cmp.Diff(offload.SlimStats{Bundles: 3, Kept: 6, Removed: 3, Bytes: removed, Dropped: []gfx.Target{"gfx1030"}}, stats); d != "" {
 		t.Error(d)
 	}
 	after := readFile(t, path)
@@ -61,13 +43,13 @@ func TestSlim(t *testing.T) {
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o754 {
 		t.Errorf("mode %v, %v", fi.Mode(), err)
 	}
-	onlyFile(t, path)
-	got, err := elfdep.CheckTargets(path, keep)
+	checkOnlyFile(t, path)
+	got, err := offload.CheckTargets(path, keep)
 	if err != nil || len(got) != 2 || got[0].Kernels != 4 || got[1].Kernels != 4 {
 		t.Errorf("%+v, %v", got, err)
 	}
 
-	stats, err = elfdep.Slim(path, keep)
+	stats, err = offload.Slim(path, keep)
 	if err != nil || stats.Removed != 0 || stats.Kept != 6 {
 		t.Errorf("again: %+v, %v", stats, err)
 	}
@@ -80,7 +62,7 @@ func TestSlim(t *testing.T) {
 // its size fields may differ, and must be zero.
 func checkSlimmed(t *testing.T, before, after []byte, dropped gfx.Target) {
 	t.Helper()
-	fb, err := elfdep.ReadFatBinary(bytes.NewReader(before))
+	fb, err := offload.ReadFatBinary(bytes.NewReader(before))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,12 +86,12 @@ func checkSlimmed(t *testing.T, before, after []byte, dropped gfx.Target) {
 
 func TestSlimIsDeterministic(t *testing.T) {
 	spec := fatLibrary([]string{"a"}, []string{"b"})
-	one, two := write(t, "one", spec), write(t, "two", spec)
-	if _, err := elfdep.Slim(one, []gfx.Target{gfx.GFX1101, gfx.GFX1100}); err != nil {
+	one, two := elfgen.WriteFile(t, "one", spec), elfgen.WriteFile(t, "two", spec)
+	if _, err := offload.Slim(one, []gfx.Target{gfx.GFX1101, gfx.GFX1100}); err != nil {
 		t.Fatal(err)
 	}
 	for _, keep := range [][]gfx.Target{{gfx.GFX1100, gfx.GFX1101, "gfx1030"}, {gfx.GFX1100, gfx.GFX1101}} { // in two steps
-		if _, err := elfdep.Slim(two, keep); err != nil {
+		if _, err := offload.Slim(two, keep); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -120,7 +102,7 @@ func TestSlimIsDeterministic(t *testing.T) {
 
 func TestSlimRefuses(t *testing.T) {
 	code := elfgen.CodeObject(mach1100, []string{"k"}, 200)
-	some := lib("some.so") // the second unit lacks gfx1101
+	some := elfgen.Library("some.so") // the second unit lacks gfx1101
 	some.Sections = []elfgen.Section{elfgen.FatBinary(
 		elfgen.Bundle(elfgen.Entry{ID: id1100, Code: code}, elfgen.Entry{ID: id1101, Code: elfgen.CodeObject(mach1101, []string{"k"}, 1)}),
 		elfgen.Bundle(elfgen.Entry{ID: id1100, Code: code}),
@@ -129,9 +111,9 @@ func TestSlimRefuses(t *testing.T) {
 	first := 32 // make both entries the same bytes
 	second := first + 24 + len(id1030)
 	copy(shared[second:second+16], shared[first:first+16])
-	overlap := lib("overlap.so")
+	overlap := elfgen.Library("overlap.so")
 	overlap.Sections = []elfgen.Section{elfgen.FatBinary(shared)}
-	var te *elfdep.TargetError
+	var te *offload.TargetError
 	var fe *elfdep.FormatError
 	for _, c := range []struct {
 		name string
@@ -143,57 +125,23 @@ func TestSlimRefuses(t *testing.T) {
 		{"nothing to keep", some, nil, nil, nil},
 		{"lacking target", some, []gfx.Target{"gfx1100", "gfx1101"}, nil, &te},
 		{"shared code", overlap, []gfx.Target{"gfx1100"}, nil, &fe},
-		{"no GPU code", lib("x"), []gfx.Target{"gfx1100"}, elfdep.ErrNoFatBinary, nil},
+		{"no GPU code", elfgen.Library("x"), []gfx.Target{"gfx1100"}, offload.ErrNoFatBinary, nil},
 		{"no ELF", []byte("hello"), []gfx.Target{"gfx1100"}, nil, &fe},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := write(t, "f", c.file)
+			path := elfgen.WriteFile(t, "f", c.file)
 			before := readFile(t, path)
-			stats, err := elfdep.Slim(path, c.keep)
+			stats, err := offload.Slim(path, c.keep)
 			if err == nil || (c.is != nil && !errors.Is(err, c.is)) || (c.as != nil && !errors.As(err, c.as)) {
 				t.Errorf("%+v, %v", stats, err)
 			}
 			if !bytes.Equal(before, readFile(t, path)) {
 				t.Error("the refused file changed")
 			}
-			onlyFile(t, path)
+			checkOnlyFile(t, path)
 		})
 	}
-	if _, err := elfdep.Slim(filepath.Join(t.TempDir(), "none"), []gfx.Target{"gfx1100"}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := offload.Slim(filepath.Join(t.TempDir(), "none"), []gfx.Target{"gfx1100"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
-	}
-}
-
-func TestCopySparse(t *testing.T) {
-	rnd := rand.New(rand.NewPCG(3, 1))
-	for range 12 {
-		data := make([]byte, rnd.IntN(2<<20))
-		for range rnd.IntN(20) {
-			at := rnd.IntN(len(data) + 1)
-			for i := range rnd.IntN(200000) {
-				if at+i < len(data) {
-					data[at+i] = byte(rnd.Uint32())
-				}
-			}
-		}
-		f, err := os.Create(filepath.Join(t.TempDir(), "sparse"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = errors.Join(elfdep.CopySparse(f, bytes.NewReader(data), int64(len(data))), f.Close())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(data, readFile(t, f.Name())) {
-			t.Fatal("the copy differs")
-		}
-	}
-	f, err := os.Create(filepath.Join(t.TempDir(), "short"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := elfdep.CopySparse(f, bytes.NewReader(make([]byte, 10)), 11); err == nil {
-		t.Error("a source that is too short was copied")
 	}
 }
