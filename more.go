@@ -33,7 +33,7 @@ type Embedder interface {
 // have been loaded with Settings.Reranking, else the error wraps
 // llamaapi.ErrNotSupported.
 type Reranker interface {
-	Rerank(ctx context.Context, query string, documents []string, topN int) ([]llamaapi.Ranked, error)
+	Rerank(ctx context.Context, query string, documents []string, topN int) ([]llamaapi.RankedDocument, error)
 }
 
 // SlotKeeper saves what a slot has computed and takes it back. The model must
@@ -141,8 +141,8 @@ func settingFor(err error, name string) error {
 }
 
 // Rerank implements Reranker; topN 0 gives all documents.
-func (m *Model) Rerank(ctx context.Context, query string, documents []string, topN int) ([]llamaapi.Ranked, error) {
-	return ask(ctx, m, func(ctx context.Context) ([]llamaapi.Ranked, error) {
+func (m *Model) Rerank(ctx context.Context, query string, documents []string, topN int) ([]llamaapi.RankedDocument, error) {
+	return ask(ctx, m, func(ctx context.Context) ([]llamaapi.RankedDocument, error) {
 		ranked, err := m.api.Rerank(ctx, query, documents, topN)
 		return ranked, settingFor(err, "Settings.Reranking")
 	})

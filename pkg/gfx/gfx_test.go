@@ -46,7 +46,7 @@ func TestKFD(t *testing.T) {
 	}
 }
 
-func TestFromKFDRefuses(t *testing.T) {
+func TestFromKFDRejects(t *testing.T) {
 	if _, err := gfx.FromKFD(0); !errors.Is(err, gfx.ErrNoGPU) {
 		t.Errorf("FromKFD(0) = %v, want ErrNoGPU", err)
 	}
@@ -108,7 +108,7 @@ func TestListAndOrder(t *testing.T) {
 	}
 }
 
-func TestText(t *testing.T) {
+func TestMarshalText(t *testing.T) {
 	type doc struct {
 		Targets []gfx.Target
 		One     gfx.Target            `json:",omitempty"`
@@ -151,7 +151,7 @@ func TestMustParse(t *testing.T) {
 	gfx.MustParse("7900xtx")
 }
 
-func TestRelatives(t *testing.T) {
+func TestCompatibleTargets(t *testing.T) {
 	built := []gfx.Target{"gfx1101", "gfx1100", "gfx1100", "gfx1030", "gfx906", "gfx11-generic"}
 	for _, c := range []struct {
 		device gfx.Target

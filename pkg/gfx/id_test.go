@@ -34,7 +34,7 @@ func TestBundleID(t *testing.T) {
 	}
 }
 
-func TestBundleIDRefuses(t *testing.T) {
+func TestBundleIDRejects(t *testing.T) {
 	for _, s := range []string{
 		"", "hip", "host", "host-", "-amdgcn", "gfx1100", "cuda-nvptx64-nvidia-cuda--sm_90", "hip-gfx1100",
 		"hipv4-amdgcn-amd-amdhsa--", "hipv4-amdgcn-amd-amdhsa--gfx", "hip-spirv64-amd-amdhsa--amdgcnspirv",

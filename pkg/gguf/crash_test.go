@@ -74,9 +74,9 @@ func crashers() []crasher {
 	}
 }
 
-// TestCrashers: each is refused with its condition, by a sentence, and for a
+// TestRejectsCraftedFiles: each is refused with its condition, by a sentence, and for a
 // handful of kilobytes.
-func TestCrashers(t *testing.T) {
+func TestRejectsCraftedFiles(t *testing.T) {
 	for _, c := range crashers() {
 		t.Run(c.name, func(t *testing.T) {
 			var before, after runtime.MemStats
@@ -97,9 +97,9 @@ func TestCrashers(t *testing.T) {
 	}
 }
 
-// TestSparseGiant: a terabyte of holes with a header that announces as much
+// TestHugeSparseFileUsesLittleMemory: a terabyte of holes with a header that announces as much
 // costs neither memory nor time.
-func TestSparseGiant(t *testing.T) {
+func TestHugeSparseFileUsesLittleMemory(t *testing.T) {
 	for name, head := range map[string]*raw{
 		"string":  file(3, 0, 1).key("a", gguf.String).u64(1 << 39),
 		"keys":    file(3, 0, 1<<35),
@@ -129,8 +129,8 @@ func TestSparseGiant(t *testing.T) {
 	}
 }
 
-// TestCutAnywhere: a good file cut at any byte is refused, and says so.
-func TestCutAnywhere(t *testing.T) {
+// TestTruncatedAtEveryByte: a good file cut at any byte is refused, and says so.
+func TestTruncatedAtEveryByte(t *testing.T) {
 	good := sample()
 	good.mustRead(t)
 	for n := range good.b {

@@ -140,7 +140,7 @@ func TestOpenErrors(t *testing.T) {
 	}
 }
 
-func TestFacts(t *testing.T) {
+func TestModelInfo(t *testing.T) {
 	f := sample().mustRead(t)
 	tok, err := f.Tokenizer()
 	if err != nil || tok != (gguf.Tokenizer{Model: "gpt2", Kind: "BPE", Size: 3}) {

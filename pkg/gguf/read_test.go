@@ -211,9 +211,9 @@ func TestTypeSizes(t *testing.T) {
 	}
 }
 
-// TestErrorsAreBrief: what a file holds comes into an error quoted, and not all of
+// TestErrorsAreTruncated: what a file holds comes into an error quoted, and not all of
 // it, since errors are shown in terminals.
-func TestErrorsAreBrief(t *testing.T) {
+func TestErrorsAreTruncated(t *testing.T) {
 	long := strings.Repeat("x\x1b[2J\n", 9000)
 	for name, err := range map[string]error{
 		"unknown type": second(file(3, 0, 1).key(long, 13).u64(0).read()),
@@ -233,8 +233,8 @@ func TestErrorsAreBrief(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestLongElement: one string of an array may not take all of the memory.
-func TestLongElement(t *testing.T) {
+// TestLongArrayElement: one string of an array may not take all of the memory.
+func TestLongArrayElement(t *testing.T) {
 	const most = 16 << 20
 	for _, n := range []int{most, most + 1} {
 		r := file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.String)).u64(1).text(strings.Repeat("x", n))

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Client speaks to one llama-server. It is safe for concurrent use.
+// Client sends requests to one llama-server. It is safe for concurrent use.
 type Client struct {
 	base     string
 	hc       *http.Client
@@ -19,7 +19,7 @@ type Client struct {
 	runes    runeCache
 }
 
-// Option changes a Client.
+// Option configures a Client.
 type Option func(*Client)
 
 // WithAPIKey sends the key as a bearer token with every request.
@@ -27,18 +27,19 @@ func WithAPIKey(key string) Option {
 	return func(c *Client) { c.key = key }
 }
 
-// WithMaxEventBytes bounds one event of a stream and one whole answer; the
-// default is 256 MiB, enough for the probabilities of a vocabulary of a million entries.
+// WithMaxEventBytes limits the size of one stream event and of one whole
+// response, in bytes. The default is 256 MiB, enough for the probabilities of a
+// vocabulary of a million tokens.
 func WithMaxEventBytes(n int) Option {
 	return func(c *Client) { c.maxEvent = n }
 }
 
 const defaultMaxEvent = 256 << 20
 
-// New returns a client of the server at baseURL, for example
-// "http://127.0.0.1:8080"; a path behind the host is kept (--api-prefix). For a
-// unix socket give any host and an *http.Client that dials it. A nil hc means
-// http.DefaultClient.
+// New returns a client for the server at baseURL, for example
+// "http://127.0.0.1:8080". A path after the host is kept (--api-prefix). For a
+// unix socket, pass any host and an *http.Client that dials the socket. A nil hc
+// means http.DefaultClient.
 func New(baseURL string, hc *http.Client, opts ...Option) *Client {
 	if hc == nil {
 		hc = http.DefaultClient
@@ -52,7 +53,7 @@ func New(baseURL string, hc *http.Client, opts ...Option) *Client {
 	return c
 }
 
-// send makes the request and returns its answer when the status is 200. The
+// send sends the request and returns the response if its status is 200. The
 // caller closes the body.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
@@ -70,9 +71,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	// llama-server closes idle connections after five seconds, perhaps at the very
-	// moment that one is used again. An empty key is not sent, but lets the
-	// transport try again on a new connection if not a byte of an answer came.
+	// llama-server closes idle connections after five seconds, possibly just as one
+	// is reused. An empty key is not sent, but allows the transport to retry on a
+	// new connection if no byte of a response arrived.
 	req.Header["Idempotency-Key"] = []string{}
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
@@ -95,7 +96,7 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	return nil, parseError(resp.StatusCode, b)
 }
 
-// call makes the request and decodes the answer into out.
+// call sends the request and decodes the response into out.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	b, err := c.fetch(ctx, method, path, in)
 	if err != nil {
@@ -107,7 +108,7 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// fetch makes the request and returns the whole answer.
+// fetch sends the request and returns the whole response.
 func (c *Client) fetch(ctx context.Context, method, path string, in any) ([]byte, error) {
 	resp, err := c.send(ctx, method, path, in)
 	if err != nil {
@@ -123,21 +124,21 @@ func (c *Client) fetch(ctx context.Context, method, path string, in any) ([]byte
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, fmt.Errorf("%s %s: reading the answer: %w", method, path, err)
+		return nil, fmt.Errorf("%s %s: read the response: %w", method, path, err)
 	case b.Len() > c.maxEvent:
 		return nil, fmt.Errorf("%s %s: %w: more than %d bytes", method, path, ErrEventTooLarge, c.maxEvent)
 	}
 	return b.Bytes(), nil
 }
 
-// closeQuietly closes a body whose content has been taken or given up; an error
-// of that has no consequence.
+// closeQuietly closes a body that was read or abandoned; an error has no
+// consequence.
 func closeQuietly(c io.Closer) {
 	_ = c.Close()
 }
 
-// encodeJSON is json.Marshal without the escapes that protect HTML: they would
-// make prompts longer for nobody's good.
+// encodeJSON is json.Marshal without HTML escapes, which would only make prompts
+// longer.
 func encodeJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)

@@ -11,26 +11,27 @@ import (
 	"time"
 )
 
-// Prompt is one prompt: a text, token ids, or a text with media.
+// Prompt is one prompt: text, token ids, or text with media.
 type Prompt struct {
-	// Text is tokenised by the server; special tokens written in it count as such
-	// and the model's begin-of-sequence token is put before it.
+	// Text is tokenised by the server. Special tokens written in it are parsed, and
+	// the model's begin-of-sequence token is prepended.
 	Text string
-	// Tokens are used as they are when Text is empty.
+	// Tokens are used unchanged if Text is empty.
 	Tokens []int32
-	// Media are files (images, audio) in place of the markers in Text; the marker
-	// is Props.MediaMarker. The server must have been started with a projector.
+	// Media are files (images, audio) that replace the markers in Text, in order.
+	// The marker is Props.MediaMarker. The server must have been started with a
+	// projector.
 	Media [][]byte
 }
 
-// TextPrompt is a prompt of text alone.
+// TextPrompt returns a prompt of text alone.
 func TextPrompt(text string) Prompt { return Prompt{Text: text} }
 
-// TokenPrompt is a prompt of token ids alone.
+// TokenPrompt returns a prompt of token ids alone.
 func TokenPrompt(ids ...int32) Prompt { return Prompt{Tokens: ids} }
 
 // MarshalJSON writes the forms that tokenize_input_subprompt in
-// server-common.cpp understands.
+// server-common.cpp accepts.
 func (p Prompt) MarshalJSON() ([]byte, error) {
 	switch {
 	case len(p.Media) > 0:
@@ -45,13 +46,13 @@ func (p Prompt) MarshalJSON() ([]byte, error) {
 	return encodeJSON(p.Text)
 }
 
-// CompletionRequest is the body of /completion. Nil pointers and zero values
-// leave the server's default in force.
+// CompletionRequest is the body of /completion. Nil pointers and zero values mean
+// the server's default.
 type CompletionRequest struct {
-	// Prompts to complete; the server runs them side by side on its slots.
+	// Prompts to complete; the server runs them in parallel on its slots.
 	Prompts []Prompt `json:"-"`
 
-	// MaxTokens bounds the tokens sampled per prompt; -1 for no bound.
+	// MaxTokens limits the tokens sampled per prompt; -1 means no limit.
 	MaxTokens *int `json:"n_predict,omitempty"`
 	// Temperature 0 is greedy.
 	Temperature   *float32 `json:"temperature,omitempty"`
@@ -59,36 +60,39 @@ type CompletionRequest struct {
 	TopP          *float32 `json:"top_p,omitempty"`
 	MinP          *float32 `json:"min_p,omitempty"`
 	RepeatPenalty *float32 `json:"repeat_penalty,omitempty"`
-	// RepeatLastN is how many tokens the penalty looks back on.
+	// RepeatLastN is the number of last tokens that the penalty applies to.
 	RepeatLastN *int `json:"repeat_last_n,omitempty"`
 	// Seed of the sampler; -1 for a random one.
 	Seed *int64 `json:"seed,omitempty"`
-	// Stop holds texts that end the completion; they are not part of it.
+	// Stop lists stop strings. A stop string ends the completion and is not part of
+	// its text.
 	Stop []string `json:"stop,omitempty"`
-	// StopIDs holds token ids that end the completion; they are not part of it.
-	// The server knows no such list: a Stream matches them and hangs up.
+	// StopIDs lists token ids that end the completion and are not part of it. The
+	// server has no such parameter: a Stream matches the ids and closes the
+	// connection.
 	StopIDs []int32 `json:"-"`
-	// Grammar is GBNF, JSONSchema a schema; at most one of them.
+	// Grammar is GBNF, JSONSchema a JSON schema; set at most one of them.
 	Grammar    string          `json:"grammar,omitempty"`
 	JSONSchema json.RawMessage `json:"json_schema,omitempty"`
-	// Probs asks for that many of the most likely tokens beside each sampled one.
+	// Probs is the number of most likely tokens to return with each sampled token.
 	Probs int `json:"n_probs,omitempty"`
-	// PostSampling gives Probs as probabilities after the sampler chain.
+	// PostSampling returns probabilities after the sampler chain instead of before.
 	PostSampling bool `json:"post_sampling_probs,omitempty"`
-	// CachePrompt reuses what the slot already holds of the prompt (the default).
+	// CachePrompt reuses the part of the prompt that the slot has cached; the default
+	// is true.
 	CachePrompt *bool `json:"cache_prompt,omitempty"`
 	// Slot pins the request to one slot.
 	Slot *int `json:"id_slot,omitempty"`
 	// LoRA sets the scales of adapters for this request alone.
 	LoRA []LoRAScale `json:"lora,omitempty"`
-	// Progress asks for events while the prompt is processed.
+	// Progress requests events while the prompt is processed.
 	Progress bool `json:"return_progress,omitempty"`
-	// Extra holds any other member of the body; it wins over the ones above.
+	// Extra holds further members of the body; they override the ones above.
 	Extra map[string]any `json:"-"`
 }
 
-// finalFields are what the final event is asked for: not the prompt and the
-// settings, which the server would otherwise send back.
+// finalFields returns the members to request in the final event. The server would
+// otherwise also echo the prompt and the settings.
 func finalFields() []string {
 	return []string{
 		"index", "content", "tokens", "id_slot", "stop", "model", "tokens_predicted", "tokens_evaluated",
@@ -96,15 +100,15 @@ func finalFields() []string {
 	}
 }
 
-// body is the request as it goes over the wire.
+// body returns the request in its wire format.
 func (r *CompletionRequest) body(stream bool) (any, error) {
 	switch {
 	case len(r.Prompts) == 0:
-		return nil, errors.New("completion: no prompt given")
+		return nil, errors.New("completion: no prompt")
 	case r.Grammar != "" && len(r.JSONSchema) > 0:
-		return nil, errors.New("completion: grammar and json schema exclude each other; give one of them")
+		return nil, errors.New("completion: grammar and JSON schema are mutually exclusive; set one of them")
 	case len(r.JSONSchema) > 0 && !json.Valid(r.JSONSchema):
-		return nil, errors.New("completion: the json schema is not valid json")
+		return nil, errors.New("completion: the JSON schema is not valid JSON")
 	case stream && len(r.Prompts) > 1:
 		return nil, fmt.Errorf("completion: a stream takes one prompt, not %d; use Complete or a stream for each", len(r.Prompts))
 	}
@@ -118,7 +122,7 @@ func (r *CompletionRequest) body(stream bool) (any, error) {
 		Fields       []string `json:"response_fields"`
 	}{
 		Prompt: r.Prompts, plain: (*plain)(r), Stream: stream, ReturnTokens: true,
-		// Hanging up at a stop id means never to see the final event's timings.
+		// A stream that closes at a stop id never receives the timings of the final event.
 		PerToken: stream && len(r.StopIDs) > 0, Fields: finalFields(),
 	}
 	if len(r.Prompts) == 1 {
@@ -143,8 +147,8 @@ func (r *CompletionRequest) body(stream bool) (any, error) {
 	return all, nil
 }
 
-// Completion starts one completion and returns its stream. The caller closes
-// the stream, or reads it to its end.
+// Completion starts a completion and returns its stream. The caller closes the
+// stream or reads it to the end.
 func (c *Client) Completion(ctx context.Context, r *CompletionRequest) (*Stream, error) {
 	body, err := r.body(true)
 	if err != nil {
@@ -158,9 +162,9 @@ func (c *Client) Completion(ctx context.Context, r *CompletionRequest) (*Stream,
 	return newStream(ctx, c, start, resp.Body, r), nil
 }
 
-// Complete runs all prompts at once and returns the results in their order.
-// Nothing arrives before the last of them is done. StopIDs are applied to the
-// result, the tokens behind them having been computed in vain.
+// Complete runs all prompts in parallel and returns the results in the order of
+// the prompts, when the last one is done. StopIDs are applied to the results: the
+// server still computes the tokens after them.
 func (c *Client) Complete(ctx context.Context, r *CompletionRequest) ([]Completion, error) {
 	body, err := r.body(false)
 	if err != nil {
@@ -175,7 +179,7 @@ func (c *Client) Complete(ctx context.Context, r *CompletionRequest) ([]Completi
 		return nil, fmt.Errorf("completion: %w", err)
 	}
 	for i := range out {
-		out[i].cutAt(r.StopIDs)
+		out[i].truncateAt(r.StopIDs)
 	}
 	return out, nil
 }

@@ -7,17 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// cursor walks over JSON text without building anything. It accepts and refuses
-// what encoding/json accepts and refuses; a fuzzer holds it to that.
+// cursor parses JSON text without allocating values. It accepts and rejects the
+// same inputs as encoding/json; a fuzz test compares the two.
 type cursor struct {
 	b []byte
 	i int
 }
 
-// maxDepth is the nesting that encoding/json allows.
+// maxDepth is the nesting depth that encoding/json allows.
 const maxDepth = 10000
 
-var errEnd = errors.New("unexpected end of json")
+var errEnd = errors.New("unexpected end of JSON")
 
 func (c *cursor) unexpected(where string) error {
 	if c.i >= len(c.b) {
@@ -26,7 +26,7 @@ func (c *cursor) unexpected(where string) error {
 	return fmt.Errorf("unexpected %q %s at byte %d", c.b[c.i], where, c.i)
 }
 
-func (c *cursor) ws() {
+func (c *cursor) skipSpace() {
 	for c.i < len(c.b) {
 		switch c.b[c.i] {
 		case ' ', '\t', '\n', '\r':
@@ -37,9 +37,9 @@ func (c *cursor) ws() {
 	}
 }
 
-// take moves over ch, with white space before it.
-func (c *cursor) take(ch byte) bool {
-	c.ws()
+// consume skips white space and then ch, and reports whether ch was there.
+func (c *cursor) consume(ch byte) bool {
+	c.skipSpace()
 	if c.i < len(c.b) && c.b[c.i] == ch {
 		c.i++
 		return true
@@ -47,31 +47,31 @@ func (c *cursor) take(ch byte) bool {
 	return false
 }
 
-// next says whether another member or element follows, given what closes the
-// list and whether this is the first.
+// next reports whether another member or element follows. closing is the bracket
+// that ends the list; first is true before the first element.
 func (c *cursor) next(closing byte, first bool) (bool, error) {
-	if c.take(closing) {
+	if c.consume(closing) {
 		return false, nil
 	}
 	if first {
 		return true, nil
 	}
-	if !c.take(',') {
-		return false, c.unexpected("where a comma should be")
+	if !c.consume(',') {
+		return false, c.unexpected("instead of a comma")
 	}
 	return true, nil
 }
 
-// key moves over a member's name and colon. The name is as it stands in the
-// text unless it has escapes.
+// key reads a member's name and the colon. The result points into the text unless
+// the name has escapes.
 func (c *cursor) key() ([]byte, error) {
-	c.ws()
+	c.skipSpace()
 	raw, plain, err := c.str()
 	if err != nil {
 		return nil, err
 	}
-	if !c.take(':') {
-		return nil, c.unexpected("where a colon should be")
+	if !c.consume(':') {
+		return nil, c.unexpected("instead of a colon")
 	}
 	if !plain {
 		raw = unescape(nil, raw)
@@ -79,11 +79,11 @@ func (c *cursor) key() ([]byte, error) {
 	return raw, nil
 }
 
-// str moves over a string and returns what lies between the quotes. It is plain
-// when it is its own value: no escapes and valid UTF-8.
+// str reads a string and returns the bytes between the quotes. plain means that
+// these bytes are the value: no escapes and valid UTF-8.
 func (c *cursor) str() (raw []byte, plain bool, err error) {
 	if c.i >= len(c.b) || c.b[c.i] != '"' {
-		return nil, false, c.unexpected("where a string should be")
+		return nil, false, c.unexpected("instead of a string")
 	}
 	start := c.i + 1
 	ascii := true
@@ -111,7 +111,7 @@ func (c *cursor) str() (raw []byte, plain bool, err error) {
 	return nil, false, errEnd
 }
 
-// strEscaped goes on with str at the first backslash.
+// strEscaped continues str at the first backslash.
 func (c *cursor) strEscaped(start int) ([]byte, bool, error) {
 	for c.i < len(c.b) {
 		switch ch := c.b[c.i]; {
@@ -139,7 +139,7 @@ func (c *cursor) strEscaped(start int) ([]byte, bool, error) {
 					c.i++
 				}
 			default:
-				return nil, false, c.unexpected("behind a backslash")
+				return nil, false, c.unexpected("after a backslash")
 			}
 		}
 	}
@@ -150,8 +150,8 @@ func isHex(ch byte) bool {
 	return ch >= '0' && ch <= '9' || ch >= 'a' && ch <= 'f' || ch >= 'A' && ch <= 'F'
 }
 
-// unescape appends the value of a string that str accepted: escapes resolved,
-// halves of surrogate pairs and bytes that are no UTF-8 replaced by U+FFFD.
+// unescape appends the value of a string that str accepted. It resolves escapes
+// and replaces unpaired surrogates and invalid UTF-8 by U+FFFD.
 func unescape(dst, raw []byte) []byte {
 	for i := 0; i < len(raw); {
 		ch := raw[i]
@@ -217,9 +217,9 @@ func hex4(b []byte) rune {
 	return r
 }
 
-// null moves over null, if it stands here.
+// null skips a null and reports whether there was one.
 func (c *cursor) null() bool {
-	c.ws()
+	c.skipSpace()
 	if len(c.b)-c.i >= 4 && string(c.b[c.i:c.i+4]) == "null" {
 		c.i += 4
 		return true
@@ -229,7 +229,7 @@ func (c *cursor) null() bool {
 
 // boolean reads true or false; null counts as false.
 func (c *cursor) boolean() (bool, error) {
-	c.ws()
+	c.skipSpace()
 	rest := c.b[c.i:]
 	switch {
 	case len(rest) >= 5 && string(rest[:5]) == "false":
@@ -241,7 +241,7 @@ func (c *cursor) boolean() (bool, error) {
 	case c.null():
 		return false, nil
 	}
-	return false, c.unexpected("where true or false should be")
+	return false, c.unexpected("instead of true or false")
 }
 
 // text reads a string; null counts as empty.
@@ -259,10 +259,9 @@ func (c *cursor) text() (string, error) {
 	return string(unescape(make([]byte, 0, len(raw)), raw)), nil
 }
 
-// skip moves over any value, which stands in depth lists and objects, and returns
-// its text.
+// skip skips a value at the given nesting depth and returns its text.
 func (c *cursor) skip(depth int) ([]byte, error) {
-	c.ws()
+	c.skipSpace()
 	if c.i >= len(c.b) {
 		return nil, errEnd
 	}
@@ -277,7 +276,7 @@ func (c *cursor) skip(depth int) ([]byte, error) {
 		_, err = c.boolean()
 	case 'n':
 		if !c.null() {
-			err = c.unexpected("where a value should be")
+			err = c.unexpected("instead of a value")
 		}
 	default:
 		_, _, err = c.number()
@@ -290,10 +289,10 @@ func (c *cursor) skip(depth int) ([]byte, error) {
 
 func (c *cursor) skipNested(depth int) error {
 	if depth > maxDepth {
-		return errors.New("json is nested too deep")
+		return errors.New("JSON is nested too deeply")
 	}
 	object := c.b[c.i] == '{'
-	closing := c.b[c.i] + 2 // ASCII puts both closing brackets two behind
+	closing := c.b[c.i] + 2 // in ASCII, each closing bracket is its opening bracket plus two
 	c.i++
 	for first := true; ; first = false {
 		more, err := c.next(closing, first)
@@ -311,11 +310,11 @@ func (c *cursor) skipNested(depth int) error {
 	}
 }
 
-// done fails if anything but white space is left.
-func (c *cursor) done() error {
-	c.ws()
+// expectEnd returns an error if anything but white space is left.
+func (c *cursor) expectEnd() error {
+	c.skipSpace()
 	if c.i < len(c.b) {
-		return c.unexpected("behind the value")
+		return c.unexpected("after the value")
 	}
 	return nil
 }

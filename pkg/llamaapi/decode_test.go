@@ -74,7 +74,7 @@ func compare(t *testing.T, data []byte) {
 	}
 }
 
-func TestDecodeLikeEncodingJSON(t *testing.T) {
+func TestDecodeMatchesEncodingJSON(t *testing.T) {
 	for _, s := range eventSeeds() {
 		compare(t, []byte(s))
 	}
@@ -86,7 +86,7 @@ func TestDecodeLikeEncodingJSON(t *testing.T) {
 	}
 }
 
-func FuzzDecodeLikeEncodingJSON(f *testing.F) {
+func FuzzDecodeMatchesEncodingJSON(f *testing.F) {
 	for _, s := range eventSeeds() {
 		if len(s) < 2000 {
 			f.Add([]byte(s))
@@ -95,9 +95,9 @@ func FuzzDecodeLikeEncodingJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { compare(t, data) })
 }
 
-// FuzzDecodeBuilt puts fuzzed values into events that are well-formed, which
+// FuzzDecodeGenerated puts fuzzed values into events that are well-formed, which
 // random bytes seldom are.
-func FuzzDecodeBuilt(f *testing.F) {
+func FuzzDecodeGenerated(f *testing.F) {
 	f.Add("text", int32(5), int64(7), "unknown", []byte("raw \xff"), true)
 	f.Add("\u2028<>&", int32(-5), int64(math.MinInt64), "content", []byte(`\ud83d`), false)
 	f.Fuzz(func(t *testing.T, text string, id int32, n int64, name string, raw []byte, indent bool) {
@@ -158,7 +158,7 @@ func compareStream(t *testing.T, stream, sizes []byte) {
 	}
 }
 
-func TestEventsInAnyPieces(t *testing.T) {
+func TestEventsSplitAnywhere(t *testing.T) {
 	for _, s := range streamSeeds() {
 		for _, sizes := range [][]byte{nil, {0}, {1}, {2, 0}, {4, 1, 0}, {255}} {
 			compareStream(t, []byte(s), sizes)
@@ -166,7 +166,7 @@ func TestEventsInAnyPieces(t *testing.T) {
 	}
 }
 
-func FuzzEventsInAnyPieces(f *testing.F) {
+func FuzzEventsSplitAnywhere(f *testing.F) {
 	for _, s := range streamSeeds() {
 		if len(s) < 2000 {
 			f.Add([]byte(s), []byte{3, 0, 7})
@@ -193,8 +193,8 @@ func TestEventTooLarge(t *testing.T) {
 	}
 }
 
-// TestReaderWithoutProgress holds a reader that gives neither bytes nor an error.
-func TestReaderWithoutProgress(t *testing.T) {
+// TestReaderThatReturnsNothing holds a reader that gives neither bytes nor an error.
+func TestReaderThatReturnsNothing(t *testing.T) {
 	s := newSSEReader(idleReader{}, 1000)
 	if _, err := s.next(); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("err = %v", err)

@@ -1,16 +1,17 @@
-// Package llamaapi speaks to a llama-server of llama.cpp over HTTP.
+// Package llamaapi is a client for llama.cpp's llama-server.
 //
-// It covers the server's own endpoints, which tell more than the ones that
-// imitate other vendors: token ids beside the text, timings of prefill and
-// decode, probabilities, slots, adapters. A stream of tokens is decoded by hand
-// (sse.go, cursor.go, event.go), since that is the one path that runs once per
-// token; everything else goes through encoding/json.
+// It uses the server's native endpoints. They return more than the endpoints
+// that imitate other vendors: token ids beside the text, timings of prefill and
+// decode, probabilities, slots and adapters. Streams of tokens have a decoder of
+// their own (sse.go, cursor.go, event.go), because that path runs once per token;
+// everything else uses encoding/json.
 //
-// The package knows nothing of processes, models or files: it is given a base
-// address and an *http.Client, which may dial a unix socket. It does not try
-// again once an answer began, since only the caller knows whether a token was used.
+// The package does not start processes and does not read models or files. It
+// takes a base URL and an *http.Client, which may dial a unix socket. It does not
+// retry once a response has started, because only the caller knows whether a token
+// was used.
 //
-// The wire facts are those of llama.cpp v0.5.0, tools/server: server-schema.cpp
-// (requests), server-task.cpp (answers), server-context.cpp (when an event is
+// The wire format is that of llama.cpp v0.5.0, tools/server: server-schema.cpp
+// (requests), server-task.cpp (responses), server-context.cpp (when events are
 // sent), server-http.cpp (errors while loading, API key).
 package llamaapi

@@ -6,10 +6,11 @@ import (
 	"net/http"
 )
 
-// Embeddings returns one vector per input, in their order. The server must have
-// been started with --embeddings and a pooling type other than none (else
-// ErrNotSupported, ErrNotPooled); it normalises the vectors to length 1 unless
-// started otherwise. An input that gives no token makes it refuse them all.
+// Embeddings returns one vector per input, in the order of the inputs. The server
+// must have been started with --embeddings (else ErrNotSupported) and a pooling
+// type other than none (else ErrNotPooled). It normalises the vectors to length 1
+// unless configured otherwise. An input of no tokens makes the server reject the
+// whole request.
 func (c *Client) Embeddings(ctx context.Context, inputs []Prompt) ([][]float32, error) {
 	if len(inputs) == 0 {
 		return nil, nil
@@ -27,7 +28,7 @@ func (c *Client) Embeddings(ctx context.Context, inputs []Prompt) ([][]float32, 
 		case e.Index < 0 || e.Index >= len(vectors) || vectors[e.Index] != nil:
 			return nil, fmt.Errorf("embeddings: %w: vector of input %d of %d", ErrMalformed, e.Index, len(inputs))
 		case len(e.Embedding) != 1:
-			return nil, fmt.Errorf("embeddings: %w: %d vectors for input %d; start it with --pooling mean, cls or last",
+			return nil, fmt.Errorf("embeddings: %w: %d vectors for input %d; start the server with --pooling mean, cls or last",
 				ErrNotPooled, len(e.Embedding), e.Index)
 		}
 		vectors[e.Index] = e.Embedding[0]
@@ -40,18 +41,18 @@ func (c *Client) Embeddings(ctx context.Context, inputs []Prompt) ([][]float32, 
 	return vectors, nil
 }
 
-// Ranked is a document's place in the order that Rerank found.
-type Ranked struct {
-	// Index is the document's position in the request.
+// RankedDocument is one result of Rerank.
+type RankedDocument struct {
+	// Index is the document's index in the request.
 	Index int `json:"index"`
-	// Score is the model's own measure; higher is more relevant.
+	// Score is the relevance on the model's own scale; higher is more relevant.
 	Score float64 `json:"relevance_score"`
 }
 
-// Rerank orders documents by their relevance to the query, the best first, and
-// returns the first topN of them (0 for all). The server must have been started
+// Rerank sorts documents by relevance to the query, most relevant first, and
+// returns the first topN of them (0 means all). The server must have been started
 // with --reranking.
-func (c *Client) Rerank(ctx context.Context, query string, documents []string, topN int) ([]Ranked, error) {
+func (c *Client) Rerank(ctx context.Context, query string, documents []string, topN int) ([]RankedDocument, error) {
 	if len(documents) == 0 {
 		return nil, nil
 	}
@@ -60,7 +61,7 @@ func (c *Client) Rerank(ctx context.Context, query string, documents []string, t
 	}
 	in := map[string]any{"query": query, "documents": documents, "top_n": topN}
 	var out struct {
-		Results []Ranked `json:"results"`
+		Results []RankedDocument `json:"results"`
 	}
 	if err := c.call(ctx, http.MethodPost, "/rerank", in, &out); err != nil {
 		return nil, fmt.Errorf("rerank: %w", err)

@@ -51,7 +51,7 @@ func text(s string) *llamaapi.CompletionRequest {
 	return &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt(s)}}
 }
 
-func TestRecordedAnswers(t *testing.T) {
+func TestRecordedResponses(t *testing.T) {
 	ctx := t.Context()
 	p, err := recorded(t, 200, "props.json").Props(ctx)
 	if err != nil || p.TotalSlots != 2 || p.Defaults.ContextLen != 512 || p.ModelAlias != "smollm2-135m" ||
@@ -63,7 +63,7 @@ func TestRecordedAnswers(t *testing.T) {
 		t.Errorf("slots %+v, %v", slots, err)
 	}
 	saved, err := recorded(t, 200, "save.json").SaveSlot(ctx, 0, "a.bin")
-	if err != nil || saved.Tokens != 3 || saved.Bytes != 69936 || saved.Name != "a.bin" || saved.Took != 753*time.Microsecond {
+	if err != nil || saved.Tokens != 3 || saved.Bytes != 69936 || saved.Name != "a.bin" || saved.Duration != 753*time.Microsecond {
 		t.Errorf("save %+v, %v", saved, err)
 	}
 	restored, err := recorded(t, 200, "restore.json").RestoreSlot(ctx, 0, "a.bin")
@@ -106,7 +106,7 @@ func TestRecordedErrors(t *testing.T) {
 	}
 }
 
-func TestForeignErrors(t *testing.T) {
+func TestErrorsOfOtherServers(t *testing.T) {
 	for _, tc := range []struct {
 		name, body string
 		status     int
@@ -241,9 +241,9 @@ func TestChat(t *testing.T) {
 	}
 }
 
-// TestStreamIsTheWhole holds that ids and text of a stream are those of the same
+// TestStreamEqualsComplete holds that ids and text of a stream are those of the same
 // completion in one piece, runes split over tokens among them.
-func TestStreamIsTheWhole(t *testing.T) {
+func TestStreamEqualsComplete(t *testing.T) {
 	c, _ := fake(t, fakellama.Script{Slots: 2, PingEvery: 3, CRLF: true})
 	zero, most := float32(0), 200
 	runes := 0
@@ -309,16 +309,16 @@ func TestCompleteBatch(t *testing.T) {
 	}
 }
 
-func TestRequestMistakes(t *testing.T) {
+func TestInvalidRequests(t *testing.T) {
 	c, f := fake(t, fakellama.Script{})
 	for name, r := range map[string]*llamaapi.CompletionRequest{
-		"no prompt given":   {},
-		"exclude each":      {Prompts: []llamaapi.Prompt{{Text: "x"}}, Grammar: "root ::= \"a\"", JSONSchema: []byte(`{}`)},
-		"not valid json":    {Prompts: []llamaapi.Prompt{{Text: "x"}}, JSONSchema: []byte(`{`)},
-		"takes one prompt":  {Prompts: []llamaapi.Prompt{{Text: "x"}, {Text: "y"}}},
-		"does not support":  {Prompts: []llamaapi.Prompt{{Text: "x <__media__>", Media: [][]byte{{1, 2}}}}},
-		"unsupported type":  {Prompts: []llamaapi.Prompt{{Text: "x"}}, Extra: map[string]any{"f": func() {}}},
-		"contains invalid ": {Prompts: []llamaapi.Prompt{llamaapi.TokenPrompt(1, 999999)}},
+		"no prompt":          {},
+		"mutually exclusive": {Prompts: []llamaapi.Prompt{{Text: "x"}}, Grammar: "root ::= \"a\"", JSONSchema: []byte(`{}`)},
+		"not valid JSON":     {Prompts: []llamaapi.Prompt{{Text: "x"}}, JSONSchema: []byte(`{`)},
+		"takes one prompt":   {Prompts: []llamaapi.Prompt{{Text: "x"}, {Text: "y"}}},
+		"does not support":   {Prompts: []llamaapi.Prompt{{Text: "x <__media__>", Media: [][]byte{{1, 2}}}}},
+		"unsupported type":   {Prompts: []llamaapi.Prompt{{Text: "x"}}, Extra: map[string]any{"f": func() {}}},
+		"contains invalid ":  {Prompts: []llamaapi.Prompt{llamaapi.TokenPrompt(1, 999999)}},
 	} {
 		if _, err := c.Completion(t.Context(), r); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("want %q, got %v", name, err)
@@ -493,7 +493,7 @@ func TestConcurrentStreams(t *testing.T) {
 }
 
 // The server's own words for a body above what it takes hold no remedy.
-func TestTooLargeSaysWhatToDo(t *testing.T) {
+func TestTooLargeErrorHasRemedy(t *testing.T) {
 	err := &llamaapi.APIError{Status: http.StatusRequestEntityTooLarge, Message: "Request Entity Too Large"}
 	if !strings.Contains(err.Error(), "100 MiB") || !strings.Contains(err.Error(), "shorten it") {
 		t.Error(err)

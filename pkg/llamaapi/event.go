@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// event is one event of a completion stream as it came, see
-// server_task_result_cmpl_partial and _final in server-task.cpp. The slices
-// point into the stream's buffer and hold until the next event.
+// event is one decoded event of a completion stream; see
+// server_task_result_cmpl_partial and _final in server-task.cpp. The slices point
+// into the stream's buffer and are valid until the next event.
 type event struct {
 	index     int
 	slot      int
@@ -23,24 +23,24 @@ type event struct {
 	stopWord  string
 	model     string
 
-	// Values that few events have, as JSON text.
+	// Rare members, as raw JSON.
 	timings, probs, progress, failure []byte
 }
 
-// reset empties the event and keeps the room for tokens.
+// reset clears the event and keeps the capacity of tokens.
 func (e *event) reset() { *e = event{tokens: e.tokens[:0]} }
 
-// decode reads the event's JSON. The order of the members is free, unknown ones
-// are passed over, the last of doubled ones counts.
+// decode parses the event's JSON. Members may come in any order, unknown members
+// are skipped, and the last of duplicate members counts.
 func (e *event) decode(data []byte) error {
 	e.reset()
-	if e.usual(data) {
+	if e.decodeFast(data) {
 		return nil
 	}
 	e.reset()
 	c := cursor{b: data}
-	if !c.take('{') {
-		return c.unexpected("where an event's object should be")
+	if !c.consume('{') {
+		return c.unexpected("instead of an object")
 	}
 	for first := true; ; first = false {
 		more, err := c.next('}', first)
@@ -48,22 +48,22 @@ func (e *event) decode(data []byte) error {
 			return err
 		}
 		if !more {
-			return c.done()
+			return c.expectEnd()
 		}
 		key, err := c.key()
 		if err != nil {
 			return err
 		}
-		c.ws()
+		c.skipSpace()
 		if err := e.member(&c, key); err != nil {
 			return fmt.Errorf("%q: %w", key, err)
 		}
 	}
 }
 
-// member reads one value of the event.
+// member parses one member of the event.
 func (e *event) member(c *cursor, key []byte) (err error) {
-	// A switch on string(key) compiles to a search by length and content, without a copy.
+	// A switch on string(key) does not copy the key.
 	switch string(key) {
 	case "content":
 		e.content, err = c.text()
@@ -103,26 +103,26 @@ func (e *event) member(c *cursor, key []byte) (err error) {
 	return err
 }
 
-// count reads an int.
+// count parses an int.
 func (c *cursor) count() (int, error) {
 	n, err := c.integer()
 	return int(n), err
 }
 
-// ids appends an array of token ids; null counts as none.
+// ids appends an array of token ids; null counts as an empty array.
 func (c *cursor) ids(dst []int32) ([]int32, error) {
 	if c.null() {
 		return dst, nil
 	}
-	if !c.take('[') {
-		return dst, c.unexpected("where an array should be")
+	if !c.consume('[') {
+		return dst, c.unexpected("instead of an array")
 	}
 	for first := true; ; first = false {
 		more, err := c.next(']', first)
 		if err != nil || !more {
 			return dst, err
 		}
-		c.ws()
+		c.skipSpace()
 		id, err := c.int32()
 		if err != nil {
 			return dst, err
@@ -131,7 +131,7 @@ func (c *cursor) ids(dst []int32) ([]int32, error) {
 	}
 }
 
-// err is the error that the event carries, if any.
+// err returns the error that the event carries, if any.
 func (e *event) err() error {
 	if len(e.failure) == 0 || string(e.failure) == "null" {
 		return nil
@@ -140,27 +140,29 @@ func (e *event) err() error {
 	if err := json.Unmarshal(e.failure, &body); err != nil {
 		return fmt.Errorf("%w: error object: %w", ErrMalformed, err)
 	}
-	return body.asError(0)
+	return body.apiError(0)
 }
 
-// Timings are the server's own measurements of one completion
+// Timings are the server's measurements of one completion
 // (server_slot_stats::to_json in server-common.cpp).
 type Timings struct {
-	// CachedTokens of the prompt were found in the slot's cache, PromptTokens had
-	// to be computed.
+	// CachedTokens is the number of prompt tokens found in the slot's cache,
+	// PromptTokens the number that had to be computed.
 	CachedTokens, PromptTokens int
-	// Prompt is the time spent on PromptTokens.
+	// Prompt is the time spent computing PromptTokens.
 	Prompt time.Duration
-	// PredictedTokens were sampled in the time Predicted, which begins with the first of them.
+	// PredictedTokens is the number of sampled tokens, Predicted the time from the
+	// first to the last of them.
 	PredictedTokens int
 	Predicted       time.Duration
-	// PromptPerSecond and PredictedPerSecond are tokens per second.
+	// PromptPerSecond and PredictedPerSecond are in tokens per second.
 	PromptPerSecond, PredictedPerSecond float64
-	// DraftTokens were proposed by speculative decoding, DraftAccepted of them taken.
+	// DraftTokens is the number of tokens that speculative decoding proposed,
+	// DraftAccepted the number of them that were accepted.
 	DraftTokens, DraftAccepted int
 }
 
-// UnmarshalJSON reads the server's object.
+// UnmarshalJSON decodes the server's object.
 func (t *Timings) UnmarshalJSON(b []byte) error {
 	var w struct {
 		CacheN    int     `json:"cache_n"`

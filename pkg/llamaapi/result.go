@@ -12,79 +12,81 @@ import (
 type Token struct {
 	// ID is the token's number in the vocabulary.
 	ID int32
-	// Text is the valid UTF-8 that became complete with the token, perhaps empty.
+	// Text is the valid UTF-8 that the token completes; it may be empty.
 	Text string
 }
 
-// StopReason says why a completion ended.
+// StopReason is the reason why a completion ended.
 type StopReason string
 
-// The reasons of stop_type_to_str in server-task.cpp, and our own StopID.
+// The reasons of stop_type_to_str in server-task.cpp, and StopID of this package.
 const (
-	StopNone  StopReason = "none"  // it did not end: the stream failed or was closed
-	StopEOS   StopReason = "eos"   // the model ended it
-	StopWord  StopReason = "word"  // a text of CompletionRequest.Stop came up
+	StopNone  StopReason = "none"  // not ended: the stream failed or was closed
+	StopEOS   StopReason = "eos"   // the model ended the completion
+	StopWord  StopReason = "word"  // a string of CompletionRequest.Stop was generated
 	StopLimit StopReason = "limit" // MaxTokens, the context or a time limit was reached
 	StopID    StopReason = "id"    // a token of CompletionRequest.StopIDs was sampled
 )
 
-// Final is what is known of a completion at its end.
+// Final describes a completion that has ended.
 type Final struct {
-	// Reason is why it ended.
+	// Reason is why the completion ended.
 	Reason StopReason
-	// Word is the text that ended it, for StopWord.
+	// Word is the stop string that ended it, for StopWord.
 	Word string
 	// StopToken is the id that ended it, for StopID.
 	StopToken int32
-	// Slot is the slot that ran it, Model the server's name of the model.
+	// Slot is the slot that ran the completion, Model the server's name for the model.
 	Slot  int
 	Model string
-	// PromptTokens counts the prompt, PredictedTokens the sampled tokens with the
-	// one that ended it, CachedTokens what the slot now holds.
+	// PromptTokens is the length of the prompt, PredictedTokens the number of sampled
+	// tokens including the one that ended the completion, CachedTokens the number of
+	// tokens in the slot's cache.
 	PromptTokens, PredictedTokens, CachedTokens int
-	// LostTokens is how many ids the server never told: those of a rune split over
-	// tokens that could not be found again. Their text is not lost, unless it was
-	// withheld for a stop text to the end.
+	// LostTokens is the number of token ids that the server did not send and that
+	// could not be recovered: ids of a rune that is split over several tokens. Their
+	// text is not lost, unless the server held it back for a stop string until the
+	// end.
 	LostTokens int
 	// Truncated means that the context was full.
 	Truncated bool
-	// Timings are the server's measurements; zero when it sent none.
+	// Timings are the server's measurements; zero if it sent none.
 	Timings Timings
 }
 
-// TokenProb is one candidate of a position.
+// TokenProb is one candidate token at a position.
 type TokenProb struct {
 	ID int32
-	// LogProb is the natural logarithm of the probability, -math.MaxFloat32 for an
-	// impossible token.
+	// LogProb is the natural logarithm of the probability; -math.MaxFloat32 for a
+	// probability of zero.
 	LogProb float32
 }
 
-// Position holds the candidates at one sampled position.
+// Position lists the candidates at one sampled position.
 type Position struct {
-	// ID is the token that was sampled, LogProb that of it.
+	// ID is the sampled token, LogProb its log-probability.
 	ID      int32
 	LogProb float32
-	// Top are the most likely candidates, in falling order.
+	// Top lists the most likely candidates, most likely first.
 	Top []TokenProb
 }
 
 // Completion is a completion that was not streamed.
 type Completion struct {
 	Final
-	// Index is the position of its prompt in the request.
+	// Index is the index of the prompt in the request.
 	Index int
 	// Text is the whole text.
 	Text string
-	// Tokens are all sampled ids, an end-of-sequence token among them.
+	// Tokens lists all sampled ids, including an end-of-sequence token.
 	Tokens []int32
-	// Positions has an entry per token when probabilities were asked for.
+	// Positions has an entry per token if the request asked for probabilities.
 	Positions []Position
 }
 
-// cutAt ends the completion before the first of the stop ids. The text keeps
-// what the server gave, since which part of it belongs to which id is not told.
-func (c *Completion) cutAt(stop []int32) {
+// truncateAt truncates the completion before the first stop id. The text stays
+// whole, because the server does not say which part belongs to which id.
+func (c *Completion) truncateAt(stop []int32) {
 	for i, id := range c.Tokens {
 		if slices.Contains(stop, id) {
 			c.Tokens, c.Reason, c.StopToken = c.Tokens[:i], StopID, id
@@ -109,11 +111,11 @@ func (e *event) final() (Final, error) {
 	return f, nil
 }
 
-// parseCompletions reads the answer to want prompts: one object, or an array of
-// them in any order.
+// parseCompletions parses the response to want prompts: one object, or an array of
+// objects in any order.
 func parseCompletions(b []byte, want int) ([]Completion, error) {
 	c := cursor{b: b}
-	c.ws()
+	c.skipSpace()
 	raws := [][]byte{b}
 	if c.i < len(b) && b[c.i] == '[' {
 		raws = raws[:0]
@@ -132,7 +134,7 @@ func parseCompletions(b []byte, want int) ([]Completion, error) {
 			}
 			raws = append(raws, raw)
 		}
-		if err := c.done(); err != nil {
+		if err := c.expectEnd(); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
@@ -177,7 +179,7 @@ func parseCompletion(raw []byte) (Completion, error) {
 	return Completion{Final: f, Index: e.index, Text: e.content, Tokens: e.tokens, Positions: pos}, nil
 }
 
-// parsePositions reads completion_probabilities
+// parsePositions parses completion_probabilities
 // (completion_token_output::probs_vector_to_json in server-task.cpp).
 func parsePositions(b []byte) ([]Position, error) {
 	if len(b) == 0 {
@@ -193,7 +195,7 @@ func parsePositions(b []byte) ([]Position, error) {
 		case "logprob":
 			p.LogProb, err = c.float32()
 		case "prob":
-			p.LogProb, err = c.logOf()
+			p.LogProb, err = c.logProb()
 		case "top_logprobs", "top_probs":
 			p.Top, err = c.candidates()
 		default:
@@ -204,7 +206,7 @@ func parsePositions(b []byte) ([]Position, error) {
 	return out, err
 }
 
-// candidates reads an array of {id, logprob or prob}.
+// candidates parses an array of {id, logprob or prob}.
 func (c *cursor) candidates() ([]TokenProb, error) {
 	var out []TokenProb
 	err := c.objects(func() { out = append(out, TokenProb{}) }, func(key []byte) (err error) {
@@ -215,7 +217,7 @@ func (c *cursor) candidates() ([]TokenProb, error) {
 		case "logprob":
 			p.LogProb, err = c.float32()
 		case "prob":
-			p.LogProb, err = c.logOf()
+			p.LogProb, err = c.logProb()
 		default:
 			_, err = c.skip(4)
 		}
@@ -224,8 +226,8 @@ func (c *cursor) candidates() ([]TokenProb, error) {
 	return out, err
 }
 
-// logOf reads a probability and returns its logarithm.
-func (c *cursor) logOf() (float32, error) {
+// logProb parses a probability and returns its natural logarithm.
+func (c *cursor) logProb() (float32, error) {
 	p, err := c.float32()
 	if err != nil || p <= 0 {
 		return -math.MaxFloat32, err
@@ -233,22 +235,22 @@ func (c *cursor) logOf() (float32, error) {
 	return float32(math.Log(float64(p))), nil
 }
 
-// objects walks over an array of objects. It calls begin for each, and member
-// for each of its members, standing on the value.
+// objects parses an array of objects. It calls begin for each object, and member
+// for each member, with the cursor on the value.
 func (c *cursor) objects(begin func(), member func(key []byte) error) error {
 	if c.null() {
 		return nil
 	}
-	if !c.take('[') {
-		return c.unexpected("where an array should be")
+	if !c.consume('[') {
+		return c.unexpected("instead of an array")
 	}
 	for opened := true; ; opened = false {
 		more, err := c.next(']', opened)
 		if err != nil || !more {
 			return err
 		}
-		if !c.take('{') {
-			return c.unexpected("where an object should be")
+		if !c.consume('{') {
+			return c.unexpected("instead of an object")
 		}
 		begin()
 		for first := true; ; first = false {
@@ -263,7 +265,7 @@ func (c *cursor) objects(begin func(), member func(key []byte) error) error {
 			if err != nil {
 				return err
 			}
-			c.ws()
+			c.skipSpace()
 			if err := member(key); err != nil {
 				return err
 			}
@@ -271,10 +273,10 @@ func (c *cursor) objects(begin func(), member func(key []byte) error) error {
 	}
 }
 
-// Logits spreads the candidates of a position over a vocabulary: index is the
-// token id, the value its log-probability, -math.MaxFloat32 for tokens that were
-// not among them. Log-probabilities are the logits less a constant, so
-// differences, order and softmax are those of the logits.
+// Logits returns a slice of length vocab with the log-probability of each
+// candidate at the index of its token id, and -math.MaxFloat32 for all other
+// tokens. Log-probabilities are the logits minus a constant, so differences, order
+// and softmax are those of the logits.
 func (p Position) Logits(vocab int) ([]float32, error) {
 	if vocab <= 0 {
 		return nil, errors.New("logits: the size of the vocabulary must be positive")

@@ -7,31 +7,31 @@ import (
 	"sync"
 )
 
-// A stream of llama-server withholds the event of a token that leaves the text
-// in the middle of a rune, and never tells its id: the event of the token that
-// completes the rune has the whole text, its own id, and a tokens_predicted
-// that jumped (process_token in server-context.cpp). The text of such a rune,
-// tokenised, gives the ids, unless the model wrote it in an unusual way; what
-// is found is believed only if number, last id and bytes agree.
+// llama-server sends no event for a token that ends in the middle of a rune, and
+// never sends its id. The event of the token that completes the rune has the whole
+// text, its own id, and a tokens_predicted that grew by more than one
+// (process_token in server-context.cpp). Tokenising the text of the rune returns
+// the missing ids, unless the model chose an unusual tokenisation. The result is
+// used only if the count, the last id and the bytes match.
 
-// runeKey is all that the ids depend on.
+// runeKey holds everything that the ids depend on.
 type runeKey struct {
 	text    string
 	last    int32
 	missing int
 }
 
-// runeCache remembers what was found, since the same emoji come again and again.
+// runeCache caches the ids, since the same emoji recur.
 type runeCache struct {
 	mu  sync.Mutex
 	ids map[runeKey][]int32
 }
 
-// maxRuneCache bounds the cache; beyond it the tokenizer is asked again.
+// maxRuneCache limits the number of cached runes.
 const maxRuneCache = 4096
 
-// runeIDs finds the ids of the withheld tokens of text, which ended with last.
-// It returns nil when they cannot be known.
+// runeIDs returns the ids of the tokens of text that the server did not send; last
+// is the id of the final token. It returns nil if they cannot be determined.
 func (c *Client) runeIDs(ctx context.Context, text string, last int32, missing int) []int32 {
 	key := runeKey{text, last, missing}
 	c.runes.mu.Lock()
@@ -42,7 +42,7 @@ func (c *Client) runeIDs(ctx context.Context, text string, last int32, missing i
 	}
 	pieces, err := c.TokenizePieces(ctx, text, TokenizeOptions{})
 	if err != nil {
-		return nil // the stream goes on without the ids
+		return nil // the stream continues without the ids
 	}
 	found = matchPieces(pieces, text, last, missing)
 	c.runes.mu.Lock()
@@ -56,9 +56,9 @@ func (c *Client) runeIDs(ctx context.Context, text string, last int32, missing i
 	return slices.Clone(found)
 }
 
-// matchPieces takes the ids of the last pieces but one if the pieces end as the
-// stream did. Pieces may begin with a blank that the tokenizer adds, and text
-// with a part that was withheld for another reason.
+// matchPieces returns the ids of the missing pieces before the last one, if the
+// pieces end as the stream did. The pieces may begin with a space that the
+// tokenizer adds, and text with a part that was held back for another reason.
 func matchPieces(pieces []Piece, text string, last int32, missing int) []int32 {
 	n := missing + 1
 	if n > len(pieces) || pieces[len(pieces)-1].ID != last {

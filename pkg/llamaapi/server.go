@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Health is nil when the server answers and its model is loaded. While it loads
-// the error is ErrLoading. A healthy server may still be unable to decode: the
-// endpoint does not look (see Slots for a sign of life).
+// Health returns nil if the server responds and its model is loaded, and
+// ErrLoading while the model is loading. The endpoint does not check whether the
+// server can decode; Slots shows whether it makes progress.
 func (c *Client) Health(ctx context.Context) error {
 	var out struct {
 		Status string `json:"status"`
@@ -26,18 +26,19 @@ func (c *Client) Health(ctx context.Context) error {
 	return nil
 }
 
-// Modalities are the kinds of media that a server reads; without a projector none.
+// Modalities lists the kinds of media that a server accepts; none without a
+// projector.
 type Modalities struct {
 	Vision bool `json:"vision"`
 	Audio  bool `json:"audio"`
 	Video  bool `json:"video"`
 }
 
-// Props are the server's properties.
+// Props holds the server's properties.
 type Props struct {
-	// TotalSlots is how many completions run side by side.
+	// TotalSlots is the number of completions that run in parallel.
 	TotalSlots int `json:"total_slots"`
-	// Defaults are the settings that a request starts from.
+	// Defaults are the settings of a request that sets none.
 	Defaults struct {
 		// ContextLen is the context of one slot, in tokens.
 		ContextLen int             `json:"n_ctx"`
@@ -46,15 +47,15 @@ type Props struct {
 	ModelAlias string `json:"model_alias"`
 	ModelPath  string `json:"model_path"`
 	ModelFType string `json:"model_ftype"`
-	// Modalities tell which media the projector takes.
+	// Modalities lists the media that the projector accepts.
 	Modalities Modalities `json:"modalities"`
-	// MediaMarker stands in a prompt where a medium goes.
+	// MediaMarker marks the position of an image or audio file in a prompt.
 	MediaMarker  string `json:"media_marker"`
 	ChatTemplate string `json:"chat_template"`
 	BOSToken     string `json:"bos_token"`
 	EOSToken     string `json:"eos_token"`
 	BuildInfo    string `json:"build_info"`
-	// Sleeping means that the model was unloaded for want of use.
+	// Sleeping means that the server unloaded its model because it was idle.
 	Sleeping bool `json:"is_sleeping"`
 }
 
@@ -72,15 +73,15 @@ type Slot struct {
 	ID         int  `json:"id"`
 	ContextLen int  `json:"n_ctx"`
 	Processing bool `json:"is_processing"`
-	// Task is the number of the last task, the other counts are of it; all are 0
-	// before the first.
+	// Task is the id of the last task. The other counts belong to this task; all are
+	// 0 before the first.
 	Task int `json:"id_task"`
-	// PromptTokens is what the slot holds, PromptProcessed and PromptCached how
-	// much of the prompt was computed and found.
+	// PromptTokens is the number of tokens in the slot, PromptProcessed and
+	// PromptCached the numbers of prompt tokens that were computed and cached.
 	PromptTokens    int `json:"n_prompt_tokens"`
 	PromptProcessed int `json:"n_prompt_tokens_processed"`
 	PromptCached    int `json:"n_prompt_tokens_cache"`
-	// NextToken has one entry: the state of sampling.
+	// NextToken has one entry: the state of the sampler.
 	NextToken []struct {
 		HasNext bool `json:"has_next_token"`
 		Remain  int  `json:"n_remain"`
@@ -88,7 +89,7 @@ type Slot struct {
 	} `json:"next_token"`
 }
 
-// Decoded is how many tokens the slot's last task has sampled.
+// Decoded returns the number of tokens that the slot's last task has sampled.
 func (s Slot) Decoded() int {
 	if len(s.NextToken) == 0 {
 		return 0
@@ -96,26 +97,26 @@ func (s Slot) Decoded() int {
 	return s.NextToken[0].Decoded
 }
 
-// Slots returns the state of all slots. A server that is wedged tells the same
-// again and again while it is in a decode, and gives no answer where its main
-// thread hangs elsewhere: use a context with a deadline.
+// Slots returns the state of all slots. A server that hangs in a decode returns
+// the same state again and again; a server whose main thread hangs elsewhere does
+// not respond, so use a context with a deadline.
 func (c *Client) Slots(ctx context.Context) ([]Slot, error) {
 	var out []Slot
 	err := c.call(ctx, http.MethodGet, "/slots", nil, &out)
 	return out, err
 }
 
-// SlotFile is what saving or restoring a slot did.
+// SlotFile is the result of saving or restoring a slot.
 type SlotFile struct {
 	Slot int
 	Name string
-	// Tokens and Bytes were written or read.
-	Tokens int
-	Bytes  int64
-	Took   time.Duration
+	// Tokens and Bytes are the amounts written or read, Duration the time it took.
+	Tokens   int
+	Bytes    int64
+	Duration time.Duration
 }
 
-// SaveSlot writes the state of a slot to a file of that name in the server's
+// SaveSlot writes the state of a slot to the named file in the server's
 // --slot-save-path.
 func (c *Client) SaveSlot(ctx context.Context, slot int, name string) (SlotFile, error) {
 	return c.slotFile(ctx, slot, "save", name)
@@ -145,11 +146,11 @@ func (c *Client) slotFile(ctx context.Context, slot int, action, name string) (S
 	}
 	return SlotFile{
 		Slot: out.Slot, Name: out.Name, Tokens: out.Saved + out.Restored, Bytes: out.Written + out.Read,
-		Took: milliseconds(out.Timings.Save + out.Timings.Restore),
+		Duration: milliseconds(out.Timings.Save + out.Timings.Restore),
 	}, nil
 }
 
-// EraseSlot empties a slot and returns how many tokens it held.
+// EraseSlot clears a slot and returns the number of tokens that were in it.
 func (c *Client) EraseSlot(ctx context.Context, slot int) (int, error) {
 	var out struct {
 		Erased int `json:"n_erased"`
@@ -165,14 +166,14 @@ func slotPath(slot int, action string) string {
 	return "/slots/" + strconv.Itoa(slot) + "?action=" + url.QueryEscape(action)
 }
 
-// LoRA is an adapter that the server was started with.
+// LoRA is an adapter that the server has loaded.
 type LoRA struct {
 	ID    int     `json:"id"`
 	Path  string  `json:"path"`
 	Scale float32 `json:"scale"`
 }
 
-// LoRAScale sets the strength of one adapter.
+// LoRAScale is the scale to set for one adapter.
 type LoRAScale struct {
 	ID    int     `json:"id"`
 	Scale float32 `json:"scale"`
@@ -185,8 +186,8 @@ func (c *Client) LoRAs(ctx context.Context) ([]LoRA, error) {
 	return out, err
 }
 
-// SetLoRAs sets the scales for the requests to come; adapters that are not
-// named are switched off.
+// SetLoRAs sets the scales for later requests. Adapters that are not listed get
+// scale 0.
 func (c *Client) SetLoRAs(ctx context.Context, scales []LoRAScale) error {
 	if scales == nil {
 		scales = []LoRAScale{}
@@ -198,7 +199,7 @@ func (c *Client) SetLoRAs(ctx context.Context, scales []LoRAScale) error {
 		return err
 	}
 	if !out.Success {
-		return fmt.Errorf("lora adapters: %w: no success told", ErrMalformed)
+		return fmt.Errorf("lora adapters: %w: the response does not confirm success", ErrMalformed)
 	}
 	return nil
 }

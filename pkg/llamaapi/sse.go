@@ -7,17 +7,17 @@ import (
 	"io"
 )
 
-// sseReader cuts a stream into events as the HTML standard defines
-// text/event-stream, for lines that end in LF or CRLF. Comments (llama-server
-// pings with ":\n\n") and fields other than data are passed over.
+// sseReader splits a stream into server-sent events as the HTML standard defines
+// text/event-stream, for lines that end in LF or CRLF. It skips comments
+// (llama-server pings with ":\n\n") and fields other than data.
 type sseReader struct {
 	r   io.Reader
 	buf []byte
-	// buf[ev:end] is unread or belongs to the event at hand; lines up to pos
-	// are done, and buf[pos:scan] is known to hold no line end.
+	// buf[ev:end] is unread or belongs to the current event. Lines before pos are
+	// parsed, and buf[pos:scan] has no line end.
 	ev, pos, scan, end int
 	max                int
-	begun              bool
+	started            bool
 	multi              []byte // data of events with more than one data line
 }
 
@@ -70,7 +70,7 @@ func (s *sseReader) next() ([]byte, error) {
 	}
 }
 
-// dataField tells whether the line is a data field, and where its value begins.
+// dataField reports whether the line is a data field, and where its value begins.
 func dataField(line []byte) (int, bool) {
 	switch {
 	case len(line) >= 6 && string(line[:6]) == "data: ":
@@ -83,8 +83,8 @@ func dataField(line []byte) (int, bool) {
 	return 0, false
 }
 
-// line returns where in buf the next line lies, without its end. The indices
-// hold until the next call.
+// line returns the position of the next line in buf, without the line end. The
+// indices are valid until the next call.
 func (s *sseReader) line() (lo, hi int, err error) {
 	for {
 		if i := bytes.IndexByte(s.buf[s.scan:s.end], '\n'); i >= 0 {
@@ -94,8 +94,8 @@ func (s *sseReader) line() (lo, hi int, err error) {
 			if hi > lo && s.buf[hi-1] == '\r' {
 				hi--
 			}
-			if !s.begun {
-				s.begun = true
+			if !s.started {
+				s.started = true
 				if bytes.HasPrefix(s.buf[lo:hi], []byte("\xef\xbb\xbf")) {
 					lo += 3
 				}
@@ -109,8 +109,8 @@ func (s *sseReader) line() (lo, hi int, err error) {
 	}
 }
 
-// fill reads more, after making room by moving the event at hand to the front
-// or by growing the buffer.
+// fill reads more input. If the buffer is full, fill first moves the current event
+// to the front or grows the buffer.
 func (s *sseReader) fill() error {
 	switch {
 	case s.end < len(s.buf):
@@ -129,7 +129,7 @@ func (s *sseReader) fill() error {
 		n, err := s.r.Read(s.buf[s.end:])
 		s.end += n
 		if n > 0 {
-			return nil // an error that came with it comes again
+			return nil // the next Read returns an error that came with the data
 		}
 		if err != nil {
 			return err

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Stream is one running completion. One goroutine reads it; Close may be called
-// by any. When the context of its request ends it is hung up on, whether it is
-// being read or not. The zero value is not usable.
+// Stream is a running completion. One goroutine reads it; any goroutine may close
+// it. When the context of the request ends, the connection is closed, even if
+// nobody is reading. The zero value is not usable.
 //
 //	s, err := client.Completion(ctx, req)
 //	if err != nil { ... }
@@ -24,7 +24,7 @@ import (
 //	}
 //	if err := s.Err(); err != nil { ... }
 type Stream struct {
-	ctx     context.Context // the context of the request whose answer this is
+	ctx     context.Context // the context of the request
 	client  *Client
 	body    io.ReadCloser
 	sse     *sseReader
@@ -33,8 +33,8 @@ type Stream struct {
 	stops   []string
 
 	tok   Token
-	queue []Token // sampled but not yet yielded, see release
-	ready int     // how many of queue may be yielded
+	queue []Token // sampled but not yet yielded, see updateReady
+	ready int     // number of tokens in queue that may be yielded
 	probs []Position
 
 	last     int // tokens_predicted of the last event
@@ -45,27 +45,28 @@ type Stream struct {
 	first    time.Duration
 	progress func(Progress)
 
-	done      <-chan struct{} // of ctx
-	forget    func() bool     // ends the watch on ctx
+	done      <-chan struct{} // ctx.Done()
+	unwatch   func() bool     // stops closing the body when ctx ends
 	closed    atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
 }
 
-// drainTime is how long the end of the answer may take behind its final event.
+// drainTime limits how long the response may take to end after its final event.
 const drainTime = 250 * time.Millisecond
 
 func newStream(ctx context.Context, c *Client, start time.Time, body io.ReadCloser, r *CompletionRequest) *Stream {
 	return &Stream{
 		ctx: ctx, done: ctx.Done(), client: c, body: body, sse: newSSEReader(body, c.maxEvent),
 		stopIDs: r.StopIDs, stops: r.Stop, final: Final{Reason: StopNone}, start: start,
-		// Its reader may be busy with a token, or come no more.
-		forget: context.AfterFunc(ctx, func() { closeQuietly(body) }),
+		// The reader may be busy with a token, or may never read again.
+		unwatch: context.AfterFunc(ctx, func() { closeQuietly(body) }),
 	}
 }
 
-// isCut reports whether the stream must not go on, though events may be here already.
-func (s *Stream) isCut() bool {
+// isStopped reports whether the stream was closed or its context has ended; events
+// may still be buffered.
+func (s *Stream) isStopped() bool {
 	select {
 	case <-s.done:
 		return true
@@ -74,9 +75,10 @@ func (s *Stream) isCut() bool {
 	}
 }
 
-// Progress is how far the prompt has been processed, in tokens.
+// Progress is the progress of prompt processing, in tokens.
 type Progress struct {
-	// Total of the prompt, Cached of it found in the slot, Processed so far with those.
+	// Total is the length of the prompt, Cached the part found in the slot's cache,
+	// Processed the part processed so far, including Cached.
 	Total     int `json:"total"`
 	Cached    int `json:"cache"`
 	Processed int `json:"processed"`
@@ -84,15 +86,15 @@ type Progress struct {
 	Elapsed int64 `json:"time_ms"`
 }
 
-// OnProgress calls f from Next for every progress event; the request must have
-// asked for them.
+// OnProgress makes Next call f for every progress event. The request must have set
+// CompletionRequest.Progress.
 func (s *Stream) OnProgress(f func(Progress)) { s.progress = f }
 
-// Next waits for the next token and reports whether there is one. After it
-// returned false, Err says whether the completion ended well.
+// Next waits for the next token and reports whether there is one. When it returns
+// false, Err returns the reason if the completion failed.
 func (s *Stream) Next() bool {
 	for {
-		if s.ready > 0 && (s.ended || !s.isCut()) {
+		if s.ready > 0 && (s.ended || !s.isStopped()) {
 			s.tok = s.queue[0]
 			s.queue = s.queue[:copy(s.queue, s.queue[1:])]
 			s.ready--
@@ -101,7 +103,7 @@ func (s *Stream) Next() bool {
 		if s.ended {
 			return false
 		}
-		if s.isCut() {
+		if s.isStopped() {
 			s.fail(s.readError(nil))
 			continue
 		}
@@ -111,7 +113,7 @@ func (s *Stream) Next() bool {
 			continue
 		}
 		if string(data) == "null" {
-			continue // the server's sign that a prompt of several is begun
+			continue // the server sends null when it starts one of several prompts
 		}
 		if err := s.ev.decode(data); err != nil {
 			s.fail(fmt.Errorf("%w: %w", ErrMalformed, err))
@@ -123,7 +125,7 @@ func (s *Stream) Next() bool {
 	}
 }
 
-// step takes the decoded event in. It is true when a token is in s.tok.
+// step handles the decoded event. It reports whether s.tok holds a new token.
 func (s *Stream) step() bool {
 	e := &s.ev
 	if len(e.failure) > 0 {
@@ -140,7 +142,7 @@ func (s *Stream) step() bool {
 		e.predicted != s.last+1 || len(e.probs) > 0 || slices.Contains(s.stopIDs, e.tokens[0]) {
 		return s.stepSlow()
 	}
-	// Nearly all events come this way: one token, its text, nothing withheld.
+	// Fast path of nearly all events: one token with its text.
 	if s.last == 0 {
 		s.first = time.Since(s.start)
 	}
@@ -150,8 +152,8 @@ func (s *Stream) step() bool {
 	return true
 }
 
-// stepSlow handles what step does not: progress, stop ids, withheld text and
-// runes that were split over tokens.
+// stepSlow handles all other events: progress, stop ids, text that the server held
+// back, and runes that are split over several tokens.
 func (s *Stream) stepSlow() bool {
 	e := &s.ev
 	if len(e.progress) > 0 && s.progress != nil {
@@ -162,12 +164,12 @@ func (s *Stream) stepSlow() bool {
 		}
 		s.progress(p)
 	}
-	// A progress event has a token id of 0 that stands for nothing.
+	// A progress event has a token id of 0 without meaning.
 	if e.content == "" && (len(e.tokens) == 0 || len(e.progress) > 0) {
 		return false
 	}
 	if len(e.tokens) == 0 {
-		s.fail(fmt.Errorf("%w: text without token ids; this llama-server does not know return_tokens, take a newer one", ErrMalformed))
+		s.fail(fmt.Errorf("%w: text without token ids: this llama-server does not support return_tokens; use a newer one", ErrMalformed))
 		return false
 	}
 	if s.last == 0 {
@@ -203,15 +205,15 @@ func (s *Stream) stepSlow() bool {
 		}
 		s.queue = append(s.queue, t)
 	}
-	s.release()
+	s.updateReady()
 	return false
 }
 
-// release lets go of what is queued. A token without text stays, for it may be
-// the one that ends the model's turn, or the beginning of a stop text: only the
-// next event tells. With stop texts a token that brings withheld text stays as
-// well, since that may come with the end-of-sequence token.
-func (s *Stream) release() {
+// updateReady decides how many queued tokens may be yielded. A token without text
+// stays queued: it may end the model's turn or begin a stop string, which only the
+// next event shows. With stop strings, a token whose event carries held-back text
+// stays queued as well, because that event may be the end-of-sequence token's.
+func (s *Stream) updateReady() {
 	n := len(s.queue)
 	s.ready = n
 	if s.queue[n-1].Text == "" || len(s.stops) > 0 && n > 1 && s.queue[n-2].Text == "" {
@@ -224,20 +226,20 @@ func (s *Stream) release() {
 	}
 }
 
-// Token is the token that Next found.
+// Token returns the token that Next read.
 func (s *Stream) Token() Token { return s.tok }
 
-// Positions are the candidates of the token, if they were asked for. They hold
-// until the next call of Next.
+// Positions returns the candidates of the token, if the request asked for them.
+// They are valid until the next call of Next.
 func (s *Stream) Positions() []Position { return s.probs }
 
-// Err is why the stream failed: nil after a well-formed end, ctx's error when
-// ctx ended, ErrClosed when it was closed before its end, else ErrTruncated, an
-// *APIError or another failure. Before the end it is nil.
+// Err returns the error that ended the stream: the error of the context if it
+// ended, ErrClosed if the stream was closed early, otherwise ErrTruncated, an
+// *APIError or another failure. It is nil before the end and after a regular end.
 func (s *Stream) Err() error { return s.err }
 
-// Final is what is known of the completion; it is whole once Next returned
-// false without an error.
+// Final returns what is known about the completion. The result is complete once
+// Next has returned false and Err returns nil.
 func (s *Stream) Final() Final {
 	f := s.final
 	if !s.ended || f.Reason == StopNone {
@@ -246,22 +248,22 @@ func (s *Stream) Final() Final {
 	return f
 }
 
-// FirstToken is the time from sending the request to its first token, 0 before that.
+// FirstToken returns the time from the request to the first token; 0 before that.
 func (s *Stream) FirstToken() time.Duration { return s.first }
 
-// Close hangs up, which frees the slot if the completion still runs. It may be
-// called at any time, by any goroutine, and more than once.
+// Close closes the connection, which frees the slot of a running completion. It may
+// be called at any time, from any goroutine, and more than once.
 func (s *Stream) Close() error {
 	s.closeOnce.Do(func() {
 		s.closed.Store(true)
-		s.forget()
+		s.unwatch()
 		s.closeErr = s.body.Close()
 	})
 	return s.closeErr
 }
 
-// All yields the remaining tokens and closes the stream when the loop ends or
-// is left. Err says how it went.
+// All yields the remaining tokens and closes the stream at the end of the loop.
+// Check Err afterwards.
 func (s *Stream) All() iter.Seq[Token] {
 	return func(yield func(Token) bool) {
 		defer closeQuietly(s)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// stopAt ends the stream at a stop id, which the server knows nothing of: it is
-// hung up on, and that frees the slot.
+// stopAt ends the stream at a stop id. The server does not know the stop ids;
+// closing the connection frees the slot.
 func (s *Stream) stopAt(id int32) {
 	e := &s.ev
 	f, err := e.final()
@@ -18,12 +18,12 @@ func (s *Stream) stopAt(id int32) {
 	}
 	f.Reason, f.StopToken, f.LostTokens = StopID, id, s.final.LostTokens
 	s.final = f
-	err = s.tellWithheld()
+	err = s.addHeldBackText()
 	s.ready = len(s.queue)
 	s.end(err)
 }
 
-// finish takes the final event in.
+// finish handles the final event.
 func (s *Stream) finish() {
 	lost := s.final.LostTokens
 	f, err := s.ev.final()
@@ -32,28 +32,28 @@ func (s *Stream) finish() {
 		return
 	}
 	if missing := f.PredictedTokens - s.last; missing > 0 {
-		lost += missing // it ended in the middle of a rune
+		lost += missing // the completion ended in the middle of a rune
 	}
 	f.LostTokens = lost
 	s.final = f
 	switch f.Reason {
 	case StopWord:
-		// Behind the last text there is nothing but the stop text.
+		// Tokens after the last text belong to the stop string.
 		for n := len(s.queue); n > 0 && s.queue[n-1].Text == ""; n-- {
 			s.queue = s.queue[:n-1]
 		}
 	case StopEOS:
-		s.dropEnd()
+		s.dropEOS()
 	case StopLimit:
-		err = s.tellWithheld()
+		err = s.addHeldBackText()
 	}
 	s.ready = len(s.queue)
 	s.end(err)
 }
 
-// dropEnd takes the end-of-sequence token off the queue, where it stands last,
-// and leaves text that came with it to the token before.
-func (s *Stream) dropEnd() {
+// dropEOS removes the end-of-sequence token from the end of the queue. Text that
+// came with it moves to the token before.
+func (s *Stream) dropEOS() {
 	n := len(s.queue)
 	if n == 0 {
 		return
@@ -67,7 +67,7 @@ func (s *Stream) dropEnd() {
 	s.queue = s.queue[:n-1]
 }
 
-// readError says what a failed read means.
+// readError returns the error for a failed read.
 func (s *Stream) readError(err error) error {
 	switch {
 	case s.ctx.Err() != nil:
@@ -82,12 +82,12 @@ func (s *Stream) readError(err error) error {
 	return fmt.Errorf("%w: %w", ErrTruncated, err)
 }
 
-// fail ends the stream with an error. What waits for the next event still comes
-// as far as it has text, but for a reader that wants no more.
+// fail ends the stream with an error. Queued tokens up to the last one with text
+// are still yielded, unless the stream was stopped by its reader.
 func (s *Stream) fail(err error) {
 	s.ready = 0
 	for i, t := range s.queue {
-		if t.Text != "" && !s.isCut() {
+		if t.Text != "" && !s.isStopped() {
 			s.ready = i + 1
 		}
 	}
@@ -98,9 +98,9 @@ func (s *Stream) fail(err error) {
 func (s *Stream) end(err error) {
 	s.ended, s.err = true, err
 	if err == nil && s.final.Reason != StopID {
-		// Only an answer read to its end leaves the connection to the next request.
+		// The connection can be reused only if the response is read to its end.
 		timer := time.AfterFunc(drainTime, func() { closeQuietly(s.body) })
-		_, _ = s.sse.next() // whatever stands behind the final event says nothing more
+		_, _ = s.sse.next() // nothing after the final event matters
 		timer.Stop()
 	}
 	closeQuietly(s)

@@ -17,9 +17,9 @@ func split() map[string]string {
 	}
 }
 
-// TestWithheldRune holds that the ids of a rune whose text is withheld are told
+// TestHeldBackRune holds that the ids of a rune whose text is withheld are told
 // only where the stop texts leave no doubt which rune it is.
-func TestWithheldRune(t *testing.T) {
+func TestHeldBackRune(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		stop []string
@@ -74,8 +74,8 @@ func TestStreamEventTooLarge(t *testing.T) {
 	}
 }
 
-// TestFinalTellsTheStopToken looks at both ways to a stop id.
-func TestFinalTellsTheStopToken(t *testing.T) {
+// TestFinalHasTheStopToken looks at both ways to a stop id.
+func TestFinalHasTheStopToken(t *testing.T) {
 	req := request()
 	req.StopIDs = []int32{9, 6}
 	_, s := drain(t, replay(t, []byte(ev(1, 5, "a")+ev(2, 6, "b")), nil), req)
@@ -104,9 +104,9 @@ func TestFinalBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// TestNothingBehindACut reads one of several tokens that an event brought: who
+// TestNoTokensAfterClose reads one of several tokens that an event brought: who
 // hangs up then gets none of the others.
-func TestNothingBehindACut(t *testing.T) {
+func TestNoTokensAfterClose(t *testing.T) {
 	for name, want := range map[string]error{"closed": ErrClosed, "cancelled": context.Canceled} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
@@ -130,9 +130,9 @@ func TestNothingBehindACut(t *testing.T) {
 	}
 }
 
-// TestPingsTakeNoRoom holds that what says nothing is not kept: a server may ping
+// TestPingsUseNoBuffer holds that what says nothing is not kept: a server may ping
 // for as long as a prompt takes.
-func TestPingsTakeNoRoom(t *testing.T) {
+func TestPingsUseNoBuffer(t *testing.T) {
 	for name, line := range map[string]string{"pings": ":\n\n", "comments": ": x\n", "blank lines": "\n", "other fields": "id: 5\n"} {
 		s := newSSEReader(strings.NewReader(strings.Repeat(line, 4*sseBufSize)+"data: ok\n\n"), 2*sseBufSize)
 		data, err := s.next()

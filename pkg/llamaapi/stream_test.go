@@ -307,7 +307,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Fatalf("%s did not come about", what)
 }
 
-func TestStreamLeft(t *testing.T) {
+func TestStreamClosedEarly(t *testing.T) {
 	t.Run("break", func(t *testing.T) {
 		var left atomic.Int32
 		s, err := endless(t, &left).Completion(t.Context(), request())
@@ -435,7 +435,7 @@ func TestStreamWithoutItsEnd(t *testing.T) {
 	}
 }
 
-func TestStreamTimes(t *testing.T) {
+func TestStreamTimings(t *testing.T) {
 	_, s := drain(t, replay(t, []byte(ev(1, 5, "a")+fin(1, "limit")), nil), request())
 	if s.FirstToken() <= 0 {
 		t.Errorf("first token after %v", s.FirstToken())

@@ -8,25 +8,25 @@ import (
 	"net/http"
 )
 
-// Message is one turn of a conversation.
+// Message is one message of a conversation.
 type Message struct {
 	// Role is "system", "user", "assistant" or "tool".
 	Role string `json:"role"`
-	// Content is the text of the turn.
+	// Content is the text of the message.
 	Content string `json:"content"`
 }
 
-// TemplateOptions are what a chat template may be told beside the messages.
+// TemplateOptions are further inputs of a chat template.
 type TemplateOptions struct {
-	// Vars are variables of the template itself, for example enable_thinking.
+	// Vars sets variables of the template, for example enable_thinking.
 	Vars map[string]any
-	// Extra holds any other member of the request, for example tools.
+	// Extra holds further members of the request, for example tools.
 	Extra map[string]any
 }
 
-// ApplyTemplate formats the messages with the model's chat template and returns
-// the prompt, as /apply-template gives it. Tokenised as a prompt of Completion
-// it is what the server's own chat endpoint would run.
+// ApplyTemplate formats the messages with the model's chat template
+// (/apply-template) and returns the prompt. Completion of this prompt is equivalent
+// to the server's own chat endpoint.
 func (c *Client) ApplyTemplate(ctx context.Context, messages []Message, o TemplateOptions) (string, error) {
 	in := map[string]any{"messages": messages}
 	if len(o.Vars) > 0 {
@@ -40,13 +40,13 @@ func (c *Client) ApplyTemplate(ctx context.Context, messages []Message, o Templa
 		return "", fmt.Errorf("chat template: %w", err)
 	}
 	if out.Prompt == nil {
-		return "", fmt.Errorf("chat template: %w: no prompt in the answer", ErrMalformed)
+		return "", fmt.Errorf("chat template: %w: no prompt in the response", ErrMalformed)
 	}
 	return *out.Prompt, nil
 }
 
-// Chat applies the template and starts a completion of it. The prompts of r are
-// not used; its other members are.
+// Chat applies the template and starts a completion of the result. It ignores the
+// prompts of r.
 func (c *Client) Chat(ctx context.Context, messages []Message, o TemplateOptions, r *CompletionRequest) (*Stream, error) {
 	prompt, err := c.ApplyTemplate(ctx, messages, o)
 	if err != nil {
@@ -57,11 +57,11 @@ func (c *Client) Chat(ctx context.Context, messages []Message, o TemplateOptions
 	return c.Completion(ctx, &with)
 }
 
-// TokenizeOptions say how a text is tokenised.
+// TokenizeOptions configure the tokenizer.
 type TokenizeOptions struct {
-	// AddSpecial puts the model's begin-of-sequence token before the text.
+	// AddSpecial prepends the model's begin-of-sequence token.
 	AddSpecial bool
-	// PlainSpecial takes special tokens written in the text as mere text.
+	// PlainSpecial treats special tokens written in the text as plain text.
 	PlainSpecial bool
 }
 
@@ -83,13 +83,14 @@ func (c *Client) Tokenize(ctx context.Context, text string, o TokenizeOptions) (
 	return out.Tokens, err
 }
 
-// Piece is a token with the bytes that it stands for, which need not be whole runes.
+// Piece is a token with its bytes, which may end or begin in the middle of a rune.
 type Piece struct {
 	ID    int32
 	Bytes []byte
 }
 
-// UnmarshalJSON reads a piece, which is a text or, when it is no UTF-8, an array of bytes.
+// UnmarshalJSON decodes a piece: a string, or an array of bytes if it is not valid
+// UTF-8.
 func (p *Piece) UnmarshalJSON(b []byte) error {
 	var w struct {
 		ID    int32           `json:"id"`
@@ -132,7 +133,7 @@ func (c *Client) TokenizePieces(ctx context.Context, text string, o TokenizeOpti
 // Detokenize returns the text of token ids.
 func (c *Client) Detokenize(ctx context.Context, ids []int32) (string, error) {
 	if ids == nil {
-		ids = []int32{} // null would be a type error
+		ids = []int32{} // the server rejects null
 	}
 	var out struct {
 		Content string `json:"content"`

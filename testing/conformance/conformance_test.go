@@ -26,7 +26,7 @@ func subject(t *testing.T, b inference.Backend) Subject {
 	}
 }
 
-func TestSoundBackend(t *testing.T) { Run(t, subject(t, sound{})) }
+func TestCorrectBackendPasses(t *testing.T) { Run(t, subject(t, sound{})) }
 
 // mutant changes what one method of a model does.
 type mutant struct {
@@ -109,8 +109,8 @@ func with(extra ...inference.GenerateOption) mutant {
 	}}
 }
 
-// TestMutantsAreFound breaks one promise at a time; the check of it must fail.
-func TestMutantsAreFound(t *testing.T) {
+// TestMutantsAreDetected breaks one promise at a time; the check of it must fail.
+func TestMutantsAreDetected(t *testing.T) {
 	count := 0
 	for _, tc := range []struct {
 		name, check string
@@ -232,9 +232,9 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 }
 
-// TestSlotsThatStay is the mutant that only time finds: a generation goes on
+// TestDetectsSlotsThatStayBusy is the mutant that only time finds: a generation goes on
 // when its reader has left, until no slot is free.
-func TestSlotsThatStay(t *testing.T) {
+func TestDetectsSlotsThatStayBusy(t *testing.T) {
 	s := subject(t, sound{endless: true, mutate: func(m inference.TextModel) inference.TextModel {
 		return mutant{TextModel: m, generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
 			return goOn(ctx, m, p, o)
@@ -244,9 +244,9 @@ func TestSlotsThatStay(t *testing.T) {
 	found(t, "leaving the loop is no failure and frees the slot", "the run after them: 0 tokens", s)
 }
 
-// TestCloseThatWaits holds that a model is found whose Close waits for who reads
+// TestDetectsCloseThatWaits holds that a model is found whose Close waits for who reads
 // a loop of it, be it for ever or until it gives up after the check's time.
-func TestCloseThatWaits(t *testing.T) {
+func TestDetectsCloseThatWaits(t *testing.T) {
 	for _, c := range closeChecks() {
 		if c.Name != "a loop may close its own model" && c.Name != "closing does not wait for who reads a loop" {
 			continue
@@ -326,7 +326,7 @@ func found(t *testing.T, check, says string, s Subject) {
 	}
 }
 
-func TestBackendThatLoadsAnything(t *testing.T) {
+func TestDetectsBackendThatLoadsAnything(t *testing.T) {
 	s := subject(t, sound{loadAnything: true})
 	for _, c := range loadChecks()[2:] {
 		if err := s.Verify(t.Context(), c, nil); err == nil || !strings.Contains(err.Error(), "was loaded") {
@@ -335,8 +335,8 @@ func TestBackendThatLoadsAnything(t *testing.T) {
 	}
 }
 
-// TestNeeds holds that checks of what a subject does not have are left out.
-func TestNeeds(t *testing.T) {
+// TestRequirements holds that checks of what a subject does not have are left out.
+func TestRequirements(t *testing.T) {
 	names := func(s Subject) (out []string) {
 		for _, c := range s.checks() {
 			out = append(out, c.Name)
@@ -357,8 +357,8 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
-// TestVerifyHoldsOut holds that a check that hangs or panics is a failure.
-func TestVerifyHoldsOut(t *testing.T) {
+// TestVerifySurvivesHangingBackend holds that a check that hangs or panics is a failure.
+func TestVerifySurvivesHangingBackend(t *testing.T) {
 	s := Subject{Patience: 20 * time.Millisecond}
 	hang := Check{Run: func(context.Context, Subject, inference.TextModel) error { select {} }}
 	if err := s.Verify(t.Context(), hang, nil); err == nil || !strings.Contains(err.Error(), "still runs") {

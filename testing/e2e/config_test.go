@@ -28,9 +28,9 @@ tools = all
 mcp-servers-json = {"mcpServers":{"a":{"command":"true"}}}
 `
 
-// TestConfigurationOfTheMachine holds that the real server is as we start it,
+// TestMachineConfigurationIsIgnored holds that the real server is as we start it,
 // whatever configuration files of llama.cpp the machine has.
-func TestConfigurationOfTheMachine(t *testing.T) {
+func TestMachineConfigurationIsIgnored(t *testing.T) {
 	home := t.TempDir()
 	file := filepath.Join(home, "llama.cpp", "config.ini")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {

@@ -17,11 +17,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestHIPBundleOnACardThatIsNotThere plans for the files of a real card on a
+// TestHIPBundleOnSimulatedCard plans for the files of a real card on a
 // machine without one: the finished llama-server refuses the device that the
 // plan names. With a GPU required that is the error; otherwise the model runs
 // on the CPU and says so.
-func TestHIPBundleOnACardThatIsNotThere(t *testing.T) {
+func TestHIPBundleOnSimulatedCard(t *testing.T) {
 	hipBundle(t)
 	path := realModel(t, models.SmolLM2())
 	s := rocm.DefaultSettings()

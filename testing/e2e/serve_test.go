@@ -210,9 +210,9 @@ func TestRunAnswers(t *testing.T) {
 	}
 }
 
-// TestServeBearsNesting sends JSON as deep as the door lets through, to where
+// TestServeSurvivesDeepNesting sends JSON as deep as the door lets through, to where
 // llama-server walks it by recursion: it must bear that, and live on.
-func TestServeBearsNesting(t *testing.T) {
+func TestServeSurvivesDeepNesting(t *testing.T) {
 	s := serve(t, tiny(t, "llama-spm", 7))
 	before := children(t, s.cmd.Process.Pid)
 	const levels = 990 // and those around it

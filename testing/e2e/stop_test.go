@@ -12,11 +12,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestStopTexts lets the real server look for stop texts: those that come end
+// TestStopStrings lets the real server look for stop texts: those that come end
 // the answer before them, and those that only begin take nothing from it,
 // wherever the limit lies. Random weights say all kinds of tokens, those without
 // a text and parts of runes among them.
-func TestStopTexts(t *testing.T) {
+func TestStopStrings(t *testing.T) {
 	for name, c := range map[string]struct {
 		path  string
 		limit int // of tokens

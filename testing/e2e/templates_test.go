@@ -128,8 +128,8 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	}
 }
 
-// TestTemplateThatRefuses hands a template's own error to the user.
-func TestTemplateThatRefuses(t *testing.T) {
+// TestTemplateThatRaises hands a template's own error to the user.
+func TestTemplateThatRaises(t *testing.T) {
 	model := loadTemplate(t, templateCase{Template: "google-gemma-2-2b-it.jinja", Tokenizer: "llama-spm"})
 	talk := []inference.Message{{Role: "user", Content: "One."}, {Role: "user", Content: "Two."}}
 	for token := range model.Chat(t.Context(), talk, inference.WithMaxTokens(1)) {

@@ -59,7 +59,7 @@ func TestExample(t *testing.T) {
 	}
 }
 
-func TestMakeRefuses(t *testing.T) {
+func TestMakeRejects(t *testing.T) {
 	if _, err := fakebundle.Make(t.TempDir(), fakellama.Script{Slots: -1}); err == nil {
 		t.Error("a wrong script is taken")
 	}

@@ -100,7 +100,7 @@ func FuzzTokenize(f *testing.F) {
 	})
 }
 
-func TestIncomplete(t *testing.T) {
+func TestIncompleteRunes(t *testing.T) {
 	for s, want := range map[string]bool{
 		"": false, "a": false, "é": false, "😀": false, "a\xc3": true, "\xe4": true, "\xe4\xb8": true,
 		"\xf0\x9f": true, "\xf0\x9f\x98": true, "😀a": false, "\x80": false, "\x98\x80\x80\x80": false,
@@ -111,9 +111,9 @@ func TestIncomplete(t *testing.T) {
 	}
 }
 
-// TestBabble holds that the model is a function of prompt and seed, ends by
+// TestGeneratedTextIsDeterministic holds that the model is a function of prompt and seed, ends by
 // itself, and never ends a turn in the middle of a rune.
-func TestBabble(t *testing.T) {
+func TestGeneratedTextIsDeterministic(t *testing.T) {
 	_, url := serve(t, Script{Slots: 4})
 	run := func(body string) (out struct {
 		Content  string
@@ -171,7 +171,7 @@ func TestStreamShape(t *testing.T) {
 	}
 }
 
-func TestStopTexts(t *testing.T) {
+func TestStopStrings(t *testing.T) {
 	_, url := serve(t, Script{Reply: "one two three"})
 	for _, tc := range []struct{ stop, content, kind, word string }{
 		{`["two"]`, "one ", "word", "two"},
@@ -435,7 +435,7 @@ func askSlots(t *testing.T, url string, wedged Kind) (string, error) {
 	return string(raw), err
 }
 
-func TestChatOfOpenAI(t *testing.T) {
+func TestOpenAIChat(t *testing.T) {
 	_, url := serve(t, Script{Reply: "Hi 😀"})
 	const msgs = `"messages":[{"role":"user","content":"x"}]`
 	_, whole, err := post(t.Context(), t, url+"/v1/chat/completions", `{`+msgs+`}`)
@@ -477,7 +477,7 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-func TestScriptMistakes(t *testing.T) {
+func TestInvalidScripts(t *testing.T) {
 	fault := func(f Fault) Script { return Script{Faults: []Fault{f}} }
 	for name, tc := range map[string]struct {
 		script Script

@@ -80,7 +80,7 @@ func promptTokens(t *testing.T, answer string) int {
 	return out.Usage.Prompt
 }
 
-func TestImageMistakes(t *testing.T) {
+func TestInvalidImages(t *testing.T) {
 	_, url := serve(t, Script{Vision: true, MediaMarker: "<here>"})
 	_, blind := serve(t, Script{})
 	good := base64.StdEncoding.EncodeToString(imagegen.PNG(8, 1))

@@ -108,7 +108,7 @@ func TestTextCompletion(t *testing.T) {
 	}
 }
 
-func TestEmbeddingsOfOpenAI(t *testing.T) {
+func TestOpenAIEmbeddings(t *testing.T) {
 	_, url := serve(t, Script{Embeddings: true, Alias: "m"})
 	type answer[V any] struct {
 		Model string

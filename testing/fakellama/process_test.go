@@ -299,7 +299,7 @@ func TestProgramFloods(t *testing.T) {
 	until(t, "a mebibyte of log", func() bool { return len(stderr.String()) >= 1<<20 })
 }
 
-func TestProgramSpeaks(t *testing.T) {
+func TestProgramResponds(t *testing.T) {
 	for flag, want := range map[string]string{"--help": "--ctx-size N", "--version": "version: 0.5.0"} {
 		var out, log bytes.Buffer
 		if code := Main([]string{flag}, func(string) string { return "" }, &out, &log); code != 0 || !strings.Contains(out.String(), want) {

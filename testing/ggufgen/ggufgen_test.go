@@ -122,8 +122,8 @@ func TestTiny(t *testing.T) {
 	}
 }
 
-// TestLoud: one row of the embedding is larger, and nothing else differs.
-func TestLoud(t *testing.T) {
+// TestLargeWeights: one row of the embedding is larger, and nothing else differs.
+func TestLargeWeights(t *testing.T) {
 	plain, loud := write(t, TinyOptions{Seed: 7}), write(t, TinyOptions{Seed: 7, Loud: 3})
 	f, err := gguf.NewReader(bytes.NewReader(loud), int64(len(loud)))
 	if err != nil {

@@ -100,7 +100,7 @@ func TestFetchReplacesADamagedFile(t *testing.T) {
 	}
 }
 
-func TestFetchRefuses(t *testing.T) {
+func TestFetchRejects(t *testing.T) {
 	t.Run("other contents", func(t *testing.T) {
 		get, _ := index(t, map[string]string{"one": "hello ", "two": "w0rld"})
 		_, err := fetchInto(t.Context(), t.TempDir(), helloWorld(), get)

@@ -192,14 +192,14 @@ func containers(t *testing.T) []string {
 }
 
 // A build that was killed leaves its container; the next one removes it.
-func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
+func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 	if os.Getenv("TEST_RUN_AND_HANG") != "" {
 		e := containertest.Engine(t)
 		t.Fatal(e.Run(context.Background(), engine.Job{Name: "sleep", Image: image, Cmd: []string{"/probe", "sleep"}, Dir: "/", Log: os.Stdout}))
 	}
 	e := containertest.Engine(t)
 	probeImage(t, e)
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLeftoversOfAKilledRunAreSwept$")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestLeftoversOfAKilledRunAreRemoved$")
 	cmd.Env = append(os.Environ(), "TEST_RUN_AND_HANG=1")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -230,7 +230,7 @@ func TestLeftoversOfAKilledRunAreSwept(t *testing.T) {
 
 // A root file system that is left off makes no image, also where what has come of
 // it is a whole archive.
-func TestImportThatFailsMakesNoImage(t *testing.T) {
+func TestFailedImportMakesNoImage(t *testing.T) {
 	e := containertest.Engine(t)
 	const ref = "go-rocm/test-failed:latest"
 	broken := errors.New("broken root")

@@ -40,7 +40,7 @@ func product(t *testing.T, env string) string {
 	return path
 }
 
-func TestBundleAnswersEverywhere(t *testing.T) {
+func TestBundleRunsOnEveryDistribution(t *testing.T) {
 	packed, command := product(t, "GOROCM_HIP_BUNDLE"), product(t, "GOROCM_CLI")
 	model, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1})
 	if err != nil {

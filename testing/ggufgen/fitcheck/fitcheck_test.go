@@ -23,7 +23,7 @@ func program(t *testing.T, script string) []string {
 	return []string{p, "--first"}
 }
 
-func TestAsk(t *testing.T) {
+func TestRun(t *testing.T) {
 	s := fitcheck.DeviceScenarios()[1]
 	got, err := fitcheck.Ask(t.Context(), program(t, `echo "$@" >&2; echo "0.1 I printing"; echo "RPC0 4455 576 304 "; echo "Host 333 0 20"`), "/m.gguf", s)
 	want := map[string]fitcheck.Figures{"device": {Weights: 4455, KV: 576, Compute: 304}, "host": {Weights: 333, Compute: 20}}
@@ -65,9 +65,9 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestOff: each limit is found when it is exceeded, and the cut to whole MiB
+// TestDeviation: each limit is found when it is exceeded, and the cut to whole MiB
 // is allowed for.
-func TestOff(t *testing.T) {
+func TestDeviation(t *testing.T) {
 	said := fitcheck.Figures{Weights: 1000, KV: 100, Compute: 50}
 	for _, c := range []struct {
 		expected fitcheck.Figures

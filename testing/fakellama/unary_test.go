@@ -21,8 +21,8 @@ func wholes() map[string]string {
 	}
 }
 
-// TestWholeFaults holds that faults happen to an answer without a stream, too.
-func TestWholeFaults(t *testing.T) {
+// TestUnaryFaults holds that faults happen to an answer without a stream, too.
+func TestUnaryFaults(t *testing.T) {
 	const reply = "one two three 😀 four five"
 	for name, tc := range map[string]struct {
 		fault Fault
@@ -60,8 +60,8 @@ func TestWholeFaults(t *testing.T) {
 	}
 }
 
-// TestWholeStalls holds that nothing of an answer comes once nothing is decoded.
-func TestWholeStalls(t *testing.T) {
+// TestUnaryStalls holds that nothing of an answer comes once nothing is decoded.
+func TestUnaryStalls(t *testing.T) {
 	for _, kind := range []Kind{KindStall, KindWedge} {
 		for path, body := range wholes() {
 			t.Run(string(kind)+path, func(t *testing.T) {
@@ -83,8 +83,8 @@ func TestWholeStalls(t *testing.T) {
 	}
 }
 
-// TestWholeHangsAtItsEnd holds that the whole answer comes, and not its end.
-func TestWholeHangsAtItsEnd(t *testing.T) {
+// TestUnaryHangsAtTheEnd holds that the whole answer comes, and not its end.
+func TestUnaryHangsAtTheEnd(t *testing.T) {
 	for path, body := range wholes() {
 		t.Run(path, func(t *testing.T) {
 			s, url := serve(t, Script{Slots: 2, Reply: "one two", Faults: []Fault{{Kind: KindHangEnd}}})
@@ -119,7 +119,7 @@ func (w *writes) Write(b []byte) (int, error) {
 	return w.ResponseRecorder.Write(b)
 }
 
-func TestWholeTrickles(t *testing.T) {
+func TestUnaryTrickles(t *testing.T) {
 	for path, body := range wholes() {
 		s := New(Script{Slots: 2, Reply: "one two", Faults: []Fault{{Kind: KindTrickle}}})
 		w := &writes{ResponseRecorder: httptest.NewRecorder()}

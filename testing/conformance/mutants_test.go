@@ -54,9 +54,9 @@ func classifying(f func([]inference.ClassifyResult) []inference.ClassifyResult) 
 	}}
 }
 
-// TestSingleConditionsAreFound breaks one condition within a check that has
+// TestSingleConditionMutantsAreDetected breaks one condition within a check that has
 // several; without it no mutant of the others would tell that it is gone.
-func TestSingleConditionsAreFound(t *testing.T) {
+func TestSingleConditionMutantsAreDetected(t *testing.T) {
 	silent := func(inference.TextModel, context.Context, string, []inference.GenerateOption) iter.Seq[inference.Token] {
 		return func(func(inference.Token) bool) {}
 	}
@@ -197,8 +197,8 @@ func (m closed) Err() error {
 	return m.TextModel.Err()
 }
 
-// TestClosedModelsAreFound breaks what a closed model owes, one at a time.
-func TestClosedModelsAreFound(t *testing.T) {
+// TestUseAfterCloseIsDetected breaks what a closed model owes, one at a time.
+func TestUseAfterCloseIsDetected(t *testing.T) {
 	const twice = "closing twice is fine, and using it then an error"
 	for _, tc := range []struct {
 		name, check, says string
@@ -233,8 +233,8 @@ type shy struct {
 func (b shy) Name() string    { return b.name }
 func (b shy) Available() bool { return b.available }
 
-// TestBackendsThatHideAreFound has one without a name and one that is not available.
-func TestBackendsThatHideAreFound(t *testing.T) {
+// TestHiddenFailuresAreDetected has one without a name and one that is not available.
+func TestHiddenFailuresAreDetected(t *testing.T) {
 	for _, b := range []shy{{name: "", available: true}, {name: "shy", available: false}} {
 		err := subject(t, b).Verify(t.Context(), loadChecks()[0], nil)
 		if err == nil || !strings.Contains(err.Error(), "available") {

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// number moves over a number and says whether it is written as an integer.
+// number reads a number and reports whether it is written as an integer.
 func (c *cursor) number() (raw []byte, integer bool, err error) {
 	start := c.i
 	c.digit('-')
@@ -14,13 +14,13 @@ func (c *cursor) number() (raw []byte, integer bool, err error) {
 	case c.digit('0'):
 	case c.digits():
 	default:
-		return nil, false, c.unexpected("where a number should be")
+		return nil, false, c.unexpected("instead of a number")
 	}
 	integer = true
 	if c.digit('.') {
 		integer = false
 		if !c.digits() {
-			return nil, false, c.unexpected("behind a decimal point")
+			return nil, false, c.unexpected("after a decimal point")
 		}
 	}
 	if c.digit('e') || c.digit('E') {
@@ -56,7 +56,7 @@ func (c *cursor) integer() (int64, error) {
 	if c.null() {
 		return 0, nil
 	}
-	// The short way, for what fits any number type.
+	// Fast path for short plain integers.
 	n, i := int64(0), c.i
 	for i < len(c.b) && i-c.i < 9 && c.b[i] >= '0' && c.b[i] <= '9' {
 		n = n*10 + int64(c.b[i]-'0')
@@ -71,7 +71,7 @@ func (c *cursor) integer() (int64, error) {
 		return 0, err
 	}
 	if !whole {
-		return 0, fmt.Errorf("%q where an integer should be", raw)
+		return 0, fmt.Errorf("%q instead of an integer", raw)
 	}
 	return strconv.ParseInt(string(raw), 10, 64)
 }
@@ -82,7 +82,7 @@ func (c *cursor) int32() (int32, error) {
 	if err == nil && (n < math.MinInt32 || n > math.MaxInt32) {
 		err = fmt.Errorf("%d does not fit a token id", n)
 	}
-	return int32(n), err //nolint:gosec // checked just above
+	return int32(n), err //nolint:gosec // checked above
 }
 
 // float32 reads a number; null counts as 0.

@@ -13,10 +13,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// TestWithheldText holds that a stream ends with all the text of the completion,
+// TestStopStringHoldsBackText holds that a stream ends with all the text of the completion,
 // though the server does not tell what may have become a stop text, wherever the
 // completion ends.
-func TestWithheldText(t *testing.T) {
+func TestStopStringHoldsBackText(t *testing.T) {
 	c, _ := fake(t, fakellama.Script{Reply: "a. b, 😀 c.\n d, 😀e"})
 	zero, withheld := float32(0), 0
 	for _, stop := range [][]string{{"\n\n"}, {". x", ", x", "e!"}, {" b, x"}, {" c.\n x"}, {"😀!", ", 😀?"}, {"c", "d"}} {
@@ -57,8 +57,8 @@ func TestWithheldText(t *testing.T) {
 	}
 }
 
-// TestWithheldTextOfTokens gives tokens without a text at the end of a stream.
-func TestWithheldTextOfTokens(t *testing.T) {
+// TestHeldBackTextOfTokens gives tokens without a text at the end of a stream.
+func TestHeldBackTextOfTokens(t *testing.T) {
 	const a, newline, lead = 3 + 'a', 3 + '\n', 3 + 0xc3 // of the imitation's vocabulary
 	for _, tc := range []struct {
 		name   string
@@ -74,7 +74,7 @@ func TestWithheldTextOfTokens(t *testing.T) {
 			"",
 			[]llamaapi.Token{{ID: a, Text: "a"}, {ID: newline}, {ID: fakellama.TokenTurn}, {ID: newline, Text: "\n\n"}, {ID: fakellama.TokenTurn}},
 		},
-		{"begun rune", []int32{a, newline, lead}, "", []llamaapi.Token{{ID: a, Text: "a"}, {ID: newline}, {ID: lead, Text: "\n"}}},
+		{"started rune", []int32{a, newline, lead}, "", []llamaapi.Token{{ID: a, Text: "a"}, {ID: newline}, {ID: lead, Text: "\n"}}},
 		{"no detokenizer", []int32{a, newline}, "/detokenize", []llamaapi.Token{{ID: a, Text: "a"}, {ID: newline}}},
 		{"no tokenizer", []int32{a, newline}, "/tokenize", []llamaapi.Token{{ID: a, Text: "a"}, {ID: newline}}},
 	} {
