@@ -66,7 +66,9 @@ func Rules() []Rule {
 		{"runtime/supervise", []string{sys}},
 		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
 		{".", append(own("pkg", "runtime", "embed"), sys)},
-		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
+		{"internal/sdnotify", nil},
+		{"internal/gateway", append(own("runtime/supervise"), sys)},
+		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/gateway", "internal/sdnotify"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
 	}
 }
 
@@ -96,7 +98,7 @@ func runSide(dir string) bool {
 // buildOnly reports whether a package belongs to the build side alone. Packages
 // below internal do, except for those with a rule.
 func buildOnly(path string) bool {
-	if dir, _ := directory(path); within(dir, "internal") {
+	if dir, ours := directory(path); ours && within(dir, "internal") {
 		return !slices.ContainsFunc(Rules(), func(r Rule) bool { return matches(dir, r.Dir) })
 	}
 	return slices.ContainsFunc([]string{

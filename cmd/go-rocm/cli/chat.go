@@ -38,8 +38,8 @@ type talk struct {
 func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request, shown []rocm.Media) error {
 	t := &talk{cmd: cmd, model: model, s: s, base: base, shown: shown}
 	// What ends the program must not keep llama-server from being stopped.
-	ends, _ := hangup(true)
-	quit, stop := endedBy(cmd.Context(), append(ends, syscall.SIGTERM)...)
+	ends, _ := onSIGHUP(true)
+	quit, stop := contextWithSignal(cmd.Context(), append(ends, syscall.SIGTERM)...)
 	defer stop()
 	lines := make(chan string)
 	failed := make(chan error, 1)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"slices"
 	"strconv"
@@ -204,7 +205,8 @@ func checkConfig(path string) error {
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	return (&keeper{f: f}).load()
+	_, err = f.loadCredentials(slog.New(slog.DiscardHandler))
+	return err
 }
 
 func readable(name string) error {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"forge.lthn.ai/core/go-rocm/internal/gateway"
 )
 
 // The package installs a file that names every key; it is written by
@@ -119,7 +121,7 @@ func TestCheckConfigTellsWhatIsWrong(t *testing.T) {
 	if err := os.WriteFile(keys, []byte("good\nbad # of the office\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv(envAPIKey, "")
+	t.Setenv(gateway.EnvAPIKey, "")
 	head := "model = '" + model + "'\n"
 	for name, tt := range map[string]struct {
 		text string
@@ -142,11 +144,11 @@ func TestCheckConfigTellsWhatIsWrong(t *testing.T) {
 		"twice":             {head + "slots = 1\nslots = 2", []string{":3: "}},
 		"absent model":      {"model = '/nonexistent/a.gguf'", []string{":1: model: open /nonexistent/a.gguf: no such file"}},
 		"absent adapter":    {head + "adapter = ['" + model + "', '/nonexistent/b']", []string{":2: adapter: open /nonexistent/b"}},
-		"open to the world": {head + "listen = '0.0.0.0:80'", []string{": others can reach 0.0.0.0:80, so an API key is needed"}},
+		"open to the world": {head + "listen = '0.0.0.0:80'", []string{": other machines can reach 0.0.0.0:80, so an API key is required"}},
 		"no such keys":      {head + "api-key-file = '/nonexistent/keys'", []string{": api keys: open /nonexistent/keys"}},
-		"a remark as key":   {head + "api-key-file = '" + keys + "'", []string{": api keys: " + keys + `:2: ' ' cannot be in a key`}},
+		"a remark as key":   {head + "api-key-file = '" + keys + "'", []string{": api keys: " + keys + `:2: a key must not contain ' '`}},
 		"no certificate":    {head + "tls-cert = '" + model + "'\ntls-key = '" + model + "'", []string{": tls: " + model}},
-		"half of tls":       {head + "tls-cert = '" + model + "'", []string{": --tls-cert and --tls-key go together"}},
+		"half of tls":       {head + "tls-cert = '" + model + "'", []string{": --tls-cert and --tls-key must be set together"}},
 	} {
 		path := writeConfig(t, tt.text)
 		err := checkConfig(path)

@@ -101,8 +101,8 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 	line := newProgressLine(cmd)
 	line.attach(&settings)
 
-	ends, _ := hangup(true)
-	ctx, stop := endedBy(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
+	ends, _ := onSIGHUP(true)
+	ctx, stop := contextWithSignal(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	defer withoutSIGPIPE()()
 	model, err := (&rocm.Backend{}).Load(ctx, path, settings)

@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/internal/gateway"
+	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -55,7 +58,7 @@ completions, responses, embeddings, rerank), and llama-server's own, on
 private socket only, and is started again when it dies; requests wait for it.
 
 Without an API key only this machine may ask. Put one key a line into a file for
---api-key-file, or one into $` + envAPIKey + `. An address that others reach is
+--api-key-file, or one into $` + gateway.EnvAPIKey + `. An address that others reach is
 refused without a key.
 
 SIGHUP has it read the files of keys and of the certificate again, and nothing
@@ -115,87 +118,148 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 
 func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	log := serveLogger(cmd)
-	keeper := &keeper{f: f, log: log}
-	if err := keeper.load(); err != nil {
-		return err
-	}
-	note := newNotifier(os.Getenv("NOTIFY_SOCKET"), log)
-	ends, reloads := hangup(hasTerminal())
-	ctx, stop := signal.NotifyContext(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
-	defer stop()
-	defer keeper.reloadOn(reloads)()
-
-	l, err := listen(ctx, f.listen, keeper)
+	credentials, err := f.loadCredentials(log)
 	if err != nil {
 		return err
 	}
-	door := newDoor(keeper, log)
+	notifier := sdnotify.FromEnv(os.Getenv, log)
+	ends, reloads := onSIGHUP(hasTerminal())
+	ctx, stop := signal.NotifyContext(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
+	defer stop()
+	defer credentials.ReloadOn(reloads)()
+
+	l, err := gateway.Listen(ctx, f.listen, credentials)
+	if err != nil {
+		return err
+	}
+	handler := gateway.New(credentials, log)
 	srv := &http.Server{
-		Handler: door, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	defer func() { _ = srv.Close() }()
 
-	settings := f.serverSettings(cmd, log, note)
-	back, err := rocm.Launch(ctx, path, settings)
+	server, err := rocm.Launch(ctx, path, f.serverSettings(cmd, log, notifier))
 	if err != nil {
-		note.stopping(0)
+		notifyStopping(notifier, 0)
 		if ctx.Err() != nil {
-			return nil // asked to end while loading
+			return nil // stopped by a signal while loading
 		}
 		return err
 	}
-	door.open(back)
-	note.tell("READY=1\nSTATUS=serving " + back.Path)
-	log.Info("serving", "model", back.Path, "address", l.Addr().String(), "bundle", back.BundleDir)
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "serving %s on %s\n", back.Path, address(f, l))
-	stopWatchdog := note.watchdog(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID"), back.Child.State)
-	defer stopWatchdog()
+	handler.SetBackend(server.Child)
+	notifier.Ready("serving " + server.Path)
+	url := gateway.URL(l, credentials)
+	log.Info("serving", "model", server.Path, "address", url, "bundle", server.BundleDir)
+	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "serving %s on %s\n", server.Path, url)
+	defer notifier.Watchdog(func() bool { return !server.Child.State().Final() })()
 
 	var failure error
 	select {
 	case <-ctx.Done():
-	case <-back.Child.Done():
-		failure = back.Child.Err()
+	case <-server.Child.Done():
+		failure = server.Child.Err()
 	case err := <-served:
 		failure = fmt.Errorf("serve on %s: %w", f.listen, err)
 	}
-	stop() // a second signal ends it at once
-	note.stopping(f.drain)
-	return errors.Join(failure, wind(srv, back, f.drain))
+	stop() // a second signal kills the program
+	notifyStopping(notifier, f.drain)
+	return errors.Join(failure, shutdown(srv, server, f.drain))
 }
 
-// wind lets running requests end and stops llama-server.
-func wind(srv *http.Server, back *rocm.Server, drain time.Duration) error {
+// loadCredentials reads the API keys and the certificate. An error of a settings
+// file is a configError, so that a service manager does not retry.
+func (f *serveFlags) loadCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
+	credentials, err := f.checkCredentials(log)
+	if err != nil && f.config != "" {
+		return nil, &problem{path: f.config, text: strings.TrimPrefix(err.Error(), errUsage.Error()+": ")}
+	}
+	return credentials, err
+}
+
+func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
+	local, err := gateway.IsLocal(f.listen)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --listen: %w", errUsage, err)
+	}
+	if (f.tlsCert == "") != (f.tlsKey == "") {
+		return nil, fmt.Errorf("%w: --tls-cert and --tls-key must be set together", errUsage)
+	}
+	credentials, err := gateway.LoadCredentials(gateway.CredentialFiles{
+		KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey,
+	}, log)
+	if err != nil {
+		return nil, err
+	}
+	if !local && !credentials.HasKeys() {
+		return nil, fmt.Errorf("%w: other machines can reach %s, so an API key is required: set --api-key-file or $%s", errUsage, f.listen, gateway.EnvAPIKey)
+	}
+	return credentials, nil
+}
+
+// shutdown lets running requests finish, for at most drain, and stops
+// llama-server.
+func shutdown(srv *http.Server, server *rocm.Server, drain time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drain)
 	defer cancel()
 	if err := srv.Shutdown(ctx); err != nil {
-		_ = srv.Close() // their time is over
+		_ = srv.Close() // drain has passed
 	}
-	return back.Close()
+	return server.Close()
 }
 
-func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, note *notifier) rocm.Settings {
+func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, notifier *sdnotify.Notifier) rocm.Settings {
 	s := f.settings(cmd)
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
 	s.Pooling = f.pooling
 	if !f.noRestart {
 		s.Restart = supervise.RestartOnFailure()
 	}
-	s.DrainTimeout = -1 // the listener drains
-	line := newProgressLine(cmd)
-	line.attach(&s)
+	s.DrainTimeout = -1 // the HTTP server drains
+	newProgressLine(cmd).attach(&s)
 	draw := s.Loading
 	s.Loading = func(e supervise.Event) {
 		draw(e)
-		note.state(e)
+		notifyState(notifier, e)
 	}
 	return s
 }
 
-// serveLogger tells changes of state too: a service's journal is read afterwards.
+const (
+	// loadTimeout is how long systemd waits for the next sign of progress while
+	// the model loads.
+	loadTimeout = time.Minute
+	// stopMargin is how long a shutdown takes at most, in addition to running
+	// requests: llama-server exits or is killed, and the driver frees its memory.
+	stopMargin = supervise.DefaultStopTimeout + 10*time.Second
+)
+
+// notifyState reports a change of llama-server's state to systemd.
+func notifyState(n *sdnotify.Notifier, e supervise.Event) {
+	switch e.To {
+	case supervise.Starting:
+		n.Status("starting llama-server")
+	case supervise.Loading:
+		n.Progress(fmt.Sprintf("loading the model, %.0f %%", 100*e.Progress), loadTimeout)
+	case supervise.Ready:
+		n.Status("ready")
+	case supervise.Stalled:
+		n.Status("llama-server is stalled")
+	case supervise.Failed:
+		n.Status("llama-server failed")
+	case supervise.Stopped, supervise.Stopping:
+	}
+}
+
+// notifyStopping reports a shutdown that lets requests run for drain.
+func notifyStopping(n *sdnotify.Notifier, drain time.Duration) {
+	n.Stopping("shutting down", max(drain, 0)+stopMargin)
+}
+
+// serveLogger logs changes of state too: a service's journal is read after the
+// event.
 func serveLogger(cmd *cobra.Command) *slog.Logger {
 	level := slog.LevelInfo
 	if verbose, err := cmd.Flags().GetBool("verbose"); err == nil && verbose {

@@ -15,8 +15,8 @@ type signalError struct{ signal syscall.Signal }
 // Error implements error.
 func (e *signalError) Error() string { return "ended by a signal: " + e.signal.String() }
 
-// endedBy ends a context with the first of the signals as its cause.
-func endedBy(parent context.Context, signals ...os.Signal) (ctx context.Context, stop func()) {
+// contextWithSignal ends a context with the first of the signals as its cause.
+func contextWithSignal(parent context.Context, signals ...os.Signal) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	came := make(chan os.Signal, 1)
 	signal.Notify(came, signals...)
@@ -70,10 +70,10 @@ func hasTerminal() bool {
 	return f.Close() == nil
 }
 
-// hangup says what SIGHUP does: it tells of the end of a terminal, and a service
+// onSIGHUP says what SIGHUP does: it tells of the end of a terminal, and a service
 // to read its files again. Who started us with it ignored, as nohup does, wants
 // neither.
-func hangup(terminal bool) (ends, reloads []os.Signal) {
+func onSIGHUP(terminal bool) (ends, reloads []os.Signal) {
 	switch {
 	case signal.Ignored(syscall.SIGHUP):
 		return nil, nil

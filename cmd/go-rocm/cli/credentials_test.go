@@ -100,18 +100,18 @@ func TestServeReadsAgain(t *testing.T) {
 
 	w.certify(t, 2)
 	w.file(t, "keys", []byte("second\n"))
-	again("read again")
+	again("certificate reloaded")
 	expect("first", 401, 2)
 	expect("second", 200, 2)
 
 	for _, broken := range []string{"", "# none\n", "two words\n"} {
 		w.file(t, "keys", []byte(broken))
-		again("stay as they were")
+		again("not reloaded")
 		expect("second", 200, 2)
 	}
 	w.file(t, "keys", []byte("third\n"))
 	w.file(t, "cert.pem", nil)
-	again("stay as they were")
+	again("not reloaded")
 	if now := childOf(t, s.cmd.Process.Pid); now != child {
 		t.Errorf("llama-server was process %d and is %d", child, now)
 	}

@@ -1,13 +1,13 @@
 //go:build !linux
 
-package cli
+package gateway
 
 import (
 	"context"
 	"net"
 )
 
-// listenUnix listens on a socket file. Serving a model needs Linux.
+// listenUnix listens on a socket file.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	return new(net.ListenConfig).Listen(ctx, "unix", path)
 }

@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"crypto/subtle"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// EnvAPIKey is the environment variable with a key that clients may send, beside
+// those of a key file.
+const EnvAPIKey = "GOROCM_API_KEY" //nolint:gosec // the name of a variable, not a key
+
+// CredentialFiles names the sources of a service's credentials.
+type CredentialFiles struct {
+	// KeyFile lists accepted API keys, one a line; empty: no file.
+	KeyFile string
+	// Key is another accepted key, the value of EnvAPIKey.
+	Key string
+	// TLSCert and TLSKey are PEM files; both empty: no TLS.
+	TLSCert, TLSKey string
+}
+
+// credentials are the keys that clients authenticate with, and the certificate
+// that the service authenticates with.
+type credentials struct {
+	keys [][sha256.Size]byte // none: clients of this machine need no key
+	cert *tls.Certificate    // nil: no TLS
+}
+
+// hasKey reports whether key is accepted. It compares with every key in constant
+// time.
+func (c *credentials) hasKey(key string) bool {
+	sum := sha256.Sum256([]byte(key))
+	found := 0
+	for _, k := range c.keys {
+		found |= subtle.ConstantTimeCompare(sum[:], k[:])
+	}
+	return found == 1
+}
+
+// load reads the files.
+func (f CredentialFiles) load() (*credentials, error) {
+	keys, err := readKeys(f.KeyFile, f.Key)
+	if err != nil {
+		return nil, err
+	}
+	c := &credentials{}
+	for _, k := range keys {
+		c.keys = append(c.keys, sha256.Sum256([]byte(k)))
+	}
+	if f.TLSCert != "" {
+		cert, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey)
+		if err != nil {
+			return nil, fmt.Errorf("tls: %s and %s: %w", f.TLSCert, f.TLSKey, err)
+		}
+		c.cert = &cert
+	}
+	return c, nil
+}
+
+// CredentialStore holds the current credentials. Its methods may be called from
+// any goroutine.
+type CredentialStore struct {
+	files   CredentialFiles
+	log     *slog.Logger
+	current atomic.Pointer[credentials]
+}
+
+// LoadCredentials reads the files.
+func LoadCredentials(files CredentialFiles, log *slog.Logger) (*CredentialStore, error) {
+	s := &CredentialStore{files: files, log: log}
+	return s, s.reload()
+}
+
+// reload reads the files again. After an error the previous credentials remain.
+func (s *CredentialStore) reload() error {
+	c, err := s.files.load()
+	if err == nil {
+		s.current.Store(c)
+	}
+	return err
+}
+
+// HasKeys reports whether clients need a key.
+func (s *CredentialStore) HasKeys() bool { return len(s.current.Load().keys) > 0 }
+
+// HasCertificate reports whether the service uses TLS.
+func (s *CredentialStore) HasCertificate() bool { return s.current.Load().cert != nil }
+
+// certificate implements tls.Config.GetCertificate.
+func (s *CredentialStore) certificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return s.current.Load().cert, nil
+}
+
+// ReloadOn reads the files again at each of the signals, until stop is called.
+func (s *CredentialStore) ReloadOn(signals []os.Signal) (stop func()) {
+	if len(signals) == 0 {
+		return func() {}
+	}
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, signals...)
+	var done sync.WaitGroup
+	done.Go(func() {
+		for range received {
+			if err := s.reload(); err != nil {
+				s.log.Error("API keys and certificate not reloaded; the previous ones remain in use", "cause", err.Error())
+				continue
+			}
+			s.log.Info("API keys and certificate reloaded", "keys", len(s.current.Load().keys), "tls", s.HasCertificate())
+		}
+	})
+	return func() { signal.Stop(received); close(received); done.Wait() }
+}
+
+// authenticate rejects requests without an accepted key, where there are keys.
+func (g *Gateway) authenticate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c := g.credentials.current.Load(); len(c.keys) > 0 && !c.hasKey(apiKey(r)) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			writeError(w, http.StatusUnauthorized, "authentication_error", "the API key is missing or wrong")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// apiKey returns the key that a client sent.
+func apiKey(r *http.Request) string {
+	key := r.Header.Get("Authorization")
+	if key == "" {
+		key = r.Header.Get("X-Api-Key") // Anthropic's header
+	}
+	return strings.TrimPrefix(key, "Bearer ")
+}
+
+// readKeys returns the key of the environment and those of a file: its lines,
+// except for empty ones and comments.
+func readKeys(file, env string) ([]string, error) {
+	var keys []string
+	if env = strings.TrimSpace(env); env != "" {
+		if err := checkKey(env); err != nil {
+			return nil, fmt.Errorf("api keys: $%s: %w", EnvAPIKey, err)
+		}
+		keys = append(keys, env)
+	}
+	if file == "" {
+		return keys, nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("api keys: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	before := len(keys)
+	sc := bufio.NewScanner(f)
+	for n := 1; sc.Scan(); n++ {
+		line := strings.TrimSpace(sc.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if err := checkKey(line); err != nil {
+			return nil, fmt.Errorf("api keys: %s:%d: %w", file, n, err)
+		}
+		keys = append(keys, line)
+	}
+	if err := sc.Err(); err != nil {
+		return nil, fmt.Errorf("api keys: %s: %w", file, err)
+	}
+	if len(keys) == before {
+		return nil, fmt.Errorf("api keys: %s has no keys; write one a line", file)
+	}
+	return keys, nil
+}
+
+// checkKey rejects a line that no client can send as a bearer token (RFC 6750): it
+// is a comment, or belongs to another kind of file.
+func checkKey(key string) error {
+	for _, c := range key {
+		if c <= ' ' || c > '~' {
+			return fmt.Errorf("a key must not contain %q: keys consist of visible ASCII characters without spaces, and comment lines begin with #", c)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,46 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+)
+
+// The reasons for which a request's body is rejected.
+var (
+	errTooLarge    = errors.New("the request is larger than 100 MiB, the limit of llama-server; send less")
+	errTooDeep     = errors.New("the JSON is nested more than 1000 levels deep, which can crash llama-server; nest it less")
+	errEncoded     = errors.New("the body must be plain JSON: neither compressed nor a form")
+	errNotJSON     = errors.New("the body is not a single JSON value")
+	errRemoteMedia = errors.New("remote media are not fetched; send the image or sound inline as data:image/png;base64,…")
+)
+
+// statusFor returns the HTTP status for an error in a request's body, 0 for other
+// errors.
+func statusFor(err error) int {
+	switch {
+	case errors.Is(err, errTooLarge):
+		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, errTooDeep), errors.Is(err, errEncoded), errors.Is(err, errNotJSON), errors.Is(err, errRemoteMedia):
+		return http.StatusBadRequest
+	}
+	return 0
+}
+
+// writeError answers with an error object as OpenAI's API and llama-server have
+// it.
+func writeError(w http.ResponseWriter, status int, kind, message string) {
+	raw, err := json.Marshal(map[string]any{"error": map[string]any{"message": message, "type": kind, "code": status}})
+	if err != nil {
+		raw = []byte(`{}`)
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(raw)
+}
+
+// writeLoading answers a request that came before the model was loaded.
+func writeLoading(w http.ResponseWriter) {
+	w.Header().Set("Retry-After", "1")
+	writeError(w, http.StatusServiceUnavailable, "unavailable_error", "Loading model")
+}

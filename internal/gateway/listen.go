@@ -1,0 +1,69 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+)
+
+// Listen listens on host:port or unix:PATH, with TLS if there is a certificate.
+func Listen(ctx context.Context, address string, credentials *CredentialStore) (net.Listener, error) {
+	l, err := listenPlain(ctx, address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", address, err)
+	}
+	if !credentials.HasCertificate() {
+		return l, nil
+	}
+	return tls.NewListener(l, &tls.Config{GetCertificate: credentials.certificate, MinVersion: tls.VersionTLS12}), nil
+}
+
+func listenPlain(ctx context.Context, address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+	}
+	l, err := listenUnix(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// URL returns the URL of a listener: http://ADDRESS, https://ADDRESS or unix:PATH.
+func URL(l net.Listener, credentials *CredentialStore) string {
+	switch {
+	case l.Addr().Network() == "unix":
+		return "unix:" + l.Addr().String()
+	case credentials.HasCertificate():
+		return "https://" + l.Addr().String()
+	}
+	return "http://" + l.Addr().String()
+}
+
+// IsLocal reports whether only programs of this machine can reach an address. An
+// error means that the address is not of the form host:port or unix:PATH.
+func IsLocal(address string) (bool, error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		if path == "" {
+			return false, errors.New("unix: needs a path")
+		}
+		return true, nil
+	}
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false, fmt.Errorf("%w; write host:port or unix:PATH", err)
+	}
+	if host == "localhost" {
+		return true, nil
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback(), nil
+}

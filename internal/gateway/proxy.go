@@ -1,0 +1,93 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+)
+
+// maxReplay is the size up to which a body is kept in memory, so that the
+// request can be sent again when llama-server exits before it answers.
+const maxReplay = 16 << 20
+
+// roundTripperFunc is a function that implements http.RoundTripper.
+type roundTripperFunc func(*http.Request) (*http.Response, error)
+
+// RoundTrip implements http.RoundTripper.
+func (f roundTripperFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// roundTrip sends a request through the backend's own transport.
+func (g *Gateway) roundTrip(r *http.Request) (*http.Response, error) {
+	return g.currentBackend().HTTPClient().Transport.RoundTrip(r)
+}
+
+// rewrite addresses the request to the backend and removes the client's key; the
+// backend's client adds its own.
+func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
+	target, err := url.Parse(g.currentBackend().BaseURL())
+	if err != nil {
+		return // the transport reports the request without a host
+	}
+	p.SetURL(target)
+	p.Out.Host = target.Host
+	p.Out.GetBody = p.In.GetBody
+	for _, h := range []string{"Authorization", "X-Api-Key", "Cookie", "Origin", "Accept-Encoding"} {
+		p.Out.Header.Del(h)
+	}
+}
+
+// handleProxyError answers a request that the backend did not.
+func (g *Gateway) handleProxyError(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) || r.Context().Err() != nil {
+		return // the client has disconnected
+	}
+	if status := statusFor(err); status != 0 {
+		writeError(w, status, "invalid_request_error", err.Error())
+		return
+	}
+	g.log.Warn("request failed", "path", r.URL.Path, "cause", err.Error())
+	// The log's tail, which err may hold, is for the machine's owner alone.
+	var exit *supervise.ExitError
+	var stuck *supervise.HangError
+	switch {
+	case errors.Is(err, supervise.ErrStopped):
+		writeError(w, http.StatusServiceUnavailable, "unavailable_error", "the server is shutting down")
+	case errors.Is(err, supervise.ErrCrashedTwice):
+		w.Header().Set("X-Should-Retry", "false") // OpenAI's clients retry a 502 otherwise
+		writeError(w, http.StatusBadGateway, "server_error", "llama-server crashed twice while handling this request; it will not be retried")
+	case errors.As(err, &exit):
+		writeError(w, http.StatusBadGateway, "server_error", "llama-server crashed and is being restarted; retry")
+	case errors.As(err, &stuck):
+		writeError(w, http.StatusBadGateway, "server_error", "llama-server hung and was restarted; retry")
+	default:
+		writeError(w, http.StatusBadGateway, "server_error", "llama-server did not answer")
+	}
+}
+
+// keepForReplay reads a small body into memory, so that the request can be sent
+// again.
+func keepForReplay(r *http.Request) error {
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength > maxReplay {
+		return nil
+	}
+	head, err := io.ReadAll(io.LimitReader(r.Body, maxReplay+1))
+	if err != nil {
+		return err
+	}
+	if len(head) > maxReplay {
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
+		return nil
+	}
+	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(head)), nil }
+	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(head)), int64(len(head))
+	return nil
+}
