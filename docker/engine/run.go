@@ -2,7 +2,6 @@ package engine
 
 import (
 	"archive/tar"
-	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -10,16 +9,11 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 )
-
-// keptLines is how many of a job's last lines an ExitError carries.
-const keptLines = 30
 
 func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
 
@@ -173,56 +167,4 @@ func (d *docker) remove(id string) error {
 		return fmt.Errorf("remove container %.12s: %w", id, err)
 	}
 	return nil
-}
-
-// tail keeps the last lines of several streams.
-type tail struct {
-	mu    sync.Mutex
-	max   int
-	lines []string
-	parts []*part
-}
-
-// part is one stream of a tail. Streams end their lines on their own: what one
-// has begun must not run into what another writes.
-type part struct {
-	tail *tail
-	text []byte
-}
-
-func (t *tail) stream() io.Writer {
-	p := &part{tail: t}
-	t.parts = append(t.parts, p)
-	return p
-}
-
-func (p *part) Write(b []byte) (int, error) {
-	t := p.tail
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	p.text = append(p.text, b...)
-	for {
-		line, rest, ok := bytes.Cut(p.text, []byte("\n"))
-		if !ok {
-			return len(b), nil
-		}
-		t.lines = append(t.lines, strings.TrimRight(string(line), "\r"))
-		if len(t.lines) > t.max {
-			t.lines = t.lines[1:]
-		}
-		p.text = append(p.text[:0], rest...)
-	}
-}
-
-// Lines gives the last lines, then what no line end followed.
-func (t *tail) Lines() []string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	lines := slices.Clone(t.lines)
-	for _, p := range t.parts {
-		if len(p.text) > 0 {
-			lines = append(lines, string(p.text))
-		}
-	}
-	return lines
 }

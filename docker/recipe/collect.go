@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"forge.lthn.ai/core/go-rocm/docker/llvm"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 	"forge.lthn.ai/core/go-rocm/internal/sparse"
@@ -41,10 +42,10 @@ type collectInputs struct {
 	Image      string   `json:",omitempty"`
 	Lock       Lock
 	Revision   int
-	Opened     string    // digest of the decisions about libraries that are opened
-	HostTable  string    `json:",omitempty"` // digest of the table of the host's libraries
-	LLVM       *llvmPlan `json:",omitempty"`
-	Whole      string    `json:",omitempty"` // why libLLVM is whole
+	Opened     string     // digest of the decisions about libraries that are opened
+	HostTable  string     `json:",omitempty"` // digest of the table of the host's libraries
+	LLVM       *llvm.Plan `json:",omitempty"`
+	Whole      string     `json:",omitempty"` // why libLLVM is whole
 }
 
 // Bundle gives the bundle folder of a variant, manifest included.
@@ -62,12 +63,12 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 		return nil, err
 	}
 	res, err := r.collect(ctx, v, t, compiled, in)
-	var failed *LLVMError
-	if errors.As(err, &failed) && failed.optional(r.Toolchain.Locked) {
-		if _, err := fmt.Fprintf(r.Log, "bundle-%s: WARNING: %v\nbundle-%s: WARNING: %s\n", v.Label(), failed, v.Label(), failed.deviation()); err != nil {
+	var failed *llvm.Error
+	if errors.As(err, &failed) && failed.AllowsWhole(r.Toolchain.Locked) {
+		if _, err := fmt.Fprintf(r.Log, "bundle-%s: WARNING: %v\nbundle-%s: WARNING: %s\n", v.Label(), failed, v.Label(), failed.Deviation()); err != nil {
 			return nil, err
 		}
-		in.LLVM, in.Whole = nil, failed.deviation()
+		in.LLVM, in.Whole = nil, failed.Deviation()
 		return r.collect(ctx, v, t, compiled, in)
 	}
 	return res, err
@@ -94,7 +95,7 @@ func (r *Recipe) collectInputs(v Variant, t *toolchain.Toolchain, compiled map[s
 		in.HostTable = hostlib.ReviewedDigest()
 		return in, nil
 	}
-	in.LLVM, err = planLLVM(t)
+	in.LLVM, err = llvm.NewPlan(t.Packages)
 	return in, err
 }
 
@@ -125,13 +126,13 @@ type collector struct {
 	targets   []gfx.Target
 	compiled  map[string]*stage.Result
 	dir       string
-	image     string    // the digest of the toolchain's image, where it was made from a given one
-	llvm      *llvmPlan // nil: libLLVM, if there is one, is taken whole
+	image     string     // the digest of the toolchain's image, where it was made from a given one
+	llvm      *llvm.Plan // nil: libLLVM, if there is one, is taken whole
 	// deviations are those of the toolchain, and where the bundle itself is
 	// not made as the lock files say.
 	deviations []string
 
-	linked   *linkedLLVM // nil: none was linked
+	linked   *llvm.Library // nil: none was linked
 	libs     *libraries
 	excluded []bundle.Excluded
 	objects  []bundle.CodeObjects

@@ -1,20 +1,16 @@
 package recipe
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	_ "embed" // the compile script is part of the program
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
@@ -26,9 +22,6 @@ var compileScript string
 
 // exitUnusedOption is the script's status when CMake did not use an option.
 const exitUnusedOption = 64
-
-// buildUser runs the compile; any number that is not root's will do.
-const buildUser = 1000
 
 // UnknownOptionError says that the project does not know CMake options that
 // it was given.
@@ -75,10 +68,10 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 			Name: name, Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", compileScript, "compile"}, in.Options...),
 			Env: append(in.Env, "JOBS="+strconv.Itoa(r.Jobs)),
-			Dir: "/build", UID: buildUser, GID: buildUser,
+			Dir: "/build", UID: toolchain.User, GID: toolchain.User,
 			Volumes: []string{"/src", "/build"},
-			In:      []engine.Input{{Dir: "/src", Write: tarFolder(src.Dir, r.Lock.Time())}},
-			Out:     []engine.Output{{Path: "/build/out", Take: intoFolder(dir)}},
+			In:      []engine.Input{{Dir: "/src", Write: engine.TarDirectory(src.Dir, toolchain.User, r.Lock.Time())}},
+			Out:     []engine.Output{{Path: "/build/out", Take: engine.ExtractFiles(dir)}},
 			Log:     io.MultiWriter(log, &limited{w: &configure, left: 1 << 20}),
 			CPUs:    0, Memory: r.Memory,
 		})
@@ -164,61 +157,6 @@ func declaredOptions(src string) (func(string) bool, error) {
 	return func(option string) bool {
 		return bytes.Contains(all, []byte("option("+option+" ")) || bytes.Contains(all, []byte("set("+option+" "))
 	}, nil
-}
-
-// tarFolder writes a folder as tar entries that do not depend on the machine:
-// sorted, fixed owner and time, modes reduced to executable or not.
-func tarFolder(dir string, when time.Time) func(*tar.Writer) error {
-	return func(w *tar.Writer) error {
-		return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
-			if err != nil || p == dir {
-				return err
-			}
-			rel, err := filepath.Rel(dir, p)
-			if err != nil {
-				return err
-			}
-			info, err := e.Info()
-			if err != nil {
-				return err
-			}
-			h := &tar.Header{Name: rel, Mode: 0o644, Uid: buildUser, Gid: buildUser, ModTime: when, Typeflag: tar.TypeReg, Size: info.Size()}
-			switch {
-			case e.IsDir():
-				h.Typeflag, h.Mode, h.Size = tar.TypeDir, 0o755, 0
-			case info.Mode()&fs.ModeSymlink != 0:
-				h.Typeflag, h.Size = tar.TypeSymlink, 0
-				if h.Linkname, err = os.Readlink(p); err != nil {
-					return err
-				}
-			case info.Mode()&0o100 != 0:
-				h.Mode = 0o755
-			}
-			if err := w.WriteHeader(h); err != nil || h.Typeflag != tar.TypeReg {
-				return err
-			}
-			f, err := os.Open(p) //nolint:gosec // inside the checked source
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			_, err = io.Copy(w, f)
-			return err
-		})
-	}
-}
-
-// intoFolder takes the files of one folder out of a container.
-func intoFolder(dir string) func(*tar.Header, io.Reader) error {
-	return func(h *tar.Header, r io.Reader) error {
-		switch h.Typeflag {
-		case tar.TypeDir:
-			return nil
-		case tar.TypeReg:
-			return writeFile(filepath.Join(dir, path.Base(h.Name)), r, fs.FileMode(h.Mode&0o777))
-		}
-		return fmt.Errorf("unexpected entry of type %q", h.Typeflag)
-	}
 }
 
 // limited passes on the first bytes of what is written to it.

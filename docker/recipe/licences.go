@@ -35,7 +35,7 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 		packages[owner] = true
 	}
 	if c.linked != nil { // of the same source as the whole one
-		packages[c.linked.owner] = true
+		packages[c.linked.Owner] = true
 	}
 	for p := range packages {
 		file, err := root.fetch(ctx, "/usr/share/doc/"+p+"/copyright")

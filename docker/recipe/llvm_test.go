@@ -4,194 +4,90 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"forge.lthn.ai/core/go-rocm/docker/engine"
-	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/llvm"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
-	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
-	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
-func linkedSymbols(names ...string) []elfdep.Symbol {
-	var all []elfdep.Symbol
-	for _, n := range names {
-		all = append(all, elfdep.Symbol{Name: n, Version: "LLVM_21.1"})
-	}
-	return all
-}
+// fileLists is an image that is read for dpkg's file lists alone.
+type fileLists map[string]string
 
-func TestLinkFiles(t *testing.T) {
-	in := linkInputs{
-		SONAME: "libLLVM.so.21.1", Targets: []string{"AMDGPU", "X86"}, Stubs: "stubs",
-		Wanted: linkedSymbols("LLVMInitializeAMDGPUTargetMC", "LLVMInitializeARMAsmParser", "LLVMInitializeNVPTXTarget",
-			"LLVMInitializeSystemZTargetInfo", "LLVMInitializeX86Target", "LLVMInitializeCore", "_ZN4llvm4errsEv"),
-	}
-	got, err := linkFiles(in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{
-		"stubs.cpp":   "stubs",
-		"targets.inc": "NO_TARGET(LLVMInitializeARMAsmParser)\nNO_TARGET(LLVMInitializeNVPTXTarget)\nNO_TARGET(LLVMInitializeSystemZTargetInfo)\n",
-		"wanted": "LLVMInitializeAMDGPUTargetMC\nLLVMInitializeARMAsmParser\nLLVMInitializeNVPTXTarget\nLLVMInitializeSystemZTargetInfo\n" +
-			"LLVMInitializeX86Target\nLLVMInitializeCore\n_ZN4llvm4errsEv\n",
-		"versions.map": "LLVM_21.1 {\nglobal:\n\tLLVMInitializeAMDGPUTargetMC;\n\tLLVMInitializeARMAsmParser;\n\tLLVMInitializeNVPTXTarget;\n" +
-			"\tLLVMInitializeSystemZTargetInfo;\n\tLLVMInitializeX86Target;\n\tLLVMInitializeCore;\n\t_ZN4llvm4errsEv;\nlocal:\n\t*;\n};\n",
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Error(d)
-	}
-	for name, wanted := range map[string][]elfdep.Symbol{
-		"nothing":      nil,
-		"no version":   {{Name: "a"}},
-		"two versions": {{Name: "a", Version: "LLVM_21.1"}, {Name: "b", Version: "LLVM_21.2"}},
-	} {
-		in.Wanted = wanted
-		if files, err := linkFiles(in); err == nil {
-			t.Errorf("%s: %v", name, files)
-		}
-	}
-}
+func (fileLists) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
+func (fileLists) Close() error                                       { return nil }
 
-// linker is an engine for the jobs of a link: the fetch, then the link itself.
-type linker struct {
-	engine.Engine
-	errs []error // how each job ends
-	jobs []engine.Job
-}
-
-func (l *linker) Image(context.Context, string) (engine.Image, error) {
-	return engine.Image{ID: "sha256:image"}, nil
-}
-
-func (l *linker) Run(_ context.Context, job engine.Job) error {
-	err := l.errs[len(l.jobs)]
-	l.jobs = append(l.jobs, job)
-	if err != nil {
-		return err
-	}
-	for _, in := range job.In {
-		if err := in.Write(tar.NewWriter(io.Discard)); err != nil {
+func (f fileLists) Walk(_ context.Context, _ string, take func(*tar.Header, io.Reader) error) error {
+	for pkg, files := range f {
+		if err := take(&tar.Header{Name: "info/" + pkg + ".list", Typeflag: tar.TypeReg}, strings.NewReader(files)); err != nil {
 			return err
 		}
 	}
-	return job.Out[0].Take(&tar.Header{Name: "out/libLLVM.so.21.1", Typeflag: tar.TypeReg, Mode: 0o755}, strings.NewReader("linked"))
+	return nil
 }
 
-type nowhere struct{}
-
-func (nowhere) Open(string) (io.WriteCloser, error) { return nowhere{}, nil }
-func (nowhere) Write(b []byte) (int, error)         { return len(b), nil }
-func (nowhere) Close() error                        { return nil }
-
-// What makes a bundle take the whole libLLVM, and what makes a build fail.
-func TestLinkedLLVM(t *testing.T) {
-	broken := errors.New("the engine is gone")
+// A libLLVM is linked anew only where the closure needs one and a package with
+// object files goes with it; elsewhere the bundle stays as it is.
+func TestLinksOnlyDebiansLLVM(t *testing.T) {
+	debian := &llvm.Plan{LLVM: toolchain.LLVM{Runtime: toolchain.Package{Name: "libllvm21"}}}
+	comgr := elfdep.Lib{SONAME: "libamd_comgr.so.3", InRoot: "/opt/rocm/lib/libamd_comgr.so.3"}
+	amd := elfdep.Lib{SONAME: "libLLVM.so.20.0", InRoot: "/opt/rocm/llvm/lib/libLLVM.so.20.0"}
 	for _, tc := range []struct {
-		name     string
-		errs     []error
-		fallback bool // for packages that nobody locked
-		works    bool
+		name string
+		plan *llvm.Plan
+		libs []elfdep.Lib
+		says string
 	}{
-		{"linked", []error{nil, nil}, false, true},
-		{"not in the archive", []error{&engine.ExitError{Code: 65}}, true, false},
-		{"the archive cannot be reached", []error{&engine.ExitError{Code: 100}}, false, false},
-		{"the link fails", []error{nil, &engine.ExitError{Code: 1, LastLogs: []string{"undefined symbol: Z3_mk_config"}}}, true, false},
-		{"no engine", []error{nil, broken}, false, false},
+		{"LLVM is inside comgr", debian, []elfdep.Lib{comgr}, ""},
+		{"no package of libLLVM", nil, []elfdep.Lib{comgr, amd}, ""},
+		{"libLLVM of another package", debian, []elfdep.Lib{comgr, amd}, "/opt/rocm/llvm/lib/libLLVM.so.20.0 is of package rocm-llvm, not of libllvm21: the whole library is bundled"},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			cache, err := stage.Open(t.TempDir())
-			if err != nil {
-				t.Fatal(err)
-			}
-			eng := &linker{errs: tc.errs}
-			r := &Recipe{Engine: eng, Cache: cache, Progress: nowhere{}, Log: io.Discard}
-			l := toolchain.LLVM{Major: "21", Development: toolchain.Package{Name: "llvm-21-dev", Version: "1:21.2-1", Arch: "amd64"}}
-			in := linkInputs{Package: l.Development, Major: "21", Script: linkLLVMScript, SONAME: "libLLVM.so.21.1", Needed: []string{"libz.so.1"}, Wanted: linkedSymbols("a")}
-			res, err := r.linkedLLVM(t.Context(), &toolchain.Toolchain{ID: "sha256:image"}, l, in)
-			var failed *LLVMError
-			if errors.As(err, &failed) != tc.fallback || (err == nil) != tc.works {
-				t.Fatalf("%v", err)
-			}
-			if !tc.works {
-				if failed != nil && !strings.Contains(failed.Error(), "llvm-21-dev 1:21.2-1") {
-					t.Errorf("the error does not name the package: %v", failed)
-				}
-				return
-			}
-			if b, err := os.ReadFile(filepath.Join(res.Dir, in.SONAME)); err != nil || string(b) != "linked" {
-				t.Errorf("%q, %v", b, err)
-			}
-			if link := eng.jobs[1]; link.Network || link.UID == 0 {
-				t.Errorf("the link must have no network and no root: %+v", link)
-			}
-		})
+		var said bytes.Buffer
+		c := &collector{recipe: &Recipe{Log: &said}, variant: Variant{Name: "hip"}, llvm: tc.plan, libs: &libraries{libs: tc.libs, all: tc.libs}}
+		root := &rootfs{files: fileLists{"rocm-llvm": amd.InRoot + "\n", "comgr:amd64": comgr.InRoot + "\n"}}
+		if err := c.linkLLVM(t.Context(), root); err != nil || c.linked != nil || len(c.excluded) > 0 {
+			t.Errorf("%s: %v, linked %v", tc.name, err, c.linked)
+		}
+		if !strings.Contains(said.String(), tc.says) || (tc.says == "") != (said.Len() == 0) {
+			t.Errorf("%s: said %q", tc.name, said.String())
+		}
+		if err := c.proveLLVM(t.Context()); err != nil {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+	c := &collector{recipe: &Recipe{Log: io.Discard}, llvm: debian, libs: &libraries{libs: []elfdep.Lib{amd}}}
+	if err := c.linkLLVM(t.Context(), &rootfs{files: fileLists{}}); err == nil || !strings.Contains(err.Error(), "no package of the image owns") {
+		t.Errorf("a libLLVM that no package owns: %v", err)
 	}
 }
 
-func TestWholeLLVMIsOptional(t *testing.T) {
-	gone, broken := error(&toolchain.NotInArchiveError{}), error(&engine.ExitError{Code: 1})
+func TestUnlockedLLVMIsDeviation(t *testing.T) {
 	for _, tc := range []struct {
-		lockedPackage, lockedBuild bool
-		err                        error
-		want                       bool
+		name              string
+		known, image      bool
+		lockedBuild, fail bool
+		deviations        int
 	}{
-		{false, false, gone, true},
-		{false, false, broken, true},
-		{true, false, gone, true},
-		{true, false, broken, false},
-		{false, true, gone, false},
-		{true, true, gone, false},
+		{"locked", true, false, true, false, 0},
+		{"not locked", false, false, false, false, 1},
+		{"not locked in a locked build", false, false, true, true, 0},
+		{"the lock does not speak of the user's image", false, true, true, false, 0},
 	} {
-		e := &LLVMError{LLVM: toolchain.LLVM{Locked: tc.lockedPackage}, Err: fmt.Errorf("stage llvm: %w", tc.err)}
-		if got := e.optional(tc.lockedBuild); got != tc.want {
-			t.Errorf("%+v: %t", tc, got)
+		spec := toolchain.Spec{Kind: "debian", Locked: tc.lockedBuild}
+		if tc.image {
+			spec.BaseImage = "somebody/rocm"
 		}
-		m := &bundle.Manifest{Toolchain: bundle.Toolchain{Deviations: []string{"zstd 1 is not in the lock", e.deviation()}}}
-		if !WholeLLVM(m) || WholeLLVM(&bundle.Manifest{Toolchain: bundle.Toolchain{Deviations: m.Toolchain.Deviations[:1]}}) {
-			t.Error("the manifest does not tell a bundle with the whole libLLVM from others")
+		plan := &llvm.Plan{LLVM: toolchain.LLVM{Locked: tc.known, Development: toolchain.Package{Name: "llvm-22-dev", Version: "1:22.1-1"}}}
+		c := &collector{recipe: &Recipe{Toolchain: spec}, llvm: plan}
+		err := c.checkLLVMLock()
+		if (err != nil) != tc.fail || len(c.deviations) != tc.deviations {
+			t.Errorf("%s: %v, %q", tc.name, err, c.deviations)
 		}
-	}
-}
-
-func TestBuiltinSource(t *testing.T) {
-	const source = "__kernel void __amd_rocclr_copyBuffer(__global uchar* p) { p[0] = 1; }"
-	write := func(data string) string {
-		name := filepath.Join(t.TempDir(), "libamdhip64.so.6")
-		s := elfgen.Spec{SONAME: "libamdhip64.so.6", Sections: []elfgen.Section{{Name: ".rodata", Data: []byte(data)}}}
-		if err := os.WriteFile(name, s.Bytes(), 0o600); err != nil {
-			t.Fatal(err)
+		if tc.fail && !strings.Contains(err.Error(), "llvm-22-dev 1:22.1-1 is not in the lock") {
+			t.Errorf("%s: %v", tc.name, err)
 		}
-		return name
-	}
-	got, err := builtinSource(write("text\x00__kernel void __amd_rocclr_a() {}\x00\n" + source + " \x00more text that is longer than the source of the kernels, by some words\x00"))
-	if err != nil || got != source {
-		t.Errorf("%q, %v", got, err)
-	}
-	if got, err := builtinSource(write("no kernels")); err == nil || !strings.Contains(err.Error(), "holds no source") {
-		t.Errorf("%q, %v", got, err)
-	}
-}
-
-func TestPrefixed(t *testing.T) {
-	var b bytes.Buffer
-	p := &prefixed{w: &b, prefix: "> "}
-	for _, part := range []string{"one\ntw", "o", "\n\nthree"} {
-		if _, err := io.WriteString(p, part); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if want := "> one\n> two\n> \n> three"; b.String() != want {
-		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }

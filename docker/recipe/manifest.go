@@ -31,7 +31,7 @@ func (c *collector) writeManifest() error {
 		return err
 	}
 	if c.linked != nil {
-		m.Stages = append(m.Stages, c.linked.stage())
+		m.Stages = append(m.Stages, c.linked.Stage())
 	}
 	slices.SortFunc(m.Excluded, func(a, b bundle.Excluded) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.CodeObjects, func(a, b bundle.CodeObjects) int {

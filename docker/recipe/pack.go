@@ -91,7 +91,7 @@ func (r *Recipe) encoder(t *toolchain.Toolchain) bundle.Encoder {
 		return r.Engine.Run(ctx, engine.Job{
 			Name: "pack", Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", `"$@" </src/frame >/build/frame.zst`, "pack"}, argv...),
-			Env: []string{"LC_ALL=C.UTF-8"}, Dir: "/build", UID: buildUser, GID: buildUser, Volumes: []string{"/src", "/build"},
+			Env: []string{"LC_ALL=C.UTF-8"}, Dir: "/build", UID: toolchain.User, GID: toolchain.User, Volumes: []string{"/src", "/build"},
 			In: []engine.Input{{Dir: "/src", Write: func(w *tar.Writer) error {
 				h := &tar.Header{Name: "frame", Typeflag: tar.TypeReg, Mode: 0o644, Size: size, ModTime: r.Lock.Time()}
 				if err := w.WriteHeader(h); err != nil {

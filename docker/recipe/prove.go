@@ -83,7 +83,7 @@ func (c *collector) proveOurs(name string, h elfdep.Hardened) error {
 		errs = append(errs, fmt.Errorf("%s is not stripped: it has %s", base, strings.Join(debug, ", ")))
 	}
 	paths := []string{"/src", "/build"}
-	if c.linked != nil && base == c.linked.soname {
+	if c.linked != nil && base == c.linked.SONAME {
 		paths = paths[1:] // compiled elsewhere; LLVM names streams of PDB files /src/…
 	}
 	f, err := os.Open(name)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm/docker/llvm"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
@@ -68,7 +69,7 @@ func TestProve(t *testing.T) {
 			tc.change(&s)
 			files[tc.file] = s
 			c := &collector{
-				dir: folder(t, files), linked: &linkedLLVM{soname: "libLLVM.so.21.1"},
+				dir: folder(t, files), linked: &llvm.Library{SONAME: "libLLVM.so.21.1"},
 				libs: &libraries{libs: []elfdep.Lib{{SONAME: "libz.so.1"}, {SONAME: "libc.so.6"}}},
 			}
 			err := c.prove()

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
 )
 
 // provider is one way to the source. get fills dir and may use tmp.
@@ -180,7 +182,7 @@ func takeFile(archive, member, to string) error {
 			return err
 		}
 		if h.Name == member {
-			return writeFile(to, tr, 0o644)
+			return engine.ExtractFile(to, tr, 0o644)
 		}
 	}
 }
@@ -239,13 +241,4 @@ func untarEntry(root *os.Root, name string, h *tar.Header, r io.Reader) error {
 		return errors.Join(err, f.Close())
 	}
 	return fmt.Errorf("entries of type %q do not belong in a source tarball", h.Typeflag)
-}
-
-func writeFile(name string, r io.Reader, mode os.FileMode) error {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, r)
-	return errors.Join(err, f.Chmod(mode), f.Close())
 }

@@ -114,7 +114,7 @@ func (r *rootfs) folder(ctx context.Context, p, to string, want func(name string
 		if h.Typeflag != tar.TypeReg || !want(name) {
 			return nil
 		}
-		return writeFile(filepath.Join(to, name), body, 0o644)
+		return engine.ExtractFile(filepath.Join(to, name), body, 0o644)
 	})
 }
 

@@ -59,10 +59,10 @@ func (r *Recipe) Sample(ctx context.Context) (*stage.Result, error) {
 			Name: "sample-hip", Image: t.ID,
 			Cmd: append([]string{"/bin/sh", "-eu", "-c", sampleScript, "sample"}, in.Compile.Options...),
 			Env: append(in.Compile.Env, "JOBS="+strconv.Itoa(r.Jobs), "OBJECTS="+strings.Join(in.Objects, " ")),
-			Dir: "/build", UID: buildUser, GID: buildUser,
+			Dir: "/build", UID: toolchain.User, GID: toolchain.User,
 			Volumes: []string{"/src", "/build"},
-			In:      []engine.Input{{Dir: "/src", Write: tarFolder(src.Dir, r.Lock.Time())}},
-			Out:     []engine.Output{{Path: "/build/out", Take: intoFolder(dir)}},
+			In:      []engine.Input{{Dir: "/src", Write: engine.TarDirectory(src.Dir, toolchain.User, r.Lock.Time())}},
+			Out:     []engine.Output{{Path: "/build/out", Take: engine.ExtractFiles(dir)}},
 			Log:     log, Memory: r.Memory,
 		})
 		if err != nil {

@@ -54,25 +54,17 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 	cmd := exec.CommandContext(ctx, "mmdebstrap", s.mmdebstrapArgs()...)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC")
 	return engine.ImportFrom(ctx, eng, tag, func(rootfs io.Writer) error {
-		messages, w := io.Pipe()
-		cmd.Stdout, cmd.Stderr = rootfs, w
-		said := make(chan error, 1)
-		go func() {
-			err := logLines(messages, log, "toolchain: ")
-			messages.CloseWithError(err)
-			said <- err
-		}()
-		err := procgroup.Run(ctx, cmd, tidyTime)
-		if err != nil {
-			err = fmt.Errorf("mmdebstrap: %w (its messages are above)", err)
+		cmd.Stdout, cmd.Stderr = rootfs, engine.PrefixLines(log, "toolchain: ")
+		if err := procgroup.Run(ctx, cmd, cleanupTime); err != nil {
+			return fmt.Errorf("mmdebstrap: %w (its messages are above)", err)
 		}
-		return errors.Join(err, w.Close(), <-said)
+		return nil
 	})
 }
 
-// tidyTime is what mmdebstrap has to remove its root of some gigabytes when it is
-// interrupted.
-const tidyTime = 30 * time.Second
+// cleanupTime is how long an interrupted mmdebstrap may take to remove its root
+// of some gigabytes.
+const cleanupTime = 30 * time.Second
 
 // downloadSize tells a person what to expect: the sum of the packages' sizes in
 // Debian forky of November 2026.

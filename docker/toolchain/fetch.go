@@ -57,7 +57,7 @@ func Fetch(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, t
 			Name: "fetch " + p.Name, Image: t.ID,
 			Cmd: []string{"/bin/sh", "-eu", "-c", fetchScript, "fetch", p.Name, p.Version, p.Arch},
 			Env: []string{"LC_ALL=C.UTF-8", "TZ=UTC", "HOME=/build", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
-			Dir: "/build", UID: fetchUser, GID: fetchUser, Network: true, Volumes: []string{"/build"}, Log: log,
+			Dir: "/build", UID: User, GID: User, Network: true, Volumes: []string{"/build"}, Log: log,
 			Out: []engine.Output{{Path: "/build/" + FetchedPackage, Take: func(_ *tar.Header, r io.Reader) error {
 				f, err := os.Create(file)
 				if err != nil {
@@ -84,6 +84,3 @@ func Fetch(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, t
 		return nil
 	})
 }
-
-// fetchUser runs the fetch; the image's /build belongs to it.
-const fetchUser = 1000

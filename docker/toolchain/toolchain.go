@@ -9,7 +9,6 @@
 package toolchain
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +19,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
+
+// User is the user and group id that owns /src and /build in the images and runs
+// the jobs there. Any number other than root's would do.
+const User = 1000
 
 // Set says which tools an image must hold.
 type Set string
@@ -211,18 +214,6 @@ func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Wr
 		return s.makeFrom(ctx, eng, base, tag, log)
 	}
 	return s.makeDebian(ctx, eng, tag, log)
-}
-
-// logLines passes a stream on as lines with a prefix.
-func logLines(r io.Reader, w io.Writer, prefix string) error {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(nil, 1<<20)
-	for sc.Scan() {
-		if _, err := fmt.Fprintln(w, prefix+sc.Text()); err != nil {
-			return err
-		}
-	}
-	return sc.Err()
 }
 
 // Version gives the version of an installed package, empty for none.

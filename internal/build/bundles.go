@@ -12,6 +12,7 @@ import (
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
 
+	"forge.lthn.ai/core/go-rocm/docker/llvm"
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 )
 
@@ -60,7 +61,7 @@ func (s *Session) checkSizes(packed []*recipe.Packed) error {
 			return err
 		}
 		errs = append(errs, recipe.CheckTensile(recorded, p.Label, now))
-		if recipe.WholeLLVM(p.Manifest) {
+		if llvm.IsWhole(p.Manifest) {
 			errs = append(errs, s.say("bundle %s: its size is not held against the record, since libLLVM is whole", p.Manifest.Name))
 			continue
 		}

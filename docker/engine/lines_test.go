@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"io"
 	"slices"
 	"testing"
@@ -20,5 +21,18 @@ func TestTailKeepsTheLastLinesOfBothStreams(t *testing.T) {
 	want := []string{"three", "four", "five", "the reason"}
 	if got := last.Lines(); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestPrefixLines(t *testing.T) {
+	var b bytes.Buffer
+	p := PrefixLines(&b, "> ")
+	for _, part := range []string{"one\ntw", "o", "\n\nthree"} {
+		if _, err := io.WriteString(p, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := "> one\n> two\n> \n> three"; b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
 	}
 }
