@@ -54,7 +54,7 @@ func Torture() error {
 // faultTests lists the tests that the page about faults names, each once.
 func faultTests(page string) []string {
 	var out []string
-	for _, m := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(page, -1) {
+	for _, m := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(page, -1) {
 		out = append(out, m[1])
 	}
 	slices.Sort(out)

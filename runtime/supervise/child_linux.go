@@ -14,52 +14,52 @@ import (
 	"sync"
 )
 
-// errNotListening says that the child does not listen yet.
+// errNotListening means that the child does not listen yet.
 var errNotListening = errors.New("not listening yet")
 
-// Child is a supervised llama-server. Its address and key stay the same when
-// the policy starts another process in its place. Its methods may be called
-// from any goroutine.
+// Child is a supervised llama-server. Its address and API key stay the same when
+// the policy restarts it. Its methods may be called from any goroutine.
 type Child struct {
 	spec    Spec
 	key     string
-	dir     string // private folder of the record and, mostly, the socket
-	path    string // the socket, empty for TCP
+	dir     string // private directory of the record and, normally, of the socket
+	socket  string // the socket's path, empty for TCP
 	tcpHost string
 	tcpPort int
-	base    string
+	baseURL string
 	record  record
-	lock    *os.File // of dir, nil where the file system has no locks
+	lock    *os.File // on dir, nil if the file system has no locks
 	cleanup func()
 
-	args    []string // as given to the program
-	notes   []string // what Flags changed
-	env     []string
-	dropped []string
+	args       []string // of the program, after Spec.Argv
+	flagNotes  []string // what Flags changed
+	environ    []string
+	removedEnv []string
 
-	hub    *hub
-	gate   *gate
-	client *http.Client
+	hub       *hub
+	transport *retryTransport
+	client    *http.Client
 
 	mu       sync.Mutex
 	state    State
 	progress float64
-	cur      *process
+	current  *process
 	attempt  int
 	err      error
-	deaths   map[int]error // by run
+	exits    map[int]error // why each run exited
 	changed  chan struct{}
 
-	stop     chan struct{} // closed to ask for the end
+	stop     chan struct{} // closed to request the stop
 	stopOnce sync.Once
-	kill     chan struct{} // closed to end without further waiting
+	kill     chan struct{} // closed to kill without further waiting
 	killOnce sync.Once
 	done     chan struct{}
 }
 
-// Start starts the program and returns when it is ready to answer. Cancelling
-// ctx ends the attempt; afterwards ctx has no more meaning for the child, which
-// runs until Stop, the end of this process, or its own.
+// Start starts the program and returns when it is ready to answer. When ctx ends
+// before that, Start kills the program and returns. After Start has returned, ctx
+// no longer affects the child, which runs until Stop, the end of this process, or
+// its own exit.
 func Start(ctx context.Context, spec Spec) (*Child, error) {
 	spec, err := spec.withDefaults()
 	if err != nil {
@@ -75,10 +75,10 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 		return nil, err
 	}
 	if _, err := ReapOrphans(spec.SocketDir, spec.Log); err != nil {
-		spec.Log.Warn("could not look for orphans", "cause", err.Error())
+		spec.Log.Warn("could not search for orphans", "cause", err.Error())
 	}
 	c := &Child{
-		spec: spec, key: newID(24), cleanup: func() {}, hub: newHub(spec.Log), deaths: map[int]error{},
+		spec: spec, key: newID(24), cleanup: func() {}, hub: newHub(spec.Log), exits: map[int]error{},
 		changed: make(chan struct{}), stop: make(chan struct{}), kill: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := c.prepare(); err != nil {
@@ -86,7 +86,7 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 		return nil, err
 	}
 	first := make(chan error, 1)
-	go c.own(first)
+	go c.loop(first)
 	select {
 	case err := <-first:
 		if err != nil {
@@ -102,14 +102,15 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 	}
 }
 
-// prepare makes the private folder, the record, the address and the command.
+// prepare creates the private directory and the record, and chooses the address,
+// the arguments and the environment.
 func (c *Child) prepare() error {
 	c.dir = filepath.Join(c.spec.SocketDir, newRunName())
 	if err := os.Mkdir(c.dir, 0o700); err != nil {
-		return fmt.Errorf("make the socket folder: %w", err)
+		return fmt.Errorf("create the socket directory: %w", err)
 	}
 	var err error
-	if c.lock, err = holdRun(c.dir); err != nil {
+	if c.lock, err = lockNewRun(c.dir); err != nil {
 		return err
 	}
 	if c.record, err = newRecord(); err != nil {
@@ -118,20 +119,20 @@ func (c *Child) prepare() error {
 	if c.spec.TCPAddr != "" {
 		host, port, _ := net.SplitHostPort(c.spec.TCPAddr)
 		if c.tcpPort, err = strconv.Atoi(port); err != nil {
-			return fmt.Errorf("%w: TCP: port %q is no number", ErrInvalidSpec, port)
+			return fmt.Errorf("%w: TCPAddr: port %q is not a number", ErrInvalidSpec, port)
 		}
 		c.tcpHost = host
-		c.base = "http://llama-server.internal"
+		c.baseURL = "http://llama-server.internal"
 		c.args = append(c.args, "--host", host, "--port", port)
 	} else {
-		if c.path, c.cleanup, err = socketPath(c.dir); err != nil {
+		if c.socket, c.cleanup, err = socketPath(c.dir); err != nil {
 			return err
 		}
-		if short := filepath.Dir(c.path); short != c.dir {
+		if short := filepath.Dir(c.socket); short != c.dir {
 			c.record.ShortDir = short
 		}
-		c.base = "http://llama-server.internal"
-		c.args = append(c.args, "--host", c.path)
+		c.baseURL = "http://llama-server.internal"
+		c.args = append(c.args, "--host", c.socket)
 	}
 	if err := c.record.write(c.dir); err != nil {
 		return err
@@ -140,113 +141,117 @@ func (c *Child) prepare() error {
 	c.args = append(c.args, c.spec.Args...)
 	if c.spec.Flags != nil {
 		kept, notes := c.spec.Flags.Adapt(c.spec.Args)
-		c.args, c.notes = append(c.args[:own:own], kept...), notes
+		c.args, c.flagNotes = append(c.args[:own:own], kept...), notes
 		for _, n := range notes {
 			c.spec.Log.Warn("argument changed for this llama-server", "note", n)
 		}
 	}
-	extra := append(slices.Clone(c.spec.Env), withoutConfigFiles(c.dir)...)
+	extra := append(slices.Clone(c.spec.Env), configFileEnv(c.dir)...)
 	extra = append(extra,
 		"LLAMA_API_KEY="+c.key, markerName+"="+c.record.Marker,
-		// llama-server then tells its loading progress on stdout and ends when
-		// its stdin does (server_child in tools/server/server-models.cpp).
+		// With this variable llama-server reports its load progress on stdout and exits
+		// when its stdin closes (server_child in tools/server/server-models.cpp).
 		"LLAMA_SERVER_ROUTER_PORT=0")
-	c.env, c.dropped = scrub(os.Environ(), extra)
-	c.gate = &gate{child: c}
-	c.client = &http.Client{Transport: c.gate}
+	c.environ, c.removedEnv = childEnv(os.Environ(), extra)
+	c.transport = &retryTransport{child: c}
+	c.client = &http.Client{Transport: c.transport}
 	return nil
 }
 
-// dial connects to a process of this child, and to no other.
+// dial connects to the given process of this child, and to no other.
 func (c *Child) dial(ctx context.Context, p *process) (net.Conn, error) {
-	if c.path != "" {
-		return dialUnix(ctx, c.path, p.pid)
+	if c.socket != "" {
+		return dialUnix(ctx, c.socket, p.pid)
 	}
-	return dialTCP(ctx, c.tcpHost, c.tcpPort, p.pid, &p.listens)
+	return dialTCP(ctx, c.tcpHost, c.tcpPort, p.pid, &p.listener)
 }
 
 func (c *Child) removeDirs() {
 	c.cleanup()
-	removeRun(c.dir)
+	removeRunDir(c.dir)
 	if c.lock != nil {
-		_ = c.lock.Close() // what it guarded is gone
+		_ = c.lock.Close() // the directory that it protected is gone
 	}
 }
 
-// Addr is where the child listens: the socket's path, or host:port.
+// Addr returns the address on which the child listens: the socket's path, or
+// host:port.
 func (c *Child) Addr() string {
-	if c.path != "" {
-		return c.path
+	if c.socket != "" {
+		return c.socket
 	}
 	port := c.tcpPort
 	if pid := c.Pid(); port == 0 && pid != 0 {
-		if found, err := listeners(pid); err == nil && len(found) > 0 {
+		if found, err := findListeners(pid); err == nil && len(found) > 0 {
 			port = found[0].port
 		}
 	}
 	return net.JoinHostPort(c.tcpHost, strconv.Itoa(port))
 }
 
-// BaseURL is what to put before a path for HTTPClient. Its host name is never
-// looked up.
-func (c *Child) BaseURL() string { return c.base }
+// BaseURL returns the prefix of the URLs for HTTPClient. Its host name is never
+// resolved.
+func (c *Child) BaseURL() string { return c.baseURL }
 
-// HTTPClient talks to the child. Requests wait while the child starts; the key
-// is added; an error tells what became of the process (ExitError, HangError).
-// A request is sent again only if its process died before any part of the
-// answer and the policy starts another; when that one dies too, the error wraps
-// ErrCrashedTwice.
+// HTTPClient returns the client for requests to the child. Requests wait while
+// the child starts, and the API key is added. An error wraps the cause of the exit
+// (ExitError, HangError). A request is retried only if its process exited before
+// any part of the answer and the policy restarts it; if the next process exits as
+// well, the error wraps ErrCrashedTwice.
 func (c *Child) HTTPClient() *http.Client { return c.client }
 
-// APIKey is the key that the child asks for.
+// APIKey returns the key that the child requires.
 func (c *Child) APIKey() string { return c.key }
 
-// State is where the child is now.
+// State returns the current state.
 func (c *Child) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state
 }
 
-// Progress is how much of the model is loaded, 0 to 1, where the server tells.
+// Progress returns how much of the model is loaded, 0 to 1, if the server reports
+// it.
 func (c *Child) Progress() float64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.progress
 }
 
-// Pid is the running process, 0 when there is none.
+// Pid returns the id of the running process, 0 if there is none.
 func (c *Child) Pid() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cur == nil || c.cur.over() {
+	if c.current == nil || c.current.hasExited() {
 		return 0
 	}
-	return c.cur.pid
+	return c.current.pid
 }
 
-// Running is how many requests are being answered.
-func (c *Child) ActiveRequests() int { return int(c.gate.running.Load()) }
+// ActiveRequests returns how many requests are being answered.
+func (c *Child) ActiveRequests() int { return int(c.transport.active.Load()) }
 
-// Subscribe gives the changes of state from now on. The channel is closed after
-// the final one, or by calling the function.
+// Subscribe returns a channel of the changes of state from now on, and a function
+// that ends the subscription. The channel is closed after the final change or when
+// the subscription ends.
 func (c *Child) Subscribe() (<-chan Event, func()) { return c.hub.subscribe() }
 
-// Done is closed when the child has ended for good and everything of it is
-// gone: processes, socket, goroutines.
+// Done returns a channel that is closed when the child has reached a final state
+// and its processes, socket and goroutines are gone.
 func (c *Child) Done() <-chan struct{} { return c.done }
 
-// Err is why the child failed; nil while it lives and after a clean stop.
+// Err returns why the child failed; nil while it runs and after a clean stop.
 func (c *Child) Err() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// Log gives the last lines of the running process's output, or of the last one.
+// LogTail returns the last lines of output of the running process, or of the last
+// one that ran.
 func (c *Child) LogTail() []string {
 	c.mu.Lock()
-	p := c.cur
+	p := c.current
 	c.mu.Unlock()
 	if p == nil {
 		return nil
@@ -254,9 +259,10 @@ func (c *Child) LogTail() []string {
 	return p.tail.last()
 }
 
-// Stop lets running requests end (DrainTimeout), asks the process to end, then
-// its group, and after StopTimeout kills all of it. When ctx ends, it kills at
-// once. It returns when nothing is left; calling it again waits for the same.
+// Stop waits for running requests (DrainTimeout), asks the process to exit, then
+// sends SIGTERM to its group, and kills the group after StopTimeout. When ctx ends,
+// it kills at once. It returns when nothing is left. A second call waits for the
+// same end.
 func (c *Child) Stop(ctx context.Context) error {
 	c.stopOnce.Do(func() { close(c.stop) })
 	select {
@@ -268,9 +274,9 @@ func (c *Child) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Diagnose describes the child as it is.
+// Diagnose returns a description of the child's current process.
 func (c *Child) Diagnose() Diagnosis {
-	env := slices.Clone(c.env)
+	env := slices.Clone(c.environ)
 	for i, kv := range env {
 		if strings.HasPrefix(kv, "LLAMA_API_KEY=") {
 			env[i] = "LLAMA_API_KEY=[key]"
@@ -280,7 +286,7 @@ func (c *Child) Diagnose() Diagnosis {
 	state, attempt := c.state, c.attempt
 	c.mu.Unlock()
 	return Diagnosis{
-		Argv: append(slices.Clone(c.spec.Argv), c.args...), Dir: c.spec.Dir, Env: env, RemovedEnv: c.dropped,
-		FlagNotes: c.notes, State: state, Pid: c.Pid(), Attempt: attempt, Addr: c.Addr(), Log: c.LogTail(),
+		Argv: append(slices.Clone(c.spec.Argv), c.args...), Dir: c.spec.Dir, Env: env, RemovedEnv: c.removedEnv,
+		FlagNotes: c.flagNotes, State: state, Pid: c.Pid(), Attempt: attempt, Addr: c.Addr(), Log: c.LogTail(),
 	}
 }

@@ -1,40 +1,48 @@
 // Package supervise runs one llama-server process for as long as a Go program
-// needs it, and tells the truth about it: whether it is ready, why it died,
-// whether it still makes tokens.
+// needs it, and reports its real state: whether it is ready, why it exited, and
+// whether it still produces tokens.
 //
-// Why it exists: a GPU server that outlives its parent keeps the GPU's memory,
-// one that answers /health may have stopped decoding, and one that listens on a
-// TCP port may not be ours at all. The package answers each of these:
+// A GPU server that outlives its parent keeps the GPU's memory. A server that
+// answers /health may have stopped decoding. A server on a TCP port may not be
+// the one that was started. The package handles each of these:
 //
-//   - The child is started from a thread that is locked for the child's whole
-//     life, with PR_SET_PDEATHSIG, in a process group of its own, with an open
-//     pipe as its standard input (llama-server ends when that closes).
-//   - It listens on a unix socket in a folder that only we may enter; each
-//     connection's peer is checked with SO_PEERCRED.
-//   - Its environment is scrubbed of everything that could change what it does.
-//   - Readiness is learned from /health, woken by the child's own log lines.
-//   - Life is judged by token progress in /slots and only while requests run,
-//     so that a sleeping server is not woken by looking.
-//   - Deaths are recognised from real log lines and come with a remedy.
+//   - The child is started from a thread that stays locked for the child's whole
+//     life, with PR_SET_PDEATHSIG, in its own process group. Its standard input
+//     is an open pipe; llama-server exits when that pipe closes.
+//   - The child listens on a unix socket in a directory that only this user may
+//     enter. SO_PEERCRED checks the peer of each connection.
+//   - Variables that could change the child's behaviour are removed from its
+//     environment.
+//   - Readiness is read from /health. The child's own log lines trigger the checks.
+//   - Liveness is judged by token progress in /slots, and only while requests run,
+//     so that the check does not wake a sleeping server.
+//   - Exits are diagnosed from real log lines and carry a remedy.
 //
 // # States
 //
-// One goroutine owns the state; every change goes to slog and to subscribers.
+// One goroutine owns the state. Every change goes to slog and to subscribers.
 //
 //	Starting  the process runs and its socket does not answer yet
 //	Loading   the socket answers 503: the model is being loaded
-//	Ready     /health said 200 once; requests are let through
-//	Stalled   requests run and no token moved for StallTimeout
-//	Stopping  Stop was called: draining, then the ladder of signals
-//	Stopped   ended as asked (final)
-//	Failed    ended, and the policy does not start it again (final)
+//	Ready     /health answered 200: requests are forwarded
+//	Stalled   requests run and no token was produced for StallTimeout
+//	Stopping  Stop was called: drain, then increasingly forceful signals
+//	Stopped   stopped on request (final)
+//	Failed    exited, and the policy does not restart it (final)
 //
 //	Starting → Loading → Ready ⇄ Stalled
-//	any of them → Starting    the process ended and the policy starts another
-//	any of them → Stopping → Stopped
-//	any of them → Failed
+//	any state → Starting    the process exited and the policy restarts it
+//	any state → Stopping → Stopped
+//	any state → Failed
 //
-// The package knows processes and sockets. It knows neither bundles nor models
-// nor what the arguments mean, and speaks no more HTTP than it needs to judge
-// the child.
+// # Where to read
+//
+// A start of a child runs through four files: child_linux.go (Start and the
+// Child's methods), run_linux.go (the loop that owns the state),
+// process_linux.go (one process, from fork to reaping) and startup_linux.go
+// (from the fork to Ready).
+//
+// The package handles processes and sockets. It has no knowledge of bundles,
+// models or the meaning of arguments, and uses no more of llama-server's HTTP API
+// than /health and /slots.
 package supervise

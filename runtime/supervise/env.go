@@ -6,25 +6,24 @@ import (
 	"strings"
 )
 
-// markerName is the variable by which a child and what it started are known.
+// markerName is the variable that marks a child and its descendants.
 const markerName = "GO_ROCM_CHILD"
 
-// scrubbedPrefixes are the beginnings of variables that change what
-// llama-server, ggml, the dynamic loader or the C library do, or that belong to
-// our own service manager and not to a child of ours. LLAMA_ARG_* stand for
-// command line options (common/arg.cpp), GGML_BACKEND_PATH loads a module
-// (ggml-backend-reg.cpp), AIP_* move the server to another port
-// (tools/server/server-http.cpp), MTMD_* choose a device for images.
-// HSA_OVERRIDE_GFX_VERSION, and the same with the number of a node behind it,
-// which goes before it, makes the ROCm thunk take a GPU for another target
-// (libhsakmt/src/topology.c): whoever chose the code for the GPU sets it.
-func scrubbedPrefixes() []string {
+// removedPrefixes returns the prefixes of variables that change what llama-server,
+// ggml, the dynamic loader or the C library do, or that belong to this process's own
+// service manager. LLAMA_ARG_* stand for command-line options (common/arg.cpp),
+// GGML_BACKEND_PATH loads a module (ggml-backend-reg.cpp), AIP_* move the server to
+// another port (tools/server/server-http.cpp), MTMD_* choose a device for images.
+// HSA_OVERRIDE_GFX_VERSION makes the ROCm thunk report a GPU as another target; with
+// the number of a node appended it does so for that node and takes precedence
+// (libhsakmt/src/topology.c). Whoever chooses the code for the GPU sets it.
+func removedPrefixes() []string {
 	return []string{"LLAMA_", "GGML_", "LD_", "AIP_", "MTMD_", "MALLOC_", "LISTEN_", "WATCHDOG_", "HSA_OVERRIDE_GFX_VERSION"}
 }
 
-// scrubbedNames are single variables of the same kinds, and secrets that the
-// child has no use for.
-func scrubbedNames() []string {
+// removedNames returns single variables of the same kinds, and secrets that the
+// child does not need.
+func removedNames() []string {
 	return []string{
 		"HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY",
 		"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
@@ -34,18 +33,18 @@ func scrubbedNames() []string {
 	}
 }
 
-// rocmPath names a folder of ROCm, in which its libraries look for parts of
-// theirs. The child has another working folder than its caller, so that a
-// relative path would mean another place to it.
+// rocmPath names a directory of ROCm, in which its libraries look for their parts.
+// The child's working directory differs from its parent's, so a relative path would
+// mean another directory.
 const rocmPath = "ROCM_PATH"
 
-// withoutConfigFiles gives the variables that keep llama-server from what the
-// machine's configuration files of llama.cpp would change (v0.5.0:
-// common_params_apply_system_config in common/arg.cpp). The user's is looked for in
-// a folder that is not there. The system's, /etc/llama.cpp/config.ini, is read in
-// any case, and variables go before it: those undo what would keep us from
-// talking to the server, and what lets its clients run tools.
-func withoutConfigFiles(private string) []string {
+// configFileEnv returns the variables that protect llama-server from the machine's
+// configuration files of llama.cpp (v0.5.0: common_params_apply_system_config in
+// common/arg.cpp). The user's file is searched in a directory that does not exist.
+// The system's, /etc/llama.cpp/config.ini, is always read, and variables take
+// precedence over it: these undo the settings that would cut the supervisor off from
+// the server, and those that let its clients run tools.
+func configFileEnv(private string) []string {
 	return []string{
 		"XDG_CONFIG_HOME=" + filepath.Join(private, "no-config"),
 		"LLAMA_ARG_API_PREFIX=", "LLAMA_ARG_SSL_KEY_FILE=", "LLAMA_ARG_SSL_CERT_FILE=",
@@ -53,9 +52,9 @@ func withoutConfigFiles(private string) []string {
 	}
 }
 
-// scrub takes what must not reach the child out of env, adds extra, and gives
-// the names it took out, sorted. A name that stands twice keeps its last value.
-func scrub(env, extra []string) (out, dropped []string) {
+// childEnv returns env without the variables that must not reach the child and with
+// extra, and the sorted names of the removed ones. The last value of a name wins.
+func childEnv(env, extra []string) (out, dropped []string) {
 	values := map[string]string{}
 	var order []string
 	put := func(kv string) {
@@ -70,7 +69,7 @@ func scrub(env, extra []string) (out, dropped []string) {
 	}
 	for _, kv := range env {
 		name, value, _ := strings.Cut(kv, "=")
-		if isScrubbed(name) || (name == rocmPath && !filepath.IsAbs(value)) {
+		if isRemoved(name) || (name == rocmPath && !filepath.IsAbs(value)) {
 			dropped = append(dropped, name)
 			continue
 		}
@@ -87,10 +86,10 @@ func scrub(env, extra []string) (out, dropped []string) {
 	return out, slices.Compact(dropped)
 }
 
-func isScrubbed(name string) bool {
-	upper := strings.ToUpper(name) // proxies are read in both cases
-	if slices.Contains(scrubbedNames(), upper) {
+func isRemoved(name string) bool {
+	upper := strings.ToUpper(name) // proxy variables exist in both cases
+	if slices.Contains(removedNames(), upper) {
 		return true
 	}
-	return slices.ContainsFunc(scrubbedPrefixes(), func(p string) bool { return strings.HasPrefix(upper, p) })
+	return slices.ContainsFunc(removedPrefixes(), func(p string) bool { return strings.HasPrefix(upper, p) })
 }

@@ -6,14 +6,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestScrub(t *testing.T) {
+func TestChildEnv(t *testing.T) {
 	in := []string{
 		"PATH=/bin", "LLAMA_ARG_PORT=1", "LLAMA_API_KEY=stolen", "GGML_BACKEND_PATH=/x.so", "LD_PRELOAD=/y.so",
 		"http_proxy=http://p", "HTTPS_PROXY=http://p", "no_proxy=*", "AIP_MODE=PREDICTION", "HF_TOKEN=secret",
 		"HIP_VISIBLE_DEVICES=1", "HOME=/h", "HOME=/h2", "GO_ROCM_CHILD=other", "NOTIFY_SOCKET=/n", "ODD", "=x",
 		"ROCM_PATH=opt/rocm", "HSA_OVERRIDE_GFX_VERSION=10.3.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0",
 	}
-	got, dropped := scrub(in, []string{"LLAMA_API_KEY=ours", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0", "EMPTY="})
+	got, dropped := childEnv(in, []string{"LLAMA_API_KEY=ours", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0", "EMPTY="})
 	want := []string{"PATH=/bin", "HIP_VISIBLE_DEVICES=0", "HOME=/h2", "LLAMA_API_KEY=ours", "HSA_OVERRIDE_GFX_VERSION=11.0.0", "EMPTY="}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -27,15 +27,15 @@ func TestScrub(t *testing.T) {
 	}
 }
 
-func TestScrubKeepsAbsoluteROCmPath(t *testing.T) {
-	got, dropped := scrub([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, nil)
+func TestChildEnvKeepsAbsoluteROCmPath(t *testing.T) {
+	got, dropped := childEnv([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, nil)
 	if d := cmp.Diff([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, got); d != "" || len(dropped) > 0 {
 		t.Errorf("%s, dropped %q", d, dropped)
 	}
 }
 
-func TestWithoutConfigFiles(t *testing.T) {
-	got, _ := scrub([]string{"XDG_CONFIG_HOME=/home/u/.config", "LLAMA_ARG_AGENT=1", "LLAMA_ARG_API_PREFIX=/x"}, withoutConfigFiles("/run/ours"))
+func TestConfigFilesAreIgnored(t *testing.T) {
+	got, _ := childEnv([]string{"XDG_CONFIG_HOME=/home/u/.config", "LLAMA_ARG_AGENT=1", "LLAMA_ARG_API_PREFIX=/x"}, configFileEnv("/run/ours"))
 	want := []string{
 		"XDG_CONFIG_HOME=/run/ours/no-config", "LLAMA_ARG_API_PREFIX=", "LLAMA_ARG_SSL_KEY_FILE=", "LLAMA_ARG_SSL_CERT_FILE=",
 		"LLAMA_ARG_AGENT=0", "LLAMA_ARG_MCP_SERVERS_CONFIG=", "LLAMA_ARG_MCP_SERVERS_JSON=",

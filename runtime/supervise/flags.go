@@ -10,27 +10,27 @@ import (
 	"strings"
 )
 
-// Flags is what a llama-server's --help says it takes.
+// Flags lists the flags that a llama-server's --help describes.
 type Flags struct {
-	// Takes says for each flag, in every spelling, whether a value follows it.
+	// TakesValue maps each flag, in every spelling, to whether a value follows it.
 	TakesValue map[string]bool `json:"takes_value"`
 }
 
-// Probe asks a program for its flags.
+// Probe describes a program whose flags ProbeFlags reads.
 type Probe struct {
 	// Argv and Dir start the program, as in Spec.
 	Argv []string
 	Dir  string
-	// Digest names the program's content; empty: the sha256 of the file that
+	// Digest identifies the program's content. Empty means the SHA-256 of the file that
 	// Argv ends with.
 	Digest string
-	// CacheDir keeps answers by digest; empty: nothing is kept.
+	// CacheDir is the directory for results, by digest. Empty: nothing is cached.
 	CacheDir string
 }
 
-// ParseHelp reads the text of --help. An entry starts at the line's beginning
-// with its spellings, then perhaps a value's name, then two or more spaces or
-// the line's end (common_arg::to_string in common/arg.cpp).
+// ParseHelp parses the text of --help. An entry starts at the beginning of a line
+// with its spellings, then the name of a value if it takes one, then two or more
+// spaces or the end of the line (common_arg::to_string in common/arg.cpp).
 func ParseHelp(text []byte) (*Flags, error) {
 	f := &Flags{TakesValue: map[string]bool{}}
 	sc := bufio.NewScanner(bytes.NewReader(text))
@@ -45,7 +45,7 @@ func ParseHelp(text []byte) (*Flags, error) {
 		return nil, fmt.Errorf("read --help: %w", err)
 	}
 	if len(f.TakesValue) == 0 {
-		return nil, fmt.Errorf("%w: its --help lists no flags; is it a llama-server?", ErrInvalidSpec)
+		return nil, fmt.Errorf("%w: its --help lists no flags; is the program a llama-server?", ErrInvalidSpec)
 	}
 	return f, nil
 }
@@ -59,7 +59,7 @@ func parseHelpLine(line string) (names []string, takes bool) {
 		}
 		name := rest[:end]
 		if strings.Trim(name, "-") == "" {
-			return nil, false // a ruler between sections
+			return nil, false // a rule between sections
 		}
 		names = append(names, name)
 		rest = rest[end:]
@@ -76,14 +76,14 @@ func parseHelpLine(line string) (names []string, takes bool) {
 	return names, takes
 }
 
-// Knows reports whether the program takes a flag of this spelling.
+// Has reports whether the program accepts a flag of this spelling.
 func (f *Flags) Has(flag string) bool {
 	_, ok := f.TakesValue[flag]
 	return ok
 }
 
-// renames are groups of spellings that mean the same in different versions of
-// llama-server, so that either can stand for the other.
+// renames returns groups of spellings with the same meaning in different versions of
+// llama-server.
 func renames() [][]string {
 	return [][]string{
 		{"--ui", "--webui"},
@@ -98,9 +98,9 @@ func renames() [][]string {
 	}
 }
 
-// Adapt gives args as this program takes them: a flag that it does not know is
-// renamed where it has another name for it, else dropped with its value; a value
-// that it does not take is dropped. The notes say what was changed.
+// Adapt returns args as this program accepts them. It renames a flag that the program
+// lists under another name, drops an unknown flag with its value, and drops the value
+// of a flag that takes none. The notes describe the changes.
 func (f *Flags) Adapt(args []string) (kept, notes []string) {
 	for i := 0; i < len(args); {
 		flag, inline, hasInline := strings.Cut(args[i], "=")
@@ -119,7 +119,7 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 		name := f.spelling(flag)
 		switch {
 		case name == "":
-			notes = append(notes, fmt.Sprintf("%s is not known to this llama-server and was left out", flag))
+			notes = append(notes, fmt.Sprintf("this llama-server does not accept %s; it was left out", flag))
 			continue
 		case name != flag:
 			notes = append(notes, fmt.Sprintf("%s is called %s in this llama-server", flag, name))
@@ -139,18 +139,18 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 	return kept, notes
 }
 
-// dashed is a long flag with dashes for underscores: llama-server takes either
-// (common_params_parse_ex in common/arg.cpp).
-func dashed(flag string) string {
+// withDashes returns a long flag with dashes for underscores: llama-server accepts
+// either (common_params_parse_ex in common/arg.cpp).
+func withDashes(flag string) string {
 	if strings.HasPrefix(flag, "--") {
 		return strings.ReplaceAll(flag, "_", "-")
 	}
 	return flag
 }
 
-// spelling gives the name under which the program knows a flag, or nothing.
+// spelling returns the program's name of a flag, empty if it has none.
 func (f *Flags) spelling(flag string) string {
-	if flag = dashed(flag); f.Has(flag) {
+	if flag = withDashes(flag); f.Has(flag) {
 		return flag
 	}
 	for _, group := range renames() {
@@ -166,7 +166,7 @@ func (f *Flags) spelling(flag string) string {
 	return ""
 }
 
-// Unknown gives the flags among args that Adapt would leave out.
+// Unknown returns the flags among args that Adapt would drop.
 func (f *Flags) Unknown(args []string) []string {
 	var out []string
 	for _, a := range args {
@@ -177,7 +177,7 @@ func (f *Flags) Unknown(args []string) []string {
 	return out
 }
 
-// Names lists every spelling, sorted.
+// Names returns every spelling, sorted.
 func (f *Flags) Names() []string { return slices.Sorted(maps.Keys(f.TakesValue)) }
 
 func isFlag(s string) bool {

@@ -38,8 +38,8 @@ func TestParseHelp(t *testing.T) {
 		"--webui": false, "--no-webui": false, "-fa": false, "--flash-attn": false, "-lm": true, "--load-mode": true,
 		"--lora": true, "--control-vector-layer-range": true, "-lv": true, "--verbosity": true, "--log-verbosity": true,
 	}
-	// Only the last spelling of an entry stands beside the value's name, but all
-	// of them take it.
+	// Only the last spelling of an entry precedes the value's name, but all of them
+	// take the value.
 	if d := cmp.Diff(want, f.TakesValue); d != "" {
 		t.Error(d)
 	}

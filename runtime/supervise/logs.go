@@ -10,26 +10,25 @@ import (
 )
 
 const (
-	// maxLine is how much of one line is kept.
+	// maxLine is how many bytes of a line are kept.
 	maxLine = 4 << 10
-	// relayDepth is how many lines wait for slog before lines are given up.
+	// relayDepth is how many lines are queued for slog before lines are dropped.
 	relayDepth = 512
-	// stateLine starts a line by which llama-server tells the process that
-	// started it how far it is (CMD_CHILD_TO_ROUTER_STATE in
-	// tools/server/server-models.cpp).
-	stateLine = "cmd_child_to_router:state:"
+	// statePrefix starts a line in which llama-server reports its state to its parent
+	// (CMD_CHILD_TO_ROUTER_STATE in tools/server/server-models.cpp).
+	statePrefix = "cmd_child_to_router:state:"
 )
 
-// logTail keeps the last lines of a child's output, each bounded, and hands
-// them on to slog without ever waiting for it.
+// logTail keeps the last lines of a child's output, each of limited length. It
+// passes them on to slog and never blocks on it.
 type logTail struct {
 	mu      sync.Mutex
 	lines   []string // a ring
 	next    int
 	secrets []string
 
-	// onLine is called with each line, from the reading goroutine; onState for
-	// what follows stateLine. Both must not block.
+	// onLine is called with each line, onState with the text after statePrefix, both
+	// from the reading goroutine. They must not block.
 	onLine  func(line string)
 	onState func(json string)
 
@@ -40,12 +39,12 @@ type logTail struct {
 
 func newLogTail(lines int, secrets []string, log *slog.Logger) *logTail {
 	t := &logTail{lines: make([]string, 0, lines), secrets: secrets}
-	if log.Enabled(noContext, slog.LevelDebug) {
+	if log.Enabled(logContext, slog.LevelDebug) {
 		t.relay = make(chan string, relayDepth)
 		t.relayed.Go(func() {
 			for line := range t.relay {
 				if n := t.dropped.Swap(0); n > 0 {
-					log.Debug("llama-server wrote faster than its lines are logged", "dropped", n)
+					log.Debug("llama-server writes faster than its lines are logged", "dropped", n)
 				}
 				log.Debug("llama-server", "line", line)
 			}
@@ -54,7 +53,7 @@ func newLogTail(lines int, secrets []string, log *slog.Logger) *logTail {
 	return t
 }
 
-// close ends the relay; nothing may be added after it.
+// close waits until the queued lines are logged. No line may be added afterwards.
 func (t *logTail) close() {
 	if t.relay != nil {
 		close(t.relay)
@@ -62,7 +61,7 @@ func (t *logTail) close() {
 	}
 }
 
-// last gives the kept lines, oldest first.
+// last returns the kept lines, oldest first.
 func (t *logTail) last() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -79,7 +78,7 @@ func (t *logTail) add(raw []byte, cut bool) {
 	if line == "" {
 		return
 	}
-	if rest, ok := strings.CutPrefix(line, stateLine); ok && t.onState != nil {
+	if rest, ok := strings.CutPrefix(line, statePrefix); ok && t.onState != nil {
 		t.onState(rest)
 		return
 	}
@@ -109,8 +108,8 @@ func (t *logTail) add(raw []byte, cut bool) {
 	}
 }
 
-// consume reads lines until r ends. A line longer than maxLine is cut, and what
-// is over is thrown away as it is read.
+// consume reads lines until r ends. It truncates a line at maxLine and discards the
+// rest as it reads.
 func (t *logTail) consume(r io.Reader) {
 	buf := make([]byte, 0, 2*maxLine)
 	skipping := false
@@ -146,8 +145,8 @@ func (t *logTail) consume(r io.Reader) {
 	}
 }
 
-// cleanLine takes terminal colours and carriage returns out and makes the line
-// valid UTF-8.
+// cleanLine removes terminal colours and carriage returns, and makes the line valid
+// UTF-8.
 func cleanLine(raw []byte) string {
 	line := bytes.TrimRight(raw, "\r\n \t")
 	if bytes.IndexByte(line, 0x1b) < 0 {

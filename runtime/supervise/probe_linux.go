@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// maxHelp bounds what is read of --help; v0.5.0 writes some 60 KB.
+// maxHelp limits how much of --help is read; v0.5.0 writes some 60 KB.
 const maxHelp = 4 << 20
 
-// ProbeFlags runs the program's --help once for each digest and gives what it
-// takes.
+// ProbeFlags runs the program with --help, once for each digest, and returns the
+// flags that it accepts.
 func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 	if len(p.Argv) == 0 {
-		return nil, fmt.Errorf("%w: Argv is empty; give the program to ask", ErrInvalidSpec)
+		return nil, fmt.Errorf("%w: Argv is empty; set it to the program to probe", ErrInvalidSpec)
 	}
 	if p.Digest == "" {
 		var err error
@@ -45,7 +45,7 @@ func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 			}
 		}
 	}
-	text, err := help(ctx, p)
+	text, err := runHelp(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -54,22 +54,22 @@ func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 		return nil, err
 	}
 	if name != "" {
-		keep(name, f)
+		saveFlags(name, f)
 	}
 	return f, nil
 }
 
-func help(ctx context.Context, p Probe) ([]byte, error) {
+func runHelp(ctx context.Context, p Probe) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	argv := append(append([]string{}, p.Argv...), "--help")
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = p.Dir
-	cmd.Env, _ = scrub(os.Environ(), nil)
+	cmd.Env, _ = childEnv(os.Environ(), nil)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	var out, errs bounded
+	var out, errs limitedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
@@ -83,29 +83,29 @@ func help(ctx context.Context, p Probe) ([]byte, error) {
 		for line := range bytes.Lines(errs.Bytes()) {
 			e.Log = append(e.Log, cleanLine(line))
 		}
-		recognise(e, false)
-		return nil, fmt.Errorf("ask for its flags: %w", e)
+		diagnose(e, false)
+		return nil, fmt.Errorf("read the flags of llama-server: %w", e)
 	}
 	return out.Bytes(), nil
 }
 
-// bounded keeps the first maxHelp bytes and drops the rest. The buffer is no
-// embedded one: its ReadFrom would take everything.
-type bounded struct{ kept bytes.Buffer }
+// limitedBuffer keeps the first maxHelp bytes and drops the rest. It does not embed
+// bytes.Buffer, whose ReadFrom would read everything.
+type limitedBuffer struct{ kept bytes.Buffer }
 
 // Write implements io.Writer.
-func (b *bounded) Write(p []byte) (int, error) {
-	if room := maxHelp - b.kept.Len(); room > 0 {
-		_, _ = b.kept.Write(p[:min(room, len(p))]) // never fails
+func (b *limitedBuffer) Write(p []byte) (int, error) {
+	if free := maxHelp - b.kept.Len(); free > 0 {
+		_, _ = b.kept.Write(p[:min(free, len(p))]) // never fails
 	}
 	return len(p), nil
 }
 
-// Bytes are those kept.
-func (b *bounded) Bytes() []byte { return b.kept.Bytes() }
+// Bytes returns the kept bytes.
+func (b *limitedBuffer) Bytes() []byte { return b.kept.Bytes() }
 
-// keep stores the answer; without it the next start asks again.
-func keep(name string, f *Flags) {
+// saveFlags caches the flags. If that fails, the next start probes again.
+func saveFlags(name string, f *Flags) {
 	raw, err := json.Marshal(f)
 	if err != nil || os.MkdirAll(filepath.Dir(name), 0o700) != nil {
 		return
@@ -123,12 +123,12 @@ func keep(name string, f *Flags) {
 func fileDigest(name string) (string, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return "", fmt.Errorf("the llama-server to ask: %w", err)
+		return "", fmt.Errorf("read llama-server: %w", err)
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("the llama-server to ask: %w", err)
+		return "", fmt.Errorf("read llama-server: %w", err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }

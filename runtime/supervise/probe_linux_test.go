@@ -2,22 +2,65 @@ package supervise
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"os"
+	"strings"
 	"testing"
 	"testing/iotest"
+
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// os/exec copies by io.Copy, which takes a writer's ReadFrom where it has one.
-func TestBounded(t *testing.T) {
+// os/exec copies with io.Copy, which uses a writer's ReadFrom if there is one.
+func TestLimitedBuffer(t *testing.T) {
 	for _, size := range []int{0, 1, maxHelp - 1, maxHelp, maxHelp + 1, 5 << 20} {
-		var b bounded
+		var b limitedBuffer
 		text := bytes.Repeat([]byte("help"), size/4+1)[:size]
 		n, err := io.Copy(&b, iotest.DataErrReader(bytes.NewReader(text)))
 		if err != nil || n != int64(size) {
 			t.Errorf("%d of %d bytes, %v", n, size, err)
 		}
 		if got := b.Bytes(); !bytes.Equal(got, text[:min(size, maxHelp)]) {
-			t.Errorf("of %d bytes it keeps %d, not the first %d", size, len(got), maxHelp)
+			t.Errorf("of %d bytes %d are kept, want the first %d", size, len(got), maxHelp)
 		}
+	}
+}
+
+func TestProbeFlagsAndAdapt(t *testing.T) {
+	script := fakellama.Script{Process: fakellama.Process{OldFlags: []string{"--offline", "--kv-unified"}}}
+	env, err := script.Env()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, value, _ := strings.Cut(env, "=")
+	t.Setenv(name, value)
+	t.Setenv(roleName, roleServer)
+	cache := t.TempDir()
+	probe := Probe{Argv: []string{os.Args[0]}, CacheDir: cache, Dir: t.TempDir()}
+	flags, err := ProbeFlags(t.Context(), probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flags.Has("--offline") || !flags.Has("--ctx-size") || !flags.TakesValue["--ctx-size"] {
+		t.Fatalf("%d flags, or wrong ones", len(flags.TakesValue))
+	}
+	spec := fakeSpec(t, roleServer, script)
+	spec.Flags, spec.Args = flags, []string{"--ctx-size", "512", "--offline", "--kv-unified"}
+	c := mustStart(t, spec)
+	if d := c.Diagnose(); len(d.FlagNotes) != 2 || strings.Contains(strings.Join(d.Argv, " "), "--offline") {
+		t.Errorf("adapted %q, ran %q", d.FlagNotes, d.Argv)
+	}
+	// The second call runs nothing: the result is cached by the file's content.
+	t.Setenv(roleName, roleParent)
+	again, err := ProbeFlags(t.Context(), probe)
+	if err != nil || len(again.TakesValue) != len(flags.TakesValue) {
+		t.Errorf("the cached result: %v", err)
+	}
+	// If the flag is not dropped, the old server rejects it.
+	spec = fakeSpec(t, roleServer, script)
+	spec.Args = []string{"--offline"}
+	if _, err := Start(t.Context(), spec); !errors.Is(err, ErrBadArgument) {
+		t.Errorf("got %v, want ErrBadArgument", err)
 	}
 }

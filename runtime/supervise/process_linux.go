@@ -16,31 +16,29 @@ import (
 
 // process is one run of the program.
 type process struct {
-	pid   int
-	start uint64 // start time in clock ticks since boot, 0 where it could not be read
-	gen   int    // which run of its child this is, from 1
-	stdin *os.File
-	tail  *logTail
-	// speaks is set once the program told its state on stdout: it then takes
-	// the exit line on stdin.
-	speaks chan struct{}
+	pid       int
+	startTime uint64 // in clock ticks since boot, 0 if it could not be read
+	run       int    // number of the run of its child, from 1
+	stdin     *os.File
+	tail      *logTail
+	// acceptsExit is closed once the program has reported on stdout that it is
+	// ready: it then reads the exit command on stdin.
+	acceptsExit chan struct{}
 
-	// base and probe reach this process and no other: what is under way when
-	// another takes its place breaks, and never ends up there.
-	base    *http.Transport          // for its users
-	probe   *http.Transport          // for what is asked about it
-	listens atomic.Pointer[listener] // for TCP, once it was found
+	// Both transports reach this process and no other. A request that is under way
+	// when the process is replaced breaks and never reaches the next process.
+	userTransport  *http.Transport          // for requests of the child's users
+	probeTransport *http.Transport          // for /health and /slots
+	listener       atomic.Pointer[listener] // the socket found for TCP
 
-	// Until reaped is set, nothing else can have the number pid, as a process or
-	// as a group.
+	// Until reaped is set, no other process or group can have the number pid.
 	reaping sync.Mutex
 	reaped  bool
 
-	exited chan struct{} // closed when it is reaped and its output is read
-	status exitStatus    // valid after exited
-	began  time.Time
-	ready  time.Time     // when /health first said so; for the owner of the state alone
-	oom    func() uint64 // our control group's count of OOM kills at the start
+	exited          chan struct{} // closed when the process is reaped and its output is read
+	status          exitStatus    // valid after exited
+	readyAt         time.Time     // when /health first answered 200; used by the loop alone
+	oomKillsAtStart func() uint64 // the control group's count of OOM kills
 }
 
 type exitStatus struct {
@@ -50,14 +48,14 @@ type exitStatus struct {
 	err    error
 }
 
-// exitLine asks llama-server to end (CMD_ROUTER_TO_CHILD_EXIT in
+// exitCommand asks llama-server to exit (CMD_ROUTER_TO_CHILD_EXIT in
 // tools/server/server-models.cpp).
-const exitLine = "cmd_router_to_child:exit\n"
+const exitCommand = "cmd_router_to_child:exit\n"
 
-// spawn starts the program and gives it back running.
+// spawn starts the program and returns the running process.
 func spawn(argv, env []string, dir, marker string, inherit []*os.File, tail *logTail) (*process, error) {
-	p := &process{tail: tail, exited: make(chan struct{}), speaks: make(chan struct{}), oom: sync.OnceValue(oomKills)}
-	go p.oom() // beside the start, which need not wait for it
+	p := &process{tail: tail, exited: make(chan struct{}), acceptsExit: make(chan struct{}), oomKillsAtStart: sync.OnceValue(oomKills)}
+	go p.oomKillsAtStart() // in parallel with the start
 	inR, inW, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("pipe for llama-server: %w", err)
@@ -74,9 +72,10 @@ func spawn(argv, env []string, dir, marker string, inherit []*os.File, tail *log
 	}
 	p.stdin = inW
 	started := make(chan error, 1)
-	go p.live(argv, &os.ProcAttr{
+	go p.runOnThread(argv, &os.ProcAttr{
 		Dir: dir, Env: env, Files: append([]*os.File{inR, outW, errW}, inherit...),
-		// Pdeathsig goes by the thread that forked: live holds it.
+		// The kernel sends Pdeathsig when the forking thread exits: runOnThread keeps
+		// that thread.
 		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	}, marker, []*os.File{outR, errR}, started)
 	err = <-started
@@ -88,34 +87,33 @@ func spawn(argv, env []string, dir, marker string, inherit []*os.File, tail *log
 	return p, nil
 }
 
-// live holds one thread from the fork to the reaping of the child.
-func (p *process) live(argv []string, attr *os.ProcAttr, marker string, outputs []*os.File, started chan<- error) {
+// runOnThread keeps one thread from the fork to the reaping of the child.
+func (p *process) runOnThread(argv []string, attr *os.ProcAttr, marker string, outputs []*os.File, started chan<- error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	p.began = time.Now()
 	proc, err := os.StartProcess(argv[0], argv, attr)
 	if err != nil {
 		started <- err
 		return
 	}
 	p.pid = proc.Pid
-	p.start, _ = startTime(p.pid) // else nothing will match 0
+	p.startTime, _ = processStartTime(p.pid) // on failure 0, which matches no process
 	read := make(chan struct{}, len(outputs))
 	for _, r := range outputs {
 		go func() { p.tail.consume(r); read <- struct{}{} }()
 	}
 	started <- nil
 
-	p.oom() // has been read before this process can have ended
+	p.oomKillsAtStart() // read before the process can have been reaped
 	p.waitUnreaped()
-	// The leader is a zombie: its group's number cannot be given to another.
+	// The leader is a zombie: its group's number cannot be reused yet.
 	p.signal(unix.SIGKILL)
 	p.reaping.Lock()
 	p.reaped = true
 	p.reaping.Unlock()
 	state, err := proc.Wait()
 	p.status = statusOf(state, err)
-	killMarked(marker) // those that left the group
+	killMarked(marker) // descendants that left the group
 	for _, r := range outputs {
 		_ = r.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 	}
@@ -127,8 +125,8 @@ func (p *process) live(argv []string, attr *os.ProcAttr, marker string, outputs 
 	close(p.exited)
 }
 
-// waitUnreaped blocks until the process has ended and leaves it a zombie. It
-// waits on a pidfd where the kernel has one, so that no other process is meant.
+// waitUnreaped waits until the process has exited and leaves it a zombie. It
+// waits on a pidfd if the kernel offers one, which cannot refer to another process.
 func (p *process) waitUnreaped() {
 	idType, id := unix.P_PID, p.pid
 	if fd, err := unix.PidfdOpen(p.pid, 0); err == nil {
@@ -143,8 +141,8 @@ func (p *process) waitUnreaped() {
 	}
 }
 
-// over reports whether the process has ended and was reaped.
-func (p *process) over() bool {
+// hasExited reports whether the process has exited and was reaped.
+func (p *process) hasExited() bool {
 	select {
 	case <-p.exited:
 		return true
@@ -165,7 +163,7 @@ func statusOf(state *os.ProcessState, err error) exitStatus {
 }
 
 // signal sends sig to the whole group, unless the leader has been reaped. It
-// opens nothing: a program without a free descriptor ends its child as well.
+// opens no file, so that it works without a free descriptor.
 func (p *process) signal(sig syscall.Signal) {
 	p.reaping.Lock()
 	defer p.reaping.Unlock()
@@ -174,55 +172,56 @@ func (p *process) signal(sig syscall.Signal) {
 	}
 }
 
-// ending reports whether the process is gone or seen to be about to. A GPU's
-// driver may take seconds over the end of one, in which its connections are
-// closed and it is no zombie yet.
-func (p *process) ending() bool {
+// isExiting reports whether the process has exited or is about to. A GPU's driver
+// may need seconds for an exit, during which the connections are closed and the
+// process is not a zombie yet.
+func (p *process) isExiting() bool {
 	p.reaping.Lock()
 	defer p.reaping.Unlock()
 	if p.reaped {
 		return true
 	}
 	s, err := readStat(p.pid)
-	return err == nil && (s.dead() || s.exiting())
+	return err == nil && (s.isZombie() || s.isExiting())
 }
 
-// speakGrace is how long the line "ready" may be on its way after /health has
-// said the same.
-const speakGrace = 100 * time.Millisecond
+// readyLineGrace is how long the state line "ready" may arrive after /health
+// answered 200.
+const readyLineGrace = 100 * time.Millisecond
 
-// askExit writes the exit line, where the program understands it. A program that
-// has just become ready is given the time to say that it does: on SIGTERM the
-// handler of llama-server v0.5.0 takes the lock of its queue, and waits for ever
-// when the thread that it interrupts holds it (server.cpp, server-queue.cpp).
-func (p *process) askExit() bool {
-	grace := time.NewTimer(speakGrace)
+// requestExit writes the exit command and reports whether the program accepts it.
+// A program that has just become ready gets a moment to report so. SIGTERM is no
+// substitute: the handler of llama-server v0.5.0 takes the lock of its queue and
+// waits forever if the interrupted thread owns it (server.cpp, server-queue.cpp).
+func (p *process) requestExit() bool {
+	grace := time.NewTimer(readyLineGrace)
 	defer grace.Stop()
 	select {
-	case <-p.speaks:
+	case <-p.acceptsExit:
 	case <-p.exited:
 		return true
 	case <-grace.C:
 		return false
 	}
 	_ = p.stdin.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-	_, err := p.stdin.WriteString(exitLine)
+	_, err := p.stdin.WriteString(exitCommand)
 	return err == nil
 }
 
-// oomStruck reports whether the kernel's OOM killer struck in our control group
-// since the process began.
-func (p *process) oomStruck() bool { return oomKills() > p.oom() }
+// oomKilled reports whether the kernel's OOM killer ended a process of this control
+// group since the process started.
+func (p *process) oomKilled() bool { return oomKills() > p.oomKillsAtStart() }
 
-// startError says what to do about a program that could not be executed.
+// startError adds the cause and the remedy to the error of a program that could not
+// be executed.
 func startError(program, dir string, err error) error {
 	remedy := ""
 	kind := error(nil)
 	switch {
 	case errors.Is(err, unix.ENOENT):
-		remedy, kind = fmt.Sprintf("see that %s and the folder %s are there", program, dir), ErrLibraryMissing
+		remedy, kind = fmt.Sprintf("check that %s and the directory %s exist", program, dir), ErrLibraryMissing
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		remedy, kind = "make it executable and see that its folder is not mounted noexec", ErrPermission
+		remedy, kind = "make it executable and check that its directory is not mounted noexec", ErrPermission
 	case errors.Is(err, unix.ENOEXEC):
 		remedy, kind = "it is not a program for this machine", ErrUnsupportedPlatform
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
@@ -230,7 +229,7 @@ func startError(program, dir string, err error) error {
 	case errors.Is(err, unix.ENOMEM):
 		remedy, kind = remedyHostMem, ErrOutOfMemory
 	case errors.Is(err, unix.ETXTBSY):
-		remedy = "it is still being written: try again"
+		remedy = "it is still being written: retry"
 	}
 	if kind != nil {
 		return fmt.Errorf("start llama-server: %w: %w; %s", kind, err, remedy)

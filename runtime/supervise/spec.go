@@ -14,117 +14,123 @@ import (
 	"time"
 )
 
-// noContext is for slog calls that belong to the child and to no request.
-var noContext = context.Background()
+// logContext is the context of slog calls that concern the child and no request.
+var logContext = context.Background()
 
-// Spec says what to run and how to look after it. The zero value of every field
-// but Argv has a sound meaning.
+// Spec describes what to run and how to supervise it. Only Argv is required; the
+// zero value of every other field selects its default.
 type Spec struct {
 	// Argv starts the program: a bundle's loader with its library path and
-	// llama-server, or the path of a llama-server alone.
+	// llama-server, or the path of llama-server alone.
 	Argv []string
-	// Args follow Argv. The listening address and the key are added by Start
-	// and must not be among them, nor may a prefix of the paths or TLS.
+	// Args follow Argv. Start adds the listening address and the API key; Args must
+	// not contain them, and neither a path prefix nor TLS files.
 	Args []string
-	// Env is added, as NAME=value, after scrubbing; it wins over what is there.
+	// Env holds NAME=value entries that are added to the child's environment. They
+	// override inherited variables.
 	Env []string
-	// Dir is the working directory; empty means the folder of the last element
-	// of Argv. ggml loads modules from the working directory, so it must never
-	// be one that others may write to.
+	// Dir is the working directory. Empty means the directory of the last element
+	// of Argv. ggml loads modules from the working directory, so nobody else may be
+	// able to write to it.
 	Dir string
-	// ExtraFiles are files that the child has open too, from descriptor 3 on, such
-	// as the lock that keeps its bundle. They must stay open while the child may
-	// be started again.
+	// ExtraFiles are open files that the child inherits, from descriptor 3 on, such
+	// as the lock on its bundle. They must stay open for as long as the child may be
+	// restarted.
 	ExtraFiles []*os.File
-	// SocketDir is the folder under which sockets and the records of live
-	// children lie. It is made; one that is there must be this user's alone (mode
-	// 0700). Empty means go-rocm in $XDG_RUNTIME_DIR if that is not another
-	// user's, else run in $GOROCM_CACHE, else go-rocm/run in the user's cache
-	// folder.
+	// SocketDir is the directory for sockets and for the records of running
+	// children. Start creates it; an existing one must be private to this user (mode
+	// 0700). Empty means go-rocm in $XDG_RUNTIME_DIR unless that belongs to another
+	// user, else run in $GOROCM_CACHE, else go-rocm/run in the user's cache
+	// directory.
 	SocketDir string
-	// TCP is a host:port to listen on instead of a unix socket. Port 0 lets the
-	// kernel choose. The listening socket is proven to be the child's.
+	// TCPAddr is a host:port to listen on instead of a unix socket. Port 0 lets the
+	// kernel choose. Each connection checks that the child owns the listening socket.
 	TCPAddr string
 
-	// ModelBytes is the size of the model on disk; it scales StartTimeout's
-	// default.
+	// ModelBytes is the size of the model on disk. It scales the default of
+	// StartTimeout.
 	ModelBytes int64
-	// StartTimeout is how long a start may take without any sign of progress
-	// (a log line, load progress); ten times as long it may take in all.
+	// StartTimeout limits the time that a start may take without a sign of progress
+	// (a log line, load progress). The whole start may take ten times as long.
 	// Default: one minute and a second for every 32 MiB of ModelBytes.
 	StartTimeout time.Duration
-	// DrainTimeout is how long Stop waits for running requests; default 5 s.
-	// Negative: not at all.
+	// DrainTimeout limits how long Stop waits for running requests. Default: 5 s.
+	// Negative: Stop does not wait.
 	DrainTimeout time.Duration
-	// StopTimeout is how long the child gets from the first request to end
-	// until SIGKILL; default DefaultStopTimeout.
+	// StopTimeout is the time between the request to exit and SIGKILL. Default:
+	// DefaultStopTimeout.
 	StopTimeout time.Duration
-	// StallTimeout is how long requests may run without a token, and with
-	// CPUOnly without work, before the child counts as stalled; default 2 minutes; negative: never.
+	// StallTimeout limits how long requests may run without a token (with CPUOnly:
+	// without CPU time either) before the child counts as stalled. Default: 2
+	// minutes. Negative: never.
 	StallTimeout time.Duration
-	// CPUOnly says that the program computes on the CPU alone. CPU time that it uses
-	// then counts as progress: prompts are decoded in batches of 2048 tokens
-	// (n_batch in common/common.h), for one of which a slow CPU takes minutes
-	// without any token moving. A GPU that hangs may keep the CPU busy, too.
+	// CPUOnly is set for a program that computes on the CPU alone. The CPU time that
+	// it uses then counts as progress: prompts are decoded in batches of 2048 tokens
+	// (n_batch in common/common.h), and a slow CPU needs minutes for one batch,
+	// during which no token counter moves. With a GPU, CPU time proves nothing: a
+	// GPU that hangs may keep the CPU busy.
 	CPUOnly bool
-	// StallGrace is how long a stalled child may stay so before it is killed,
-	// with ErrStalled as the cause; default StallTimeout; negative: never.
+	// StallGrace is how long a child may stay stalled before it is killed with
+	// ErrStalled as the cause. Default: StallTimeout. Negative: never.
 	StallGrace time.Duration
 
-	// Restart says whether and how a dead child is started again.
+	// Restart decides whether and how an exited child is restarted.
 	Restart RestartPolicy
-	// Flags, when set, drops or renames arguments that the program does not
-	// know; ProbeFlags makes it.
+	// Flags, when set, drops or renames arguments that the program does not accept.
+	// ProbeFlags returns it.
 	Flags *Flags
-	// LogLines bounds the lines of the child's output that are kept; default 400.
+	// LogLines limits how many lines of the child's output are kept. Default: 400.
 	LogLines int
-	// OnEvent is called with each event from the goroutine that owns the state;
-	// it must not block. Start has begun by then, so nothing is missed.
+	// OnEvent is called with each event, from the goroutine that owns the state. It
+	// must not block. Unlike a subscriber it also sees the events of the start.
 	OnEvent func(Event)
-	// Log takes state changes and, at debug level, the child's output; nil: none.
+	// Log receives state changes and, at debug level, the child's output. Nil
+	// discards both.
 	Log *slog.Logger
 }
 
-// DefaultStopTimeout is the StopTimeout of a Spec that says none.
+// DefaultStopTimeout is the default of Spec.StopTimeout.
 const DefaultStopTimeout = 10 * time.Second
 
-// Mode says when a child that ended by itself is started again.
+// RestartMode selects when a child that exited by itself is restarted.
 type RestartMode uint8
 
-// The modes of a Policy.
+// The modes of a RestartPolicy.
 const (
-	// Never leaves a dead child dead: the library's default.
+	// Never does not restart the child. It is the library's default.
 	Never RestartMode = iota
-	// OnFailure starts it again unless it ended with status 0, or the cause is
-	// one that starting again cannot cure: those of Permanent, and before it was
-	// ready for the first time a lack of memory, which ends Start at once with
-	// ErrOutOfMemory, so that the caller can ask for less.
+	// OnFailure restarts the child unless it exited with status 0 or a restart cannot
+	// help: see IsPermanent. A lack of memory before the child was ready for the first
+	// time ends Start at once with ErrOutOfMemory, so that the caller can reduce the
+	// demand.
 	OnFailure
 )
 
-// Policy bounds how a child is started again.
+// RestartPolicy limits how a child is restarted.
 //
-// Failures count in a row, however far apart they are: a start that hangs may
-// take longer to fail than any window of time. A run that was well for Window
-// ends the row, and its own end is the first failure of the next. It is well from
-// ready to its death, or to the beginning of the stall that it did not come out
-// of, whether anybody used it or not.
+// Failures are counted in a row, however far apart they are: a start that hangs
+// may take longer to fail than any window of time. A run that was healthy for
+// ResetAfter ends the row, and its own exit is the first failure of the next row.
+// A run is healthy from Ready to its exit, or to the beginning of the stall that
+// it did not recover from, whether or not it served requests.
 type RestartPolicy struct {
 	Mode RestartMode
-	// MinBackoff and MaxBackoff bound the wait before a start, which doubles
-	// with each failure in a row and is jittered by a quarter; defaults 500 ms
-	// and 1 min.
+	// MinBackoff and MaxBackoff limit the wait before a restart. The wait doubles
+	// with each failure in a row, with a jitter of a quarter. Defaults: 500 ms and
+	// 1 min.
 	MinBackoff, MaxBackoff time.Duration
-	// MaxFailures failures in a row end it with ErrCrashLoop; default 5.
+	// MaxFailures is how many failures in a row end the child with ErrCrashLoop.
+	// Default: 5.
 	MaxFailures int
-	// Window is how long a run must be well to end the row; default 10 min.
+	// ResetAfter is how long a run must be healthy to end the row. Default: 10 min.
 	ResetAfter time.Duration
-	// Settle is called before each new start, to wait until the GPU's memory
-	// has been given back; its error is noted and does not prevent the start.
+	// BeforeRestart is called before each restart, for example to wait until the
+	// driver has freed the GPU's memory. Its error is logged and does not prevent the
+	// restart.
 	BeforeRestart func(ctx context.Context) error
 }
 
-// RestartOnFailure is the policy for services.
+// RestartOnFailure returns the policy for services.
 func RestartOnFailure() RestartPolicy { return RestartPolicy{Mode: OnFailure} }
 
 func (p RestartPolicy) withDefaults() RestartPolicy {
@@ -143,7 +149,7 @@ func (p RestartPolicy) withDefaults() RestartPolicy {
 	return p
 }
 
-// backoff is the wait before the start that follows the n-th failure, n from 1.
+// backoff returns the wait before the start that follows the n-th failure, n from 1.
 func (p RestartPolicy) backoff(n int) time.Duration {
 	d := p.MinBackoff
 	for i := 1; i < n && d < p.MaxBackoff; i++ {
@@ -153,12 +159,12 @@ func (p RestartPolicy) backoff(n int) time.Duration {
 	return d - d/8 + rand.N(d/4+1) //nolint:gosec // jitter, not a secret
 }
 
-// ErrInvalidSpec is wrapped by every complaint about a Spec.
-var ErrInvalidSpec = errors.New("supervise: bad spec")
+// ErrInvalidSpec is wrapped by every error about a Spec.
+var ErrInvalidSpec = errors.New("supervise: invalid spec")
 
 func (s Spec) withDefaults() (Spec, error) {
 	if len(s.Argv) == 0 || s.Argv[0] == "" {
-		return s, fmt.Errorf("%w: Argv is empty; give the program to run", ErrInvalidSpec)
+		return s, fmt.Errorf("%w: Argv is empty; set it to the program to run", ErrInvalidSpec)
 	}
 	if !filepath.IsAbs(s.Argv[0]) {
 		found, err := exec.LookPath(s.Argv[0])
@@ -175,7 +181,7 @@ func (s Spec) withDefaults() (Spec, error) {
 	}
 	if s.TCPAddr != "" {
 		if _, _, err := net.SplitHostPort(s.TCPAddr); err != nil {
-			return s, fmt.Errorf("%w: TCP: %w; write host:port", ErrInvalidSpec, err)
+			return s, fmt.Errorf("%w: TCPAddr: %w; want host:port", ErrInvalidSpec, err)
 		}
 	}
 	if s.Dir == "" {
@@ -184,10 +190,10 @@ func (s Spec) withDefaults() (Spec, error) {
 	if s.StartTimeout <= 0 {
 		s.StartTimeout = time.Minute + time.Duration(s.ModelBytes>>25)*time.Second
 	}
-	s.DrainTimeout = defaulted(s.DrainTimeout, 5*time.Second)
-	s.StopTimeout = defaulted(s.StopTimeout, DefaultStopTimeout)
-	s.StallTimeout = defaulted(s.StallTimeout, 2*time.Minute)
-	s.StallGrace = defaulted(s.StallGrace, s.StallTimeout)
+	s.DrainTimeout = durationOr(s.DrainTimeout, 5*time.Second)
+	s.StopTimeout = durationOr(s.StopTimeout, DefaultStopTimeout)
+	s.StallTimeout = durationOr(s.StallTimeout, 2*time.Minute)
+	s.StallGrace = durationOr(s.StallGrace, s.StallTimeout)
 	if s.LogLines <= 0 {
 		s.LogLines = 400
 	}
@@ -198,14 +204,14 @@ func (s Spec) withDefaults() (Spec, error) {
 	return s, nil
 }
 
-// reserved are the flags of llama-server (common/arg.cpp) that say where and how it
-// answers, with what to do instead. None has another spelling; each can be given
-// by a variable, LLAMA_ARG_ and its name, as well.
-func reserved() map[string]string {
+// reservedFlags maps the flags of llama-server (common/arg.cpp) that decide where
+// and how it answers to the remedy for a caller who set one. None has another
+// spelling. Each can also be set by a variable: LLAMA_ARG_ and its name.
+func reservedFlags() map[string]string {
 	const (
-		address = "use TCP to listen on an address of your own"
-		key     = "Child.APIKey tells the key"
-		plain   = "the child is asked over plain HTTP at its root; put a proxy in front of it"
+		address = "set Spec.TCPAddr to choose an address"
+		key     = "Child.APIKey returns the key"
+		plain   = "the supervisor speaks plain HTTP at the root; put a proxy in front of it"
 	)
 	return map[string]string{
 		"--host": address, "--port": address, "--reuse-port": address,
@@ -214,13 +220,13 @@ func reserved() map[string]string {
 	}
 }
 
-// checkArgs refuses what the supervisor itself decides on.
+// checkArgs rejects arguments and variables that the supervisor sets itself.
 func checkArgs(args, env []string) error {
-	flags := reserved()
+	flags := reservedFlags()
 	for _, a := range args {
 		name, _, _ := strings.Cut(a, "=")
-		if remedy, ok := flags[dashed(name)]; ok {
-			return fmt.Errorf("%w: %s is chosen by the supervisor; %s", ErrInvalidSpec, name, remedy)
+		if remedy, ok := flags[withDashes(name)]; ok {
+			return fmt.Errorf("%w: %s is set by the supervisor; %s", ErrInvalidSpec, name, remedy)
 		}
 	}
 	for _, kv := range env {
@@ -230,13 +236,13 @@ func checkArgs(args, env []string) error {
 		}
 		flag, ok := strings.CutPrefix(name, "LLAMA_ARG_")
 		if remedy, reserved := flags["--"+strings.ToLower(strings.ReplaceAll(flag, "_", "-"))]; ok && reserved {
-			return fmt.Errorf("%w: %s in Env is chosen by the supervisor; %s", ErrInvalidSpec, name, remedy)
+			return fmt.Errorf("%w: %s in Env is set by the supervisor; %s", ErrInvalidSpec, name, remedy)
 		}
 	}
 	return nil
 }
 
-func defaulted(d, def time.Duration) time.Duration {
+func durationOr(d, def time.Duration) time.Duration {
 	if d == 0 {
 		return def
 	}

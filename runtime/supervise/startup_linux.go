@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,49 +15,169 @@ import (
 )
 
 const (
-	// minPoll is the shortest time between two looks at /health, which a line
-	// of output provokes; maxPoll the longest while starting.
+	// minPoll is the shortest time between two checks of /health, which a line of
+	// output triggers. maxPoll is the longest while the child starts.
 	minPoll = time.Millisecond
 	maxPoll = 50 * time.Millisecond
+	// wrongPeerGrace is how long a process may answer in the child's place before
+	// the start fails: the child may be about to replace it, or to exit.
+	wrongPeerGrace = time.Second
+	// maxStartFactor is how many StartTimeouts a start may take in all.
+	maxStartFactor = 10
 )
 
-// news is what the child's output tells while it starts.
-type news struct {
-	mu       sync.Mutex
-	progress float64
-	last     time.Time // of the last state line
-	spoke    bool
-	onSpeak  chan struct{}
-	wake     chan struct{} // capacity 1: a look is worth while
-	urgent   chan struct{} // capacity 1: it is at once
-}
-
-func newNews(tail *logTail) *news {
-	n := &news{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
-	tail.onLine = n.line
-	tail.onState = n.state
-	return n
-}
-
-// line takes a line of the log. Those that llama_server in
-// tools/server/server.cpp writes when it has become ready are worth an immediate
-// look; what they say is not relied on.
-func (n *news) line(text string) {
-	if strings.Contains(text, "model loaded") || strings.Contains(text, "listening on") {
-		poke(n.urgent)
+// startup follows the process from a refused connection over status 503 to 200.
+// It returns nil when the process is ready, else how the run ended.
+func (c *Child) startup(p *process, events *startupEvents) *runResult {
+	ctx, cancel := c.stopContext()
+	defer cancel()
+	limit := time.NewTimer(c.spec.StartTimeout)
+	defer limit.Stop()
+	total := time.NewTimer(maxStartFactor * c.spec.StartTimeout)
+	defer total.Stop()
+	began, lastSign := time.Now(), time.Now()
+	interval := minPoll
+	var wrongPeer error
+	for {
+		asked := time.Now()
+		status, err := c.checkHealth(ctx, p)
+		switch {
+		case status == http.StatusOK:
+			p.readyAt = time.Now()
+			c.setState(Ready, nil, "ready after "+p.readyAt.Sub(began).Round(time.Millisecond).String())
+			return nil
+		case status == http.StatusServiceUnavailable:
+			c.reportLoading(events.loadProgress())
+		case status != 0:
+			err = fmt.Errorf("%w: /health answers %d, which is neither ready nor loading", ErrWrongPeer, status)
+			fallthrough
+		case errors.Is(err, ErrWrongPeer):
+			if wrongPeer == nil {
+				limit.Reset(min(wrongPeerGrace, c.spec.StartTimeout))
+			}
+			wrongPeer = err
+		}
+		wait := time.NewTimer(interval)
+		interval = min(interval*3/2+1, maxPoll)
+		select {
+		case <-p.exited:
+			wait.Stop()
+			return &runResult{err: c.exitError(p, c.State())}
+		case <-c.stop:
+			wait.Stop()
+			c.shutDown(p, false)
+			return &runResult{stopped: true}
+		case <-limit.C:
+			wait.Stop()
+			return &runResult{err: c.killStart(p, wrongPeer, time.Since(lastSign))}
+		case <-total.C:
+			wait.Stop()
+			return &runResult{err: c.killStart(p, wrongPeer, time.Since(began))}
+		case <-events.wake:
+			// A line is a sign of progress: the limit starts again.
+			wait.Stop()
+			lastSign = time.Now()
+			if wrongPeer == nil {
+				limit.Reset(c.spec.StartTimeout)
+			}
+			events.waitUrgent(ctx, minPoll-time.Since(asked))
+		case <-wait.C:
+		}
 	}
-	poke(n.wake)
 }
 
-func poke(ch chan<- struct{}) {
+// checkHealth asks a process for /health once and returns the status, 0 if
+// nobody answers.
+func (c *Child) checkHealth(ctx context.Context, p *process) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.baseURL+"/health", http.NoBody)
+	if err != nil {
+		return 0, err
+	}
+	res, err := p.probeTransport.RoundTrip(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	raw, err := io.ReadAll(io.LimitReader(res.Body, 4<<10))
+	if err != nil {
+		return 0, err
+	}
+	var body struct {
+		Status string `json:"status"`
+	}
+	if res.StatusCode == http.StatusOK && (json.Unmarshal(raw, &body) != nil || body.Status != "ok") {
+		return 0, fmt.Errorf("%w: /health answers %.60q, which llama-server does not", ErrWrongPeer, raw)
+	}
+	return res.StatusCode, nil
+}
+
+// reportLoading publishes that the server loads its model, and how far it is.
+func (c *Child) reportLoading(progress float64) {
+	c.mu.Lock()
+	state, reported := c.state, c.progress
+	c.progress = max(reported, progress)
+	c.mu.Unlock()
+	switch {
+	case state != Loading:
+		c.setState(Loading, nil, "loading the model")
+	case progress > reported:
+		c.setState(Loading, nil, fmt.Sprintf("loaded %.0f %%", 100*progress))
+	}
+}
+
+// killStart kills a process that does not become ready.
+func (c *Child) killStart(p *process, wrongPeer error, after time.Duration) error {
+	state := c.State()
+	p.signal(unix.SIGKILL)
+	<-p.exited
+	if wrongPeer != nil {
+		return fmt.Errorf("start llama-server: %w", wrongPeer)
+	}
+	return &HangError{
+		Kind: ErrStartTimeout, After: after, State: state, Pid: p.pid, Log: p.tail.last(),
+		Remedy: "a large model on a slow disk needs a longer start timeout; otherwise read the last lines",
+	}
+}
+
+// startupEvents is what the child's output reports while it starts.
+type startupEvents struct {
+	mu        sync.Mutex
+	progress  float64
+	lastState time.Time // when the last state line arrived
+	isReady   bool
+	onReady   chan struct{}
+	wake      chan struct{} // capacity 1: a check is worthwhile
+	urgent    chan struct{} // capacity 1: a check is worthwhile at once
+}
+
+func newStartupEvents(tail *logTail) *startupEvents {
+	e := &startupEvents{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
+	tail.onLine = e.handleLine
+	tail.onState = e.handleState
+	return e
+}
+
+// handleLine handles a line of the log. The lines that llama_server in
+// tools/server/server.cpp writes when it has become ready trigger an immediate
+// check. They only trigger it: /health decides.
+func (e *startupEvents) handleLine(text string) {
+	if strings.Contains(text, "model loaded") || strings.Contains(text, "listening on") {
+		notify(e.urgent)
+	}
+	notify(e.wake)
+}
+
+func notify(ch chan<- struct{}) {
 	select {
 	case ch <- struct{}{}:
 	default:
 	}
 }
 
-// rest waits until the next look is due, by time or because it is urgent.
-func (n *news) rest(ctx context.Context, d time.Duration) {
+// waitUrgent waits for d or until a check is urgent.
+func (e *startupEvents) waitUrgent(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return
 	}
@@ -64,24 +185,24 @@ func (n *news) rest(ctx context.Context, d time.Duration) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-n.urgent:
+	case <-e.urgent:
 	case <-ctx.Done():
 	}
 }
 
-// speaks says what to close once the program told its state.
-func (n *news) speaks(ch chan struct{}) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.onSpeak = ch
-	if n.spoke {
+// closeWhenReady closes ch once the program has reported that it is ready.
+func (e *startupEvents) closeWhenReady(ch chan struct{}) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.onReady = ch
+	if e.isReady {
 		close(ch)
 	}
 }
 
-// state takes a state line's JSON. A line that cannot be read counts as a sign
-// of life and nothing more.
-func (n *news) state(raw string) {
+// handleState handles the JSON of a state line. A line that cannot be parsed
+// counts as a sign of life and nothing more.
+func (e *startupEvents) handleState(raw string) {
 	var msg struct {
 		State   string `json:"state"`
 		Payload struct {
@@ -91,8 +212,8 @@ func (n *news) state(raw string) {
 		} `json:"payload"`
 	}
 	err := json.Unmarshal([]byte(raw), &msg)
-	n.mu.Lock()
-	n.last = time.Now()
+	e.mu.Lock()
+	e.lastState = time.Now()
 	if err == nil && msg.State == "loading" {
 		stage, stages := 0, max(1, len(msg.Payload.Stages))
 		for i, s := range msg.Payload.Stages {
@@ -101,119 +222,29 @@ func (n *news) state(raw string) {
 			}
 		}
 		v := (float64(stage) + min(max(msg.Payload.Value, 0), 1)) / float64(stages)
-		n.progress = max(n.progress, v)
+		e.progress = max(e.progress, v)
 	}
-	// Only "ready" comes with the thread that reads the exit line.
-	if err == nil && msg.State == "ready" && !n.spoke {
-		n.spoke = true
-		if n.onSpeak != nil {
-			close(n.onSpeak)
+	// Only a server that reports "ready" runs the thread that reads the exit command.
+	if err == nil && msg.State == "ready" && !e.isReady {
+		e.isReady = true
+		if e.onReady != nil {
+			close(e.onReady)
 		}
 	}
-	n.mu.Unlock()
-	poke(n.wake)
+	e.mu.Unlock()
+	notify(e.wake)
 }
 
-// told is when the last state line came: a server that wakes from sleep tells
-// how far it has loaded again.
-func (n *news) told() time.Time {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.last
+// lastStateLine returns when the last state line arrived. A server that wakes
+// from sleep reports its load progress again.
+func (e *startupEvents) lastStateLine() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lastState
 }
 
-func (n *news) loaded() float64 {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.progress
-}
-
-// startup follows the process from refused over 503 to 200. It gives nil when
-// the process is ready, else how the run ended.
-func (c *Child) startup(p *process, n *news) *outcome {
-	ctx, cancel := c.untilStop()
-	defer cancel()
-	limit := time.NewTimer(c.spec.StartTimeout)
-	defer limit.Stop()
-	inAll := time.NewTimer(10 * c.spec.StartTimeout)
-	defer inAll.Stop()
-	began, alive := time.Now(), time.Now()
-	interval := minPoll
-	var imposed error
-	for {
-		asked := time.Now()
-		status, err := c.healthy(ctx, p)
-		switch {
-		case status == http.StatusOK:
-			p.ready = time.Now()
-			c.change(Ready, nil, "ready after "+p.ready.Sub(began).Round(time.Millisecond).String())
-			return nil
-		case status == http.StatusServiceUnavailable:
-			c.loading(n.loaded())
-		case status != 0:
-			err = fmt.Errorf("%w: /health says %d, which is neither ready nor loading", ErrWrongPeer, status)
-			fallthrough
-		case errors.Is(err, ErrWrongPeer):
-			// The child may be about to take its place, or to end: a second
-			// must do.
-			if imposed == nil {
-				limit.Reset(min(time.Second, c.spec.StartTimeout))
-			}
-			imposed = err
-		}
-		wait := time.NewTimer(interval)
-		interval = min(interval*3/2+1, maxPoll)
-		select {
-		case <-p.exited:
-			wait.Stop()
-			return &outcome{err: c.exitError(p, c.State())}
-		case <-c.stop:
-			wait.Stop()
-			c.shutDown(p, false)
-			return &outcome{stopped: true}
-		case <-limit.C:
-			wait.Stop()
-			return &outcome{err: c.giveUp(p, imposed, time.Since(alive))}
-		case <-inAll.C:
-			wait.Stop()
-			return &outcome{err: c.giveUp(p, imposed, time.Since(began))}
-		case <-n.wake:
-			// A line is a sign of progress: the clock starts anew.
-			wait.Stop()
-			alive = time.Now()
-			if imposed == nil {
-				limit.Reset(c.spec.StartTimeout)
-			}
-			n.rest(ctx, minPoll-time.Since(asked))
-		case <-wait.C:
-		}
-	}
-}
-
-// loading notes that the server answers and how far it is.
-func (c *Child) loading(progress float64) {
-	c.mu.Lock()
-	state, known := c.state, c.progress
-	c.progress = max(known, progress)
-	c.mu.Unlock()
-	switch {
-	case state != Loading:
-		c.change(Loading, nil, "loading the model")
-	case progress > known:
-		c.change(Loading, nil, fmt.Sprintf("loaded %.0f %%", 100*progress))
-	}
-}
-
-// giveUp ends a process that does not become ready.
-func (c *Child) giveUp(p *process, imposed error, after time.Duration) error {
-	state := c.State()
-	p.signal(unix.SIGKILL)
-	<-p.exited
-	if imposed != nil {
-		return fmt.Errorf("start llama-server: %w", imposed)
-	}
-	return &HangError{
-		Kind: ErrStartTimeout, After: after, State: state, Pid: p.pid, Log: p.tail.last(),
-		Remedy: "a large model on a slow disk needs a longer start timeout; else look at the last lines",
-	}
+func (e *startupEvents) loadProgress() float64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.progress
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// State is where a child is in its life; the package comment has the diagram.
+// State is a child's state; the package comment has the diagram.
 type State uint8
 
 // The states of a child.
@@ -20,7 +20,7 @@ const (
 	Failed
 )
 
-// String gives the state's name in lower case.
+// String returns the state's name in lower case.
 func (s State) String() string {
 	switch s {
 	case Stopped:
@@ -44,33 +44,34 @@ func (s State) String() string {
 // Final reports whether no further change follows.
 func (s State) Final() bool { return s == Stopped || s == Failed }
 
-// Event is one change of state, or news within Loading.
+// Event is one change of state, or an update of the load progress.
 type Event struct {
 	Time     time.Time
 	From, To State
-	// Cause is why, where something went wrong; nil for a change that was meant.
+	// Cause is the error that led to the change; nil for an intended change.
 	Cause error
-	// Note says in a few words what happened.
+	// Note describes the change in a few words.
 	Note string
-	// Pid is the process at that moment, 0 where there is none.
+	// Pid is the process at that moment, 0 if there is none.
 	Pid int
 	// Attempt counts the processes started for this child, from 1.
 	Attempt int
-	// Progress is how much of the model is loaded, 0 to 1, where the server
-	// tells it; it is only meaningful while To is Loading.
+	// Progress is how much of the model is loaded, 0 to 1, if the server reports it.
+	// It is meaningful only while To is Loading.
 	Progress float64
-	// Missed counts earlier events that this subscriber was too slow to take.
+	// Dropped counts earlier events that were dropped because this subscriber was
+	// too slow.
 	Dropped int
 }
 
-// subscriberDepth is how many events wait for a subscriber before the oldest
-// ones are given up; a child changes state a handful of times in its life.
+// subscriberDepth is how many events are queued for a subscriber before the oldest
+// are dropped. A child changes its state a handful of times.
 const subscriberDepth = 64
 
-// hub hands events to subscribers without ever waiting for one.
+// hub sends events to subscribers and never blocks on one.
 type hub struct {
 	mu     sync.Mutex
-	subs   map[chan Event]int // how many events each has missed
+	subs   map[chan Event]int // how many events were dropped for each
 	closed bool
 	log    *slog.Logger
 }
@@ -116,29 +117,29 @@ func (h *hub) publish(e Event) {
 	if e.Cause != nil {
 		attrs = append(attrs, "cause", e.Cause.Error())
 	}
-	h.log.Log(noContext, level, "llama-server state", attrs...)
+	h.log.Log(logContext, level, "llama-server state", attrs...)
 
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for ch, missed := range h.subs {
-		e.Dropped = missed
+	for ch, dropped := range h.subs {
+		e.Dropped = dropped
 		select {
 		case ch <- e:
 			h.subs[ch] = 0
 			continue
 		default:
 		}
-		select { // full: the oldest gives way
+		select { // full: drop the oldest
 		case <-ch:
-			missed++
+			dropped++
 		default:
 		}
-		e.Dropped = missed
+		e.Dropped = dropped
 		select {
 		case ch <- e:
 			h.subs[ch] = 0
 		default:
-			h.subs[ch] = missed + 1
+			h.subs[ch] = dropped + 1
 		}
 	}
 }
@@ -151,4 +152,22 @@ func (h *hub) close() {
 		close(ch)
 	}
 	clear(h.subs)
+}
+
+// Diagnosis is what a person needs to run the same program by hand.
+type Diagnosis struct {
+	// Argv is the whole command line, Dir its working directory.
+	Argv []string
+	Dir  string
+	// Env is the environment with the key replaced. RemovedEnv names the variables
+	// of this process that the child does not inherit.
+	Env        []string
+	RemovedEnv []string
+	// FlagNotes lists the arguments that Flags dropped or renamed, and why.
+	FlagNotes []string
+	State     State
+	Pid       int
+	Attempt   int
+	Addr      string
+	Log       []string
 }

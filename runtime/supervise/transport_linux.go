@@ -12,99 +12,168 @@ import (
 )
 
 const (
-	// idleConn is how long an unused connection is kept: llama-server closes it
-	// after five seconds, and a request must not meet that moment.
-	idleConn = 3 * time.Second
-	// deathSign is how long after its connection broke a process may take to show
-	// that it dies: the kernel closes the files of one that does a moment before.
-	deathSign = 100 * time.Millisecond
-	// deathNews is how long it then takes at most to learn what of: the driver
-	// takes down what was on the GPU, descendants are ended, and the last of the
+	// idleConnTimeout is how long an unused connection is kept. llama-server closes
+	// it after five seconds, and a request must not meet that moment.
+	idleConnTimeout = 3 * time.Second
+	// exitSignWait is how long after a broken connection a process may take to show
+	// that it is exiting: the kernel closes its files a moment earlier.
+	exitSignWait = 100 * time.Millisecond
+	// exitCauseWait limits the wait for the cause of the exit after that: the driver
+	// releases what was on the GPU, descendants are killed, and the rest of the
 	// output is read first.
-	deathNews = 10 * time.Second
+	exitCauseWait = 10 * time.Second
 )
 
-// newBase is a transport for one child's address and nothing else.
-func newBase(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
+// newTransport returns a transport that connects through dial alone.
+func newTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
 	return &http.Transport{
 		Proxy:               nil,
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: 256,
-		IdleConnTimeout:     idleConn,
+		IdleConnTimeout:     idleConnTimeout,
 	}
 }
 
-// gate is the http.RoundTripper of a child's users. It holds requests back
-// until the child is ready, adds the key, counts what runs, says why a broken
-// request broke, and repeats a request whose process died before it answered
-// if another is started: once, since it may be what the process died of.
-type gate struct {
-	child   *Child
-	running atomic.Int64 // requests let through and not over
+// retryTransport is the http.RoundTripper of a child's users. It delays requests
+// until the child is ready, adds the API key, counts running requests, and
+// replaces the error of a broken request by the cause of the exit. If a process
+// exits before any part of the answer and the policy restarts it, the request is
+// retried once. It is not retried twice, since it may have caused the exit.
+type retryTransport struct {
+	child  *Child
+	active atomic.Int64 // forwarded requests that have not ended
 }
 
 // RoundTrip implements http.RoundTripper.
-func (g *gate) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t *retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := req.Context()
-	for repeat := 0; ; repeat++ {
-		p, err := g.child.admit(ctx)
+	for retry := 0; ; retry++ {
+		p, err := t.child.waitReady(ctx)
 		if err != nil {
-			drainBody(req)
+			closeBody(req)
 			return nil, err
 		}
-		res, err := g.send(p, req, repeat > 0)
+		res, err := t.send(p, req, retry > 0)
 		if err == nil {
-			res.Body = &trackedBody{ReadCloser: res.Body, gate: g, p: p, ctx: ctx}
+			res.Body = &trackedBody{ReadCloser: res.Body, transport: t, p: p, ctx: ctx}
 			return res, nil
 		}
-		g.running.Add(-1)
+		t.active.Add(-1)
 		if ctx.Err() != nil {
 			return nil, err
 		}
-		death := g.child.deathOf(ctx, p)
-		if death == nil {
+		exit := t.child.exitCause(ctx, p)
+		if exit == nil {
 			return nil, err
 		}
 		replayable := req.Body == nil || req.GetBody != nil
-		if !replayable || g.child.spec.Restart.Mode == Never {
-			return nil, fmt.Errorf("%w (%w)", death, err)
+		if !replayable || t.child.spec.Restart.Mode == Never {
+			return nil, fmt.Errorf("%w (%w)", exit, err)
 		}
-		if repeat > 0 {
-			return nil, fmt.Errorf("%w: %w (%w)", ErrCrashedTwice, death, err)
+		if retry > 0 {
+			return nil, fmt.Errorf("%w: %w (%w)", ErrCrashedTwice, exit, err)
 		}
 	}
 }
 
-// send asks a process once.
-func (g *gate) send(p *process, req *http.Request, again bool) (*http.Response, error) {
+// send sends the request to a process once.
+func (t *retryTransport) send(p *process, req *http.Request, retry bool) (*http.Response, error) {
 	out := req.Clone(req.Context())
-	if again && req.GetBody != nil {
+	if retry && req.GetBody != nil {
 		var err error
 		if out.Body, err = req.GetBody(); err != nil {
 			return nil, err
 		}
 	}
 	if out.Header.Get("Authorization") == "" {
-		out.Header.Set("Authorization", "Bearer "+g.child.key)
+		out.Header.Set("Authorization", "Bearer "+t.child.key)
 	}
-	return p.base.RoundTrip(out)
+	return p.userTransport.RoundTrip(out)
 }
 
-func drainBody(req *http.Request) {
+func closeBody(req *http.Request) {
 	if req.Body != nil {
 		_ = req.Body.Close()
 	}
 }
 
-// trackedBody counts a request as running until its body is closed or ended,
-// and gives a broken one its cause.
+// waitReady waits for a ready process and returns it. It counts the request as
+// running; the caller ends that. Both happen in one step under the lock of the
+// state: a drain, which follows a change of state, waits for every request that
+// was forwarded.
+func (c *Child) waitReady(ctx context.Context) (*process, error) {
+	for {
+		p, changed, err := c.tryReady()
+		if p != nil || err != nil {
+			return p, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// tryReady is waitReady without the wait. If it returns neither a process nor an
+// error, the caller tries again after the next change.
+func (c *Child) tryReady() (p *process, changed <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch c.state {
+	case Ready:
+		// The exit is recorded before the state changes. A request that arrives in
+		// between would waste its retry on a socket that nobody reads.
+		if _, exited := c.exits[c.current.run]; !exited {
+			c.transport.active.Add(1)
+			return c.current, nil, nil
+		}
+	case Stopping, Stopped:
+		return nil, nil, ErrStopped
+	case Failed:
+		return nil, nil, c.err
+	case Starting, Loading, Stalled:
+	}
+	return nil, c.changed, nil
+}
+
+// exitCause returns why a process exited and waits until the cause is recorded.
+// It returns nil if the process lives on.
+func (c *Child) exitCause(ctx context.Context, p *process) error {
+	sign, limit := time.NewTimer(exitSignWait), time.NewTimer(exitCauseWait)
+	defer sign.Stop()
+	defer limit.Stop()
+	for {
+		c.mu.Lock()
+		err, recorded := c.exits[p.run]
+		changed := c.changed
+		c.mu.Unlock()
+		if recorded {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-sign.C:
+			if !p.isExiting() {
+				return nil
+			}
+		case <-ctx.Done():
+			return nil
+		case <-limit.C:
+			return nil
+		}
+	}
+}
+
+// trackedBody counts a request as running until its body is read to the end or
+// closed. It replaces the error of a broken body by the cause of the exit.
 type trackedBody struct {
 	io.ReadCloser
-	gate *gate
-	p    *process
-	ctx  context.Context //nolint:containedctx // of the request that the body belongs to
-	done atomic.Bool
+	transport *retryTransport
+	p         *process
+	ctx       context.Context //nolint:containedctx // of the request that the body belongs to
+	finished  atomic.Bool
 }
 
 // Read implements io.Reader.
@@ -117,8 +186,8 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 	if errors.Is(err, io.EOF) || b.ctx.Err() != nil {
 		return n, err
 	}
-	if death := b.gate.child.deathOf(b.ctx, b.p); death != nil {
-		return n, fmt.Errorf("%w (%w)", death, err)
+	if exit := b.transport.child.exitCause(b.ctx, b.p); exit != nil {
+		return n, fmt.Errorf("%w (%w)", exit, err)
 	}
 	return n, err
 }
@@ -131,7 +200,7 @@ func (b *trackedBody) Close() error {
 }
 
 func (b *trackedBody) finish() {
-	if b.done.CompareAndSwap(false, true) {
-		b.gate.running.Add(-1)
+	if b.finished.CompareAndSwap(false, true) {
+		b.transport.active.Add(-1)
 	}
 }

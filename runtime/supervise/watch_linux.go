@@ -9,10 +9,79 @@ import (
 	"io"
 	"net/http"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// slotState is what of an entry of GET /slots tells progress. The server writes
-// more; its meaning is in tools/server/README.md.
+// observation is what the watcher reports to the loop that owns the state.
+type observation struct {
+	stalled bool
+	idle    time.Duration // how long there was no progress
+	err     error         // progress can no longer be read
+}
+
+// watch judges the process by token progress while requests run, until ctx ends.
+// With Spec.CPUOnly the CPU time that it uses counts as progress too. While
+// nothing runs, watch asks for nothing, so that a sleeping server sleeps on. The
+// state lines of a server that wakes up count as progress.
+//
+// While nothing runs the clock stops and is not reset: clients that give up
+// sooner than StallTimeout, again and again, do not hide a stall. A server that
+// does decode shows progress at the first check of the next request.
+func (c *Child) watch(ctx context.Context, p *process, events *startupEvents, out chan<- observation) {
+	limit := c.spec.StallTimeout
+	interval := min(max(limit/8, 20*time.Millisecond), 5*time.Second)
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	client := &http.Client{Transport: p.probeTransport}
+	send := func(o observation) {
+		select {
+		case out <- o:
+		case <-ctx.Done():
+		}
+	}
+	var last uint64
+	cpu := newCPUProgress(p)
+	progress, stalled := time.Now(), false
+	for checked := progress; ; checked = time.Now() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if c.transport.active.Load() == 0 && !stalled {
+			progress = progress.Add(time.Since(checked))
+		} else {
+			// A server that is wedged in a decode goes on answering, always the same
+			// (v0.5.0: yield_to_queue in server-context.cpp). One whose main thread
+			// hangs elsewhere never answers: the check has a deadline of its own.
+			check, cancel := context.WithTimeout(ctx, max(interval, time.Second))
+			digest, busy, err := slotsDigest(check, client, c.baseURL, c.key)
+			cancel()
+			switch {
+			case errors.Is(err, errNoSlots):
+				send(observation{err: err})
+				return
+			case err == nil && (digest != last || !busy):
+				last, progress = digest, time.Now()
+			}
+		}
+		if line := events.lastStateLine(); line.After(progress) {
+			progress = line
+		}
+		if cpu.advanced() && c.spec.CPUOnly {
+			progress = time.Now()
+		}
+		idle := time.Since(progress)
+		if now := idle > limit; now != stalled {
+			stalled = now
+			send(observation{stalled: now, idle: idle})
+		}
+	}
+}
+
+// slotState is the part of an entry of GET /slots that shows progress. The
+// meaning of its members is in tools/server/README.md.
 type slotState struct {
 	ID         int   `json:"id"`
 	Task       int64 `json:"id_task"`
@@ -24,18 +93,18 @@ type slotState struct {
 	} `json:"next_token"`
 }
 
-// errNoSlots says that the server does not show its slots.
+// errNoSlots means that the server does not offer its slots.
 var errNoSlots = errors.New("the server does not offer /slots")
 
-// slotsDigest reads /slots and condenses it: the digest changes whenever any
-// token moved; busy tells whether any slot works.
-func slotsDigest(ctx context.Context, hc *http.Client, base, key string) (digest uint64, busy bool, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/slots", http.NoBody)
+// slotsDigest reads /slots. The digest changes with every token; busy reports
+// whether any slot is processing.
+func slotsDigest(ctx context.Context, client *http.Client, baseURL, key string) (digest uint64, busy bool, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+"/slots", http.NoBody)
 	if err != nil {
 		return 0, false, err
 	}
 	req.Header.Set("Authorization", "Bearer "+key)
-	res, err := hc.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return 0, false, err
 	}
@@ -71,69 +140,41 @@ func parseSlots(raw []byte) (digest uint64, busy bool, err error) {
 	return h.Sum64(), busy, nil
 }
 
-// observation is what the watcher tells the owner of the state.
-type observation struct {
-	stalled bool
-	idle    time.Duration // how long nothing moved
-	err     error         // the judgement is not possible any more
+// cpuProgress reports from check to check whether a process computes.
+type cpuProgress struct {
+	p    *process
+	used time.Duration
+	at   time.Time
 }
 
-// watch judges the process by token progress while requests run, until ctx
-// ends; for a server on the CPU what it computes counts as well. It asks nothing
-// while nothing runs, so a sleeping server sleeps on; what the server tells of its
-// state while it wakes counts as progress.
-//
-// While nothing runs the clock stands still and is not set back: requests whose
-// callers give up sooner than a stall is called one, again and again, show it in
-// the end. A server that does decode shows progress at the first look at the next.
-func (c *Child) watch(ctx context.Context, p *process, n *news, out chan<- observation) {
-	limit := c.spec.StallTimeout
-	every := min(max(limit/8, 20*time.Millisecond), 5*time.Second)
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	hc := &http.Client{Transport: p.probe}
-	send := func(o observation) {
-		select {
-		case out <- o:
-		case <-ctx.Done():
-		}
+func newCPUProgress(p *process) *cpuProgress {
+	return &cpuProgress{p: p, used: p.cpuTime(), at: time.Now()}
+}
+
+// advanced reports whether the process used at least a fiftieth of one core
+// since the last call. A server that decodes uses several cores, or a small part
+// of one on a busy machine; a server that only answers /slots uses next to
+// nothing.
+func (c *cpuProgress) advanced() bool {
+	used, now := c.p.cpuTime(), time.Now()
+	busy := used-c.used >= now.Sub(c.at)/50
+	c.used, c.at = used, now
+	return busy
+}
+
+// cpuTime returns the CPU time that the process has used so far, of all threads
+// and of the kernel on their behalf; 0 once it is reaped. It opens no file.
+func (p *process) cpuTime() time.Duration {
+	p.reaping.Lock()
+	defer p.reaping.Unlock()
+	if p.reaped {
+		return 0
 	}
-	var last uint64
-	work := newEffort(p)
-	moved, stalled := time.Now(), false
-	for looked := moved; ; looked = time.Now() {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if c.gate.running.Load() == 0 && !stalled {
-			moved = moved.Add(time.Since(looked))
-		} else {
-			// A server that is wedged in a decode goes on answering, always the
-			// same (v0.5.0: yield_to_queue in server-context.cpp); one whose main
-			// thread hangs elsewhere never does: the deadline is this look's own.
-			look, cancel := context.WithTimeout(ctx, max(every, time.Second))
-			digest, busy, err := slotsDigest(look, hc, c.base, c.key)
-			cancel()
-			switch {
-			case errors.Is(err, errNoSlots):
-				send(observation{err: err})
-				return
-			case err == nil && (digest != last || !busy):
-				last, moved = digest, time.Now()
-			}
-		}
-		if told := n.told(); told.After(moved) {
-			moved = told
-		}
-		if work.goesOn() && c.spec.CPUOnly {
-			moved = time.Now()
-		}
-		idle := time.Since(moved)
-		if now := idle > limit; now != stalled {
-			stalled = now
-			send(observation{stalled: now, idle: idle})
-		}
+	// The clock of another process, as clock_getcpuclockid(3) derives it from a pid;
+	// 2 is CPUCLOCK_SCHED in include/linux/posix-timers_types.h.
+	var used unix.Timespec
+	if err := unix.ClockGettime(int32(^p.pid<<3|2), &used); err != nil { //nolint:gosec // pids have 22 bits
+		return 0
 	}
+	return time.Duration(used.Nano())
 }

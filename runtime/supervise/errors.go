@@ -8,48 +8,48 @@ import (
 	"time"
 )
 
-// The causes that a failure can have, for errors.Is.
+// The causes of a failure, for errors.Is.
 var (
-	// ErrOutOfMemory: the GPU's or the host's memory did not suffice.
+	// ErrOutOfMemory: the GPU or the host has too little memory.
 	ErrOutOfMemory = errors.New("out of memory")
-	// ErrHostMemory: it was the host's; it is an ErrOutOfMemory too.
+	// ErrHostMemory: the host has too little memory. It is an ErrOutOfMemory too.
 	ErrHostMemory = fmt.Errorf("the host is %w", ErrOutOfMemory)
 	// ErrGPUHang: the GPU stopped answering and was reset.
 	ErrGPUHang = errors.New("gpu hang")
-	// ErrGPUFault: a kernel on the GPU touched memory that is not its own.
+	// ErrGPUFault: a kernel on the GPU accessed memory outside its own.
 	ErrGPUFault = errors.New("gpu memory fault")
-	// ErrUnsupportedTarget: the program holds no code for this GPU.
+	// ErrUnsupportedTarget: the program contains no code for this GPU.
 	ErrUnsupportedTarget = errors.New("gpu target not supported by this build")
-	// ErrModelInvalid: the model file is damaged, cut off, or of an unknown kind.
+	// ErrModelInvalid: the model file is damaged, truncated, or of an unknown kind.
 	ErrModelInvalid = errors.New("model cannot be loaded")
 	// ErrLibraryMissing: the loader did not find a shared library or a symbol.
 	ErrLibraryMissing = errors.New("shared library missing")
 	// ErrPermission: the user may not open the GPU, or may not run the program.
 	ErrPermission = errors.New("permission denied")
-	// ErrNoDevice: the program was told to use a GPU and its GPU code found none.
+	// ErrNoDevice: the program was told to use a GPU and found none.
 	ErrNoDevice = errors.New("llama-server does not find the gpu")
-	// ErrBadArgument: the program refused its command line.
-	ErrBadArgument = errors.New("argument refused")
-	// ErrListen: the program could not listen where it was told to.
+	// ErrBadArgument: the program rejected its command line.
+	ErrBadArgument = errors.New("invalid argument")
+	// ErrListen: the program could not listen on its address.
 	ErrListen = errors.New("cannot listen")
-	// ErrStalled: requests ran and no token moved.
+	// ErrStalled: requests ran and no token was produced.
 	ErrStalled = errors.New("stalled")
-	// ErrStartTimeout: no sign of progress while starting.
+	// ErrStartTimeout: the start showed no sign of progress.
 	ErrStartTimeout = errors.New("start timed out")
 	// ErrWrongPeer: another process answers on the child's address.
 	ErrWrongPeer = errors.New("the peer is not the supervised process")
-	// ErrCrashedTwice: two processes died, one after the other, before they answered
-	// a request; it may be the cause, and is not sent to a third.
-	ErrCrashedTwice = errors.New("llama-server died again at the same request")
-	// ErrCrashLoop: it failed too often in a row, see Policy.
+	// ErrCrashedTwice: two processes exited, one after the other, before they answered
+	// a request. The request may be the cause and is not sent to a third process.
+	ErrCrashedTwice = errors.New("llama-server crashed twice while handling this request")
+	// ErrCrashLoop: the child failed too often in a row, see RestartPolicy.
 	ErrCrashLoop = errors.New("crash loop")
-	// ErrStopped: the child was stopped and takes no more requests.
+	// ErrStopped: the child was stopped and accepts no more requests.
 	ErrStopped = errors.New("llama-server is stopped")
 	// ErrUnsupportedPlatform: supervision needs Linux.
 	ErrUnsupportedPlatform = errors.New("supervising llama-server needs linux")
 )
 
-// Permanent reports whether starting again cannot cure err.
+// IsPermanent reports whether a restart cannot help against err.
 func IsPermanent(err error) bool {
 	for _, kind := range []error{
 		ErrModelInvalid, ErrLibraryMissing, ErrPermission, ErrBadArgument, ErrNoDevice,
@@ -62,34 +62,35 @@ func IsPermanent(err error) bool {
 	return false
 }
 
-// ExitError is a process that ended without being asked to.
+// ExitError describes a process that exited without a request.
 type ExitError struct {
-	// Code is the exit status, -1 where a signal ended it.
+	// Code is the exit status, -1 if a signal ended the process.
 	Code int
-	// Signal ended it, 0 where none did; Core says whether it left a core.
+	// Signal is the signal that ended the process, 0 if none did. CoreDumped reports
+	// whether the process left a core file.
 	Signal     syscall.Signal
 	CoreDumped bool
-	// Pid is the process that was.
+	// Pid was the id of the process.
 	Pid int
-	// While is the state in which it ended.
+	// State is the state in which the process exited.
 	State State
-	// Kind is one of the package's causes, nil where none was recognised; Line
-	// is the log line that told.
+	// Kind is one of the package's causes, nil if none was found. Line is the log
+	// line that identified it.
 	Kind error
 	Line string
-	// Remedy is a sentence for the person who has to do something.
+	// Remedy is a sentence for the person who has to act.
 	Remedy string
-	// Log holds the last lines of its output, oldest first.
+	// Log contains the last lines of output, oldest first.
 	Log []string
 }
 
-// Error gives what happened, the cause, the remedy and the last lines.
+// Error returns what happened, the cause, the remedy and the last lines.
 func (e *ExitError) Error() string {
 	var b strings.Builder
 	b.WriteString("llama-server ")
 	switch {
 	case e.Signal != 0:
-		fmt.Fprintf(&b, "was ended by %s", signalName(e.Signal))
+		fmt.Fprintf(&b, "was killed by %s", signalName(e.Signal))
 	default:
 		fmt.Fprintf(&b, "exited with status %d", e.Code)
 	}
@@ -98,14 +99,14 @@ func (e *ExitError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *ExitError) Unwrap() error { return e.Kind }
 
-// HangError is a process that lives and makes no progress.
+// HangError describes a process that runs and makes no progress.
 type HangError struct {
 	// Kind is ErrStartTimeout or ErrStalled.
 	Kind error
-	// After is how long nothing moved.
+	// After is how long there was no progress.
 	After  time.Duration
 	State  State
 	Pid    int
@@ -113,7 +114,7 @@ type HangError struct {
 	Log    []string
 }
 
-// Error gives what happened, the remedy and the last lines.
+// Error returns what happened, the remedy and the last lines.
 func (e *HangError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "llama-server made no progress for %s while %s", e.After.Round(time.Millisecond), e.State)
@@ -121,11 +122,11 @@ func (e *HangError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *HangError) Unwrap() error { return e.Kind }
 
-// errorLogLines is how many lines an error's text shows; the whole tail is in
-// the error's Log.
+// errorLogLines is how many lines the text of an error contains. The error's Log
+// has them all.
 const errorLogLines = 8
 
 func writeCause(b *strings.Builder, kind error, line, remedy string, log []string) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The lines are as the named programs write them; docs/faults.md has the table.
-func TestRecognise(t *testing.T) {
+// The lines are those that the named programs write; docs/faults.md has the table.
+func TestDiagnose(t *testing.T) {
 	tests := []struct {
 		name string
 		in   ExitError
@@ -78,21 +78,21 @@ func TestRecognise(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			e := tt.in
-			recognise(&e, tt.oom)
+			diagnose(&e, tt.oom)
 			if !errors.Is(e.Kind, tt.want) || (tt.want == nil && e.Kind != nil) {
 				t.Fatalf("got %v, want %v", e.Kind, tt.want)
 			}
 			if errors.Is(e.Kind, ErrHostMemory) != errors.Is(tt.want, ErrHostMemory) {
-				t.Errorf("got %v, want %v: which memory decides what helps", e.Kind, tt.want)
+				t.Errorf("got %v, want %v: the remedy depends on which memory it is", e.Kind, tt.want)
 			}
 			if tt.want != nil && (e.Remedy == "" || e.Line == "") {
-				t.Errorf("remedy %q, line %q: both must be told", e.Remedy, e.Line)
+				t.Errorf("remedy %q, line %q: both must be set", e.Remedy, e.Line)
 			}
 			if tt.want != nil && !errors.Is(&e, tt.want) {
 				t.Errorf("%v does not unwrap to %v", &e, tt.want)
 			}
 			if errors.Is(tt.want, ErrHostMemory) && !errors.Is(&e, ErrOutOfMemory) {
-				t.Errorf("%v is no lack of memory", &e)
+				t.Errorf("%v is not an ErrOutOfMemory", &e)
 			}
 			if !strings.Contains(e.Error(), e.Remedy) {
 				t.Errorf("the text lacks the remedy: %s", e.Error())
@@ -101,10 +101,10 @@ func TestRecognise(t *testing.T) {
 	}
 }
 
-// What only ends a start is no cause of a later death, though its line may still
-// be among the last ones: a server that goes on after it wrote them, such as one
-// without a GPU, would not be started again.
-func TestRecogniseWhileServing(t *testing.T) {
+// A cause that only ends a start does not explain a later exit, even if its line is
+// still among the last ones. Otherwise a server that went on after such a line, for
+// example without a GPU, would not be restarted.
+func TestDiagnoseWhileServing(t *testing.T) {
 	const crash, noGPU = "terminate called without an active exception", "Unable to open /dev/kfd read-write: Permission denied"
 	for name, tt := range map[string]struct {
 		in      ExitError
@@ -128,7 +128,7 @@ func TestRecogniseWhileServing(t *testing.T) {
 		for while, want := range map[State]error{Starting: tt.loading, Loading: tt.loading, Ready: tt.serving, Stalled: tt.serving, Stopping: tt.serving} {
 			e := tt.in
 			e.State = while
-			recognise(&e, false)
+			diagnose(&e, false)
 			if e.Kind != want { //nolint:errorlint // the very same
 				t.Errorf("%s while %s: got %v, want %v", name, while, e.Kind, want)
 			}

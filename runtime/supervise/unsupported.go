@@ -8,11 +8,11 @@ import (
 	"net/http"
 )
 
-// Child is a supervised llama-server; on this platform there is none.
+// Child is a supervised llama-server. It does not exist on this platform.
 type Child struct{}
 
-// Start gives ErrUnsupportedPlatform: PDEATHSIG, pidfd and SO_PEERCRED, on which
-// the package's promises stand, are Linux's.
+// Start returns ErrUnsupportedPlatform: the package depends on PDEATHSIG, pidfd and
+// SO_PEERCRED of Linux.
 func Start(_ context.Context, spec Spec) (*Child, error) {
 	if _, err := spec.withDefaults(); err != nil {
 		return nil, err
@@ -26,8 +26,8 @@ func (*Child) Addr() string { return "" }
 // BaseURL is empty on this platform.
 func (*Child) BaseURL() string { return "" }
 
-// HTTPClient gives a client whose every request fails.
-func (*Child) HTTPClient() *http.Client { return &http.Client{Transport: refuse{}} }
+// HTTPClient returns a client whose requests all fail.
+func (*Child) HTTPClient() *http.Client { return &http.Client{Transport: failingTransport{}} }
 
 // APIKey is empty on this platform.
 func (*Child) APIKey() string { return "" }
@@ -44,7 +44,7 @@ func (*Child) Pid() int { return 0 }
 // ActiveRequests is 0 on this platform.
 func (*Child) ActiveRequests() int { return 0 }
 
-// Subscribe gives a closed channel on this platform.
+// Subscribe returns a closed channel on this platform.
 func (*Child) Subscribe() (<-chan Event, func()) {
 	h := newHub(slog.New(slog.DiscardHandler))
 	h.close()
@@ -67,16 +67,18 @@ func (*Child) LogTail() []string { return nil }
 // Stop has nothing to stop on this platform.
 func (*Child) Stop(context.Context) error { return nil }
 
-// Diagnose is empty but for the state on this platform.
+// Diagnose returns nothing but the state on this platform.
 func (*Child) Diagnose() Diagnosis { return Diagnosis{State: Failed} }
 
 // ReapOrphans has nothing to reap on this platform.
 func ReapOrphans(string, *slog.Logger) (int, error) { return 0, nil }
 
-// ProbeFlags gives ErrUnsupportedPlatform.
+// ProbeFlags returns ErrUnsupportedPlatform.
 func ProbeFlags(context.Context, Probe) (*Flags, error) { return nil, ErrUnsupportedPlatform }
 
-type refuse struct{}
+type failingTransport struct{}
 
 // RoundTrip implements http.RoundTripper.
-func (refuse) RoundTrip(*http.Request) (*http.Response, error) { return nil, ErrUnsupportedPlatform }
+func (failingTransport) RoundTrip(*http.Request) (*http.Response, error) {
+	return nil, ErrUnsupportedPlatform
+}

@@ -1,10 +1,39 @@
 package supervise
 
 import (
+	"os"
 	"path"
 	"slices"
 	"testing"
 )
+
+// TestParseStat parses lines as in proc(5): a process whose files the kernel already
+// closes is exiting, although it is not a zombie yet.
+func TestParseStat(t *testing.T) {
+	for line, want := range map[string]struct{ dead, exiting bool }{
+		"7 (llama-server) S 1 7 7 0 -1 4194304 1 0 0 0 1 1 0 0 20 0 1 0 4711 1 1":   {false, false},
+		"7 (llama-server) D 1 7 7 0 -1 4194308 1 0 0 0 1 1 0 0 20 0 1 0 4711 1 1":   {false, true},
+		"7 (a ) Z 1) 2) R 1 7 7 0 -1 4194560 1 0 0 0 1 1 0 0 20 0 1 0 4711 1 1":     {false, false},
+		"7 (llama-server) Z 1 7 7 0 -1 4228364 1 0 0 0 1 1 0 0 20 0 1 0 4711 0 0 0": {true, true},
+	} {
+		s, err := parseStat([]byte(line))
+		if err != nil || s.start != 4711 || s.isZombie() != want.dead || s.isExiting() != want.exiting {
+			t.Errorf("%q: %+v, %v", line, s, err)
+		}
+	}
+	for _, line := range []string{"", "7 (x", "7 (x) S 1 7", "7 (x) S 1 7 7 0 -1 flags 1 0 0 0 1 1 0 0 20 0 1 0 4711 1"} {
+		if s, err := parseStat([]byte(line)); err == nil {
+			t.Errorf("%q: %+v", line, s)
+		}
+	}
+	p := &process{pid: os.Getpid()}
+	if p.isExiting() {
+		t.Error("this process is reported as exiting")
+	}
+	if p.reaped = true; !p.isExiting() {
+		t.Error("a reaped process is not reported as exiting")
+	}
+}
 
 const (
 	mountV1 = "32 25 0:29 / /sys/fs/cgroup/memory rw,nosuid shared:14 - cgroup cgroup rw,memory\n" +
@@ -26,7 +55,7 @@ func TestOOMCounters(t *testing.T) {
 		"both":              {"9:memory:/a\n0::/b\n", mountV1 + mountV2, []string{"/sys/fs/cgroup/memory/a/memory.oom_control", "/sys/fs/cgroup/b/memory.events"}},
 		"outside namespace": {"0::/../other\n", mountV2, nil},
 		"nothing mounted":   {"0::/a\n", "", nil},
-		"nothing told":      {"", mountV1 + mountV2, nil},
+		"empty cgroup file": {"", mountV1 + mountV2, nil},
 		"torn":              {"0::\n9:memory\n", "32 25 0:29\n- cgroup2\n", nil},
 	} {
 		if got := oomCounters(tt.groups, tt.mounts); !slices.Equal(got, tt.want) {

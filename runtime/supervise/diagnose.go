@@ -8,40 +8,41 @@ import (
 	"syscall"
 )
 
-// sign is a line of output that tells a cause.
-type sign struct {
-	kind    error
+// logPattern matches a line of output that identifies a cause.
+type logPattern struct {
+	cause   error
 	pattern *regexp.Regexp
-	// source says where the line comes from, so that a new version can be checked.
+	// source is the program or file that writes the line, to check new versions against.
 	source string
 	remedy string
 }
 
 const (
-	remedyVRAM     = "use a smaller context, fewer slots or fewer GPU layers, or close what else uses the GPU"
+	remedyVRAM     = "use a smaller context, fewer slots or fewer GPU layers, or close other programs that use the GPU"
 	remedyHostMem  = "close other programs, use a smaller model or context, or raise the memory limit"
-	remedyHang     = "the GPU was reset: start again; if it comes back, update the kernel and the GPU firmware"
-	remedyStall    = "the process was ended to give the GPU back; if it comes back, update the kernel and the GPU firmware"
+	remedyHang     = "the GPU was reset: start again; if it happens again, update the kernel and the GPU firmware"
+	remedyStall    = "the process was killed to free the GPU; if it happens again, update the kernel and the GPU firmware"
 	remedyFault    = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
 	remedyTarget   = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
-	remedyModel    = "check the file against its published checksum and fetch it again; a new kind of model needs a newer llama.cpp"
-	remedyMMProj   = "give the projector (mmproj) that was made for this very model, and check its file against its published checksum"
+	remedyModel    = "check the file against its published checksum and download it again; a new kind of model needs a newer llama.cpp"
+	remedyMMProj   = "use the projector (mmproj) that was made for this model, and check its file against its published checksum"
 	remedyLibrary  = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
 	remedyKFD      = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
-	remedyDevice   = "run 'go-rocm doctor'; the lines above may say why the GPU code did not start"
-	remedyArg      = "remove or correct the argument; 'llama-server --help' lists what this version knows"
-	remedyAddress  = "choose another address or end what listens there"
-	remedyStallCPU = "the process was ended, which neither computed nor answered; if it comes back, report it with the lines above"
+	remedyDevice   = "run 'go-rocm doctor'; the lines above may show why the GPU code did not start"
+	remedyArg      = "remove or correct the argument; 'llama-server --help' lists the arguments of this version"
+	remedyAddress  = "choose another address, or stop the program that listens there"
+	remedyStallCPU = "the process neither computed nor answered and was killed; if it happens again, report it with the lines above"
 	remedyAVX      = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
 )
 
-// signs are tried in order; the first that matches any line of the tail wins,
-// so what is more exact stands before what is more general.
-func signs() []sign {
-	s := func(kind error, pattern, source, remedy string) sign {
-		return sign{kind: kind, pattern: regexp.MustCompile(pattern), source: source, remedy: remedy}
+// logPatterns returns the patterns in the order in which they are tried. The first
+// that matches any line of the tail wins, so specific patterns come before general
+// ones.
+func logPatterns() []logPattern {
+	s := func(kind error, pattern, source, remedy string) logPattern {
+		return logPattern{cause: kind, pattern: regexp.MustCompile(pattern), source: source, remedy: remedy}
 	}
-	return []sign{
+	return []logPattern{
 		s(ErrGPUHang, `HW Exception by GPU node-\d+.*GPU Hang`, "ROCR runtime", remedyHang),
 		s(ErrGPUHang, `HSA_STATUS_ERROR_HARDWARE_EXCEPTION|hipErrorLaunchTimeOut`, "ROCR, HIP", remedyHang),
 		s(ErrGPUFault, `Memory access fault by GPU node-\d+`, "ROCR runtime", remedyFault),
@@ -65,55 +66,56 @@ func signs() []sign {
 	}
 }
 
-// harmless are lines after which the server goes on, in the words of those that
-// end it: warnings with the text of an errno (llama-mmap.cpp, where a limit on
-// locked memory is no lack of it), and a prompt that is not kept
-// (server-task.cpp).
-func harmless() *regexp.Regexp {
+// harmlessLines matches lines after which the server goes on, although they contain
+// the words of fatal ones: warnings with the text of an errno (llama-mmap.cpp, where
+// a limit on locked memory is no lack of memory), and a prompt whose state is not
+// kept (server-task.cpp).
+func harmlessLines() *regexp.Regexp {
 	return regexp.MustCompile(`\bwarning: |Falling back to buffered IO|failed to allocate memory for prompt cache state`)
 }
 
-// serving reports whether a process in this state had been ready.
-func serving(s State) bool { return s == Ready || s == Stalled || s == Stopping }
+// wasReady reports whether a process in this state had reached Ready.
+func wasReady(s State) bool { return s == Ready || s == Stalled || s == Stopping }
 
-// startsOnly reports whether a cause ends a process before it is ready and never
-// later. A program may live on after the line that tells it, as one does without
-// the GPU that it may not open, and the line is no cause of a later death.
-func startsOnly(kind error) bool {
+// endsOnlyStart reports whether a cause ends a process before it is ready and
+// never later. A program may go on after it wrote such a line, for example without
+// the GPU that it may not open, and the line does not explain a later exit.
+func endsOnlyStart(kind error) bool {
 	return slices.Contains([]error{ErrModelInvalid, ErrBadArgument, ErrListen, ErrNoDevice, ErrPermission, ErrLibraryMissing}, kind)
 }
 
-// recognise finds the cause of an exit in its last lines and its status.
-// hostOOM says that the kernel's out-of-memory killer struck in our control
-// group during the child's life.
-func recognise(e *ExitError, hostOOM bool) {
+// diagnose sets the cause, the line and the remedy of an exit from its last lines
+// and its status. hostOOM reports that the kernel's out-of-memory killer ended a
+// process of the control group during the child's life.
+func diagnose(e *ExitError, hostOOM bool) {
 	if e.Signal == syscall.SIGKILL && hostOOM {
 		e.Kind, e.Remedy = ErrHostMemory, remedyHostMem
 		e.Line = "the kernel's out-of-memory killer ended a process of this control group"
 		return
 	}
-	told := slices.DeleteFunc(slices.Clone(e.Log), harmless().MatchString)
-	// The loader binds symbols when they are called first, and ends with that status.
+	lines := slices.DeleteFunc(slices.Clone(e.Log), harmlessLines().MatchString)
+	// The loader binds a symbol at its first call and exits with this status if it
+	// cannot.
 	unbound := e.Signal == 0 && e.Code == 127
-	for _, s := range signs() {
-		if serving(e.State) && startsOnly(s.kind) && (!errors.Is(s.kind, ErrLibraryMissing) || !unbound) {
+	for _, s := range logPatterns() {
+		if wasReady(e.State) && endsOnlyStart(s.cause) && (!errors.Is(s.cause, ErrLibraryMissing) || !unbound) {
 			continue
 		}
-		for _, line := range slices.Backward(told) {
+		for _, line := range slices.Backward(lines) {
 			if s.pattern.MatchString(line) {
-				e.Kind, e.Remedy, e.Line = s.kind, s.remedy, strings.TrimSpace(line)
+				e.Kind, e.Remedy, e.Line = s.cause, s.remedy, strings.TrimSpace(line)
 				return
 			}
 		}
 	}
 	switch {
 	case e.Signal == syscall.SIGKILL:
-		e.Remedy = "something ended it with SIGKILL; often that is the kernel's out-of-memory killer: see the kernel log"
+		e.Remedy = "the process was killed with SIGKILL, often by the kernel's out-of-memory killer: see the kernel log"
 	case e.Signal == syscall.SIGILL:
 		e.Remedy = remedyAVX
 	case unbound:
 		e.Kind, e.Remedy = ErrLibraryMissing, remedyLibrary
 	case e.Signal == 0 && e.Code == 126:
-		e.Kind, e.Remedy = ErrPermission, "make the program executable and see that its folder is not mounted noexec"
+		e.Kind, e.Remedy = ErrPermission, "make the program executable and check that its directory is not mounted noexec"
 	}
 }

@@ -1,0 +1,243 @@
+//go:build linux
+
+package supervise
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
+)
+
+// wedgeKinds returns the ways in which decoding stops: /slots goes on answering the
+// same, or does not answer.
+func wedgeKinds() []fakellama.Kind { return []fakellama.Kind{fakellama.KindStall, fakellama.KindWedge} }
+
+// Fault 20: ready, then wedged with the socket open.
+func TestFault20_WedgedDecode(t *testing.T) {
+	for _, kind := range wedgeKinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			torture.Rounds(t, func(t *testing.T) { testWedgedDecode(t, kind) })
+		})
+	}
+}
+
+func testWedgedDecode(t *testing.T, kind fakellama.Kind) {
+	spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 3}}})
+	spec.StallTimeout, spec.StallGrace = time.Second, 500*time.Millisecond
+	c := mustStart(t, spec)
+	events, done := c.Subscribe()
+	defer done()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // bounds a failure
+	defer cancel()
+	got, err := readAll(ctx, c)
+	if !errors.Is(err, ErrStalled) {
+		t.Fatalf("got %v, want ErrStalled", err)
+	}
+	if n := strings.Count(got, "data: "); n != 3 {
+		t.Errorf("%d events came before the stall, want 3", n)
+	}
+	if e := waitForState(t, events, Stalled); !errors.Is(e.Cause, ErrStalled) {
+		t.Errorf("the event's cause is %v", e.Cause)
+	}
+	<-c.Done()
+	if c.State() != Failed || !errors.Is(c.Err(), ErrStalled) {
+		t.Errorf("state %s, error %v", c.State(), c.Err())
+	}
+}
+
+// A slow stream that produces tokens is no stall, and neither is a long pause without
+// requests.
+func TestSlowTokensAreNoStall(t *testing.T) {
+	spec := fakeSpec(t, roleServer, fakellama.Script{Reply: strings.Repeat("word ", 50), TokenDelay: 50 * time.Millisecond, PromptDelay: 50 * time.Millisecond})
+	spec.StallTimeout, spec.StallGrace = 2*time.Second, time.Millisecond
+	c := mustStart(t, spec)
+	time.Sleep(spec.StallTimeout * 3 / 2)
+	if _, err := readAll(t.Context(), c); err != nil || c.State() != Ready {
+		t.Fatalf("state %s, error %v", c.State(), err)
+	}
+}
+
+// A prompt takes longer than StallTimeout. On the CPU, a server that computes is not
+// stalled, and a server that only waits is. With a GPU, CPU time proves nothing.
+func TestCPUTimeIsProgressOnlyWithoutGPU(t *testing.T) {
+	const stall, prompt = 4 * time.Second, 12 * time.Second
+	for name, c := range map[string]struct {
+		onCPU, busy bool
+		want        error
+	}{
+		"computing on the CPU":     {true, true, nil},
+		"waiting on the CPU":       {true, false, ErrStalled},
+		"computing beside the GPU": {false, true, ErrStalled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			spec := fakeSpec(t, roleServer, fakellama.Script{Reply: "done", PromptDelay: prompt, PromptBusy: c.busy})
+			spec.CPUOnly, spec.StallTimeout, spec.StallGrace = c.onCPU, stall, 100*time.Millisecond
+			child := mustStart(t, spec)
+			events, done := child.Subscribe()
+			defer done()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // bounds a failure
+			defer cancel()
+			if _, err := readAll(ctx, child); !errors.Is(err, c.want) || (c.want == nil && err != nil) {
+				t.Errorf("got %v, want %v", err, c.want)
+			}
+			if c.want != nil {
+				return
+			}
+			select {
+			case e := <-events:
+				t.Errorf("%s because of %v: %s", e.To, e.Cause, e.Note)
+			default:
+			}
+		})
+	}
+}
+
+// A wedged server is detected although every client gives up sooner than
+// StallTimeout.
+func TestStallIsDetectedWhenClientsGiveUp(t *testing.T) {
+	for _, kind := range wedgeKinds() {
+		t.Run(string(kind), func(t *testing.T) { testStallWithGivingUpClients(t, kind) })
+	}
+}
+
+func testStallWithGivingUpClients(t *testing.T, kind fakellama.Kind) {
+	torture.Rounds(t, func(t *testing.T) {
+		spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 1}}})
+		// A check of /slots lasts a second at most. The pause is longer, so that the
+		// watcher sees it, and both together are shorter than StallTimeout.
+		const patience, pause = time.Second, 3 * time.Second / 2
+		spec.StallTimeout, spec.StallGrace = 3*time.Second, 100*time.Millisecond
+		c := mustStart(t, spec)
+		for range 12 {
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			_, err := readAll(ctx, c)
+			cancel()
+			if err == nil {
+				t.Fatal("a wedged server answered")
+			}
+			select {
+			case <-c.Done():
+				if !errors.Is(c.Err(), ErrStalled) {
+					t.Errorf("it ended with %v", c.Err())
+				}
+				return
+			case <-time.After(pause): // nothing runs
+			}
+		}
+		t.Error("the stall was not detected")
+	})
+}
+
+// childWithoutProcess returns a child without a program, as the loop sees it.
+func childWithoutProcess() *Child {
+	return &Child{
+		spec: Spec{Log: discardLog(), StallGrace: time.Hour}, hub: newHub(discardLog()),
+		changed: make(chan struct{}), kill: make(chan struct{}),
+	}
+}
+
+// When tokens are produced again, the timer that would kill the process stops.
+func TestKillTimerStopsWhenTokensMove(t *testing.T) {
+	c, s := childWithoutProcess(), serving{readySince: time.Now()}
+	c.handleObservation(&s, observation{stalled: true, idle: time.Minute})
+	if s.killTimer == nil || s.stalledSince.IsZero() || c.State() != Stalled {
+		t.Fatalf("a stall: %+v, state %s", s, c.State())
+	}
+	c.handleObservation(&s, observation{})
+	if s.killTimer != nil || !s.stalledSince.IsZero() || c.State() != Ready {
+		t.Errorf("tokens move again: %+v, state %s", s, c.State())
+	}
+}
+
+// hideSlotsName is the environment variable with the path of a file. Once that file
+// exists, a server in roleHideSlots does not offer /slots.
+const hideSlotsName = "SUPERVISE_TEST_HIDE"
+
+// serveHidingSlots serves until it is killed.
+func serveHidingSlots() error {
+	var script fakellama.Script
+	if err := json.Unmarshal([]byte(os.Getenv(fakellama.EnvScript)), &script); err != nil {
+		return err
+	}
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", os.Args[2])
+	if err != nil {
+		return err
+	}
+	server := fakellama.New(script)
+	http.HandleFunc("/slots", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := os.Stat(os.Getenv(hideSlotsName)); err == nil {
+			w.WriteHeader(http.StatusNotImplemented)
+			return
+		}
+		server.ServeHTTP(w, r)
+	})
+	http.Handle("/", server)
+	return http.Serve(l, nil)
+}
+
+// A stalled server that stops offering /slots becomes ready again, since nothing
+// could ever end the stall.
+func TestStallEndsWhenSlotsAreHidden(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "hide")
+		spec := fakeSpec(t, roleHideSlots, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindStall, AfterTokens: 1}}})
+		spec.Env = append(spec.Env, hideSlotsName+"="+file)
+		spec.StallTimeout, spec.StallGrace = 200*time.Millisecond, -1
+		c := mustStart(t, spec)
+		events, done := c.Subscribe()
+		defer done()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		res, err := postCompletion(ctx, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitForState(t, events, Stalled)
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		waitForState(t, events, Ready)
+		cancel()
+		_ = res.Body.Close()
+	})
+}
+
+// The same while the kill timer runs: it stops.
+func TestKillTimerStopsWhenSlotsAreHidden(t *testing.T) {
+	for _, stalled := range []bool{true, false} {
+		c := &Child{spec: Spec{StallGrace: time.Hour, Log: slog.New(slog.DiscardHandler)}, state: Ready, changed: make(chan struct{})}
+		c.hub = newHub(c.spec.Log)
+		events, done := c.Subscribe()
+		s := serving{readySince: time.Now()}
+		if stalled {
+			c.handleObservation(&s, observation{stalled: true, idle: time.Second})
+		}
+		if (s.killTimer != nil) != stalled || s.stalledSince.IsZero() == stalled || (c.State() == Stalled) != stalled {
+			t.Fatalf("stalled %v: %+v, state %s", stalled, s, c.State())
+		}
+		c.handleObservation(&s, observation{err: errNoSlots})
+		if s.killTimer != nil || !s.stalledSince.IsZero() || c.State() != Ready {
+			t.Errorf("stalled %v: %+v, state %s; want Ready and no kill timer", stalled, s, c.State())
+		}
+		done()
+		var states []State
+		for e := range events {
+			states = append(states, e.To)
+		}
+		if want := map[bool]int{true: 2, false: 0}[stalled]; len(states) != want {
+			t.Errorf("stalled %v: %d changes, %v; want %d", stalled, len(states), states, want)
+		}
+	}
+}
