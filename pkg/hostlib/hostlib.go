@@ -1,11 +1,11 @@
-// Package hostlib knows the libraries that a bundle of the system flavour takes
-// from its host: which belong to ROCm, and which package of Debian, Ubuntu or
-// AMD holds each.
+// Package hostlib lists the libraries that a bundle of the system flavour uses from
+// its host: which of them belong to ROCm, and which package of Debian, Ubuntu or AMD
+// contains each.
 //
-// Both sides need the same knowledge. The build leaves out exactly these
-// libraries and records their packages in the manifest; the run side tells with
-// them what to install. It is reviewed data, libraries.txt beside this file,
-// with its sources. The package looks at no machine (runtime/hostrocm does).
+// Both sides share the list. The build excludes exactly these libraries and records
+// their packages in the manifest. The run side names the packages to install. The
+// list is reviewed data with its sources: libraries.txt beside this file. The package
+// does not read the machine (runtime/hostrocm does).
 package hostlib
 
 import (
@@ -17,12 +17,12 @@ import (
 	"strings"
 )
 
-// Library is what is known of one shared library.
+// Library describes one shared library.
 type Library struct {
 	SONAME string // such as "libamdhip64.so.6"
-	// ROCm is set for a part of ROCm.
+	// ROCm reports whether the library is a part of ROCm.
 	ROCm bool
-	// Debian and AMD are package names, empty where that archive has none.
+	// Debian and AMD are package names, empty if that archive has none.
 	Debian, AMD string
 }
 
@@ -42,10 +42,10 @@ type Table struct{ rows []row }
 // Reviewed returns the project's own table.
 func Reviewed() (*Table, error) { return Parse(list) }
 
-// ReviewedDigest is the hex SHA-256 of the table that Reviewed reads.
+// ReviewedDigest returns the hex SHA-256 of the table that Reviewed parses.
 func ReviewedDigest() string { return fmt.Sprintf("%x", sha256.Sum256([]byte(list))) }
 
-// Parse reads a table: lines of rocm|other SONAME DEBIAN AMD, as libraries.txt
+// Parse parses a table: lines of rocm|other SONAME DEBIAN AMD, as libraries.txt
 // describes them. A second line for the same SONAME is an error.
 func Parse(text string) (*Table, error) {
 	t := &Table{}
@@ -58,7 +58,7 @@ func Parse(text string) (*Table, error) {
 		r, err := parseRow(line)
 		for _, o := range t.rows {
 			if err == nil && o.pattern == r.pattern {
-				err = fmt.Errorf("%s is there twice", r.pattern)
+				err = fmt.Errorf("%s is listed twice", r.pattern)
 			}
 		}
 		if err != nil {
@@ -91,8 +91,8 @@ func parseRow(line string) (row, error) {
 	return row{pattern: f[1], rocm: f[0] == "rocm", debian: f[2], amd: f[3]}, nil
 }
 
-// Lookup tells what is known of a SONAME, by the first line that fits; ok is
-// false where it is nothing.
+// Lookup returns the library of the first line that matches a SONAME; ok is false if
+// none does.
 func (t *Table) Lookup(soname string) (lib Library, ok bool) {
 	for _, r := range t.rows {
 		version, found := strings.CutPrefix(soname, Stem(r.pattern))
@@ -106,8 +106,8 @@ func (t *Table) Lookup(soname string) (lib Library, ok bool) {
 	return Library{}, false
 }
 
-// Stem gives a SONAME without its version: "libamdhip64.so." of
-// "libamdhip64.so.6". It is empty for a name without one.
+// Stem returns a SONAME without its version: "libamdhip64.so." for
+// "libamdhip64.so.6". It returns "" for a name without a version.
 func Stem(soname string) string {
 	i := strings.Index(soname, ".so.")
 	if i <= 0 {
@@ -116,9 +116,9 @@ func Stem(soname string) string {
 	return soname[:i+len(".so.")]
 }
 
-// Holds reports whether a Debian package's name is the one that the table has
-// for a library: since the change to 64-bit times some end in t64, and the new
-// packages answer to the old names.
+// MatchesPackage reports whether a Debian package is the one that the table lists for
+// a library. Since the change to 64-bit times some names end in t64, and those
+// packages provide the old names.
 func (l Library) MatchesPackage(owner string) bool {
 	return l.Debian != "" && (owner == l.Debian || owner == l.Debian+"t64")
 }

@@ -44,7 +44,7 @@ func TestParse(t *testing.T) {
 		"behind":  {"rocm libx.so.1* libx* x", "neither a SONAME"},
 		"before":  {"rocm *.so.6 libx* x", "neither a SONAME"},
 		"two":     {"rocm libx.so.** libx* x", "neither a SONAME"},
-		"twice":   {"rocm libx.so.* a b\nother libx.so.* a b", "line 2: libx.so.* is there twice"},
+		"twice":   {"rocm libx.so.* a b\nother libx.so.* a b", "line 2: libx.so.* is listed twice"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := hostlib.Parse(c.text); err == nil || !strings.Contains(err.Error(), c.says) {
@@ -64,7 +64,7 @@ func TestStem(t *testing.T) {
 	}
 }
 
-func TestHolds(t *testing.T) {
+func TestMatchesPackage(t *testing.T) {
 	l := hostlib.Library{Debian: "libelf1"}
 	for owner, want := range map[string]bool{"libelf1": true, "libelf1t64": true, "libelf": false, "": false, "libelf1x": false} {
 		if l.MatchesPackage(owner) != want {

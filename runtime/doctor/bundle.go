@@ -14,30 +14,30 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/hostrocm"
 )
 
-// Cache checks the folders that a packed bundle may be unpacked to, best first:
-// room for need bytes, and that programs may be run there.
-func (m Machine) CheckCache(folders []string, need uint64) Finding {
+// CheckCache checks the directories for the unpacked bundle, best first: whether need
+// bytes are free, and whether programs may run from there.
+func (m Machine) CheckCache(dirs []string, need uint64) Finding {
 	var bad []string
-	for _, dir := range folders {
-		there := dir
+	for _, dir := range dirs {
+		existing := dir
 		for {
-			if _, err := os.Stat(there); err == nil || there == filepath.Dir(there) {
+			if _, err := os.Stat(existing); err == nil || existing == filepath.Dir(existing) {
 				break
 			}
-			there = filepath.Dir(there)
+			existing = filepath.Dir(existing)
 		}
-		disk, err := m.Disk(there)
+		disk, err := m.Disk(existing)
 		switch {
 		case err != nil:
 			bad = append(bad, fmt.Sprintf("%s: %v", dir, err))
 		case disk.ReadOnly:
-			bad = append(bad, dir+" cannot be written to")
+			bad = append(bad, dir+" is not writable")
 		case disk.NoExec:
 			bad = append(bad, dir+" is mounted noexec")
 		case disk.Free < need:
-			bad = append(bad, fmt.Sprintf("%s has %s free and the bundle needs %s", dir, size(disk.Free), size(need)))
+			bad = append(bad, fmt.Sprintf("%s has %s free and the bundle needs %s", dir, formatSize(disk.Free), formatSize(need)))
 		default:
-			f := Finding{Check: "cache", Status: OK, Detail: fmt.Sprintf("%s, %s free", dir, size(disk.Free))}
+			f := Finding{Check: "cache", Status: OK, Detail: fmt.Sprintf("%s, %s free", dir, formatSize(disk.Free))}
 			if len(bad) > 0 {
 				f.Status = Warning
 				f.Detail = strings.Join(bad, "; ") + "; used instead: " + f.Detail
@@ -46,17 +46,17 @@ func (m Machine) CheckCache(folders []string, need uint64) Finding {
 			return f
 		}
 	}
-	return Finding{"cache", Failure, "no cache folder can be used: " + strings.Join(bad, "; "), cacheRemedy}
+	return Finding{"cache", Failure, "no cache directory can be used: " + strings.Join(bad, "; "), cacheRemedy}
 }
 
-const cacheRemedy = "make room, or set GOROCM_CACHE to a folder on a disk with room that may run programs"
+const cacheRemedy = "free some space, or set GOROCM_CACHE to a directory with enough space from which programs may run"
 
-// Code checks that the bundle has code for a GPU of this machine. ok is false
-// where there is no GPU to check it for.
+// CheckTargets checks whether the bundle has code for a GPU of this machine. ok is
+// false if the machine has no GPU.
 func (m Machine) CheckTargets(targets []gfx.Target) (f Finding, ok bool) {
 	all, err := gpu.NewFS(m.Root).Devices()
 	if err != nil && len(all) == 0 {
-		return f, false // the driver's finding says it
+		return f, false // the driver's finding reports it
 	}
 	var others []string
 	related := false
@@ -78,26 +78,26 @@ func (m Machine) CheckTargets(targets []gfx.Target) (f Finding, ok bool) {
 	if have == "" {
 		have = "none for GPUs"
 	}
-	f = Finding{"code", Warning, fmt.Sprintf("the bundle has no code for %s (it has %s); %s", strings.Join(others, ", "), have, onCPU), "use a bundle that is built for the GPU"}
+	f = Finding{"code", Warning, fmt.Sprintf("the bundle has no code for %s (it has %s); %s", strings.Join(others, ", "), have, fallsBackToCPU), "use a bundle that is built for the GPU"}
 	if related {
 		f.Remedy = "try --override auto, which runs code for a related target, or " + f.Remedy
 	}
 	return f, true
 }
 
-// HostROCm checks that what a bundle of the system flavour takes from the host
-// is there, and fits. Other bundles need nothing.
+// CheckROCm checks whether the host has the ROCm libraries that a bundle of the system
+// flavour needs. Other bundles need none.
 func (m Machine) CheckROCm(b *bundle.Manifest) Finding {
 	if b == nil || b.Flavour != bundle.FlavourSystem {
-		return Finding{Check: "rocm", Status: OK, Detail: "not needed on the host: the bundle brings its own"}
+		return Finding{Check: "rocm", Status: OK, Detail: "not needed on the host: the bundle contains its own"}
 	}
 	host, err := hostrocm.NewFS(m.Root).Find(b, m.Environ)
 	var failed *hostrocm.Error
 	switch {
 	case errors.As(err, &failed):
-		return Finding{"rocm", Warning, failed.Detail() + "; " + onCPU, failed.Remedy()}
+		return Finding{"rocm", Warning, failed.Detail() + "; " + fallsBackToCPU, failed.Remedy()}
 	case err != nil:
-		return Finding{"rocm", Warning, err.Error() + "; " + onCPU, "use a hermetic bundle"}
+		return Finding{"rocm", Warning, err.Error() + "; " + fallsBackToCPU, "use a hermetic bundle"}
 	}
 	detail := fmt.Sprintf("the bundle's libraries are in %s", host.Location)
 	if host.Version != "" {

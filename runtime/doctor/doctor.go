@@ -1,15 +1,15 @@
-// Package doctor looks at a machine for what keeps models from running on its
-// GPU, and says what to do about it.
+// Package doctor checks a machine for what prevents models from running on its GPU,
+// and reports a remedy for each problem.
 //
-// It exists because most failures of GPU programs are decided before any of
-// them starts: a kernel that is too old, firmware that is missing, a device
-// file that the user may not open, a container without the devices, a cache
-// folder that may not hold programs. Each is found by reading the kernel's
-// files, without a single ROCm tool and without opening a device.
+// Most failures of GPU programs have causes that exist before any of them starts: a
+// kernel that is too old, missing firmware, a device file that the user may not open,
+// a container without the devices, a cache directory from which programs may not run.
+// The package finds each by reading the kernel's files, without a single ROCm tool
+// and without opening a device.
 //
-// Files are read below a root, so that a machine can be described by a tree of
-// text files. The package changes nothing and starts nothing; whether the
-// bundle is whole and its server starts is package rocm's to find out.
+// Files are read below a root, so that a tree of text files can describe a machine.
+// The package changes nothing and starts nothing. Package rocm checks whether the
+// bundle is complete and its server starts.
 package doctor
 
 import (
@@ -18,62 +18,61 @@ import (
 	"strings"
 )
 
-// State is how grave a finding is.
+// Status is the severity of a finding.
 type Status string
 
-// The states. A warning costs the GPU or speed, a failure keeps models from
-// running at all.
+// A Warning costs the GPU or speed; a Failure prevents models from running at all.
 const (
 	OK      Status = "ok"
 	Warning Status = "warning"
 	Failure Status = "failure"
 )
 
-// Finding is the outcome of one check.
+// Finding is the result of one check.
 type Finding struct {
 	Check  string `json:"check"`
 	Status Status `json:"status"`
 	Detail string `json:"detail"`
-	Remedy string `json:"remedy,omitempty"` // what to do; set unless the state is ok
+	Remedy string `json:"remedy,omitempty"` // what to do; set unless Status is OK
 }
 
-// Disk is what is known of the file system of a folder.
+// Disk describes the file system of a directory.
 type Disk struct {
-	Free     uint64 // bytes that this user may fill
-	NoExec   bool   // programs may not be run from it
+	Free     uint64 // bytes available to this user
+	NoExec   bool   // programs may not run from it
 	ReadOnly bool
 }
 
-// Machine is where the facts come from.
+// Machine is the source of the facts.
 type Machine struct {
-	// Root is the folder below which files are read.
+	// Root is the directory below which files are read.
 	Root string
-	// Environ is the environment, as os.Environ gives it.
+	// Environ is the environment, as os.Environ returns it.
 	Environ []string
-	// KernelLog gives the kernel's messages, or why they cannot be read.
+	// KernelLog returns the kernel's messages, or why they cannot be read.
 	KernelLog func() ([]byte, error)
-	// Disk looks at a folder that is there.
+	// Disk returns the file system of an existing directory.
 	Disk func(dir string) (Disk, error)
-	// AddressSpaceLimit is the most address space that a process may have, in bytes;
-	// 0: no limit.
+	// AddressSpaceLimit is the limit on a process's address space in bytes; 0 means no
+	// limit.
 	AddressSpaceLimit uint64
 }
 
-// System checks what concerns the whole machine: kernel, distribution,
-// container, memory and the kernel's messages about the GPU.
+// CheckSystem checks the whole machine: kernel, distribution, container, memory and
+// the kernel's messages about the GPU.
 func (m Machine) CheckSystem() []Finding {
-	out := []Finding{m.kernel(), m.distribution()}
-	if f, inside := m.container(); inside {
+	out := []Finding{m.checkKernel(), m.checkDistribution()}
+	if f, inside := m.checkContainer(); inside {
 		out = append(out, f)
 	}
-	return append(out, m.memory(), m.messages())
+	return append(out, m.checkMemory(), m.checkKernelLog())
 }
 
 func (m Machine) path(elem ...string) string {
 	return filepath.Join(append([]string{m.Root}, elem...)...)
 }
 
-// text reads a small file, empty where there is none.
+// text returns the content of a small file, empty if it cannot be read.
 func (m Machine) text(elem ...string) string {
 	raw, err := os.ReadFile(m.path(elem...))
 	if err != nil {

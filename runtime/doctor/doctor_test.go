@@ -18,10 +18,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
-// tree unpacks a machine of runtime/gpu's tests, if named, and files over it. A
-// file whose name ends in "->" is a link to its content.
+// tree unpacks a machine of runtime/gpu's tests, if named, and writes files over it.
+// A file whose name ends in "->" is a link to its content.
 func tree(t *testing.T, name string, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -55,7 +55,7 @@ func tree(t *testing.T, name string, files map[string]string) string {
 	return root
 }
 
-// ubuntu is a supported system with enough memory, and more files.
+// ubuntu returns the files of a supported system with enough memory, and more.
 func ubuntu(kernel string, more ...string) map[string]string {
 	out := map[string]string{
 		"proc/sys/kernel/osrelease": kernel + "\n",
@@ -78,8 +78,8 @@ const (
 	igpu    = "sys/bus/pci/devices/0000:18:00.0/"
 )
 
-// TestMachines holds every line about a machine to a golden file.
-func TestMachines(t *testing.T) {
+// TestFindingsOfMachines compares every line about a machine with a golden file.
+func TestFindingsOfMachines(t *testing.T) {
 	for name, c := range map[string]struct {
 		gpu     string
 		files   map[string]string
@@ -140,33 +140,33 @@ func TestMachines(t *testing.T) {
 	}
 }
 
-func TestCache(t *testing.T) {
+func TestCheckCache(t *testing.T) {
 	there := t.TempDir()
 	bad := t.TempDir()
 	for name, c := range map[string]struct {
-		folders []string
-		first   doctor.Disk
-		err     error
-		need    uint64
-		state   doctor.Status
-		says    string
+		dirs  []string
+		first doctor.Disk
+		err   error
+		need  uint64
+		state doctor.Status
+		says  string
 	}{
 		"room":          {[]string{there + "/not/yet"}, doctor.Disk{Free: 2 << 30}, nil, 1 << 30, doctor.OK, "2.0 GiB free"},
 		"full":          {[]string{bad}, doctor.Disk{Free: 1 << 20}, nil, 1 << 30, doctor.Failure, "has 1 MiB free and the bundle needs 1.0 GiB"},
 		"noexec":        {[]string{bad}, doctor.Disk{Free: 2 << 30, NoExec: true}, nil, 1, doctor.Failure, "mounted noexec"},
-		"read-only":     {[]string{bad}, doctor.Disk{Free: 2 << 30, ReadOnly: true}, nil, 1, doctor.Failure, "cannot be written to"},
+		"read-only":     {[]string{bad}, doctor.Disk{Free: 2 << 30, ReadOnly: true}, nil, 1, doctor.Failure, "is not writable"},
 		"unknown":       {[]string{bad}, doctor.Disk{}, errors.New("no such device"), 1, doctor.Failure, "no such device"},
-		"none":          {nil, doctor.Disk{}, nil, 1, doctor.Failure, "no cache folder"},
+		"none":          {nil, doctor.Disk{}, nil, 1, doctor.Failure, "no cache directory"},
 		"the next will": {[]string{bad, there}, doctor.Disk{NoExec: true}, nil, 1, doctor.Warning, "used instead: " + there},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := doctor.Machine{Disk: func(dir string) (doctor.Disk, error) {
-				if dir == bad || len(c.folders) == 1 {
+				if dir == bad || len(c.dirs) == 1 {
 					return c.first, c.err
 				}
 				return doctor.Disk{Free: 9 << 30}, nil
 			}}
-			f := m.CheckCache(c.folders, c.need)
+			f := m.CheckCache(c.dirs, c.need)
 			if f.Status != c.state || !strings.Contains(f.Detail, c.says) || (f.Status == doctor.OK) != (f.Remedy == "") {
 				t.Errorf("%+v, want %s that says %q", f, c.state, c.says)
 			}
@@ -174,7 +174,7 @@ func TestCache(t *testing.T) {
 	}
 }
 
-func TestHostROCm(t *testing.T) {
+func TestCheckROCm(t *testing.T) {
 	by := []string{"libggml-hip.so"}
 	system := &bundle.Manifest{
 		Flavour: bundle.FlavourSystem, Targets: []gfx.Target{gfx.GFX1100},
@@ -205,18 +205,18 @@ func TestHostROCm(t *testing.T) {
 		says    string
 		remedy  string
 	}{
-		"hermetic":       {&bundle.Manifest{Flavour: bundle.FlavourHermetic}, nil, nil, doctor.OK, "brings its own", ""},
-		"no manifest":    {nil, nil, nil, doctor.OK, "brings its own", ""},
+		"hermetic":       {&bundle.Manifest{Flavour: bundle.FlavourHermetic}, nil, nil, doctor.OK, "contains its own", ""},
+		"no manifest":    {nil, nil, nil, doctor.OK, "contains its own", ""},
 		"missing":        {system, nil, nil, doctor.Warning, "libhipblas.so.2, needed by libggml-hip.so, is missing; models run on the CPU", "libamdhip64-6 libhipblas2 (Debian, Ubuntu)"},
 		"amd's packages": {system, whole("opt/rocm", "opt/rocm/.info/version", "6.4.1-83\n"), nil, doctor.OK, "ROCm 6.4.1 in /opt/rocm", ""},
 		"one version":    {system, whole("opt/rocm-6.4.1"), nil, doctor.OK, "are in /opt/rocm-6.4.1", ""},
 		"by environment": {system, whole("srv/hip"), []string{"ROCM_PATH=/srv/hip"}, doctor.OK, "are in /srv/hip", ""},
-		"passed over":    {system, whole("opt/rocm"), []string{"ROCM_PATH=srv"}, doctor.OK, "ROCM_PATH=srv is not used", ""},
+		"passed over":    {system, whole("opt/rocm"), []string{"ROCM_PATH=srv"}, doctor.OK, "ROCM_PATH=srv is ignored", ""},
 		"other kernels": {
 			&bundle.Manifest{Flavour: system.Flavour, Targets: []gfx.Target{gfx.GFX1100, gfx.GFX1101}, Files: system.Files, Host: system.Host},
-			whole("opt/rocm"), nil, doctor.Warning, "has no kernels for gfx1101 (in /opt/rocm/lib/rocblas/library are those for gfx1100)", "hermetic",
+			whole("opt/rocm"), nil, doctor.Warning, "has no kernels for gfx1101 (/opt/rocm/lib/rocblas/library has those for gfx1100)", "hermetic",
 		},
-		"system without host": {&bundle.Manifest{Flavour: bundle.FlavourSystem}, nil, nil, doctor.Warning, "takes nothing", "hermetic"},
+		"system without host": {&bundle.Manifest{Flavour: bundle.FlavourSystem}, nil, nil, doctor.Warning, "uses nothing", "hermetic"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := doctor.Machine{Root: tree(t, "", c.files), Environ: c.environ}
@@ -228,7 +228,7 @@ func TestHostROCm(t *testing.T) {
 	}
 }
 
-func TestCode(t *testing.T) {
+func TestCheckTargets(t *testing.T) {
 	both := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
 	for name, c := range map[string]struct {
 		gpu     string
@@ -254,7 +254,7 @@ func TestCode(t *testing.T) {
 	}
 }
 
-// FuzzMachine: whatever stands in the files, each finding is complete.
+// FuzzMachine: whatever the files contain, each finding is complete.
 func FuzzMachine(f *testing.F) {
 	f.Add("6.8.0", "ID=debian\nVERSION_ID=12\n", "MemTotal: 1 kB", "0::/docker/x", "amdgpu: GPU reset")
 	f.Add("99999999999999999999.1", "=\n==", "", ":::", "\n\n")

@@ -11,40 +11,40 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-const onCPU = "models run on the CPU"
+const fallsBackToCPU = "models run on the CPU"
 
-// GPU checks driver, device files with their permissions, and each GPU.
+// CheckGPU checks the driver, the device files with their permissions, and each GPU.
 func (m Machine) CheckGPU() []Finding {
 	fs := gpu.NewFS(m.Root)
-	out, found := m.driver()
+	out, found := m.checkDriver()
 	if found || m.exists("dev/kfd") {
-		out = append(out, m.openable(fs, "kfd", "/dev/kfd"))
+		out = append(out, m.checkDeviceFile(fs, "kfd", "/dev/kfd"))
 		nodes := m.renderNodes()
 		if len(nodes) == 0 {
-			out = append(out, Finding{"render", Warning, "/dev/dri has no render node; " + onCPU, "see the driver's messages (dmesg | grep amdgpu); in a container, pass in --device /dev/dri"})
+			out = append(out, Finding{"render", Warning, "/dev/dri has no render node; " + fallsBackToCPU, "see the driver's messages (dmesg | grep amdgpu); in a container, pass --device /dev/dri"})
 		}
 		for _, n := range nodes {
-			out = append(out, m.openable(fs, "render", n))
+			out = append(out, m.checkDeviceFile(fs, "render", n))
 		}
 	}
-	return append(append(out, m.devices(fs)...), m.overrides()...)
+	return append(append(out, m.checkDevices(fs)...), m.checkOverrides()...)
 }
 
-// overrides tells of a variable that people set for other programs: by it one
-// would expect another target than the one that is used.
-func (m Machine) overrides() []Finding {
+// checkOverrides reports a variable that people set for other programs. With it they
+// would expect another target than the one that llama-server uses.
+func (m Machine) checkOverrides() []Finding {
 	set := gpu.TargetOverrides(m.Environ)
 	if len(set) == 0 {
 		return nil
 	}
-	return []Finding{{Check: "override", Status: OK, Detail: strings.Join(set, ", ") + " in the environment is not passed on to llama-server; --override is what chooses another target's code"}}
+	return []Finding{{Check: "override", Status: OK, Detail: strings.Join(set, ", ") + " in the environment is not passed on to llama-server; use --override to choose another target's code"}}
 }
 
-// driver tells whether amdgpu is loaded, and of each card that it has not what
-// has it. found says that there is something to look at.
-func (m Machine) driver() (out []Finding, found bool) {
+// checkDriver reports whether amdgpu is loaded, and which driver has each card that
+// amdgpu does not have. found reports whether there is a driver or a card.
+func (m Machine) checkDriver() (out []Finding, found bool) {
 	cards := m.amdCards()
-	loaded := m.exists("sys/module/amdgpu") || m.exists("sys/class/kfd/kfd") || slices.ContainsFunc(cards, card.held)
+	loaded := m.exists("sys/module/amdgpu") || m.exists("sys/class/kfd/kfd") || slices.ContainsFunc(cards, card.usesAMDGPU)
 	if loaded {
 		f := Finding{Check: "driver", Status: OK, Detail: "amdgpu is loaded"}
 		if version := m.text("sys/module/amdgpu/version"); version != "" {
@@ -53,12 +53,12 @@ func (m Machine) driver() (out []Finding, found bool) {
 		out = append(out, f)
 	}
 	for _, c := range cards {
-		if f, stray := c.stray(loaded); stray {
+		if f, stray := c.finding(loaded); stray {
 			out = append(out, f)
 		}
 	}
 	if !loaded && len(cards) == 0 {
-		out = append(out, Finding{"driver", Warning, "no AMD GPU is on the PCI bus; " + onCPU, "none is needed for the CPU; for a GPU, fit an RX 7900, 7800 or 7700"})
+		out = append(out, Finding{"driver", Warning, "no AMD GPU is on the PCI bus; " + fallsBackToCPU, "the CPU needs none; to use a GPU, install an RX 7900, 7800 or 7700"})
 	}
 	return out, loaded || len(cards) > 0
 }
@@ -66,22 +66,23 @@ func (m Machine) driver() (out []Finding, found bool) {
 // card is a display controller on the PCI bus.
 type card struct {
 	address string
-	driver  string // that holds it, empty: none
+	driver  string // bound to it, empty if none
 }
 
-func (c card) held() bool { return c.driver == "amdgpu" }
+func (c card) usesAMDGPU() bool { return c.driver == "amdgpu" }
 
-// stray tells of a card that amdgpu does not have.
-func (c card) stray(loaded bool) (Finding, bool) {
+// finding returns the finding for a card that amdgpu does not have; ok is false if
+// amdgpu has it.
+func (c card) finding(loaded bool) (Finding, bool) {
 	f := Finding{Check: "driver", Status: Warning}
 	switch {
-	case c.held():
+	case c.usesAMDGPU():
 		return f, false
 	case c.driver != "":
-		f.Detail = fmt.Sprintf("%s is held by %s and not by amdgpu", c.address, c.driver)
-		f.Remedy = "give the card back to amdgpu; vfio-pci holds it for a virtual machine"
+		f.Detail = fmt.Sprintf("%s is bound to %s and not to amdgpu", c.address, c.driver)
+		f.Remedy = "bind the card to amdgpu again; vfio-pci reserves it for a virtual machine"
 	case loaded:
-		f.Detail = c.address + " has no driver though amdgpu is loaded"
+		f.Detail = c.address + " has no driver although amdgpu is loaded"
 		f.Remedy = "see the driver's messages: dmesg | grep amdgpu"
 	default:
 		f.Detail = c.address + " has no driver: amdgpu is not loaded"
@@ -90,7 +91,7 @@ func (c card) stray(loaded bool) (Finding, bool) {
 	return f, true
 }
 
-// amdCards lists AMD's display controllers on the PCI bus (class 03).
+// amdCards returns AMD's display controllers on the PCI bus (class 03).
 func (m Machine) amdCards() []card {
 	const dir = "sys/bus/pci/devices"
 	entries, err := os.ReadDir(m.path(dir))
@@ -111,7 +112,7 @@ func (m Machine) amdCards() []card {
 	return out
 }
 
-// renderNodes lists /dev/dri/renderD*.
+// renderNodes returns the files /dev/dri/renderD*.
 func (m Machine) renderNodes() []string {
 	entries, err := os.ReadDir(m.path("dev/dri"))
 	if err != nil {
@@ -126,27 +127,28 @@ func (m Machine) renderNodes() []string {
 	return out
 }
 
-func (m Machine) openable(fs gpu.FS, check, name string) Finding {
+func (m Machine) checkDeviceFile(fs gpu.FS, check, name string) Finding {
 	why := fs.AccessProblem(name)
 	if why == "" {
 		return Finding{Check: check, Status: OK, Detail: name + " may be opened"}
 	}
-	return withRemedy(check, why, "see that amdgpu is loaded")
+	return splitRemedy(check, why, "check that amdgpu is loaded")
 }
 
-// withRemedy parts what package gpu says, which is the reason and the remedy.
-func withRemedy(check, why, otherwise string) Finding {
+// splitRemedy makes a finding of a message of package gpu: the reason, and after "; "
+// the remedy.
+func splitRemedy(check, why, otherwise string) Finding {
 	detail, remedy, ok := strings.Cut(why, "; ")
 	if !ok {
 		remedy = otherwise
 	}
-	return Finding{check, Warning, detail + "; " + onCPU, remedy}
+	return Finding{check, Warning, detail + "; " + fallsBackToCPU, remedy}
 }
 
-func (m Machine) devices(fs gpu.FS) []Finding {
+func (m Machine) checkDevices(fs gpu.FS) []Finding {
 	all, err := fs.Devices()
 	if errors.Is(err, gpu.ErrNoDriver) {
-		return nil // the driver's finding says it
+		return nil // the driver's finding reports it
 	}
 	var out []Finding
 	if err != nil {
@@ -154,15 +156,15 @@ func (m Machine) devices(fs gpu.FS) []Finding {
 	}
 	for _, d := range gpu.NewMask(m.Environ).Apply(all) {
 		if d.Visible {
-			out = append(out, Finding{Check: "gpu", Status: OK, Detail: fmt.Sprintf("%s at %s (%s), %s of %s free", d.Name, d.PCI, d.Target, size(d.VRAMFree()), size(d.VRAMTotal))})
+			out = append(out, Finding{Check: "gpu", Status: OK, Detail: fmt.Sprintf("%s at %s (%s), %s of %s free", d.Name, d.PCI, d.Target, formatSize(d.VRAMFree()), formatSize(d.VRAMTotal))})
 			continue
 		}
-		f := withRemedy("gpu", d.UnusableReason, "change or unset the variable")
-		f.Detail = fmt.Sprintf("%s at %s cannot be used: %s", d.Name, d.PCI, strings.TrimSuffix(f.Detail, "; "+onCPU))
+		f := splitRemedy("gpu", d.UnusableReason, "change or unset the variable")
+		f.Detail = fmt.Sprintf("%s at %s cannot be used: %s", d.Name, d.PCI, strings.TrimSuffix(f.Detail, "; "+fallsBackToCPU))
 		out = append(out, f)
 	}
 	if len(all) == 0 && err == nil {
-		out = append(out, Finding{"gpu", Warning, "the driver knows no GPU; " + onCPU, "see the driver's messages: dmesg | grep amdgpu"})
+		out = append(out, Finding{"gpu", Warning, "the driver lists no GPU; " + fallsBackToCPU, "see the driver's messages: dmesg | grep amdgpu"})
 	}
 	return out
 }

@@ -9,32 +9,32 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/host"
 )
 
-// The kernel advised for RDNA 3: earlier ones lack fixes of its compute driver.
-const adviseMajor, adviseMinor = 6, 10
+// The kernel recommended for RDNA 3: earlier ones lack fixes of its compute driver.
+const recommendedMajor, recommendedMinor = 6, 10
 
-func (m Machine) kernel() Finding {
+func (m Machine) checkKernel() Finding {
 	f := Finding{Check: "kernel", Status: OK, Detail: m.text("proc/sys/kernel/osrelease")}
 	sub := regexp.MustCompile(`^(\d+)\.(\d+)`).FindStringSubmatch(f.Detail)
 	if sub == nil {
-		return Finding{"kernel", Warning, fmt.Sprintf("its release %q cannot be read", f.Detail), "see that /proc is mounted"}
+		return Finding{"kernel", Warning, fmt.Sprintf("its release %q cannot be read", f.Detail), "check that /proc is mounted"}
 	}
 	major, _ := strconv.Atoi(sub[1]) // digits; a number too large is a large number
 	minor, _ := strconv.Atoi(sub[2])
-	if major < adviseMajor || (major == adviseMajor && minor < adviseMinor) {
+	if major < recommendedMajor || (major == recommendedMajor && minor < recommendedMinor) {
 		f.Status = Warning
-		f.Detail += fmt.Sprintf("; %d.%d or newer is advised for RDNA 3", adviseMajor, adviseMinor)
-		f.Remedy = "install a newer kernel: linux-generic-hwe-24.04 on Ubuntu 24.04, the one of backports on Debian 12"
+		f.Detail += fmt.Sprintf("; %d.%d or newer is recommended for RDNA 3", recommendedMajor, recommendedMinor)
+		f.Remedy = "install a newer kernel: linux-generic-hwe-24.04 on Ubuntu 24.04, the backports kernel on Debian 12"
 	}
 	return f
 }
 
-// supported are the distributions that are tried, by ID and VERSION_ID.
-func supported() map[string][]string {
+// supportedDistributions returns the tested distributions, by ID and VERSION_ID.
+func supportedDistributions() map[string][]string {
 	return map[string][]string{"ubuntu": {"22.04", "24.04"}, "debian": {"12", "13"}}
 }
 
-// distribution compares os-release(5) with what is supported.
-func (m Machine) distribution() Finding {
+// checkDistribution compares os-release(5) with the supported distributions.
+func (m Machine) checkDistribution() Finding {
 	raw := m.text("etc/os-release")
 	if raw == "" {
 		raw = m.text("usr/lib/os-release")
@@ -52,19 +52,20 @@ func (m Machine) distribution() Finding {
 	if name == "" {
 		name = "unknown"
 	}
-	for _, version := range supported()[v["ID"]] {
+	for _, version := range supportedDistributions()[v["ID"]] {
 		if version == v["VERSION_ID"] {
 			return Finding{Check: "distribution", Status: OK, Detail: name}
 		}
 	}
 	return Finding{
-		"distribution", Warning, name + " is not one that go-rocm is tested on",
-		"a hermetic bundle brings all its libraries and should run; use Ubuntu 22.04 or 24.04, or Debian 12 or 13, to be sure",
+		"distribution", Warning, name + " is not a distribution that go-rocm is tested on",
+		"a hermetic bundle contains all its libraries and should run; use Ubuntu 22.04 or 24.04, or Debian 12 or 13, to be sure",
 	}
 }
 
-// container tells whether this is one, and whether the GPU was passed in.
-func (m Machine) container() (Finding, bool) {
+// checkContainer reports whether this is a container, and whether the GPU's devices
+// are passed to it.
+func (m Machine) checkContainer() (Finding, bool) {
 	kind := m.getenv("container") // set by systemd-nspawn, podman, LXC
 	switch {
 	case m.exists(".dockerenv"):
@@ -77,47 +78,47 @@ func (m Machine) container() (Finding, bool) {
 	if kind == "" {
 		return Finding{}, false
 	}
-	f := Finding{Check: "container", Status: OK, Detail: kind + "; the GPU's devices are passed in"}
+	f := Finding{Check: "container", Status: OK, Detail: kind + "; the GPU's devices are available"}
 	kfd, nodes := m.exists("dev/kfd"), len(m.renderNodes()) > 0
 	switch {
 	case kfd && nodes:
 	case !m.exists("sys/class/kfd"):
-		f.Detail = kind + "; the machine has no AMD GPU driver, nothing is passed in"
+		f.Detail = kind + "; the machine has no AMD GPU driver, and no device is available"
 	default:
 		f.Status = Warning
-		f.Detail = kind + "; the machine has an AMD GPU driver and its devices are not passed in"
+		f.Detail = kind + "; the machine has an AMD GPU driver, but its devices are not passed to the container"
 		f.Remedy = "start the container with --device /dev/kfd --device /dev/dri, and --group-add with the groups that own them on the host (stat -c %g /dev/kfd /dev/dri/renderD*)"
 	}
 	return f, true
 }
 
-// little is the main memory below which hardly a useful model runs.
-const little = 4 << 30
+// minUsefulMemory is the main memory below which hardly a useful model runs.
+const minUsefulMemory = 4 << 30
 
-func (m Machine) memory() Finding {
+func (m Machine) checkMemory() Finding {
 	mem := host.ReadMemory(m.Root)
-	f := Finding{Check: "memory", Status: OK, Detail: size(mem.Total)}
+	f := Finding{Check: "memory", Status: OK, Detail: formatSize(mem.Total)}
 	if mem.Available > 0 {
-		f.Detail += ", " + size(mem.Available) + " available"
+		f.Detail += ", " + formatSize(mem.Available) + " available"
 	}
 	if mem.Usable() < mem.Total {
-		f.Detail += fmt.Sprintf("; limited to %s by %s", size(mem.Limit), mem.LimitedBy)
+		f.Detail += fmt.Sprintf("; limited to %s by %s", formatSize(mem.Limit), mem.LimitedBy)
 	}
 	switch {
 	case mem.Total == 0:
-		f = Finding{"memory", Warning, "its size cannot be read", "see that /proc is mounted"}
+		f = Finding{"memory", Warning, "its size cannot be read", "check that /proc is mounted"}
 	case m.AddressSpaceLimit > 0:
 		f.Status = Warning
-		f.Detail += fmt.Sprintf("; a process may have %s of address space, and model files and GPU memory count", size(m.AddressSpaceLimit))
-		f.Remedy = "lift the limit: ulimit -v unlimited, or LimitAS=infinity in a systemd unit"
-	case mem.Usable() < little:
+		f.Detail += fmt.Sprintf("; a process may use %s of address space, which includes model files and GPU memory", formatSize(m.AddressSpaceLimit))
+		f.Remedy = "remove the limit: ulimit -v unlimited, or LimitAS=infinity in a systemd unit"
+	case mem.Usable() < minUsefulMemory:
 		f.Status, f.Remedy = Warning, "use small models, or raise the limit (memory.max, --memory, MemoryMax=)"
 	}
 	return f
 }
 
-// size prints bytes in the binary unit that people use.
-func size(n uint64) string {
+// formatSize formats bytes in the binary unit that people use.
+func formatSize(n uint64) string {
 	if n >= 1<<30 {
 		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
 	}

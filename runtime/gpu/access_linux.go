@@ -11,34 +11,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// usable reports whether this process may open the two device files that a
-// GPU program needs, without opening them: opening /dev/kfd creates kernel
-// state, opening a render node can wake a sleeping card.
-func (f FS) usable(d Device) (ok bool, why string) {
-	if why := f.reachable("/dev/kfd", "--device /dev/kfd"); why != "" {
+// checkAccess reports whether this process may open the two device files that a GPU
+// program needs, and the reason if not. It does not open them: opening /dev/kfd
+// creates kernel state, and opening a render node can wake a sleeping card.
+func (f FS) checkAccess(d Device) (ok bool, why string) {
+	if why := f.accessProblem("/dev/kfd", "--device /dev/kfd"); why != "" {
 		return false, why
 	}
 	if d.RenderNode == "" {
-		return false, "the kernel names no render node for it; its display driver is not loaded"
+		return false, "the kernel lists no render node for it; its display driver is not loaded"
 	}
-	if why := f.reachable(d.RenderNode, "--device "+d.RenderNode); why != "" {
+	if why := f.accessProblem(d.RenderNode, "--device "+d.RenderNode); why != "" {
 		return false, why
 	}
 	return true, ""
 }
 
-// AccessProblem tells whether this process may open a device file, such as /dev/kfd,
-// without opening it: why is empty then, else the reason and, after "; ", the
-// remedy.
-func (f FS) AccessProblem(name string) (why string) { return f.reachable(name, "--device "+name) }
+// AccessProblem returns why this process may not open a device file such as
+// /dev/kfd, and after "; " the remedy. It returns "" if the process may open the
+// file. It does not open it.
+func (f FS) AccessProblem(name string) (problem string) {
+	return f.accessProblem(name, "--device "+name)
+}
 
-func (f FS) reachable(name, flag string) string {
+func (f FS) accessProblem(name, flag string) string {
 	err := unix.Faccessat(unix.AT_FDCWD, f.path(name), unix.R_OK|unix.W_OK, unix.AT_EACCESS)
 	switch {
 	case err == nil:
 		return ""
 	case errors.Is(err, fs.ErrNotExist):
-		return name + " is missing; in a container, pass it in (" + flag + ")"
+		return name + " is missing; in a container, pass " + flag
 	case errors.Is(err, fs.ErrPermission):
 		return "no permission for " + name + f.groupHint(name)
 	default:
@@ -46,7 +48,7 @@ func (f FS) reachable(name, flag string) string {
 	}
 }
 
-// groupHint names the group that owns the file and how to join it.
+// groupHint returns the group that owns the file and how to join it.
 func (f FS) groupHint(name string) string {
 	info, err := os.Stat(f.path(name))
 	if err != nil {
@@ -54,7 +56,7 @@ func (f FS) groupHint(name string) string {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || st.Gid == 0 {
-		return "; it belongs to root alone, add a udev rule that gives it to the group render"
+		return "; it belongs to root alone: add a udev rule that sets its group to render"
 	}
 	id := strconv.FormatUint(uint64(st.Gid), 10)
 	group := id

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-// helperRoot tells the test binary to print the devices below it and exit.
+// helperRoot makes the test binary print the devices below it and exit.
 const helperRoot = "GPU_TEST_ROOT"
 
 func TestMain(m *testing.M) {
@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// asNobody lists the devices below root in a process without privileges: as
-// another user when the test runs as root, as the same one otherwise.
+// asNobody returns the devices below root, read by a process without privileges: as
+// another user if the test runs as root, otherwise as the same user.
 func asNobody(t *testing.T, root string) []gpu.Device {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "gputest")
@@ -41,7 +41,7 @@ func asNobody(t *testing.T, root string) []gpu.Device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	// Other users may search neither go test's folders nor t.TempDir's.
+	// Other users may search neither go test's directories nor t.TempDir's.
 	exe := filepath.Join(dir, "helper")
 	copyFile(t, "/proc/self/exe", exe, 0o755)
 	if err := os.CopyFS(filepath.Join(dir, "root"), os.DirFS(root)); err != nil {
@@ -95,10 +95,9 @@ func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 	}
 }
 
-// TestPermission: device files without permission, and a node that the
-// control group hides, make devices that are there but not to be used, with
-// the remedy.
-func TestPermission(t *testing.T) {
+// TestInaccessibleDevices: device files without permission, and a node that the
+// control group hides, yield devices that are listed as not usable, with the remedy.
+func TestInaccessibleDevices(t *testing.T) {
 	devices := asNobody(t, machine(t, "two-cards"))
 	if len(devices) != 2 {
 		t.Fatalf("devices %+v", devices)

@@ -2,12 +2,12 @@
 
 package gpu
 
-// usable: only Linux has the device files of the amdgpu driver.
-func (f FS) usable(_ Device) (ok bool, why string) {
-	return false, "AMD GPUs are used on Linux only"
+// checkAccess returns false: only Linux has the device files of the amdgpu driver.
+func (f FS) checkAccess(_ Device) (ok bool, why string) {
+	return false, "AMD GPUs are supported on Linux only"
 }
 
-// AccessProblem: as usable.
-func (f FS) AccessProblem(name string) (why string) {
-	return name + " is not opened here; AMD GPUs are used on Linux only"
+// AccessProblem returns the same reason for each file.
+func (f FS) AccessProblem(name string) (problem string) {
+	return name + " cannot be used here; AMD GPUs are supported on Linux only"
 }

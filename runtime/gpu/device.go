@@ -7,10 +7,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// VendorAMD is the PCI vendor id of the GPUs that this package knows.
+// VendorAMD is the PCI vendor id of the GPUs that this package lists.
 const VendorAMD = 0x1002
 
-// ErrNoDriver says that the kernel has no KFD: the amdgpu driver is not
+// ErrNoDriver means that the kernel has no KFD: the amdgpu driver is not
 // loaded, or this is a container or machine without an AMD GPU.
 var ErrNoDriver = errors.New("no AMD GPU driver: /sys/class/kfd is missing (is amdgpu loaded?)")
 
@@ -23,7 +23,7 @@ type NodeError struct {
 // Error implements error.
 func (e *NodeError) Error() string { return fmt.Sprintf("gpu node %d: %v", e.Node, e.Err) }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *NodeError) Unwrap() error { return e.Err }
 
 // Device is one GPU, or one partition of a GPU. Sizes are in bytes.
@@ -37,21 +37,21 @@ type Device struct {
 	Target     gfx.Target `json:"target"`
 	UniqueID   uint64     `json:"unique_id,string"` // 0 where the hardware has none (many integrated GPUs)
 	Integrated bool       `json:"integrated"`       // shares the machine's memory
-	Evidence   string     `json:"evidence"`         // what Integrated was read from
+	Evidence   string     `json:"evidence"`         // the source of Integrated
 
 	VRAMTotal   uint64 `json:"vram_total"`
 	VRAMUsed    uint64 `json:"vram_used"`
 	GTTTotal    uint64 `json:"gtt_total"` // system memory that the GPU may map
 	GTTUsed     uint64 `json:"gtt_used"`
 	MemoryKnown bool   `json:"memory_known"` // used figures were readable
-	ComputeUsed uint64 `json:"compute_used"` // of VRAMUsed, what ROCm processes hold
+	ComputeUsed uint64 `json:"compute_used"` // of VRAMUsed, the part of ROCm processes
 
-	RenderNode string  `json:"render_node"` // "/dev/dri/renderD128", empty when the node names none
-	Card       string  `json:"card"`        // "card1", empty when there is no DRM device
+	RenderNode string  `json:"render_node"` // "/dev/dri/renderD128", empty if the node names none
+	Card       string  `json:"card"`        // "card1", empty if there is no DRM device
 	Sensors    Sensors `json:"sensors"`
 
 	Visible        bool   `json:"visible"`         // this process may use it
-	UnusableReason string `json:"unusable_reason"` // when it may not: the reason and the remedy
+	UnusableReason string `json:"unusable_reason"` // if not Visible: the reason and, after "; ", the remedy
 }
 
 // Sensors holds what hwmon and the driver report; 0 means not reported.
@@ -66,7 +66,7 @@ type Sensors struct {
 	BusyPercent     float64 `json:"busy_percent,omitempty"`
 }
 
-// VRAMFree is the memory that no process holds.
+// VRAMFree returns the memory that no process uses.
 func (d Device) VRAMFree() uint64 {
 	if d.VRAMUsed >= d.VRAMTotal {
 		return 0
@@ -74,9 +74,9 @@ func (d Device) VRAMFree() uint64 {
 	return d.VRAMTotal - d.VRAMUsed
 }
 
-// NonComputeUsed is the used memory that HIP's own count of free memory leaves
-// out: what graphics programs hold. HIP asks KFD, which counts ROCm processes
-// and pinned buffers only (ggml-org/llama.cpp issue 24906).
+// NonComputeUsed returns the used memory that HIP's own count of free memory
+// ignores: that of graphics programs. HIP asks KFD, which counts ROCm processes and
+// pinned buffers only (ggml-org/llama.cpp issue 24906).
 func (d Device) NonComputeUsed() uint64 {
 	if d.ComputeUsed >= d.VRAMUsed {
 		return 0
@@ -84,7 +84,7 @@ func (d Device) NonComputeUsed() uint64 {
 	return d.VRAMUsed - d.ComputeUsed
 }
 
-// UUID is the name that ROCR_VISIBLE_DEVICES takes ("GPU-" and 16 hexadecimal
+// UUID returns the name that ROCR_VISIBLE_DEVICES accepts ("GPU-" and 16 hexadecimal
 // digits), empty for a device without a unique id.
 func (d Device) UUID() string {
 	if d.UniqueID == 0 {

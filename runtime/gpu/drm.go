@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// drmDir finds the PCI device folder of d: through its render node, else by
-// its address. It is empty when the device has no DRM side.
+// drmDir returns the PCI device directory of d, found by its render node, else by
+// its address. It returns "" if the device has no DRM device.
 func (f FS) drmDir(d *Device) string {
 	if d.RenderNode != "" {
 		dir := filepath.Join("sys/class/drm", path.Base(d.RenderNode), "device")
@@ -24,9 +24,9 @@ func (f FS) drmDir(d *Device) string {
 	return ""
 }
 
-// sameAddress compares the folder's PCI address with the one of the topology,
-// so that a render node that was given to another card since is not taken for
-// this one. A folder that states none passes.
+// sameAddress reports whether the directory has the PCI address of the topology. A
+// render node may have been reassigned to another card since. It returns true for a
+// directory without an address.
 func (f FS) sameAddress(dir, pci string) bool {
 	b, err := f.read(dir, "uevent")
 	if err != nil {
@@ -40,8 +40,8 @@ func (f FS) sameAddress(dir, pci string) bool {
 	return true
 }
 
-// drm fills what the DRM device knows: memory, revision, card and sensors.
-func (f FS) drm(d *Device) {
+// readDRM sets what the DRM device reports: memory, revision, card and sensors.
+func (f FS) readDRM(d *Device) {
 	dir := f.drmDir(d)
 	if dir == "" {
 		return
@@ -50,12 +50,12 @@ func (f FS) drm(d *Device) {
 	if cards, err := f.numbered("card", dir, "drm"); err == nil && len(cards) > 0 {
 		d.Card = fmt.Sprintf("card%d", cards[0])
 	}
-	f.memory(dir, d)
-	d.Sensors = f.sensors(dir)
+	f.readMemory(dir, d)
+	d.Sensors = f.readSensors(dir)
 }
 
-// memory reads the counters of the driver.
-func (f FS) memory(dir string, d *Device) {
+// readMemory reads the driver's memory counters.
+func (f FS) readMemory(dir string, d *Device) {
 	total, errTotal := f.number(dir, "mem_info_vram_total")
 	used, errUsed := f.number(dir, "mem_info_vram_used")
 	d.MemoryKnown = errTotal == nil && errUsed == nil
@@ -66,9 +66,9 @@ func (f FS) memory(dir string, d *Device) {
 	d.GTTUsed = f.optional(dir, "mem_info_gtt_used")
 }
 
-// sensors reads hwmon: temperatures in thousandths of a degree, power in
+// readSensors reads hwmon: temperatures in thousandths of a degree, power in
 // millionths of a watt, clocks in hertz.
-func (f FS) sensors(dir string) Sensors {
+func (f FS) readSensors(dir string) Sensors {
 	s := Sensors{BusyPercent: float64(f.optional(dir, "gpu_busy_percent"))}
 	mons, err := f.numbered("hwmon", dir, "hwmon")
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"strconv"
 )
 
-// maxFile bounds what is read from one attribute; sysfs gives at most a page.
+// maxFile limits how much of one attribute is read; sysfs returns at most a page.
 const maxFile = 64 << 10
 
 // FS reads a machine's files below a root.
@@ -20,15 +20,15 @@ type FS struct {
 	root string
 }
 
-// NewFS reads below root: "/" for this machine, another folder for a tree that
-// describes one.
+// NewFS returns an FS that reads below root: "/" for this machine, another directory
+// for a tree that describes one.
 func NewFS(root string) FS { return FS{root: root} }
 
 func (f FS) path(elem ...string) string {
 	return filepath.Join(append([]string{f.root}, elem...)...)
 }
 
-// read gives the content of an attribute, without surrounding white space.
+// read returns the content of an attribute without surrounding white space.
 func (f FS) read(elem ...string) ([]byte, error) {
 	h, err := os.Open(f.path(elem...))
 	if err != nil {
@@ -38,7 +38,7 @@ func (f FS) read(elem ...string) ([]byte, error) {
 	return bytes.TrimSpace(b), errors.Join(err, h.Close())
 }
 
-// number reads an attribute that holds one non-negative number, in decimal or
+// number reads an attribute that contains one non-negative number, in decimal or
 // with a 0x prefix.
 func (f FS) number(elem ...string) (uint64, error) {
 	b, err := f.read(elem...)
@@ -52,7 +52,7 @@ func (f FS) number(elem ...string) (uint64, error) {
 	return n, nil
 }
 
-// optional is number for attributes that need not exist; 0 then.
+// optional is number for attributes that may be missing; it returns 0 then.
 func (f FS) optional(elem ...string) uint64 {
 	n, err := f.number(elem...)
 	if err != nil {
@@ -61,8 +61,8 @@ func (f FS) optional(elem ...string) uint64 {
 	return n
 }
 
-// numbered lists the entries of a folder that are prefix and a decimal number,
-// in numeric order.
+// numbered returns the numbers of the directory entries that consist of prefix and
+// a decimal number, in numeric order.
 func (f FS) numbered(prefix string, elem ...string) ([]int, error) {
 	entries, err := os.ReadDir(f.path(elem...))
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// FuzzNode gives arbitrary bytes as the files of a node: never a panic, and
-// sane values whenever a device comes out.
+// FuzzNode reads a node from arbitrary bytes: no panic, and sane values for every
+// device that is returned.
 func FuzzNode(f *testing.F) {
 	f.Add([]byte("simd_count 192\ngfx_target_version 110000\nlocation_id 768\ndrm_render_minor 128\nunique_id 13285126508775699839\n"), []byte("25753026560\n"), []byte{120, 0, 1, 3})
 	f.Add([]byte("simd_count 4\ngfx_target_version 100306\ncpu_cores_count 16\n"), []byte("-1"), []byte{1, 2, 3})
@@ -49,7 +49,7 @@ func FuzzNode(f *testing.F) {
 	})
 }
 
-// FuzzProperties: what is accepted can be written and read again.
+// FuzzProperties: accepted properties can be written and parsed again.
 func FuzzProperties(f *testing.F) {
 	f.Add([]byte("cpu_cores_count 32\nsimd_count 0\n"))
 	f.Add([]byte("a 1\na 2"))
@@ -67,8 +67,7 @@ func FuzzProperties(f *testing.F) {
 	})
 }
 
-// FuzzMask: any masks and any devices give a selection of the devices without
-// repetition.
+// FuzzMask: any mask selects from any devices without repetition.
 func FuzzMask(f *testing.F) {
 	f.Add("0,1", "GPU-1", true)
 	f.Add("", "", true)

@@ -16,10 +16,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
-// machine expands testdata/NAME.txtar and gives the folder. A file called
-// X.hex holds the bytes of X in hexadecimal.
+// machine expands testdata/NAME.txtar and returns the directory. A file called X.hex
+// contains the bytes of X in hexadecimal.
 func machine(t testing.TB, name string) string {
 	t.Helper()
 	a, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
@@ -57,8 +57,9 @@ func names(t *testing.T) []string {
 	return paths
 }
 
-// TestMachines holds all that is read from each machine to a golden file.
-func TestMachines(t *testing.T) {
+// TestDevicesOfMachines compares everything that is read from each machine with a
+// golden file.
+func TestDevicesOfMachines(t *testing.T) {
 	for _, name := range names(t) {
 		t.Run(name, func(t *testing.T) {
 			root := machine(t, name)
@@ -92,8 +93,8 @@ func TestMachines(t *testing.T) {
 	}
 }
 
-// TestFacts states the facts that matter, independent of the golden files.
-func TestFacts(t *testing.T) {
+// TestDeviceFacts checks the facts that matter, independent of the golden files.
+func TestDeviceFacts(t *testing.T) {
 	for _, c := range []struct {
 		machine    string
 		name       []string
@@ -135,7 +136,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-func TestMemory(t *testing.T) {
+func TestMemoryCounters(t *testing.T) {
 	devices, err := gpu.NewFS(machine(t, "rx7900xtx")).Devices()
 	if err != nil {
 		t.Fatal(err)
@@ -144,7 +145,7 @@ func TestMemory(t *testing.T) {
 	if d.VRAMTotal != 25753026560 || d.VRAMFree() != 25753026560-1306214400 {
 		t.Errorf("total %d, free %d", d.VRAMTotal, d.VRAMFree())
 	}
-	// Of 1306214400 bytes a ROCm process holds 256 MiB; HIP sees only those.
+	// Of 1306214400 bytes a ROCm process uses 256 MiB; HIP sees only those.
 	if d.ComputeUsed != 256<<20 || d.NonComputeUsed() != 1306214400-256<<20 {
 		t.Errorf("compute %d, hidden %d", d.ComputeUsed, d.NonComputeUsed())
 	}
@@ -168,8 +169,8 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestBadNodes: a bad node costs itself and an error.
-func TestBadNodes(t *testing.T) {
+// TestMalformedNodeIsLeftOut: a malformed node yields an error and leaves the others.
+func TestMalformedNodeIsLeftOut(t *testing.T) {
 	devices, err := gpu.NewFS(machine(t, "malformed")).Devices()
 	if len(devices) != 2 || devices[0].Node != 1 || devices[1].Node != 4 {
 		t.Fatalf("devices %+v", devices)
@@ -183,7 +184,7 @@ func TestBadNodes(t *testing.T) {
 	}
 }
 
-// TestNameSources: libdrm's list wins over the built-in names.
+// TestNameSources: libdrm's list takes precedence over the built-in names.
 func TestNameSources(t *testing.T) {
 	root := machine(t, "rx7900xtx")
 	list := filepath.Join(root, "usr/share/libdrm/amdgpu.ids")
@@ -200,9 +201,9 @@ func TestNameSources(t *testing.T) {
 	}
 }
 
-// TestMovedRenderNode: a render node that belongs to another card by now is
-// not taken for this one.
-func TestMovedRenderNode(t *testing.T) {
+// TestReassignedRenderNode: a render node that now belongs to another card is not
+// used for this one.
+func TestReassignedRenderNode(t *testing.T) {
 	root := machine(t, "rx7900xtx")
 	uevent := filepath.Join(root, "sys/class/drm/renderD128/device/uevent")
 	if err := os.WriteFile(uevent, []byte("PCI_SLOT_NAME=0000:2a:00.0\n"), 0o644); err != nil {

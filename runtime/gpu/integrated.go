@@ -2,15 +2,14 @@ package gpu
 
 import "forge.lthn.ai/core/go-rocm/pkg/gfx"
 
-// integrated decides whether the GPU shares the machine's memory, from the
-// best evidence there is, and never from its name:
+// detectIntegrated decides whether the GPU shares the machine's memory, from the
+// best evidence available and never from its name:
 //
-//   - the format of the driver's gpu_metrics table: revision 1 is the one of
-//     discrete cards, 2 and 3 those of APUs (kgd_pp_interface.h in the kernel);
-//   - a topology node that has CPU cores besides SIMDs is an APU;
-//   - the target: LLVM's AMDGPU processor table says of each whether it is a
-//     dGPU or an APU.
-func (f FS) integrated(d *Device, p properties) {
+//   - the format of the driver's gpu_metrics table: revision 1 is for discrete
+//     cards, 2 and 3 are for APUs (kgd_pp_interface.h in the kernel);
+//   - a topology node with CPU cores and SIMDs is an APU;
+//   - the target: LLVM's AMDGPU processor table lists each as dGPU or APU.
+func (f FS) detectIntegrated(d *Device, p properties) {
 	if dir := f.drmDir(d); dir != "" {
 		if b, err := f.read(dir, "gpu_metrics"); err == nil && len(b) >= 4 {
 			switch b[2] {
@@ -27,12 +26,12 @@ func (f FS) integrated(d *Device, p properties) {
 		d.Integrated, d.Evidence = true, "topology node shared with CPU cores"
 		return
 	}
-	d.Integrated, d.Evidence = apuTarget(d.Target), "target "+d.Target.String()
+	d.Integrated, d.Evidence = isAPUTarget(d.Target), "target "+d.Target.String()
 }
 
-// apuTarget reports whether a target exists in APUs only (LLVM, "User Guide
+// isAPUTarget reports whether a target exists in APUs only (LLVM, "User Guide
 // for AMDGPU Backend", processor table).
-func apuTarget(t gfx.Target) bool {
+func isAPUTarget(t gfx.Target) bool {
 	switch t {
 	case "gfx902", "gfx909", "gfx90c", "gfx1013", "gfx1033", "gfx1035", "gfx1036", "gfx1037",
 		"gfx1103", "gfx1150", "gfx1151", "gfx1152", "gfx1153":

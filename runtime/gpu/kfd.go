@@ -12,16 +12,16 @@ import (
 
 const nodesDir = "sys/class/kfd/kfd/topology/nodes"
 
-// maxNodes bounds the topology; the largest machines have a few hundred
+// maxNodes limits the topology; the largest machines have a few hundred
 // partitions.
 const maxNodes = 4096
 
 // properties are the "name number" lines of a topology node.
 type properties map[string]uint64
 
-// parseProperties reads the content of a KFD properties file: one name and one
-// non-negative decimal number a line. Unknown names are kept, since kernels
-// add some with every version.
+// parseProperties parses a KFD properties file: one name and one non-negative
+// decimal number per line. It keeps unknown names, since every kernel version adds
+// some.
 func parseProperties(b []byte) (properties, error) {
 	p := properties{}
 	for i, line := range bytes.Split(b, []byte("\n")) {
@@ -41,17 +41,18 @@ func parseProperties(b []byte) (properties, error) {
 	return p, nil
 }
 
-// pciAddress builds the address from the kernel's domain and location_id, which
+// pciAddress returns the address, from the kernel's domain and location_id, which
 // is bus<<8 | device<<3 | function.
 func (p properties) pciAddress() string {
 	l := p["location_id"]
 	return fmt.Sprintf("%04x:%02x:%02x.%d", p["domain"], l>>8&0xff, l>>3&0x1f, l&7)
 }
 
-// Devices lists the GPUs in the order of the topology, which is the HSA
-// runtime's, with what this process may use by permission; masks are not
-// applied (see Mask). Nodes that cannot be read are left out and named in the
-// joined error, beside the devices that can. ErrNoDriver comes alone.
+// Devices returns the GPUs in the order of the topology, which is the HSA runtime's
+// order, and whether this process has permission to use each. It does not apply
+// masks (see Mask). A node that cannot be read is left out and named in the joined
+// error, which is returned beside the other devices. ErrNoDriver is returned without
+// devices.
 func (f FS) Devices() ([]Device, error) {
 	nodes, err := f.numbered("", nodesDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +67,7 @@ func (f FS) Devices() ([]Device, error) {
 		next int
 	)
 	for _, n := range nodes[:min(len(nodes), maxNodes)] {
-		d, isGPU, err := f.node(n)
+		d, isGPU, err := f.readNode(n)
 		if err != nil {
 			errs = append(errs, &NodeError{Node: n, Err: err})
 			continue
@@ -84,12 +85,12 @@ func (f FS) Devices() ([]Device, error) {
 	return out, errors.Join(errs...)
 }
 
-// node reads one topology node; isGPU is false for a CPU.
-func (f FS) node(n int) (d Device, isGPU bool, err error) {
+// readNode reads one topology node; isGPU is false for a CPU.
+func (f FS) readNode(n int) (d Device, isGPU bool, err error) {
 	dir := strconv.Itoa(n)
 	b, err := f.read(nodesDir, dir, "properties")
 	if errors.Is(err, fs.ErrPermission) {
-		return hiddenNode(n), true, nil
+		return unreadableNode(n), true, nil
 	}
 	if err != nil {
 		return d, false, err
@@ -118,29 +119,29 @@ func (f FS) node(n int) (d Device, isGPU bool, err error) {
 	if m := p["drm_render_minor"]; m > 0 && m < 1<<20 {
 		d.RenderNode = fmt.Sprintf("/dev/dri/renderD%d", m)
 	}
-	f.drm(&d)
+	f.readDRM(&d)
 	if !d.MemoryKnown {
 		d.VRAMTotal = f.bankBytes(dir)
 	}
 	d.ComputeUsed = f.computeUsed(dir)
-	f.integrated(&d, p)
+	f.detectIntegrated(&d, p)
 	d.Name = f.productName(d)
-	d.Visible, d.UnusableReason = f.usable(d)
+	d.Visible, d.UnusableReason = f.checkAccess(d)
 	return d, true, nil
 }
 
-// hiddenNode stands for a GPU that the kernel does not let this process read:
-// KFD answers EPERM for a node whose device the control group forbids.
-func hiddenNode(n int) Device {
+// unreadableNode returns the device for a GPU that this process may not read: KFD
+// returns EPERM for a node whose device the control group forbids.
+func unreadableNode(n int) Device {
 	return Device{
 		Node: n, Name: "AMD GPU (not readable)",
-		UnusableReason: "the container's device rules do not allow it; pass its render node in (--device /dev/dri/renderD…)",
+		UnusableReason: "the container's device rules do not allow it; pass its render node to the container (--device /dev/dri/renderD…)",
 	}
 }
 
-// computeUsed sums what the processes known to KFD hold on a node's memory:
-// /sys/class/kfd/kfd/proc/PID/vram_GPUID, in bytes. Processes that end while
-// they are read count nothing.
+// computeUsed returns the memory of a node that KFD's processes use, the sum of
+// /sys/class/kfd/kfd/proc/PID/vram_GPUID in bytes. A process that exits during the
+// read counts 0.
 func (f FS) computeUsed(node string) uint64 {
 	const procs = "sys/class/kfd/kfd/proc"
 	id, err := f.number(nodesDir, node, "gpu_id")
@@ -161,7 +162,7 @@ func (f FS) computeUsed(node string) uint64 {
 	return sum
 }
 
-// bankBytes sums the frame buffer banks of a node; heap types 1 and 2 are
+// bankBytes returns the size of a node's frame buffer banks; heap types 1 and 2 are
 // public and private device memory.
 func (f FS) bankBytes(node string) uint64 {
 	banks, err := f.numbered("", nodesDir, node, "mem_banks")

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Names of the masks, in the order in which the ROCm runtime applies them.
+// The variables of the masks, in the order in which the ROCm runtime applies them.
 const (
 	EnvROCR    = "ROCR_VISIBLE_DEVICES"
 	EnvHIP     = "HIP_VISIBLE_DEVICES"
@@ -14,13 +14,13 @@ const (
 	EnvOrdinal = "GPU_DEVICE_ORDINAL"
 )
 
-// EnvTargetOverride makes the ROCm runtime take every device for another target; with
-// "_N" behind its name it does so for the device of KFD node N, and goes before
-// the one without (libhsakmt/src/topology.c).
+// EnvTargetOverride makes the ROCm runtime treat every device as another target.
+// With "_N" appended to its name it applies to the device of KFD node N and takes
+// precedence (libhsakmt/src/topology.c).
 const EnvTargetOverride = "HSA_OVERRIDE_GFX_VERSION"
 
-// Overrides lists the entries of an environment, in the form of os.Environ, that
-// make the ROCm runtime take devices for other targets.
+// TargetOverrides returns the entries of an environment, in the form of os.Environ,
+// that make the ROCm runtime treat devices as other targets.
 func TargetOverrides(environ []string) []string {
 	var out []string
 	for _, e := range environ {
@@ -32,14 +32,14 @@ func TargetOverrides(environ []string) []string {
 	return out
 }
 
-// Mask is what an environment says about the devices to be used.
+// Mask is the selection of devices by environment variables.
 //
 // The HSA runtime applies ROCR_VISIBLE_DEVICES first (indices of its own
 // order or "GPU-" and the beginning of a unique id; set but empty hides every
-// device); the HIP runtime then applies HIP_VISIBLE_DEVICES, or
-// CUDA_VISIBLE_DEVICES when that is empty, to what is left. In each list,
-// whatever follows an entry that names no device is void. GPU_DEVICE_ORDINAL
-// is documented for HIP as well, and taken when the other two are empty.
+// device). The HIP runtime then applies HIP_VISIBLE_DEVICES, or CUDA_VISIBLE_DEVICES
+// if that is empty, to the remaining devices. In each list, an entry that names no
+// device ends the list. GPU_DEVICE_ORDINAL is documented for HIP as well, and used
+// if the other two are empty.
 type Mask struct {
 	rocr    []string
 	rocrSet bool
@@ -61,66 +61,67 @@ func NewMask(environ []string) Mask {
 	}
 	var v string
 	if v, m.rocrSet = value(EnvROCR); v != "" {
-		m.rocr = tokens(v)
+		m.rocr = splitList(v)
 	}
 	for _, name := range []string{EnvHIP, EnvCUDA, EnvOrdinal} {
 		if v, _ := value(name); v != "" {
-			m.hip, m.hipName = tokens(v), name
+			m.hip, m.hipName = splitList(v), name
 			break
 		}
 	}
 	return m
 }
 
-// Empty reports whether nothing is masked.
+// Empty reports whether no mask is set.
 func (m Mask) Empty() bool { return !m.rocrSet && m.hipName == "" }
 
-// Apply marks the devices that the masks hide, with the variable that does it.
-// The result is in the order of devices; HIPOrder gives the runtime's.
+// Apply returns the devices with those that the masks hide marked as not visible,
+// and the variable that hides them. The order is that of devices; HIPOrder returns
+// the runtime's.
 func (m Mask) Apply(devices []Device) []Device {
 	out := slices.Clone(devices)
-	seen := map[int]string{}
-	enumerated := indices(devices)
-	kept := enumerated
+	hiddenBy := map[int]string{}
+	runtimeOrder := enumerated(devices)
+	kept := runtimeOrder
 	if m.rocrSet {
-		kept = choose(kept, m.rocr, devices)
-		for _, i := range enumerated {
+		kept = applyList(kept, m.rocr, devices)
+		for _, i := range runtimeOrder {
 			if !slices.Contains(kept, i) {
-				seen[i] = EnvROCR
+				hiddenBy[i] = EnvROCR
 			}
 		}
 	}
 	if m.hipName != "" {
-		left := choose(kept, m.hip, devices)
+		left := applyList(kept, m.hip, devices)
 		for _, i := range kept {
 			if !slices.Contains(left, i) {
-				seen[i] = m.hipName
+				hiddenBy[i] = m.hipName
 			}
 		}
 	}
-	for i, name := range seen {
+	for i, name := range hiddenBy {
 		out[i].Visible = false
 		out[i].UnusableReason = "hidden by " + name + " in the environment"
 	}
 	return out
 }
 
-// HIPOrder gives the positions in devices of what HIP enumerates under the
+// HIPOrder returns the positions in devices of those that HIP enumerates under the
 // mask, in HIP's order.
 func (m Mask) HIPOrder(devices []Device) []int {
-	kept := indices(devices)
+	kept := enumerated(devices)
 	if m.rocrSet {
-		kept = choose(kept, m.rocr, devices)
+		kept = applyList(kept, m.rocr, devices)
 	}
 	if m.hipName != "" {
-		kept = choose(kept, m.hip, devices)
+		kept = applyList(kept, m.hip, devices)
 	}
 	return kept
 }
 
-// For gives the two variables that show HIP exactly the given devices, in that
-// order, as KEY=VALUE. A device without a unique id is named by its index,
-// which must then be among all.
+// VisibleEnv returns the two variables, as KEY=VALUE, that make exactly the given
+// devices visible to HIP, in that order. A device without a unique id is named by its
+// index, which must be the index among all devices.
 func VisibleEnv(chosen []Device) []string {
 	rocr := make([]string, len(chosen))
 	hip := make([]string, len(chosen))
@@ -134,8 +135,9 @@ func VisibleEnv(chosen []Device) []string {
 	return []string{EnvROCR + "=" + strings.Join(rocr, ","), EnvHIP + "=" + strings.Join(hip, ",")}
 }
 
-// indices lists the devices that the runtime enumerates, in its order.
-func indices(devices []Device) []int {
+// enumerated returns the positions of the devices that the runtime enumerates, in its
+// order.
+func enumerated(devices []Device) []int {
 	var out []int
 	for i, d := range devices {
 		if d.Index >= 0 {
@@ -146,12 +148,12 @@ func indices(devices []Device) []int {
 	return out
 }
 
-// choose applies one list to candidates (positions in devices): entries in
-// order until the first that names none or one already taken.
-func choose(candidates []int, list []string, devices []Device) []int {
+// applyList applies one list to candidates (positions in devices). It stops at the
+// first entry that names no candidate or one that is already in the result.
+func applyList(candidates []int, list []string, devices []Device) []int {
 	var out []int
 	for _, t := range list {
-		i := lookup(candidates, t, devices)
+		i := findDevice(candidates, t, devices)
 		if i < 0 || slices.Contains(out, i) {
 			break
 		}
@@ -160,8 +162,8 @@ func choose(candidates []int, list []string, devices []Device) []int {
 	return out
 }
 
-// lookup finds the candidate that a token names, -1 for none or several.
-func lookup(candidates []int, token string, devices []Device) int {
+// findDevice returns the candidate that a token names, -1 for none or several.
+func findDevice(candidates []int, token string, devices []Device) int {
 	if !strings.HasPrefix(strings.ToUpper(token), "GPU-") {
 		n, err := strconv.ParseUint(token, 10, 31)
 		if err != nil || n >= uint64(len(candidates)) {
@@ -186,7 +188,7 @@ func lookup(candidates []int, token string, devices []Device) int {
 	return found
 }
 
-func tokens(s string) []string {
+func splitList(s string) []string {
 	out := strings.Split(s, ",")
 	for i := range out {
 		out[i] = strings.TrimSpace(out[i])

@@ -72,8 +72,8 @@ func TestMask(t *testing.T) {
 	}
 }
 
-// TestFor: the masks that are written show exactly the chosen devices, in order.
-func TestFor(t *testing.T) {
+// TestVisibleEnv: the variables show exactly the chosen devices, in order.
+func TestVisibleEnv(t *testing.T) {
 	for _, c := range []struct {
 		machine string
 		pick    []int

@@ -8,12 +8,11 @@ import (
 )
 
 // amdgpuIDs is libdrm's list of marketing names: "device, revision, name" in
-// hexadecimal, one product a line.
+// hexadecimal, one product per line.
 const amdgpuIDs = "usr/share/libdrm/amdgpu.ids"
 
-// productName gives the name that libdrm's list or the board itself has for
-// the device, else the name of the few cards that this project is made for,
-// else the PCI ids.
+// productName returns the device's name in libdrm's list or on the board itself, else
+// the name of one of the cards that this project supports, else the PCI ids.
 func (f FS) productName(d Device) string {
 	if b, err := f.read(amdgpuIDs); err == nil {
 		if name := findProduct(b, d.DeviceID, d.Revision); name != "" {
@@ -46,8 +45,8 @@ func findProduct(list []byte, device, revision uint32) string {
 	return ""
 }
 
-// knownProduct names RDNA 3 desktop cards by PCI device and revision, as
-// libdrm's list does.
+// knownProduct returns the names of RDNA 3 desktop cards by PCI device and revision,
+// as in libdrm's list.
 func knownProduct(device, revision uint32) string {
 	switch device<<8 | revision&0xff {
 	case 0x744cc8:

@@ -12,10 +12,10 @@ type Sample struct {
 	VRAMTotal uint64
 	VRAMUsed  uint64
 	GTTUsed   uint64
-	Err       error // the device went away or its counters cannot be read
+	Err       error // the device is gone or its counters cannot be read
 }
 
-// VRAMFree is the memory that no process held.
+// VRAMFree returns the memory that no process used.
 func (s Sample) VRAMFree() uint64 {
 	if s.VRAMUsed >= s.VRAMTotal {
 		return 0
@@ -23,7 +23,7 @@ func (s Sample) VRAMFree() uint64 {
 	return s.VRAMTotal - s.VRAMUsed
 }
 
-// Sample reads the memory counters of a device now.
+// Sample reads the memory counters of a device.
 func (f FS) Sample(d Device) Sample {
 	s := Sample{Time: time.Now(), PCI: d.PCI}
 	dir := f.drmDir(&d)
@@ -37,9 +37,9 @@ func (f FS) Sample(d Device) Sample {
 	return s
 }
 
-// Watch sends a sample of each device at once and then every interval (at
-// least a millisecond), until ctx ends; the channel is closed then. A slow
-// receiver delays the samples, none is queued up.
+// Watch sends a sample of each device at once and then every interval (at least a
+// millisecond). When ctx ends, it closes the channel. A slow receiver delays the
+// samples; none is queued.
 func (f FS) Watch(ctx context.Context, devices []Device, interval time.Duration) <-chan Sample {
 	out := make(chan Sample)
 	go func() {
@@ -64,22 +64,23 @@ func (f FS) Watch(ctx context.Context, devices []Device, interval time.Duration)
 	return out
 }
 
-// Settle waits until the used memory of d has stopped falling: freed memory
-// appears in the counters some time after the process that held it has ended.
-// It returns the last sample when two in a row, interval apart, differ by less
-// than slack bytes, and ctx's error with the last sample when that ends first.
+// WaitVRAMFree waits until the used memory of d stops falling: the driver updates the
+// counters some time after the process that used the memory has exited. It returns
+// the last sample once two in a row, interval apart, differ by less than slack bytes.
+// If ctx ends first, it returns ctx's error with the last sample.
 func (f FS) WaitVRAMFree(ctx context.Context, d Device, interval time.Duration, slack uint64) (Sample, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	last, err := settled(f.Watch(ctx, []Device{d}, interval), slack)
+	last, err := readUntilStable(f.Watch(ctx, []Device{d}, interval), slack)
 	if err == nil {
 		err = ctx.Err() // nil unless the samples ended with the context
 	}
 	return last, err
 }
 
-// settled reads samples until one is not lower than the one before by slack.
-func settled(samples <-chan Sample, slack uint64) (last Sample, err error) {
+// readUntilStable reads samples until one is less than slack bytes below the one
+// before.
+func readUntilStable(samples <-chan Sample, slack uint64) (last Sample, err error) {
 	first := true
 	for s := range samples {
 		if s.Err != nil {

@@ -59,7 +59,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-func TestSettle(t *testing.T) {
+func TestWaitVRAMFree(t *testing.T) {
 	root := machine(t, "rx7900xtx")
 	fs := gpu.NewFS(root)
 	devices, err := fs.Devices()
@@ -68,7 +68,7 @@ func TestSettle(t *testing.T) {
 	}
 	s, err := fs.WaitVRAMFree(t.Context(), devices[0], time.Millisecond, 16<<20)
 	if err != nil || s.VRAMUsed != 1306214400 {
-		t.Errorf("settled at %d, %v", s.VRAMUsed, err)
+		t.Errorf("stable at %d, %v", s.VRAMUsed, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -1,11 +1,10 @@
-// Package host reads how much main memory a program may use: the machine's,
-// and the limits that control groups put on it.
+// Package host reads how much main memory a program may use: the machine's memory
+// and the limits of its control groups.
 //
-// It exists because a container or a systemd service with a memory limit is
-// killed long before the machine's memory is used up, and a plan that counts
-// with the machine's would run into that. Files are read below a root, so that
-// a machine can be described by a tree of text files; a file that is missing
-// means that nothing is known or limited. The package sets no limit.
+// A container or a systemd service with a memory limit is killed long before the
+// machine's memory is used up, so a plan must not count on the machine's total.
+// Files are read below a root, so that a tree of text files can describe a machine.
+// A missing file means an unknown size or no limit. The package sets no limit.
 package host
 
 import (
@@ -18,17 +17,17 @@ import (
 	"strings"
 )
 
-// Memory is the main memory in bytes; 0 means not known.
+// Memory is the main memory in bytes; 0 means unknown.
 type Memory struct {
 	Total     uint64 `json:"total"`
-	Available uint64 `json:"available"` // what can be used without swapping, by the kernel's estimate
-	// Limit is the lowest limit of a control group that this process is in, 0
-	// when there is none; LimitedBy is the file that says so.
+	Available uint64 `json:"available"` // usable without swapping, by the kernel's estimate
+	// Limit is the lowest limit of the control groups of this process, 0 if there is
+	// none. LimitedBy is the file that contains it.
 	Limit     uint64 `json:"limit,omitempty"`
 	LimitedBy string `json:"limited_by,omitempty"`
 }
 
-// Usable is the total or, where it is lower, the limit.
+// Usable returns the total or, if it is lower, the limit.
 func (m Memory) Usable() uint64 {
 	if m.Limit > 0 && (m.Total == 0 || m.Limit < m.Total) {
 		return m.Limit
@@ -36,16 +35,16 @@ func (m Memory) Usable() uint64 {
 	return m.Total
 }
 
-// ReadMemory reads the machine described below root ("/" for this one).
+// ReadMemory reads the memory of the machine below root ("/" for this one).
 func ReadMemory(root string) Memory {
 	var m Memory
 	if raw, err := os.ReadFile(filepath.Join(root, "proc/meminfo")); err == nil {
-		m.Total, m.Available = meminfo(raw)
+		m.Total, m.Available = parseMeminfo(raw)
 	}
 	for _, file := range limitFiles(root) {
 		raw, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
-			continue // the group has no memory controller, or is not shown here
+			continue // the group has no memory controller, or is not visible here
 		}
 		n, err := strconv.ParseUint(string(bytes.TrimSpace(raw)), 10, 64)
 		if err != nil || n == 0 || n >= unlimited {
@@ -58,12 +57,12 @@ func ReadMemory(root string) Memory {
 	return m
 }
 
-// unlimited is below what version 1 of the control groups says for no limit,
-// the largest multiple of a page in 63 bits, and above any real memory.
+// unlimited is above any real memory and below the value by which version 1 of the
+// control groups expresses no limit, the largest multiple of a page in 63 bits.
 const unlimited = 1 << 62
 
-// meminfo reads MemTotal and MemAvailable, which proc(5) gives in KiB.
-func meminfo(raw []byte) (total, available uint64) {
+// parseMeminfo returns MemTotal and MemAvailable, which proc(5) lists in KiB.
+func parseMeminfo(raw []byte) (total, available uint64) {
 	for s := bufio.NewScanner(bytes.NewReader(raw)); s.Scan(); {
 		f := strings.Fields(s.Text())
 		if len(f) < 2 {
@@ -83,8 +82,8 @@ func meminfo(raw []byte) (total, available uint64) {
 	return total, available
 }
 
-// limitFiles names the files, relative to the root, that may limit this
-// process: of its own group and of each above it, since all of them count.
+// limitFiles returns the files, relative to the root, that may limit this process:
+// those of its own group and of each group above, since all limits apply.
 func limitFiles(root string) []string {
 	raw, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
 	if err != nil {

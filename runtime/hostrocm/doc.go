@@ -1,17 +1,17 @@
-// Package hostrocm finds the ROCm of a machine for a bundle of the system
-// flavour, and says what to install where it is missing or another release.
+// Package hostrocm finds a machine's ROCm installation for a bundle of the system
+// flavour. If ROCm is missing or another release, its error lists what to install.
 //
-// Such a bundle brings the loader, the C and C++ libraries and llama-server,
-// and takes HIP, hipBLAS and rocBLAS from the host. Whether they will load is
-// decided before anything starts, the way the loader will decide it: the
-// libraries that the manifest names, what those need in their turn, and the
-// symbol versions that they ask of the bundle's own libraries.
+// Such a bundle contains the loader, the C and C++ libraries and llama-server, and
+// uses HIP, hipBLAS and rocBLAS of the host. The package checks in advance whether
+// they will load, by the loader's own rules: the libraries that the manifest names,
+// their dependencies, and the symbol versions that they need from the bundle's own
+// libraries.
 //
-// One installation is taken whole, since releases do not mix: ROCM_PATH, then
-// /opt/rocm, /opt/rocm-* and /opt/rocm/core*, the newest first, then what the
-// loader's cache and the standard folders hold.
+// A bundle uses one installation as a whole, since releases do not mix: ROCM_PATH,
+// then /opt/rocm, /opt/rocm-* and /opt/rocm/core*, the newest first, then the
+// libraries in the loader's cache and the standard directories.
 //
-// Files are read below a root, so that a tree of small files stands for a
-// machine; parsers take bytes. The package starts nothing, opens no device, and
-// does not know whether there is a GPU (runtime/gpu does).
+// Files are read below a root, so that a tree of small files can describe a machine.
+// The package starts no program, opens no device, and does not look for a GPU
+// (runtime/gpu does).
 package hostrocm

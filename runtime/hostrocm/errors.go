@@ -9,38 +9,38 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// ErrUnusable means that the host has no ROCm that the bundle can use.
+// ErrUnusable means that the host has no ROCm installation that the bundle can use.
 var ErrUnusable = errors.New("the host's ROCm cannot be used")
 
-// Missing is a library that is not there.
+// MissingLibrary is a library that was not found.
 type MissingLibrary struct {
 	SONAME   string
 	NeededBy string // a file of the bundle, or the path of a library of the host
-	// Found are files of other versions of it.
+	// Found lists files of other versions of the library.
 	Found []string
-	// Debian and AMD name the packages that hold it, empty where not known.
+	// Debian and AMD are the packages that contain it, empty if unknown.
 	Debian, AMD string
 }
 
-// Error says why the host's ROCm cannot be used. It is errors.Is ErrUnusable.
+// Error describes why the host's ROCm cannot be used. It matches ErrUnusable.
 type Error struct {
-	// ROCm is the release that the bundle was built with, Place the installation
-	// that comes closest to what it needs.
+	// ROCm is the release that the bundle was built with. Location is the installation
+	// that comes closest to the bundle's needs.
 	ROCm, Location string
 	Missing        []MissingLibrary
-	// Broken says what else keeps the libraries from loading.
+	// Broken lists what else prevents the libraries from loading.
 	Broken []string
-	// Notes are what was passed over on the way.
+	// Notes lists what the search skipped.
 	Notes []string
 }
 
-// Is makes it ErrUnusable.
+// Is reports whether target is ErrUnusable.
 func (e *Error) Is(target error) bool { return target == ErrUnusable }
 
-// Error is the detail and the remedy.
+// Error returns the detail and the remedy.
 func (e *Error) Error() string { return e.Detail() + "; " + e.Remedy() }
 
-// Detail says what is wrong.
+// Detail returns what is wrong.
 func (e *Error) Detail() string {
 	var parts []string
 	other := false
@@ -58,19 +58,19 @@ func (e *Error) Detail() string {
 	parts = append(parts, e.Broken...)
 	parts = append(parts, e.Notes...)
 	where := ""
-	if e.Location != system {
+	if e.Location != systemLocation {
 		where = " in " + e.Location
 	}
 	return ErrUnusable.Error() + where + ": " + strings.Join(parts, "; ")
 }
 
-// release writes 6.4.3 as 6.x: the first number is what interfaces go by.
+// release returns 6.x for 6.4.3: the first number identifies the interfaces.
 func release(rocm string) string {
 	major, _, _ := strings.Cut(rocm, ".")
 	return major + ".x"
 }
 
-// Remedy says what to do.
+// Remedy returns what to do.
 func (e *Error) Remedy() string {
 	var debian, amd, unknown []string
 	add := func(list *[]string, name string) {
@@ -94,20 +94,20 @@ func (e *Error) Remedy() string {
 		do = append(do, fmt.Sprintf("apt-get install %s of ROCm %s (AMD's repository)", strings.Join(amd, " "), release(e.ROCm)))
 	}
 	if len(unknown) > 0 {
-		do = append(do, "install the packages that hold "+strings.Join(unknown, ", ")+" (apt-file search finds them)")
+		do = append(do, "install the packages that contain "+strings.Join(unknown, ", ")+" (apt-file search finds them)")
 	}
-	return strings.Join(append(do, "use a hermetic bundle, which brings its own"), ", or ")
+	return strings.Join(append(do, "use a hermetic bundle, which contains its own"), ", or ")
 }
 
-// Lacks says that the host's rocBLAS has no kernels for targets, empty for no
-// targets. rocBLAS ends the process on a GPU that it has none for.
+// MissingKernels returns a message that the host's rocBLAS has no kernels for
+// targets, empty for no targets. rocBLAS aborts the process on a GPU without kernels.
 func (h *Installation) MissingKernels(targets []gfx.Target) string {
 	if len(targets) == 0 {
 		return ""
 	}
 	have := "no kernels beside it"
 	if h.KernelDir != "" {
-		have = fmt.Sprintf("in %s are those for %s", h.KernelDir, gfx.Join(h.KernelTargets, ", "))
+		have = fmt.Sprintf("%s has those for %s", h.KernelDir, gfx.Join(h.KernelTargets, ", "))
 	}
 	return fmt.Sprintf("the host's rocBLAS has no kernels for %s (%s); install a rocBLAS that has them, or use a hermetic bundle", gfx.Join(targets, ", "), have)
 }

@@ -12,98 +12,98 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/hostlib"
 )
 
-// Host is a ROCm that a bundle can use.
+// Installation is a ROCm installation that a bundle can use.
 type Installation struct {
-	// Place is a folder such as /opt/rocm-6.4.1, or words for the system's own.
+	// Location is a directory such as /opt/rocm-6.4.1, or a description of the
+	// system's own directories.
 	Location string
-	// Version is what the installation says of itself, empty where it says
-	// nothing.
+	// Version is the release that the installation states, empty if it states none.
 	Version string
-	// Folders are to be searched after the bundle's own, in this order.
+	// LibraryDirs are the directories to search after the bundle's own, in this order.
 	LibraryDirs []string
-	// Libraries are those that will be loaded from the host.
+	// Libraries are the libraries that will be loaded from the host.
 	Libraries []elfdep.Lib
-	// KernelDir holds rocBLAS's kernels, Kernels are the targets that it has
-	// some for. Both are empty where no such folder was found.
+	// KernelDir contains rocBLAS's kernels, KernelTargets are the targets that it has
+	// kernels for. Both are empty if no such directory was found.
 	KernelDir     string
 	KernelTargets []gfx.Target
-	// Notes are what was passed over on the way.
+	// Notes lists what the search skipped.
 	Notes []string
 }
 
-// search is one search for the libraries of one bundle.
-type search struct {
-	fs     FS
-	layout layout
-	host   *bundle.Host
-	stop   []string // the bundle's own libraries
-	table  *hostlib.Table
+// finder searches the libraries of one bundle.
+type finder struct {
+	fs      FS
+	layout  layout
+	host    *bundle.Host
+	bundled []string // the bundle's own libraries
+	table   *hostlib.Table
 }
 
-// Find looks for the ROCm that a bundle of the system flavour needs. environ is
-// the environment, as os.Environ gives it. The error is an *Error where there
-// is none that will do.
+// Find searches the ROCm installation for a bundle of the system flavour. environ is
+// the environment, as os.Environ returns it. If no installation is suitable, the
+// error is an *Error.
 func (f FS) Find(m *bundle.Manifest, environ []string) (*Installation, error) {
 	if m == nil || m.Host == nil {
-		return nil, errors.New("the bundle takes nothing from the host")
+		return nil, errors.New("the bundle uses nothing of the host")
 	}
 	table, err := hostlib.Reviewed()
 	if err != nil {
 		return nil, err
 	}
-	s := &search{fs: f, layout: f.layout(environ), host: m.Host, table: table}
+	s := &finder{fs: f, layout: f.readLayout(environ), host: m.Host, table: table}
 	for _, file := range m.Files {
-		s.stop = append(s.stop, path.Base(file.Path))
+		s.bundled = append(s.bundled, path.Base(file.Path))
 	}
 	var best *Error
-	for _, p := range s.layout.places {
-		found, failed := s.try(p)
+	for _, p := range s.layout.locations {
+		found, failed := s.check(p)
 		if failed == nil {
 			found.Notes = s.layout.notes
 			return found, nil
 		}
-		if best == nil || failed.weight() < best.weight() {
+		if best == nil || failed.distance() < best.distance() {
 			best = failed
 		}
 	}
 	best.ROCm, best.Notes = m.Host.ROCm, s.layout.notes
 	for i := range best.Missing {
-		s.describe(&best.Missing[i])
+		s.addPackages(&best.Missing[i])
 	}
 	return nil, best
 }
 
-// weight tells how far an installation is from what is needed.
-func (e *Error) weight() int { return 2*len(e.Missing) + len(e.Broken) }
+// distance returns how far an installation is from the bundle's needs.
+func (e *Error) distance() int { return 2*len(e.Missing) + len(e.Broken) }
 
-// try checks one installation as a whole.
-func (s *search) try(p place) (*Installation, *Error) {
+// check checks one installation as a whole.
+func (s *finder) check(p location) (*Installation, *Error) {
 	failed := &Error{Location: p.name}
-	opts := elfdep.Options{Root: s.fs.root, LibraryPaths: p.folders, SearchPaths: s.layout.search, Stop: s.stop}
-	own := p.folders // a folder of ROCm must hold all that the bundle names
+	opts := elfdep.Options{Root: s.fs.root, LibraryPaths: p.dirs, SearchPaths: s.layout.searchDirs, Stop: s.bundled}
+	required := p.dirs // a directory of ROCm must contain every library that the manifest names
 	if p.dir == "" {
-		own = s.layout.search
+		required = s.layout.searchDirs
 	}
 	var roots []string
 	for _, l := range s.host.Libraries {
-		if file := s.first(own, l.SONAME); file != "" {
+		if file := s.findFile(required, l.SONAME); file != "" {
 			roots = append(roots, file)
-			failed.Broken = append(failed.Broken, s.tooOld(file, l)...)
+			failed.Broken = append(failed.Broken, s.undefinedVersions(file, l)...)
 			continue
 		}
 		failed.Missing = append(failed.Missing, MissingLibrary{SONAME: l.SONAME, NeededBy: l.NeededBy[0]})
 	}
 	libs, err := elfdep.Closure(roots, opts)
-	failed.take(err)
+	failed.addErrors(err)
 	if err == nil {
-		libs, err = s.addOpened(libs, roots, opts)
-		failed.take(err)
+		libs, err = s.addDlopened(libs, roots, opts)
+		failed.addErrors(err)
 	}
-	failed.Broken = append(failed.Broken, s.tooNew(libs)...)
-	if failed.weight() > 0 {
+	failed.Broken = append(failed.Broken, s.missingVersions(libs)...)
+	if failed.distance() > 0 {
 		return nil, failed
 	}
-	h := &Installation{Location: p.name, Libraries: libs, LibraryDirs: s.folders(p, libs)}
+	h := &Installation{Location: p.name, Libraries: libs, LibraryDirs: s.libraryDirs(p, libs)}
 	if p.dir != "" {
 		if b, err := s.fs.read(path.Join(p.dir, ".info/version"), 4096); err == nil {
 			if h.Version, err = ParseVersion(b); err != nil {
@@ -111,19 +111,19 @@ func (s *search) try(p place) (*Installation, *Error) {
 			}
 		}
 	}
-	s.kernels(p, h)
+	s.findKernels(p, h)
 	return h, nil
 }
 
-// take sorts the errors of a closure.
-func (e *Error) take(err error) {
+// addErrors adds the errors of a closure.
+func (e *Error) addErrors(err error) {
 	var joined interface{ Unwrap() []error }
 	var missing *elfdep.MissingError
 	switch {
 	case err == nil:
 	case errors.As(err, &joined):
 		for _, part := range joined.Unwrap() {
-			e.take(part)
+			e.addErrors(part)
 		}
 	case errors.As(err, &missing):
 		if !slices.ContainsFunc(e.Missing, func(m MissingLibrary) bool { return m.SONAME == missing.Name }) {
@@ -134,19 +134,19 @@ func (e *Error) take(err error) {
 	}
 }
 
-// first gives the path of the first file of that name in folders.
-func (s *search) first(folders []string, name string) string {
-	for _, dir := range folders {
-		if file := path.Join(dir, name); s.fs.file(file) {
+// findFile returns the path of the first file of that name in dirs.
+func (s *finder) findFile(dirs []string, name string) string {
+	for _, dir := range dirs {
+		if file := path.Join(dir, name); s.fs.isFile(file) {
 			return file
 		}
 	}
 	return ""
 }
 
-// addOpened extends a closure by what HIP opens by name and cannot do without:
-// the code object manager, where HIP is not linked with it.
-func (s *search) addOpened(libs []elfdep.Lib, roots []string, opts elfdep.Options) ([]elfdep.Lib, error) {
+// addDlopened extends a closure by the libraries that HIP opens by name and needs:
+// the code object manager, if HIP is not linked with it.
+func (s *finder) addDlopened(libs []elfdep.Lib, roots []string, opts elfdep.Options) ([]elfdep.Lib, error) {
 	i := slices.IndexFunc(libs, func(l elfdep.Lib) bool { return strings.HasPrefix(l.SONAME, "libamdhip64.so.") })
 	if i < 0 {
 		return libs, nil
@@ -159,7 +159,7 @@ func (s *search) addOpened(libs []elfdep.Lib, roots []string, opts elfdep.Option
 	if err != nil {
 		return nil, err
 	}
-	// Names that nobody has reviewed are the host's own affair.
+	// Names that nobody has reviewed are the host's responsibility.
 	must, _, err := elfdep.Review(names, decisions, func(soname string) bool {
 		return slices.ContainsFunc(libs, func(l elfdep.Lib) bool { return l.SONAME == soname })
 	})
@@ -167,12 +167,12 @@ func (s *search) addOpened(libs []elfdep.Lib, roots []string, opts elfdep.Option
 	if err != nil && !errors.As(err, &open) {
 		return nil, err
 	}
-	folders := slices.Concat([]string{path.Dir(libs[i].InRoot)}, opts.LibraryPaths, opts.SearchPaths)
+	dirs := slices.Concat([]string{path.Dir(libs[i].InRoot)}, opts.LibraryPaths, opts.SearchPaths)
 	var missing []error
 	for _, v := range must {
-		file := s.first(folders, v.Candidate.Name)
+		file := s.findFile(dirs, v.Candidate.Name)
 		if file == "" {
-			missing = append(missing, &elfdep.MissingError{Name: v.Candidate.Name, NeededBy: libs[i].InRoot, Searched: folders})
+			missing = append(missing, &elfdep.MissingError{Name: v.Candidate.Name, NeededBy: libs[i].InRoot, Searched: dirs})
 			continue
 		}
 		roots = append(slices.Clip(roots), file)
@@ -183,17 +183,17 @@ func (s *search) addOpened(libs []elfdep.Lib, roots []string, opts elfdep.Option
 	return elfdep.Closure(roots, opts)
 }
 
-// folders are those that the loader must be told: the installation's own, and
-// those of libraries that it would not find by itself. No other folder is
-// named, for what is named comes before the run paths of ROCm's libraries.
-func (s *search) folders(p place, libs []elfdep.Lib) []string {
-	out := slices.Clone(p.folders)
+// libraryDirs returns the directories to pass to the loader: the installation's own,
+// and those of libraries that the loader would not find by itself. It returns no
+// other, since they take precedence over the run paths of ROCm's libraries.
+func (s *finder) libraryDirs(p location, libs []elfdep.Lib) []string {
+	out := slices.Clone(p.dirs)
 	for _, l := range libs {
-		if s.first(p.folders, l.SONAME) != "" || s.loaderFinds(l) {
+		if s.findFile(p.dirs, l.SONAME) != "" || s.isFoundByLoader(l) {
 			continue
 		}
-		for _, dir := range s.layout.search {
-			if s.same(path.Join(dir, l.SONAME), l) {
+		for _, dir := range s.layout.searchDirs {
+			if s.isSameFile(path.Join(dir, l.SONAME), l) {
 				if !slices.Contains(out, dir) {
 					out = append(out, dir)
 				}
@@ -204,30 +204,31 @@ func (s *search) folders(p place, libs []elfdep.Lib) []string {
 	return out
 }
 
-// loaderFinds tells whether the bundle's loader finds a library untold: in the
-// host's cache, or in the folders that are built into it.
-func (s *search) loaderFinds(l elfdep.Lib) bool {
+// isFoundByLoader reports whether the bundle's loader finds a library by itself: in
+// the host's cache, or in its built-in directories.
+func (s *finder) isFoundByLoader(l elfdep.Lib) bool {
 	for _, e := range s.layout.cache {
-		if e.SONAME == l.SONAME && s.same(e.Path, l) {
+		if e.SONAME == l.SONAME && s.isSameFile(e.Path, l) {
 			return true
 		}
 	}
 	for _, dir := range []string{"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"} {
-		if s.same(path.Join(dir, l.SONAME), l) {
+		if s.isSameFile(path.Join(dir, l.SONAME), l) {
 			return true
 		}
 	}
 	return false
 }
 
-// same tells whether a path is that of a library, links followed.
-func (s *search) same(file string, l elfdep.Lib) bool {
+// isSameFile reports whether a path leads to a library's file.
+func (s *finder) isSameFile(file string, l elfdep.Lib) bool {
 	inside, _, err := elfdep.Resolve(s.fs.root, file)
 	return err == nil && inside == l.InRoot
 }
 
-// describe adds what helps a reader: packages, and files of other versions.
-func (s *search) describe(m *MissingLibrary) {
+// addPackages adds the packages that contain a missing library, and the files of its
+// other versions.
+func (s *finder) addPackages(m *MissingLibrary) {
 	if known, ok := s.table.Lookup(m.SONAME); ok {
 		m.Debian, m.AMD = known.Debian, known.AMD
 	}
@@ -240,22 +241,22 @@ func (s *search) describe(m *MissingLibrary) {
 	if stem == "" {
 		return
 	}
-	var folders []string
-	for _, p := range s.layout.places {
-		folders = append(folders, p.folders...)
+	var dirs []string
+	for _, p := range s.layout.locations {
+		dirs = append(dirs, p.dirs...)
 	}
-	for _, dir := range append(folders, s.layout.search...) {
-		for _, name := range s.fs.names(dir) {
-			if file := path.Join(dir, name); otherVersion(name, stem) && name != m.SONAME && !slices.Contains(m.Found, file) {
+	for _, dir := range append(dirs, s.layout.searchDirs...) {
+		for _, name := range s.fs.listDir(dir) {
+			if file := path.Join(dir, name); isOtherVersion(name, stem) && name != m.SONAME && !slices.Contains(m.Found, file) {
 				m.Found = append(m.Found, file)
 			}
 		}
 	}
 }
 
-// otherVersion tells whether name is stem and a number. Stems come out of files
-// and may be any bytes.
-func otherVersion(name, stem string) bool {
+// isOtherVersion reports whether name is stem and a number. Stems are read from files
+// and may contain any bytes.
+func isOtherVersion(name, stem string) bool {
 	number, ok := strings.CutPrefix(name, stem)
 	return ok && number != "" && strings.Trim(number, "0123456789") == ""
 }

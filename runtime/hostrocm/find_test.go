@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
-// wants is a bundle built with ROCm 6.4.
+// wants returns the manifest of a bundle built with ROCm 6.4.
 func wants() *bundle.Manifest {
 	by := []string{"libggml-hip.so"}
 	return &bundle.Manifest{
@@ -37,7 +37,7 @@ func wants() *bundle.Manifest {
 	}
 }
 
-// machine is a tree of files by their paths, and of links by theirs.
+// machine describes a tree of files and links by their paths.
 type machine struct {
 	files map[string][]byte
 	links map[string]string
@@ -65,7 +65,7 @@ func lib(soname string, needed ...string) []byte {
 	return elfgen.Spec{SONAME: soname, Needed: append(needed, "libstdc++.so.6", "libc.so.6")}.Bytes()
 }
 
-// rocm puts an installation of ROCm 6 into dir, with the libraries in dir/lib.
+// rocm adds an installation of ROCm 6 to dir, with the libraries in dir/lib.
 func (m machine) rocm(dir, lib64 string) machine {
 	if m.files == nil {
 		m.files = map[string][]byte{}
@@ -97,7 +97,7 @@ func (m machine) linked(name, to string) machine {
 
 const multiarch = "usr/lib/x86_64-linux-gnu"
 
-// opens is HIP as Debian builds it: it opens the code object manager by name.
+// opens is HIP as in Debian: it opens the code object manager by name.
 func opens(name string) []byte {
 	return elfgen.Spec{
 		SONAME: "libamdhip64.so.6", Needed: []string{"libhsa-runtime64.so.1", "libc.so.6"},
@@ -108,12 +108,12 @@ func opens(name string) []byte {
 
 func TestFind(t *testing.T) {
 	for name, c := range map[string]struct {
-		machine machine
-		environ []string
-		place   string
-		folders []string
-		version string
-		notes   string
+		machine  machine
+		environ  []string
+		location string
+		dirs     []string
+		version  string
+		notes    string
 	}{
 		"opt rocm":     {machine{}.rocm("opt/rocm", "lib").with("opt/rocm/.info/version", []byte("6.4.1-83\n")), nil, "/opt/rocm", []string{"/opt/rocm/lib"}, "6.4.1", ""},
 		"linked":       {machine{}.rocm("opt/rocm-6.4.1", "lib").linked("opt/rocm", "/etc/alternatives/rocm").alternative("opt/rocm-6.4.1"), nil, "/opt/rocm", []string{"/opt/rocm/lib"}, "", ""},
@@ -122,7 +122,7 @@ func TestFind(t *testing.T) {
 		"core":         {machine{}.rocm("opt/rocm/core-6.4", "lib"), nil, "/opt/rocm/core-6.4", []string{"/opt/rocm/core-6.4/lib"}, "", ""},
 		"core alone":   {machine{}.rocm("opt/rocm/core", "lib"), nil, "/opt/rocm/core", []string{"/opt/rocm/core/lib"}, "", ""},
 		"by variable":  {machine{}.rocm("opt/rocm", "lib").rocm("srv/rocm", "lib"), []string{"ROCM_PATH=/x", "ROCM_PATH=/srv/rocm/"}, "/srv/rocm", []string{"/srv/rocm/lib"}, "", ""},
-		"relative":     {machine{}.rocm("opt/rocm", "lib"), []string{"ROCM_PATH=srv/rocm"}, "/opt/rocm", []string{"/opt/rocm/lib"}, "", "ROCM_PATH=srv/rocm is not used: it is no absolute path"},
+		"relative":     {machine{}.rocm("opt/rocm", "lib"), []string{"ROCM_PATH=srv/rocm"}, "/opt/rocm", []string{"/opt/rocm/lib"}, "", "ROCM_PATH=srv/rocm is ignored: it is not an absolute path"},
 		"with a colon": {machine{}.rocm("opt/rocm", "lib").rocm("srv/a:b", "lib"), []string{"ROCM_PATH=/srv/a:b"}, "/opt/rocm", []string{"/opt/rocm/lib"}, "", "a colon"},
 		"an origin":    {machine{}.rocm("opt/rocm", "lib"), []string{"ROCM_PATH=/$ORIGIN/x"}, "/opt/rocm", []string{"/opt/rocm/lib"}, "", "dollar"},
 		"other release before": {
@@ -143,21 +143,21 @@ func TestFind(t *testing.T) {
 			[]string{"/opt/rocm-6.4.1/lib"},
 			"", "",
 		},
-		"system": {machine{}.rocm(multiarch, "."), nil, "the system's library folders", nil, "", ""},
+		"system": {machine{}.rocm(multiarch, "."), nil, "the system's library directories", nil, "", ""},
 		"by the cache": {
 			machine{}.rocm("srv/hip", "lib").with("etc/ld.so.cache", writeCache(cacheLine{amd64, 0, "libamdhip64.so.6", "/srv/hip/lib/libamdhip64.so.6"})),
-			nil, "the system's library folders",
+			nil, "the system's library directories",
 			[]string{"/srv/hip/lib"},
 			"", "",
 		},
 		"bad cache": {
 			machine{}.rocm(multiarch, ".").with("etc/ld.so.cache", []byte("no cache")),
-			nil, "the system's library folders", nil, "", "/etc/ld.so.cache is not used",
+			nil, "the system's library directories", nil, "", "/etc/ld.so.cache is ignored",
 		},
-		"folders the loader does not know": {machine{}.rocm("usr/lib64", "."), nil, "the system's library folders", []string{"/usr/lib64"}, "", ""},
+		"directories unknown to the loader": {machine{}.rocm("usr/lib64", "."), nil, "the system's library directories", []string{"/usr/lib64"}, "", ""},
 		"opened by name": {
 			machine{}.rocm(multiarch, ".").with(multiarch+"/libamdhip64.so.6", opens("libamd_comgr.so.3")).with(multiarch+"/libamd_comgr.so.3", lib("libamd_comgr.so.3")),
-			nil, "the system's library folders", nil, "", "",
+			nil, "the system's library directories", nil, "", "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -165,8 +165,8 @@ func TestFind(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if h.Location != c.place || !slices.Equal(h.LibraryDirs, c.folders) || h.Version != c.version {
-				t.Errorf("%s %q %q; want %s %q %q", h.Location, h.LibraryDirs, h.Version, c.place, c.folders, c.version)
+			if h.Location != c.location || !slices.Equal(h.LibraryDirs, c.dirs) || h.Version != c.version {
+				t.Errorf("%s %q %q; want %s %q %q", h.Location, h.LibraryDirs, h.Version, c.location, c.dirs, c.version)
 			}
 			if notes := strings.Join(h.Notes, "; "); !strings.Contains(notes, c.notes) || (c.notes == "") != (notes == "") {
 				t.Errorf("notes %q, want %q", notes, c.notes)
@@ -178,13 +178,13 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// alternative is the link that Debian's update-alternatives keeps.
+// alternative is the link of Debian's update-alternatives.
 func (m machine) alternative(to string) machine {
 	m.links["etc/alternatives/rocm"] = "/" + to
 	return m
 }
 
-func TestFindTellsWhatIsMissing(t *testing.T) {
+func TestFindReportsMissingLibraries(t *testing.T) {
 	newer := elfgen.Spec{
 		SONAME: "librocblas.so.4", Needed: []string{"libamdhip64.so.6", "libc.so.6"},
 		Wants: []elfgen.Versions{{Library: "libc.so.6", Names: []string{"GLIBC_2.2.5", "GLIBC_2.44", "GLIBC_ABI_DT_RELR"}}},
@@ -199,7 +199,7 @@ func TestFindTellsWhatIsMissing(t *testing.T) {
 		"older than the bundle": {
 			machine{}.rocm("opt/rocm", "lib").with("opt/rocm/lib/libamdhip64.so.6", older),
 			nil,
-			[]string{"/opt/rocm/lib/libamdhip64.so.6 does not define hip_6.0, which libggml-hip.so asks for: it is older than ROCm 6.4.3"},
+			[]string{"/opt/rocm/lib/libamdhip64.so.6 does not define hip_6.0, which libggml-hip.so needs: it is older than ROCm 6.4.3"},
 			"is missing",
 		},
 		"nothing": {
@@ -221,10 +221,10 @@ func TestFindTellsWhatIsMissing(t *testing.T) {
 			[]string{"libelf.so.1, needed by /opt/rocm/lib/libhsa-runtime64.so.1, is missing", "apt-get install libelf1 (Debian, Ubuntu)"},
 			"libamdhip64.so.6",
 		},
-		"what nobody knows": {
+		"unknown library": {
 			machine{}.rocm("opt/rocm", "lib").with("opt/rocm/lib/libhipblas.so.2", lib("libhipblas.so.2", "libnovel.so.1")),
 			nil,
-			[]string{"libnovel.so.1, needed by /opt/rocm/lib/libhipblas.so.2, is missing; install the packages that hold libnovel.so.1"},
+			[]string{"libnovel.so.1, needed by /opt/rocm/lib/libhipblas.so.2, is missing; install the packages that contain libnovel.so.1"},
 			"apt-get install",
 		},
 		"what HIP opens by name": {
@@ -236,7 +236,7 @@ func TestFindTellsWhatIsMissing(t *testing.T) {
 		"newer than the bundle": {
 			machine{}.rocm("opt/rocm", "lib").with("opt/rocm/lib/librocblas.so.4", newer),
 			nil,
-			[]string{"/opt/rocm/lib/librocblas.so.4 needs GLIBC_2.44 of libc.so.6, and the bundle brings GLIBC_2.43"},
+			[]string{"/opt/rocm/lib/librocblas.so.4 needs GLIBC_2.44 of libc.so.6, and the bundle contains GLIBC_2.43"},
 			"is missing",
 		},
 		"no library": {
@@ -246,7 +246,7 @@ func TestFindTellsWhatIsMissing(t *testing.T) {
 			"is missing",
 		},
 		"a variable that is passed over": {
-			machine{}, []string{"ROCM_PATH=rocm"}, []string{"ROCM_PATH=rocm is not used"}, "",
+			machine{}, []string{"ROCM_PATH=rocm"}, []string{"ROCM_PATH=rocm is ignored"}, "",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -270,10 +270,10 @@ func TestFindTellsWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestKernels(t *testing.T) {
+func TestFindKernels(t *testing.T) {
 	for name, c := range map[string]struct {
 		files   []string
-		folder  string
+		dir     string
 		kernels []gfx.Target
 	}{
 		"none": {nil, "", nil},
@@ -297,14 +297,15 @@ func TestKernels(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if h.KernelDir != c.folder || !slices.Equal(h.KernelTargets, c.kernels) {
-				t.Errorf("%q %q, want %q %q", h.KernelDir, h.KernelTargets, c.folder, c.kernels)
+			if h.KernelDir != c.dir || !slices.Equal(h.KernelTargets, c.kernels) {
+				t.Errorf("%q %q, want %q %q", h.KernelDir, h.KernelTargets, c.dir, c.kernels)
 			}
 		})
 	}
 }
 
-// FuzzFind: whatever the files hold, there is an answer or a complete error.
+// FuzzFind: whatever the files contain, Find returns an installation or a complete
+// error.
 func FuzzFind(f *testing.F) {
 	f.Add(lib("libamdhip64.so.6"), []byte("6.4.1"), writeCache(), "/srv")
 	f.Add([]byte("\x7fELF"), []byte{0}, []byte("x"), ":")

@@ -8,16 +8,16 @@ import (
 	"path"
 )
 
-// ErrCache is wrapped by errors about the content of a loader's cache.
+// ErrLoaderCache is wrapped by errors about the content of a loader's cache.
 var ErrLoaderCache = errors.New("bad ld.so.cache")
 
-// CacheEntry is one library of the loader's cache.
+// LoaderCacheEntry is one library of the loader's cache.
 type LoaderCacheEntry struct {
 	SONAME string
 	Path   string // absolute
 }
 
-// The layout of ld.so.cache, as glibc's dl-cache.h has it. All numbers are
+// The layout of ld.so.cache, from glibc's dl-cache.h. All numbers are
 // little endian on amd64.
 const (
 	oldMagic  = "ld.so-1.7.0"
@@ -28,24 +28,24 @@ const (
 	newEntry  = 24 // flags, name, path, version of the OS, capabilities
 	maxString = 4096
 
-	// endianMask are the bits of the header's flags that tell the byte order: 0
-	// not said, 1 broken, 2 little, 3 big.
+	// endianMask selects the bits of the header's flags for the byte order: 0
+	// unspecified, 1 invalid, 2 little, 3 big.
 	endianMask   = 3
 	endianLittle = 2
 
-	// typeX8664 are an entry's flags for a library of glibc on amd64:
+	// typeX8664 is an entry's flags for a library of glibc on amd64:
 	// FLAG_X8664_LIB64 and FLAG_ELF_LIBC6.
 	typeX8664 = 0x0303
 )
 
-// ParseCache reads the content of /etc/ld.so.cache: the libraries for amd64
-// that need no further capabilities of the processor, in the file's order. It
-// takes the format of glibc 2.32 and later, and the one before that, which has
-// a table for older loaders in front.
+// ParseLoaderCache parses /etc/ld.so.cache. It returns the libraries for amd64 that
+// need no further capabilities of the processor, in the file's order. It accepts the
+// format of glibc 2.32 and later, and the one before, which starts with a table for
+// older loaders.
 func ParseLoaderCache(b []byte) ([]LoaderCacheEntry, error) {
 	if bytes.HasPrefix(b, []byte(oldMagic)) {
 		if len(b) < oldHead {
-			return nil, fmt.Errorf("%w: %d bytes are too few for its header", ErrLoaderCache, len(b))
+			return nil, fmt.Errorf("%w: %d bytes are too few for the header", ErrLoaderCache, len(b))
 		}
 		count := uint64(binary.LittleEndian.Uint32(b[oldHead-4:]))
 		skip := (oldHead + count*oldEntry + 7) &^ 7 // the next header begins at a multiple of 8
@@ -55,7 +55,7 @@ func ParseLoaderCache(b []byte) ([]LoaderCacheEntry, error) {
 		b = b[skip:]
 	}
 	if !bytes.HasPrefix(b, []byte(newMagic)) || len(b) < newHead {
-		return nil, fmt.Errorf("%w: it does not begin as one of glibc", ErrLoaderCache)
+		return nil, fmt.Errorf("%w: it does not start like a file of glibc", ErrLoaderCache)
 	}
 	if order := b[28] & endianMask; order != 0 && order != endianLittle {
 		return nil, fmt.Errorf("%w: its byte order is not that of amd64", ErrLoaderCache)
@@ -68,7 +68,7 @@ func ParseLoaderCache(b []byte) ([]LoaderCacheEntry, error) {
 	for i := range count {
 		e := b[newHead+i*newEntry:]
 		if binary.LittleEndian.Uint32(e) != typeX8664 || binary.LittleEndian.Uint64(e[16:]) != 0 {
-			continue // of another architecture, or for some processors only
+			continue // for another architecture, or for some processors only
 		}
 		name, err := cacheString(b, binary.LittleEndian.Uint32(e[4:]))
 		if err != nil {

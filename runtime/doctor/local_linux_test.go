@@ -10,8 +10,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 )
 
-// TestThisMachine: the real sources work, whatever they say.
-func TestThisMachine(t *testing.T) {
+// TestLocal: the real sources work, whatever their content.
+func TestLocal(t *testing.T) {
 	m := doctor.Local()
 	for _, f := range append(m.CheckSystem(), m.CheckGPU()...) {
 		if f.Check == "kernel" && f.Detail == "" || f.Status == doctor.Failure {
@@ -23,7 +23,7 @@ func TestThisMachine(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	if _, err := m.Disk(t.TempDir() + "/none"); err == nil {
-		t.Error("a folder that is not there has a disk")
+		t.Error("a missing directory has a disk")
 	}
 	closed := t.TempDir()
 	if err := os.Chmod(closed, 0o500); err != nil {
@@ -35,8 +35,8 @@ func TestThisMachine(t *testing.T) {
 	}
 }
 
-// TestDiskFlags: what statfs says agrees with the mount table, for each mount
-// that nothing else is mounted over.
+// TestDiskFlags: statfs agrees with the mount table, for each mount that is not
+// covered by another.
 func TestDiskFlags(t *testing.T) {
 	raw, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {

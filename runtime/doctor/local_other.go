@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// Local returns the machine that the program runs on; off Linux nothing is known of it.
+// Local returns the machine that the program runs on. Off Linux it can check nothing.
 func Local() Machine {
 	return Machine{
 		Root: "/", Environ: os.Environ(),

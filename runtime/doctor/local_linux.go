@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is the machine that the program runs on.
+// Local returns the machine that the program runs on.
 func Local() Machine {
-	m := Machine{Root: "/", Environ: os.Environ(), KernelLog: kernelLog, Disk: disk}
+	m := Machine{Root: "/", Environ: os.Environ(), KernelLog: kernelLog, Disk: statDisk}
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err == nil && limit.Cur < 1<<62 {
 		m.AddressSpaceLimit = limit.Cur
@@ -37,8 +37,8 @@ func kernelLog() ([]byte, error) {
 	return buf[:n], nil
 }
 
-// disk asks for the file system of dir and whether dir may be written to.
-func disk(dir string) (Disk, error) {
+// statDisk returns the file system of dir and whether dir is writable.
+func statDisk(dir string) (Disk, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return Disk{}, fmt.Errorf("statfs: %w", err)

@@ -2,8 +2,8 @@ package gpu
 
 import "testing"
 
-// TestSettled: falling samples are waited through, small changes are not.
-func TestSettled(t *testing.T) {
+// TestReadUntilStable: falling samples are read on, small changes end the wait.
+func TestReadUntilStable(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		used []uint64
@@ -19,9 +19,9 @@ func TestSettled(t *testing.T) {
 			samples <- Sample{VRAMUsed: u, VRAMTotal: 1000}
 		}
 		close(samples)
-		got, err := settled(samples, 10)
+		got, err := readUntilStable(samples, 10)
 		if err != nil || got.VRAMUsed != c.want {
-			t.Errorf("%s: settled at %d, %v; want %d", c.name, got.VRAMUsed, err, c.want)
+			t.Errorf("%s: stable at %d, %v; want %d", c.name, got.VRAMUsed, err, c.want)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func writeCache(lines ...cacheLine) []byte {
 	return append(append(b, entries...), strs...)
 }
 
-// before232 puts the table for older loaders in front.
+// before232 prepends the table for older loaders.
 func before232(b []byte) []byte {
 	old := append([]byte("ld.so-1.7.0\x00"), 1, 0, 0, 0)
 	old = append(old, make([]byte, 12)...)
@@ -56,7 +56,7 @@ func before232(b []byte) []byte {
 	return append(old, b...)
 }
 
-func TestParseCache(t *testing.T) {
+func TestParseLoaderCache(t *testing.T) {
 	good := writeCache(
 		cacheLine{amd64, 0, "libz.so.1", "/usr/lib/x86_64-linux-gnu/libz.so.1"},
 		cacheLine{0x0003, 0, "libz.so.1", "/usr/lib32/libz.so.1"},
@@ -85,30 +85,30 @@ func TestParseCache(t *testing.T) {
 		b    []byte
 		says string
 	}{
-		"empty":        {nil, "does not begin"},
-		"other":        {[]byte(strings.Repeat("x", 100)), "does not begin"},
-		"head cut":     {good[:30], "does not begin"},
+		"empty":        {nil, "does not start"},
+		"other":        {[]byte(strings.Repeat("x", 100)), "does not start"},
+		"head cut":     {good[:30], "does not start"},
 		"entries cut":  {good[:100], "do not fit"},
 		"strings cut":  {good[:len(good)-3], "does not end"},
 		"too many":     {many, "do not fit"},
 		"outside":      {outside, "a string begins at byte"},
 		"big endian":   {bigEndian, "byte order"},
 		"long string":  {long, "does not end"},
-		"old alone":    {before232(nil), "does not begin"},
+		"old alone":    {before232(nil), "does not start"},
 		"old head cut": {before232(nil)[:13], "too few"},
 		"old too many": {append([]byte("ld.so-1.7.0\x00"), 0xff, 0xff, 0xff, 0xff, 0, 0), "do not fit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := hostrocm.ParseLoaderCache(c.b); !errors.Is(err, hostrocm.ErrLoaderCache) || !strings.Contains(err.Error(), c.says) {
-				t.Errorf("got %v, want ErrCache with %q", err, c.says)
+				t.Errorf("got %v, want ErrLoaderCache with %q", err, c.says)
 			}
 		})
 	}
 }
 
-// TestParseCacheOfThisMachine reads what ldconfig wrote here: each entry is a
-// file of that machine.
-func TestParseCacheOfThisMachine(t *testing.T) {
+// TestParseLoaderCacheOfThisMachine parses this machine's cache: each entry is a file
+// that exists.
+func TestParseLoaderCacheOfThisMachine(t *testing.T) {
 	b, err := os.ReadFile("/etc/ld.so.cache")
 	if err != nil {
 		t.Fatal(err)
