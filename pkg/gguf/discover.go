@@ -15,9 +15,9 @@ import (
 	"strings"
 )
 
-// Found is a model in a folder tree.
+// Found is a model in a directory tree.
 type Found struct {
-	Path          string `json:"path"`   // of the file, or of the first part, or of the folder
+	Path          string `json:"path"`   // of the file, or of the first part, or of the directory
 	Format        string `json:"format"` // "gguf" or "safetensors"
 	Kind          string `json:"kind"`   // "model", "adapter", "mmproj", …
 	Name          string `json:"name"`
@@ -34,11 +34,11 @@ type Found struct {
 // maxConfig bounds a config.json that is read.
 const maxConfig = 1 << 20
 
-// Discover walks the folder tree below root and yields each model: GGUF files
-// (a split model once, by its first part) and folders with config.json and
-// safetensors files. A model that cannot be read is yielded with Err; folders
+// Discover walks the directory tree below root and yields each model: GGUF files
+// (a split model once, by its first part) and directories with config.json and
+// safetensors files. A model that cannot be read is yielded with Err; directories
 // that cannot be listed are yielded the same way. Symbolic links to files are
-// followed, those to folders are not.
+// followed, those to directories are not.
 func Discover(ctx context.Context, root string) iter.Seq[Found] {
 	return func(yield func(Found) bool) {
 		err := filepath.WalkDir(root, func(p string, e fs.DirEntry, err error) error {
@@ -126,7 +126,7 @@ func sizeClass(n uint64) string {
 	}
 }
 
-// safetensors describes a folder in the layout of the transformers library.
+// safetensors describes a directory in the layout of the transformers library.
 func safetensors(dir string) (Found, bool) {
 	files, err := filepath.Glob(filepath.Join(escape(dir), "*.safetensors"))
 	if err != nil || len(files) == 0 {
@@ -165,7 +165,7 @@ func safetensors(dir string) (Found, bool) {
 	return out, true
 }
 
-// escape protects a folder's name from being read as a pattern.
+// escape protects a directory's name from being read as a pattern.
 func escape(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
 }

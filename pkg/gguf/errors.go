@@ -39,5 +39,5 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("%v: %s at byte %d: %s", e.Err, e.Part, e.Offset, e.Reason)
 }
 
-// Unwrap gives the condition.
+// Unwrap returns the condition.
 func (e *FormatError) Unwrap() error { return e.Err }

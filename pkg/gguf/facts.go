@@ -40,7 +40,7 @@ func (f *File) text(key string) string {
 // "llama.block_count".
 func (f *File) ArchKey(key string) string { return f.Architecture() + "." + key }
 
-// ArchUint gives an integer under an architecture key, and whether it is there.
+// ArchUint returns an integer under an architecture key, and whether it is there.
 // An array gives its largest element, as its bound.
 func (f *File) ArchUint(key string) (uint64, bool) {
 	v, ok := f.Lookup(f.ArchKey(key))
@@ -57,7 +57,7 @@ func (f *File) ArchUint(key string) (uint64, bool) {
 	return slices.Max(per), true
 }
 
-// ArchUints gives a value per layer: an array as it is, a scalar once. It
+// ArchUints returns a value per layer: an array as it is, a scalar once. It
 // wraps ErrNotFound when the key is absent.
 func (f *File) ArchUints(key string) ([]uint64, error) {
 	key = f.ArchKey(key)
@@ -146,7 +146,7 @@ type Tokenizer struct {
 	Size  int    `json:"size"`
 }
 
-// Tokenizer gives the tokenizer's facts; ErrNotFound when the file has none.
+// Tokenizer returns the tokenizer's facts; ErrNotFound when the file has none.
 func (f *File) Tokenizer() (Tokenizer, error) {
 	model, err := f.Text("tokenizer.ggml.model")
 	if err != nil {
@@ -172,7 +172,7 @@ func (f *File) Tokenizer() (Tokenizer, error) {
 	return t, nil
 }
 
-// SpecialToken gives the id of a special token by its role ("bos", "eos",
+// SpecialToken returns the id of a special token by its role ("bos", "eos",
 // "eot", "unknown", "padding", …), and whether the file names one.
 func (f *File) SpecialToken(role string) (int32, bool, error) {
 	u, err := f.Uint("tokenizer.ggml." + role + "_token_id")

@@ -47,7 +47,7 @@ func (f *File) Alignment() uint64 { return f.align }
 // DataOffset is where the tensor data of the first file begins, in bytes.
 func (f *File) DataOffset() int64 { return f.dataOff }
 
-// Lookup gives the metadata value under key.
+// Lookup returns the metadata value under key.
 func (f *File) Lookup(key string) (Value, bool) {
 	i, ok := f.index[key]
 	if !ok {
@@ -80,27 +80,27 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 	return f.tensors[i], true
 }
 
-// Uint gives a non-negative integer. ErrNotFound and ErrType tell the failures.
+// Uint returns a non-negative integer. ErrNotFound and ErrType tell the failures.
 func (f *File) Uint(key string) (uint64, error) {
 	return typed(f, key, "a non-negative integer", Value.Uint)
 }
 
-// Float gives a number.
+// Float returns a number.
 func (f *File) Float(key string) (float64, error) {
 	return typed(f, key, "a number", Value.Float)
 }
 
-// Bool gives a bool.
+// Bool returns a bool.
 func (f *File) Bool(key string) (bool, error) {
 	return typed(f, key, "a bool", Value.Bool)
 }
 
-// Text gives a string.
+// Text returns a string.
 func (f *File) Text(key string) (string, error) {
 	return typed(f, key, "a string", Value.Text)
 }
 
-// Array gives an array, still in the file.
+// Array returns an array, still in the file.
 func (f *File) Array(key string) (Array, error) {
 	return typed(f, key, "an array", Value.Array)
 }

@@ -111,7 +111,7 @@ func TestSplitErrors(t *testing.T) {
 
 func TestOpenErrors(t *testing.T) {
 	if _, err := gguf.Open(t.TempDir()); !errors.Is(err, gguf.ErrNotGGUF) {
-		t.Errorf("a folder: %v", err)
+		t.Errorf("a directory: %v", err)
 	}
 	if _, err := gguf.Open(filepath.Join(t.TempDir(), "absent.gguf")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("nothing: %v", err)
@@ -289,7 +289,7 @@ func TestDiscover(t *testing.T) {
 	}
 	for f := range gguf.Discover(t.Context(), filepath.Join(dir, "absent")) {
 		if !errors.Is(f.Err, os.ErrNotExist) {
-			t.Errorf("absent folder: %v", f.Err)
+			t.Errorf("absent directory: %v", f.Err)
 		}
 	}
 }

@@ -54,7 +54,7 @@ type layout struct {
 	quant bool
 }
 
-// typeLayout gives the block layout of t, from ggml's type table (ggml.c) and
+// typeLayout returns the block layout of t, from ggml's type table (ggml.c) and
 // its block structures (ggml-common.h) as of llama.cpp v0.5.0.
 func typeLayout(t TensorType) layout {
 	switch t {
@@ -152,7 +152,7 @@ func (t TensorType) BlockElements() uint64 { return typeLayout(t).block }
 // BlockBytes is how many bytes one block takes, 0 for an unknown type.
 func (t TensorType) BlockBytes() uint64 { return typeLayout(t).size }
 
-// RowBytes gives the bytes of a row of n elements. It fails for an unknown
+// RowBytes returns the bytes of a row of n elements. It fails for an unknown
 // type, for an n that is no multiple of the block and on overflow.
 func (t TensorType) RowBytes(n uint64) (uint64, error) {
 	l := typeLayout(t)
@@ -169,7 +169,7 @@ func (t TensorType) RowBytes(n uint64) (uint64, error) {
 	return b, nil
 }
 
-// String gives ggml's name in upper case ("Q4_K"), or the number.
+// String returns ggml's name in upper case ("Q4_K"), or the number.
 func (t TensorType) String() string {
 	if l := typeLayout(t); l.block != 0 {
 		return l.name

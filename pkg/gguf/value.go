@@ -26,7 +26,7 @@ const (
 	Float64
 )
 
-// width gives the bytes of one value of a fixed-width type, 0 for others.
+// width returns the bytes of one value of a fixed-width type, 0 for others.
 func (t ValueType) width() int {
 	switch t {
 	case Uint8, Int8, Bool:
@@ -67,7 +67,7 @@ type Value struct {
 // Type of the value; ArrayOf for arrays.
 func (v Value) Type() ValueType { return v.typ }
 
-// Uint gives an integer or bool that is not negative.
+// Uint returns an integer or bool that is not negative.
 func (v Value) Uint() (uint64, bool) {
 	switch v.typ {
 	case Uint8, Uint16, Uint32, Uint64, Bool:
@@ -79,7 +79,7 @@ func (v Value) Uint() (uint64, bool) {
 	return 0, false
 }
 
-// Int gives an integer or bool that fits 64 signed bits.
+// Int returns an integer or bool that fits 64 signed bits.
 func (v Value) Int() (int64, bool) {
 	switch v.typ {
 	case Uint8, Uint16, Uint32, Uint64, Bool:
@@ -90,7 +90,7 @@ func (v Value) Int() (int64, bool) {
 	return 0, false
 }
 
-// Float gives a floating-point number or an integer as one.
+// Float returns a floating-point number or an integer as one.
 func (v Value) Float() (float64, bool) {
 	switch v.typ {
 	case Float32, Float64:
@@ -102,13 +102,13 @@ func (v Value) Float() (float64, bool) {
 	return 0, false
 }
 
-// Bool gives a bool.
+// Bool returns a bool.
 func (v Value) Bool() (value, ok bool) { return v.num != 0, v.typ == Bool }
 
-// Text gives a string. The bytes are as stored and need not be UTF-8.
+// Text returns a string. The bytes are as stored and need not be UTF-8.
 func (v Value) Text() (string, bool) { return v.str, v.typ == String }
 
-// Array gives an array.
+// Array returns an array.
 func (v Value) Array() (Array, bool) { return v.arr, v.typ == ArrayOf }
 
 // String shows the value for people; an array as its type and length.
@@ -159,7 +159,7 @@ func float(bits uint64, t ValueType) float64 {
 	return math.Float64frombits(bits)
 }
 
-// Stored gives the little-endian bytes of a number or bool as the file has
+// Stored returns the little-endian bytes of a number or bool as the file has
 // them; nil for strings and arrays.
 func (v Value) Stored() []byte {
 	w := v.typ.width()

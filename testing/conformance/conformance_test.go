@@ -244,7 +244,7 @@ func TestDetectsSlotsThatStayBusy(t *testing.T) {
 	found(t, "leaving the loop is no failure and frees the slot", "the run after them: 0 tokens", s)
 }
 
-// TestDetectsCloseThatWaits holds that a model is found whose Close waits for who reads
+// TestDetectsCloseThatWaits checks that a model is found whose Close waits for who reads
 // a loop of it, be it for ever or until it gives up after the check's time.
 func TestDetectsCloseThatWaits(t *testing.T) {
 	for _, c := range closeChecks() {
@@ -335,7 +335,7 @@ func TestDetectsBackendThatLoadsAnything(t *testing.T) {
 	}
 }
 
-// TestRequirements holds that checks of what a subject does not have are left out.
+// TestRequirements checks that checks of what a subject does not have are left out.
 func TestRequirements(t *testing.T) {
 	names := func(s Subject) (out []string) {
 		for _, c := range s.checks() {
@@ -357,7 +357,7 @@ func TestRequirements(t *testing.T) {
 	}
 }
 
-// TestVerifySurvivesHangingBackend holds that a check that hangs or panics is a failure.
+// TestVerifySurvivesHangingBackend checks that a check that hangs or panics is a failure.
 func TestVerifySurvivesHangingBackend(t *testing.T) {
 	s := Subject{Patience: 20 * time.Millisecond}
 	hang := Check{Run: func(context.Context, Subject, inference.TextModel) error { select {} }}

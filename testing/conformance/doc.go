@@ -5,7 +5,7 @@
 //		conformance.Run(t, conformance.Subject{Backend: mine, Model: "model.gguf"})
 //	}
 //
-// Checks gives them one by one, for a program that is not a test. A check loads
+// Checks returns them one by one, for a program that is not a test. A check loads
 // what it needs and says in its error which promise was broken and how. Its
 // context ends after Subject.Patience; one that does not come back then is given
 // up a quarter of that later. The first loading of the model, by Run, takes as long

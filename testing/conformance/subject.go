@@ -43,7 +43,7 @@ type Check struct {
 	// Run returns nil when the promise is kept. The model is loaded and shared
 	// with other checks; a check that must close one loads its own.
 	Run func(ctx context.Context, s Subject, m inference.TextModel) error
-	// Needs says whether the check applies; nil for always.
+	// Needs reports whether the check applies; nil for always.
 	Needs func(Subject) bool
 }
 

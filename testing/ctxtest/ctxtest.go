@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Ends gives a context that is cancelled when it is asked for its error for the
+// Ends returns a context that is cancelled when it is asked for its error for the
 // n-th time, n from 1 on.
 func Ends(t testing.TB, n int64) context.Context {
 	t.Helper()

@@ -28,7 +28,7 @@ tools = all
 mcp-servers-json = {"mcpServers":{"a":{"command":"true"}}}
 `
 
-// TestMachineConfigurationIsIgnored holds that the real server is as we start it,
+// TestMachineConfigurationIsIgnored checks that the real server is as we start it,
 // whatever configuration files of llama.cpp the machine has.
 func TestMachineConfigurationIsIgnored(t *testing.T) {
 	home := t.TempDir()
@@ -45,7 +45,7 @@ func TestMachineConfigurationIsIgnored(t *testing.T) {
 		t.Errorf("%v, %v", got, m.Err())
 	}
 
-	// The user's file stands for the system's, whose folder is fixed.
+	// The user's file stands for the system's, whose directory is fixed.
 	d := m.Server().Child.Diagnose()
 	t.Run("what we set goes before the file", func(t *testing.T) {
 		if status, log := health(t, d.Argv, replaced(d.Env, "XDG_CONFIG_HOME", home), d.Dir); status != http.StatusOK || !strings.Contains(log, file) {

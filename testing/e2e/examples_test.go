@@ -185,7 +185,7 @@ func exampleWeb(t *testing.T) {
 }
 
 // exampleWebLeft lets clients leave after a byte of an answer that never ends:
-// each gives the only slot to the next.
+// each returns the only slot to the next.
 func exampleWebLeft(t *testing.T) {
 	env, err := fakebundle.Make(t.TempDir(), fakellama.Script{NeverEnds: true, ContextLen: 1 << 30, TokenDelay: time.Millisecond})
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 )
 
 // proxied publishes this very module, with the cpu bundle inside, as the only
-// version in a folder that the go command takes modules from.
+// version in a directory that the go command takes modules from.
 func proxied(t *testing.T) (proxy string) {
 	t.Helper()
 	files := modtest.Files(t)
@@ -48,7 +48,7 @@ func proxied(t *testing.T) (proxy string) {
 	return proxy
 }
 
-// without gives the environment less the variables of some names.
+// without returns the environment less the variables of some names.
 func without(names ...string) []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -57,7 +57,7 @@ func without(names ...string) []string {
 }
 
 // TestGoGetAnswers: somebody's program outside of this tree gets the module by
-// `go get` from a folder, is compiled with what the module holds, and a model
+// `go get` from a directory, is compiled with what the module holds, and a model
 // answers through the bundle in it. Nothing tells it of another bundle, and the
 // answer is the one that the tree itself gives.
 func TestGoGetAnswers(t *testing.T) {

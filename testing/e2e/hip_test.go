@@ -17,7 +17,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// hipBundle gives the path of the hip bundle and makes it the one that is
+// hipBundle returns the path of the hip bundle and makes it the one that is
 // used, here and by the programs that the test starts.
 func hipBundle(t *testing.T) string {
 	t.Helper()

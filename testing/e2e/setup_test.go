@@ -26,11 +26,11 @@ const (
 	envHIPBundle = "GOROCM_HIP_BUNDLE"
 	envCLI       = "GOROCM_CLI"
 	envCache     = "GOROCM_CACHE"
-	// envWork carries the folder of a run from TestMain to the tests.
+	// envWork carries the directory of a run from TestMain to the tests.
 	envWork = "GOROCM_E2E_WORK"
 )
 
-// TestMain gives the run a cache and a folder for sockets of its own, so that
+// TestMain returns the run a cache and a directory for sockets of its own, so that
 // it neither profits from nor disturbs what the machine has.
 func TestMain(m *testing.M) {
 	os.Exit(fakebundle.Main(func() int {
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 func run(m *testing.M) (code int, err error) {
 	for name, what := range map[string]string{
 		envBundle:        "the packed cpu bundle",
-		models.EnvSource: "the folder of the llama.cpp source",
+		models.EnvSource: "the directory of the llama.cpp source",
 	} {
 		if _, err := os.Stat(os.Getenv(name)); err != nil {
 			return 0, fmt.Errorf("%s has to name %s: %w; `mage test` builds it and sets the variable", name, what, err)
@@ -168,7 +168,7 @@ func chat(t *testing.T, model *rocm.Model, content string) string {
 	return text.String()
 }
 
-// ended tells whether a process is gone, or a zombie that its parent has not
+// ended reports whether a process is gone, or a zombie that its parent has not
 // looked at yet.
 func ended(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -10,7 +10,7 @@
 //		...
 //	}
 //
-// The test binary itself is the server: the bundle is a folder with a link to
+// The test binary itself is the server: the bundle is a directory with a link to
 // it, and Main becomes fakellama where the environment says so. What the server
 // answers is scripted; it knows nothing of the model beyond the file's header.
 package fakebundle

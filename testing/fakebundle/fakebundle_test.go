@@ -68,6 +68,6 @@ func TestMakeRejects(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := fakebundle.Make(dir, fakellama.Script{}); err == nil {
-		t.Error("a folder is used twice")
+		t.Error("a directory is used twice")
 	}
 }

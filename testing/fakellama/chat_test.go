@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestChatFaults holds that a chat completion is one as every other: it counts,
+// TestChatFaults checks that a chat completion is one as every other: it counts,
 // and what the script has for it happens.
 func TestChatFaults(t *testing.T) {
 	const body = `{"stream":true,"messages":[{"role":"user","content":"x"}]}`

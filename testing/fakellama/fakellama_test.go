@@ -111,7 +111,7 @@ func TestIncompleteRunes(t *testing.T) {
 	}
 }
 
-// TestGeneratedTextIsDeterministic holds that the model is a function of prompt and seed, ends by
+// TestGeneratedTextIsDeterministic checks that the model is a function of prompt and seed, ends by
 // itself, and never ends a turn in the middle of a rune.
 func TestGeneratedTextIsDeterministic(t *testing.T) {
 	_, url := serve(t, Script{Slots: 4})
@@ -210,7 +210,7 @@ func TestStopStrings(t *testing.T) {
 	}
 }
 
-// TestSlotsAreFreed holds that a client that leaves gives its slot back.
+// TestSlotsAreFreed checks that a client that leaves gives its slot back.
 func TestSlotsAreFreed(t *testing.T) {
 	s, url := serve(t, Script{Slots: 2, NeverEnds: true, TokenDelay: time.Millisecond})
 	for range 6 {
@@ -266,7 +266,7 @@ func TestLoadingAndHealth(t *testing.T) {
 	}
 }
 
-// TestFaults holds that each fault happens, where and when it was asked for.
+// TestFaults checks that each fault happens, where and when it was asked for.
 func TestFaults(t *testing.T) {
 	const body = `{"prompt":"x","stream":true,"n_predict":10,"temperature":0}`
 	clean := func() string {

@@ -76,7 +76,7 @@ func (s *Server) multimodal(text string, media []string) ([]int32, *apiError) {
 	return s.mediaPrompt(text, files)
 }
 
-// unbase64 gives no bytes for what is no base64: the server's own decoder knows no
+// unbase64 returns no bytes for what is no base64: the server's own decoder knows no
 // errors either, and what it gives then is no image.
 func unbase64(text string) []byte {
 	out, err := base64.StdEncoding.DecodeString(text)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestRoutes holds that each route is there under all of its names in server.cpp.
+// TestRoutes checks that each route is there under all of its names in server.cpp.
 func TestRoutes(t *testing.T) {
 	_, url := serve(t, Script{Reply: "hi", Embeddings: true, Reranking: true})
 	const chat = `{"messages":[{"role":"user","content":"x"}]}`

@@ -201,7 +201,7 @@ func (p *process) close(hs *http.Server, srv *Server) int {
 	return 0
 }
 
-// heeded gives a channel that is closed at the first signal that ends the program.
+// heeded returns a channel that is closed at the first signal that ends the program.
 func (p *process) heeded(signals <-chan os.Signal) <-chan struct{} {
 	stop := make(chan struct{})
 	go func() {

@@ -161,7 +161,7 @@ func TestProgramEnds(t *testing.T) {
 	}
 }
 
-// TestProgramEndsByEachSignal holds that what Validate takes ends the program.
+// TestProgramEndsByEachSignal checks that what Validate takes ends the program.
 func TestProgramEndsByEachSignal(t *testing.T) {
 	count := 0
 	for sig := syscall.Signal(1); sig < 65; sig++ {
@@ -231,7 +231,7 @@ func TestProgramIgnoresSIGTERM(t *testing.T) {
 	}
 }
 
-// TestProgramIgnoresSIGTERMWhileLoading holds that a signal that is ignored does
+// TestProgramIgnoresSIGTERMWhileLoading checks that a signal that is ignored does
 // not shorten the time of loading, and that SIGINT ends it.
 func TestProgramIgnoresSIGTERMWhileLoading(t *testing.T) {
 	for name, script := range map[string]Script{

@@ -21,7 +21,7 @@ func wholes() map[string]string {
 	}
 }
 
-// TestUnaryFaults holds that faults happen to an answer without a stream, too.
+// TestUnaryFaults checks that faults happen to an answer without a stream, too.
 func TestUnaryFaults(t *testing.T) {
 	const reply = "one two three 😀 four five"
 	for name, tc := range map[string]struct {
@@ -60,7 +60,7 @@ func TestUnaryFaults(t *testing.T) {
 	}
 }
 
-// TestUnaryStalls holds that nothing of an answer comes once nothing is decoded.
+// TestUnaryStalls checks that nothing of an answer comes once nothing is decoded.
 func TestUnaryStalls(t *testing.T) {
 	for _, kind := range []Kind{KindStall, KindWedge} {
 		for path, body := range wholes() {
@@ -83,7 +83,7 @@ func TestUnaryStalls(t *testing.T) {
 	}
 }
 
-// TestUnaryHangsAtTheEnd holds that the whole answer comes, and not its end.
+// TestUnaryHangsAtTheEnd checks that the whole answer comes, and not its end.
 func TestUnaryHangsAtTheEnd(t *testing.T) {
 	for path, body := range wholes() {
 		t.Run(path, func(t *testing.T) {

@@ -13,7 +13,7 @@ type Known struct {
 // ID is name and recipe ("qwen3-8b-Q4_K_M"), usable in a file name.
 func (k Known) ID() string { return k.Name + "-" + string(k.Quant) }
 
-// Builder gives the model without data, to be written sparse.
+// Builder returns the model without data, to be written sparse.
 func (k Known) Builder() *Builder {
 	s := k.build(k.Quant)
 	s.b.Text("general.name", k.Name)

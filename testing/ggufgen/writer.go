@@ -166,7 +166,7 @@ func (b *Builder) Tensor(name string, t gguf.TensorType, fill Fill, dims ...uint
 	b.tensors = append(b.tensors, tensor{name, t, dims, size, fill})
 }
 
-// header gives the bytes before the tensor data, and the size of the data.
+// header returns the bytes before the tensor data, and the size of the data.
 func (b *Builder) header() (head []byte, data uint64, err error) {
 	if b.err != nil {
 		return nil, 0, b.err

@@ -3,7 +3,7 @@
 // tokenizers, which testing/ggufgen writes.
 //
 // Real models prove what random weights cannot: that an answer is right.
-// Everything is checked by sha256 and kept in the user's cache folder, so a
+// Everything is checked by sha256 and kept in the user's cache directory, so a
 // machine downloads once; several processes may ask at the same time.
 //
 // It runs no model and knows no server. Nothing here is meant for users of
@@ -78,8 +78,8 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s has sha256 %s, not %s", e.File, e.Got, e.Want)
 }
 
-// CacheDir is the folder where models are kept: GOROCM_MODELS, or "models" in
-// GOROCM_CACHE or in the project's part of the user's cache folder.
+// CacheDir is the directory where models are kept: GOROCM_MODELS, or "models" in
+// GOROCM_CACHE or in the project's part of the user's cache directory.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("GOROCM_MODELS"); dir != "" {
 		return dir, nil
@@ -89,7 +89,7 @@ func CacheDir() (string, error) {
 	}
 	dir, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("finding a folder for test models: %w (set GOROCM_CACHE)", err)
+		return "", fmt.Errorf("finding a directory for test models: %w (set GOROCM_CACHE)", err)
 	}
 	return filepath.Join(dir, "go-rocm", "models"), nil
 }
@@ -109,7 +109,7 @@ type wheels func(ctx context.Context, distribution, dir string) (path string, er
 
 func fetchInto(ctx context.Context, dir string, m Model, get wheels) (path string, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("making a folder for test models: %w", err)
+		return "", fmt.Errorf("making a directory for test models: %w", err)
 	}
 	path = filepath.Join(dir, m.File)
 	unlock, err := lockedfile.MutexAt(path + ".lock").Lock()
@@ -122,7 +122,7 @@ func fetchInto(ctx context.Context, dir string, m Model, get wheels) (path strin
 	}
 	stage, err := os.MkdirTemp(dir, m.File+".*")
 	if err != nil {
-		return "", fmt.Errorf("making a folder for the download of %s: %w", m.File, err)
+		return "", fmt.Errorf("making a directory for the download of %s: %w", m.File, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
 	joined := filepath.Join(stage, m.File)

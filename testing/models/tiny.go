@@ -11,11 +11,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// EnvSource names the folder of a llama.cpp source tree.
+// EnvSource names the directory of a llama.cpp source tree.
 const EnvSource = "GOROCM_LLAMA_SOURCE"
 
 // ErrNoSource means that nobody said where the llama.cpp source lies.
-var ErrNoSource = errors.New(EnvSource + " is not set: give it the folder of the llama.cpp source (mage test does)")
+var ErrNoSource = errors.New(EnvSource + " is not set: give it the directory of the llama.cpp source (mage test does)")
 
 // Tiny writes a model of the llama architecture with random weights into dir
 // and returns its path. It speaks the tokenizer that llama.cpp's own tests

@@ -57,6 +57,6 @@ func TestTinyErrors(t *testing.T) {
 		t.Errorf("an absent tokenizer: %v", err)
 	}
 	if _, err := Tiny(filepath.Join(t.TempDir(), "absent"), "toy", ggufgen.TinyOptions{}); err == nil {
-		t.Error("no error for an absent folder")
+		t.Error("no error for an absent directory")
 	}
 }

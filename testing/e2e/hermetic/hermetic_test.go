@@ -69,7 +69,7 @@ func TestBundleRunsOnEveryDistribution(t *testing.T) {
 	}
 }
 
-// debian gives the image of a release, with a folder for the user.
+// debian returns the image of a release, with a directory for the user.
 func debian(t *testing.T, eng engine.Engine, suite string) string {
 	t.Helper()
 	ref := "go-rocm/test-root:" + suite

@@ -27,8 +27,8 @@ const (
 )
 
 // TestSystemBundle runs the bundle that takes ROCm from its host where there is
-// none, where Debian's lies in the standard folders, and where one lies in a
-// folder of its own on a Debian with an older C library.
+// none, where Debian's lies in the standard directories, and where one lies in a
+// directory of its own on a Debian with an older C library.
 func TestSystemBundle(t *testing.T) {
 	packed, command := product(t, "GOROCM_SYSTEM_BUNDLE"), product(t, "GOROCM_CLI")
 	model, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1})
@@ -67,11 +67,11 @@ func TestSystemBundle(t *testing.T) {
 			t.Errorf("the host's ROCm was not loaded:\n%s", log)
 		}
 		log, err = within(t, eng, ref, inputs, []string{"/w/go-rocm", "doctor"})
-		if err != nil || !strings.Contains(log, "the bundle's libraries are in the system's library folders") {
+		if err != nil || !strings.Contains(log, "the bundle's libraries are in the system's library directories") {
 			t.Errorf("doctor: %v\n%s", err, log)
 		}
 	})
-	t.Run("ROCm in a folder", func(t *testing.T) {
+	t.Run("ROCm in a directory", func(t *testing.T) {
 		inputs := map[string]string{
 			"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model, "hermetic.tar.zst": product(t, "GOROCM_HIP_BUNDLE"),
 		}
@@ -105,8 +105,8 @@ cd /
 	})
 }
 
-// toolchainImage gives the image that the bundle was compiled in, which has
-// Debian's ROCm, with a folder for the user. The stage that holds the bundle lies beside the image's own.
+// toolchainImage returns the image that the bundle was compiled in, which has
+// Debian's ROCm, with a directory for the user. The stage that holds the bundle lies beside the image's own.
 func toolchainImage(t *testing.T, eng engine.Engine, packed string) string {
 	t.Helper()
 	f, err := bundle.OpenFile(packed)
@@ -132,7 +132,7 @@ func toolchainImage(t *testing.T, eng engine.Engine, packed string) string {
 	}
 	const ref = "go-rocm/test-root:rocm"
 	err = eng.Run(t.Context(), engine.Job{
-		Name: "folder", Image: tc.ID, CommitAs: ref, Dir: "/", Cmd: []string{"/usr/bin/install", "-d", "-o", "4321", "-g", "4321", "/w"},
+		Name: "directory", Image: tc.ID, CommitAs: ref, Dir: "/", Cmd: []string{"/usr/bin/install", "-d", "-o", "4321", "-g", "4321", "/w"},
 	})
 	if err != nil {
 		t.Fatal(err)

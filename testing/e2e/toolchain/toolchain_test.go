@@ -121,7 +121,7 @@ sha256sum r | cut -c1-64`
 		return lines
 	}
 	here, there := run(e), run(engine.Elsewhere(e))
-	for i, what := range []string{"user id", "host name", "year", "order of a folder"} {
+	for i, what := range []string{"user id", "host name", "year", "order of a directory"} {
 		if here[i] == there[i] {
 			t.Errorf("the %s is %q in both", what, here[i])
 		}
