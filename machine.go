@@ -130,7 +130,7 @@ func (m *Machine) look() {
 // bytes that need not exist, and hides the environment's masks. The bundle
 // counts as made for the card where its targets are not known.
 func (m *Machine) Imagine(target gfx.Target, vram uint64) error {
-	if len(m.Targets) > 0 && !slices.Contains(m.Targets, target) && len(target.RelativesIn(m.Targets)) == 0 {
+	if len(m.Targets) > 0 && !slices.Contains(m.Targets, target) && len(target.OverridesFor(m.Targets)) == 0 {
 		return fmt.Errorf("%w: the bundle has no code for %s (it has %s)", ErrOption, target, gfx.Join(m.Targets, ", "))
 	}
 	if len(m.Targets) == 0 {

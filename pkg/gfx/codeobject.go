@@ -6,7 +6,7 @@ import "fmt"
 const ELFMachine = 224
 
 // Fields of e_flags, as LLVM's "User Guide for AMDGPU Backend", section
-// "Header", gives them. The feature fields differ between ABI versions.
+// "Header", defines them. The feature fields differ between ABI versions.
 const (
 	flagMach = 0x0ff
 

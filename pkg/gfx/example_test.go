@@ -12,10 +12,10 @@ func ExampleFromKFD() {
 	// Output: gfx1101 <nil>
 }
 
-func ExampleTarget_RelativesIn() {
+func ExampleTarget_OverridesFor() {
 	built := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
-	for _, r := range gfx.Target("gfx1102").RelativesIn(built) { // an RX 7600
-		fmt.Printf("HSA_OVERRIDE_GFX_VERSION=%s runs code for %s\n", r.Override, r.Target)
+	for _, r := range gfx.Target("gfx1102").OverridesFor(built) { // an RX 7600
+		fmt.Printf("HSA_OVERRIDE_GFX_VERSION=%s runs code for %s\n", r.Version, r.Target)
 	}
 	// Output:
 	// HSA_OVERRIDE_GFX_VERSION=11.0.0 runs code for gfx1100

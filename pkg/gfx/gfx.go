@@ -1,16 +1,15 @@
-// Package gfx names AMD GPU targets and translates between the places that
-// spell them differently.
+// Package gfx names AMD GPU targets and converts between their spellings.
 //
 // One target has at least five spellings: the compiler's processor name
 // ("gfx1100"), the kernel driver's gfx_target_version (110000), the value of
 // HSA_OVERRIDE_GFX_VERSION ("11.0.0"), the entry id of a clang offload bundle
 // ("hipv4-amdgcn-amd-amdhsa--gfx1100") and the machine number in the e_flags
-// of an AMDGPU code object (0x41). Everything in this module that compares
-// targets does it with this one type, so that a bundle, a device and a file
-// cannot disagree over spelling.
+// of an AMDGPU code object (0x41). All code of this module compares
+// targets with this one type, so that a bundle, a device and a file cannot
+// disagree over spelling.
 //
-// The package does not look at devices (runtime/gpu does) nor at files
-// (pkg/elfdep does).
+// The package reads neither devices (see runtime/gpu) nor files (see pkg/elfdep
+// and pkg/offload).
 package gfx
 
 import (
@@ -22,8 +21,8 @@ import (
 )
 
 // Target is the canonical processor name, such as "gfx1100", "gfx90a" or
-// "gfx11-generic". The empty Target means "no target". Values of outside
-// origin must come through Parse or UnmarshalText.
+// "gfx11-generic". The empty Target means "no target". Untrusted values must go
+// through Parse or UnmarshalText.
 type Target string
 
 // The targets that this module builds for by default (RDNA 3 desktop cards).
@@ -34,14 +33,14 @@ const (
 	GFX1101 Target = "gfx1101"
 )
 
-// ErrNoGPU says that a kernel topology node describes no GPU: its
-// gfx_target_version is 0, as it is for CPU nodes.
+// ErrNoGPU means that a kernel topology node is not a GPU: its gfx_target_version
+// is 0, as for CPU nodes.
 var ErrNoGPU = errors.New("node has no GPU target (gfx_target_version 0)")
 
-// ParseError says which text could not be read as which kind of name, and why.
+// ParseError is a name that does not have the expected format.
 type ParseError struct {
-	Kind string // what was expected: "target", "bundle id", ...
-	Text string // what was given
+	Kind string // the expected format: "target", "bundle id", ...
+	Text string // the input
 	Why  string
 }
 
@@ -50,9 +49,9 @@ func (e *ParseError) Error() string {
 	return fmt.Sprintf("invalid GPU %s %q: %s", e.Kind, e.Text, e.Why)
 }
 
-// Parse reads a processor name as the compiler spells it. It accepts every
-// well-formed name, also of processors not known to this package, since new
-// ones follow the same scheme: decimal major version, one hexadecimal digit
+// Parse parses a processor name in the compiler's spelling. It accepts every
+// well-formed name, including processors that this package does not know, because
+// new ones follow the same scheme: decimal major version, one hexadecimal digit
 // of minor version, one of stepping.
 func Parse(s string) (Target, error) {
 	fail := func(why string) (Target, error) {
@@ -92,8 +91,8 @@ func MustParse(s string) Target {
 	return t
 }
 
-// ParseList reads names separated by commas, semicolons or blanks (as CMake
-// and shells pass them), drops repetitions and sorts them.
+// ParseList parses names separated by commas, semicolons or white space, as CMake
+// and shells pass them. The result is sorted and has no duplicates.
 func ParseList(s string) ([]Target, error) {
 	var out []Target
 	for _, f := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(",; \t\n", r) }) {
@@ -117,9 +116,9 @@ func hexDigit(c byte) int {
 	return -1
 }
 
-// FromKFD reads gfx_target_version of /sys/class/kfd/kfd/topology/nodes/*/properties,
-// which the amdgpu driver builds as major*10000 + minor*100 + stepping. A CPU
-// node's 0 gives ErrNoGPU.
+// FromKFD converts gfx_target_version of
+// /sys/class/kfd/kfd/topology/nodes/*/properties, which the amdgpu driver computes
+// as major*10000 + minor*100 + stepping. For 0, a CPU node, it returns ErrNoGPU.
 func FromKFD(version uint32) (Target, error) {
 	if version == 0 {
 		return "", ErrNoGPU
@@ -152,8 +151,8 @@ func (t Target) Version() (major, minor, stepping uint32, ok bool) {
 	return uint32(n), minor, stepping, true
 }
 
-// KFD returns the kernel driver's number of the target, 0 where it has none
-// (a generic or empty target).
+// KFD returns the kernel driver's number of the target, or 0 for a generic or
+// empty target.
 func (t Target) KFD() uint32 {
 	major, minor, step, ok := t.Version()
 	if !ok {
@@ -168,8 +167,8 @@ func (t Target) Generic() bool { return strings.HasSuffix(string(t), "-generic")
 // String returns the processor name.
 func (t Target) String() string { return string(t) }
 
-// MarshalText implements encoding.TextMarshaler. It refuses a malformed name,
-// so that none gets into a manifest; the empty target is written as "".
+// MarshalText implements encoding.TextMarshaler. It rejects a malformed name, so
+// that none gets into a manifest. The empty target is written as "".
 func (t Target) MarshalText() ([]byte, error) {
 	if t != "" {
 		if _, err := Parse(string(t)); err != nil {
@@ -179,7 +178,7 @@ func (t Target) MarshalText() ([]byte, error) {
 	return []byte(t), nil
 }
 
-// UnmarshalText implements encoding.TextUnmarshaler; "" gives the empty target.
+// UnmarshalText implements encoding.TextUnmarshaler; "" is the empty target.
 func (t *Target) UnmarshalText(b []byte) error {
 	if len(b) == 0 {
 		*t = ""
@@ -213,7 +212,7 @@ func Compare(a, b Target) int {
 // Sort orders targets in place as Compare does.
 func Sort(ts []Target) { slices.SortFunc(ts, Compare) }
 
-// Join lists targets for messages and CMake-like options.
+// Join joins target names with sep.
 func Join(ts []Target, sep string) string {
 	names := make([]string, len(ts))
 	for i, t := range ts {

@@ -155,24 +155,24 @@ func TestCompatibleTargets(t *testing.T) {
 	built := []gfx.Target{"gfx1101", "gfx1100", "gfx1100", "gfx1030", "gfx906", "gfx11-generic"}
 	for _, c := range []struct {
 		device gfx.Target
-		want   []gfx.Relative
+		want   []gfx.Override
 	}{
-		{"gfx1102", []gfx.Relative{{"gfx1100", "11.0.0", true}, {"gfx1101", "11.0.1", true}}},
-		{"gfx1103", []gfx.Relative{{"gfx1100", "11.0.0", true}, {"gfx1101", "11.0.1", true}}},
-		{"gfx1100", []gfx.Relative{{"gfx1101", "11.0.1", true}}},
-		{"gfx1151", []gfx.Relative{{"gfx1100", "11.0.0", false}, {"gfx1101", "11.0.1", false}}},
-		{"gfx1032", []gfx.Relative{{"gfx1030", "10.3.0", true}}},
+		{"gfx1102", []gfx.Override{{"gfx1100", "11.0.0", true}, {"gfx1101", "11.0.1", true}}},
+		{"gfx1103", []gfx.Override{{"gfx1100", "11.0.0", true}, {"gfx1101", "11.0.1", true}}},
+		{"gfx1100", []gfx.Override{{"gfx1101", "11.0.1", true}}},
+		{"gfx1151", []gfx.Override{{"gfx1100", "11.0.0", false}, {"gfx1101", "11.0.1", false}}},
+		{"gfx1032", []gfx.Override{{"gfx1030", "10.3.0", true}}},
 		{"gfx1010", nil}, // gfx1030 has instructions that it lacks
 		{"gfx1200", nil},
 		{"gfx90a", nil}, // gfx906 differs in instructions
 		{"gfx11-generic", nil},
 		{"", nil},
 	} {
-		if got := c.device.RelativesIn(built); !slices.Equal(got, c.want) {
+		if got := c.device.OverridesFor(built); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.device, got, c.want)
 		}
 	}
 	if built[0] != "gfx1101" {
-		t.Error("RelativesIn reordered its argument")
+		t.Error("OverridesFor reordered its argument")
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Mode says how code was compiled with regard to an optional hardware feature.
+// Mode is how code was compiled with regard to an optional hardware feature.
 type Mode uint8
 
 const (
@@ -29,8 +29,8 @@ func (m Mode) suffix(name string) string {
 	}
 }
 
-// ID is what the compiler calls a target id: a processor and the modes of its
-// optional features, such as "gfx90a:sramecc+:xnack-".
+// ID is a target id in the compiler's sense: a processor and the modes of its
+// optional features, for example "gfx90a:sramecc+:xnack-".
 type ID struct {
 	Target  Target
 	SRAMECC Mode // error correction of on-chip memory
@@ -42,7 +42,7 @@ func (id ID) String() string {
 	return string(id.Target) + id.SRAMECC.suffix("sramecc") + id.XNACK.suffix("xnack")
 }
 
-// ParseID reads a target id. Features may stand in any order, each at most once.
+// ParseID parses a target id. Features may come in any order, each at most once.
 func ParseID(s string) (ID, error) {
 	name, features, _ := strings.Cut(s, ":")
 	t, err := Parse(name)
@@ -85,7 +85,7 @@ func (id *ID) setFeature(whole, f string) error {
 		return bad(fmt.Sprintf("unknown feature %q", f))
 	}
 	if *field != Any {
-		return bad(fmt.Sprintf("feature %q is given twice", f))
+		return bad(fmt.Sprintf("feature %q appears twice", f))
 	}
 	*field = mode
 	return nil
@@ -102,7 +102,7 @@ type BundleID struct {
 // content is empty in HIP's fat binaries.
 func (b BundleID) Host() bool { return b.Kind == "host" }
 
-// String puts the id together again.
+// String returns the id in the format that ParseBundleID parses.
 func (b BundleID) String() string {
 	if b.Host() && b.ID == (ID{}) {
 		return b.Kind + "-" + b.Triple
@@ -110,7 +110,7 @@ func (b BundleID) String() string {
 	return b.Kind + "-" + b.Triple + "-" + b.ID.String()
 }
 
-// ParseBundleID reads an entry id as clang-offload-bundler writes it: the
+// ParseBundleID parses an entry id of clang-offload-bundler: the
 // offload kind, a target triple of four fields (the last mostly empty) and,
 // for a device, a target id:
 //
@@ -136,7 +136,7 @@ func ParseBundleID(s string) (BundleID, error) {
 	}
 	i := strings.LastIndex(rest, "-gfx")
 	if i <= 0 {
-		return bad("names no gfx processor")
+		return bad("has no gfx processor")
 	}
 	id, err := ParseID(rest[i+1:])
 	if err != nil {

@@ -68,8 +68,8 @@ func (m Machine) CheckTargets(targets []gfx.Target) (f Finding, ok bool) {
 			return Finding{Check: "code", Status: OK, Detail: "the bundle has code for " + d.Target.String()}, true
 		}
 		others = append(others, d.Target.String())
-		relatives := d.Target.RelativesIn(targets)
-		related = related || (len(relatives) > 0 && relatives[0].SameISA)
+		overrides := d.Target.OverridesFor(targets)
+		related = related || (len(overrides) > 0 && overrides[0].SameISA)
 	}
 	if len(others) == 0 {
 		return f, false

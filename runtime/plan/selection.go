@@ -106,14 +106,14 @@ func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
 		c.native = true
 		return c, "", nil
 	}
-	relatives := d.Target.RelativesIn(r.BundleTargets)
-	if len(relatives) == 0 || !relatives[0].SameISA {
+	overrides := d.Target.OverridesFor(r.BundleTargets)
+	if len(overrides) == 0 || !overrides[0].SameISA {
 		return c, fmt.Sprintf("the bundle has no code for %s (it has %s)", d.Target, gfx.Join(r.BundleTargets, ", ")), nil
 	}
 	if r.Options.Override != OverrideAuto {
-		return c, fmt.Sprintf("the bundle has no code for %s; its relative %s may work with the override set to auto", d.Target, relatives[0].Target), nil
+		return c, fmt.Sprintf("the bundle has no code for %s; its relative %s may work with the override set to auto", d.Target, overrides[0].Target), nil
 	}
-	c.override, c.target = relatives[0].Override, relatives[0].Target
+	c.override, c.target = overrides[0].Version, overrides[0].Target
 	return c, "", nil
 }
 
