@@ -3,8 +3,6 @@ package build
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -14,17 +12,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// builderID names what built a release in its provenance: this recipe, on
-// whatever machine ran it.
+// builderID identifies the builder in the provenance: the recipe of this project,
+// not the machine that ran it.
 const builderID = "https://forge.lthn.ai/core/go-rocm/mage-release"
 
-// attestInto writes what a receiver traces a release by: bills of materials in
-// both formats, and where each file came from. With a key the provenance is a
-// signed envelope, without one the bare statement.
+// attestInto writes the bills of materials in both formats and the provenance. With
+// a key the provenance is a signed envelope, without one the bare statement.
 func (s *Session) attestInto(ctx context.Context, d *delivery) error {
 	m := attest.Inventory{Version: d.version, Epoch: s.Epoch}
 	var err error
-	if m.Linked, err = linked(ctx, filepath.Join(d.dir, commandName)); err != nil {
+	if m.Linked, err = linkedComponents(ctx, filepath.Join(d.dir, commandName)); err != nil {
 		return err
 	}
 	for _, p := range d.packed {
@@ -41,15 +38,15 @@ func (s *Session) attestInto(ctx context.Context, d *delivery) error {
 		if err != nil {
 			return err
 		}
-		if err := publish(filepath.Join(d.dir, name), b); err != nil {
+		if err := writePublic(filepath.Join(d.dir, name), b); err != nil {
 			return err
 		}
 	}
 	return s.provenanceInto(ctx, d, m)
 }
 
-// linked lists other people's work in the command.
-func linked(ctx context.Context, command string) ([]licences.Component, error) {
+// linkedComponents returns the third-party modules in the command.
+func linkedComponents(ctx context.Context, command string) ([]licences.Component, error) {
 	modules, err := goEnv(ctx, "GOMODCACHE")
 	if err != nil {
 		return nil, err
@@ -61,9 +58,10 @@ func linked(ctx context.Context, command string) ([]licences.Component, error) {
 	return licences.FromProgram(command, modules, goRoot)
 }
 
-// provenanceInto states where the files of the delivery came from. The list of a
-// module's versions is no subject: like the indexes of the apt repository it is
-// about all that is published, and gets the earlier versions later.
+// provenanceInto writes the provenance of the files in the delivery. The list of
+// the module's versions is not a subject: like the indexes of the apt repository it
+// describes everything that has been published, and earlier versions are added to it
+// later.
 func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Inventory) error {
 	revision, err := s.revision(ctx, d.root)
 	if err != nil {
@@ -87,35 +85,11 @@ func (s *Session) provenanceInto(ctx context.Context, d *delivery, m attest.Inve
 		if err != nil {
 			return err
 		}
-		return publish(filepath.Join(d.dir, "provenance.json"), append(b, '\n'))
+		return writePublic(filepath.Join(d.dir, "provenance.json"), append(b, '\n'))
 	}
 	envelope, err := release.SignStatement(ctx, statement, signer)
 	if err != nil {
 		return err
 	}
-	return publish(filepath.Join(d.dir, release.ProvenanceFile), envelope)
-}
-
-// publish writes a deliverable that anybody may read, whatever the umask.
-func publish(name string, b []byte) error {
-	if err := os.WriteFile(name, b, 0o600); err != nil {
-		return err
-	}
-	return os.Chmod(name, 0o644) //nolint:gosec // anybody may read what is published
-}
-
-// provenanceSigner opens the key for the provenance; nil when none is given.
-func (s *Session) provenanceSigner() (*release.ProvenanceSigner, error) {
-	if s.Settings.SigningKey == "" {
-		return nil, nil //nolint:nilnil // signing is asked for or it is not
-	}
-	key, err := os.ReadFile(s.Settings.SigningKey)
-	if err != nil {
-		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
-	}
-	signer, err := release.ParseProvenanceSigner(key)
-	if err != nil {
-		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
-	}
-	return signer, nil
+	return writePublic(filepath.Join(d.dir, release.ProvenanceFile), envelope)
 }

@@ -12,7 +12,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/licences"
 )
 
-// git runs git in dir, as somebody, and gives what it prints.
+// git runs git in dir with an author and returns its trimmed output.
 func git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.org"}, args...)...).CombinedOutput()
@@ -22,8 +22,8 @@ func git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// contentOf is the text of a file.
-func contentOf(t *testing.T, name string) string {
+// readFile returns the contents of a file.
+func readFile(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -32,19 +32,19 @@ func contentOf(t *testing.T, name string) string {
 	return string(b)
 }
 
-// sources are a module that can be packed, committed.
-func sources(t *testing.T, root string) []string {
+// commitModule commits a small module in root and returns its files.
+func commitModule(t *testing.T, root string) []string {
 	t.Helper()
 	git(t, root, "init", "--quiet")
-	put(t, filepath.Join(root, "go.mod"), "module "+modulePath+"\n\ngo 1.26\n")
-	put(t, filepath.Join(root, "a.go"), "package a\n")
+	writeFile(t, filepath.Join(root, "go.mod"), "module "+modulePath+"\n\ngo 1.26\n")
+	writeFile(t, filepath.Join(root, "a.go"), "package a\n")
 	git(t, root, "add", "go.mod", "a.go")
 	git(t, root, "commit", "--quiet", "-m", "first")
 	return []string{"go.mod", "a.go"}
 }
 
-// stated is what a provenance is written from.
-func stated(t *testing.T) attest.Inventory {
+// material returns the input of a provenance.
+func material(t *testing.T) attest.Inventory {
 	t.Helper()
 	p := packedBundle(t, "#!/bin/sh\n")
 	bundled, err := licences.FromBundle(p.Bundle.Dir)
@@ -58,19 +58,20 @@ func stated(t *testing.T) attest.Inventory {
 	}
 }
 
-// A release that is added to another one keeps to its provenance.
-func TestSecondReleaseKeepsToItsProvenance(t *testing.T) {
+// A release that is added to an earlier one describes only its own files in the
+// provenance.
+func TestProvenanceOmitsEarlierReleases(t *testing.T) {
 	key, published := "GOROCM_SIGNING_KEY="+provenanceKey(t), ""
 	for _, version := range []string{"v0.1.0", "v0.2.0"} {
-		s, d := session(t, key, "GOROCM_PUBLISHED="+published)
-		files := sources(t, d.root)
+		s, d := newSession(t, key, "GOROCM_PUBLISHED="+published)
+		files := commitModule(t, d.root)
 		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.provenanceInto(t.Context(), d, stated(t)); err != nil {
+		if err := s.provenanceInto(t.Context(), d, material(t)); err != nil {
 			t.Fatal(err)
 		}
-		for _, step := range []step{s.earlierModulesInto, s.sumInto, s.receive} {
+		for _, step := range []step{s.earlierModulesInto, s.checksumInto, s.verifyRelease} {
 			if err := step(t.Context(), d); err != nil {
 				t.Fatalf("%s: %v", version, err)
 			}
@@ -78,7 +79,7 @@ func TestSecondReleaseKeepsToItsProvenance(t *testing.T) {
 		published = d.dir
 	}
 	list := filepath.Join(published, proxyDir, modulePath, "@v/list")
-	if got := contentOf(t, list); got != "v0.1.0\nv0.2.0\n" {
+	if got := readFile(t, list); got != "v0.1.0\nv0.2.0\n" {
 		t.Errorf("%s: %q", list, got)
 	}
 }

@@ -18,20 +18,20 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// buildSide are the benchmarks of the build itself, in their order. The others
-// are those of testing/bench, a module of its own for the peers' sake.
-var buildSide = []string{"compile", "unchanged"}
+// buildBenchmarks are the benchmarks of the build itself, in their order. The others
+// belong to testing/bench, a separate module because of the peers that it imports.
+var buildBenchmarks = []string{"compile", "unchanged"}
 
-// Bench measures every claim of speed beside its named peer and writes what it
-// finds into docs/benchmarks.md. GOROCM_BENCH chooses some of the benchmarks.
+// Bench measures every claim about speed against a named peer and writes the results
+// to docs/benchmarks.md. GOROCM_BENCH selects benchmarks.
 func Bench() error {
-	return checking(func(ctx context.Context, s *Session, p ci.Project) error {
+	return withSession(withPrograms(testPrograms, func(ctx context.Context, s *Session, p ci.Project) error {
 		if err := s.prepare(ctx, buildPrograms); err != nil {
 			return err
 		}
 		var own, others []string
 		for _, name := range s.Settings.Bench {
-			if slices.Contains(buildSide, name) {
+			if slices.Contains(buildBenchmarks, name) {
 				own = append(own, name)
 			} else {
 				others = append(others, name)
@@ -39,20 +39,20 @@ func Bench() error {
 		}
 		all := len(s.Settings.Bench) == 0
 		if all {
-			own = buildSide
+			own = buildBenchmarks
 		}
-		var failed []error
+		var errs []error
 		if all || len(others) > 0 {
-			failed = append(failed, s.benchRunSide(ctx, p.Root, others))
+			errs = append(errs, s.benchRunSide(ctx, p.Root, others))
 		}
 		for _, name := range own {
 			if ctx.Err() != nil {
 				break
 			}
-			failed = append(failed, s.benchBuildSide(ctx, p.Root, name))
+			errs = append(errs, s.benchBuildSide(ctx, p.Root, name))
 		}
-		return errors.Join(failed...)
-	})
+		return errors.Join(errs...)
+	}))
 }
 
 // benchRunSide runs the benchmarks of testing/bench on the built bundles.
@@ -61,11 +61,11 @@ func (s *Session) benchRunSide(ctx context.Context, root string, names []string)
 	if err != nil {
 		return err
 	}
-	cpu, err := bundleOf(packed, "cpu")
+	cpu, err := findBundle(packed, "cpu")
 	if err != nil {
 		return err
 	}
-	hip, err := bundleOf(packed, "hip")
+	hip, err := findBundle(packed, "hip")
 	if err != nil {
 		return err
 	}
@@ -76,14 +76,14 @@ func (s *Session) benchRunSide(ctx context.Context, root string, names []string)
 	cmd := exec.CommandContext(ctx, "go", "run", "./cmd/benchmarks", "-cpu", cpu.File, "-hip", hip.File, "-source", src.Dir,
 		"-jobs", strconv.Itoa(s.Settings.Jobs), "-work", s.Settings.Cache, "-only", strings.Join(names, ","))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(root, "testing", "bench"), os.Stdout, os.Stderr
-	if err := procgroup.Run(ctx, cmd, buildGrace); err != nil {
+	if err := procgroup.Run(ctx, cmd, shutdownGrace); err != nil {
 		return fmt.Errorf("benchmarks of testing/bench: %w", err)
 	}
 	return nil
 }
 
-// benchBuildSide measures the build itself. The compile is that of three modules for
-// processors and what they share, a minute or two of it.
+// benchBuildSide measures the build itself. The compile benchmark compiles three CPU
+// modules and the library that they share, which takes a minute or two.
 func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err error) {
 	work, err := os.MkdirTemp(s.Settings.Cache, "bench-")
 	if err != nil {
@@ -94,7 +94,7 @@ func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err er
 	if err != nil {
 		return err
 	}
-	if err := s.say("%s", name); err != nil {
+	if err := s.printf("%s", name); err != nil {
 		return err
 	}
 	var section benchpage.Section
@@ -110,7 +110,7 @@ func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err er
 		return fmt.Errorf("benchmark %s: %w", name, err)
 	}
 	for _, g := range section.Goals {
-		if err := s.say("  %s", g); err != nil {
+		if err := s.printf("  %s", g); err != nil {
 			return err
 		}
 	}

@@ -16,10 +16,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 )
 
-// payloadDir is where packed bundles lie to be compiled in, from the root.
+// payloadDir is the directory of the embedded bundle, relative to the root.
 const payloadDir = "embed/payload"
 
-// Bundles gives the packed bundles of all variants that are asked for.
+// Bundles builds and packs the bundles of all variants of the settings.
 func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 	vs, err := s.Variants()
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 		if p.Bundle.Cached && p.Pack.Cached {
 			how = "unchanged"
 		}
-		if err := s.say("bundle %s: %s, %.1f MB packed, %.1f MB unpacked", p.Manifest.Name, how, float64(p.Size)/1e6, float64(p.Manifest.Size())/1e6); err != nil {
+		if err := s.printf("bundle %s: %s, %.1f MB packed, %.1f MB unpacked", p.Manifest.Name, how, float64(p.Size)/1e6, float64(p.Manifest.Size())/1e6); err != nil {
 			return nil, err
 		}
 		packed = append(packed, p)
@@ -44,8 +44,8 @@ func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 	return packed, nil
 }
 
-// checkSizes holds bundles built by the project's own options against their
-// recorded sizes and kernels.
+// checkSizes compares bundles with their recorded sizes and kernels. Bundles that
+// were built with other options or in another image are not checked.
 func (s *Session) checkSizes(packed []*recipe.Packed) error {
 	if len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.Image() {
 		return nil
@@ -62,7 +62,7 @@ func (s *Session) checkSizes(packed []*recipe.Packed) error {
 		}
 		errs = append(errs, recipe.CheckTensile(recorded, p.Label, now))
 		if llvm.IsWhole(p.Manifest) {
-			errs = append(errs, s.say("bundle %s: its size is not held against the record, since libLLVM is whole", p.Manifest.Name))
+			errs = append(errs, s.printf("bundle %s: its size is not checked, because libLLVM is not trimmed", p.Manifest.Name))
 			continue
 		}
 		errs = append(errs, recipe.CheckSize(recorded, p.Label, now))
@@ -70,25 +70,25 @@ func (s *Session) checkSizes(packed []*recipe.Packed) error {
 	return errors.Join(errs...)
 }
 
-// bundleOf picks a variant's bundle, in the first flavour of the setting.
-func bundleOf(packed []*recipe.Packed, variant string) (*recipe.Packed, error) {
+// findBundle returns the bundle of a variant, in the first flavour of the settings.
+func findBundle(packed []*recipe.Packed, variant string) (*recipe.Packed, error) {
 	i := slices.IndexFunc(packed, func(p *recipe.Packed) bool { return p.Variant == variant })
 	if i < 0 {
-		return nil, fmt.Errorf("the %s bundle is not among those built: add it to GOROCM_VARIANTS", variant)
+		return nil, fmt.Errorf("the %s bundle is not built: add it to GOROCM_VARIANTS", variant)
 	}
 	return packed[i], nil
 }
 
-// EmbedBundle puts a packed bundle where the compiler takes it from, and
-// removes any other. What is there already is left alone, so that Go's build
-// cache keeps its result.
+// EmbedBundle writes a packed bundle to the directory from which it is embedded, and
+// removes any other. It does not touch a bundle that is already there, so that Go's
+// build cache keeps its result.
 func (s *Session) EmbedBundle(root string, p *recipe.Packed) error {
 	dir := filepath.Join(root, payloadDir)
 	old, err := filepath.Glob(filepath.Join(dir, "llama-*"))
 	if err != nil {
 		return err
 	}
-	if same, err := s.embedded(old, p); err != nil || same {
+	if same, err := s.isEmbedded(old, p); err != nil || same {
 		return err
 	}
 	for _, name := range old {
@@ -106,11 +106,11 @@ func (s *Session) EmbedBundle(root string, p *recipe.Packed) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("embed %s: %w", filepath.Base(p.File), err)
 	}
-	return s.say("embed: %s as %d parts of at most %d MiB", p.Manifest.Name, len(parts), payload.MaxPartSize>>20)
+	return s.printf("embed: %s as %d parts of at most %d MiB", p.Manifest.Name, len(parts), payload.MaxPartSize>>20)
 }
 
-// embedded reports whether the parts in place are those of p.
-func (s *Session) embedded(parts []string, p *recipe.Packed) (bool, error) {
+// isEmbedded reports whether the embedded parts are those of p.
+func (s *Session) isEmbedded(parts []string, p *recipe.Packed) (bool, error) {
 	slices.Sort(parts)
 	want, err := os.ReadFile(p.File)
 	if err != nil {

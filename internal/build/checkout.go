@@ -12,126 +12,129 @@ import (
 	"strings"
 )
 
-// errUncommitted says that a checkout is not what its commit says.
-var errUncommitted = errors.New("a release that is signed is one of a commit, and this checkout differs from its own")
+// errUncommitted reports that a checkout differs from its commit.
+var errUncommitted = errors.New("a signed release must be built from a commit, and this checkout differs from its commit")
 
-// tracked lists the regular files of the checkout that git tracks: what may be
-// given away. What else lies in a checkout, such as a key, is nobody's business.
-func (s *Session) tracked(ctx context.Context, root string) ([]string, error) {
-	names, err := s.listed(ctx, root, "--cached")
+// trackedFiles lists the regular files of the checkout that git tracks: the files
+// that may be published. Other files in a checkout, such as keys, may not.
+func (s *Session) trackedFiles(ctx context.Context, root string) ([]string, error) {
+	names, err := s.listFiles(ctx, root, "--cached")
 	return slices.DeleteFunc(names, func(name string) bool {
 		info, err := os.Lstat(filepath.Join(root, name))
 		return err != nil || !info.Mode().IsRegular()
 	}), err
 }
 
-// listed gives the files of the checkout that `git ls-files` lists by args and
-// that are there, apart from what a build itself puts into the checkout.
-func (s *Session) listed(ctx context.Context, root string, args ...string) ([]string, error) {
+// listFiles returns the existing files that `git ls-files` lists with args,
+// without the outputs of a build.
+func (s *Session) listFiles(ctx context.Context, root string, args ...string) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root, "ls-files", "-z"}, args...)...).Output()
 	if err != nil {
-		return nil, fmt.Errorf("list the checkout: %w", err)
+		return nil, fmt.Errorf("list the files of the checkout: %w", err)
 	}
-	return slices.DeleteFunc(zeroSeparated(out), func(name string) bool {
-		return s.madeHere(root, name) || !exists(filepath.Join(root, name)) // deleted, not yet committed
+	return slices.DeleteFunc(splitNUL(out), func(name string) bool {
+		return s.isBuildOutput(root, name) || !exists(filepath.Join(root, name)) // deleted, not yet committed
 	}), nil
 }
 
-// uncommitted lists the files in which the checkout differs from its commit,
-// files that git does not know among them; those that it ignores are not.
-func (s *Session) uncommitted(ctx context.Context, root string) ([]string, error) {
+// uncommittedFiles lists the files in which the checkout differs from its commit,
+// untracked files included, ignored files excluded.
+func (s *Session) uncommittedFiles(ctx context.Context, root string) ([]string, error) {
 	out, err := exec.CommandContext(ctx, "git", "-C", root, "--no-optional-locks", "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all").Output()
 	if err != nil {
 		return nil, fmt.Errorf("compare the checkout with its commit: %w", err)
 	}
 	var names []string
-	for _, line := range zeroSeparated(out) {
-		if name := line[min(len(line), len("XY ")):]; !s.madeHere(root, name) {
+	for _, line := range splitNUL(out) {
+		if name := line[min(len(line), len("XY ")):]; !s.isBuildOutput(root, name) {
 			names = append(names, name)
 		}
 	}
 	return names, nil
 }
 
-// revision is the commit that the checkout is of, empty if it differs from it.
+// revision returns the commit of the checkout, or "" if the checkout differs from
+// the commit.
 func (s *Session) revision(ctx context.Context, root string) (string, error) {
-	if err := s.committed(ctx, root); err != nil {
+	if err := s.checkCommitted(ctx, root); err != nil {
 		return "", err
 	}
-	names, err := s.uncommitted(ctx, root)
+	names, err := s.uncommittedFiles(ctx, root)
 	if err != nil {
 		return "", err
 	}
 	if len(names) > 0 {
-		return "", s.say("provenance: it names no commit, since the checkout differs from its own:\n  %s", joinLines(names))
+		return "", s.printf("provenance: it names no commit, because the checkout differs from its commit:\n  %s", joinLines(names))
 	}
 	out, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "HEAD").Output()
 	if err != nil {
-		return "", fmt.Errorf("ask git for the revision of this checkout: %w", err)
+		return "", fmt.Errorf("read the commit of this checkout: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
 }
 
-// committed refuses a checkout that is not what its commit says, if the release
-// is to be signed.
-func (s *Session) committed(ctx context.Context, root string) error {
+// checkCommitted rejects a checkout that differs from its commit, if the release
+// will be signed.
+func (s *Session) checkCommitted(ctx context.Context, root string) error {
 	if !s.Settings.Signed() {
 		return nil
 	}
-	names, err := s.uncommitted(ctx, root)
+	names, err := s.uncommittedFiles(ctx, root)
 	if err != nil || len(names) == 0 {
 		return err
 	}
-	return fmt.Errorf("%w; commit these, or move out of the checkout what does not belong to it, as keys:\n  %s", errUncommitted, joinLines(names))
+	return fmt.Errorf("%w; commit these files, or move files that do not belong to it, such as keys, out of the checkout:\n  %s", errUncommitted, joinLines(names))
 }
 
-// madeHere says whether name, from the root, is what a build itself puts there:
-// deliverables, the cache, what is published.
-func (s *Session) madeHere(root, name string) bool {
+// isBuildOutput reports whether name, relative to the root, is an output of a
+// build: the dist directory, the cache or the published directory.
+func (s *Session) isBuildOutput(root, name string) bool {
 	dist := s.dist(root)
-	for _, dir := range []string{dist, dist + partMark, dist + oldMark, s.Settings.Cache, s.Settings.Published} {
-		if dir != "" && !below(dir, root) && below(dir, filepath.Join(root, name)) {
+	for _, dir := range []string{dist, dist + partSuffix, dist + oldSuffix, s.Settings.Cache, s.Settings.Published} {
+		if dir != "" && !isWithin(dir, root) && isWithin(dir, filepath.Join(root, name)) {
 			return true
 		}
 	}
 	return false
 }
 
-// below says whether name is dir or in it; both are absolute.
-func below(dir, name string) bool {
+// isWithin reports whether name is dir or below it; both are absolute.
+func isWithin(dir, name string) bool {
 	return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// copyCheckout copies what git tracks or would track, into a repository at the
-// same revision that tracks the same: the provenance names the one, and modules
-// have the other. What is not tracked may be compiled all the same.
+// copyCheckout copies the files that git tracks or would track into a clone at
+// the same commit with the same index: the provenance names the commit, and the
+// module contains the tracked files. Untracked files are copied because they may
+// be compiled.
 func (s *Session) copyCheckout(ctx context.Context, root, to string) error {
 	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "--no-checkout", root, to).CombinedOutput(); err != nil {
 		return fmt.Errorf("clone the checkout: %w\n%s", err, out)
 	}
 	index, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--stage").Output()
 	if err != nil {
-		return fmt.Errorf("list the checkout: %w", err)
+		return fmt.Errorf("read the index of the checkout: %w", err)
 	}
 	track := exec.CommandContext(ctx, "git", "-C", to, "update-index", "-z", "--index-info")
 	track.Stdin = bytes.NewReader(index)
 	if out, err := track.CombinedOutput(); err != nil {
-		return fmt.Errorf("track the same files: %w\n%s", err, out)
+		return fmt.Errorf("write the index of the copy: %w\n%s", err, out)
 	}
-	names, err := s.listed(ctx, root, "--cached", "--others", "--exclude-standard")
+	names, err := s.listFiles(ctx, root, "--cached", "--others", "--exclude-standard")
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := copySource(filepath.Join(root, name), filepath.Join(to, name)); err != nil {
+		if err := copyFileOrLink(filepath.Join(root, name), filepath.Join(to, name)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// copySource copies a file or link of a checkout; other kinds git does not know.
-func copySource(from, to string) error {
+// copyFileOrLink copies a regular file or a symbolic link; git tracks no other
+// types.
+func copyFileOrLink(from, to string) error {
 	info, err := os.Lstat(from)
 	if err != nil {
 		return err
@@ -141,18 +144,27 @@ func copySource(from, to string) error {
 	}
 	switch {
 	case info.Mode().IsRegular():
-		return copyInto(from, to, info.Mode().Perm())
+		return copyFile(from, to, info.Mode().Perm())
 	case info.Mode()&os.ModeSymlink != 0:
-		goal, err := os.Readlink(from)
+		target, err := os.Readlink(from)
 		if err != nil {
 			return err
 		}
-		return os.Symlink(goal, to)
+		return os.Symlink(target, to)
 	}
 	return nil
 }
 
-// zeroSeparated takes the output of a command apart that ends names by zeros.
-func zeroSeparated(out []byte) []string {
+// splitNUL splits the output of a command that terminates names by NUL bytes.
+func splitNUL(out []byte) []string {
 	return slices.DeleteFunc(strings.Split(string(out), "\x00"), func(name string) bool { return name == "" })
+}
+
+// joinLines joins the first lines and counts the others.
+func joinLines(lines []string) string {
+	const most = 20
+	if len(lines) > most {
+		lines = append(slices.Clip(lines[:most]), fmt.Sprintf("and %d more", len(lines)-most))
+	}
+	return strings.Join(lines, "\n  ")
 }

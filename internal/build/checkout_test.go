@@ -12,33 +12,33 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
-// The second checkout has the working tree as it is, the first one's revision,
-// and differs from it in the same files.
-func TestCopyCheckout(t *testing.T) {
+// The copy has the working tree and the commit of the original, and differs from the
+// commit in the same files.
+func TestCopyCheckoutKeepsTreeAndCommit(t *testing.T) {
 	root, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
 	s := &Session{Settings: &settings.Settings{Dist: "out", Cache: filepath.Join(root, "cache")}}
 	git(t, root, "init", "--quiet")
-	put(t, filepath.Join(root, "a"), "committed")
-	put(t, filepath.Join(root, "gone"), "committed")
-	put(t, filepath.Join(root, ".gitignore"), "ignored\n")
+	writeFile(t, filepath.Join(root, "a"), "committed")
+	writeFile(t, filepath.Join(root, "gone"), "committed")
+	writeFile(t, filepath.Join(root, ".gitignore"), "ignored\n")
 	git(t, root, "add", "--all")
 	git(t, root, "commit", "--quiet", "-m", "first")
-	put(t, filepath.Join(root, "a"), "changed")
+	writeFile(t, filepath.Join(root, "a"), "changed")
 	if err := errors.Join(os.Remove(filepath.Join(root, "gone")), os.Symlink("a", filepath.Join(root, "link"))); err != nil {
 		t.Fatal(err)
 	}
-	put(t, filepath.Join(root, "staged"), "not committed")
+	writeFile(t, filepath.Join(root, "staged"), "not committed")
 	git(t, root, "add", "staged")
-	put(t, filepath.Join(root, "new", "b"), "untracked")
+	writeFile(t, filepath.Join(root, "new", "b"), "untracked")
 	left := []string{"ignored/c", "out/go-rocm", "out.part/go-rocm", "out.old/go-rocm", "cache/stages/x"}
 	for _, name := range left {
-		put(t, filepath.Join(root, name), "of no source")
+		writeFile(t, filepath.Join(root, name), "not a source")
 	}
 	if err := s.copyCheckout(t.Context(), root, to); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"a": "changed", "link": "changed", "staged": "not committed", "new/b": "untracked"} {
-		if got := contentOf(t, filepath.Join(to, name)); got != want {
+		if got := readFile(t, filepath.Join(to, name)); got != want {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
@@ -51,29 +51,29 @@ func TestCopyCheckout(t *testing.T) {
 		t.Errorf("revisions %s and %s", a, b)
 	}
 	for _, dir := range []string{root, to} {
-		files, err := s.tracked(t.Context(), dir)
+		files, err := s.trackedFiles(t.Context(), dir)
 		if want := []string{".gitignore", "a", "staged"}; err != nil || !slices.Equal(files, want) {
 			t.Errorf("%s tracks %v, %v", dir, files, err)
 		}
-		files, err = s.uncommitted(t.Context(), dir)
+		files, err = s.uncommittedFiles(t.Context(), dir)
 		if want := []string{"a", "gone", "link", "new/b", "staged"}; err != nil || !slices.Equal(slices.Sorted(slices.Values(files)), want) {
 			t.Errorf("%s differs in %v, %v", dir, files, err)
 		}
 	}
 }
 
-// The module has what git tracks and the bundle, and nothing that only lies in the
-// checkout; a folder for deliverables leaves out no other of like name.
-func TestModuleHasWhatIsTracked(t *testing.T) {
-	s, d := session(t, "GOROCM_DIST=do")
+// The module contains the tracked files and the bundle, and no untracked file. A dist
+// directory named do does not exclude docs.
+func TestModuleContainsTrackedFilesOnly(t *testing.T) {
+	s, d := newSession(t, "GOROCM_DIST=do")
 	s.Settings.Published = filepath.Join(d.root, "served")
-	sources(t, d.root)
-	put(t, filepath.Join(d.root, "docs/a.md"), "text")
+	commitModule(t, d.root)
+	writeFile(t, filepath.Join(d.root, "docs/a.md"), "text")
 	git(t, d.root, "add", "docs")
 	for _, name := range []string{"archive.asc", "keys/private.pem", "do/go-rocm", "served/apt/pool/x.deb"} {
-		put(t, filepath.Join(d.root, name), "not to be given away")
+		writeFile(t, filepath.Join(d.root, name), "private")
 	}
-	put(t, filepath.Join(d.root, payloadDir, "llama-cpu.000"), "bundle")
+	writeFile(t, filepath.Join(d.root, payloadDir, "llama-cpu.000"), "bundle")
 	if err := s.moduleInto(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
@@ -93,37 +93,38 @@ func TestModuleHasWhatIsTracked(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%s holds %v, want %v", version, got, want)
+			t.Errorf("%s contains %v, want %v", version, got, want)
 		}
 	}
 }
 
-// A signed release is of a commit; one that is not signed says that it is of none.
-func TestSignedReleaseIsOfACommit(t *testing.T) {
-	s, d := session(t, "GOROCM_SIGNING_KEY="+provenanceKey(t))
-	sources(t, d.root)
+// A signed release must be built from a commit. The provenance of an unsigned one
+// names no commit if the checkout differs.
+func TestSignedReleaseNeedsACleanCheckout(t *testing.T) {
+	s, d := newSession(t, "GOROCM_SIGNING_KEY="+provenanceKey(t))
+	commitModule(t, d.root)
 	clean, err := s.revision(t.Context(), d.root)
 	if want := git(t, d.root, "rev-parse", "HEAD"); err != nil || clean != want {
 		t.Errorf("revision %s, %v; want %s", clean, err, want)
 	}
 	for name, change := range map[string]func(){
-		"archive.asc": func() { put(t, filepath.Join(d.root, "archive.asc"), "a key") },
-		"a.go":        func() { put(t, filepath.Join(d.root, "a.go"), "package b\n") },
+		"archive.asc": func() { writeFile(t, filepath.Join(d.root, "archive.asc"), "a key") },
+		"a.go":        func() { writeFile(t, filepath.Join(d.root, "a.go"), "package b\n") },
 	} {
 		change()
-		err := s.provenanceInto(t.Context(), d, stated(t))
+		err := s.provenanceInto(t.Context(), d, material(t))
 		if !errors.Is(err, errUncommitted) || !strings.Contains(err.Error(), "\n  "+name) {
 			t.Errorf("with %s: %v", name, err)
 		}
 		git(t, d.root, "clean", "--quiet", "--force", "archive.asc")
 		git(t, d.root, "checkout", "--quiet", ".")
 	}
-	put(t, filepath.Join(d.root, "new.go"), "package a\n")
+	writeFile(t, filepath.Join(d.root, "new.go"), "package a\n")
 	s.Settings.SigningKey = ""
-	if err := s.provenanceInto(t.Context(), d, stated(t)); err != nil {
+	if err := s.provenanceInto(t.Context(), d, material(t)); err != nil {
 		t.Fatal(err)
 	}
-	if stated := contentOf(t, filepath.Join(d.dir, "provenance.json")); strings.Contains(stated, "gitCommit") || strings.Contains(stated, clean) {
-		t.Error("the provenance names a commit that is another")
+	if stated := readFile(t, filepath.Join(d.dir, "provenance.json")); strings.Contains(stated, "gitCommit") || strings.Contains(stated, clean) {
+		t.Error("the provenance names a commit that differs from the checkout")
 	}
 }

@@ -13,10 +13,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
-// commandPackage is the command's import path from the root.
+// commandPackage is the path of the command's package from the root.
 const commandPackage = "./cmd/go-rocm"
 
-// Root is the folder of the module that the build runs in.
+// Root returns the root directory of the module that contains the current
+// directory.
 func Root() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -28,15 +29,15 @@ func Root() (string, error) {
 			return d, nil
 		}
 		if d == filepath.Dir(d) {
-			return "", fmt.Errorf("%s is not inside a checkout of go-rocm", dir)
+			return "", fmt.Errorf("%s is not inside a checkout of go-rocm: change to the checkout", dir)
 		}
 	}
 }
 
 var changelogVersion = regexp.MustCompile(`(?m)^## \[?v?(\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?)\]?`)
 
-// Version is the version that is being built: the setting, else the newest in
-// the changelog; the llama.cpp version goes into its build metadata.
+// Version returns the version to build: that of the settings, or else the newest
+// in the changelog. The version of llama.cpp is its build metadata.
 func (s *Session) Version(root string) (string, error) {
 	v := s.Settings.Version
 	if v == "" {
@@ -54,8 +55,8 @@ func (s *Session) Version(root string) (string, error) {
 	return v + "+llama." + strings.TrimPrefix(s.Recipe.Lock.Tag, "v"), nil
 }
 
-// command compiles the static command to out. Nothing of the machine gets in:
-// no path, no build id, no VCS state.
+// command compiles the static command to out. The result contains nothing of the
+// machine: no path, no build ID, no VCS state.
 func (s *Session) command(ctx context.Context, root, out, version string, tags ...string) error {
 	args := []string{
 		"build", "-trimpath", "-buildvcs=false", "-tags=" + strings.Join(tags, ","),
@@ -71,8 +72,9 @@ func (s *Session) command(ctx context.Context, root, out, version string, tags .
 	return os.Chmod(out, 0o755) //nolint:gosec // a program
 }
 
-// bareCommand compiles the command without a bundle inside to out, for those who
-// bring the bundle themselves, and gives its digest.
+// bareCommand compiles the command without an embedded bundle to out, for
+// deliverables that contain the bundle beside the command, and returns the digest
+// of the program.
 func (s *Session) bareCommand(ctx context.Context, root, out, version string) (string, error) {
 	if err := s.command(ctx, root, out, version, "nopayload"); err != nil {
 		return "", err
@@ -80,7 +82,7 @@ func (s *Session) bareCommand(ctx context.Context, root, out, version string) (s
 	return stage.FileDigest(out)
 }
 
-// goEnv asks the go command for one of its settings.
+// goEnv returns a variable of `go env`.
 func goEnv(ctx context.Context, name string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", name).Output()
 	if err != nil {
@@ -89,5 +91,5 @@ func goEnv(ctx context.Context, name string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// builder says which Go compiles.
-func builder() string { return runtime.Version() }
+// goVersion returns the version of Go that compiles.
+func goVersion() string { return runtime.Version() }

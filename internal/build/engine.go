@@ -10,15 +10,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/progress"
 )
 
-// lazyEngine connects on first use, so that a build whose stages are all
-// cached needs no engine at all.
+// lazyEngine connects to the engine on first use, so that a build whose stages are
+// all cached needs no engine.
 type lazyEngine struct {
 	options engine.ConnectOptions
 	display *progress.Display
-	// elsewhere has jobs run under other circumstances.
-	elsewhere bool
-	mu        sync.Mutex
-	eng       engine.Engine
+	// vary runs jobs in a varied environment, for the second build of a
+	// reproducibility check.
+	vary bool
+	mu   sync.Mutex
+	eng  engine.Engine
 }
 
 func (l *lazyEngine) get(ctx context.Context) (engine.Engine, error) {
@@ -30,7 +31,7 @@ func (l *lazyEngine) get(ctx context.Context) (engine.Engine, error) {
 			return nil, err
 		}
 		l.eng = eng
-		if l.elsewhere {
+		if l.vary {
 			l.eng = engine.Elsewhere(eng)
 		}
 	}
@@ -67,7 +68,7 @@ func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader, l
 		return engine.Image{}, err
 	}
 	counted := l.display.Reader("import "+ref, -1, rootfs)
-	img, err := eng.Import(ctx, ref, struct{ io.Reader }{counted}, labels) // not to be closed, which ends the display
+	img, err := eng.Import(ctx, ref, struct{ io.Reader }{counted}, labels) // hides Close, which would end the display
 	return img, errors.Join(err, counted.Close())
 }
 

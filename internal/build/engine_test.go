@@ -12,7 +12,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/progress"
 )
 
-// closing is an engine that closes what it imports, as HTTP's transport does.
+// closing is an engine that closes the reader of an import, as the HTTP transport does.
 type closing struct {
 	engine.Engine
 	got string
@@ -24,11 +24,11 @@ func (c *closing) Import(_ context.Context, _ string, rootfs io.Reader, _ map[st
 		err = closer.Close()
 	}
 	c.got = string(b)
-	return engine.Image{ID: "sha256:made"}, err
+	return engine.Image{ID: "sha256:imported"}, err
 }
 
-// An import is told of once.
-func TestImportIsToldOnce(t *testing.T) {
+// An import is reported once, although the engine closes its reader.
+func TestImportIsReportedOnce(t *testing.T) {
 	out, err := os.Create(filepath.Join(t.TempDir(), "out"))
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +37,7 @@ func TestImportIsToldOnce(t *testing.T) {
 	eng := &closing{}
 	l := &lazyEngine{display: progress.New(out, t.TempDir()), eng: eng}
 	img, err := l.Import(t.Context(), "tag", strings.NewReader("root"), nil)
-	if err != nil || img.ID != "sha256:made" || eng.got != "root" {
+	if err != nil || img.ID != "sha256:imported" || eng.got != "root" {
 		t.Fatalf("%+v of %q, %v", img, eng.got, err)
 	}
 	said, err := os.ReadFile(out.Name())

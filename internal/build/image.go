@@ -11,15 +11,15 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/oci"
 )
 
-// layerInputs key the image's layer with the bundle.
+// layerInputs are the key of the image layer with the bundle.
 type layerInputs struct {
 	Bundle        string // the manifest's digest
 	Epoch         int64
 	Go            string
-	Code, Modules string // digests of the code that makes it, and of what that compresses with
+	Code, Modules string // digests of the code that writes it and of go.mod, which pins the compressor
 }
 
-// imageInputs key a container image.
+// imageInputs are the key of a container image.
 type imageInputs struct {
 	Layer     layerInputs
 	Command   string
@@ -27,9 +27,9 @@ type imageInputs struct {
 	Version   string
 }
 
-// imageInto puts the container image among the deliverables.
+// imageInto adds the container image to the delivery.
 func (s *Session) imageInto(ctx context.Context, d *delivery) error {
-	chosen, err := bundleOf(d.packed, s.Settings.Embed)
+	chosen, err := findBundle(d.packed, s.Settings.Embed)
 	if err != nil {
 		return err
 	}
@@ -40,8 +40,8 @@ func (s *Session) imageInto(ctx context.Context, d *delivery) error {
 	return copyAll(dir, d.dir)
 }
 
-// image gives the folder of the stage that holds the container image of the
-// command and a bundle.
+// image returns the directory of the stage with the container image of the command
+// and a bundle.
 func (s *Session) image(ctx context.Context, root, version string, chosen *recipe.Packed) (string, error) {
 	work, err := os.MkdirTemp("", "go-rocm-image-")
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 	if in.Command, err = s.bareCommand(ctx, root, command, version); err != nil {
 		return "", err
 	}
-	components, err := linked(ctx, command)
+	components, err := linkedComponents(ctx, command)
 	if err != nil {
 		return "", err
 	}
@@ -80,7 +80,7 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 		if err != nil {
 			return err
 		}
-		return s.say("image: %s", digest)
+		return s.printf("image: %s", digest)
 	})
 	if err != nil {
 		return "", err
@@ -89,7 +89,7 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 }
 
 func (s *Session) layerInputs(root string, p *recipe.Packed) (layerInputs, error) {
-	in := layerInputs{Bundle: p.Manifest.Digest(), Epoch: s.Epoch.Unix(), Go: builder()}
+	in := layerInputs{Bundle: p.Manifest.Digest(), Epoch: s.Epoch.Unix(), Go: goVersion()}
 	var err error
 	if in.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
 		return in, err

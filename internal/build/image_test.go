@@ -17,10 +17,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// The image has the terms of what is linked into the command that is in it.
-func TestImageHasTermsOfItsCommand(t *testing.T) {
+// The image contains the licences of the modules that are linked into its command.
+func TestImageContainsLicencesOfItsCommand(t *testing.T) {
 	dir := t.TempDir()
-	put(t, filepath.Join(dir, "llama-server"), "server")
+	writeFile(t, filepath.Join(dir, "llama-server"), "server")
 	if err := os.Chmod(filepath.Join(dir, "llama-server"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -38,13 +38,13 @@ func TestImageHasTermsOfItsCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, d := session(t)
+	s, d := newSession(t)
 	s.Epoch = time.Unix(1700000000, 0)
 	out, err := s.image(t.Context(), root, d.version, &recipe.Packed{Bundle: &stage.Result{Dir: dir}, Manifest: m})
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := only(out, "*.oci.tar")
+	file, err := findOne(out, "*.oci.tar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestImageHasTermsOfItsCommand(t *testing.T) {
 	}
 }
 
-// untar gives the files of an archive.
+// untar returns the files of an archive.
 func untar(t *testing.T, r io.Reader) map[string]string {
 	t.Helper()
 	out := map[string]string{}

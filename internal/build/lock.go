@@ -12,11 +12,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 )
 
-// Lock records what this build depends on and gives: the packages of the
-// toolchain images, the digest of AMD's image where a registry answers, and the
-// sizes of the bundles.
+// Lock records the packages of the toolchain images, the digest of AMD's image if
+// the registry is reachable, and the sizes of the bundles.
 func Lock() error {
-	return within(func(ctx context.Context, s *Session) error {
+	return withSession(func(ctx context.Context, s *Session) error {
 		root, err := Root()
 		if err != nil {
 			return err
@@ -31,8 +30,8 @@ func Lock() error {
 	})
 }
 
-// lockSizes records the sizes of the bundles. None is recorded that is over a
-// bar, since no record moves those.
+// lockSizes records the sizes of the bundles. It returns an error for a size above
+// its limit: the limits are fixed.
 func (s *Session) lockSizes(ctx context.Context, root string) error {
 	packed, err := s.Bundles(ctx)
 	if err != nil {
@@ -76,7 +75,7 @@ func (s *Session) lockToolchain(ctx context.Context, root string) error {
 		if err := s.writeLock(root, toolchain.LockName(set), b.Bytes()); err != nil {
 			return err
 		}
-		if err := s.say("lock: %s: %d packages, %d changes", toolchain.LockName(set), len(t.Packages), len(t.Deviations)); err != nil {
+		if err := s.printf("lock: %s: %d packages, %d changes", toolchain.LockName(set), len(t.Packages), len(t.Deviations)); err != nil {
 			return err
 		}
 		if err := s.lockLLVM(ctx, root, spec, t); err != nil {
@@ -85,7 +84,7 @@ func (s *Session) lockToolchain(ctx context.Context, root string) error {
 	}
 	digest, err := s.Recipe.Engine.Resolve(ctx, toolchain.AMDReference)
 	if err != nil {
-		return s.say("lock: AMD's image stays as it is locked: %v", err)
+		return s.printf("lock: the digest of AMD's image is unchanged: %v", err)
 	}
 	var b bytes.Buffer
 	if err := toolchain.FormatAMDLock(&b, digest); err != nil {
@@ -94,8 +93,8 @@ func (s *Session) lockToolchain(ctx context.Context, root string) error {
 	return s.writeLock(root, "amd.lock", b.Bytes())
 }
 
-// lockLLVM locks the package with the object files of a toolchain's libLLVM,
-// where it has one.
+// lockLLVM records the package with the object files of a toolchain's libLLVM, if
+// the toolchain has libLLVM.
 func (s *Session) lockLLVM(ctx context.Context, root string, spec toolchain.Spec, t *toolchain.Toolchain) error {
 	l, ok, err := toolchain.LLVMOf(t.Packages)
 	if err != nil || !ok {
@@ -115,7 +114,7 @@ func (s *Session) lockLLVM(ctx context.Context, root string, spec toolchain.Spec
 	if err := s.writeLock(root, toolchain.LLVMLockName, b.Bytes()); err != nil {
 		return err
 	}
-	return s.say("lock: %s: %s %s", toolchain.LLVMLockName, l.Development.Name, l.Development.Version)
+	return s.printf("lock: %s: %s %s", toolchain.LLVMLockName, l.Development.Name, l.Development.Version)
 }
 
 func (s *Session) writeLock(root, name string, b []byte) error {

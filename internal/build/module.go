@@ -16,32 +16,32 @@ import (
 
 const (
 	modulePath = "forge.lthn.ai/core/go-rocm"
-	// plainMark makes the version without a bundle out of a release's. It sorts
-	// before the release: who asks for the newest gets the one with the bundle.
-	plainMark = "-plain"
+	// plainSuffix marks the version of a release without a bundle. That version sorts
+	// before the release, so that the newest version is the one with the bundle.
+	plainSuffix = "-plain"
 )
 
-// moduleVersions gives the module's version with the bundle inside and, for a
-// release, that without. Go takes no build metadata.
+// moduleVersions returns the module's version with the bundle inside and, for a
+// release, the version without. Go modules have no build metadata.
 func moduleVersions(version string) (full, plain string, err error) {
 	full, _, _ = strings.Cut("v"+strings.TrimPrefix(version, "v"), "+")
 	if !semver.IsValid(full) || semver.Canonical(full) != full {
-		return "", "", fmt.Errorf("%q is not a version that a Go module can have; give one such as 0.1.0", version)
+		return "", "", fmt.Errorf("%q is not a valid version of a Go module; set one such as 0.1.0", version)
 	}
 	if semver.Prerelease(full) == "" {
-		plain = full + plainMark
+		plain = full + plainSuffix
 	}
 	return full, plain, nil
 }
 
-// moduleInto writes the module as a proxy serves it: with the bundle inside, and
-// as the repository has it: with the files that git tracks alone.
+// moduleInto writes the module in the layout of a module proxy, twice: with the
+// bundle inside, and with the files that git tracks alone.
 func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	full, plain, err := moduleVersions(d.version)
 	if err != nil {
 		return err
 	}
-	sources, err := s.tracked(ctx, d.root)
+	sources, err := s.trackedFiles(ctx, d.root)
 	if err != nil {
 		return err
 	}
@@ -61,8 +61,8 @@ func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	return s.addModule(ctx, d, proxy, full, sources)
 }
 
-// addModule packs a version, unless it was packed of the same files before, and
-// adds it to the proxy's folder.
+// addModule packs a version, unless the cache has it from the same files, and adds
+// it to the proxy's directory.
 func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version string, names []string) error {
 	at, err := s.sourceDate(ctx, d.root)
 	if err != nil {
@@ -73,7 +73,7 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 		goproxy.Version
 		Go    string
 		Files map[string]string // digests
-	}{v, builder(), map[string]string{}}
+	}{v, goVersion(), map[string]string{}}
 	var files []goproxy.File
 	for _, name := range names {
 		f := goproxy.File{Name: name, From: filepath.Join(d.root, filepath.FromSlash(name))}
@@ -88,8 +88,8 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 	if err != nil {
 		return err
 	}
-	// A copy of the cached files, since the proxy's folder may link what it gets.
-	work, err := os.MkdirTemp(d.dir, workMark)
+	// Copy the cached files: the proxy's directory may hard-link its arguments.
+	work, err := os.MkdirTemp(d.dir, workPrefix)
 	if err != nil {
 		return err
 	}
@@ -100,16 +100,16 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 	return goproxy.Add(ctx, proxy, v, work)
 }
 
-// earlierModulesInto adds the versions that are published. It comes after the
-// provenance was written, which is about this release alone.
+// earlierModulesInto adds the published versions. It runs after the provenance is
+// written, which describes this release alone.
 func (s *Session) earlierModulesInto(ctx context.Context, d *delivery) error {
-	before, err := s.publishedIn(d.root, proxyDir)
+	before, err := s.publishedDir(d.root, proxyDir)
 	if err != nil || before == "" {
 		return err
 	}
 	err = goproxy.Mirror(ctx, before, filepath.Join(d.dir, proxyDir))
 	if errors.Is(err, goproxy.ErrVersionConflict) {
-		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; what was never published may be removed from %s", err, before)
+		return fmt.Errorf("%w in CHANGELOG.md or by GOROCM_VERSION; a version that was never published may be removed from %s", err, before)
 	}
 	return err
 }

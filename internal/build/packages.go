@@ -16,20 +16,20 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/manual"
 )
 
-// packageInputs key a Debian package.
+// packageInputs are the key of a Debian package.
 type packageInputs struct {
 	Content            string // digest of the command or of the bundle
-	Llama              string // what the command asks for
+	Llama              string // version of llama.cpp that the command requires
 	Version            string
 	Revision           string
 	Maintainer         string
 	Epoch              int64
 	Go                 string
-	Packaging, Modules string // digests of the code and files that make it
+	Packaging, Modules string // digests of the code and files that it is built from
 }
 
-// packageInto puts the Debian packages among the deliverables: that of the
-// command, and one for each bundle.
+// packageInto adds the Debian packages to the delivery: that of the command, and
+// one for each bundle.
 func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 	dir, err := s.commandDeb(ctx, d.root, d.version)
 	if err != nil {
@@ -49,19 +49,20 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 	return nil
 }
 
-// packageOptions are what every package is made with; the stage that makes it
-// says where.
+// packageOptions returns the options that all packages share. The output directory
+// is that of the stage.
 func (s *Session) packageOptions(version, revision string) deb.Options {
 	return deb.Options{Version: version, Revision: revision, Epoch: s.Epoch, Maintainer: s.Settings.Maintainer}
 }
 
-// inputs key a package that is made of content by o and the code in folders.
-func (s *Session) inputs(root string, o deb.Options, content string, folders ...string) (packageInputs, error) {
+// packageInputs returns the key of a package that is built from content with the
+// options o by the code in directories below packaging.
+func (s *Session) packageInputs(root string, o deb.Options, content string, dirs ...string) (packageInputs, error) {
 	in := packageInputs{
-		Content: content, Version: o.Version, Revision: cmp.Or(o.Revision, "1"), Maintainer: o.Maintainer, Epoch: o.Epoch.Unix(), Go: builder(),
+		Content: content, Version: o.Version, Revision: cmp.Or(o.Revision, "1"), Maintainer: o.Maintainer, Epoch: o.Epoch.Unix(), Go: goVersion(),
 	}
-	for _, f := range folders {
-		digest, err := stage.Digest(filepath.Join(root, "packaging", f))
+	for _, dir := range dirs {
+		digest, err := stage.Digest(filepath.Join(root, "packaging", dir))
 		if err != nil {
 			return in, err
 		}
@@ -72,8 +73,7 @@ func (s *Session) inputs(root string, o deb.Options, content string, folders ...
 	return in, err
 }
 
-// commandDeb gives the folder of the stage that holds the command's Debian
-// package.
+// commandDeb returns the directory of the stage with the command's Debian package.
 func (s *Session) commandDeb(ctx context.Context, root, version string) (string, error) {
 	work, err := os.MkdirTemp("", "go-rocm-package-")
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *Session) commandDeb(ctx context.Context, root, version string) (string,
 		return "", err
 	}
 	o := s.packageOptions(version, "")
-	in, err := s.inputs(root, o, content, "deb", "assets", "manual", "origin")
+	in, err := s.packageInputs(root, o, content, "deb", "assets", "manual", "licences")
 	if err != nil {
 		return "", err
 	}
@@ -111,12 +111,11 @@ func (s *Session) commandDeb(ctx context.Context, root, version string) (string,
 	return res.Dir, nil
 }
 
-// bundleDeb gives the folder of the stage that holds a bundle's Debian
-// package. The newest that is published stays as it is, version included, for as
-// long as it says the same: who has it does not fetch it again with each release
-// of the command.
+// bundleDeb returns the directory of the stage with a bundle's Debian package. While
+// the bundle is unchanged, the newest published package is used again, version
+// included: users do not download it again for each release of the command.
 func (s *Session) bundleDeb(ctx context.Context, root, version string, p *recipe.Packed) (string, error) {
-	before, err := s.published(root)
+	before, err := s.publishedRoot(root)
 	if err != nil {
 		return "", err
 	}
@@ -127,25 +126,25 @@ func (s *Session) bundleDeb(ctx context.Context, root, version string, p *recipe
 			return "", err
 		}
 		if v, revision, ok := deb.SemVerFromDebian(last); ok {
-			dir, err := s.bundleDebOf(ctx, root, v, revision, p)
+			dir, err := s.bundleDebAt(ctx, root, v, revision, p)
 			if err != nil {
 				return "", err
 			}
-			same, err := holds(dir, digest)
+			same, err := hasDigest(dir, digest)
 			if err != nil {
 				return "", err
 			}
 			if same {
-				return dir, s.say("package %s: unchanged since %s", name, last)
+				return dir, s.printf("package %s: unchanged since %s", name, last)
 			}
 		}
 	}
-	return s.bundleDebOf(ctx, root, version, "", p)
+	return s.bundleDebAt(ctx, root, version, "", p)
 }
 
-// holds tells whether the one package in dir has a digest.
-func holds(dir, digest string) (bool, error) {
-	file, err := only(dir, "*.deb")
+// hasDigest reports whether the one package in dir has a digest.
+func hasDigest(dir, digest string) (bool, error) {
+	file, err := findOne(dir, "*.deb")
 	if err != nil {
 		return false, err
 	}
@@ -153,17 +152,18 @@ func holds(dir, digest string) (bool, error) {
 	return have == digest, err
 }
 
-func (s *Session) bundleDebOf(ctx context.Context, root, version, revision string, p *recipe.Packed) (string, error) {
+// bundleDebAt is bundleDeb for a given version and revision of the package.
+func (s *Session) bundleDebAt(ctx context.Context, root, version, revision string, p *recipe.Packed) (string, error) {
 	o := s.packageOptions(version, revision)
-	o.Epoch = time.Unix(p.Manifest.SourceDateEpoch, 0) // that of the bundle, not of this build
-	in, err := s.inputs(root, o, p.Manifest.Digest(), "deb", "assets", "origin")
+	o.Epoch = time.Unix(p.Manifest.SourceDateEpoch, 0) // the time of the bundle, not of this build
+	in, err := s.packageInputs(root, o, p.Manifest.Digest(), "deb", "assets", "licences")
 	if err != nil {
 		return "", err
 	}
 	res, err := s.Recipe.Cache.Do(ctx, "deb-bundle", in, func(ctx context.Context, dir string) error {
 		o.OutDir = dir
 		if _, err := deb.BuildBundle(ctx, o, p.Bundle.Dir); err != nil {
-			return fmt.Errorf("%w; if the cached bundle was changed, remove %s and build again", err, filepath.Dir(p.Bundle.Dir))
+			return fmt.Errorf("%w; if the cached bundle was modified, remove %s and build again", err, filepath.Dir(p.Bundle.Dir))
 		}
 		return nil
 	})

@@ -14,12 +14,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// packedBundle is a small bundle with a server of the given text.
+// packedBundle returns a small bundle whose server has the given text.
 func packedBundle(t *testing.T, server string) *recipe.Packed {
 	t.Helper()
 	dir := t.TempDir()
-	licence := put(t, filepath.Join(dir, "licenses/llama.cpp/LICENSE"), "Copyright (c) 2023 Some Authors\n")
-	if err := errors.Join(os.Chmod(licence, 0o644), os.Chmod(put(t, filepath.Join(dir, "llama-server"), server), 0o755)); err != nil {
+	licence := writeFile(t, filepath.Join(dir, "licenses/llama.cpp/LICENSE"), "Copyright (c) 2023 Some Authors\n")
+	if err := errors.Join(os.Chmod(licence, 0o644), os.Chmod(writeFile(t, filepath.Join(dir, "llama-server"), server), 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	m, err := bundle.Build(dir, bundle.Manifest{
@@ -36,21 +36,21 @@ func packedBundle(t *testing.T, server string) *recipe.Packed {
 	return &recipe.Packed{Variant: "cpu", Bundle: &stage.Result{Dir: dir}, Manifest: m}
 }
 
-// A bundle's package that is published is given out again, version and bytes,
-// until the bundle is another.
-func TestBundleDebStaysAsPublished(t *testing.T) {
-	s, d := session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
-	for _, folder := range []string{"deb", "assets", "origin"} {
-		put(t, filepath.Join(d.root, "packaging", folder, "code"), "x")
+// The published package of a bundle is used again, version and bytes, until the bundle
+// changes.
+func TestUnchangedBundleKeepsItsPublishedPackage(t *testing.T) {
+	s, d := newSession(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+	for _, dir := range []string{"deb", "assets", "licences"} {
+		writeFile(t, filepath.Join(d.root, "packaging", dir, "code"), "x")
 	}
-	put(t, filepath.Join(d.root, "go.mod"), "module example.org\n")
+	writeFile(t, filepath.Join(d.root, "go.mod"), "module example.org\n")
 	built := func(version string, p *recipe.Packed) (name, text string) {
 		t.Helper()
 		dir, err := s.bundleDeb(t.Context(), d.root, version, p)
 		if err != nil {
 			t.Fatal(err)
 		}
-		file, err := only(dir, "*.deb")
+		file, err := findOne(dir, "*.deb")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -64,7 +64,7 @@ func TestBundleDebStaysAsPublished(t *testing.T) {
 	s.Settings.Published = filepath.Dir(served)
 	publish := func(ago time.Duration, name, text string) {
 		t.Helper()
-		deb := put(t, filepath.Join(d.dir, name), text)
+		deb := writeFile(t, filepath.Join(d.dir, name), text)
 		s.Settings.ReleaseDate = time.Now().Add(-ago).Truncate(time.Second)
 		if err := s.aptInto(t.Context(), d); err != nil {
 			t.Fatal(err)
@@ -84,7 +84,7 @@ func TestBundleDebStaysAsPublished(t *testing.T) {
 	if again != name || same != text {
 		t.Errorf("the same bundle: %s, equal bytes %t", again, same == text)
 	}
-	if said := s.Out.(*bytes.Buffer).String(); !strings.Contains(said, "unchanged since 0.1.0+llama.0.5.0-1") { //nolint:errcheck,forcetypeassert // session made it
+	if said := s.Out.(*bytes.Buffer).String(); !strings.Contains(said, "unchanged since 0.1.0+llama.0.5.0-1") { //nolint:errcheck,forcetypeassert // newSession made it
 		t.Errorf("said %q", said)
 	}
 	newer, changed := built("0.2.0+llama.0.5.0", other)
@@ -92,7 +92,7 @@ func TestBundleDebStaysAsPublished(t *testing.T) {
 		t.Errorf("another bundle: %s", newer)
 	}
 	publish(2*time.Hour, newer, changed)
-	// Clients have the other one by now: going back to the first is an upgrade.
+	// Clients have the other bundle by now: returning to the first needs a new version.
 	if back, _ := built("0.3.0+llama.0.5.0", first); back != "go-rocm-llama-cpu_0.3.0+llama.0.5.0-1_amd64.deb" {
 		t.Errorf("the first bundle again: %s", back)
 	}

@@ -15,19 +15,20 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
-// program is a command of this machine and the Debian package that has it.
+// program is a program that must be installed, and its Debian package.
 type program struct {
 	name, pkg string
-	// instead says of settings that they have the build do without it; nil: none.
-	instead func(*settings.Settings) bool
+	// unneeded reports whether a build with these settings does not use the program;
+	// nil means that every build uses it.
+	unneeded func(*settings.Settings) bool
 }
 
-// buildPrograms are what a build calls on this machine; everything else is in
-// containers. testPrograms are what the tests call beside that: mmdebstrap in any
-// case, for the machines to install on.
+// buildPrograms are the programs that a build runs outside containers. testPrograms
+// are those that the tests run: mmdebstrap with any settings, for the systems of the
+// install tests.
 var (
 	buildPrograms = []program{{"git", "git", nil}, {"mmdebstrap", "mmdebstrap", func(s *settings.Settings) bool {
-		return s.Mmdebstrap != "" || s.BaseImage != "" || s.Toolchain == "amd"
+		return s.MmdebstrapImage != "" || s.BaseImage != "" || s.Toolchain == "amd"
 	}}}
 	testPrograms = []program{
 		{"zstd", "zstd", nil},
@@ -44,13 +45,13 @@ var (
 	}
 )
 
-// missing gives the Debian packages of the programs that are needed and not there,
-// each once.
-func missing(programs []program, s *settings.Settings, there func(name string) bool) []string {
+// missingPackages returns the Debian packages of the programs that are needed and not
+// installed, each once.
+func missingPackages(programs []program, s *settings.Settings, installed func(name string) bool) []string {
 	var packages []string
 	for _, p := range programs {
-		needed := p.instead == nil || !p.instead(s)
-		if needed && !there(p.name) && !slices.Contains(packages, p.pkg) {
+		needed := p.unneeded == nil || !p.unneeded(s)
+		if needed && !installed(p.name) && !slices.Contains(packages, p.pkg) {
 			packages = append(packages, p.pkg)
 		}
 	}
@@ -60,10 +61,10 @@ func missing(programs []program, s *settings.Settings, there func(name string) b
 	return packages
 }
 
-// prepare makes sure that programs are there. What is missing is installed
-// where we may, else the error says what to type.
+// prepare checks that programs are installed. It installs missing ones if it may;
+// otherwise the error contains the command that does.
 func (s *Session) prepare(ctx context.Context, programs []program) error {
-	missing := missing(programs, s.Settings, func(name string) bool {
+	missing := missingPackages(programs, s.Settings, func(name string) bool {
 		_, err := exec.LookPath(name)
 		return err == nil
 	})
@@ -71,24 +72,24 @@ func (s *Session) prepare(ctx context.Context, programs []program) error {
 		return nil
 	}
 	install := "apt-get install -y --no-install-recommends " + strings.Join(missing, " ")
-	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || !s.agree("Install "+strings.Join(missing, ", ")+"?") {
-		return fmt.Errorf("missing on this machine: %s; as root, run: apt-get update && %s", strings.Join(missing, ", "), install)
+	if _, err := exec.LookPath("apt-get"); err != nil || os.Geteuid() != 0 || !s.confirm("Install "+strings.Join(missing, ", ")+"?") {
+		return fmt.Errorf("programs are missing, of the Debian packages %s; run as root: apt-get update && %s", strings.Join(missing, ", "), install)
 	}
 	for _, argv := range [][]string{{"apt-get", "update"}, strings.Fields(install)} {
-		if err := s.say("prepare: %s", strings.Join(argv, " ")); err != nil {
+		if err := s.printf("prepare: %s", strings.Join(argv, " ")); err != nil {
 			return err
 		}
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := procgroup.Output(ctx, cmd, time.Minute); err != nil { // dpkg is not to be cut off
+		if out, err := procgroup.Output(ctx, cmd, time.Minute); err != nil { // dpkg must not be killed
 			return fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
 		}
 	}
 	return nil
 }
 
-// agree asks a person; in CI the answer is yes, and without a terminal no.
-func (s *Session) agree(question string) bool {
+// confirm asks the user. In CI the answer is yes, without a terminal it is no.
+func (s *Session) confirm(question string) bool {
 	if s.Settings.CI || s.Settings.Yes {
 		return true
 	}

@@ -34,8 +34,8 @@ func TestModuleVersions(t *testing.T) {
 	}
 }
 
-// session is one with a delivery in which a package lies.
-func session(t *testing.T, environ ...string) (*Session, *delivery) {
+// newSession returns a session and a delivery with one package.
+func newSession(t *testing.T, environ ...string) (*Session, *delivery) {
 	t.Helper()
 	root := t.TempDir()
 	s, err := settings.Parse(append(environ, "GOROCM_CACHE="+filepath.Join(root, "cache"), "GOROCM_MAINTAINER=A. Person <person@example.org>", "SOURCE_DATE_EPOCH=1700000000", "GOROCM_RELEASE_DATE="+strconv.FormatInt(time.Now().Unix()-60, 10)))
@@ -62,18 +62,18 @@ func addDeb(t *testing.T, d *delivery, body string) {
 	}
 }
 
-func TestAptInto(t *testing.T) {
-	said := func(s *Session) string { return s.Out.(*bytes.Buffer).String() } //nolint:errcheck,forcetypeassert // session made it
+func TestAptIntoAddsToThePublishedRepository(t *testing.T) {
+	said := func(s *Session) string { return s.Out.(*bytes.Buffer).String() } //nolint:errcheck,forcetypeassert // newSession made it
 
-	s, d := session(t)
+	s, d := newSession(t)
 	if err := s.aptInto(t.Context(), d); err != nil || exists(filepath.Join(d.dir, "apt")) || !strings.Contains(said(s), "GOROCM_APT_KEY_FILE") {
 		t.Errorf("without a key: %v, said %q", err, said(s))
 	}
 
-	s, d = session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+	s, d = newSession(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
 	s.Settings.Published = filepath.Join(d.root, "served")
 	if err := s.aptInto(t.Context(), d); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "GOROCM_PUBLISHED") {
-		t.Errorf("nothing where something is said to be published: %v", err)
+		t.Errorf("GOROCM_PUBLISHED does not exist: %v", err)
 	}
 	served := s.Settings.Published
 	if err := os.Mkdir(served, 0o755); err != nil {
@@ -103,19 +103,19 @@ func TestAptInto(t *testing.T) {
 	}
 }
 
-// What cannot become a trusted repository is refused before a build begins.
-func TestAptOptionsRefuse(t *testing.T) {
+// Settings that cannot yield a trusted repository are rejected before the build.
+func TestAptOptionsRejectsBadSettings(t *testing.T) {
 	for name, tc := range map[string]struct {
 		env  []string
 		want string
 	}{
 		"expired from the start": {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_VALID=30s"}, "set GOROCM_RELEASE_DATE"},
 		"no key in it":           {[]string{"GOROCM_APT_KEY=hello"}, "GOROCM_APT_KEY: "},
-		"no such file":           {[]string{"GOROCM_APT_KEY_FILE=/nonexistent"}, "GOROCM_APT_KEY_FILE: "},
-		"no address":             {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=here"}, "not the address"},
+		"a missing file":         {[]string{"GOROCM_APT_KEY_FILE=/nonexistent"}, "GOROCM_APT_KEY_FILE: "},
+		"a URL that is none":     {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=here"}, "not the address"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, d := session(t, append([]string{"GOROCM_APT_URL=https://example.org/apt"}, tc.env...)...)
+			s, d := newSession(t, append([]string{"GOROCM_APT_URL=https://example.org/apt"}, tc.env...)...)
 			if _, err := s.aptOptions(t.Context(), d.root); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v; want an error about %q", err, tc.want)
 			}
@@ -123,8 +123,8 @@ func TestAptOptionsRefuse(t *testing.T) {
 	}
 }
 
-func TestPublishTo(t *testing.T) {
-	s, d := session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+func TestPublishToCopiesListedFilesAlone(t *testing.T) {
+	s, d := newSession(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
 	for name, text := range map[string]string{"go.mod": "module " + modulePath + "\n\ngo 1.26\n", "a.go": "package a\n"} {
 		if err := os.WriteFile(filepath.Join(d.root, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -141,10 +141,10 @@ func TestPublishTo(t *testing.T) {
 	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrChecksums) {
 		t.Errorf("without a list of digests: %v", err)
 	}
-	if err := s.sumInto(t.Context(), d); err != nil {
+	if err := s.checksumInto(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
-	put(t, filepath.Join(d.dir, "more"), "of unknown origin")
+	writeFile(t, filepath.Join(d.dir, "more"), "unlisted")
 	if err := s.publishTo(t.Context(), d.dir, served); err == nil || !strings.Contains(err.Error(), "not listed: more") || exists(served) {
 		t.Errorf("a file more: %v", err)
 	}
@@ -159,11 +159,11 @@ func TestPublishTo(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// The next release has the earlier versions too, and none with other bytes.
+	// The next release includes the earlier versions, and none with other bytes.
 	s.Settings.Published = served
 	again := &delivery{root: d.root, dir: filepath.Join(d.root, "again"), version: d.version}
 	if err := s.addModule(t.Context(), again, filepath.Join(again.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err == nil {
-		t.Error("a delivery that does not exist took a module")
+		t.Error("a module was added to a missing delivery")
 	}
 	if err := os.Mkdir(again.dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -193,15 +193,14 @@ func TestPublishTo(t *testing.T) {
 	}
 }
 
-// The modules are not published where the apt repository is refused, nor the other
-// way round.
+// The modules are not published if the apt repository is rejected, and vice versa.
 func TestPublishIsAllOrNothing(t *testing.T) {
 	delivered := func(version, body string, ago time.Duration) (*Session, *delivery) {
-		s, d := session(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
+		s, d := newSession(t, "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt")
 		s.Settings.ReleaseDate = time.Now().Add(-ago).Truncate(time.Second)
-		files := sources(t, d.root)
-		put(t, filepath.Join(d.root, "a.go"), "package a // "+body+"\n")
-		if err := errors.Join(s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files), s.aptInto(t.Context(), d), s.sumInto(t.Context(), d)); err != nil {
+		files := commitModule(t, d.root)
+		writeFile(t, filepath.Join(d.root, "a.go"), "package a // "+body+"\n")
+		if err := errors.Join(s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files), s.aptInto(t.Context(), d), s.checksumInto(t.Context(), d)); err != nil {
 			t.Fatal(err)
 		}
 		return s, d
@@ -222,7 +221,7 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 		}
 	}
 	_, other := delivered("v0.2.0", "two", time.Hour)
-	refused("made on nothing", other, served, apt.ErrRepository)
+	refused("not based on the published repository", other, served, apt.ErrRepository)
 	_, changed := delivered("v0.1.0", "three", 2*time.Hour)
 	refused("a module with other bytes", changed, served, goproxy.ErrVersionConflict)
 	link := filepath.Join(t.TempDir(), "link")

@@ -18,9 +18,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// The second build runs in another folder and finds there what was named from the
-// first one's.
-func TestSecondBuildFindsWhatIsNamed(t *testing.T) {
+// The second build runs in another directory and resolves relative paths as the first.
+func TestSecondBuildResolvesPathsAsTheFirst(t *testing.T) {
 	root := t.TempDir()
 	t.Chdir(root)
 	environ := []string{"GOROCM_CACHE=cache", "GOROCM_SOURCE=llama.bundle", "GOROCM_SIGNING_KEY=keys/provenance", "GOROCM_MAINTAINER=A. Person <person@example.org>"}
@@ -30,7 +29,7 @@ func TestSecondBuildFindsWhatIsNamed(t *testing.T) {
 	}
 	s := &Session{Settings: set}
 	t.Chdir(t.TempDir())
-	second, err := settings.Parse(append(environ, s.elsewhere("/work", "/modules", "")...))
+	second, err := settings.Parse(append(environ, s.variations("/work", "/modules", "")...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,27 +39,26 @@ func TestSecondBuildFindsWhatIsNamed(t *testing.T) {
 	}
 }
 
-// The second cache keeps what was made a second time, and nothing else: what
-// was taken over goes when it is no longer taken, what is stale at once, and a
-// copy that was cut short is made again.
-func TestSeed(t *testing.T) {
+// The second cache keeps stages that were built a second time. Copies are removed when
+// they are no longer reused, stale stages at once, and an interrupted copy is repeated.
+func TestSeedCache(t *testing.T) {
 	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}}
 	first, second := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")
 	for _, name := range []string{"source-1", "compile-hip-1", "compile-core-1", "bundle-1"} {
-		put(t, filepath.Join(first, name, "stage.json"), "{}")
-		put(t, filepath.Join(first, name, "out", "file"), name)
+		writeFile(t, filepath.Join(first, name, "stage.json"), "{}")
+		writeFile(t, filepath.Join(first, name, "out", "file"), name)
 	}
-	put(t, filepath.Join(first, "compile-hip-2.part", "out", "file"), "unfinished")
-	put(t, filepath.Join(second, "bundle-1", "stage.json"), "made a second time")
-	put(t, filepath.Join(second, "bundle-0", "stage.json"), "of inputs that are gone")
-	put(t, filepath.Join(second, "compile-hip-1.part", "stage.json"), "cut short")
-	for _, step := range []struct{ takes, want []string }{
+	writeFile(t, filepath.Join(first, "compile-hip-2.part", "out", "file"), "unfinished")
+	writeFile(t, filepath.Join(second, "bundle-1", "stage.json"), "built a second time")
+	writeFile(t, filepath.Join(second, "bundle-0", "stage.json"), "stale")
+	writeFile(t, filepath.Join(second, "compile-hip-1.part", "stage.json"), "interrupted")
+	for _, step := range []struct{ reuse, want []string }{
 		{[]string{"compile-hip", "compile-core"}, []string{"bundle-1", "compile-core-1", "compile-hip-1", "source-1"}},
 		{[]string{"compile-hip"}, []string{"bundle-1", "compile-hip-1", "source-1"}},
 		{[]string{"compile-hip"}, []string{"bundle-1", "compile-hip-1", "source-1"}},
 		{nil, []string{"bundle-1", "source-1"}},
 	} {
-		if err := s.seed(step.takes); err != nil {
+		if err := s.seedCache(step.reuse); err != nil {
 			t.Fatal(err)
 		}
 		var got []string
@@ -72,63 +70,63 @@ func TestSeed(t *testing.T) {
 			got = append(got, e.Name())
 		}
 		if !slices.Equal(got, step.want) {
-			t.Errorf("takes %v: %v, want %v", step.takes, got, step.want)
+			t.Errorf("reuse %v: %v, want %v", step.reuse, got, step.want)
 		}
 		if b, err := os.ReadFile(filepath.Join(second, "source-1", "out", "file")); err != nil || string(b) != "source-1" {
 			t.Errorf("the source is %q, %v", b, err)
 		}
-		if b, err := os.ReadFile(filepath.Join(second, "bundle-1", "stage.json")); err != nil || string(b) != "made a second time" {
-			t.Errorf("what was made a second time is %q, %v", b, err)
+		if b, err := os.ReadFile(filepath.Join(second, "bundle-1", "stage.json")); err != nil || string(b) != "built a second time" {
+			t.Errorf("the stage that was built a second time is %q, %v", b, err)
 		}
 	}
 }
 
-// What two builds have given once is not built a second time again, unless more
-// was taken over then than is allowed now, or it is another release.
-func TestProven(t *testing.T) {
+// A proof holds for the same release, unless its second build reused more stages than
+// are allowed now.
+func TestProofDependsOnReusedStages(t *testing.T) {
 	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}}
 	dist, other := t.TempDir(), t.TempDir()
-	put(t, filepath.Join(dist, release.ChecksumsFile), "digests")
-	put(t, filepath.Join(other, release.ChecksumsFile), "other digests")
-	check := func(dist string, takes []string, want bool) {
+	writeFile(t, filepath.Join(dist, release.ChecksumsFile), "digests")
+	writeFile(t, filepath.Join(other, release.ChecksumsFile), "other digests")
+	check := func(dist string, reuse []string, want bool) {
 		t.Helper()
-		if got, err := s.proven(dist, takes); got != want || err != nil {
-			t.Errorf("with %v taken over: proven %v, %v, want %v", takes, got, err, want)
+		if got, err := s.isProven(dist, reuse); got != want || err != nil {
+			t.Errorf("with %v reused: proven %v, %v, want %v", reuse, got, err, want)
 		}
 	}
 	check(dist, []string{"compile-hip"}, false)
-	for _, took := range []string{"toolchain", "compile-hip"} {
-		if err := s.prove(dist, []string{took}); err != nil {
+	for _, reused := range []string{"toolchain", "compile-hip"} {
+		if err := s.recordProof(dist, []string{reused}); err != nil {
 			t.Fatal(err)
 		}
-		check(dist, []string{took}, true)
-		check(dist, []string{"compile-core", took}, true)
+		check(dist, []string{reused}, true)
+		check(dist, []string{"compile-core", reused}, true)
 		check(dist, []string{"compile-core"}, false)
 		check(dist, []string{"none"}, false)
-		check(other, []string{took}, false)
+		check(other, []string{reused}, false)
 	}
-	if _, err := s.proven(t.TempDir(), nil); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a release without a list: %v", err)
+	if _, err := s.isProven(t.TempDir(), nil); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a release without checksums: %v", err)
 	}
 }
 
-// Of two builds in a checkout the second says that it waits, and begins when the
-// first has ended; one that is called off while it waits does nothing.
-func TestAlone(t *testing.T) {
+// The second of two builds reports that it waits and starts when the first has
+// finished. A build that is cancelled while it waits does nothing.
+func TestWithLockWaitsForTheHolder(t *testing.T) {
 	dir := t.TempDir()
 	lock := func() *flock.Flock { return flock.New(dir, flock.SetFlag(os.O_RDONLY)) }
 	first, waits := &Session{Out: io.Discard}, make(chan struct{})
 	second := &Session{Out: writerFunc(func(b []byte) (int, error) {
-		if string(b) != "waiting for another build to end\n" {
-			t.Errorf("it says %q", b)
+		if string(b) != "waiting for another build to finish\n" {
+			t.Errorf("it printed %q", b)
 		}
 		close(waits)
 		return len(b), nil
 	})}
 	order, done := make(chan string, 2), make(chan error, 1)
-	err := first.alone(t.Context(), lock(), "another build", func() error {
+	err := first.withLock(t.Context(), lock(), "another build", func() error {
 		go func() {
-			done <- second.alone(t.Context(), lock(), "another build", func() error {
+			done <- second.withLock(t.Context(), lock(), "another build", func() error {
 				order <- "second"
 				return nil
 			})
@@ -137,11 +135,11 @@ func TestAlone(t *testing.T) {
 		gone, cancel := context.WithCancel(t.Context())
 		cancel()
 		third := &Session{Out: io.Discard}
-		if err := third.alone(gone, lock(), "another build", func() error {
-			t.Error("ran beside the first")
+		if err := third.withLock(gone, lock(), "another build", func() error {
+			t.Error("ran while the first held the lock")
 			return nil
 		}); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "another build") {
-			t.Errorf("called off: %v", err)
+			t.Errorf("cancelled: %v", err)
 		}
 		order <- "first"
 		return nil
@@ -158,18 +156,18 @@ type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
-// A check that has taken long leaves the second compile of the core to the
-// next one, and one that has taken very long the whole second build.
-func TestTakenInCI(t *testing.T) {
+// A late check reuses the core, and a very late one leaves the second build to the
+// next run.
+func TestReusedInCIDependsOnTheTimeLeft(t *testing.T) {
 	for _, c := range []struct {
 		took time.Duration
 		core bool
 		err  error
-	}{{0, false, nil}, {coreTime + time.Minute, true, nil}, {buildTime + time.Minute, false, ci.ErrNotDone}} {
-		s := &Session{began: time.Now().Add(-c.took)}
-		got, err := s.takenInCI()
+	}{{0, false, nil}, {coreDeadline + time.Minute, true, nil}, {buildDeadline + time.Minute, false, ci.ErrNotDone}} {
+		s := &Session{started: time.Now().Add(-c.took)}
+		got, err := s.reusedInCI()
 		if core := slices.Contains(got, "compile-core"); core != c.core || !errors.Is(err, c.err) {
-			t.Errorf("after %v: core taken over: %v, %v", c.took, core, err)
+			t.Errorf("after %v: core reused: %v, %v", c.took, core, err)
 		}
 	}
 }

@@ -14,20 +14,19 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// tortureRounds is how often each fault is injected unless GOROCM_TORTURE says
-// otherwise.
+// tortureRounds is the default of GOROCM_TORTURE, the number of times that each fault
+// is injected.
 const tortureRounds = "100"
 
-// tortured are the packages whose tests repeat their faults by testing/torture.
-var tortured = []string{"runtime/extract", "runtime/supervise", "."}
+// torturePackages are the packages whose tests repeat faults with testing/torture.
+var torturePackages = []string{"runtime/extract", "runtime/supervise", "."}
 
-// faultsPage names the tests of the faults.
+// faultsPage is the document that names the test of each fault.
 const faultsPage = "docs/faults.md"
 
-// Torture injects every fault of docs/faults.md again and again, under the race
-// detector.
+// Torture injects every fault of docs/faults.md repeatedly, under the race detector.
 func Torture() error {
-	return checking(func(ctx context.Context, _ *Session, p ci.Project) error {
+	return withSession(withPrograms(testPrograms, func(ctx context.Context, _ *Session, p ci.Project) error {
 		rounds := os.Getenv("GOROCM_TORTURE")
 		if rounds == "" {
 			rounds = tortureRounds
@@ -41,17 +40,17 @@ func Torture() error {
 			return fmt.Errorf("%s names no test", faultsPage)
 		}
 		args := []string{"test", "-race", "-count=1", "-timeout=0", "-v", "-run=^(" + strings.Join(tests, "|") + ")$"}
-		for _, dir := range tortured {
+		for _, dir := range torturePackages {
 			args = append(args, "./"+dir)
 		}
 		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = p.Root, os.Stdout, os.Stderr
 		cmd.Env = append(os.Environ(), "GOROCM_TORTURE="+rounds)
-		return procgroup.Run(ctx, cmd, buildGrace)
-	})
+		return procgroup.Run(ctx, cmd, shutdownGrace)
+	}))
 }
 
-// faultTests lists the tests that the page about faults names, each once.
+// faultTests returns the tests that the faults page names, sorted and each once.
 func faultTests(page string) []string {
 	var out []string
 	for _, m := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(page, -1) {

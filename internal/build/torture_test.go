@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// testFunctions finds the tests of the module below root: their sources by name.
+// testFunctions returns the sources of the test functions below root, by name.
 func testFunctions(t *testing.T, root string, dirs ...string) map[string]string {
 	t.Helper()
 	start := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
@@ -19,7 +19,7 @@ func testFunctions(t *testing.T, root string, dirs ...string) map[string]string 
 	for _, dir := range dirs {
 		err := filepath.WalkDir(filepath.Join(root, dir), func(path string, e fs.DirEntry, err error) error {
 			if dir == "." && err == nil && e.IsDir() && path != filepath.Clean(root) {
-				return fs.SkipDir // "." is the root package alone
+				return fs.SkipDir // "." means the root package alone
 			}
 			if err != nil || !strings.HasSuffix(path, "_test.go") {
 				return err
@@ -41,9 +41,9 @@ func testFunctions(t *testing.T, root string, dirs ...string) map[string]string 
 	return found
 }
 
-// TestFaultsPage holds docs/faults.md against the tests: every one that it names
-// is there, and each of the thirty faults has one that is repeated and leaves
-// nothing.
+// TestFaultsPage compares docs/faults.md with the tests: every test that it names
+// exists, and each of the thirty faults has a test that is repeated and checks for
+// leaks.
 func TestFaultsPage(t *testing.T) {
 	const root = "../.."
 	page, err := os.ReadFile(filepath.Join(root, faultsPage))
@@ -53,10 +53,10 @@ func TestFaultsPage(t *testing.T) {
 	all := testFunctions(t, root, ".", "cmd", "internal/gateway", "pkg", "runtime", "testing/e2e", "testing/install")
 	for _, name := range faultTests(string(page)) {
 		if _, ok := all[name]; !ok {
-			t.Errorf("%s names %s, which is not there", faultsPage, name)
+			t.Errorf("%s names %s, which does not exist", faultsPage, name)
 		}
 	}
-	repeated := testFunctions(t, root, tortured...)
+	repeated := testFunctions(t, root, torturePackages...)
 	rows := map[int][]string{}
 	for line := range strings.Lines(string(page)) {
 		cells := strings.Split(line, "|")
@@ -77,7 +77,7 @@ func TestFaultsPage(t *testing.T) {
 	}
 }
 
-func TestFaultTests(t *testing.T) {
+func TestFaultTestsFindsEachTestOnce(t *testing.T) {
 	got := faultTests("| 1 | `TestB_2`, `TestA` and `TestA`, Test C, `Tester`, `x.TestD` |")
 	if want := []string{"TestA", "TestB_2", "Tester"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)

@@ -21,30 +21,30 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// errCompiles ends a build where it would take long.
+// errCompiles stops a build at its first compile.
 var errCompiles = errors.New("it compiles")
 
-// given is an engine that holds an image "given" and adds tools to it: a new image
-// each time, as engines do.
-type given struct {
+// baseImageEngine is an engine with the image "base". It adds tools to the image and
+// returns a new image each time, as engines do.
+type baseImageEngine struct {
 	engine.Engine
 	gcc    string // version of the one package
 	images int
 }
 
-func (g *given) Image(_ context.Context, ref string) (engine.Image, error) {
+func (g *baseImageEngine) Image(_ context.Context, ref string) (engine.Image, error) {
 	switch {
-	case ref == "given":
-		return engine.Image{ID: "sha256:given"}, nil
+	case ref == "base":
+		return engine.Image{ID: "sha256:base"}, nil
 	case g.images == 0:
 		return engine.Image{}, engine.ErrNoImage
 	}
 	return engine.Image{ID: g.id()}, nil
 }
 
-func (g *given) id() string { return fmt.Sprintf("sha256:%064d", g.images) }
+func (g *baseImageEngine) id() string { return fmt.Sprintf("sha256:%064d", g.images) }
 
-func (g *given) Run(_ context.Context, job engine.Job) error {
+func (g *baseImageEngine) Run(_ context.Context, job engine.Job) error {
 	if strings.HasPrefix(job.Name, "compile-") {
 		return errCompiles
 	}
@@ -52,9 +52,11 @@ func (g *given) Run(_ context.Context, job engine.Job) error {
 	return nil
 }
 
-func (g *given) Files(context.Context, string) (engine.Files, error) { return installed(g.gcc), nil }
+func (g *baseImageEngine) Files(context.Context, string) (engine.Files, error) {
+	return installed(g.gcc), nil
+}
 
-// installed is the record of packages in an image.
+// installed is an image in which one version of gcc is installed.
 type installed string
 
 func (installed) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
@@ -64,19 +66,19 @@ func (i installed) Walk(_ context.Context, _ string, take func(*tar.Header, io.R
 	return take(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader("Package: gcc\nVersion: "+string(i)+"\nArchitecture: amd64\n"))
 }
 
-// logs are the logs of steps, which nobody reads.
+// logs discards the logs of steps.
 type logs struct{ io.Writer }
 
 func (logs) Close() error                          { return nil }
 func (l logs) Open(string) (io.WriteCloser, error) { return l, nil }
 
-// source is a repository with the CMake files that say which options there are;
-// tree is its tree.
+// source creates a repository with CMake files that declare options and returns its
+// directory and tree hash.
 func source(t *testing.T) (dir, tree string) {
 	t.Helper()
 	dir = t.TempDir()
-	put(t, filepath.Join(dir, "CMakeLists.txt"), "option(LLAMA_BUILD_UI \"a page\" ON)\n")
-	put(t, filepath.Join(dir, "ggml", "CMakeLists.txt"), "option(GGML_CPU \"cpu\" ON)\n")
+	writeFile(t, filepath.Join(dir, "CMakeLists.txt"), "option(LLAMA_BUILD_UI \"a page\" ON)\n")
+	writeFile(t, filepath.Join(dir, "ggml", "CMakeLists.txt"), "option(GGML_CPU \"cpu\" ON)\n")
 	git := func(args ...string) string {
 		cmd := exec.Command("git", args...)
 		cmd.Dir, cmd.Env = dir, append(os.Environ(), "GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_NOSYSTEM=1")
@@ -92,17 +94,17 @@ func source(t *testing.T) (dir, tree string) {
 	return dir, git("rev-parse", "HEAD^{tree}")
 }
 
-// A build that cannot come out as it is recorded does not begin; what it says is
-// then enough to have it begin.
+// A build that cannot match the manifest does not compile, and its error says how to
+// change the settings.
 func TestVerifyComparesBeforeItCompiles(t *testing.T) {
 	from, tree := source(t)
-	g := &given{gcc: "1"}
+	g := &baseImageEngine{gcc: "1"}
 	verify := func(m bundle.Manifest, cmake ...string) error {
 		var log bytes.Buffer
-		s := &Session{Settings: &settings.Settings{Cache: t.TempDir(), BaseImage: "given"}, Out: &log}
+		s := &Session{Settings: &settings.Settings{Cache: t.TempDir(), BaseImage: "base"}, Out: &log}
 		s.Recipe = &recipe.Recipe{
 			Engine: g, Lock: recipe.Lock{Tag: "v1", Tree: tree, Epoch: 1}, Source: from, CMake: cmake, Jobs: 1, Log: &log, Progress: logs{io.Discard},
-			Toolchain: toolchain.Spec{Kind: "debian", BaseImage: "given"},
+			Toolchain: toolchain.Spec{Kind: "debian", BaseImage: "base"},
 		}
 		err := s.verify(t.Context(), &m)
 		if left, globErr := filepath.Glob(filepath.Join(s.Settings.Cache, "verify-*")); globErr != nil || len(left) > 0 {
@@ -115,7 +117,7 @@ func TestVerifyComparesBeforeItCompiles(t *testing.T) {
 		Toolchain: bundle.Toolchain{Kind: "debian-image", BaseDigest: "sha256:first", Packages: []bundle.Package{{Name: "gcc", Version: "1", Arch: "amd64"}}},
 		Stages:    []bundle.Stage{{Name: "compile-core"}},
 	}
-	// With nothing recorded, the error tells all that the compile is given.
+	// The manifest records nothing: the error lists every input of the compile.
 	err := verify(m)
 	for line := range strings.Lines(fmt.Sprint(err)) {
 		switch input, ok := strings.CutPrefix(strings.TrimSuffix(strings.TrimPrefix(line, "  "), "\n"), "compile-core would be given "); {
@@ -137,7 +139,7 @@ func TestVerifyComparesBeforeItCompiles(t *testing.T) {
 		want   string
 	}{
 		{"another variant", nil, func(m *bundle.Manifest) { m.Variant = "sycl" }, "no variant"},
-		{"a flavour that there is not", nil, func(m *bundle.Manifest) { m.Flavour = bundle.FlavourSystem }, "no system flavour"},
+		{"an unknown flavour", nil, func(m *bundle.Manifest) { m.Flavour = bundle.FlavourSystem }, "no system flavour"},
 		{"another source", nil, func(m *bundle.Manifest) { m.Source.Tree = strings.Repeat("0", 40) }, "use the checkout of that release"},
 		{"another toolchain", nil, func(m *bundle.Manifest) { m.Toolchain.Kind = "debian-forky" }, "GOROCM_SUITE=forky"},
 		{"another option", []string{"LLAMA_X=1"}, func(*bundle.Manifest) {}, "unset GOROCM_CMAKE"},
@@ -162,15 +164,15 @@ func TestVerifyComparesBeforeItCompiles(t *testing.T) {
 	}
 }
 
-// A manifest that names an image is built again in that one: the cache that the
-// first build was made with knows it.
-func TestVerifyTakesTheImageThatWasBuiltIn(t *testing.T) {
+// A bundle that was compiled in a base image is verified in the image of the first
+// build, which its cache records.
+func TestVerifyReusesTheImageOfTheFirstBuild(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
-	put(t, filepath.Join(from, "toolchain-cpu-1", "stage.json"), "{}")
-	put(t, filepath.Join(from, "toolchain-cpu-1", "out", "packages.lock"), "image sha256:first")
-	put(t, filepath.Join(from, "toolchain-hip-2.part", "stage.json"), "cut short")
-	put(t, filepath.Join(from, "compile-core-3", "stage.json"), "{}")
-	if err := takeImages(from, to); err != nil {
+	writeFile(t, filepath.Join(from, "toolchain-cpu-1", "stage.json"), "{}")
+	writeFile(t, filepath.Join(from, "toolchain-cpu-1", "out", "packages.lock"), "image sha256:first")
+	writeFile(t, filepath.Join(from, "toolchain-hip-2.part", "stage.json"), "interrupted")
+	writeFile(t, filepath.Join(from, "compile-core-3", "stage.json"), "{}")
+	if err := reuseImages(from, to); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(to)
@@ -182,15 +184,15 @@ func TestVerifyTakesTheImageThatWasBuiltIn(t *testing.T) {
 	}
 }
 
-// What was built stays where it is not as it should be, and is named with all that
-// differs; else nothing is left.
-func TestVerifyKeepsWhatDiffers(t *testing.T) {
+// A bundle that differs from the manifest is kept, and the error lists all
+// differences. Otherwise nothing is left.
+func TestVerifyKeepsADifferentBundle(t *testing.T) {
 	right := func(t *testing.T, dir string) *bundle.Manifest {
 		t.Helper()
 		for i := range 6 {
-			put(t, filepath.Join(dir, fmt.Sprintf("lib%d.so", i)), "x")
+			writeFile(t, filepath.Join(dir, fmt.Sprintf("lib%d.so", i)), "x")
 		}
-		put(t, filepath.Join(dir, "llama-server"), "server")
+		writeFile(t, filepath.Join(dir, "llama-server"), "server")
 		for _, e := range []string{"llama-server", "lib0.so", "lib1.so", "lib2.so", "lib3.so", "lib4.so", "lib5.so"} {
 			if err := os.Chmod(filepath.Join(dir, e), 0o755); err != nil {
 				t.Fatal(err)
@@ -215,7 +217,7 @@ func TestVerifyKeepsWhatDiffers(t *testing.T) {
 		{"the same", func(string) error { return nil }, nil, false},
 		{"others", func(dir string) error {
 			for i := range 6 {
-				put(t, filepath.Join(dir, fmt.Sprintf("lib%d.so", i)), "y")
+				writeFile(t, filepath.Join(dir, fmt.Sprintf("lib%d.so", i)), "y")
 			}
 			return nil
 		}, []string{"\n  lib0.so: sha256", "\n  lib5.so: sha256", "\n  lib4.so: ", "mage prune"}, true},
@@ -232,7 +234,7 @@ func TestVerifyKeepsWhatDiffers(t *testing.T) {
 				right(t, built)
 				return built, tc.then(built)
 			})
-			left, globErr := filepath.Glob(filepath.Join(s.Settings.Cache, "verify-*")) // as prune finds them
+			left, globErr := filepath.Glob(filepath.Join(s.Settings.Cache, "verify-*")) // the pattern of prune
 			if globErr != nil || (len(left) == 1) != tc.kept {
 				t.Fatalf("left behind %v, %v", left, globErr)
 			}

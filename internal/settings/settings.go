@@ -1,16 +1,17 @@
-// Package settings reads everything that a build can be told from the
-// environment, once, into one typed struct. A variable that is malformed, or
-// that begins with GOROCM_ and means nothing, is an error: a misspelt setting
-// must not be ignored.
+// Package settings reads the settings of a build from the environment, once, into
+// one typed struct. A malformed variable is an error, and so is an unknown one that
+// begins with GOROCM_: a misspelt setting must not be ignored.
 package settings
 
 import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/mail"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strconv"
@@ -24,56 +25,56 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// Settings is what a build can be told.
+// Settings are the settings of a build, one field for each variable.
 type Settings struct {
-	Variants     []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
-	Flavours     []string      `env:"GOROCM_FLAVOURS" envDefault:"hermetic" help:"hermetic, or system (ROCm of the host) for the hip bundle; with both, the first goes into the command"`
-	Targets      []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
-	Embed        string        `env:"GOROCM_EMBED" envDefault:"hip" help:"bundle inside the command, the container image and the Go module"`
-	Toolchain    string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
-	Suite        string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
-	BaseImage    string        `env:"GOROCM_BASE_IMAGE" help:"an image to build in, by digest or id, instead of the toolchain's own"`
-	Mmdebstrap   string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image to run mmdebstrap in when this machine has none"`
-	Locked       bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"refuse toolchain packages other than the locked ones"`
-	Source       string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
-	CMake        []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, for one component alone core:NAME=VALUE or hip:NAME=VALUE"`
-	Jobs         int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: all processors)"`
-	Memory       Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, as 16GiB (0: none)"`
-	Cache        string        `env:"GOROCM_CACHE" help:"cache folder (default: go-rocm in the user's cache folder)"`
-	Dist         string        `env:"GOROCM_DIST" envDefault:"dist" help:"folder for the deliverables; one with anything else in it is refused"`
-	Reproduce    string        `env:"GOROCM_REPRODUCE" envDefault:"signed" help:"when mage release builds a second time and compares before there is a delivery: signed (if a key is given), always, never"`
-	TakesOver    []string      `env:"GOROCM_REPRODUCE_TAKES" envDefault:"compile-hip" help:"what a second build takes over from the first: compile-core, compile-hip (none: everything is built twice)"`
-	Elsewhere    bool          `env:"GOROCM_ELSEWHERE" envDefault:"false" help:"true: compile as another user, with another host name and clock and folders read in reverse; mage reproduce sets it for its second build"`
-	Version      string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
-	Maintainer   string        `env:"GOROCM_MAINTAINER" help:"who answers for the Debian packages, as NAME <ADDRESS>; needed when a release is signed"`
-	Epoch        string        `env:"SOURCE_DATE_EPOCH" help:"time of the command's package, the container image, the Go module and the bills of materials, seconds since 1970 (default: that of the llama.cpp release, for the module that of the commit); bundles and their packages always have that of the llama.cpp release"`
-	SigningKey   string        `env:"GOROCM_SIGNING_KEY" help:"file with an Ed25519 key in PEM that signs the provenance of a release"`
-	Minisign     string        `env:"GOROCM_MINISIGN_KEY" help:"file with a minisign private key that signs the list of digests of a release"`
-	MinisignPass Secret        `env:"GOROCM_MINISIGN_PASSWORD" help:"password of that key, if it has one"`
-	Date         string        `env:"GOROCM_RELEASE_DATE" help:"time of the apt repository, seconds since 1970 (default: SOURCE_DATE_EPOCH if that is set, else the time of the commit)"`
-	Published    string        `env:"GOROCM_PUBLISHED" help:"folder with what is published, as mage publish was given it, to add this release to (default: the folder for the deliverables, if the release in it is signed)"`
-	AptURL       string        `env:"GOROCM_APT_URL" help:"address at which the apt repository will be served, such as https://example.org/apt"`
-	AptKeyFile   string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key that signs the apt repository and the list of digests of a release"`
-	AptKey       Secret        `env:"GOROCM_APT_KEY" help:"that key itself, armoured, instead of a file"`
-	AptPass      Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of that key, if it is locked"`
-	AptUnsign    bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"true: make an apt repository without signatures"`
-	AptValid     time.Duration `env:"GOROCM_APT_VALID" envDefault:"2160h" help:"how long clients trust the apt repository after its date"`
-	Bench        []string      `env:"GOROCM_BENCH" help:"benchmarks to run, as ready,first (default: all but go; docs/benchmarks.md names them)"`
-	CI           bool          `env:"CI" envDefault:"false" help:"true: never ask, install what is missing"`
-	Yes          bool          `env:"GOROCM_YES" envDefault:"false" help:"true: answer every question with yes"`
+	Variants         []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
+	Flavours         []string      `env:"GOROCM_FLAVOURS" envDefault:"hermetic" help:"flavours of the hip bundle: hermetic, system (uses the host's ROCm); of both, the first is embedded in the command"`
+	Targets          []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
+	Embed            string        `env:"GOROCM_EMBED" envDefault:"hip" help:"variant of the bundle in the command, the container image and the Go module"`
+	Toolchain        string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
+	Suite            string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
+	BaseImage        string        `env:"GOROCM_BASE_IMAGE" help:"image to compile in, by digest or ID, instead of the toolchain's own"`
+	MmdebstrapImage  string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image with mmdebstrap, if it is not installed on this machine"`
+	Locked           bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"reject toolchain packages that differ from the locked ones"`
+	Source           string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
+	CMake            []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, or core:NAME=VALUE and hip:NAME=VALUE for one component"`
+	Jobs             int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: the number of processors)"`
+	Memory           Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, such as 16GiB (0: no limit)"`
+	Cache            string        `env:"GOROCM_CACHE" help:"cache directory (default: go-rocm in the user's cache directory)"`
+	Dist             string        `env:"GOROCM_DIST" envDefault:"dist" help:"directory for the deliverables; a directory with other files in it is rejected"`
+	Reproduce        string        `env:"GOROCM_REPRODUCE" envDefault:"signed" help:"when a release must be proven reproducible by a second build: signed (if a key is set), always, never"`
+	Reuse            []string      `env:"GOROCM_REPRODUCE_REUSE" envDefault:"compile-hip" help:"stages that the second build reuses: compile-core, compile-hip (none: everything is built twice)"`
+	Vary             bool          `env:"GOROCM_VARY" envDefault:"false" help:"compile with another user, host name, clock and directory order; mage reproduce sets it for its second build"`
+	Version          string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
+	Maintainer       string        `env:"GOROCM_MAINTAINER" help:"maintainer of the Debian packages, as NAME <ADDRESS>; required for a signed release"`
+	Epoch            string        `env:"SOURCE_DATE_EPOCH" help:"time stamp of the command's package, the container image, the Go module and the bills of materials, in seconds since 1970 (default: the time of the llama.cpp release, for the module that of the commit); bundles and their packages always have the time of the llama.cpp release"`
+	SigningKey       string        `env:"GOROCM_SIGNING_KEY" help:"file with the Ed25519 private key, in PEM, that signs the provenance of a release"`
+	MinisignKey      string        `env:"GOROCM_MINISIGN_KEY" help:"file with the minisign private key that signs the checksums of a release"`
+	MinisignPassword Secret        `env:"GOROCM_MINISIGN_PASSWORD" help:"password of the minisign key, if it has one"`
+	Date             string        `env:"GOROCM_RELEASE_DATE" help:"date of the apt repository, in seconds since 1970 (default: SOURCE_DATE_EPOCH if it is set, else the time of the commit)"`
+	Published        string        `env:"GOROCM_PUBLISHED" help:"directory of the published releases, as given to mage publish; this release is added to them (default: GOROCM_DIST, if the release in it is signed)"`
+	AptURL           string        `env:"GOROCM_APT_URL" help:"URL of the apt repository, such as https://example.org/apt"`
+	AptKeyFile       string        `env:"GOROCM_APT_KEY_FILE" help:"file with the OpenPGP private key that signs the apt repository and the checksums of a release"`
+	AptKey           Secret        `env:"GOROCM_APT_KEY" help:"the OpenPGP private key itself, armoured, instead of GOROCM_APT_KEY_FILE"`
+	AptPassphrase    Secret        `env:"GOROCM_APT_PASSPHRASE" help:"passphrase of the OpenPGP key, if it has one"`
+	AptUnsigned      bool          `env:"GOROCM_APT_UNSIGNED" envDefault:"false" help:"create an apt repository without signatures"`
+	AptValid         time.Duration `env:"GOROCM_APT_VALID" envDefault:"2160h" help:"how long the apt repository is valid after its date"`
+	Bench            []string      `env:"GOROCM_BENCH" help:"benchmarks to run, such as ready,first (default: all but go; docs/benchmarks.md lists them)"`
+	CI               bool          `env:"CI" envDefault:"false" help:"never ask, install missing programs"`
+	Yes              bool          `env:"GOROCM_YES" envDefault:"false" help:"answer every question with yes"`
 
-	// SourceDate and ReleaseDate are Epoch and Date in UTC, zero where those are
-	// not set.
+	// SourceDate and ReleaseDate are Epoch and Date in UTC, zero if they are not set.
 	SourceDate, ReleaseDate time.Time
 }
 
-// elsewhere are GOROCM_ names that other parts of the project read.
-var elsewhere = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_SYSTEM_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
+// otherVariables are the variables with the prefix GOROCM_ that other parts of the
+// project read.
+var otherVariables = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_SYSTEM_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
 
-// Secret is a value that is used and never shown.
+// Secret is a string that is never printed.
 type Secret string
 
-// String says whether there is one.
+// String returns "(set)" for any secret, and "" for none.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -81,13 +82,13 @@ func (s Secret) String() string {
 	return "(set)"
 }
 
-// GoString keeps the value out of printed structs too.
+// GoString returns the same as String, for the verb %#v.
 func (s Secret) GoString() string { return s.String() }
 
 // Bytes is a size such as 16GiB.
 type Bytes int64
 
-// UnmarshalText reads a size with an optional binary unit.
+// UnmarshalText parses a size with an optional binary unit.
 func (b *Bytes) UnmarshalText(text []byte) error {
 	n, err := units.RAMInBytes(string(text))
 	if err != nil || n < 0 {
@@ -97,12 +98,12 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// Read reads and checks the environment.
+// Read parses the environment of the process.
 func Read() (*Settings, error) {
 	return Parse(os.Environ())
 }
 
-// Parse reads and checks an environment given as NAME=value strings.
+// Parse parses and checks an environment of NAME=value strings.
 func Parse(environ []string) (*Settings, error) {
 	values := env.ToMap(environ)
 	for name, v := range values {
@@ -123,7 +124,7 @@ func Parse(environ []string) (*Settings, error) {
 	if s.Cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {
-			return nil, fmt.Errorf("settings: no cache folder: %w; set GOROCM_CACHE", err)
+			return nil, fmt.Errorf("settings: no cache directory: %w; set GOROCM_CACHE", err)
 		}
 		s.Cache = filepath.Join(dir, "go-rocm")
 	}
@@ -140,18 +141,18 @@ func Parse(environ []string) (*Settings, error) {
 	return s, s.check()
 }
 
-// paths are the settings that name a file or folder of this machine. They are
-// absolute: they are handed to programs that run in other folders. The folder for
-// the deliverables is none of them: each checkout has its own.
+// paths returns the settings that name a file or directory. They are made absolute,
+// because programs in other directories get them. GOROCM_DIST is not among them: each
+// checkout has its own.
 func (s *Settings) paths() map[string]*string {
 	return map[string]*string{
 		"GOROCM_CACHE": &s.Cache, "GOROCM_SOURCE": &s.Source, "GOROCM_PUBLISHED": &s.Published,
-		"GOROCM_SIGNING_KEY": &s.SigningKey, "GOROCM_MINISIGN_KEY": &s.Minisign, "GOROCM_APT_KEY_FILE": &s.AptKeyFile,
+		"GOROCM_SIGNING_KEY": &s.SigningKey, "GOROCM_MINISIGN_KEY": &s.MinisignKey, "GOROCM_APT_KEY_FILE": &s.AptKeyFile,
 	}
 }
 
-// Paths gives those settings as NAME=value, for a build that runs in another
-// folder.
+// Paths returns the settings that name a file or directory as NAME=value strings,
+// for a build that runs in another directory.
 func (s *Settings) Paths() []string {
 	var out []string
 	for name, path := range s.paths() {
@@ -161,18 +162,20 @@ func (s *Settings) Paths() []string {
 	return out
 }
 
+// unknown returns an error for each variable that begins with GOROCM_ and is no
+// setting.
 func unknown(values map[string]string) error {
 	params, err := env.GetFieldParams(&Settings{})
 	if err != nil {
 		return fmt.Errorf("settings: %w", err)
 	}
-	known := slices.Clone(elsewhere)
+	known := slices.Clone(otherVariables)
 	for _, p := range params {
 		known = append(known, p.Key)
 	}
 	slices.Sort(known)
 	var errs []error
-	for _, name := range slices.Sorted(keys(values)) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if strings.HasPrefix(name, "GOROCM_") && !slices.Contains(known, name) {
 			errs = append(errs, fmt.Errorf("settings: %s is not a setting; `mage config` lists them", name))
 		}
@@ -180,16 +183,7 @@ func unknown(values map[string]string) error {
 	return errors.Join(errs...)
 }
 
-func keys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
+// check returns all errors of the settings.
 func (s *Settings) check() error {
 	var errs []error
 	bad := func(name, format string, args ...any) {
@@ -200,7 +194,7 @@ func (s *Settings) check() error {
 			bad("GOROCM_VARIANTS", "%q is not a variant; choose from hip, cpu", v)
 		}
 		if slices.Contains(s.Variants[:i], v) {
-			bad("GOROCM_VARIANTS", "%s is there twice", v)
+			bad("GOROCM_VARIANTS", "%s is listed twice", v)
 		}
 	}
 	for i, f := range s.Flavours {
@@ -208,32 +202,32 @@ func (s *Settings) check() error {
 			bad("GOROCM_FLAVOURS", "%q is not a flavour; choose from hermetic, system", f)
 		}
 		if slices.Contains(s.Flavours[:i], f) {
-			bad("GOROCM_FLAVOURS", "%s is there twice", f)
+			bad("GOROCM_FLAVOURS", "%s is listed twice", f)
 		}
 	}
 	if slices.Contains(s.Flavours, "system") && !slices.Contains(s.Variants, "hip") {
-		bad("GOROCM_FLAVOURS", "system concerns the hip variant, which is not among the variants %v that are built", s.Variants)
+		bad("GOROCM_FLAVOURS", "the flavour system requires the hip variant; add hip to GOROCM_VARIANTS, which is %v", s.Variants)
 	}
 	if !slices.Contains(s.Variants, s.Embed) {
-		bad("GOROCM_EMBED", "%q is not among the variants %v that are built", s.Embed, s.Variants)
+		bad("GOROCM_EMBED", "%q is not in GOROCM_VARIANTS, which is %v", s.Embed, s.Variants)
 	}
 	if s.Reproduce != "signed" && s.Reproduce != "always" && s.Reproduce != "never" {
-		bad("GOROCM_REPRODUCE", "%q is not signed, always or never", s.Reproduce)
+		bad("GOROCM_REPRODUCE", "%q is not a value; choose from signed, always, never", s.Reproduce)
 	}
-	for _, name := range s.TakesOver {
+	for _, name := range s.Reuse {
 		if name != "compile-core" && name != "compile-hip" && name != "none" {
-			bad("GOROCM_REPRODUCE_TAKES", "%q is not compile-core, compile-hip or none", name)
+			bad("GOROCM_REPRODUCE_REUSE", "%q is not a stage; choose from compile-core, compile-hip, none", name)
 		}
 	}
 	if s.Toolchain != "debian" && s.Toolchain != "amd" {
-		bad("GOROCM_TOOLCHAIN", "%q is not a toolchain; choose debian or amd", s.Toolchain)
+		bad("GOROCM_TOOLCHAIN", "%q is not a toolchain; choose from debian, amd", s.Toolchain)
 	}
 	if len(s.Targets) == 0 && slices.Contains(s.Variants, "hip") {
 		bad("GOROCM_TARGETS", "the hip variant needs at least one target, such as gfx1100")
 	}
 	for i, t := range s.Targets {
 		if slices.Contains(s.Targets[:i], t) {
-			bad("GOROCM_TARGETS", "%s is there twice", t)
+			bad("GOROCM_TARGETS", "%s is listed twice", t)
 		}
 	}
 	for _, o := range s.CMake {
@@ -246,13 +240,13 @@ func (s *Settings) check() error {
 		case !ok || option == "" || strings.HasPrefix(name, "-"):
 			bad("GOROCM_CMAKE", "%q is not of the form NAME=VALUE", o)
 		case only && component != "core" && component != "hip":
-			bad("GOROCM_CMAKE", "%q: %q is not a component; write NAME=VALUE, or core:NAME=VALUE or hip:NAME=VALUE for one alone", o, component)
+			bad("GOROCM_CMAKE", "%q: %q is not a component; write NAME=VALUE, or core:NAME=VALUE or hip:NAME=VALUE for one component", o, component)
 		case strings.Contains(option, ":"):
-			bad("GOROCM_CMAKE", "%q gives the option a type; write NAME=VALUE", o)
+			bad("GOROCM_CMAKE", "%q has a type; write NAME=VALUE", o)
 		}
 	}
 	if s.Jobs < 1 {
-		bad("GOROCM_JOBS", "%d is not a number of jobs", s.Jobs)
+		bad("GOROCM_JOBS", "%d is not a number of jobs; set 1 or more", s.Jobs)
 	}
 	for _, date := range []struct {
 		name, text string
@@ -271,48 +265,48 @@ func (s *Settings) check() error {
 	}
 	switch signed := s.AptKeyFile != "" || s.AptKey != ""; {
 	case s.AptKeyFile != "" && s.AptKey != "":
-		bad("GOROCM_APT_KEY", "GOROCM_APT_KEY_FILE is set too; choose one")
-	case signed && s.AptUnsign:
-		bad("GOROCM_APT_UNSIGNED", "a key is given too; choose one")
-	case (signed || s.AptUnsign) && s.AptURL == "":
-		bad("GOROCM_APT_URL", "is empty; give the address at which the apt repository will be served, such as https://example.org/apt")
+		bad("GOROCM_APT_KEY", "GOROCM_APT_KEY_FILE is set too; unset one of them")
+	case signed && s.AptUnsigned:
+		bad("GOROCM_APT_UNSIGNED", "a key is set too; unset one of them")
+	case (signed || s.AptUnsigned) && s.AptURL == "":
+		bad("GOROCM_APT_URL", "is not set; set the URL of the apt repository, such as https://example.org/apt")
 	}
 	if s.AptValid <= 0 {
-		bad("GOROCM_APT_VALID", "%s is not a time such as 2160h", s.AptValid)
+		bad("GOROCM_APT_VALID", "%s is not a positive duration; set one such as 2160h", s.AptValid)
 	}
 	return errors.Join(errs...)
 }
 
-// Signed says whether any key is given.
+// Signed reports whether any key is set.
 func (s *Settings) Signed() bool {
-	return s.AptKeyFile+string(s.AptKey)+s.Minisign+s.SigningKey != ""
+	return s.AptKeyFile+string(s.AptKey)+s.MinisignKey+s.SigningKey != ""
 }
 
-// Twice says whether a release has to come out the same from a second build.
-func (s *Settings) Twice() bool {
+// MustReproduce reports whether a release must be proven reproducible.
+func (s *Settings) MustReproduce() bool {
 	return s.Reproduce == "always" || s.Reproduce == "signed" && s.Signed()
 }
 
-// checkMaintainer wants somebody to answer for what is signed.
+// checkMaintainer checks the form of the maintainer, whom a signed release requires.
 func (s *Settings) checkMaintainer() error {
 	if s.Maintainer == "" {
 		if !s.Signed() {
 			return nil
 		}
-		return errors.New("is empty, and a key is given: say who answers for the release, as NAME <ADDRESS>")
+		return errors.New("is not set, but a key is: set the maintainer as NAME <ADDRESS>, such as Jane Doe <jane@example.org>")
 	}
 	who, err := mail.ParseAddress(s.Maintainer)
 	if err != nil {
-		return fmt.Errorf("%q: %w: give NAME <ADDRESS>", s.Maintainer, err)
+		return fmt.Errorf("%q: %w: set NAME <ADDRESS>, such as Jane Doe <jane@example.org>", s.Maintainer, err)
 	}
 	if want := who.Name + " <" + who.Address + ">"; who.Name == "" || s.Maintainer != want {
-		return fmt.Errorf("%q is not of the form NAME <ADDRESS>, as Jane Doe <jane@example.org>", s.Maintainer)
+		return fmt.Errorf("%q is not of the form NAME <ADDRESS>, such as Jane Doe <jane@example.org>", s.Maintainer)
 	}
 	return nil
 }
 
-// ParseEpoch reads a time as SOURCE_DATE_EPOCH has it: whole seconds since 1970 in UTC (see
-// reproducible-builds.org's specification of the variable).
+// ParseEpoch parses a time in the format of SOURCE_DATE_EPOCH: whole seconds since
+// 1970 in UTC, see https://reproducible-builds.org/specs/source-date-epoch/.
 func ParseEpoch(v string) (time.Time, error) {
 	n, err := strconv.ParseInt(v, 10, 64)
 	if err != nil || n < 0 || strings.HasPrefix(v, "+") {
@@ -321,7 +315,7 @@ func ParseEpoch(v string) (time.Time, error) {
 	return time.Unix(n, 0).UTC(), nil
 }
 
-// Print writes the settings as they stand, one a line.
+// Print writes a table of the settings: name, value and meaning, one per line.
 func (s *Settings) Print(w io.Writer) error {
 	params, err := env.GetFieldParams(s)
 	if err != nil {
@@ -334,4 +328,26 @@ func (s *Settings) Print(w io.Writer) error {
 		}
 	}
 	return tw.Flush()
+}
+
+// rows returns name, value and meaning of each setting, tab-separated.
+func (s *Settings) rows(params []env.FieldParams) []string {
+	v := reflect.ValueOf(s).Elem()
+	rows := make([]string, 0, len(params))
+	for i, p := range params {
+		value := fmt.Sprint(v.Field(i).Interface())
+		if f := v.Field(i); f.Kind() == reflect.Slice {
+			parts := make([]string, f.Len())
+			for j := range parts {
+				parts[j] = fmt.Sprint(f.Index(j).Interface())
+			}
+			sep := v.Type().Field(i).Tag.Get("envSeparator")
+			if sep == "" {
+				sep = ","
+			}
+			value = strings.Join(parts, sep)
+		}
+		rows = append(rows, p.Key+"\t"+value+"\t"+v.Type().Field(i).Tag.Get("help"))
+	}
+	return rows
 }

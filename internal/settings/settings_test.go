@@ -27,20 +27,20 @@ func TestParse(t *testing.T) {
 		{"options of a component", []string{"GOROCM_CMAKE=hip:B=2;core:C=a:b"}, "", func(s *Settings) bool { return len(s.CMake) == 2 }},
 		{"option of no component", []string{"GOROCM_CMAKE=hpi:GGML_HIP_GRAPHS=OFF"}, `"hpi" is not a component`, nil},
 		{"option with a type", []string{"GOROCM_CMAKE=GGML_LTO:BOOL=ON"}, `"GGML_LTO" is not a component; write NAME=VALUE`, nil},
-		{"option of a component with a type", []string{"GOROCM_CMAKE=hip:GGML_LTO:BOOL=ON"}, "gives the option a type", nil},
+		{"option of a component with a type", []string{"GOROCM_CMAKE=hip:GGML_LTO:BOOL=ON"}, "has a type", nil},
 		{"option without a name", []string{"GOROCM_CMAKE=hip:=ON"}, "is not of the form NAME=VALUE", nil},
-		{"target twice", []string{"GOROCM_TARGETS=gfx1100,gfx1101,gfx1100"}, "gfx1100 is there twice", nil},
-		{"variant twice", []string{"GOROCM_VARIANTS=cpu,cpu", "GOROCM_EMBED=cpu"}, "cpu is there twice", nil},
+		{"target twice", []string{"GOROCM_TARGETS=gfx1100,gfx1101,gfx1100"}, "gfx1100 is listed twice", nil},
+		{"variant twice", []string{"GOROCM_VARIANTS=cpu,cpu", "GOROCM_EMBED=cpu"}, "cpu is listed twice", nil},
 		{"options kept whole", []string{"GOROCM_CMAKE=A=1,2;B=x y"}, "", func(s *Settings) bool { return len(s.CMake) == 2 && s.CMake[0] == "A=1,2" }},
-		{"other parts' variables", []string{"GOROCM_BUNDLE=/x", "HOME=/h"}, "", nil},
+		{"variables of other parts", []string{"GOROCM_BUNDLE=/x", "HOME=/h"}, "", nil},
 		{"misspelt", []string{"GOROCM_TARGET=gfx1100"}, "GOROCM_TARGET is not a setting", nil},
 		{"unknown variant", []string{"GOROCM_VARIANTS=hip,metal"}, `"metal" is not a variant`, nil},
 		{"flavours", []string{"GOROCM_FLAVOURS=system,hermetic"}, "", func(s *Settings) bool { return len(s.Flavours) == 2 && s.Flavours[0] == "system" }},
 		{"hermetic by default", nil, "", func(s *Settings) bool { return len(s.Flavours) == 1 && s.Flavours[0] == "hermetic" }},
 		{"unknown flavour", []string{"GOROCM_FLAVOURS=vanilla"}, `"vanilla" is not a flavour`, nil},
-		{"flavour twice", []string{"GOROCM_FLAVOURS=system,system"}, "system is there twice", nil},
-		{"flavour of nothing", []string{"GOROCM_FLAVOURS=system", "GOROCM_VARIANTS=cpu", "GOROCM_EMBED=cpu"}, "concerns the hip variant", nil},
-		{"embed what is not built", []string{"GOROCM_VARIANTS=cpu"}, "is not among the variants", nil},
+		{"flavour twice", []string{"GOROCM_FLAVOURS=system,system"}, "system is listed twice", nil},
+		{"flavour without its variant", []string{"GOROCM_FLAVOURS=system", "GOROCM_VARIANTS=cpu", "GOROCM_EMBED=cpu"}, "requires the hip variant", nil},
+		{"embed a variant that is not built", []string{"GOROCM_VARIANTS=cpu"}, "is not in GOROCM_VARIANTS", nil},
 		{"bad target", []string{"GOROCM_TARGETS=rx7900"}, "rx7900", nil},
 		{"bad jobs", []string{"GOROCM_JOBS=-2"}, "-2 is not a number of jobs", nil},
 		{"bad memory", []string{"GOROCM_MEMORY=lots"}, "is not a size", nil},
@@ -54,23 +54,23 @@ func TestParse(t *testing.T) {
 		{"a signed repository", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_URL=https://example.org/apt", "GOROCM_APT_VALID=24h", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", func(s *Settings) bool {
 			return s.AptKey == "text" && s.AptValid == 24*time.Hour
 		}},
-		{"signed by nobody", []string{"GOROCM_MINISIGN_KEY=/k"}, "GOROCM_MAINTAINER: is empty, and a key is given", nil},
-		{"unsigned by nobody", nil, "", func(s *Settings) bool { return s.Maintainer == "" }},
-		{"no address", []string{"GOROCM_MAINTAINER=Jane Doe"}, "give NAME <ADDRESS>", nil},
+		{"signed without a maintainer", []string{"GOROCM_MINISIGN_KEY=/k"}, "GOROCM_MAINTAINER: is not set, but a key is", nil},
+		{"unsigned without a maintainer", nil, "", func(s *Settings) bool { return s.Maintainer == "" }},
+		{"no address", []string{"GOROCM_MAINTAINER=Jane Doe"}, "set NAME <ADDRESS>", nil},
 		{"no name", []string{"GOROCM_MAINTAINER=jane@example.org"}, "not of the form NAME <ADDRESS>", nil},
 		{"two lines", []string{"GOROCM_MAINTAINER=Jane\nBcc: x <jane@example.org>"}, "GOROCM_MAINTAINER", nil},
-		{"two keys", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_KEY_FILE=/k", "GOROCM_APT_URL=https://example.org/"}, "choose one", nil},
-		{"signed and unsigned", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/"}, "choose one", nil},
-		{"a repository without an address", []string{"GOROCM_APT_UNSIGNED=true"}, "GOROCM_APT_URL: is empty", nil},
-		{"a repository for no time", []string{"GOROCM_APT_VALID=-1h"}, "GOROCM_APT_VALID", nil},
+		{"two keys", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_KEY_FILE=/k", "GOROCM_APT_URL=https://example.org/"}, "unset one of them", nil},
+		{"signed and unsigned", []string{"GOROCM_APT_KEY=text", "GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/"}, "unset one of them", nil},
+		{"a repository without a URL", []string{"GOROCM_APT_UNSIGNED=true"}, "GOROCM_APT_URL: is not set", nil},
+		{"a repository that is never valid", []string{"GOROCM_APT_VALID=-1h"}, "GOROCM_APT_VALID", nil},
 		{"bad date", []string{"GOROCM_RELEASE_DATE=today"}, "GOROCM_RELEASE_DATE", nil},
-		{"twice when signed", []string{"GOROCM_MINISIGN_KEY=/k", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", (*Settings).Twice},
-		{"once when not", nil, "", func(s *Settings) bool { return !s.Twice() }},
-		{"always twice", []string{"GOROCM_REPRODUCE=always"}, "", (*Settings).Twice},
-		{"never twice", []string{"GOROCM_REPRODUCE=never", "GOROCM_MINISIGN_KEY=/k", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", func(s *Settings) bool { return !s.Twice() }},
-		{"sometimes twice", []string{"GOROCM_REPRODUCE=sometimes"}, `"sometimes" is not signed, always or never`, nil},
-		{"nothing taken over", []string{"GOROCM_REPRODUCE_TAKES=none"}, "", func(s *Settings) bool { return s.TakesOver[0] == "none" }},
-		{"taking over something else", []string{"GOROCM_REPRODUCE_TAKES=pack-hip"}, `"pack-hip" is not compile-core`, nil},
+		{"reproduced if signed", []string{"GOROCM_MINISIGN_KEY=/k", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", (*Settings).MustReproduce},
+		{"not reproduced if unsigned", nil, "", func(s *Settings) bool { return !s.MustReproduce() }},
+		{"always reproduced", []string{"GOROCM_REPRODUCE=always"}, "", (*Settings).MustReproduce},
+		{"never reproduced", []string{"GOROCM_REPRODUCE=never", "GOROCM_MINISIGN_KEY=/k", "GOROCM_MAINTAINER=J. Doe <j@example.org>"}, "", func(s *Settings) bool { return !s.MustReproduce() }},
+		{"sometimes reproduced", []string{"GOROCM_REPRODUCE=sometimes"}, `"sometimes" is not a value; choose from signed, always, never`, nil},
+		{"nothing reused", []string{"GOROCM_REPRODUCE_REUSE=none"}, "", func(s *Settings) bool { return s.Reuse[0] == "none" }},
+		{"reusing another stage", []string{"GOROCM_REPRODUCE_REUSE=pack-hip"}, `"pack-hip" is not a stage`, nil},
 		{"bad toolchain", []string{"GOROCM_TOOLCHAIN=suse"}, `"suse" is not a toolchain`, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -85,8 +85,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// A path means the same in whatever folder a program runs to which it is given.
-func TestPathsAreAbsolute(t *testing.T) {
+// A path means the same in every directory that a program runs in.
+func TestParseMakesPathsAbsolute(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -104,13 +104,13 @@ func TestPathsAreAbsolute(t *testing.T) {
 	if got := s.Paths(); !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	for _, path := range []string{s.Cache, s.Source, s.Published, s.SigningKey, s.Minisign, s.AptKeyFile} {
+	for _, path := range []string{s.Cache, s.Source, s.Published, s.SigningKey, s.MinisignKey, s.AptKeyFile} {
 		if !filepath.IsAbs(path) {
 			t.Errorf("%s is not absolute", path)
 		}
 	}
 	if s, err = Parse(nil); err != nil || s.Published != "" || s.Source != "" || !filepath.IsAbs(s.Cache) {
-		t.Errorf("what is not given: %+v, %v", s, err)
+		t.Errorf("unset paths: %+v, %v", s, err)
 	}
 }
 
@@ -141,7 +141,7 @@ func TestPrintNamesEverySetting(t *testing.T) {
 		}
 	}
 	if strings.Contains(b.String()+fmt.Sprintf("%v %+v %#v", s, s, s), "hidden") || !strings.Contains(b.String(), "(set)") {
-		t.Errorf("a secret is shown, or not said to be set:\n%s", &b)
+		t.Errorf("a secret is printed, or not reported as set:\n%s", &b)
 	}
 	for line := range strings.Lines(b.String()) {
 		if len(strings.Fields(line)) < 2 {

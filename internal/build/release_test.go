@@ -27,7 +27,7 @@ import (
 
 const minisignKeys = "../../pkg/release/testdata/minisign"
 
-// openPGPKey makes a key that is a day old, as the settings take it.
+// openPGPKey returns an armoured private key that is a day old.
 func openPGPKey(t *testing.T) string {
 	t.Helper()
 	e, err := openpgp.NewEntity("Test Archive", "", "archive@example.org", &packet.Config{
@@ -47,7 +47,7 @@ func openPGPKey(t *testing.T) string {
 	return b.String()
 }
 
-// provenanceKey writes a key as openssl does.
+// provenanceKey writes a key in the format of openssl and returns its path.
 func provenanceKey(t *testing.T) string {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -59,12 +59,12 @@ func provenanceKey(t *testing.T) string {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "provenance")
-	put(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
+	writeFile(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})))
 	return path
 }
 
-// signed are the settings of a release with every key.
-func signed(t *testing.T) []string {
+// allKeys returns the settings of a release with every key.
+func allKeys(t *testing.T) []string {
 	t.Helper()
 	return []string{
 		"GOROCM_MINISIGN_KEY=" + filepath.Join(minisignKeys, "plain.key"), "GOROCM_SIGNING_KEY=" + provenanceKey(t),
@@ -72,8 +72,8 @@ func signed(t *testing.T) []string {
 	}
 }
 
-// sealInto puts a signed statement about the delivery into it.
-func sealInto(s *Session) func(context.Context, *delivery) error {
+// provenanceFor returns a step that writes a signed statement about the delivery.
+func provenanceFor(s *Session) func(context.Context, *delivery) error {
 	return func(ctx context.Context, d *delivery) error {
 		subjects, err := release.ComputeChecksums(ctx, d.dir)
 		if err != nil {
@@ -91,21 +91,20 @@ func sealInto(s *Session) func(context.Context, *delivery) error {
 		if err != nil {
 			return err
 		}
-		return publish(filepath.Join(d.dir, release.ProvenanceFile), envelope)
+		return writePublic(filepath.Join(d.dir, release.ProvenanceFile), envelope)
 	}
 }
 
-// A release comes into being with the signature of each key that is given, or
-// not at all.
-func TestReleaseHasEverySignature(t *testing.T) {
+// A release has the signature of each key of the settings, or it is not delivered.
+func TestReleaseNeedsEverySignature(t *testing.T) {
 	lock, err := recipe.SourceLock()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, lost := range []string{"", release.MinisignFile, release.OpenPGPFile, release.ProvenanceFile} {
-		t.Run("without "+cmp.Or(lost, "nothing"), func(t *testing.T) {
+		t.Run(cmp.Or(lost, "nothing")+" lost", func(t *testing.T) {
 			dist := filepath.Join(t.TempDir(), "dist")
-			s, _ := session(t, append(signed(t), "GOROCM_DIST="+dist, "GOROCM_BASE_IMAGE=none", "CI=false")...)
+			s, _ := newSession(t, append(allKeys(t), "GOROCM_DIST="+dist, "GOROCM_BASE_IMAGE=none", "CI=false")...)
 			s.Recipe.Lock = lock
 			program := func(_ context.Context, d *delivery) error {
 				return os.WriteFile(filepath.Join(d.dir, "go-rocm"), []byte("program"), 0o600)
@@ -116,13 +115,13 @@ func TestReleaseHasEverySignature(t *testing.T) {
 				}
 				return os.Remove(filepath.Join(d.dir, lost))
 			}
-			steps := []step{program, sealInto(s), s.sumInto, lose, s.receive}
-			if lost == release.ProvenanceFile { // it is in the list, which would be wrong too
-				steps = []step{program, s.sumInto, s.receive}
+			steps := []step{program, provenanceFor(s), s.checksumInto, lose, s.verifyRelease}
+			if lost == release.ProvenanceFile { // removing it would make the list wrong too
+				steps = []step{program, s.checksumInto, s.verifyRelease}
 			}
 			err := s.deliver(t.Context(), nil, steps...)
 			if lost == "" {
-				if said := s.Out.(*bytes.Buffer).String(); err != nil || !strings.Contains(said, "signed: SHA256SUMS.minisig, SHA256SUMS.asc, provenance.dsse.json") { //nolint:errcheck,forcetypeassert // session made it
+				if said := s.Out.(*bytes.Buffer).String(); err != nil || !strings.Contains(said, "signed: SHA256SUMS.minisig, SHA256SUMS.asc, provenance.dsse.json") { //nolint:errcheck,forcetypeassert // newSession made it
 					t.Errorf("got %v, said %q", err, said)
 				}
 				return
@@ -132,25 +131,25 @@ func TestReleaseHasEverySignature(t *testing.T) {
 			}
 			for _, dir := range []string{dist, dist + ".part"} {
 				if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
-					t.Errorf("%s is there: %v", dir, err)
+					t.Errorf("%s exists: %v", dir, err)
 				}
 			}
 		})
 	}
 }
 
-// The same delivery, key and time are signed the same.
-func TestSumIntoIsReproducible(t *testing.T) {
-	environ, at := signed(t), time.Now().Add(-time.Hour).Truncate(time.Second)
+// The same delivery, key and time yield the same signature.
+func TestChecksumIntoIsReproducible(t *testing.T) {
+	environ, at := allKeys(t), time.Now().Add(-time.Hour).Truncate(time.Second)
 	var first string
 	for range 2 {
-		s, d := session(t, environ...)
+		s, d := newSession(t, environ...)
 		s.Settings.ReleaseDate = at
 		if err := os.Remove(filepath.Join(d.dir, "go-rocm.deb")); err != nil {
 			t.Fatal(err)
 		}
-		put(t, filepath.Join(d.dir, "go-rocm"), "program")
-		if err := s.sumInto(t.Context(), d); err != nil {
+		writeFile(t, filepath.Join(d.dir, "go-rocm"), "program")
+		if err := s.checksumInto(t.Context(), d); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(filepath.Join(d.dir, release.OpenPGPFile))
@@ -165,9 +164,9 @@ func TestSumIntoIsReproducible(t *testing.T) {
 	}
 }
 
-func TestKeysThatCannotBeRead(t *testing.T) {
+func TestUnreadableKeyNamesItsSetting(t *testing.T) {
 	for name, path := range map[string]string{"no file": "/no/such", "no key": filepath.Join(minisignKeys, "message")} {
-		s := &Session{Settings: &settings.Settings{Minisign: path}}
+		s := &Session{Settings: &settings.Settings{MinisignKey: path}}
 		if _, err := s.publicKeys(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "GOROCM_MINISIGN_KEY") {
 			t.Errorf("minisign, %s: %v", name, err)
 		}
@@ -178,7 +177,7 @@ func TestKeysThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// treeDigest is a digest over all that is in a folder.
+// treeDigest returns a digest of a directory tree.
 func treeDigest(t *testing.T, dir string) string {
 	t.Helper()
 	sum, err := stage.Digest(dir)
@@ -188,18 +187,18 @@ func treeDigest(t *testing.T, dir string) string {
 	return sum
 }
 
-// What is served under a key is followed by releases under that key alone.
-func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
+// A repository that is signed by a key accepts only releases that the key signs.
+func TestPublishRequiresTheKeyOfTheClients(t *testing.T) {
 	served := filepath.Join(t.TempDir(), "served")
 	deliver := func(version string, environ ...string) (*Session, *delivery) {
-		s, d := session(t, environ...)
+		s, d := newSession(t, environ...)
 		for name, text := range map[string]string{"go.mod": "module " + modulePath + "\n\ngo 1.26\n", "a.go": "package a\n"} {
-			put(t, filepath.Join(d.root, name), text)
+			writeFile(t, filepath.Join(d.root, name), text)
 		}
 		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, []string{"go.mod", "a.go"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := errors.Join(s.aptInto(t.Context(), d), s.sumInto(t.Context(), d)); err != nil {
+		if err := errors.Join(s.aptInto(t.Context(), d), s.checksumInto(t.Context(), d)); err != nil {
 			t.Fatal(err)
 		}
 		return s, d
@@ -224,8 +223,7 @@ func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
 	if err := s.publishTo(t.Context(), d.dir, served); !errors.Is(err, release.ErrSignature) {
 		t.Errorf("by another key: %v", err)
 	}
-	// What takes the keyring and the signature out of a release does not turn the
-	// check off.
+	// Removing the keyring and the signature from a release does not turn the check off.
 	for name, environ := range map[string][]string{
 		"without a key": nil, "with an unsigned repository": {"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=https://example.org/apt"},
 	} {
@@ -235,6 +233,6 @@ func TestPublishWantsTheKeyThatClientsHave(t *testing.T) {
 		}
 	}
 	if after := treeDigest(t, served); after != before {
-		t.Error("something of what was refused is served")
+		t.Error("a rejected release changed the served files")
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// What is published is a delivery that nobody is about to replace.
+// Publish waits until no build can replace the delivery.
 func TestPublishWaitsForABuild(t *testing.T) {
 	root := t.TempDir()
 	t.Chdir(root)
 	t.Setenv("GOROCM_CACHE", t.TempDir())
-	put(t, filepath.Join(root, "go.mod"), "module forge.lthn.ai/core/go-rocm\n")
+	writeFile(t, filepath.Join(root, "go.mod"), "module forge.lthn.ai/core/go-rocm\n")
 	if err := os.MkdirAll(filepath.Join(root, payloadDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -35,9 +35,9 @@ func TestPublishWaitsForABuild(t *testing.T) {
 		err := Publish(t.TempDir())
 		done <- errors.Join(err, w.Close())
 	}()
-	said, _ := bufio.NewReader(r).ReadString('\n')
-	if said != "waiting for another build in this checkout to end\n" {
-		t.Errorf("said %q", said)
+	printed, _ := bufio.NewReader(r).ReadString('\n')
+	if printed != "waiting for another build in this checkout to finish\n" {
+		t.Errorf("printed %q", printed)
 	}
 	if err := building.Close(); err != nil {
 		t.Fatal(err)

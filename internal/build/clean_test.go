@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
-func TestPrune(t *testing.T) {
+func TestPruneRemovesUnusedStagesAndRemains(t *testing.T) {
 	var said bytes.Buffer
 	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}, Out: &said}
 	cache, err := stage.Open(filepath.Join(s.Settings.Cache, "stages"))
@@ -33,7 +33,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	folder := func(name string) string {
+	mkdir := func(name string) string {
 		t.Helper()
 		dir := filepath.Join(s.Settings.Cache, name)
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -41,7 +41,7 @@ func TestPrune(t *testing.T) {
 		}
 		return dir
 	}
-	killed, models, running := folder("verify-1"), folder("models"), folder("bench-2")
+	killed, models, running := mkdir("verify-1"), mkdir("models"), mkdir("bench-2")
 	age(killed)
 	age(models)
 	age(filepath.Join(filepath.Dir(res.Dir), "stage.json"))
@@ -50,10 +50,10 @@ func TestPrune(t *testing.T) {
 	}
 	for dir, want := range map[string]bool{killed: false, models: true, running: true, res.Dir: false} {
 		if exists(dir) != want {
-			t.Errorf("%s is there: %v", dir, !want)
+			t.Errorf("%s exists: %v", dir, !want)
 		}
 	}
-	if !strings.Contains(said.String(), "  module-") || !strings.Contains(said.String(), "prune: removed 2 folders") {
+	if !strings.Contains(said.String(), "  module-") || !strings.Contains(said.String(), "prune: removed 2 directories") {
 		t.Errorf("said %q", said.String())
 	}
 }

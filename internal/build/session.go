@@ -1,6 +1,7 @@
-// Package build puts the build's rooms together: it is what the mage targets
-// call. Each function is one target; what they do in which order is written
-// here and nowhere else.
+// Package build implements the mage targets: each exported function is one
+// target. The order of a target's steps is defined here and nowhere else; the
+// steps themselves belong to docker/*, packaging/* and the other packages of
+// the build side.
 package build
 
 import (
@@ -25,18 +26,19 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// Session is an opened build: settings read, cache and engine at hand.
+// Session is one run of a target: its settings, the stage cache and the
+// container engine.
 type Session struct {
 	Settings *settings.Settings
 	Recipe   *recipe.Recipe
 	Epoch    time.Time
 	Out      io.Writer
 	engine   *lazyEngine
-	began    time.Time
+	started  time.Time
 }
 
-// Open reads the settings and prepares a build. The container engine is only
-// reached when a step needs it.
+// Open reads the settings and opens the stage cache. It does not connect to the
+// container engine: the first step that needs the engine does.
 func Open() (*Session, error) {
 	s, err := settings.Read()
 	if err != nil {
@@ -55,11 +57,11 @@ func Open() (*Session, error) {
 		return nil, err
 	}
 	logs := filepath.Join(s.Cache, "logs")
-	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr, began: time.Now()}
+	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr, started: time.Now()}
 	display := progress.New(os.Stderr, logs)
-	b.engine = &lazyEngine{display: display, elsewhere: s.Elsewhere, options: engine.ConnectOptions{
+	b.engine = &lazyEngine{display: display, vary: s.Vary, options: engine.ConnectOptions{
 		MayInstall: func() bool {
-			return b.agree("No container engine is running. Install docker.io and iptables and start dockerd?")
+			return b.confirm("No container engine is running. Install docker.io and iptables and start dockerd?")
 		},
 		LogDir: logs, Log: os.Stderr,
 	}}
@@ -69,29 +71,29 @@ func Open() (*Session, error) {
 		Progress: display,
 		Toolchain: toolchain.Spec{
 			Kind: s.Toolchain, Suite: s.Suite, BaseImage: s.BaseImage,
-			MmdebstrapImage: s.Mmdebstrap, Epoch: lock.Time(), Locked: s.Locked,
+			MmdebstrapImage: s.MmdebstrapImage, Epoch: lock.Time(), Locked: s.Locked,
 		},
 	}
 	return b, nil
 }
 
-// Close lets go of the engine.
+// Close disconnects from the container engine.
 func (s *Session) Close() error { return s.engine.Close() }
 
-// Interruptible gives a context that ends with Ctrl-C or SIGTERM.
-func Interruptible() (context.Context, context.CancelFunc) {
+// signalContext returns a context that is cancelled by Ctrl-C or SIGTERM.
+func signalContext() (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 }
 
-// say prints a line about the build itself.
-func (s *Session) say(format string, args ...any) error {
+// printf prints a line about the progress of the build.
+func (s *Session) printf(format string, args ...any) error {
 	_, err := fmt.Fprintf(s.Out, format+"\n", args...)
 	return err
 }
 
-// Variants gives the variants that are asked for, in the order of the setting,
-// each in the flavours that are asked for. What holds nothing of ROCm comes in
-// one flavour whatever is asked.
+// Variants returns the variants of the settings in their order, each in the
+// flavours of the settings. A variant without ROCm has one flavour, whatever the
+// settings say.
 func (s *Session) Variants() ([]recipe.Variant, error) {
 	var vs []recipe.Variant
 	for _, name := range s.Settings.Variants {
@@ -114,36 +116,38 @@ func (s *Session) Variants() ([]recipe.Variant, error) {
 	return vs, nil
 }
 
-// within runs f in an opened, interruptible build.
-func within(f func(context.Context, *Session) error) error {
+// withSession opens a session, runs f and closes the session. Ctrl-C and SIGTERM
+// cancel the context of f.
+func withSession(f func(context.Context, *Session) error) error {
 	s, err := Open()
 	if err != nil {
 		return err
 	}
-	ctx, stop := Interruptible()
+	ctx, stop := signalContext()
 	defer stop()
 	return errors.Join(f(ctx, s), s.Close())
 }
 
-// inCheckout is within, for what changes the deliverables or the bundle that is
-// compiled in: one at a time in a checkout, since another would compile in what
-// the first has put there, or take its folder away.
-func inCheckout(f func(context.Context, *Session) error) error {
-	return within(func(ctx context.Context, s *Session) error {
+// withCheckout is withSession under the lock of the checkout. Targets that write
+// the deliverables or the embedded bundle use it: another build in the same
+// checkout would compile in the bundle of the first, or remove its directory.
+func withCheckout(f func(context.Context, *Session) error) error {
+	return withSession(func(ctx context.Context, s *Session) error {
 		root, err := Root()
 		if err != nil {
 			return err
 		}
-		return s.alone(ctx, flock.New(filepath.Join(root, payloadDir), flock.SetFlag(os.O_RDONLY)), "another build in this checkout",
+		return s.withLock(ctx, flock.New(filepath.Join(root, payloadDir), flock.SetFlag(os.O_RDONLY)), "another build in this checkout",
 			func() error { return f(ctx, s) })
 	})
 }
 
-// alone runs f while it holds a lock. Who has to wait for it is told what for.
-func (s *Session) alone(ctx context.Context, lock *flock.Flock, holder string, f func() error) (err error) {
+// withLock runs f while it holds lock. If it has to wait, it prints the name of
+// the holder first.
+func (s *Session) withLock(ctx context.Context, lock *flock.Flock, holder string, f func() error) (err error) {
 	got, err := lock.TryLock()
 	if err == nil && !got {
-		if err := s.say("waiting for %s to end", holder); err != nil {
+		if err := s.printf("waiting for %s to finish", holder); err != nil {
 			return err
 		}
 		_, err = lock.TryLockContext(ctx, 200*time.Millisecond)
@@ -155,7 +159,7 @@ func (s *Session) alone(ctx context.Context, lock *flock.Flock, holder string, f
 	return f()
 }
 
-// Config prints the settings as they stand.
+// Config prints every setting with its value and meaning.
 func Config() error {
 	s, err := settings.Read()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
-func put(t *testing.T, name, content string) string {
+func writeFile(t *testing.T, name, content string) string {
 	t.Helper()
 	if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o600)); err != nil {
 		t.Fatal(err)
@@ -22,28 +22,28 @@ func put(t *testing.T, name, content string) string {
 	return name
 }
 
-func TestCompareFindsWhatDiffers(t *testing.T) {
+func TestCompareReportsDifferences(t *testing.T) {
 	var out strings.Builder
 	s := &Session{Out: &out}
 	first, second, stages := t.TempDir(), t.TempDir(), t.TempDir()
-	put(t, filepath.Join(first, "same"), "x")
-	put(t, filepath.Join(second, "same"), "x")
+	writeFile(t, filepath.Join(first, "same"), "x")
+	writeFile(t, filepath.Join(second, "same"), "x")
 	if err := s.compare(t.Context(), first, second, stages, stages); err != nil {
-		t.Fatalf("equal folders: %v", err)
+		t.Fatalf("equal directories: %v", err)
 	}
-	put(t, filepath.Join(first, "file"), "abcd")
-	put(t, filepath.Join(second, "file"), "abXd")
-	put(t, filepath.Join(second, "more"), "x")
+	writeFile(t, filepath.Join(first, "file"), "abcd")
+	writeFile(t, filepath.Join(second, "file"), "abXd")
+	writeFile(t, filepath.Join(second, "more"), "x")
 	err := s.compare(t.Context(), first, second, stages, stages)
 	if err == nil || !strings.Contains(err.Error(), "first difference at byte 2") || !strings.Contains(err.Error(), "more") {
 		t.Errorf("got %v", err)
 	}
 	if !strings.Contains(out.String(), "DIFFERS") {
-		t.Errorf("the table does not say so:\n%s", out.String())
+		t.Errorf("the table lacks the difference:\n%s", out.String())
 	}
 }
 
-// A stage that differs is explained by its files.
+// The explanation of a stage names its first file that differs.
 func TestCompareExplainsStages(t *testing.T) {
 	const name = "bundle-cpu-1"
 	for _, tc := range []struct {
@@ -53,7 +53,7 @@ func TestCompareExplainsStages(t *testing.T) {
 		want          string
 	}{
 		{"content", map[string]string{"lib/a": "abcd", "b": "x"}, map[string]string{"lib/a": "abXd", "b": "x"}, 0o644, "stage " + name + ": lib/a: first difference at byte 2 of 4 and 4"},
-		{"mode", map[string]string{"a": "x"}, map[string]string{"a": "x"}, 0o600, "stage " + name + ": a: its modes are -rw-r--r-- and -rw-------"},
+		{"mode", map[string]string{"a": "x"}, map[string]string{"a": "x"}, 0o600, "stage " + name + ": a: the modes are -rw-r--r-- and -rw-------"},
 		{"one file more", map[string]string{"a": "x"}, map[string]string{"a": "x", "b": "x"}, 0o644, "stage " + name + ": b: only the second build has it"},
 		{"one file less", map[string]string{"a": "x", "b": "x"}, map[string]string{"a": "x"}, 0o644, "stage " + name + ": b: only the first build has it"},
 		{"the whole stage", nil, map[string]string{"a": "x"}, 0o644, "stage " + name + ": only the second build has this stage"},
@@ -62,8 +62,8 @@ func TestCompareExplainsStages(t *testing.T) {
 			first, second := t.TempDir(), t.TempDir()
 			fill := func(dir string, files map[string]string, mode os.FileMode) {
 				for file, content := range files {
-					put(t, filepath.Join(dir, name, "stage.json"), "{}")
-					if err := os.Chmod(put(t, filepath.Join(dir, name, "out", file), content), mode); err != nil {
+					writeFile(t, filepath.Join(dir, name, "stage.json"), "{}")
+					if err := os.Chmod(writeFile(t, filepath.Join(dir, name, "out", file), content), mode); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -79,50 +79,49 @@ func TestCompareExplainsStages(t *testing.T) {
 	}
 }
 
-// What is taken over under a stricter umask than that of the first build is the
-// same still.
-func TestTakenUnderAnotherUmask(t *testing.T) {
+// A stage that is copied under a stricter umask than that of the first build is equal.
+func TestReusedStageIsEqualUnderAnotherUmask(t *testing.T) {
 	s := &Session{Settings: &settings.Settings{Cache: t.TempDir()}, Out: io.Discard}
 	first, second := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")
-	put(t, filepath.Join(first, "compile-hip-1", "stage.json"), "{}")
+	writeFile(t, filepath.Join(first, "compile-hip-1", "stage.json"), "{}")
 	for file, mode := range map[string]os.FileMode{"libggml-hip.so": 0o755, "bin/list": 0o644} {
-		if err := os.Chmod(put(t, filepath.Join(first, "compile-hip-1", "out", file), file), mode); err != nil {
+		if err := os.Chmod(writeFile(t, filepath.Join(first, "compile-hip-1", "out", file), file), mode); err != nil {
 			t.Fatal(err)
 		}
 	}
 	defer syscall.Umask(syscall.Umask(0o077))
-	if err := s.seed([]string{"compile-hip"}); err != nil {
+	if err := s.seedCache([]string{"compile-hip"}); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := stageOutputs(first, second)
-	if err != nil || len(rows) != 1 || rows[0].first != rows[0].second || !rows[0].taken {
+	rows, err := compareStages(first, second)
+	if err != nil || len(rows) != 1 || rows[0].first != rows[0].second || !rows[0].reused {
 		t.Errorf("got %+v, %v", rows, err)
 	}
 }
 
-// Two programs of which only the data differs.
-func TestExplainELF(t *testing.T) {
+// Two programs that differ in their data alone.
+func TestExplainELFNamesTheSection(t *testing.T) {
 	program, err := os.ReadFile(os.Args[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	marker := "a string that stands in the program's read-only data"
+	marker := "a string in the read-only data of the program"
 	i := strings.Index(string(program), marker)
 	if i < 0 {
 		t.Fatal("the marker is not in the test's own program")
 	}
 	dir := t.TempDir()
-	a := put(t, filepath.Join(dir, "a"), string(program))
+	a := writeFile(t, filepath.Join(dir, "a"), string(program))
 	program[i] ^= 1
-	b := put(t, filepath.Join(dir, "b"), string(program))
+	b := writeFile(t, filepath.Join(dir, "b"), string(program))
 	if got := explainELF(a, b); !strings.HasPrefix(got, "section .rodata differs") {
 		t.Errorf("got %q", got)
 	}
 }
 
-// A stage that only the second build has means that its inputs depended on
-// the circumstances.
-func TestStageThatOnlyOneBuildHas(t *testing.T) {
+// A stage that only the second build has is a difference: its inputs depended on the
+// environment.
+func TestStageOfOneBuildAloneDiffers(t *testing.T) {
 	first, second := t.TempDir(), t.TempDir()
 	c, err := stage.Open(second)
 	if err != nil {
@@ -133,7 +132,7 @@ func TestStageThatOnlyOneBuildHas(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	rows, err := stageOutputs(first, second)
+	rows, err := compareStages(first, second)
 	if err != nil || len(rows) != 1 || rows[0].first == rows[0].second {
 		t.Errorf("got %+v, %v", rows, err)
 	}
