@@ -1,10 +1,9 @@
-// Package benchpage is the form in which benchmarks are told: sections of one
-// Markdown page, each with a table, the goals that it is measured against and
-// the machine that it was measured on.
+// Package benchpage writes the results of benchmarks to a Markdown page. The page has
+// a section for each benchmark, with a table, goals and the machine of the measurement.
 //
-// A section that was measured takes the place of its older self, the others
-// stay, so that one benchmark can be run again alone. A goal that was not
-// reached is said as plainly as one that was. The package measures nothing.
+// A new result replaces its section and keeps the others, so that one benchmark can be
+// repeated alone. A goal that was not met is reported like one that was. The package
+// also has the statistics of a comparison; the benchmarks themselves are elsewhere.
 package benchpage
 
 import (
@@ -14,32 +13,32 @@ import (
 	"strings"
 )
 
-// Section is what one benchmark tells.
+// Section is the result of one benchmark.
 type Section struct {
-	// Name is how it is chosen, a lower-case word; Title stands above it.
+	// Name is a lower-case word that selects the benchmark; Title is the heading.
 	Name, Title string
-	// Text are paragraphs in front of the table: what was measured, and how.
+	// Text has the paragraphs before the table: what was measured and how.
 	Text []string
-	// Head names the columns, Rows are as wide; the first column is text, the
+	// Head has the names of the columns, Rows the cells. The first column is text, the
 	// others are figures.
 	Head []string
 	Rows [][]string
-	// Plot is the name of a picture beside the page, PlotText what it shows.
+	// Plot is the file name of a picture beside the page, PlotText its description.
 	Plot, PlotText string
 	Goals          []Goal
 }
 
-// Goal is a bar and what was measured.
+// Goal is a limit and the measured value.
 type Goal struct {
 	What  string
 	Got   float64
 	Limit float64
-	Unit  string // "times", "ms"; empty: a share, told in percent
-	// AtLeast turns the bar around: more is better.
+	Unit  string // "times", "ms"; empty: a ratio, printed in per cent
+	// AtLeast means that the value must not be below the limit instead of above it.
 	AtLeast bool
 }
 
-// Met reports whether the goal was reached.
+// Met reports whether the goal is met.
 func (g Goal) Met() bool {
 	if g.AtLeast {
 		return g.Got >= g.Limit
@@ -47,7 +46,7 @@ func (g Goal) Met() bool {
 	return g.Got <= g.Limit
 }
 
-// String is a line such as "not met: packing at most 1 times tar and zstd; measured 1.2 times".
+// String returns a line such as "**not met**: packing at most 1.00 times; measured 1.20 times".
 func (g Goal) String() string {
 	verdict, bound := "met", "at most"
 	if !g.Met() {
@@ -59,7 +58,7 @@ func (g Goal) String() string {
 	return fmt.Sprintf("%s: %s %s %s; measured %s", verdict, g.What, bound, g.value(g.Limit), g.value(g.Got))
 }
 
-// value writes a figure with three places or four digits, whichever is more.
+// value formats a value with its unit.
 func (g Goal) value(v float64) string {
 	if g.Unit == "" {
 		return fmt.Sprintf("%.4g %%", 100*v)
@@ -67,7 +66,7 @@ func (g Goal) value(v float64) string {
 	return Figure(v) + " " + g.Unit
 }
 
-// Figure writes a number with about three digits that count.
+// Figure formats a number with about three significant digits.
 func Figure(v float64) string {
 	abs := max(v, -v)
 	switch {
@@ -81,11 +80,10 @@ func Figure(v float64) string {
 	return fmt.Sprintf("%.3f", v)
 }
 
-// Ratio writes how many times one is the other.
+// Ratio formats a ratio.
 func Ratio(v float64) string { return fmt.Sprintf("%.3f", v) }
 
-// Markdown is the section as it stands in the page, with the machine it was
-// measured on.
+// Markdown returns the text of the section, with the machine of the measurement.
 func (s Section) Markdown(on Machine) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "## %s\n", s.Title)
@@ -114,34 +112,34 @@ func (s Section) Markdown(on Machine) string {
 func begin(name string) string { return "<!-- begin " + name + " -->\n" }
 func end(name string) string   { return "<!-- end " + name + " -->\n" }
 
-// ErrNoPlace says that a page has no place for a section.
-var ErrNoPlace = errors.New("the page has no place for the section")
+// ErrNoSection reports that a page lacks the marks of a section.
+var ErrNoSection = errors.New("the page has no marks for the section")
 
-// Replace puts text between the marks of the section called name.
+// Replace replaces the text between the marks of a section.
 func Replace(page, name, text string) (string, error) {
 	head, rest, ok := strings.Cut(page, begin(name))
 	if !ok {
-		return "", fmt.Errorf("%w %q: it wants the line %q", ErrNoPlace, name, strings.TrimSpace(begin(name)))
+		return "", fmt.Errorf("%w %q: add the line %q", ErrNoSection, name, strings.TrimSpace(begin(name)))
 	}
 	_, tail, ok := strings.Cut(rest, end(name))
 	if !ok {
-		return "", fmt.Errorf("%w %q: it wants the line %q", ErrNoPlace, name, strings.TrimSpace(end(name)))
+		return "", fmt.Errorf("%w %q: add the line %q", ErrNoSection, name, strings.TrimSpace(end(name)))
 	}
 	return head + begin(name) + "\n" + text + "\n" + end(name) + tail, nil
 }
 
-// Write puts the section into the page's file.
+// Write replaces a section in the file of the page.
 func Write(file string, s Section, on Machine) error {
 	old, err := os.ReadFile(file)
 	if err != nil {
-		return fmt.Errorf("read the page of benchmarks: %w", err)
+		return fmt.Errorf("read the benchmarks page: %w", err)
 	}
 	text, err := Replace(string(old), s.Name, s.Markdown(on))
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return fmt.Errorf("write the page of benchmarks: %w", err)
+		return fmt.Errorf("write the benchmarks page: %w", err)
 	}
 	return nil
 }

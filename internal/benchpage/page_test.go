@@ -52,7 +52,7 @@ func TestWriteReplacesOneSection(t *testing.T) {
 	if err := os.WriteFile(file, []byte(before), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the second time over the first one's
+	for range 2 { // the second time replaces the first
 		if err := Write(file, section(), Machine{}); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestWriteReplacesOneSection(t *testing.T) {
 		if err := os.WriteFile(file, []byte(broken), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := Write(file, section(), Machine{}); !errors.Is(err, ErrNoPlace) {
+		if err := Write(file, section(), Machine{}); !errors.Is(err, ErrNoSection) {
 			t.Errorf("%q: %v", broken, err)
 		}
 	}
@@ -107,21 +107,21 @@ func TestThisMachine(t *testing.T) {
 	for _, name := range []string{"meminfo", "loadavg"} {
 		write(name, "nothing of use")
 		if _, err := ThisMachine(proc); err == nil {
-			t.Errorf("%s without sense is accepted", name)
+			t.Errorf("a malformed %s is accepted", name)
 		}
 		write(name, files[name])
 	}
 	if _, err := ThisMachine(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("an empty folder: %v", err)
+		t.Errorf("an empty directory: %v", err)
 	}
 }
 
-func TestTurns(t *testing.T) {
+func TestInterleave(t *testing.T) {
 	var order []string
-	way := func(name string, v float64) Way {
+	variant := func(name string, v float64) Variant {
 		return func(context.Context) (float64, error) { order = append(order, name); return v, nil }
 	}
-	got, err := Turns(t.Context(), 3, way("a", 1), way("b", 2))
+	got, err := Interleave(t.Context(), 3, variant("a", 1), variant("b", 2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,12 +135,12 @@ func TestTurns(t *testing.T) {
 		t.Errorf("ratios %v, differences %v", r, d)
 	}
 	broken := errors.New("broken")
-	if _, err := Turns(t.Context(), 1, way("a", 1), func(context.Context) (float64, error) { return 0, broken }); !errors.Is(err, broken) {
+	if _, err := Interleave(t.Context(), 1, variant("a", 1), func(context.Context) (float64, error) { return 0, broken }); !errors.Is(err, broken) {
 		t.Errorf("error %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Turns(ctx, 1, way("a", 1)); !errors.Is(err, context.Canceled) {
+	if _, err := Interleave(ctx, 1, variant("a", 1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v", err)
 	}
 	if v, err := Seconds(func(context.Context) error { return nil })(t.Context()); v < 0 || err != nil {
@@ -157,14 +157,14 @@ func TestMedian(t *testing.T) {
 	}
 }
 
-// The places are those of the tables of the sign test.
-func TestSure(t *testing.T) {
+// The ranks are those of the tables of the sign test.
+func TestConfidenceInterval(t *testing.T) {
 	for _, c := range []struct{ n, low, high int }{{1, 1, 1}, {2, 1, 2}, {5, 1, 5}, {6, 1, 6}, {8, 1, 8}, {9, 2, 8}, {15, 4, 12}, {20, 6, 15}, {45, 16, 30}, {100, 40, 61}} {
 		var samples []float64
 		for i := range c.n {
 			samples = append(samples, float64(c.n-i))
 		}
-		if low, high := Sure(samples); low != float64(c.low) || high != float64(c.high) {
+		if low, high := ConfidenceInterval(samples); low != float64(c.low) || high != float64(c.high) {
 			t.Errorf("%d samples: the %vth to the %vth, want %d and %d", c.n, low, high, c.low, c.high)
 		}
 	}

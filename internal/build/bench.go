@@ -100,11 +100,11 @@ func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err er
 	var section benchpage.Section
 	switch name {
 	case "compile":
-		section, err = buildbench.Stage(ctx, buildbench.Input{
+		section, err = buildbench.CompareStage(ctx, buildbench.Input{
 			Recipe: s.Recipe, Targets: []string{"ggml-base", "ggml-cpu-x64", "ggml-cpu-haswell", "ggml-cpu-zen4"}, Work: work, Rounds: 3, Log: s.Out,
 		})
 	case "unchanged":
-		section, err = buildbench.Unchanged(ctx, root, 5, s.Out)
+		section, err = buildbench.CompareUnchanged(ctx, root, 5, s.Out)
 	}
 	if err != nil {
 		return fmt.Errorf("benchmark %s: %w", name, err)

@@ -1,10 +1,10 @@
-// Package buildbench measures what the build adds to the work that it orders: a
-// compile stage beside a bare container that runs the same cmake and ninja, and
-// a build in which nothing has changed.
+// Package buildbench measures the overhead of the build: a compile stage against a
+// bare container that runs the same cmake and ninja, and a build without changes
+// against go build.
 //
-// The compile is a part of the real one, with its own options; what surrounds
-// it (the source goes into the container, the results come out and are hashed)
-// costs the same for a part as for the whole.
+// The compile stage builds a part of the real targets with the real options. Its
+// overhead (copying the source into the container, copying and hashing the results)
+// is the same for a part as for the whole.
 package buildbench
 
 import (
@@ -25,27 +25,27 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// Input says what to compile and where.
+// Input selects what to compile and where.
 type Input struct {
 	Recipe *recipe.Recipe
 	// Targets are build targets of the core component, such as ggml-base.
 	Targets []string
-	// Work is a folder that is thrown away afterwards.
+	// Work is a directory for temporary files.
 	Work   string
 	Rounds int
 	Log    io.Writer
 }
 
-// bare is what one types into a shell of the container; the options follow.
-const bare = `cmake -S /src -B /build/tree -G Ninja "$@" && ninja -C /build/tree -j "$JOBS" $BUILD`
+// bareScript is the compile in a bare container; its arguments are the options.
+const bareScript = `cmake -S /src -B /build/tree -G Ninja "$@" && ninja -C /build/tree -j "$JOBS" $BUILD`
 
-// Stage compares the compile stage with a bare container.
-func Stage(ctx context.Context, in Input) (page.Section, error) {
+// CompareStage compares the compile stage with a bare container.
+func CompareStage(ctx context.Context, in Input) (page.Section, error) {
 	var none page.Section
 	if _, err := exec.LookPath("docker"); err != nil {
-		return none, fmt.Errorf("the bare compile is started by the docker command: %w; install docker-cli", err)
+		return none, fmt.Errorf("the bare container needs the docker command: %w; install docker-cli", err)
 	}
-	libraries, modules := results(in.Targets)
+	libraries, modules := outputs(in.Targets)
 	part, err := in.Recipe.Part(ctx, "core", in.Targets, libraries, modules)
 	if err != nil {
 		return none, err
@@ -62,7 +62,7 @@ func Stage(ctx context.Context, in Input) (page.Section, error) {
 		return errors.Join(err, os.RemoveAll(dir))
 	})
 	peer := page.Seconds(func(ctx context.Context) error { return runBare(ctx, part, in.Recipe.Jobs) })
-	samples, err := page.Turns(ctx, in.Rounds, told(in.Log, "compile stage", ours), told(in.Log, "cmake and ninja in a bare container", peer))
+	samples, err := page.Interleave(ctx, in.Rounds, logged(in.Log, "compile stage", ours), logged(in.Log, "cmake and ninja in a bare container", peer))
 	if err != nil {
 		return none, err
 	}
@@ -84,9 +84,9 @@ func Stage(ctx context.Context, in Input) (page.Section, error) {
 	}, nil
 }
 
-// results are what build targets of ggml leave: the modules of processors are
-// called after theirs, everything else is a library.
-func results(targets []string) (libraries, modules []string) {
+// outputs returns the files of build targets: a CPU target builds a module, every
+// other target a library.
+func outputs(targets []string) (libraries, modules []string) {
 	for _, t := range targets {
 		name := "lib" + t + ".so"
 		if strings.HasPrefix(t, "ggml-cpu") {
@@ -98,14 +98,14 @@ func results(targets []string) (libraries, modules []string) {
 	return libraries, modules
 }
 
-// runBare is the peer: the engine's own command line, the same image, options
-// and environment, and nothing around it.
+// runBare is the peer: the docker command with the same image, options and
+// environment.
 func runBare(ctx context.Context, p *recipe.Part, jobs int) error {
 	args := []string{"run", "--rm", "--network=none", "--volume", p.Source + ":/src:ro", "--volume", "/build"}
 	for _, e := range p.Env {
 		args = append(args, "--env", e)
 	}
-	args = append(args, "--env", "JOBS="+strconv.Itoa(jobs), "--workdir", "/build", p.Image, "/bin/sh", "-eu", "-c", bare, "bare")
+	args = append(args, "--env", "JOBS="+strconv.Itoa(jobs), "--workdir", "/build", p.Image, "/bin/sh", "-eu", "-c", bareScript, "bare")
 	out, err := exec.CommandContext(ctx, "docker", append(args, p.Options...)...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cmake and ninja in a bare container: %w\n%s", err, last(string(out), 20))
@@ -118,21 +118,21 @@ func last(text string, n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// told prints each measurement as it is made.
-func told(log io.Writer, what string, way page.Way) page.Way {
+// logged returns a variant that prints each measurement.
+func logged(log io.Writer, what string, v page.Variant) page.Variant {
 	return func(ctx context.Context) (float64, error) {
-		v, err := way(ctx)
+		seconds, err := v(ctx)
 		if err == nil {
-			_, err = fmt.Fprintf(log, "  %s: %.2f s\n", what, v)
+			_, err = fmt.Fprintf(log, "  %s: %.2f s\n", what, seconds)
 		}
-		return v, err
+		return seconds, err
 	}
 }
 
-// Unchanged times a build in which nothing has changed since the one before.
-func Unchanged(ctx context.Context, root string, rounds int, log io.Writer) (page.Section, error) {
+// CompareUnchanged compares a build without changes with go build.
+func CompareUnchanged(ctx context.Context, root string, rounds int, log io.Writer) (page.Section, error) {
 	var none page.Section
-	run := func(argv ...string) page.Way {
+	run := func(argv ...string) page.Variant {
 		return page.Seconds(func(ctx context.Context) error {
 			cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 			cmd.Dir = root
@@ -144,12 +144,12 @@ func Unchanged(ctx context.Context, root string, rounds int, log io.Writer) (pag
 	}
 	build := run("go", "run", "mage.go", "build")
 	peer := run("go", "build", "-o", os.DevNull, "./cmd/go-rocm")
-	for _, way := range []page.Way{build, peer} { // what is missing is made now
-		if _, err := told(log, "first build", way)(ctx); err != nil {
+	for _, v := range []page.Variant{build, peer} { // fill the caches
+		if _, err := logged(log, "first build", v)(ctx); err != nil {
 			return none, err
 		}
 	}
-	samples, err := page.Turns(ctx, rounds, told(log, "build without a change", build), told(log, "go build without a change", peer))
+	samples, err := page.Interleave(ctx, rounds, logged(log, "build without a change", build), logged(log, "go build without a change", peer))
 	if err != nil {
 		return none, err
 	}

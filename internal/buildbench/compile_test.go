@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-func TestResults(t *testing.T) {
-	libraries, modules := results([]string{"ggml-base", "ggml-cpu-x64", "ggml-cpu-haswell"})
+func TestOutputsSplitsLibrariesAndModules(t *testing.T) {
+	libraries, modules := outputs([]string{"ggml-base", "ggml-cpu-x64", "ggml-cpu-haswell"})
 	if !slices.Equal(libraries, []string{"libggml-base.so"}) || !slices.Equal(modules, []string{"libggml-cpu-x64.so", "libggml-cpu-haswell.so"}) {
 		t.Errorf("%v, %v", libraries, modules)
 	}
 }
 
-// TestUnchanged runs both commands on a small module that has them.
-func TestUnchanged(t *testing.T) {
+// The test runs both commands on a small module.
+func TestCompareUnchanged(t *testing.T) {
 	dir := t.TempDir()
 	files := map[string]string{
 		"go.mod":              "module small\n\ngo 1.26\n",
@@ -32,19 +32,19 @@ func TestUnchanged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s, err := Unchanged(t.Context(), dir, 1, io.Discard)
+	s, err := CompareUnchanged(t.Context(), dir, 1, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(s.Rows) != 2 || len(s.Goals) != 1 || s.Goals[0].Got <= 0 {
 		t.Errorf("%+v", s)
 	}
-	if _, err := Unchanged(t.Context(), t.TempDir(), 1, io.Discard); err == nil {
-		t.Error("a folder without a build is measured")
+	if _, err := CompareUnchanged(t.Context(), t.TempDir(), 1, io.Discard); err == nil {
+		t.Error("a directory without a module is measured")
 	}
 }
 
-func TestLast(t *testing.T) {
+func TestLastKeepsTheLastLines(t *testing.T) {
 	if got := last("a\nb\nc\n", 2); got != "b\nc" {
 		t.Errorf("%q", got)
 	}

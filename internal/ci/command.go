@@ -14,33 +14,33 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// command describes one child program of a step.
+// command is a program that a step runs.
 type command struct {
 	dir  string
-	env  []string // added to this program's own
+	env  []string // in addition to the environment of this process
 	out  io.Writer
 	argv []string
 }
 
-// build makes the process. It runs in a group of its own, so that cancelling
-// ends the whole tree (a test binary and the servers it started), not just
-// the first process of it.
-func (c command) build(ctx context.Context) *exec.Cmd {
+// process returns the process, not yet started. It runs in a new process group, so
+// that cancelling kills the whole tree: a test binary and the servers that it started.
+func (c command) process(ctx context.Context) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	cmd.Dir = c.dir
 	cmd.Env = append(os.Environ(), c.env...)
 	cmd.Stdout, cmd.Stderr = c.out, c.out
-	procgroup.Own(cmd, syscall.SIGKILL, 10*time.Second)
+	procgroup.Configure(cmd, syscall.SIGKILL, 10*time.Second)
 	return cmd
 }
 
+// run runs the program with its output to c.out.
 func (c command) run(ctx context.Context) error {
 	fmt.Fprintf(c.out, "$ %s\n", strings.Join(append(c.env, c.argv...), " "))
-	return c.explain(ctx, c.build(ctx).Run())
+	return c.explain(ctx, c.process(ctx).Run())
 }
 
-// explain names the program in its error and prefers the reason why it was
-// ended over the signal that ended it.
+// explain adds the name of the program to its error, and replaces the signal that
+// killed it by the reason.
 func (c command) explain(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -50,31 +50,30 @@ func (c command) explain(ctx context.Context, err error) error {
 		return fmt.Errorf("%s: %w", name, ctx.Err())
 	}
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%s: %w (install it and try again)", name, err)
+		return fmt.Errorf("%s: %w; install it and try again", name, err)
 	}
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// output runs the program and returns its standard output without the
-// trailing newline; what it says on standard error goes to c.out.
+// output runs the program and returns its standard output without trailing newlines;
+// its standard error goes to c.out.
 func (c command) output(ctx context.Context) (string, error) {
-	cmd := c.build(ctx)
+	cmd := c.process(ctx)
 	cmd.Stdout = nil
 	b, err := cmd.Output()
 	return strings.TrimRight(string(b), "\n"), c.explain(ctx, err)
 }
 
-// stream runs the program and hands its standard output to read, which has
-// to read to the end.
+// stream runs the program and passes its standard output to read.
 func (c command) stream(ctx context.Context, read func(io.Reader) error) error {
 	fmt.Fprintf(c.out, "$ %s\n", strings.Join(append(c.env, c.argv...), " "))
-	cmd := c.build(ctx)
+	cmd := c.process(ctx)
 	r, w := io.Pipe()
 	cmd.Stdout = w
 	done := make(chan error, 1)
 	go func() {
 		err := read(r)
-		// A reader that gave up must not block the program.
+		// After an error of read the program must not block on a full pipe.
 		_, drained := io.Copy(io.Discard, r)
 		done <- errors.Join(err, drained)
 	}()

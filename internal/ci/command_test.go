@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// Cancelling has to end grandchildren too: a test binary that starts servers
-// would leave them behind.
-func TestCancelEndsTheWholeGroup(t *testing.T) {
+// Cancelling kills grandchildren too, such as the servers of a test binary.
+func TestCancelKillsTheWholeGroup(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
@@ -41,13 +40,13 @@ func TestCancelEndsTheWholeGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for gone := false; !gone; gone = ended(pid) {
+	for gone := false; !gone; gone = exited(pid) {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// ended tells whether a process is gone or waits for its parent to notice.
-func ended(pid int) bool {
+// exited reports whether a process has exited; it may be a zombie.
+func exited(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return true
 	}
@@ -55,7 +54,7 @@ func ended(pid int) bool {
 	return err == nil && strings.Contains(string(stat), ") Z ")
 }
 
-func TestCommandErrors(t *testing.T) {
+func TestCommandErrorNamesTheCause(t *testing.T) {
 	t.Run("unknown program", func(t *testing.T) {
 		c := command{out: io.Discard, argv: []string{"no-such-program-anywhere"}}
 		if err := c.run(t.Context()); err == nil || !strings.Contains(err.Error(), "install it") {
@@ -72,29 +71,29 @@ func TestCommandErrors(t *testing.T) {
 			t.Errorf("output %q", &out)
 		}
 	})
-	t.Run("a reader that gives up", func(t *testing.T) {
+	t.Run("a reader that stops", func(t *testing.T) {
 		c := command{out: io.Discard, argv: []string{"sh", "-c", "yes | head -c 1000000"}}
-		gaveUp := errors.New("enough")
-		if err := c.stream(t.Context(), func(io.Reader) error { return gaveUp }); !errors.Is(err, gaveUp) {
+		stopped := errors.New("enough")
+		if err := c.stream(t.Context(), func(io.Reader) error { return stopped }); !errors.Is(err, stopped) {
 			t.Errorf("got %v", err)
 		}
 	})
 }
 
-func TestJudgeVulnerabilities(t *testing.T) {
+func TestUnreachableVulnerabilityDatabaseFailsNothing(t *testing.T) {
 	exit := func(code string) error {
 		return command{out: io.Discard, argv: []string{"sh", "-c", "exit " + code}}.run(t.Context())
 	}
-	if err := judgeVulnerabilities(nil, "No vulnerabilities found."); err != nil {
+	if err := vulnerabilityError(nil, "No vulnerabilities found."); err != nil {
 		t.Errorf("clean: %v", err)
 	}
-	if err := judgeVulnerabilities(exit("3"), ""); err == nil || errors.Is(err, ErrNotDone) {
+	if err := vulnerabilityError(exit("3"), ""); err == nil || errors.Is(err, ErrNotDone) {
 		t.Errorf("found: %v", err)
 	}
-	if err := judgeVulnerabilities(exit("1"), "govulncheck: fetching vulnerabilities: no such host"); !errors.Is(err, ErrNotDone) {
+	if err := vulnerabilityError(exit("1"), "govulncheck: fetching vulnerabilities: no such host"); !errors.Is(err, ErrNotDone) {
 		t.Errorf("unreachable: %v", err)
 	}
-	if err := judgeVulnerabilities(exit("1"), "loading packages: broken"); err == nil || errors.Is(err, ErrNotDone) {
+	if err := vulnerabilityError(exit("1"), "loading packages: broken"); err == nil || errors.Is(err, ErrNotDone) {
 		t.Errorf("broken: %v", err)
 	}
 }

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// buildTags names every tag behind which the project keeps files.
+// buildTags are all build tags of the project's files.
 const buildTags = "mage,e2e,install"
 
-// LintSteps returns the checks that need no bundle and run no test: format,
-// modules, vet for each platform, golangci-lint.
+// LintSteps returns the steps that run no test: formatting, modules, vet for each
+// platform, golangci-lint.
 func (p Project) LintSteps() []Step {
 	return []Step{
 		{Name: "gofmt", Limit: time.Minute, Run: uncounted(p.gofmt)},
@@ -27,13 +27,13 @@ func (p Project) LintSteps() []Step {
 	}
 }
 
-// uncounted makes a step of a check that runs no Go tests.
+// uncounted returns the Run function of a step without Go tests.
 func uncounted(f func(context.Context, io.Writer) error) func(context.Context, io.Writer) (Count, error) {
 	return func(ctx context.Context, out io.Writer) (Count, error) { return Count{}, f(ctx, out) }
 }
 
-// gofmt stands apart from golangci-lint because it also sees files that no
-// build tag selects and speaks in a second.
+// gofmt is a step of its own, besides golangci-lint, because it also checks files that
+// no build tag selects and finishes in a second.
 func (p Project) gofmt(ctx context.Context, out io.Writer) error {
 	files, err := p.command(out, nil, "gofmt", "-l", "-s", ".").output(ctx)
 	if err != nil {
@@ -45,10 +45,10 @@ func (p Project) gofmt(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// tidy compares go.mod and go.sum with what the sources import. With -e the
-// go command goes on where a module cannot be had that only the tests of a
-// dependency import (nfpm has such ones); its difference is then still right
-// for this project, and it alone is judged.
+// tidy compares go.mod and go.sum with the imports of the sources. With -e the go
+// command continues if it cannot download a module that only the tests of a dependency
+// import (nfpm has such modules). The difference is still correct for this project, so
+// only the difference is an error.
 func (p Project) tidy(ctx context.Context, out io.Writer) error {
 	dirs, err := p.modules()
 	if err != nil {
@@ -56,23 +56,22 @@ func (p Project) tidy(ctx context.Context, out io.Writer) error {
 	}
 	var failed []error
 	for _, dir := range dirs {
-		var said tail
-		c := command{dir: dir, out: io.MultiWriter(out, &said), argv: []string{"go", "mod", "tidy", "-e", "-diff"}}
+		var log tail
+		c := command{dir: dir, out: io.MultiWriter(out, &log), argv: []string{"go", "mod", "tidy", "-e", "-diff"}}
 		diff, err := c.output(ctx)
 		switch {
 		case diff != "":
 			fmt.Fprintln(out, diff)
-			failed = append(failed, fmt.Errorf("go.mod or go.sum in %s is not what the sources ask for; run go mod tidy -e there", dir))
-		case err != nil && !strings.Contains(said.text, " tested by\n"):
+			failed = append(failed, fmt.Errorf("go.mod or go.sum in %s differ from the imports; run go mod tidy -e there", dir))
+		case err != nil && !strings.Contains(log.text, " tested by\n"):
 			failed = append(failed, err)
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// vet checks what is meant for a platform: on linux/amd64 everything, nested
-// modules and tagged files included, elsewhere the main module, or the packages
-// of it that are named.
+// vet returns a check for a platform: of all modules for linux/amd64, of the main
+// module or of some packages of it for the others.
 func (p Project) vet(goos, goarch string, packages ...string) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, out io.Writer) error {
 		env := []string{"GOOS=" + goos, "GOARCH=" + goarch}
@@ -92,37 +91,38 @@ func (p Project) golangci(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// Nested modules have their own go.mod and are outside of "./...".
+	// Nested modules are outside of "./...".
 	return p.inModules(ctx, out, nil, program, "run", "--allow-serial-runners", "./...")
 }
 
-// vulnerabilities reports known vulnerabilities that the code can reach. Its
-// data comes over the network at each run; a machine that does not reach it
-// proves nothing, which is said and does not fail the run.
+// vulnerabilities checks for known vulnerabilities that the code can reach. It
+// downloads the database at each run. If the database is unreachable, the step is
+// reported as not done and does not fail the run.
 func (p Project) vulnerabilities(ctx context.Context, out io.Writer) error {
 	program, err := p.tool(ctx, out, govulncheck)
 	if err != nil {
 		return err
 	}
-	var said tail
-	err = p.command(io.MultiWriter(out, &said), nil, program, "./...").run(ctx)
-	return judgeVulnerabilities(err, said.text)
+	var log tail
+	err = p.command(io.MultiWriter(out, &log), nil, program, "./...").run(ctx)
+	return vulnerabilityError(err, log.text)
 }
 
-// judgeVulnerabilities reads govulncheck's end: exit status 3 is a finding
-// (go doc golang.org/x/vuln/cmd/govulncheck); a failed download ends with 1.
-func judgeVulnerabilities(err error, said string) error {
+// vulnerabilityError explains the exit status of govulncheck: 3 means that it found
+// vulnerabilities (go doc golang.org/x/vuln/cmd/govulncheck), 1 any other error, such
+// as a failed download.
+func vulnerabilityError(err error, log string) error {
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit) && exit.ExitCode() == 3:
-		return errors.New("govulncheck found vulnerabilities, listed above; update the modules that it names")
-	case err != nil && strings.Contains(said, "fetching vulnerabilities: "):
-		return fmt.Errorf("%w: the vulnerability database cannot be reached from here (GOVULNDB names another one)", ErrNotDone)
+		return errors.New("govulncheck found the vulnerabilities listed above; update the modules that it names")
+	case err != nil && strings.Contains(log, "fetching vulnerabilities: "):
+		return fmt.Errorf("%w: the vulnerability database is unreachable; set GOVULNDB to another one", ErrNotDone)
 	}
 	return err
 }
 
-// Write keeps the end of what is written.
+// Write adds b to the output.
 func (t *tail) Write(b []byte) (int, error) {
 	t.add(string(b))
 	return len(b), nil

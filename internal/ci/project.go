@@ -11,16 +11,16 @@ import (
 	"strings"
 )
 
-// Project says where the checks run. The zero value means the current folder,
-// the user's cache folder and a thousand inputs for each fuzz function.
+// Project is the project under check. The zero value means the current directory, the
+// user's cache directory and a thousand inputs for each fuzz test.
 type Project struct {
-	// Root is the folder that holds go.mod.
+	// Root is the directory with go.mod.
 	Root string
-	// Cache keeps the lint tools between runs.
+	// Cache is the directory that keeps the lint tools.
 	Cache string
-	// FuzzRuns is how many inputs each fuzz function is given. They are counted
-	// and not timed: a run that is cut off by the clock while the engine
-	// minimises an input counts as failed, with "context deadline exceeded".
+	// FuzzRuns is the number of inputs for each fuzz test. It is a number and not a
+	// duration: a run that reaches its time limit while the engine minimises an input
+	// fails with "context deadline exceeded".
 	FuzzRuns int
 }
 
@@ -30,16 +30,16 @@ func (p Project) withDefaults() (Project, error) {
 	}
 	root, err := filepath.Abs(p.Root)
 	if err != nil {
-		return p, fmt.Errorf("finding the project's folder: %w", err)
+		return p, fmt.Errorf("resolve the project's directory: %w", err)
 	}
 	p.Root = root
 	if _, err := os.Stat(filepath.Join(root, "go.mod")); err != nil {
-		return p, fmt.Errorf("the checks run in the folder that holds go.mod: %w", err)
+		return p, fmt.Errorf("the checks run in the directory with go.mod: %w", err)
 	}
 	if p.Cache == "" {
 		dir, err := os.UserCacheDir()
 		if err != nil {
-			return p, fmt.Errorf("finding a folder for the lint tools: %w (set HOME or XDG_CACHE_HOME)", err)
+			return p, fmt.Errorf("find a directory for the lint tools: %w; set HOME or XDG_CACHE_HOME", err)
 		}
 		p.Cache = filepath.Join(dir, "go-rocm")
 	}
@@ -53,8 +53,7 @@ func (p Project) command(out io.Writer, env []string, argv ...string) command {
 	return command{dir: p.Root, env: env, out: out, argv: argv}
 }
 
-// modules returns the folders of all Go modules of the project, the main one
-// first.
+// modules returns the directories of all Go modules of the project, the main one first.
 func (p Project) modules() ([]string, error) {
 	var dirs []string
 	err := filepath.WalkDir(p.Root, func(path string, d fs.DirEntry, err error) error {
@@ -71,13 +70,12 @@ func (p Project) modules() ([]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("looking for Go modules: %w", err)
+		return nil, fmt.Errorf("find the Go modules: %w", err)
 	}
 	return dirs, nil
 }
 
-// inModules runs one go command in each module of the project and collects
-// what failed.
+// inModules runs a command in each module of the project and joins the errors.
 func (p Project) inModules(ctx context.Context, out io.Writer, env []string, argv ...string) error {
 	dirs, err := p.modules()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestFuzzFindsEveryFunction(t *testing.T) {
+func TestFuzzFindsEveryFuzzTest(t *testing.T) {
 	fuzzer := func(name, body string) string {
 		return "package p\n\nimport \"testing\"\n\nfunc " + name + "(f *testing.F) {\n\tf.Add(\"x\")\n\tf.Fuzz(func(t *testing.T, s string) {\n" + body + "\n\t})\n}\n"
 	}
@@ -39,7 +39,7 @@ func TestFuzzFindsEveryFunction(t *testing.T) {
 	}
 }
 
-func TestModules(t *testing.T) {
+func TestModulesFindsNestedModules(t *testing.T) {
 	p := writeModule(t, map[string]string{
 		"a/a.go":              "package a\n",
 		"nested/go.mod":       "module example.test/nested\n\ngo 1.26\n",
@@ -56,7 +56,7 @@ func TestModules(t *testing.T) {
 	}
 }
 
-func TestChecksNameTheCulprit(t *testing.T) {
+func TestChecksNameTheFile(t *testing.T) {
 	p := writeModule(t, map[string]string{
 		"a/a.go":             "package a\nfunc  A() {}\n",
 		"b/b.go":             "package b\n\nimport \"fmt\"\n\n// B is wrong.\nfunc B() { fmt.Printf(\"%d\", \"x\") }\n",
@@ -81,7 +81,7 @@ func TestChecksNameTheCulprit(t *testing.T) {
 	out.Reset()
 	at := slices.IndexFunc(p.LintSteps(), func(s Step) bool { return s.Name == "vet linux/386" })
 	if at < 0 {
-		t.Fatal("nothing checks that the packages compile where a word has 32 bits")
+		t.Fatal("no step compiles the packages with a word size of 32 bits")
 	}
 	if _, err := p.LintSteps()[at].Run(t.Context(), &out); err == nil || !strings.Contains(out.String(), "d/d.go") {
 		t.Errorf("vet linux/386: %v\n%s", err, &out)
@@ -89,23 +89,23 @@ func TestChecksNameTheCulprit(t *testing.T) {
 	out.Reset()
 	at = slices.IndexFunc(p.LintSteps(), func(s Step) bool { return s.Name == "vet windows/amd64" })
 	if at < 0 {
-		t.Fatal("nothing checks that the packages compile on Windows")
+		t.Fatal("no step compiles the packages for Windows")
 	}
 	if _, err := p.LintSteps()[at].Run(t.Context(), &out); err == nil || !strings.Contains(out.String(), "e_windows.go") {
 		t.Errorf("vet windows/amd64: %v\n%s", err, &out)
 	}
-	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "nested is not what") {
+	if err := p.tidy(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), "nested differ") {
 		t.Errorf("tidy: %v", err)
 	}
 }
 
-func TestProjectOutsideOfAModule(t *testing.T) {
+func TestLintOutsideAModuleFails(t *testing.T) {
 	if err := Lint(t.Context(), io.Discard, Project{Root: t.TempDir()}); err == nil || !strings.Contains(err.Error(), "go.mod") {
 		t.Errorf("got %v", err)
 	}
 }
 
-// proxyWith serves one module as a folder, in the layout of the module proxy
+// proxyWith returns a directory with one module in the layout of the module proxy
 // protocol (go.dev/ref/mod#goproxy-protocol).
 func proxyWith(t *testing.T, module, version string, files map[string]string) string {
 	t.Helper()
@@ -180,12 +180,12 @@ func TestToolIsInstalledOnce(t *testing.T) {
 		t.Errorf("an absent tool: %v", err)
 	}
 	if left, err := filepath.Glob(filepath.Join(p.Cache, "tools", "absent*.*")); err != nil || len(left) != 1 {
-		t.Errorf("left behind: %v, %v", left, err)
+		t.Errorf("remains: %v, %v", left, err)
 	}
 }
 
-// TestRaceCoversNestedModules has one module with a test that fails and one
-// with nothing but a benchmark, which is no reason to fail.
+// TestRaceCoversNestedModules has one module with a failing test, and one with a
+// benchmark alone, which does not fail.
 func TestRaceCoversNestedModules(t *testing.T) {
 	p := writeModule(t, map[string]string{
 		"a/a_test.go":       "package a\n\nimport \"testing\"\n\nfunc TestA(*testing.T) {}\n",

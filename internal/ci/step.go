@@ -9,27 +9,27 @@ import (
 	"time"
 )
 
-// ErrNotDone marks a step that could not be carried out for a reason outside
-// the project, such as a database that this machine does not reach. It does
-// not fail the run; the reason is printed with the result.
+// ErrNotDone is the error of a step that could not run for a reason outside the
+// project, such as an unreachable database. It does not fail the run; the reason is
+// printed with the result.
 var ErrNotDone = errors.New("not done")
 
 // Step is one named check of a run.
 type Step struct {
 	// Name is short and unique within the run.
 	Name string
-	// Needs names the steps whose products this one uses. When one of them
-	// did not end well, this step is reported as failed without being run.
+	// Needs names the steps whose products this step uses. If one of them fails, this
+	// step is reported as failed and does not run.
 	Needs []string
-	// Limit ends the step when it takes longer; zero sets no limit.
+	// Limit is the time limit of the step; zero means no limit.
 	Limit time.Duration
-	// Run does the work and writes what it does to out. The count holds the
-	// Go tests that it really ran, and is honoured beside an error as well.
+	// Run runs the step and writes its log to out. It returns the count of the Go tests
+	// that it ran, with an error too.
 	Run func(ctx context.Context, out io.Writer) (Count, error)
 }
 
-// Count is a number of Go tests by outcome. A test with subtests counts by
-// its subtests.
+// Count is the number of Go tests by outcome. A test with subtests counts as its
+// subtests.
 type Count struct {
 	Passed, Failed, Skipped int
 }
@@ -39,7 +39,7 @@ func (c Count) Add(o Count) Count {
 	return Count{c.Passed + o.Passed, c.Failed + o.Failed, c.Skipped + o.Skipped}
 }
 
-// String gives the closing line of a run, such as "12 passed, 0 failed".
+// String returns a line such as "12 passed, 0 failed".
 func (c Count) String() string {
 	s := fmt.Sprintf("%d passed, %d failed", c.Passed, c.Failed)
 	if c.Skipped > 0 {
@@ -48,7 +48,7 @@ func (c Count) String() string {
 	return s
 }
 
-// FailedError tells which steps of a run failed.
+// FailedError is the error of a run with failed steps.
 type FailedError struct {
 	Steps []string // names, in the order of the run
 	Total int      // steps in the run
@@ -68,9 +68,8 @@ type result struct {
 
 func (r result) failed() bool { return r.err != nil && !errors.Is(r.err, ErrNotDone) }
 
-// Run carries out the steps in order and prints a table of results, the
-// reasons of all failures and the count of tests, in this order. The error is
-// a [*FailedError] when a step failed.
+// Run runs the steps in order. It then prints a table of results, the reason of each
+// failure and the count of tests. The error is a [*FailedError] if a step failed.
 func Run(ctx context.Context, out io.Writer, steps ...Step) error {
 	results := make([]result, 0, len(steps))
 	broken := map[string]bool{}
@@ -90,7 +89,7 @@ func runStep(ctx context.Context, out io.Writer, s Step, broken map[string]bool)
 	r := result{step: s}
 	for _, n := range s.Needs {
 		if broken[n] {
-			r.err = fmt.Errorf("not run: it needs %q, which did not end well", n)
+			r.err = fmt.Errorf("not run: it needs %q, which failed", n)
 			return r
 		}
 	}
@@ -108,7 +107,7 @@ func runStep(ctx context.Context, out io.Writer, s Step, broken map[string]bool)
 	r.took = time.Since(start)
 	switch {
 	case r.err != nil && limited.Err() != nil && ctx.Err() == nil:
-		r.err = fmt.Errorf("not finished within its limit of %v: %w", s.Limit, r.err)
+		r.err = fmt.Errorf("not finished within the limit of %v: %w", s.Limit, r.err)
 	case r.err == nil && r.count.Failed > 0:
 		r.err = fmt.Errorf("%d tests failed", r.count.Failed)
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func ends(c Count, err error) func(context.Context, io.Writer) (Count, error) {
+func returns(c Count, err error) func(context.Context, io.Writer) (Count, error) {
 	return func(context.Context, io.Writer) (Count, error) { return c, err }
 }
 
-// lastLines drops the table, whose times differ from run to run.
+// lastLines removes the table, whose times differ.
 func lastLines(out string) []string {
 	_, after, _ := strings.Cut(out, "\n\n")
 	var kept []string
@@ -29,47 +29,47 @@ func lastLines(out string) []string {
 	return kept
 }
 
-func TestRun(t *testing.T) {
+func TestRunReportsEachStep(t *testing.T) {
 	boom := errors.New("boom")
 	tests := map[string]struct {
 		steps  []Step
 		failed []string
 		want   []string
 	}{
-		"all well": {
-			steps: []Step{{Name: "a", Run: ends(Count{Passed: 2}, nil)}, {Name: "b", Run: ends(Count{Passed: 1, Skipped: 1}, nil)}},
+		"all steps pass": {
+			steps: []Step{{Name: "a", Run: returns(Count{Passed: 2}, nil)}, {Name: "b", Run: returns(Count{Passed: 1, Skipped: 1}, nil)}},
 			want:  []string{"3 passed, 0 failed, 1 skipped"},
 		},
 		"nothing to count": {
-			steps: []Step{{Name: "a", Run: ends(Count{}, nil)}},
+			steps: []Step{{Name: "a", Run: returns(Count{}, nil)}},
 			want:  []string{"0 passed, 0 failed"},
 		},
-		"a failure does not hide the rest": {
-			steps:  []Step{{Name: "a", Run: ends(Count{}, boom)}, {Name: "b", Run: ends(Count{Passed: 1}, nil)}},
+		"a failure does not stop the run": {
+			steps:  []Step{{Name: "a", Run: returns(Count{}, boom)}, {Name: "b", Run: returns(Count{Passed: 1}, nil)}},
 			failed: []string{"a"},
 			want:   []string{"FAILED a: boom", "1 passed, 0 failed"},
 		},
 		"a counted failure without an error fails": {
-			steps:  []Step{{Name: "a", Run: ends(Count{Passed: 4, Failed: 2}, nil)}},
+			steps:  []Step{{Name: "a", Run: returns(Count{Passed: 4, Failed: 2}, nil)}},
 			failed: []string{"a"},
 			want:   []string{"FAILED a: 2 tests failed", "4 passed, 2 failed"},
 		},
-		"what needs a failed step is not run": {
+		"a step that needs a failed one does not run": {
 			steps: []Step{
-				{Name: "a", Run: ends(Count{}, boom)},
-				{Name: "b", Needs: []string{"a"}, Run: ends(Count{Passed: 9}, nil)},
-				{Name: "c", Needs: []string{"b"}, Run: ends(Count{Passed: 9}, nil)},
+				{Name: "a", Run: returns(Count{}, boom)},
+				{Name: "b", Needs: []string{"a"}, Run: returns(Count{Passed: 9}, nil)},
+				{Name: "c", Needs: []string{"b"}, Run: returns(Count{Passed: 9}, nil)},
 			},
 			failed: []string{"a", "b", "c"},
 			want: []string{
 				"FAILED a: boom",
-				`FAILED b: not run: it needs "a", which did not end well`,
-				`FAILED c: not run: it needs "b", which did not end well`,
+				`FAILED b: not run: it needs "a", which failed`,
+				`FAILED c: not run: it needs "b", which failed`,
 				"0 passed, 0 failed",
 			},
 		},
-		"not done is told and fails nothing": {
-			steps: []Step{{Name: "a", Run: ends(Count{}, fmt.Errorf("%w: no network", ErrNotDone))}},
+		"a step that is not done is reported and fails nothing": {
+			steps: []Step{{Name: "a", Run: returns(Count{}, fmt.Errorf("%w: no network", ErrNotDone))}},
 			want:  []string{"a: not done: no network", "0 passed, 0 failed"},
 		},
 		"a limit": {
@@ -78,7 +78,7 @@ func TestRun(t *testing.T) {
 				return Count{Passed: 1}, ctx.Err()
 			}}},
 			failed: []string{"a"},
-			want:   []string{"FAILED a: not finished within its limit of 1ms: context deadline exceeded", "1 passed, 0 failed"},
+			want:   []string{"FAILED a: not finished within the limit of 1ms: context deadline exceeded", "1 passed, 0 failed"},
 		},
 	}
 	for name, tt := range tests {
@@ -101,7 +101,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-func TestRunCancelled(t *testing.T) {
+func TestRunStopsWhenCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	second := false
 	err := Run(ctx, io.Discard,

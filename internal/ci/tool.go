@@ -13,16 +13,16 @@ import (
 	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
-// Versions of the tools that a run installs. They come from the module proxy,
-// checked against the checksum database like every other module.
+// Versions of the tools that a run installs. The go command downloads them from the
+// module proxy and verifies them against the checksum database.
 const (
 	golangciLint = "github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0"
 	govulncheck  = "golang.org/x/vuln/cmd/govulncheck@v1.9.0"
 )
 
-// tool returns the program of a `module/path@version`, installed under the
-// cache folder. The folder's name holds the Go version as well: an analyser
-// built with an older Go refuses the sources of a newer one.
+// tool returns the path of the program of a `module/path@version`, and installs it in
+// the cache directory first if necessary. The directory name contains the Go version:
+// an analyser that was built with an older Go rejects the sources of a newer one.
 func (p Project) tool(ctx context.Context, out io.Writer, spec string) (string, error) {
 	goVersion, err := p.command(out, nil, "go", "env", "GOVERSION").output(ctx)
 	if err != nil {
@@ -36,11 +36,11 @@ func (p Project) tool(ctx context.Context, out io.Writer, spec string) (string, 
 		return program, nil
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return "", fmt.Errorf("making a folder for %s: %w", name, err)
+		return "", fmt.Errorf("create a directory for %s: %w", name, err)
 	}
 	unlock, err := lockedfile.MutexAt(dir + ".lock").Lock()
 	if err != nil {
-		return "", fmt.Errorf("waiting for another installation of %s: %w", name, err)
+		return "", fmt.Errorf("wait for another installation of %s: %w", name, err)
 	}
 	defer unlock()
 	if _, err := os.Stat(program); err == nil {
@@ -50,23 +50,23 @@ func (p Project) tool(ctx context.Context, out io.Writer, spec string) (string, 
 	return program, p.install(ctx, out, dir, spec)
 }
 
-// install builds into a folder beside the goal and renames it, so that a run
-// that is killed leaves no half-written program.
+// install builds into a temporary directory and renames it, so that a killed run leaves
+// no partial program.
 func (p Project) install(ctx context.Context, out io.Writer, dir, spec string) (err error) {
 	stage, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".*")
 	if err != nil {
-		return fmt.Errorf("making a folder for %s: %w", spec, err)
+		return fmt.Errorf("create a directory for %s: %w", spec, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(stage)) }()
 	if err := os.Chmod(stage, 0o755); err != nil {
-		return fmt.Errorf("opening the folder of %s: %w", spec, err)
+		return fmt.Errorf("change the mode of the directory of %s: %w", spec, err)
 	}
 	install := p.command(out, []string{"GOBIN=" + stage}, "go", "install", spec)
 	if err := install.run(ctx); err != nil {
-		return fmt.Errorf("installing a tool: %w (does the Go module proxy answer?)", err)
+		return fmt.Errorf("install a tool: %w; check that the Go module proxy is reachable", err)
 	}
 	if err := os.Rename(stage, dir); err != nil {
-		return fmt.Errorf("putting %s in place: %w", spec, err)
+		return fmt.Errorf("rename the directory of %s: %w", spec, err)
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
-// Package ctxio lets copying and hashing of long files end when a context does.
-// The standard library's io knows no context; a signal that a program takes as
-// the end of one would otherwise have to wait for the last byte.
+// Package ctxio makes copying and hashing of large files cancellable. The io package
+// of the standard library does not use contexts; without this package a cancelled
+// program would read the file to its end.
 package ctxio
 
 import (
@@ -8,11 +8,12 @@ import (
 	"io"
 )
 
-// Reader gives r's bytes until ctx ends, and its error from then on. A Read that
-// r is busy with is not interrupted.
+// Reader returns a reader that reads from r until ctx is cancelled, and then returns
+// the error of ctx. It does not interrupt a Read in progress.
 func Reader(ctx context.Context, r io.Reader) io.Reader { return reader{ctx, r} }
 
-// Writer hands bytes to w until ctx ends, and gives its error from then on.
+// Writer returns a writer that writes to w until ctx is cancelled, and then returns
+// the error of ctx.
 func Writer(ctx context.Context, w io.Writer) io.Writer { return writer{ctx, w} }
 
 type reader struct {

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
-func TestReader(t *testing.T) {
+func TestReaderStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	r := ctxio.Reader(ctx, strings.NewReader("abcd"))
@@ -21,11 +21,11 @@ func TestReader(t *testing.T) {
 	}
 	cancel()
 	if rest, err := io.ReadAll(r); len(rest) != 0 || !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end: %q, %v", rest, err)
+		t.Errorf("after the cancellation: %q, %v", rest, err)
 	}
 }
 
-func TestWriter(t *testing.T) {
+func TestWriterStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var b bytes.Buffer
@@ -35,15 +35,15 @@ func TestWriter(t *testing.T) {
 	}
 	cancel()
 	if n, err := io.WriteString(w, "cd"); n != 0 || !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end: %d, %v", n, err)
+		t.Errorf("after the cancellation: %d, %v", n, err)
 	}
 	if b.String() != "ab" {
 		t.Errorf("written: %q", b.String())
 	}
 }
 
-// A copy must not go round the context by the other side's ReadFrom or WriteTo.
-func TestCopy(t *testing.T) {
+// io.Copy must not bypass the context by ReadFrom or WriteTo of the other side.
+func TestCopyStopsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var b bytes.Buffer

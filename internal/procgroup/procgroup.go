@@ -1,6 +1,6 @@
-// Package procgroup runs programs whose own children end with them.
-// exec.CommandContext ends the first process alone: a build that `go run` has
-// started, or the programs that mmdebstrap has, would go on.
+// Package procgroup runs programs in process groups, so that cancelling stops their
+// children too. exec.CommandContext kills the first process alone: the build that
+// `go run` started, or the programs that mmdebstrap started, would continue.
 package procgroup
 
 import (
@@ -11,34 +11,33 @@ import (
 	"time"
 )
 
-// Own gives cmd, which exec.CommandContext has made, a process group of its own.
-// When the context ends the whole group gets sig, and cmd's first process is
-// killed if it is still there after grace. Where there are no process groups
-// only the first process is ended.
-func Own(cmd *exec.Cmd, sig syscall.Signal, grace time.Duration) {
+// Configure makes cmd, a command of exec.CommandContext, run in a new process group.
+// When the context is cancelled, the group receives sig; if the first process has not
+// exited after grace, it is killed. Without process groups only the first process is
+// killed.
+func Configure(cmd *exec.Cmd, sig syscall.Signal, grace time.Duration) {
 	cmd.WaitDelay = grace
-	own(cmd, sig)
+	setGroup(cmd, sig)
 }
 
-// Run runs cmd to its end, or until ctx, by which it was made, ends: then its
-// group is interrupted as by Ctrl-C, has grace to put its things in order, and
-// is killed.
+// Run runs cmd and waits for it. When ctx, the context of cmd, is cancelled, the group
+// receives SIGINT as from Ctrl-C, has grace to clean up, and is then killed.
 func Run(ctx context.Context, cmd *exec.Cmd, grace time.Duration) error {
-	Own(cmd, syscall.SIGINT, grace)
+	Configure(cmd, syscall.SIGINT, grace)
 	err := cmd.Run()
 	if err == nil || ctx.Err() == nil {
 		return err
 	}
 	if cmd.Process != nil {
-		kill(cmd.Process.Pid) // what outlived its first process
+		killGroup(cmd.Process.Pid) // processes that outlived the first one
 	}
 	return ctx.Err()
 }
 
-// Output is Run that gives what cmd wrote to its standard output and error.
+// Output is like Run and returns the standard output and standard error of cmd.
 func Output(ctx context.Context, cmd *exec.Cmd, grace time.Duration) ([]byte, error) {
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
 	err := Run(ctx, cmd, grace)
-	return said.Bytes(), err
+	return out.Bytes(), err
 }

@@ -15,17 +15,17 @@ import (
 	"time"
 )
 
-// What a program has started ends with it: one that listens has its time, one
-// that does not is killed after it.
-func TestRunEndsTheWholeGroup(t *testing.T) {
+// Cancelling stops the children too. A program that handles SIGINT has time to clean
+// up, one that ignores it is killed.
+func TestRunStopsTheWholeGroup(t *testing.T) {
 	for _, tc := range []struct {
 		name, script string
 		grace        time.Duration
 		tidy         bool
 	}{
-		{"listens", `trap 'echo tidied >tidy; exit 1' INT; sleep 600 & echo $! >pid; wait`, time.Hour, true},
-		{"does not listen", `trap '' INT; sleep 600 & echo $! >pid; wait`, time.Millisecond, false},
-		{"leaves a child that does not listen", `(trap '' INT; exec sleep 600) & echo $! >pid; wait`, time.Hour, false},
+		{"handles SIGINT", `trap 'echo tidied >tidy; exit 1' INT; sleep 600 & echo $! >pid; wait`, time.Hour, true},
+		{"ignores SIGINT", `trap '' INT; sleep 600 & echo $! >pid; wait`, time.Millisecond, false},
+		{"leaves a child that ignores SIGINT", `(trap '' INT; exec sleep 600) & echo $! >pid; wait`, time.Hour, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -45,17 +45,17 @@ func TestRunEndsTheWholeGroup(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for !ended(pid) {
+			for !exited(pid) {
 				time.Sleep(time.Millisecond)
 			}
 			if tidied := line(filepath.Join(dir, "tidy")) == "tidied"; tidied != tc.tidy {
-				t.Errorf("it put its things in order: %v", tidied)
+				t.Errorf("it cleaned up: %v", tidied)
 			}
 		})
 	}
 }
 
-func TestRunGivesTheProgramsOwnError(t *testing.T) {
+func TestRunReturnsTheErrorOfTheProgram(t *testing.T) {
 	var exit *exec.ExitError
 	if err := Run(t.Context(), exec.CommandContext(t.Context(), "sh", "-c", "exit 3"), 0); !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("got %v", err)
@@ -66,11 +66,11 @@ func TestRunGivesTheProgramsOwnError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := Run(ctx, exec.CommandContext(ctx, "true"), 0); !errors.Is(err, context.Canceled) {
-		t.Errorf("not begun: %v", err)
+		t.Errorf("cancelled before the start: %v", err)
 	}
 }
 
-// line gives the whole line that a file holds, empty for none yet.
+// line returns the line in a file, or "" while the line is incomplete.
 func line(name string) string {
 	b, err := os.ReadFile(name)
 	if err != nil || !strings.HasSuffix(string(b), "\n") {
@@ -79,8 +79,8 @@ func line(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// ended tells whether a process is gone or waits for its parent to notice.
-func ended(pid int) bool {
+// exited reports whether a process has exited; it may be a zombie.
+func exited(pid int) bool {
 	if errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return true
 	}

@@ -1,5 +1,5 @@
-// Package progress shows a person how far a build is: a bar on a terminal, a
-// line now and then elsewhere. The whole output of a step goes to a log file.
+// Package progress displays the progress of a build: a bar on a terminal, a line every
+// half minute elsewhere. It writes the whole output of each step to a log file.
 package progress
 
 import (
@@ -21,42 +21,42 @@ import (
 // quietInterval is how often a line is printed where there is no terminal.
 const quietInterval = 30 * time.Second
 
-// Display opens steps.
+// Display displays the progress of steps.
 type Display struct {
 	out    io.Writer
 	dir    string
 	isTerm bool
 }
 
-// New shows progress on out and keeps logs in dir.
+// New returns a Display that writes to out and creates log files in dir.
 func New(out *os.File, dir string) *Display {
 	return &Display{out: out, dir: dir, isTerm: term.IsTerminal(int(out.Fd()))}
 }
 
-// Open starts a step. What is written to it is its output; lines that begin
-// with "[done/total] " move the bar.
+// Open starts a step and returns a writer for the step's output. A line that begins
+// with "[done/total] " updates the progress.
 func (d *Display) Open(step string) (io.WriteCloser, error) {
 	if err := os.MkdirAll(d.dir, 0o750); err != nil {
-		return nil, fmt.Errorf("make the log folder: %w", err)
+		return nil, fmt.Errorf("create the log directory: %w", err)
 	}
 	name := filepath.Join(d.dir, step+".log")
 	f, err := os.Create(name)
 	if err != nil {
-		return nil, fmt.Errorf("open the log of %s: %w", step, err)
+		return nil, fmt.Errorf("create the log of %s: %w", step, err)
 	}
 	_, err = fmt.Fprintf(d.out, "%s: log in %s\n", step, name)
 	return &counter{meter: d.meter(step, false), log: f}, err
 }
 
-// Reader counts what is read through it; total is in bytes, -1 when nobody
-// knows it.
+// Reader returns a reader that displays how much of r has been read; total is in bytes,
+// -1 if it is unknown.
 func (d *Display) Reader(step string, total int64, r io.Reader) io.ReadCloser {
 	m := d.meter(step, true)
 	m.total = total
 	return &reader{meter: m, r: r}
 }
 
-// meter shows done of total.
+// meter displays the progress of one step.
 type meter struct {
 	display     *Display
 	step        string
@@ -71,7 +71,7 @@ func (d *Display) meter(step string, isBytes bool) *meter {
 	return &meter{display: d, step: step, bytes: isBytes, start: time.Now(), shown: time.Now()}
 }
 
-// set moves the meter; errors of a display are nobody's concern.
+// set updates the progress. It ignores errors of the display.
 func (m *meter) set(done, total int64) {
 	m.done, m.total = done, total
 	if !m.display.isTerm {
@@ -112,8 +112,7 @@ func (m *meter) line() {
 	_, _ = fmt.Fprintln(m.display.out, m.status(time.Since(m.start)))
 }
 
-// status says how far the step is, how long it took, and how long the rest
-// takes if it goes on like this.
+// status returns the progress, the elapsed time and an estimate of the remaining time.
 func (m *meter) status(elapsed time.Duration) string {
 	count := func(n int64) string {
 		if m.bytes {
@@ -133,15 +132,15 @@ func (m *meter) status(elapsed time.Duration) string {
 	return s
 }
 
-// counter reads a step's output.
+// counter is the writer for a step's output.
 type counter struct {
 	mu    sync.Mutex
 	meter *meter
 	log   *os.File
-	part  []byte
+	part  []byte // an incomplete line
 }
 
-// counted is how ninja counts, by our NINJA_STATUS.
+// counted matches the lines of ninja with our NINJA_STATUS.
 var counted = regexp.MustCompile(`^\[(\d+)/(\d+)\] `)
 
 func (c *counter) Write(p []byte) (int, error) {
@@ -167,7 +166,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	}
 }
 
-// Close ends the step.
+// Close finishes the step.
 func (c *counter) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -186,7 +185,7 @@ func (r *reader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close ends the display; the reader below is its owner's to close.
+// Close finishes the display. It does not close the underlying reader.
 func (r *reader) Close() error {
 	r.meter.end()
 	return nil

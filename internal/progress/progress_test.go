@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-func TestStatus(t *testing.T) {
+func TestStatusEstimatesTheRemainingTime(t *testing.T) {
 	for _, tc := range []struct {
 		m    meter
 		took time.Duration
@@ -26,7 +26,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestCounterKeepsTheLogAndCounts(t *testing.T) {
+func TestOpenWritesTheLogAndCounts(t *testing.T) {
 	for _, isTerm := range []bool{false, true} {
 		var out bytes.Buffer
 		d := &Display{out: &out, dir: filepath.Join(t.TempDir(), "logs"), isTerm: isTerm}

@@ -25,7 +25,7 @@ func Batch(ctx context.Context, in Input, prompts, tokens int) (page.Section, er
 	}
 	batch := page.Seconds(func(ctx context.Context) error { return inBatch(ctx, m, list, tokens) })
 	loop := page.Seconds(func(ctx context.Context) error { return oneByOne(ctx, m, list, tokens) })
-	samples, err := page.Turns(ctx, in.Rounds, in.told("BatchGenerate", batch), in.told("a loop", loop))
+	samples, err := page.Interleave(ctx, in.Rounds, in.told("BatchGenerate", batch), in.told("a loop", loop))
 	if err != nil {
 		return none, err
 	}
@@ -69,7 +69,7 @@ func oneByOne(ctx context.Context, m *rocm.Model, prompts []string, tokens int) 
 	return nil
 }
 
-func (in *Input) told(what string, way page.Way) page.Way {
+func (in *Input) told(what string, way page.Variant) page.Variant {
 	return func(ctx context.Context) (float64, error) {
 		v, err := way(ctx)
 		if err == nil {

@@ -75,7 +75,7 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 
 // sure writes a median with the range that it is in.
 func sure(ratios []float64) string {
-	low, high := page.Sure(ratios)
+	low, high := page.ConfidenceInterval(ratios)
 	return fmt.Sprintf("%s (%s to %s)", page.Ratio(page.Median(ratios)), page.Ratio(low), page.Ratio(high))
 }
 
@@ -93,7 +93,7 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 		return p, nil, nil, err
 	}
 	defer r.close()
-	speed := func(read func(context.Context) error) page.Way {
+	speed := func(read func(context.Context) error) page.Variant {
 		return func(ctx context.Context) (float64, error) {
 			start := time.Now()
 			err := together(l.Streams, func() error { return read(ctx) })
@@ -102,12 +102,12 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 	}
 	mine := speed(func(ctx context.Context) error { return ours(ctx, m, l.Tokens, nil) })
 	peer := speed(func(ctx context.Context) error { return r.read(ctx, nil) })
-	for _, warm := range []page.Way{mine, peer} { // connections, the server's buffers
+	for _, warm := range []page.Variant{mine, peer} { // connections, the server's buffers
 		if _, err := warm(ctx); err != nil {
 			return p, nil, nil, err
 		}
 	}
-	samples, err := page.Turns(ctx, l.Rounds, mine, peer, peer)
+	samples, err := page.Interleave(ctx, l.Rounds, mine, peer, peer)
 	if err != nil {
 		return p, nil, nil, err
 	}
@@ -155,7 +155,7 @@ func (in *Input) firstRow(ctx context.Context, s *page.Section, m *rocm.Model, o
 		return err
 	}
 	defer r.close()
-	first := func(read func(context.Context, func()) error) page.Way {
+	first := func(read func(context.Context, func()) error) page.Variant {
 		return func(ctx context.Context) (float64, error) {
 			var took time.Duration
 			start := time.Now()
@@ -165,10 +165,10 @@ func (in *Input) firstRow(ctx context.Context, s *page.Section, m *rocm.Model, o
 	}
 	mine := first(func(ctx context.Context, f func()) error { return ours(ctx, m, tokens, f) })
 	peer := first(r.read)
-	if _, err := page.Turns(ctx, 2, mine, peer); err != nil { // connects
+	if _, err := page.Interleave(ctx, 2, mine, peer); err != nil { // connects
 		return err
 	}
-	samples, err := page.Turns(ctx, in.Rounds, mine, peer)
+	samples, err := page.Interleave(ctx, in.Rounds, mine, peer)
 	if err != nil {
 		return err
 	}

@@ -91,7 +91,7 @@ func (o opener) title() string {
 // inTurn measures each of the ways, which it knows by their places, round after
 // round, and tells what it finds in a unit.
 func (in *Input) inTurn(ctx context.Context, ways []opener, unit string, measure func(context.Context, int) (float64, error)) ([][]float64, error) {
-	turns := make([]page.Way, len(ways))
+	turns := make([]page.Variant, len(ways))
 	for i, w := range ways {
 		turns[i] = func(ctx context.Context) (float64, error) {
 			v, err := measure(ctx, i)
@@ -102,7 +102,7 @@ func (in *Input) inTurn(ctx context.Context, ways []opener, unit string, measure
 			return v, nil
 		}
 	}
-	return page.Turns(ctx, in.Rounds, turns...)
+	return page.Interleave(ctx, in.Rounds, turns...)
 }
 
 // cost opens n streams at once and gives KiB a stream.

@@ -72,7 +72,7 @@ func (in *Input) readyRow(ctx context.Context, s *page.Section) error {
 		in.say("bare: %.1f ms", ms(took))
 		return ms(took), err
 	}
-	samples, err := page.Turns(ctx, in.Rounds, supervised, bare)
+	samples, err := page.Interleave(ctx, in.Rounds, supervised, bare)
 	if err != nil {
 		return err
 	}

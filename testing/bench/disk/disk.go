@@ -62,9 +62,9 @@ func settle(ctx context.Context) error {
 	return nil
 }
 
-// fresh makes a Way of a timed run that writes a new folder: the disk is quiet
+// fresh makes a Variant of a timed run that writes a new folder: the disk is quiet
 // before it, and the folder is removed after it, both untimed.
-func (in *Input) fresh(what string, run func(ctx context.Context, dir string) (seconds float64, err error)) page.Way {
+func (in *Input) fresh(what string, run func(ctx context.Context, dir string) (seconds float64, err error)) page.Variant {
 	return func(ctx context.Context) (float64, error) {
 		dir, err := in.folder()
 		if err != nil {

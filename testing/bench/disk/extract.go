@@ -110,7 +110,7 @@ func Extraction(ctx context.Context, in Input) (page.Section, error) {
 			return errors.Join(os.Mkdir(dir, 0o700), shell(ctx, `zstd -dcq "$1" | tar xp -C "$2"`+after, same, dir))
 		})
 	}
-	samples, err := page.Turns(ctx, in.Rounds, ours,
+	samples, err := page.Interleave(ctx, in.Rounds, ours,
 		in.fresh("zstd and tar", peer("")),
 		in.fresh("zstd, tar and sync", peer(` && find "$2" -exec sync {} +`)))
 	if err != nil {

@@ -79,7 +79,7 @@ func (j *Job) packRow(ctx context.Context, s *page.Section, dir string, m *bundl
 		sizes[1], err = size(out)
 		return err
 	}))
-	samples, err := page.Turns(ctx, j.Rounds, ours, peer)
+	samples, err := page.Interleave(ctx, j.Rounds, ours, peer)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (j *Job) unpackRow(ctx context.Context, s *page.Section) error {
 	peer := j.fresh("zstd and tar", timed(func(ctx context.Context, dir string) error {
 		return errors.Join(os.Mkdir(dir, 0o700), shell(ctx, `zstd -dcq "$1" | tar xp -C "$2"`, j.Pack, dir))
 	}))
-	samples, err := page.Turns(ctx, j.Rounds, ours, peer)
+	samples, err := page.Interleave(ctx, j.Rounds, ours, peer)
 	if err != nil {
 		return err
 	}

@@ -11,8 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// writeModule lays out a Go module of its own, so that the real go command
-// can be asked about it.
+// writeModule writes a Go module for the real go command.
 func writeModule(t *testing.T, files map[string]string) Project {
 	t.Helper()
 	root := t.TempDir()
@@ -35,7 +34,7 @@ func writeModule(t *testing.T, files map[string]string) Project {
 
 const header = "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nvar _ = os.Exit\n\n"
 
-func TestGoTestCounts(t *testing.T) {
+func TestGoTestCountsTestsByOutcome(t *testing.T) {
 	tests := map[string]struct {
 		body  string
 		want  Count
@@ -47,7 +46,7 @@ func TestGoTestCounts(t *testing.T) {
 			want: Count{Passed: 3},
 			says: []string{"ok       example.test/m/a"},
 		},
-		"a test with subtests counts by them": {
+		"a test with subtests counts as its subtests": {
 			body: "func TestA(t *testing.T) {\nfor _, n := range []string{\"x\", \"y\"} { t.Run(n, func(t *testing.T) { t.Run(\"z\", func(*testing.T) {}) }) }\n}\n",
 			want: Count{Passed: 2},
 		},
@@ -63,7 +62,7 @@ func TestGoTestCounts(t *testing.T) {
 			names: []string{"example.test/m/a TestA"},
 			says:  []string{"parent"},
 		},
-		"skips are counted and told": {
+		"skips are counted and reported": {
 			body: "func TestA(t *testing.T) { t.Skip(\"for a reason\") }\n",
 			want: Count{Skipped: 1},
 			says: []string{"skipped example.test/m/a TestA", "for a reason"},
@@ -117,14 +116,14 @@ func TestGoTestCounts(t *testing.T) {
 	}
 }
 
-func TestGoTestWithoutTests(t *testing.T) {
+func TestGoTestWithoutTestsFails(t *testing.T) {
 	p := writeModule(t, map[string]string{"a/a.go": "package a\n"})
 	if c, err := p.goTest(t.Context(), io.Discard, p.Root, nil, "./..."); err == nil || !strings.Contains(err.Error(), "ran no test") {
 		t.Errorf("got %v, %v", c, err)
 	}
 }
 
-func TestGoTestCancelled(t *testing.T) {
+func TestGoTestCancelledFails(t *testing.T) {
 	p := writeModule(t, map[string]string{"a/a_test.go": header + "func TestA(t *testing.T) {}\n"})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -133,7 +132,7 @@ func TestGoTestCancelled(t *testing.T) {
 	}
 }
 
-func TestTallyBrokenStream(t *testing.T) {
+func TestTallyReportsUnfinishedPackages(t *testing.T) {
 	stream := `{"Action":"start","Package":"p"}
 {"Action":"run","Package":"p","Test":"TestA"}
 plain words of the go command
@@ -148,7 +147,7 @@ plain words of the go command
 	}
 }
 
-func TestReportErrBoundsItsNames(t *testing.T) {
+func TestReportErrLimitsItsNames(t *testing.T) {
 	r := Report{Count: Count{Failed: 30}}
 	for range 30 {
 		r.Names = append(r.Names, "p TestX")

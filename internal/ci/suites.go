@@ -15,60 +15,59 @@ import (
 	"time"
 )
 
-// Environment variables that carry the products under test to the tests.
+// Environment variables with the paths of the products under test.
 const (
-	// EnvBundle names the packed cpu bundle, or the folder of an unpacked one.
+	// EnvBundle is the packed cpu bundle, or the directory of an unpacked one.
 	EnvBundle = "GOROCM_BUNDLE"
-	// EnvHIPBundle names the packed hip bundle.
+	// EnvHIPBundle is the packed hip bundle.
 	EnvHIPBundle = "GOROCM_HIP_BUNDLE"
-	// EnvSystemBundle names the packed hip bundle of the system flavour.
+	// EnvSystemBundle is the packed hip bundle of the system flavour.
 	EnvSystemBundle = "GOROCM_SYSTEM_BUNDLE"
-	// EnvSource names the folder of the pinned llama.cpp source, of which the
-	// tests take tokenizers.
+	// EnvSource is the directory of the pinned llama.cpp source, from which the tests
+	// read tokenizers.
 	EnvSource = "GOROCM_LLAMA_SOURCE"
-	// EnvCLI names the finished command with the bundle inside.
+	// EnvCLI is the command with the embedded bundle.
 	EnvCLI = "GOROCM_CLI"
-	// EnvDeb names the finished packages: the command's and that of the bundle.
+	// EnvDeb is the packages of the command and of the bundle.
 	EnvDeb = "GOROCM_DEB"
-	// EnvSmallDeb names the same with the cpu bundle: what concerns the packages'
-	// life, not the bundle, is tested on them in a tenth of the time.
+	// EnvSmallDeb is the packages of the command and of the cpu bundle. Tests of the
+	// package life cycle take a tenth of the time on them.
 	EnvSmallDeb = "GOROCM_SMALL_DEB"
-	// EnvSmallImage names the container image around the cpu bundle.
+	// EnvSmallImage is the container image with the cpu bundle.
 	EnvSmallImage = "GOROCM_SMALL_IMAGE"
 )
 
-// Product is something that the tests on real artifacts run against.
+// Product is an artifact that tests run on.
 type Product struct {
-	// Name is that of its step, such as "cpu bundle".
+	// Name is the name of the step that makes it, such as "cpu bundle".
 	Name string
-	// Env is the variable that carries its path to the tests.
+	// Env is the environment variable with its path.
 	Env string
-	// Make builds it, or finds it in the stage cache. Several files, such as
-	// packages that belong together, are separated as in PATH.
+	// Make builds it or finds it in the stage cache. Several paths are joined as in
+	// PATH.
 	Make func(ctx context.Context) (path string, err error)
 }
 
-// Hooks say what a run makes and does beside the checks of this package.
+// Hooks are the products and steps that a run has in addition to those of this
+// package.
 type Hooks struct {
-	// Products are made in this order, before the tests that use them.
+	// Products are made in this order, before the tests that run on them.
 	Products []Product
-	// More steps are run after all others, for example a comparison of two
-	// builds.
+	// More are steps that run after all others, such as a comparison of two builds.
 	More []Step
 }
 
-// UnitSteps returns the tests that need no bundle: the race tests of every
-// module and a short fuzzing of every fuzz function.
-func (p Project) UnitSteps() []Step {
+// SourceSteps returns the steps that need no bundle: the tests of every module under
+// the race detector and a short run of every fuzz test.
+func (p Project) SourceSteps() []Step {
 	return []Step{
 		{Name: "race tests", Limit: 30 * time.Minute, Run: p.race},
-		{Name: "fuzzing", Limit: 20 * time.Minute, Run: p.fuzz},
+		{Name: "fuzz tests", Limit: 20 * time.Minute, Run: p.fuzz},
 	}
 }
 
-// ProductSteps returns the steps that make the products and run the tests on
-// them. The end-to-end tests run even where the hip bundle failed: those of
-// them that want it then say so.
+// ProductSteps returns the steps that make the products and run the tests on them. The
+// end-to-end tests run without the hip bundle too; the tests that need it then fail.
 func (p Project) ProductSteps(h Hooks) []Step {
 	var steps []Step
 	env := &productEnv{}
@@ -105,7 +104,7 @@ func (p Project) ProductSteps(h Hooks) []Step {
 	return append(steps, h.More...)
 }
 
-// productEnv collects what the making steps hand to the testing steps.
+// productEnv collects the environment of the test steps from the make steps.
 type productEnv struct{ vars []string }
 
 func (e *productEnv) add(ctx context.Context, product Product) error {
@@ -117,10 +116,10 @@ func (e *productEnv) add(ctx context.Context, product Product) error {
 	for _, part := range filepath.SplitList(path) {
 		abs, err := filepath.Abs(part)
 		if err != nil {
-			return fmt.Errorf("finding what was built: %w", err)
+			return fmt.Errorf("resolve the path of a product: %w", err)
 		}
 		if _, err := os.Stat(abs); err != nil {
-			return fmt.Errorf("the build reported a product that is not there: %w", err)
+			return fmt.Errorf("the build reported a product that does not exist: %w", err)
 		}
 		found = append(found, abs)
 	}
@@ -131,7 +130,20 @@ func (e *productEnv) add(ctx context.Context, product Product) error {
 	return nil
 }
 
+// unit runs the tests of every module with -short: tests that need a container, the
+// network or much time skip themselves then.
+func (p Project) unit(ctx context.Context, out io.Writer) (Count, error) {
+	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m")
+}
+
+// race runs the tests of every module under the race detector.
 func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
+	// The race detector needs cgo. Without this, CGO_ENABLED=0 would fail late.
+	return p.testModules(ctx, out, []string{"CGO_ENABLED=1"}, "-race", "-timeout=20m")
+}
+
+// testModules runs the tests of every module.
+func (p Project) testModules(ctx context.Context, out io.Writer, env []string, args ...string) (Count, error) {
 	dirs, err := p.modules()
 	if err != nil {
 		return Count{}, err
@@ -139,21 +151,20 @@ func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
 	var sum Count
 	var failed []error
 	for _, dir := range dirs {
-		// The detector needs cgo; a build that turned it off would fail late.
-		c, err := p.goTest(ctx, out, dir, []string{"CGO_ENABLED=1"}, "-race", "-timeout=20m", "./...")
+		c, err := p.goTest(ctx, out, dir, env, append(slices.Clip(args), "./...")...)
 		if dir != p.Root && errors.Is(err, errNoTest) {
-			err = nil // a module of benchmarks alone
+			err = nil // a module with benchmarks alone
 		}
 		sum, failed = sum.Add(c), append(failed, err)
 	}
 	return sum, errors.Join(failed...)
 }
 
-// errNoTest says that a run proved nothing.
+// errNoTest reports that a run had no test.
 var errNoTest = errors.New("ran no test")
 
-// goTest runs `go test -json` and tallies it. A failure is told by the names
-// of the failed tests, or by the command's own end when no test explains it.
+// goTest runs `go test -json` and counts its tests. The error names the failed tests,
+// or is the error of the command if no test failed.
 func (p Project) goTest(ctx context.Context, out io.Writer, dir string, env []string, args ...string) (Count, error) {
 	c := command{dir: dir, env: env, out: out, argv: append([]string{"go", "test", "-json"}, args...)}
 	var report Report
@@ -170,7 +181,7 @@ func (p Project) goTest(ctx context.Context, out io.Writer, dir string, env []st
 	return report.Count, err
 }
 
-// fuzzTarget is one fuzz function of one package of the module in dir.
+// fuzzTarget is a fuzz test of a package of the module in dir.
 type fuzzTarget struct{ dir, pkg, name string }
 
 func (p Project) fuzz(ctx context.Context, out io.Writer) (Count, error) {
@@ -188,8 +199,7 @@ func (p Project) fuzz(ctx context.Context, out io.Writer) (Count, error) {
 	return sum, errors.Join(failed...)
 }
 
-// fuzzTargets asks the test binaries themselves, so that a fuzz function is
-// found wherever it stands.
+// fuzzTargets lists the fuzz tests by `go test -list`, which finds all of them.
 func (p Project) fuzzTargets(ctx context.Context, out io.Writer) ([]fuzzTarget, error) {
 	dirs, err := p.modules()
 	if err != nil {
@@ -212,7 +222,7 @@ func (p Project) fuzzTargets(ctx context.Context, out io.Writer) ([]fuzzTarget, 
 			return lines.Err()
 		})
 		if err != nil {
-			return nil, fmt.Errorf("listing the fuzz functions in %s: %w", dir, err)
+			return nil, fmt.Errorf("list the fuzz tests in %s: %w", dir, err)
 		}
 	}
 	slices.SortFunc(targets, func(a, b fuzzTarget) int {

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-func own(cmd *exec.Cmd, sig syscall.Signal) {
+func setGroup(cmd *exec.Cmd, sig syscall.Signal) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -23,5 +23,5 @@ func own(cmd *exec.Cmd, sig syscall.Signal) {
 	}
 }
 
-// kill ends a whole group, of which nothing may be left.
-func kill(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) }
+// killGroup kills all processes of a group.
+func killGroup(group int) { _ = syscall.Kill(-group, syscall.SIGKILL) }

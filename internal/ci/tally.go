@@ -12,29 +12,29 @@ import (
 	"strings"
 )
 
-// keptOutput bounds how much a failing test may print into the log.
+// keptOutput limits the output of a failed test in the log, in bytes.
 const keptOutput = 32 << 10
 
-// event is one line of `go test -json`, as `go doc cmd/test2json` and
-// `go help buildjson` define it.
+// event is one line of `go test -json`, see `go doc cmd/test2json` and
+// `go help buildjson`.
 type event struct {
 	Action, Package, Test, Output string
 	ImportPath, FailedBuild       string
 	Elapsed                       float64
 }
 
-// Report is what a stream of test results says.
+// Report is the result of a stream of test events.
 type Report struct {
 	Count
-	// Names holds the failed tests as "package Test", in the order in which
-	// they ended; a package without a failed test stands for itself.
+	// Names lists the failed tests as "package Test" in the order in which they ended,
+	// or the package if no test of it failed.
 	Names []string
 }
 
-// namesShown bounds the list of failed tests in one line.
+// namesShown limits the number of failed tests in an error.
 const namesShown = 20
 
-// Err is nil when no test failed, and else names those that did.
+// Err returns an error that names the failed tests, or nil if none failed.
 func (r Report) Err() error {
 	if r.Failed == 0 {
 		return nil
@@ -47,11 +47,11 @@ func (r Report) Err() error {
 	return fmt.Errorf("%d tests failed: %s%s", r.Failed, strings.Join(shown, ", "), more)
 }
 
-// Tally reads the stream of `go test -json` and counts its tests. To out it
-// writes one line for each finished package, the whole output of what failed,
-// and the reason of each skip. A package that fails beside its tests (it does
-// not compile, panics, runs out of time) counts as one failed test unless the
-// tests that it left unfinished were counted already.
+// Tally reads the output of `go test -json` and counts the tests. It writes to out one
+// line for each package, the output of each failed test and the reason of each skip. A
+// package that fails outside its tests (it does not compile, panics or exceeds the time
+// limit) counts as one failed test, unless it has unfinished tests: these count as
+// failed.
 func Tally(stream io.Reader, out io.Writer) (Report, error) {
 	t := &tally{out: out, packages: map[string]*packageRun{}, builds: map[string]*tail{}}
 	lines := bufio.NewReader(stream)
@@ -60,17 +60,17 @@ func Tally(stream io.Reader, out io.Writer) (Report, error) {
 		if len(strings.TrimSpace(string(line))) > 0 {
 			var e event
 			if json.Unmarshal(line, &e) != nil {
-				// The go command itself speaks plain text at times.
+				// The go command also prints plain text.
 				fmt.Fprintf(out, "%s\n", strings.TrimRight(string(line), "\n"))
 			} else {
-				t.take(e)
+				t.add(e)
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return t.report, t.unended()
+			return t.report, t.checkFinished()
 		}
 		if err != nil {
-			return t.report, fmt.Errorf("reading the results of go test: %w", err)
+			return t.report, fmt.Errorf("read the results of go test: %w", err)
 		}
 	}
 }
@@ -92,13 +92,13 @@ type packageRun struct {
 type testRun struct {
 	name        string
 	parent      *testRun
-	children    bool // it ran subtests
+	children    bool // it has subtests
 	ended       bool
 	failedBelow bool // one of its subtests failed
 	output      tail
 }
 
-func (t *tally) take(e event) {
+func (t *tally) add(e event) {
 	switch {
 	case e.Action == "build-output":
 		build := t.builds[e.ImportPath]
@@ -109,9 +109,9 @@ func (t *tally) take(e event) {
 		build.add(e.Output)
 	case e.Package == "":
 	case e.Test == "":
-		t.takePackage(t.run(e.Package), e)
+		t.addPackageEvent(t.run(e.Package), e)
 	default:
-		t.takeTest(t.run(e.Package), e)
+		t.addTestEvent(t.run(e.Package), e)
 	}
 }
 
@@ -137,7 +137,7 @@ func (p *packageRun) test(name string) *testRun {
 	return r
 }
 
-func (t *tally) takeTest(p *packageRun, e event) {
+func (t *tally) addTestEvent(p *packageRun, e event) {
 	r := p.test(e.Test)
 	switch e.Action {
 	case "output":
@@ -169,7 +169,7 @@ func (t *tally) fail(p *packageRun, r *testRun) {
 	fmt.Fprintf(t.out, "FAILED %s %s\n%s", p.name, r.name, r.output.quoted())
 }
 
-func (t *tally) takePackage(p *packageRun, e event) {
+func (t *tally) addPackageEvent(p *packageRun, e event) {
 	switch e.Action {
 	case "output":
 		p.output.add(e.Output)
@@ -186,8 +186,8 @@ func (t *tally) takePackage(p *packageRun, e event) {
 	}
 }
 
-// failPackage counts the tests that never ended, deepest first, or else, when
-// no test failed at all, the package itself.
+// failPackage counts the unfinished tests as failed, the deepest first, or the package
+// itself if no test failed.
 func (t *tally) failPackage(p *packageRun, e event) {
 	for _, r := range slices.SortedFunc(maps.Values(p.tests), func(a, b *testRun) int {
 		return cmp.Or(cmp.Compare(len(b.name), len(a.name)), strings.Compare(a.name, b.name))
@@ -208,16 +208,16 @@ func (t *tally) failPackage(p *packageRun, e event) {
 	fmt.Fprint(t.out, p.output.quoted())
 }
 
-// unended reports packages of which the stream never told the end.
-func (t *tally) unended() error {
+// checkFinished returns an error if the stream lacks the result of a package.
+func (t *tally) checkFinished() error {
 	if len(t.packages) == 0 {
 		return nil
 	}
 	names := slices.Sorted(maps.Keys(t.packages))
-	return fmt.Errorf("go test ended before it reported %s", strings.Join(names, ", "))
+	return fmt.Errorf("go test exited before it reported %s", strings.Join(names, ", "))
 }
 
-// tail keeps the end of an output, up to keptOutput bytes.
+// tail keeps the last bytes of an output, at least keptOutput of them.
 type tail struct {
 	text string
 	cut  bool

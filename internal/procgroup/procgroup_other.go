@@ -7,6 +7,6 @@ import (
 	"syscall"
 )
 
-func own(*exec.Cmd, syscall.Signal) {}
+func setGroup(*exec.Cmd, syscall.Signal) {}
 
-func kill(int) {}
+func killGroup(int) {}

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestProducts makes two products, one of which fails, and looks at what the
-// suites get to see.
-func TestProducts(t *testing.T) {
+// The suites get the paths of the products that were made, and a suite whose product
+// failed does not run.
+func TestProductStepsPassProductsToSuites(t *testing.T) {
 	p := writeModule(t, map[string]string{
 		"bundle": "packed",
 		"other":  "packed too",
@@ -29,7 +29,7 @@ func TestSees(t *testing.T) {
 		t.Error(p)
 	}
 	if os.Getenv("GOROCM_HIP_BUNDLE") != "" {
-		t.Error("the failed product is there")
+		t.Error("the failed product is set")
 	}
 }
 `,
@@ -45,7 +45,7 @@ func TestSees(t *testing.T) {
 			product("hip bundle", EnvHIPBundle, "", errors.New("compiler said no")),
 			product("deb", EnvDeb, filepath.Join(p.Root, "absent.deb"), nil),
 		},
-		More: []Step{{Name: "more", Run: ends(Count{}, nil)}},
+		More: []Step{{Name: "more", Run: returns(Count{}, nil)}},
 	})...)
 	if want := "3 of 6 steps failed: hip bundle, deb, install tests"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s\n%s", err, want, &out)
@@ -57,7 +57,7 @@ func TestSees(t *testing.T) {
 	}
 }
 
-func TestProductStepsWithoutProducts(t *testing.T) {
+func TestProductStepsWithoutProductsAreEmpty(t *testing.T) {
 	if steps := (Project{}).ProductSteps(Hooks{}); len(steps) != 0 {
 		t.Errorf("got %d steps", len(steps))
 	}

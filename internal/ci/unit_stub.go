@@ -1,9 +1,0 @@
-package ci
-
-import (
-	"context"
-	"io"
-)
-
-// Unit is a placeholder.
-func Unit(context.Context, io.Writer, Project) error { return nil }
