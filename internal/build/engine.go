@@ -32,7 +32,7 @@ func (l *lazyEngine) get(ctx context.Context) (engine.Engine, error) {
 		}
 		l.eng = eng
 		if l.vary {
-			l.eng = engine.Elsewhere(eng)
+			l.eng = engine.Vary(eng)
 		}
 	}
 	return l.eng, nil

@@ -152,7 +152,7 @@ func (s *Session) sampleTwice(ctx context.Context) error {
 		return err
 	}
 	again := *s.Recipe
-	again.Cache, again.Engine, again.Jobs = cache, engine.Elsewhere(s.Recipe.Engine), s.Recipe.Jobs+1
+	again.Cache, again.Engine, again.Jobs = cache, engine.Vary(s.Recipe.Engine), s.Recipe.Jobs+1
 	_, err = again.Sample(ctx)
 	return err
 }

@@ -120,7 +120,7 @@ sha256sum r | cut -c1-64`
 		}
 		return lines
 	}
-	here, there := run(e), run(engine.Elsewhere(e))
+	here, there := run(e), run(engine.Vary(e))
 	for i, what := range []string{"user id", "host name", "year", "order of a directory"} {
 		if here[i] == there[i] {
 			t.Errorf("the %s is %q in both", what, here[i])

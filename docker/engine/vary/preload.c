@@ -1,6 +1,6 @@
-/* Preloaded into the programs of a second build: other circumstances that must
- * not show in its results. Folders are read in the reverse order, and the wall
- * clock stands ELSEWHERE_SECONDS in the future. */
+/* Preloaded into the programs of a second build: variations that must not show
+ * in its results. Directories are read in the reverse order, and the wall clock
+ * is VARY_CLOCK_SECONDS ahead. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -10,12 +10,12 @@
 #include <sys/time.h>
 #include <time.h>
 
-/* One folder that is being read: all its entries, given out from the last. */
+/* An open directory: all its entries, returned from the last to the first. */
 struct listing {
 	DIR *dir;
 	struct dirent **entries;
 	size_t left;
-	struct dirent *given;
+	struct dirent *returned;
 	struct listing *next;
 };
 
@@ -67,7 +67,7 @@ static void forget(DIR *dir)
 		*p = l->next;
 		while (l->left > 0)
 			free(l->entries[--l->left]);
-		free(l->given);
+		free(l->returned);
 		free(l->entries);
 		free(l);
 		break;
@@ -81,13 +81,13 @@ struct dirent *readdir(DIR *dir)
 	struct listing *l = find(dir);
 	if (l == NULL)
 		l = fill(dir);
-	free(l->given);
-	l->given = l->left == 0 ? NULL : l->entries[--l->left];
+	free(l->returned);
+	l->returned = l->left == 0 ? NULL : l->entries[--l->left];
 	pthread_mutex_unlock(&lock);
-	return l->given;
+	return l->returned;
 }
 
-/* The two are one on 64-bit machines. */
+/* Both are the same function on 64-bit machines. */
 struct dirent64 *readdir64(DIR *dir) { return (struct dirent64 *)readdir(dir); }
 
 void rewinddir(DIR *dir)
@@ -104,7 +104,7 @@ int closedir(DIR *dir)
 
 static time_t shift(void)
 {
-	const char *s = getenv("ELSEWHERE_SECONDS");
+	const char *s = getenv("VARY_CLOCK_SECONDS");
 	return s == NULL ? 0 : atoll(s);
 }
 
