@@ -14,20 +14,20 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// ErrContent is wrapped when a folder or a pack holds something that a bundle
-// may not hold, or not what its manifest says.
+// ErrContent is wrapped when a directory or a pack contains something that no
+// bundle may contain, or differs from its manifest.
 var ErrContent = errors.New("bad bundle content")
 
-// Build returns a copy of m whose Files describe the folder: every regular
-// file, sorted, hashed, with its mode brought to 0644 or 0755. A file that m
-// already lists keeps its Target and Needed, and its Parts, whose digests are
-// computed; for others Target is taken from a name holding exactly one of
+// Build returns a copy of m whose Files describe the directory: every regular
+// file, sorted and hashed, with mode 0644 or 0755. A file that m already lists
+// keeps its Target, Needed and Parts; Build computes the digests of the parts.
+// For other files, Target is derived from a name that contains exactly one of
 // m.Targets, such as "…_gfx1100.co". Symbolic links and other special files
-// are errors; manifest.json is left out.
+// are errors. manifest.json is not listed.
 func Build(dir string, m Manifest) (*Manifest, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open bundle folder: %w", err)
+		return nil, fmt.Errorf("open bundle directory: %w", err)
 	}
 	defer func() { _ = root.Close() }()
 
@@ -47,10 +47,10 @@ func Build(dir string, m Manifest) (*Manifest, error) {
 		case d.IsDir() || p == ManifestName:
 			return nil
 		case !d.Type().IsRegular():
-			return fmt.Errorf("%w: %s is a %s; a bundle holds regular files only", ErrContent, p, typeName(d.Type()))
+			return fmt.Errorf("%w: %s is a %s; a bundle may only contain regular files", ErrContent, p, typeName(d.Type()))
 		}
 		k, ok := known[p]
-		f, err := describe(root, p, k.Parts)
+		f, err := describeFile(root, p, k.Parts)
 		if err != nil {
 			return err
 		}
@@ -63,7 +63,7 @@ func Build(dir string, m Manifest) (*Manifest, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read bundle folder: %w", err)
+		return nil, fmt.Errorf("read bundle directory: %w", err)
 	}
 	slices.SortFunc(out.Files, func(a, b File) int { return compareStrings(a.Path, b.Path) })
 	if err := out.Validate(); err != nil {
@@ -72,7 +72,7 @@ func Build(dir string, m Manifest) (*Manifest, error) {
 	return &out, nil
 }
 
-// WriteManifest writes manifest.json into the folder.
+// WriteManifest writes manifest.json into the directory.
 func WriteManifest(dir string, m *Manifest) error {
 	b, err := m.MarshalCanonical()
 	if err != nil {
@@ -80,7 +80,7 @@ func WriteManifest(dir string, m *Manifest) error {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("open bundle folder: %w", err)
+		return fmt.Errorf("open bundle directory: %w", err)
 	}
 	defer func() { _ = root.Close() }()
 	if err := root.WriteFile(ManifestName, b, 0o644); err != nil {
@@ -92,18 +92,18 @@ func WriteManifest(dir string, m *Manifest) error {
 	return nil
 }
 
-// ReadManifest reads and validates the manifest.json of a bundle folder.
+// ReadManifest reads and validates the manifest.json of a bundle directory.
 func ReadManifest(dir string) (*Manifest, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open bundle folder: %w", err)
+		return nil, fmt.Errorf("open bundle directory: %w", err)
 	}
 	defer func() { _ = root.Close() }()
 	return readManifest(root)
 }
 
 func readManifest(root *os.Root) (*Manifest, error) {
-	// To open a FIFO would wait for somebody who writes to it.
+	// Opening a FIFO would block until another process opens it for writing.
 	st, err := root.Stat(ManifestName)
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%w: %s is a %s", ErrManifest, ManifestName, typeName(st.Mode().Type()))
@@ -123,7 +123,7 @@ func readManifest(root *os.Root) (*Manifest, error) {
 	return ParseManifest(b)
 }
 
-func describe(root *os.Root, path string, parts []Part) (File, error) {
+func describeFile(root *os.Root, path string, parts []Part) (File, error) {
 	f, err := root.Open(path)
 	if err != nil {
 		return File{}, err
@@ -155,8 +155,8 @@ func describe(root *os.Root, path string, parts []Part) (File, error) {
 	return out, nil
 }
 
-// targetInName returns the single target whose name stands in the path's last
-// element, bounded by other characters than letters and digits.
+// targetInName returns the only target that occurs as a word in the path's last
+// element, or "". Words are separated by anything but letters and digits.
 func targetInName(path string, targets []gfx.Target) gfx.Target {
 	base := path[strings.LastIndexByte(path, '/')+1:]
 	var found gfx.Target
@@ -180,7 +180,7 @@ func typeName(m fs.FileMode) string {
 	case m&fs.ModeSymlink != 0:
 		return "symbolic link"
 	case m.IsDir():
-		return "folder"
+		return "directory"
 	case m&fs.ModeNamedPipe != 0:
 		return "named pipe"
 	case m&fs.ModeSocket != 0:

@@ -15,24 +15,25 @@ import (
 )
 
 const (
-	// minWindow is the smallest decoder window allowed; zstd's own smallest
-	// is 1 KiB, and frames of tiny files need no more.
+	// minWindow is the smallest window that a decoder is created with. Frames of
+	// tiny files need less; zstd's own minimum is 1 KiB.
 	minWindow = 128 << 10
-	// chunk is the size of the pieces in which file data is handed on.
+	// chunk is the size of the buffers that carry file data.
 	chunk = 256 << 10
 )
 
-// sink takes one file's data in ascending order; what it skips is zero.
+// sink receives one file's data in ascending order. Bytes between two calls are
+// zero.
 type sink interface {
-	// data may change b, which is the caller's to use again afterwards.
+	// data may modify b, but not keep it.
 	data(off int64, b []byte) error
-	// done is called after the last byte and checks the whole.
+	// done is called after the last byte. It checks the whole file.
 	done(f File) error
-	// abort is called instead of done when something failed.
+	// abort is called instead of done after an error.
 	abort()
 }
 
-// frameDecoder decodes frames one after another with memory for one window.
+// frameDecoder decodes one frame at a time with memory for one window.
 type frameDecoder struct {
 	zr  *zstd.Decoder
 	in  *bufio.Reader
@@ -50,8 +51,8 @@ func newFrameDecoder(window int64) (*frameDecoder, error) {
 
 func (d *frameDecoder) close() { d.zr.Close() }
 
-// boundedReader gives at most left bytes and then says that there is more
-// than the index allows, where a plain LimitedReader would stay silent.
+// boundedReader reads at most left bytes. Unlike an io.LimitedReader, it reports
+// an error if more follow.
 type boundedReader struct {
 	ctx  context.Context
 	r    io.Reader
@@ -68,7 +69,7 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 		for {
 			n, err := b.r.Read(one[:])
 			if n > 0 {
-				return 0, fmt.Errorf("%w: a frame holds more than its index says", ErrContent)
+				return 0, fmt.Errorf("%w: a frame is longer than its index says", ErrContent)
 			}
 			if err != nil {
 				return 0, err
@@ -81,10 +82,11 @@ func (b *boundedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// decode reads the frame from src and gives each member that open returns a
-// sink for. It stops after the last such member; if that is the frame's last,
-// the frame's end and its checksum are checked too. With a layout, what stands
-// between the members must be as it says; open must then want them all.
+// decode decodes the frame from src and passes the data of each member to the
+// sink that open returns for it; a nil sink skips the member. decode stops after
+// the last member with a sink. If that is the frame's last member, the frame's
+// end and its checksum are verified too. With a layout, the bytes between the
+// members must match it, and open must return a sink for every member.
 func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, l *layout, open func(path string, stored int64) (File, sink)) error {
 	d.in.Reset(src)
 	if err := d.zr.Reset(d.in); err != nil {
@@ -97,9 +99,9 @@ func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, l *l
 		if whole = s != nil; !whole {
 			continue
 		}
-		err := d.gap(br, l, i, m.Data)
+		err := d.skipHeaders(br, l, i, m.Data)
 		if err == nil {
-			err = d.member(br, m, file, s)
+			err = d.decodeMember(br, m, file, s)
 		}
 		if err == nil {
 			err = s.done(file)
@@ -114,7 +116,7 @@ func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, l *l
 		return nil
 	}
 	if l != nil {
-		if err := d.gap(br, l, len(f.Members), f.Raw); err != nil {
+		if err := d.skipHeaders(br, l, len(f.Members), f.Raw); err != nil {
 			return decodeError(ctx, "the frame's end", err)
 		}
 	}
@@ -127,34 +129,35 @@ func (d *frameDecoder) decode(ctx context.Context, src io.Reader, f *frame, l *l
 	return nil
 }
 
-// decodeError marks what the decoder says about damaged bytes as ErrContent;
-// errors of the sinks and of the context stay what they are.
+// decodeError wraps errors of the decoder in ErrContent, since they mean damaged
+// bytes. Errors of the sinks and of the context are returned as they are.
 func decodeError(ctx context.Context, what string, err error) error {
 	if cerr := ctx.Err(); cerr != nil {
 		return context.Cause(ctx)
 	}
-	var se *sinkError
+	var se *writeError
 	if errors.As(err, &se) || errors.Is(err, ErrContent) {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return fmt.Errorf("%w: %s: %w", ErrContent, what, err)
 }
 
-// sinkError marks an error of writing, as opposed to reading the pack.
-type sinkError struct{ err error }
+// writeError is an error of writing a file, as opposed to reading the pack.
+type writeError struct{ err error }
 
-func (e *sinkError) Error() string { return e.err.Error() }
-func (e *sinkError) Unwrap() error { return e.err }
+func (e *writeError) Error() string { return e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
 
-// gap passes what stands before member i, up to the offset.
-func (d *frameDecoder) gap(br *boundedReader, l *layout, i int, to int64) error {
+// skipHeaders reads the headers before member i, up to the offset to, and
+// compares them with the layout, if any.
+func (d *frameDecoder) skipHeaders(br *boundedReader, l *layout, i int, to int64) error {
 	if l != nil {
 		return l.check(br, i, to-br.pos)
 	}
 	return d.discard(br, to-br.pos)
 }
 
-func (d *frameDecoder) member(br *boundedReader, m member, f File, s sink) error {
+func (d *frameDecoder) decodeMember(br *boundedReader, m member, f File, s sink) error {
 	extents := []extent{{0, f.Size}}
 	if m.Sparse {
 		var err error
@@ -197,14 +200,15 @@ func shortRead(err error) error {
 	return err
 }
 
-// zeros is read only: what holes feed into hashes.
+// zeros is read-only. It stands for holes when files are hashed.
 var zeros [chunk]byte //nolint:gochecknoglobals // a constant that Go cannot spell
 
-// hashSink hashes a file, holes included, and compares with the manifest.
+// hashSink hashes a file, holes included, and compares the digest with the
+// manifest.
 type hashSink struct {
 	h   hash.Hash
 	pos int64
-	// projections is set to hash the projections too.
+	// projections, if not nil, hashes the projections too.
 	projections *projector
 }
 
@@ -243,7 +247,7 @@ func (s *hashSink) done(f File) error {
 
 func (s *hashSink) abort() {}
 
-// byteSink collects a small file; with want set it compares instead.
+// byteSink collects a small file, and compares it with want if that is set.
 type byteSink struct {
 	got  []byte
 	want []byte
@@ -259,7 +263,7 @@ func (s *byteSink) data(off int64, b []byte) error {
 
 func (s *byteSink) done(File) error {
 	if s.want != nil && !bytes.Equal(s.got, s.want) {
-		return fmt.Errorf("%w: it differs from what was packed", ErrContent)
+		return fmt.Errorf("%w: it differs from the packed file", ErrContent)
 	}
 	return nil
 }

@@ -7,10 +7,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// The windows are those of docs/pack.md, and the program is asked for them: 32 MiB
-// for a frame of more than 96 MiB, 8 MiB for others. Other ones would change the
-// bytes of every release, and what a reader needs of memory.
-func TestWindowOfAFrame(t *testing.T) {
+// The windows are those of docs/pack.md, and the zstd command gets them: 32 MiB for
+// a frame of more than 96 MiB, 8 MiB for others. Other windows would change the
+// bytes of every release and the memory that a reader needs.
+func TestWindowByFrameSize(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		size int64
 		log  int

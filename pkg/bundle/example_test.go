@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// A folder becomes one packed file, from which it comes out again as it was.
+// A directory becomes one packed file, and unpacks to an equal directory.
 func ExamplePack() {
 	dir, err := os.MkdirTemp("", "bundle-")
 	if err != nil {
@@ -75,7 +75,7 @@ func writeFile(path, content string) error {
 	return os.WriteFile(path, []byte(content), 0o700)
 }
 
-// unpackTo unpacks what is for every machine, and for the given targets.
+// unpackTo unpacks the core files and those of the targets.
 func unpackTo(r *bundle.Reader, dir string, targets []gfx.Target) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err

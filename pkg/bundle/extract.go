@@ -1,59 +1,59 @@
 package bundle
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// DefaultMemory bounds the decoder windows that an extraction holds at a
-// time, in bytes: one of 32 MiB beside one of 8 MiB, or five of 8 MiB.
+// DefaultMemory limits the decoder windows of an extraction, in bytes: one of
+// 32 MiB and one of 8 MiB, or five of 8 MiB.
 const DefaultMemory = 40 << 20
 
 // ExtractOptions tune Reader.Extract. The zero value extracts all files.
 type ExtractOptions struct {
-	// Select chooses files; nil takes all. See ForTargets.
+	// Select chooses files; nil selects all. See ForTargets.
 	Select func(File) bool
-	// Projection writes files with parts as the projection of that target: what other
-	// targets alone need of them stays a hole. Empty writes them whole. See
+	// Projection is the target for which files with parts are written: the code
+	// of other targets stays a hole. Empty writes whole files. See
 	// Manifest.ProjectionFor.
 	Projection gfx.Target
-	// Workers is the number of frames decoded at a time; 0 is one a CPU.
+	// Workers is the number of frames decoded at a time; 0 means one for each CPU.
 	Workers int
-	// Memory bounds the windows of all decoders together, in bytes; 0 is
+	// Memory limits the windows of all decoders together, in bytes; 0 means
 	// DefaultMemory. One decoder always runs, whatever its window.
 	Memory int64
-	// Sync makes every file durable before Extract returns. Folders are left
-	// to the caller, who knows when the last name is in place.
+	// Sync syncs every file before Extract returns. Directories are left to the
+	// caller, which may add more names to them.
 	Sync bool
-	// DirMode is the mode of folders that Extract makes; 0 is 0755.
+	// DirMode is the mode of directories that Extract creates; 0 means 0755.
 	DirMode os.FileMode
-	// Guard is called before a file is opened for writing; what it returns is
-	// called after it is closed. Nil guards nothing.
+	// Guard, if not nil, is called before a file is opened for writing. Extract
+	// calls release after closing the file.
 	Guard func(File) (release func())
-	// Progress is told the bytes of file data dealt with so far, and the total
-	// to come; never by two goroutines at a time. What stays a hole for Only
-	// counts too, since it is decoded and hashed.
+	// Progress, if not nil, is called with the bytes of file data processed so
+	// far and in total, never by two goroutines at a time. Holes left for
+	// Projection count too, since they are decoded and hashed.
 	Progress func(done, total int64)
 }
 
-// Extract writes the selected files below root, which must not hold them yet:
-// nothing is overwritten, and no name leads out of root. Each file is hashed
-// as it is decoded and gets its mode last, so a file with its final mode is
-// complete. Holes stay holes; equal files become hard links where the file
-// system has them. On an error the caller removes what is there: Extract
-// leaves the files it had finished.
+// Extract writes the selected files below root. It overwrites nothing, and no
+// name can escape root. Each file is hashed while it is decoded. Its mode is set
+// last, so a file with its final mode is complete. Holes stay holes; equal files
+// become hard links if the file system supports them. After an error, finished
+// files remain for the caller to remove.
 func (r *Reader) Extract(ctx context.Context, root *os.Root, o ExtractOptions) error {
-	sel := r.choose(o.Select)
+	sel := r.selectFiles(o.Select)
 	e := &extraction{r: r, root: root, o: o, sel: sel}
 	for path := range sel.files {
 		f, _ := r.manifest.File(path)
@@ -89,17 +89,17 @@ type extraction struct {
 	done, total int64
 }
 
-// lane is a row of frames that one decoder works through. Lanes share the
-// common frames; the first one has those with a large window to itself, so
-// that never two large windows are held at a time.
-type lane struct {
+// worker is a decoder with the frames that it alone decodes. All workers share
+// the other frames. The first worker owns all frames with a large window, so
+// that at most one large window is allocated at a time.
+type worker struct {
 	window int64
 	own    []int
 }
 
-// lanes divides the frames, given heaviest first, among as many decoders as
-// the memory allows.
-func (e *extraction) lanes(order []int, workers int, memory int64) (lanes []lane, common []int) {
+// planWorkers divides the frames, given heaviest first, among as many decoders
+// as the memory allows.
+func (e *extraction) planWorkers(order []int, limit int, memory int64) (workers []worker, common []int) {
 	var large, small int64 = 0, minWindow
 	var own []int
 	for _, i := range order {
@@ -110,34 +110,34 @@ func (e *extraction) lanes(order []int, workers int, memory int64) (lanes []lane
 		}
 	}
 	if len(own) > 0 {
-		lanes = append(lanes, lane{max(large, small), own})
+		workers = append(workers, worker{max(large, small), own})
 	}
-	rest := min((memory-large)/small, int64(workers-len(lanes)), int64(len(common)))
+	rest := min((memory-large)/small, int64(limit-len(workers)), int64(len(common)))
 	for range rest {
-		lanes = append(lanes, lane{window: small})
+		workers = append(workers, worker{window: small})
 	}
-	if len(lanes) == 0 {
-		lanes = append(lanes, lane{window: small}) // too little memory for any; one must do
+	if len(workers) == 0 {
+		workers = append(workers, worker{window: small}) // the memory is too small even for one; one must run
 	}
-	return lanes, common
+	return workers, common
 }
 
-// run decodes the frames, heaviest first, with one decoder a lane.
-func (e *extraction) run(ctx context.Context, workers int, memory int64) error {
+// run decodes the frames, heaviest first, with one decoder for each worker.
+func (e *extraction) run(ctx context.Context, limit int, memory int64) error {
 	frames := e.r.index.Frames
-	order := byWeight(len(e.sel.frames), func(i int) int64 { return frames[e.sel.frames[i]].Raw })
+	order := heaviestFirst(len(e.sel.frames), func(i int) int64 { return frames[e.sel.frames[i]].Raw })
 	for k, i := range order {
 		order[k] = e.sel.frames[i]
 	}
-	lanes, common := e.lanes(order, workers, memory)
+	workers, common := e.planWorkers(order, limit, memory)
 	var next atomic.Int64
-	return parallel(ctx, len(lanes), len(lanes), func(ctx context.Context, n int) error {
-		d, err := newFrameDecoder(lanes[n].window)
+	return forEach(ctx, len(workers), len(workers), func(ctx context.Context, n int) error {
+		d, err := newFrameDecoder(workers[n].window)
 		if err != nil {
 			return err
 		}
 		defer d.close()
-		for own := lanes[n].own; ctx.Err() == nil; {
+		for own := workers[n].own; ctx.Err() == nil; {
 			var i int
 			if len(own) > 0 {
 				i, own = own[0], own[1:]
@@ -154,15 +154,15 @@ func (e *extraction) run(ctx context.Context, workers int, memory int64) error {
 	})
 }
 
-// open returns a sink for a member whose content is wanted.
+// open returns a sink for a member with selected content, else nil.
 func (e *extraction) open(path string, stored int64) (File, sink) {
 	files := e.sel.files[path]
 	if len(files) == 0 {
 		return File{}, nil
 	}
-	s := &fileSink{e: e, file: files[0], links: files[1:], untold: stored}
-	if s.file.part(e.o.Projection) != nil {
-		s.cut = s.file.others(e.o.Projection)
+	s := &fileSink{e: e, file: files[0], links: files[1:], unreported: stored}
+	if s.file.partFor(e.o.Projection) != nil {
+		s.skip = s.file.otherExtents(e.o.Projection)
 	}
 	return files[0], s
 }
@@ -177,7 +177,7 @@ func (e *extraction) progress(n int64) {
 	e.o.Progress(e.done, e.total)
 }
 
-// makeDirs creates the folders of all selected files.
+// makeDirs creates the directories of all selected files.
 func (e *extraction) makeDirs() error {
 	dirs := make(map[string]bool)
 	for _, files := range e.sel.files {
@@ -194,7 +194,7 @@ func (e *extraction) makeDirs() error {
 	for _, d := range slices.Sorted(maps.Keys(dirs)) { // parents first
 		err := e.root.Mkdir(d, mode)
 		if err == nil {
-			err = e.root.Chmod(d, mode) // whatever the umask is
+			err = e.root.Chmod(d, mode) // regardless of the umask
 		}
 		if errors.Is(err, os.ErrExist) {
 			st, serr := e.root.Lstat(d)
@@ -228,41 +228,182 @@ func (r *Reader) WriteManifest(root *os.Root, sync bool) error {
 	return nil
 }
 
-// Verify decodes the whole pack and checks every byte of it, without writing
-// anything: the files by their digests, the tar headers between them by what the
-// manifest says. The error wraps ErrContent and names the first that is damaged in
-// each frame, in the order of the frames.
-func (r *Reader) Verify(ctx context.Context) error {
-	layouts, err := r.layouts()
+// fileSink writes one file. The first call opens it.
+type fileSink struct {
+	e          *extraction
+	file       File
+	links      []File
+	skip       Extents // not written, ascending
+	f          *os.File
+	hash       *hashSink
+	release    func()
+	written    int64 // bytes written since the last report
+	unreported int64 // bytes of the member in the pack that are not reported yet
+}
+
+func (s *fileSink) open() error {
+	if s.f != nil {
+		return nil
+	}
+	if s.e.o.Guard != nil {
+		s.release = s.e.o.Guard(s.file)
+	}
+	f, err := s.e.root.OpenFile(s.file.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		s.unguard()
+		return &writeError{err}
+	}
+	s.f, s.hash = f, newHashSink()
+	return nil
+}
+
+func (s *fileSink) unguard() {
+	if s.release != nil {
+		s.release()
+		s.release = nil
+	}
+}
+
+func (s *fileSink) data(off int64, b []byte) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	if err := s.hash.data(off, b); err != nil {
+		return err
+	}
+	if err := s.write(off, b); err != nil {
+		return &writeError{err}
+	}
+	// The guard may be a lock that a Progress function needs, so nothing is
+	// reported while it is held.
+	if s.written += int64(len(b)); s.release == nil {
+		s.report()
+	}
+	return nil
+}
+
+// write writes b at off, except for the extents to skip: those bytes become
+// zero, and blocks of zeros stay holes.
+func (s *fileSink) write(off int64, b []byte) error {
+	if !s.skip.clear(b, off) {
+		_, err := s.f.WriteAt(b, off)
+		return err
+	}
+	run := 0 // start of the bytes to write next
+	for at := 0; at < len(b); {
+		next := min(at+holeBlock-int((off+int64(at))%holeBlock), len(b))
+		if bytes.Equal(b[at:next], zeros[:next-at]) {
+			if _, err := s.f.WriteAt(b[run:at], off+int64(run)); err != nil {
+				return err
+			}
+			run = next
+		}
+		at = next
+	}
+	_, err := s.f.WriteAt(b[run:], off+int64(run))
+	return err
+}
+
+func (s *fileSink) report() {
+	s.e.progress(s.written)
+	s.unreported -= s.written
+	s.written = 0
+}
+
+func (s *fileSink) done(File) error {
+	err := s.open()
+	if err == nil {
+		err = s.finish()
+	}
+	if err != nil {
+		s.abort()
+		return err
+	}
+	s.written = s.unreported // includes the sparse map
+	s.report()
+	for _, l := range s.links {
+		if err := s.e.link(s.file, l); err != nil {
+			return &writeError{err}
+		}
+	}
+	return nil
+}
+
+func (s *fileSink) finish() error {
+	if err := s.hash.done(s.file); err != nil {
+		return err
+	}
+	if err := s.f.Truncate(s.file.Size); err != nil { // a hole at the end
+		return &writeError{err}
+	}
+	if err := s.f.Chmod(os.FileMode(s.file.Mode)); err != nil {
+		return &writeError{err}
+	}
+	if s.e.o.Sync {
+		startWriteback(s.f)
+	}
+	err := s.f.Close()
+	s.f = nil
+	s.unguard()
+	if err != nil {
+		return &writeError{err}
+	}
+	return nil
+}
+
+func (s *fileSink) abort() {
+	if s.f != nil {
+		_ = s.f.Close() // the caller reports the first error
+		s.f = nil
+	}
+	s.unguard()
+}
+
+// link creates to with the content of from, as a hard link or, if the modes
+// differ or the file system has no links, as a copy.
+func (e *extraction) link(from, to File) error {
+	if from.Mode == to.Mode && e.root.Link(from.Path, to.Path) == nil {
+		return nil
+	}
+	in, err := e.root.Open(from.Path)
 	if err != nil {
 		return err
 	}
-	damage := make([]string, len(r.index.Frames))
-	err = parallel(ctx, len(r.index.Frames), 0, func(ctx context.Context, i int) error {
-		f := &r.index.Frames[i]
-		d, err := newFrameDecoder(f.decoderWindow())
+	defer func() { _ = in.Close() }()
+	if e.o.Guard != nil {
+		defer e.o.Guard(to)()
+	}
+	out, err := e.root.OpenFile(to.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Chmod(os.FileMode(to.Mode))
+	}
+	return errors.Join(err, out.Close())
+}
+
+// syncWorkers is the number of files synced at a time. A journalling file system
+// commits once for all that wait, so many small files need few commits; one after
+// another, each would need its own.
+const syncWorkers = 16
+
+// sync syncs all files. It reopens them, which loses no error: the kernel reports
+// a failed writeback that nobody has seen yet to the first fsync, on any
+// descriptor of the file.
+func (e *extraction) sync(ctx context.Context) error {
+	var paths []string
+	for _, files := range e.sel.files {
+		for _, f := range files {
+			paths = append(paths, f.Path)
+		}
+	}
+	return forEach(ctx, len(paths), syncWorkers, func(_ context.Context, i int) error {
+		f, err := e.root.Open(paths[i])
 		if err != nil {
 			return err
 		}
-		defer d.close()
-		err = d.decode(ctx, r.section(f), f, &layouts[i], func(path string, stored int64) (File, sink) {
-			if i == 0 {
-				return File{Path: path, Size: stored}, &byteSink{want: r.canonical}
-			}
-			file, _ := r.manifest.File(path)
-			s := newHashSink()
-			s.projections = newProjector(&file)
-			return file, s
-		})
-		if err != nil && errors.Is(err, ErrContent) {
-			damage[i] = strings.ReplaceAll(err.Error(), ErrContent.Error()+": ", "") // said once of all
-			return nil
-		}
-		return err
+		return errors.Join(f.Sync(), f.Close())
 	})
-	damage = slices.DeleteFunc(damage, func(s string) bool { return s == "" })
-	if err == nil && len(damage) > 0 {
-		err = fmt.Errorf("%w: %s", ErrContent, strings.Join(damage, "; "))
-	}
-	return err
 }

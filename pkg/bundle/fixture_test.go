@@ -17,7 +17,7 @@ import (
 // longName needs a pax record: no slash splits it into ustar's fields.
 const longName = "rocblas/library/TensileLibrary_Type_4xi8I_HPA_Contraction_l_Alik_Bjlk_Cijk_Dijk_fallback_with_a_name_beyond_one_hundred_bytes_gfx1101.hsaco"
 
-// text returns n bytes that compress about as machine code does.
+// text returns n bytes that compress about as well as machine code.
 func text(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 1))
 	words := make([][]byte, 64)
@@ -43,8 +43,8 @@ func holey(size int, data map[int]int) []byte {
 	return b
 }
 
-// fixtureFiles are the files of a small bundle with every shape that the
-// format knows: executables, equal files, holes, an empty file, long names,
+// fixtureFiles returns the files of a small bundle with every kind of file that the
+// format distinguishes: executables, equal files, holes, an empty file, long names,
 // and files for one target.
 func fixtureFiles() map[string][]byte {
 	shared := text(9, 30_000)
@@ -87,7 +87,7 @@ func writeFiles(tb testing.TB, dir string, files map[string][]byte) {
 	}
 }
 
-// head is a manifest without files.
+// head returns a manifest without files.
 func head() bundle.Manifest {
 	return bundle.Manifest{
 		Name: "llama-test", Variant: "hip", Flavour: bundle.FlavourHermetic, Version: "v0.0.1",
@@ -98,7 +98,7 @@ func head() bundle.Manifest {
 	}
 }
 
-// fixture writes the small bundle and returns its folder and manifest.
+// fixture writes the small bundle and returns its directory and manifest.
 func fixture(tb testing.TB) (string, *bundle.Manifest) {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -110,7 +110,7 @@ func fixture(tb testing.TB) (string, *bundle.Manifest) {
 	return dir, m
 }
 
-// fast is an encoder for tests that are not about compression.
+// fast returns an encoder for tests that are not about compression.
 func fast() bundle.Encoder { return bundle.GoEncoder(zstd.SpeedFastest, 1<<20) }
 
 // packed returns the small bundle packed.

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// The index stands in a zstd skippable frame at the end of a pack: decoders
-// pass over it, and a reader finds it from the file's end.
+// The index is a zstd skippable frame at the end of a pack: decoders skip it,
+// and a reader finds it from the file's end.
 //
 //	magic 0x184D2A5E (LE) | payload size (LE, 4 bytes) | JSON | footer
 //	footer: SHA-256 of the JSON | JSON size (LE, 8 bytes) | "GOROCMX1"
@@ -22,17 +22,17 @@ const (
 	skippableMagic = 0x184D2A5E
 	indexMagic     = "GOROCMX1"
 	footerSize     = sha256.Size + 8 + len(indexMagic)
-	maxIndexSize   = 1 << 20 // bytes; a file takes about 120
+	maxIndexSize   = 1 << 20 // bytes; each file needs about 120
 	indexSchema    = 1
 )
 
-// Groups of frames. Further groups carry a target's name.
+// Groups of frames. The other groups are named after their target.
 const (
 	groupManifest = "manifest"
 	groupCore     = "core"
 )
 
-// ErrNotPack is wrapped when a file is no packed bundle, or one cut short.
+// ErrNotPack is wrapped when a file is not a packed bundle or is truncated.
 var ErrNotPack = errors.New("not a packed bundle")
 
 type index struct {
@@ -41,22 +41,22 @@ type index struct {
 	Frames   []frame `json:"frames"`
 }
 
-// frame is one zstd frame of the pack: a run of whole tar members.
+// frame is one zstd frame of the pack. It contains whole tar members.
 type frame struct {
 	Offset  int64    `json:"offset"` // of the packed bytes
 	Length  int64    `json:"length"` // packed
 	Raw     int64    `json:"raw"`    // unpacked
-	Window  int64    `json:"window"` // of a decoder, in bytes
+	Window  int64    `json:"window"` // that a decoder needs, in bytes
 	Group   string   `json:"group"`
 	Members []member `json:"members"`
 }
 
 // member is a file whose content is in the frame. Hard links are not listed:
-// a reader finds the content by its hash.
+// a reader finds their content by its hash.
 type member struct {
 	Path   string `json:"path"`
 	Data   int64  `json:"data"`   // offset in the unpacked frame
-	Stored int64  `json:"stored"` // bytes there, a sparse map included
+	Stored int64  `json:"stored"` // bytes there, including a sparse map
 	Sparse bool   `json:"sparse,omitempty"`
 }
 
@@ -74,11 +74,11 @@ func (x *index) encode() ([]byte, error) {
 	return indexFrame(body.Bytes()), nil
 }
 
-// indexFrame puts the JSON into its skippable frame.
+// indexFrame wraps the JSON in a skippable frame.
 func indexFrame(body []byte) []byte {
 	out := make([]byte, 0, 8+len(body)+footerSize)
 	out = binary.LittleEndian.AppendUint32(out, skippableMagic)
-	out = binary.LittleEndian.AppendUint32(out, uint32(len(body)+footerSize)) //nolint:gosec // bounded by the caller
+	out = binary.LittleEndian.AppendUint32(out, uint32(len(body)+footerSize)) //nolint:gosec // the caller limits it
 	out = append(out, body...)
 	sum := sha256.Sum256(body)
 	out = append(out, sum[:]...)
@@ -86,17 +86,17 @@ func indexFrame(body []byte) []byte {
 	return append(out, indexMagic...)
 }
 
-// readIndex finds and checks the index of a pack of that size.
+// readIndex finds and validates the index of a pack of size bytes.
 func readIndex(r io.ReaderAt, size int64) (*index, error) {
 	if size < int64(footerSize)+8 {
-		return nil, fmt.Errorf("%w: %d bytes are too few", ErrNotPack, size)
+		return nil, fmt.Errorf("%w: %d bytes are too few for one", ErrNotPack, size)
 	}
 	foot := make([]byte, footerSize)
 	if err := readFullAt(r, foot, size-int64(footerSize)); err != nil {
 		return nil, fmt.Errorf("read pack: %w", err)
 	}
 	if string(foot[len(foot)-len(indexMagic):]) != indexMagic {
-		return nil, fmt.Errorf("%w: no index at its end; the file is cut short, was packed anew by another program, or is something else", ErrNotPack)
+		return nil, fmt.Errorf("%w: no index at its end; the file is truncated, was repacked by another program, or is something else", ErrNotPack)
 	}
 	n := binary.LittleEndian.Uint64(foot[sha256.Size:])
 	if n > maxIndexSize || int64(n) > size-int64(footerSize)-8 {
@@ -125,8 +125,8 @@ func readIndex(r io.ReaderAt, size int64) (*index, error) {
 }
 
 func parseIndex(body []byte) (*index, error) {
-	if n := elements(body); n > maxElements {
-		return nil, fmt.Errorf("%w: index: %d elements of lists, at most %d are allowed", ErrNotPack, n, maxElements)
+	if n := countListElements(body); n > maxListElements {
+		return nil, fmt.Errorf("%w: index: %d list elements, at most %d are allowed", ErrNotPack, n, maxListElements)
 	}
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.DisallowUnknownFields()
@@ -135,7 +135,7 @@ func parseIndex(body []byte) (*index, error) {
 		return nil, fmt.Errorf("%w: index: %w", ErrNotPack, err)
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: index: more after its end", ErrNotPack)
+		return nil, fmt.Errorf("%w: index: trailing data", ErrNotPack)
 	}
 	if x.Schema != indexSchema {
 		return nil, fmt.Errorf("%w: index schema %d, this program reads %d", ErrNotPack, x.Schema, indexSchema)
@@ -143,14 +143,14 @@ func parseIndex(body []byte) (*index, error) {
 	return x, nil
 }
 
-// check validates the frames against the packed bytes before the index: they
-// must lie end to end and fill them.
+// check validates the frames: together they must cover the packed bytes before
+// the index, without gaps.
 func (x *index) check(packed int64) error {
 	if !isHex(x.Manifest, 64) {
 		return fmt.Errorf("manifest digest %q", x.Manifest)
 	}
 	if len(x.Frames) == 0 || x.Frames[0].Group != groupManifest {
-		return errors.New("the first frame is not the manifest's")
+		return errors.New("the first frame is not the manifest")
 	}
 	var at int64
 	for i := range x.Frames {
@@ -161,9 +161,9 @@ func (x *index) check(packed int64) error {
 		case f.Raw < 0 || f.Raw > 2*MaxTotalSize:
 			return fmt.Errorf("frame %d claims %d bytes", i, f.Raw)
 		case f.Window < 0 || f.Window > MaxWindow:
-			return fmt.Errorf("frame %d wants a window of %d bytes, at most %d are allowed", i, f.Window, int64(MaxWindow))
+			return fmt.Errorf("frame %d needs a window of %d bytes, at most %d are allowed", i, f.Window, int64(MaxWindow))
 		case !validGroup(f.Group) || (f.Group == groupManifest) != (i == 0):
-			return fmt.Errorf("frame %d is of group %q", i, f.Group)
+			return fmt.Errorf("frame %d has the group %q", i, f.Group)
 		}
 		at += f.Length
 		if err := f.checkMembers(); err != nil {
@@ -176,8 +176,9 @@ func (x *index) check(packed int64) error {
 	return nil
 }
 
-// decoderWindow is the window in bytes that a decoder of the frame is allowed. The
-// manifest is read of every pack, so its frame must do with the usual one.
+// decoderWindow returns the window in bytes that a decoder of the frame may use.
+// Opening a pack decodes the manifest's frame, so that must need no more than
+// the default window.
 func (f *frame) decoderWindow() int64 {
 	if f.Group == groupManifest {
 		return min(f.Window, DefaultWindow)

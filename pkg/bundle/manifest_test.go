@@ -18,14 +18,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-var update = flag.Bool("update", false, "write golden files anew") //nolint:gochecknoglobals // a flag of the tests
+var update = flag.Bool("update", false, "rewrite the golden files") //nolint:gochecknoglobals // a flag of the tests
 
 var (
 	sumA = strings.Repeat("a1", 32) //nolint:gochecknoglobals // constants of the tests
 	sumB = strings.Repeat("b2", 32) //nolint:gochecknoglobals // constants of the tests
 )
 
-// full is a manifest with every field set.
+// full returns a manifest with every field set.
 func full() *bundle.Manifest {
 	m := head()
 	m.Schema = bundle.Schema
@@ -49,7 +49,8 @@ func full() *bundle.Manifest {
 	return &m
 }
 
-func TestManifestGolden(t *testing.T) {
+func TestCanonicalFormIsStable(t *testing.T) {
+	t.Parallel()
 	got, err := full().MarshalCanonical()
 	if err != nil {
 		t.Fatal(err)
@@ -79,9 +80,9 @@ func TestManifestGolden(t *testing.T) {
 	}
 }
 
-// TestManifestWithoutParts: manifests from before there were parts are read,
-// and keep their digests.
-func TestManifestWithoutParts(t *testing.T) {
+// Manifests that are older than parts keep their digests.
+func TestParseManifestWithoutParts(t *testing.T) {
+	t.Parallel()
 	b, err := os.ReadFile(filepath.Join("testdata", "manifest-without-parts.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +101,8 @@ func TestManifestWithoutParts(t *testing.T) {
 	}
 }
 
-func TestValidate(t *testing.T) {
+func TestValidateRejects(t *testing.T) {
+	t.Parallel()
 	file := func(change func(*bundle.File)) func(*bundle.Manifest) {
 		return func(m *bundle.Manifest) { change(&m.Files[1]) }
 	}
@@ -133,7 +135,7 @@ func TestValidate(t *testing.T) {
 		"no files":            func(m *bundle.Manifest) { m.Files = nil },
 		"files unsorted":      func(m *bundle.Manifest) { m.Files[0], m.Files[1] = m.Files[1], m.Files[0] },
 		"file twice":          func(m *bundle.Manifest) { m.Files[0] = m.Files[1] },
-		"file and folder":     func(m *bundle.Manifest) { m.Files[2].Path = "llama-server/x" },
+		"file and directory":  func(m *bundle.Manifest) { m.Files[2].Path = "llama-server/x" },
 		"file size":           file(func(f *bundle.File) { f.Size = -1 }),
 		"huge file":           file(func(f *bundle.File) { f.Size = bundle.MaxFileSize + 1 }),
 		"setuid":              file(func(f *bundle.File) { f.Mode = 0o4755 }),
@@ -188,7 +190,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestValidPath(t *testing.T) {
+func TestValidPathRejectsUnsafeNames(t *testing.T) {
+	t.Parallel()
 	for _, p := range []string{"a", "a/b", "libstdc++.so.6", "..a", "a..b/c...", "rocblas/library/x_gfx1100.co", "@a,b=c%d~", strings.Repeat("a/", 100) + "a"} {
 		if err := bundle.ValidPath(p); err != nil {
 			t.Errorf("%q: %v", p, err)
@@ -204,9 +207,10 @@ func TestValidPath(t *testing.T) {
 	}
 }
 
-// TestParseManifestRefuses: whatever is not byte for byte the canonical form
-// is refused, else two byte strings would have one digest.
-func TestParseManifestRefuses(t *testing.T) {
+// Anything but the exact canonical form is rejected, else two byte strings would
+// have one digest.
+func TestParseManifestRejectsOtherForms(t *testing.T) {
+	t.Parallel()
 	good, err := full().MarshalCanonical()
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +280,7 @@ func FuzzManifest(f *testing.F) {
 			if !filepath.IsLocal(file.Path) {
 				t.Errorf("path %q", file.Path)
 			}
-			taken := make(map[int64]bool) // few bytes a file, or it is slow
+			seen := make(map[int64]bool) // a few bytes of each file, for speed
 			for _, p := range file.Parts {
 				if !slices.Contains(m.Targets, p.Target) {
 					t.Errorf("part for %q", p.Target)
@@ -286,10 +290,10 @@ func FuzzManifest(f *testing.F) {
 						t.Errorf("extent %+v in %d bytes", x, file.Size)
 					}
 					for i := x.Offset; i < min(x.Offset+x.Size, x.Offset+1000); i++ {
-						if taken[i] {
+						if seen[i] {
 							t.Fatalf("byte %d is in two extents", i)
 						}
-						taken[i] = true
+						seen[i] = true
 					}
 				}
 			}

@@ -22,8 +22,8 @@ const (
 	mach1101 = 0x46
 )
 
-// fatLibrary is a library with code for both targets in two units, 1.2 MB of
-// it for each.
+// fatLibrary returns a library with code for both targets in two units, 1.2 MB for
+// each target.
 func fatLibrary() []byte {
 	unit := func(kernel string, fill int) []byte {
 		return elfgen.Bundle(
@@ -56,9 +56,9 @@ func fatParts(tb testing.TB, path string) []bundle.Part {
 	return out
 }
 
-// oddParts are awkward: unaligned, side by side, over a border of what is
-// decoded at a time, over a hole, at both ends, and none for gfx1101 at all
-// in the second file.
+// oddParts returns edge cases: unaligned, adjacent, across the boundary of a decoder
+// buffer, across a hole, at both ends of the file, and, in the second file, none for
+// gfx1101.
 func oddParts() (sparse, odd []bundle.Part) {
 	sparse = []bundle.Part{
 		{Target: "gfx1100", Extents: bundle.Extents{{0, 7}, {4000, 1000}, {1<<20 + 100, 200_000}}},
@@ -68,7 +68,7 @@ func oddParts() (sparse, odd []bundle.Part) {
 	return sparse, odd
 }
 
-// fatFixture writes a bundle of which three files have parts; two are equal.
+// fatFixture writes a bundle with four files that have parts; two are equal.
 func fatFixture(tb testing.TB) (string, *bundle.Manifest) {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -80,7 +80,7 @@ func fatFixture(tb testing.TB) (string, *bundle.Manifest) {
 	sparse, odd := oddParts()
 	h := head()
 	h.Files = []bundle.File{{Path: "libfat.so", Parts: fat}, {Path: "libfat.so.1", Parts: fat}, {Path: "libsparse.so", Parts: sparse}, {Path: "libodd.so", Parts: odd}}
-	for name := range fixtureFiles() { // what else names say
+	for name := range fixtureFiles() { // targets that Build would derive from the names
 		if t := map[string]gfx.Target{
 			"rocblas/library/Kernels_gfx1100.hsaco": "gfx1100", "rocblas/library/Kernels_gfx1101.hsaco": "gfx1101", "rocblas/library/fallback_gfx1100.dat": "gfx1100",
 			"rocblas/library/fallback_gfx1101.dat": "gfx1101", longName: "gfx1101",
@@ -106,8 +106,8 @@ func packFat(tb testing.TB) ([]byte, *bundle.Manifest, string) {
 	return b.Bytes(), m, dir
 }
 
-// project returns the file as it is for one target, by the plain reading of
-// what a part is.
+// project returns the projection of the file for one target, computed directly from
+// the definition of a part.
 func project(f bundle.File, b []byte, only gfx.Target) []byte {
 	b = bytes.Clone(b)
 	for _, p := range f.Parts {
@@ -120,9 +120,10 @@ func project(f bundle.File, b []byte, only gfx.Target) []byte {
 	return b
 }
 
-// TestExtractOnly: what comes out for one target is the projection, on the
-// disk as small as it can be, and proven by the manifest.
-func TestExtractOnly(t *testing.T) {
+// Extract writes the projection for one target. It uses as little disk space as
+// possible, and the manifest verifies it.
+func TestExtractProjection(t *testing.T) {
+	t.Parallel()
 	b, m, src := packFat(t)
 	r := open(t, b)
 	if err := r.Verify(context.Background()); err != nil {
@@ -147,25 +148,25 @@ func TestExtractOnly(t *testing.T) {
 				whole = project(f, whole, only)
 			}
 			if got, err := os.ReadFile(filepath.Join(dir, f.Path)); err != nil || !bytes.Equal(got, whole) {
-				t.Errorf("%v: %s is not as it must be (%v)", targets, f.Path, err)
+				t.Errorf("%v: %s is wrong (%v)", targets, f.Path, err)
 			}
 		}
 		if err := bundle.VerifyTargets(context.Background(), dir, m, targets); err != nil {
 			t.Errorf("%v: %v", targets, err)
 		}
 		need, inodes := r.DiskUsage(want, only)
-		used, files := folderUse(t, dir, m)
-		// Blocks that are partly another target's, and sparse maps, may be
-		// counted and not used; an extent over a hole of the file's own is
-		// counted as saved twice.
+		used, files := dirUsage(t, dir, m)
+		// DiskUsage may count blocks that are partly another target's, and sparse
+		// maps, without need. It counts an extent across a hole of the file as
+		// saved twice.
 		if used > need+16<<10 || need > used+64<<10 || files != inodes {
-			t.Errorf("%v: needs %d bytes and %d inodes, takes %d and %d", targets, need, inodes, used, files)
+			t.Errorf("%v: DiskUsage is %d bytes and %d inodes, actual usage %d and %d", targets, need, inodes, used, files)
 		}
 	}
 }
 
-// folderUse is what the bundle's files take on the disk.
-func folderUse(t *testing.T, dir string, m *bundle.Manifest) (bytes, inodes int64) {
+// dirUsage returns the disk space that the bundle's files occupy.
+func dirUsage(t *testing.T, dir string, m *bundle.Manifest) (bytes, inodes int64) {
 	t.Helper()
 	var seen []os.FileInfo
 	for _, f := range m.Files {
@@ -183,9 +184,10 @@ func folderUse(t *testing.T, dir string, m *bundle.Manifest) (bytes, inodes int6
 	return bytes, inodes
 }
 
-// TestOnlyIsSlim: a projection is what slimming the file to that target gives,
-// so the HIP runtime finds no code for others instead of zeros.
-func TestOnlyIsSlim(t *testing.T) {
+// A projection equals the file slimmed to that target, so the HIP runtime finds no
+// entry for other targets instead of zeros.
+func TestProjectionEqualsSlimmedFile(t *testing.T) {
+	t.Parallel()
 	b, _, src := packFat(t)
 	for _, target := range []gfx.Target{"gfx1100", "gfx1101"} {
 		dir := extractTo(t, open(t, b), bundle.ExtractOptions{Projection: target})
@@ -214,8 +216,8 @@ func readAll(t *testing.T, path string) []byte {
 	return b
 }
 
-// TestVerifyForms judges folders that hold this or that of the bundle.
-func TestVerifyForms(t *testing.T) {
+func TestVerifyAcceptsWholeFilesAndProjections(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	b, m, src := packFat(t)
 	one := func(targets ...gfx.Target) string {
@@ -238,8 +240,8 @@ func TestVerifyForms(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		dir   string
-		found []gfx.Target   // what VerifyInstalled says
-		right [][]gfx.Target // what VerifyTargets passes
+		found []gfx.Target   // by VerifyInstalled
+		right [][]gfx.Target // accepted by VerifyTargets
 	}{
 		{"whole", one(both...), both, [][]gfx.Target{nil, {}, g1100, g1101, both}},
 		{"gfx1100", one(g1100...), g1100, [][]gfx.Target{{}, g1100}},
@@ -270,8 +272,8 @@ func TestVerifyForms(t *testing.T) {
 			}
 		}
 	}
-	// The code of one target in one file and of the other in the next serves
-	// neither.
+	// A directory with the code of one target in one file, and of another target in
+	// another file, is valid for neither.
 	mixed := one(g1100...)
 	if err := os.WriteFile(filepath.Join(mixed, "libfat.so"), readAll(t, filepath.Join(one(g1101...), "libfat.so")), 0o600); err != nil {
 		t.Fatal(err)
@@ -284,8 +286,9 @@ func TestVerifyForms(t *testing.T) {
 	}
 }
 
-// TestVerifyInsideHoles: a byte written into what was left out shows.
-func TestVerifyInsideHoles(t *testing.T) {
+// Verify finds any byte that is written into the holes of a projection.
+func TestVerifyFindsBytesInHoles(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	b, m, _ := packFat(t)
 	targets := []gfx.Target{"gfx1100"}
@@ -298,7 +301,7 @@ func TestVerifyInsideHoles(t *testing.T) {
 			}
 			for _, x := range p.Extents {
 				for _, at := range []int64{x.Offset, x.Offset + x.Size/2, x.Offset + x.Size - 1} {
-					poke(t, filepath.Join(dir, path), at, 1)
+					writeByte(t, filepath.Join(dir, path), at, 1)
 					for name, err := range map[string]error{
 						"VerifyTargets":   bundle.VerifyTargets(ctx, dir, m, targets),
 						"Verify":          bundle.Verify(ctx, dir, m),
@@ -309,7 +312,7 @@ func TestVerifyInsideHoles(t *testing.T) {
 							t.Errorf("%s: %s with a byte at %d: %v", name, path, at, err)
 						}
 					}
-					poke(t, filepath.Join(dir, path), at, 0)
+					writeByte(t, filepath.Join(dir, path), at, 0)
 				}
 			}
 		}
@@ -319,7 +322,7 @@ func TestVerifyInsideHoles(t *testing.T) {
 	}
 }
 
-func poke(t *testing.T, path string, at int64, v byte) {
+func writeByte(t *testing.T, path string, at int64, v byte) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -331,9 +334,9 @@ func poke(t *testing.T, path string, at int64, v byte) {
 	}
 }
 
-// TestPartsRefused: a manifest whose projections are not those of its files is
-// neither packed nor taken for right.
-func TestPartsRefused(t *testing.T) {
+// Pack and Build reject a manifest whose projections are not those of its files.
+func TestRejectsWrongParts(t *testing.T) {
+	t.Parallel()
 	dir, m := fatFixture(t)
 	i := slices.IndexFunc(m.Files, func(f bundle.File) bool { return f.Path == "libodd.so" })
 	m.Files[i].Parts[0].Extents[0].Size--
@@ -373,7 +376,7 @@ func FuzzExtents(f *testing.F) {
 		}
 		for _, e := range x {
 			if e.Offset < 0 || e.Size < 0 {
-				t.Errorf("%q gives %+v", b, e)
+				t.Errorf("%q is parsed as %+v", b, e)
 			}
 		}
 	})

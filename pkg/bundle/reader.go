@@ -18,15 +18,16 @@ type Reader struct {
 	index     *index
 	manifest  *Manifest
 	canonical []byte
-	// bySum finds the frame and member with a content.
-	bySum map[string]place
+	// bySum maps the digest of a file to its content.
+	bySum map[string]location
 }
 
-type place struct{ frame, member int }
+// location is the frame and the member with a content.
+type location struct{ frame, member int }
 
-// Open reads the index and the manifest of a pack of size bytes and checks
-// them against each other. Nothing else is read yet. A file that is no pack,
-// or is cut short, gives an error wrapping ErrNotPack.
+// Open reads the index and the manifest of a pack of size bytes and compares
+// them. It reads nothing else. The error wraps ErrNotPack if the file is not a
+// pack or is truncated.
 func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	x, err := readIndex(r, size)
 	if err != nil {
@@ -36,13 +37,13 @@ func Open(r io.ReaderAt, size int64) (*Reader, error) {
 	if err := p.readManifest(); err != nil {
 		return nil, fmt.Errorf("read pack: %w", err)
 	}
-	if err := p.match(); err != nil {
+	if err := p.matchManifest(); err != nil {
 		return nil, fmt.Errorf("read pack: %w", err)
 	}
 	return p, nil
 }
 
-// PackFile is a Reader over a file, to be closed after use.
+// PackFile is a Reader of a file. The caller closes it.
 type PackFile struct {
 	*Reader
 	f *os.File
@@ -53,7 +54,7 @@ func (p *PackFile) Close() error { return p.f.Close() }
 
 // OpenFile opens the packed bundle at path.
 func OpenFile(path string) (*PackFile, error) {
-	// To open a FIFO would wait for somebody who writes to it.
+	// Opening a FIFO would block until another process opens it for writing.
 	st, err := os.Stat(path)
 	if err == nil && !st.Mode().IsRegular() {
 		err = fmt.Errorf("%w: %s is a %s", ErrNotPack, path, typeName(st.Mode().Type()))
@@ -78,20 +79,21 @@ func OpenFile(path string) (*PackFile, error) {
 // Manifest returns the pack's manifest; callers must not change it.
 func (r *Reader) Manifest() *Manifest { return r.manifest }
 
-// Digest returns the content address without hashing again.
+// Digest returns the bundle's content address. Unlike Manifest.Digest, it hashes
+// nothing.
 func (r *Reader) Digest() string { return r.index.Manifest }
 
 // ManifestBytes returns the canonical manifest; callers must not change it.
 func (r *Reader) ManifestBytes() []byte { return r.canonical }
 
-// selection is a set of files and where their content is.
+// selection is a set of files and the location of their content.
 type selection struct {
 	frames []int             // of the index, ascending
 	files  map[string][]File // by the path of the member with their content
 }
 
-// choose gathers the wanted files; nil wants all.
-func (r *Reader) choose(want func(File) bool) selection {
+// selectFiles returns the selection of the wanted files; nil selects all.
+func (r *Reader) selectFiles(want func(File) bool) selection {
 	s := selection{files: make(map[string][]File)}
 	frames := make([]bool, len(r.index.Frames))
 	for _, f := range r.manifest.Files {
@@ -115,24 +117,25 @@ func (r *Reader) choose(want func(File) bool) selection {
 // files need; nil selects all.
 func (r *Reader) PackedSize(want func(File) bool) int64 {
 	n := r.index.Frames[0].Length
-	for _, i := range r.choose(want).frames {
+	for _, i := range r.selectFiles(want).frames {
 		n += r.index.Frames[i].Length
 	}
 	return n
 }
 
-// DiskUsage returns what the selected files take on a disk: bytes in whole blocks
-// of 4096, holes and second links left out, and inodes, folders not counted.
-// nil selects all; only is ExtractOptions.Projection. A block that is partly another
-// target's counts, though it may turn out to be a hole. Code that is left out
-// is taken to be data: of long runs of zeros in it, the pack has no record here.
+// DiskUsage returns the disk space that the selected files need: bytes in whole
+// blocks of 4096, without holes and additional hard links, and inodes, without
+// directories. Nil selects all; only is ExtractOptions.Projection. A block that is
+// only partly code of another target counts, though it may become a hole. All code
+// that is left out is assumed to be data, since the index does not record the
+// holes in it.
 func (r *Reader) DiskUsage(want func(File) bool, only gfx.Target) (bytes, inodes int64) {
-	for path := range r.choose(want).files {
+	for path := range r.selectFiles(want).files {
 		f, _ := r.manifest.File(path)
 		p := r.bySum[f.SHA256]
 		n := r.index.Frames[p.frame].Members[p.member].Stored
-		if f.part(only) != nil {
-			for _, e := range f.others(only) {
+		if f.partFor(only) != nil {
+			for _, e := range f.otherExtents(only) {
 				n -= max(e.end()/holeBlock-(e.Offset+holeBlock-1)/holeBlock, 0) * holeBlock
 			}
 		}
@@ -145,7 +148,7 @@ func (r *Reader) DiskUsage(want func(File) bool, only gfx.Target) (bytes, inodes
 func (r *Reader) readManifest() error {
 	f := &r.index.Frames[0]
 	if len(f.Members) != 1 || f.Members[0].Path != ManifestName || f.Raw > MaxManifestSize+2*tarBlock || f.Members[0].Sparse {
-		return fmt.Errorf("%w: the first frame must hold %s alone", ErrNotPack, ManifestName)
+		return fmt.Errorf("%w: the first frame must contain %s alone", ErrNotPack, ManifestName)
 	}
 	d, err := newFrameDecoder(f.decoderWindow())
 	if err != nil {
@@ -160,7 +163,7 @@ func (r *Reader) readManifest() error {
 		return err
 	}
 	if sum := sha256.Sum256(s.got); hex.EncodeToString(sum[:]) != r.index.Manifest {
-		return fmt.Errorf("%w: the manifest is not the one the index names", ErrContent)
+		return fmt.Errorf("%w: the manifest is not the one that the index names", ErrContent)
 	}
 	r.canonical = s.got
 	r.manifest, err = ParseManifest(s.got)
@@ -171,11 +174,11 @@ func (r *Reader) section(f *frame) *io.SectionReader {
 	return io.NewSectionReader(r.r, f.Offset, f.Length)
 }
 
-// match checks the index against the manifest: each member is a file of it
-// with a plausible size, and each file's content is stored once. With that
-// the manifest's sizes bound what any frame can make a reader write.
-func (r *Reader) match() error {
-	r.bySum = make(map[string]place, len(r.manifest.Files))
+// matchManifest compares the index with the manifest: each member must be one of
+// its files with a plausible size, and each file's content must be stored once.
+// Then the manifest's sizes limit what any frame can make a reader write.
+func (r *Reader) matchManifest() error {
+	r.bySum = make(map[string]location, len(r.manifest.Files))
 	seen := make(map[string]bool, len(r.manifest.Files))
 	for i := 1; i < len(r.index.Frames); i++ {
 		f := &r.index.Frames[i]
@@ -192,7 +195,7 @@ func (r *Reader) match() error {
 			}
 			seen[m.Path] = true
 			if _, ok := r.bySum[file.SHA256]; !ok {
-				r.bySum[file.SHA256] = place{i, j}
+				r.bySum[file.SHA256] = location{i, j}
 			}
 			raw += m.Stored
 		}
@@ -207,7 +210,7 @@ func (r *Reader) match() error {
 			return fmt.Errorf("%w: %s is in the manifest and not in the pack", ErrContent, f.Path)
 		}
 		if same, _ := r.manifest.File(r.index.Frames[p.frame].Members[p.member].Path); same.Size != f.Size {
-			return fmt.Errorf("%w: %s has the sha256 of %s and another size", ErrContent, f.Path, same.Path)
+			return fmt.Errorf("%w: %s has the sha256 of %s, but another size", ErrContent, f.Path, same.Path)
 		}
 	}
 	return nil

@@ -13,25 +13,26 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-func TestOpenRefuses(t *testing.T) {
+func TestOpenRejects(t *testing.T) {
+	t.Parallel()
 	good, _ := packed(t, bundle.PackOptions{Encoder: fast()})
 	for _, n := range []int{0, 1, 47, 48, 100, len(good) / 2, len(good) - 1} {
 		if _, err := bundle.Open(bytes.NewReader(good[:n]), int64(n)); !errors.Is(err, bundle.ErrNotPack) {
 			t.Errorf("cut to %d bytes: %v", n, err)
 		}
 	}
-	// The size that is told and the bytes that are there need not agree.
+	// The given size may differ from the real one.
 	if _, err := bundle.Open(bytes.NewReader(good), int64(len(good)+1)); err == nil {
-		t.Error("a size beyond the end was taken")
+		t.Error("a size beyond the end was accepted")
 	}
 	dir := t.TempDir()
 	if _, err := bundle.OpenFile(dir); !errors.Is(err, bundle.ErrNotPack) {
-		t.Errorf("a folder: %v", err)
+		t.Errorf("a directory: %v", err)
 	}
 	if _, err := bundle.OpenFile(filepath.Join(dir, "x")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
-	pipe := filepath.Join(dir, bundle.ManifestName) // an open would wait for somebody who writes
+	pipe := filepath.Join(dir, bundle.ManifestName) // opening it would block
 	if err := mkfifo(pipe); err != nil {
 		t.Fatal(err)
 	}
@@ -54,10 +55,11 @@ func TestOpenRefuses(t *testing.T) {
 	}
 }
 
-// TestDamage flips bytes all over a pack. Each must be refused when it is
-// opened, or found by Verify and by Extract, or lie in bytes that mean
-// nothing: then every file must still be right.
-func TestDamage(t *testing.T) {
+// The test flips bytes all over a pack. Open must reject the pack, or Verify and
+// Extract must find the damage, or the byte has no meaning: then every file must
+// still be right.
+func TestFindsFlippedBytes(t *testing.T) {
+	t.Parallel()
 	good, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 60_000})
 	found := 0
 	const flips = 60
@@ -74,7 +76,7 @@ func TestDamage(t *testing.T) {
 		dir := t.TempDir()
 		xerr := r.Extract(context.Background(), openRoot(t, dir), bundle.ExtractOptions{})
 		if (verr == nil) != (xerr == nil) || verr != nil && (!errors.Is(verr, bundle.ErrContent) || !errors.Is(xerr, bundle.ErrContent)) {
-			t.Errorf("byte %d: Verify says %v, Extract %v", at, verr, xerr)
+			t.Errorf("byte %d: Verify returns %v, Extract %v", at, verr, xerr)
 		}
 		if xerr != nil {
 			found++
@@ -91,8 +93,8 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// FuzzReader gives damaged packs to everything that reads them. Nothing may
-// panic, hang, escape the folder or write more than the manifest says.
+// FuzzReader passes damaged packs to every reader. Nothing may panic, hang, escape the
+// directory or write more than the manifest allows.
 func FuzzReader(f *testing.F) {
 	good, _ := packed(f, bundle.PackOptions{Encoder: fast(), FrameSize: 40_000})
 	f.Add(good)
@@ -111,7 +113,7 @@ func FuzzReader(f *testing.F) {
 			return
 		}
 		if r.Manifest().Size() > 64<<20 {
-			return // a true manifest of that size is no finding and slow to fill
+			return // a correct manifest of that size is slow to unpack
 		}
 		dir := t.TempDir()
 		if err := r.Extract(context.Background(), openRoot(t, dir), bundle.ExtractOptions{Workers: 1}); err != nil {
@@ -123,20 +125,20 @@ func FuzzReader(f *testing.F) {
 			}
 		}
 		if err := r.Verify(context.Background()); err != nil {
-			// Only tar would unpack something else, or parts are not as they should be.
+			// Only tar would unpack something else, or the parts are wrong.
 			if !errors.Is(err, bundle.ErrContent) {
 				t.Errorf("error of another kind: %v", err)
 			}
 			return
 		}
-		// The pack verifies, so for one target too it gives what it says.
+		// The pack verifies, so unpacking for one target must succeed too.
 		targets := []gfx.Target{"gfx1101"}
 		if !slices.Contains(r.Manifest().Targets, targets[0]) {
 			return
 		}
 		only := openRoot(t, t.TempDir())
 		if err := r.Extract(context.Background(), only, bundle.ExtractOptions{Workers: 1, Projection: r.Manifest().ProjectionFor(targets)}); err != nil {
-			t.Errorf("extracted whole and not for one target: %v", err)
+			t.Errorf("extracted whole, but not for one target: %v", err)
 		}
 		for _, file := range r.Manifest().Files {
 			if d := bundle.CheckFile(context.Background(), only, file, targets); len(d) > 0 {

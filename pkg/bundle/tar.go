@@ -3,19 +3,176 @@ package bundle
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 )
 
-// The tar members of a pack are written here and not with archive/tar,
-// because that package cannot write GNU sparse members (pax, version 1.0) and
-// has no way to cut its stream at frame borders. Layout after POSIX.1-2001
-// ustar and pax, and the GNU tar manual's chapter "Sparse Formats".
+// layout describes the tar bytes of a frame, except for the content of the files.
+// The manifest and the order of the contents in the index determine it completely.
+// Pack writes the archive by its layouts and Verify compares the archive with
+// them, so that tar unpacks exactly the files that the manifest lists.
+type layout struct {
+	entries []entry
+	mtime   int64 // Unix seconds
+	last    bool  // the two zero blocks that end an archive follow the entries
+}
+
+// entry is a content of the archive with the files that have it: a regular member,
+// and a hard link to it for each further file.
+type entry struct {
+	files  []File
+	stored int64 // bytes after the member's headers, including a sparse map
+	sparse bool
+}
+
+// headers returns the bytes between the data of entry i-1 and the data of entry i,
+// or the end of the frame after the last entry.
+func (l *layout) headers(i int) ([]byte, error) {
+	var out []byte
+	if i > 0 {
+		links, err := l.entries[i-1].links(l.mtime)
+		if err != nil {
+			return nil, err
+		}
+		out = append(make([]byte, padding(l.entries[i-1].stored)), links...)
+	}
+	if i < len(l.entries) {
+		head, err := l.entries[i].head(l.mtime)
+		return append(out, head...), err
+	}
+	if l.last {
+		out = append(out, make([]byte, 2*tarBlock)...)
+	}
+	return out, nil
+}
+
+func (e *entry) head(mtime int64) ([]byte, error) {
+	f := &e.files[0]
+	t := tarMember{name: f.Path, size: e.stored, mode: f.Mode, mtime: mtime, sparse: e.sparse, real: f.Size}
+	return t.headers()
+}
+
+func (e *entry) links(mtime int64) ([]byte, error) {
+	var out []byte
+	for _, f := range e.files[1:] {
+		t := tarMember{name: f.Path, mode: f.Mode, mtime: mtime, link: e.files[0].Path}
+		h, err := t.headers()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, h...)
+	}
+	return out, nil
+}
+
+// measure returns the size of the frame and the location of each content in it.
+func (l *layout) measure() (raw int64, members []member, err error) {
+	for i := 0; ; i++ {
+		h, err := l.headers(i)
+		if err != nil {
+			return 0, nil, err
+		}
+		raw += int64(len(h))
+		if i == len(l.entries) {
+			return raw, members, nil
+		}
+		e := &l.entries[i]
+		members = append(members, member{Path: e.files[0].Path, Data: raw, Stored: e.stored, Sparse: e.sparse})
+		raw += e.stored
+	}
+}
+
+// check reads the headers before entry i from r and compares them.
+func (l *layout) check(r io.Reader, i int, size int64) error {
+	want, err := l.headers(i)
+	if err != nil {
+		return err
+	}
+	got := make([]byte, len(want))
+	if size != int64(len(want)) {
+		return fmt.Errorf("%w: %d bytes of tar headers, the manifest requires %d", ErrContent, size, len(want))
+	}
+	if _, err := io.ReadFull(r, got); err != nil {
+		return shortRead(err)
+	}
+	if !bytes.Equal(got, want) {
+		return fmt.Errorf("%w: the tar headers differ from the manifest", ErrContent)
+	}
+	return nil
+}
+
+// groupEqual groups the files that are stored once, those of equal content and
+// mode, as indices into files. Each empty file has a group of its own.
+func groupEqual(files []File) [][]int {
+	type key struct {
+		sum  string
+		mode uint32
+	}
+	group := make(map[key]int, len(files))
+	var out [][]int
+	for i := range files {
+		k := key{files[i].SHA256, files[i].Mode}
+		if g, ok := group[k]; ok && files[i].Size > 0 {
+			out[g] = append(out[g], i)
+			continue
+		}
+		group[k] = len(out)
+		out = append(out, []int{i})
+	}
+	return out
+}
+
+// layouts returns the layout that each frame of the pack must have. The error wraps
+// ErrContent if the pack stores a content differently from Pack.
+func (r *Reader) layouts() ([]layout, error) {
+	groups := groupEqual(r.manifest.Files)
+	stored := make(map[string][]File, len(groups))
+	for _, g := range groups {
+		files := make([]File, len(g))
+		for k, i := range g {
+			files[k] = r.manifest.Files[i]
+		}
+		stored[files[0].Path] = files
+	}
+	out := make([]layout, len(r.index.Frames))
+	out[0].entries = []entry{manifestEntry(r.canonical)}
+	members := 0
+	for i := range out {
+		out[i].mtime = r.manifest.SourceDateEpoch
+		out[i].last = i == len(out)-1
+		if i == 0 {
+			continue
+		}
+		for _, m := range r.index.Frames[i].Members {
+			files, ok := stored[m.Path]
+			if !ok {
+				return nil, fmt.Errorf("%w: %s is stored, but should be a link to an equal file", ErrContent, m.Path)
+			}
+			out[i].entries = append(out[i].entries, entry{files: files, stored: m.Stored, sparse: m.Sparse})
+			members++
+		}
+	}
+	if members != len(groups) {
+		return nil, fmt.Errorf("%w: %d different files in the archive, %d in the manifest", ErrContent, members, len(groups))
+	}
+	return out, nil
+}
+
+func manifestEntry(canonical []byte) entry {
+	size := int64(len(canonical))
+	return entry{files: []File{{Path: ManifestName, Size: size, Mode: 0o644}}, stored: size}
+}
+
+// This file writes tar headers itself, because archive/tar cannot write GNU sparse
+// members (pax, version 1.0) and cannot split its stream at frame boundaries. The
+// headers follow POSIX.1-2001 ustar and pax, and the chapter "Sparse Formats" of
+// the GNU tar manual.
 
 const (
 	tarBlock   = 512
 	ustarLimit = 1<<33 - 1 // largest size in 11 octal digits
-	// maxHeaders bounds the header blocks and padding of one member: a pax
+	// maxHeaders limits the header blocks and padding of one member: a pax
 	// header, its records with up to three long names, and the ustar header.
 	maxHeaders = 4*tarBlock + 4*maxPath
 
@@ -24,7 +181,7 @@ const (
 	typePax     = 'x'
 )
 
-// tarMember is what one header says.
+// tarMember describes a member of a tar archive.
 type tarMember struct {
 	name  string
 	size  int64 // bytes of data that follow in the archive
@@ -36,7 +193,7 @@ type tarMember struct {
 	real   int64
 }
 
-// headers returns the header blocks that go before the member's data.
+// headers returns the header blocks before the member's data.
 func (t *tarMember) headers() ([]byte, error) {
 	var recs []string
 	name := t.name
@@ -78,7 +235,7 @@ func (t *tarMember) headers() ([]byte, error) {
 	}
 	size := t.size
 	if size > ustarLimit {
-		size = 0 // the pax record counts
+		size = 0 // the pax record has the size
 	}
 	h, err := ustar(prefix, short, size, t.mode, t.mtime, kind, link)
 	if err != nil {
@@ -87,14 +244,14 @@ func (t *tarMember) headers() ([]byte, error) {
 	return append(out, h...), nil
 }
 
-// sparseName is the name an unpacker without sparse support would give to the
-// raw data, as GNU tar writes it.
+// sparseName returns the name under which an unpacker without sparse support would
+// write the raw data, as GNU tar chooses it.
 func sparseName(name string) string {
 	i := strings.LastIndexByte(name, '/') + 1
 	return name[:i] + "GNUSparseFile.0/" + name[i:]
 }
 
-// splitName cuts a name into ustar's prefix (155 bytes) and name (100).
+// splitName splits a name into ustar's prefix (155 bytes) and name (100).
 func splitName(name string) (prefix, short string, ok bool) {
 	if len(name) <= 100 {
 		return "", name, true
@@ -145,7 +302,7 @@ func ustar(prefix, name string, size int64, mode uint32, mtime int64, kind byte,
 	return b, nil
 }
 
-// octal fills the field with zero-led octal digits and a NUL.
+// octal fills the field with octal digits, leading zeros and a NUL.
 func octal(field []byte, v int64) {
 	s := strconv.FormatInt(v, 8)
 	digits := len(field) - 1
@@ -154,5 +311,5 @@ func octal(field []byte, v int64) {
 	field[digits] = 0
 }
 
-// padding is the number of zero bytes that fill n up to whole blocks.
+// padding returns the number of zero bytes that pad n to whole blocks.
 func padding(n int64) int64 { return -n & (tarBlock - 1) }

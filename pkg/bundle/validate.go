@@ -2,7 +2,9 @@ package bundle
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -10,18 +12,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// Limits of a manifest. They bound what an unpacker may be made to write.
+// Limits of a manifest. They limit what a pack can make an unpacker write.
 const (
-	// MaxFileSize bounds one file: 16 GiB.
+	// MaxFileSize is the largest size of a file: 16 GiB.
 	MaxFileSize = 16 << 30
-	// MaxTotalSize bounds all files together: 64 GiB.
+	// MaxTotalSize is the largest size of all files together: 64 GiB.
 	MaxTotalSize = 64 << 30
-	// MaxFiles bounds the number of files.
+	// MaxFiles is the largest number of files.
 	MaxFiles = 10_000
 
 	maxPath    = 1024
 	maxElement = 255
-	// maxEpoch is the largest time that a ustar header holds (11 octal digits).
+	// maxEpoch is the latest time that fits into a ustar header (11 octal digits).
 	maxEpoch = 1<<33 - 1
 )
 
@@ -65,7 +67,7 @@ func (m *Manifest) validateHead() error {
 		}
 	}
 	if t := m.Source.Tree; t != "" && !isHex(t, 40) && !isHex(t, 64) {
-		return fmt.Errorf("source tree %q is no git tree hash", t)
+		return fmt.Errorf("source tree %q is not a git tree hash", t)
 	}
 	if !printable(m.Source.Tag) || !printable(m.Source.URL) {
 		return fmt.Errorf("source: unprintable characters in tag or url")
@@ -111,7 +113,7 @@ func (m *Manifest) validateStages() error {
 			return fmt.Errorf("stage %q: bad name", s.Name)
 		}
 		if seen[s.Name] {
-			return fmt.Errorf("stage %s is there twice", s.Name)
+			return fmt.Errorf("stage %s occurs twice", s.Name)
 		}
 		seen[s.Name] = true
 		if !isHex(s.Digest, 64) || (s.Output != "" && !isHex(s.Output, 64)) {
@@ -152,11 +154,11 @@ func (m *Manifest) validateFiles() error {
 		if err := f.validateParts(m.Targets); err != nil {
 			return fmt.Errorf("file %q: %w", f.Path, err)
 		}
-		// Equal files are stored once and linked, so they must be cut alike.
+		// Equal files are stored once and linked, so their parts must be equal.
 		if first := bySum[f.SHA256]; first == nil {
 			bySum[f.SHA256] = f
 		} else if !equalParts(first.Parts, f.Parts) {
-			return fmt.Errorf("file %q has the content of %q and other parts", f.Path, first.Path)
+			return fmt.Errorf("file %q has the content of %q, but other parts", f.Path, first.Path)
 		}
 		if total += f.Size; total > MaxTotalSize {
 			return fmt.Errorf("the files are larger than %d bytes together", int64(MaxTotalSize))
@@ -168,7 +170,7 @@ func (m *Manifest) validateFiles() error {
 	}
 	for d := range dirs {
 		if files[d] {
-			return fmt.Errorf("%q is both a file and a folder", d)
+			return fmt.Errorf("%q is both a file and a directory", d)
 		}
 	}
 	return nil
@@ -275,4 +277,105 @@ func isHex(s string, n int) bool {
 
 func printable(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// validateHost checks the host requirements of a system bundle: its files must
+// need each of the libraries, and none of the libraries may be among its files.
+func (m *Manifest) validateHost() error {
+	if m.Host == nil {
+		return nil
+	}
+	if m.Flavour != FlavourSystem {
+		return fmt.Errorf("host: a bundle of flavour %s needs nothing from its host", m.Flavour)
+	}
+	h := m.Host
+	if h.ROCm == "" || strings.Trim(h.ROCm, "0123456789.") != "" {
+		return fmt.Errorf("host rocm %q: want a version such as 6.4.3", h.ROCm)
+	}
+	if len(h.Libraries) == 0 {
+		return errors.New("host libraries: a bundle without any is hermetic")
+	}
+	for i, l := range h.Libraries {
+		if err := m.validateHostLibrary(l); err != nil {
+			return fmt.Errorf("host library %q: %w", l.SONAME, err)
+		}
+		if i > 0 && h.Libraries[i-1].SONAME >= l.SONAME {
+			return fmt.Errorf("host library %q: want each once, sorted", l.SONAME)
+		}
+	}
+	for i, v := range h.Provides {
+		kind, number, ok := strings.Cut(v, "_")
+		if !ok || kind == "" || number == "" || !printable(v) {
+			return fmt.Errorf("host provides %q: want a symbol version such as GLIBC_2.43", v)
+		}
+		if i > 0 && h.Provides[i-1] >= v {
+			return fmt.Errorf("host provides %q: want each once, sorted", v)
+		}
+	}
+	return nil
+}
+
+func (m *Manifest) validateHostLibrary(l HostLibrary) error {
+	if l.SONAME == "" || strings.Contains(l.SONAME, "/") || !printable(l.SONAME+l.Debian+l.AMD) {
+		return errors.New("bad name")
+	}
+	if _, ok := m.File(l.SONAME); ok {
+		return errors.New("the bundle contains it")
+	}
+	for i, v := range l.Versions {
+		if v == "" || !printable(v) || (i > 0 && l.Versions[i-1] >= v) {
+			return fmt.Errorf("symbol version %q: want each once, sorted", v)
+		}
+	}
+	if len(l.NeededBy) == 0 {
+		return errors.New("no file needs it")
+	}
+	for _, by := range l.NeededBy {
+		f, ok := m.File(by)
+		if !ok || !slices.Contains(f.Needed, l.SONAME) {
+			return fmt.Errorf("%q is not a file that needs it", by)
+		}
+	}
+	return nil
+}
+
+// ValidPath returns an error if a path may not be in a bundle. Valid paths are
+// relative and slash-separated, of portable characters, and without "." and ".."
+// elements, so that a path means the same file on every system and in every shell
+// command.
+func ValidPath(p string) error {
+	if p == "" || len(p) > maxPath {
+		return fmt.Errorf("path of %d bytes: want 1 to %d", len(p), maxPath)
+	}
+	if p == ManifestName {
+		return fmt.Errorf("the name %s is reserved", ManifestName)
+	}
+	for e := range strings.SplitSeq(p, "/") {
+		switch {
+		case e == "" || e == "." || e == "..":
+			return fmt.Errorf("path element %q is not allowed", e)
+		case len(e) > maxElement:
+			return fmt.Errorf("path element of %d bytes: want at most %d", len(e), maxElement)
+		case e[0] == '-' || e[0] == '~':
+			return fmt.Errorf("path element %q must not begin with %q", e, e[0])
+		}
+		for i := range len(e) {
+			if !pathChar(e[i]) {
+				return fmt.Errorf("path has the character %q; allowed are ASCII letters, digits and ._+-@,=%%~", e[i])
+			}
+		}
+	}
+	return nil
+}
+
+func pathChar(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("._+-@,=%~", c) >= 0
+}
+
+func parentOf(p string) string {
+	i := strings.LastIndexByte(p, '/')
+	if i < 0 {
+		return ""
+	}
+	return p[:i]
 }

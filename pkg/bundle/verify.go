@@ -18,7 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// DifferenceKind says in which way a file differs from its manifest.
+// DifferenceKind is the way in which a file differs from its manifest.
 type DifferenceKind string
 
 // Kinds of differences.
@@ -32,11 +32,11 @@ const (
 	Unreadable DifferenceKind = "unreadable"
 )
 
-// Difference is one file that is not as the manifest says.
+// Difference describes a file that differs from its manifest entry.
 type Difference struct {
 	Path string
 	Kind DifferenceKind
-	// Want and Got are what the manifest says and what is there, as text;
+	// Want is the value in the manifest and Got the actual one, as text; both are
 	// empty for a missing or extra file.
 	Want, Got string
 	// Err is set for Unreadable.
@@ -54,13 +54,13 @@ func (d Difference) String() string {
 	return fmt.Sprintf("%s: %s is %s, want %s", d.Path, d.Kind, d.Got, d.Want)
 }
 
-// VerifyError lists all differences between a folder and its manifest.
+// VerifyError lists all differences between a directory and its manifest.
 type VerifyError struct {
 	Dir         string
 	Differences []Difference // sorted by path
 }
 
-// Error names the first differences and counts all; see Details.
+// Error returns the first differences and the number of all. Details returns all.
 func (e *VerifyError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s differs from its manifest in %d places", e.Dir, len(e.Differences))
@@ -74,8 +74,8 @@ func (e *VerifyError) Error() string {
 	return b.String()
 }
 
-// Details names all differences, a line each after the first. Whatever the files
-// there are called, their lines end where they should and drive no terminal.
+// Details returns a heading and one line for each difference. Control characters
+// in file names are replaced, so that no name can add a line or control a terminal.
 func (e *VerifyError) Details() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s differs from its manifest in %d places:", e.Dir, len(e.Differences))
@@ -90,54 +90,54 @@ func (e *VerifyError) Details() string {
 	return b.String()
 }
 
-// Is reports that a VerifyError is an ErrContent.
+// Is reports whether target is ErrContent.
 func (e *VerifyError) Is(target error) bool { return target == ErrContent }
 
-// Verify checks every byte, size and mode of a whole bundle's folder against m
-// and looks for files that should not be there. It returns a *VerifyError with
-// everything that differs.
+// Verify compares the size, mode and content of every file in the directory of a
+// whole bundle with m, and finds files that m does not list. It returns a
+// *VerifyError with all differences.
 func Verify(ctx context.Context, dir string, m *Manifest) error {
 	return VerifyTargets(ctx, dir, m, nil)
 }
 
-// VerifyTargets is Verify for a folder that need only hold what these targets
-// need; nil means all. Files of other targets may be there, and are then
-// checked, or not. A file with parts may be whole or, for a single target,
-// that target's projection; for no target any projection will do.
+// VerifyTargets is Verify for a directory that only needs the files of these
+// targets; nil means all. Files of other targets may be missing, and are compared
+// if present. A file with parts may be whole or, for a single target, that target's
+// projection; for no target it may be any projection.
 func VerifyTargets(ctx context.Context, dir string, m *Manifest, targets []gfx.Target) error {
-	v, err := readFolder(ctx, dir, m)
+	v, err := scanDir(ctx, dir, m)
 	if err != nil {
 		return fmt.Errorf("verify %s: %w", dir, err)
 	}
-	return v.judge(targets)
+	return v.compare(targets)
 }
 
-// VerifyInstalled is VerifyTargets for a folder of which nobody tells the targets.
-// It returns those that the folder is right for: each has its own files, and
-// the files with parts have its code. A target of which no file is there is
-// not missed.
+// VerifyInstalled is VerifyTargets for the targets that it finds in the directory,
+// and returns them: those with files of their own, and with their code in the files
+// with parts. A target without any of its files is not installed, which is no
+// difference.
 func VerifyInstalled(ctx context.Context, dir string, m *Manifest) ([]gfx.Target, error) {
-	v, err := readFolder(ctx, dir, m)
+	v, err := scanDir(ctx, dir, m)
 	if err != nil {
 		return nil, fmt.Errorf("verify %s: %w", dir, err)
 	}
 	targets := v.targets()
-	return targets, v.judge(targets)
+	return targets, v.compare(targets)
 }
 
-// folder is what was found in a bundle's folder.
-type folder struct {
+// dirState is the content of a bundle's directory.
+type dirState struct {
 	dir     string
 	m       *Manifest
-	files   []File // those of the manifest, and the manifest
+	files   []File // all files of the manifest, and the manifest
 	present map[string]bool
-	diffs   []Difference // whatever the folder is for
-	found   [][]Difference
-	sums    []string // of files; empty where they could not be read
+	diffs   []Difference   // of the whole directory, for any targets
+	found   [][]Difference // of each file, except for its content
+	sums    []string       // of each file; empty if it could not be read
 }
 
-// readFolder looks at everything in the folder and hashes it.
-func readFolder(ctx context.Context, dir string, m *Manifest) (*folder, error) {
+// scanDir lists the directory and hashes its files.
+func scanDir(ctx context.Context, dir string, m *Manifest) (*dirState, error) {
 	canonical, err := m.MarshalCanonical()
 	if err != nil {
 		return nil, err
@@ -148,14 +148,14 @@ func readFolder(ctx context.Context, dir string, m *Manifest) (*folder, error) {
 	}
 	defer func() { _ = root.Close() }()
 
-	v := &folder{dir: dir, m: m}
-	if v.present, v.diffs, err = listFolder(root, m); err != nil {
+	v := &dirState{dir: dir, m: m}
+	if v.present, v.diffs, err = listDir(root, m); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(canonical)
 	v.files = append(slices.Clone(m.Files), File{Path: ManifestName, Size: int64(len(canonical)), Mode: 0o644, SHA256: hex.EncodeToString(sum[:])})
 	v.found, v.sums = make([][]Difference, len(v.files)), make([]string, len(v.files))
-	err = parallel(ctx, len(v.files), 0, func(ctx context.Context, i int) error {
+	err = forEach(ctx, len(v.files), 0, func(ctx context.Context, i int) error {
 		if v.present[v.files[i].Path] {
 			v.sums[i], v.found[i] = hashFile(ctx, root, v.files[i])
 		}
@@ -164,14 +164,14 @@ func readFolder(ctx context.Context, dir string, m *Manifest) (*folder, error) {
 	return v, err
 }
 
-// targets returns what the folder seems to be for.
-func (v *folder) targets() []gfx.Target {
-	own, there := make(map[gfx.Target]bool), make(map[gfx.Target]bool)
+// targets returns the targets that the directory seems to be installed for.
+func (v *dirState) targets() []gfx.Target {
+	own, present := make(map[gfx.Target]bool), make(map[gfx.Target]bool)
 	for _, f := range v.m.Files {
 		own[f.Target] = true
-		there[f.Target] = there[f.Target] || v.present[f.Path]
+		present[f.Target] = present[f.Target] || v.present[f.Path]
 	}
-	out := slices.DeleteFunc(slices.Clone(v.m.Targets), func(t gfx.Target) bool { return own[t] && !there[t] })
+	out := slices.DeleteFunc(slices.Clone(v.m.Targets), func(t gfx.Target) bool { return own[t] && !present[t] })
 	for i := range v.files {
 		if only, ok := v.files[i].ProjectionTarget(v.sums[i]); ok {
 			out = slices.DeleteFunc(out, func(t gfx.Target) bool { return t != only })
@@ -180,8 +180,8 @@ func (v *folder) targets() []gfx.Target {
 	return append([]gfx.Target{}, out...) // never nil, which would mean all
 }
 
-// judge lists what is wrong for these targets.
-func (v *folder) judge(targets []gfx.Target) error {
+// compare returns the differences for these targets as a *VerifyError.
+func (v *dirState) compare(targets []gfx.Target) error {
 	diffs, want := slices.Clone(v.diffs), ForTargets(targets)
 	for i, f := range v.files {
 		switch {
@@ -189,10 +189,10 @@ func (v *folder) judge(targets []gfx.Target) error {
 			if want(f) {
 				diffs = append(diffs, Difference{Path: f.Path, Kind: Missing})
 			}
-		case v.sums[i] == "" || f.fits(v.sums[i], targets):
+		case v.sums[i] == "" || f.accepts(v.sums[i], targets):
 			diffs = append(diffs, v.found[i]...)
 		default:
-			diffs = append(append(diffs, v.found[i]...), Difference{Path: f.Path, Kind: WrongSum, Want: f.sumFor(targets), Got: v.sums[i]})
+			diffs = append(append(diffs, v.found[i]...), Difference{Path: f.Path, Kind: WrongSum, Want: f.digestFor(targets), Got: v.sums[i]})
 		}
 	}
 	if len(diffs) == 0 {
@@ -202,8 +202,8 @@ func (v *folder) judge(targets []gfx.Target) error {
 	return &VerifyError{Dir: v.dir, Differences: diffs}
 }
 
-// listFolder walks the folder; what the manifest does not know is Extra.
-func listFolder(root *os.Root, m *Manifest) (map[string]bool, []Difference, error) {
+// listDir walks the directory. Names that the manifest does not list are Extra.
+func listDir(root *os.Root, m *Manifest) (map[string]bool, []Difference, error) {
 	dirs := make(map[string]bool)
 	for _, f := range m.Files {
 		for d := parentOf(f.Path); d != "" && !dirs[d]; d = parentOf(d) {
@@ -239,7 +239,7 @@ func listFolder(root *os.Root, m *Manifest) (map[string]bool, []Difference, erro
 }
 
 // StatFile compares type, size and mode of one file below root with its
-// manifest entry; ok is true if they fit. It reads no content.
+// manifest entry; ok is true if they are equal. It does not read the content.
 func StatFile(root *os.Root, f File) (d Difference, ok bool) {
 	st, err := root.Lstat(f.Path)
 	if err != nil {
@@ -257,18 +257,17 @@ func StatFile(root *os.Root, f File) (d Difference, ok bool) {
 	return Difference{}, true
 }
 
-// CheckFile is StatFile and, if type and size fit, a look at the content, which
-// must do for these targets as VerifyTargets says. It returns all differences
-// found.
+// CheckFile is StatFile and, if type and size are right, compares the content, which
+// must be right for these targets as in VerifyTargets. It returns all differences.
 func CheckFile(ctx context.Context, root *os.Root, f File, targets []gfx.Target) []Difference {
 	sum, diffs := hashFile(ctx, root, f)
-	if sum != "" && !f.fits(sum, targets) {
-		diffs = append(diffs, Difference{Path: f.Path, Kind: WrongSum, Want: f.sumFor(targets), Got: sum})
+	if sum != "" && !f.accepts(sum, targets) {
+		diffs = append(diffs, Difference{Path: f.Path, Kind: WrongSum, Want: f.digestFor(targets), Got: sum})
 	}
 	return diffs
 }
 
-// hashFile is StatFile and, if type and size fit, the content's digest.
+// hashFile is StatFile and, if type and size are right, hashes the content.
 func hashFile(ctx context.Context, root *os.Root, f File) (sum string, diffs []Difference) {
 	if d, ok := StatFile(root, f); !ok {
 		diffs = append(diffs, d)
@@ -293,4 +292,43 @@ func unreadable(path string, err error) Difference {
 		return Difference{Path: path, Kind: Missing}
 	}
 	return Difference{Path: path, Kind: Unreadable, Err: err}
+}
+
+// Verify decodes the whole pack and verifies every byte, without writing anything:
+// the files by their digests, the tar headers between them by the manifest. The
+// error wraps ErrContent and names the first damaged file of each frame, in the
+// order of the frames.
+func (r *Reader) Verify(ctx context.Context) error {
+	layouts, err := r.layouts()
+	if err != nil {
+		return err
+	}
+	damage := make([]string, len(r.index.Frames))
+	err = forEach(ctx, len(r.index.Frames), 0, func(ctx context.Context, i int) error {
+		f := &r.index.Frames[i]
+		d, err := newFrameDecoder(f.decoderWindow())
+		if err != nil {
+			return err
+		}
+		defer d.close()
+		err = d.decode(ctx, r.section(f), f, &layouts[i], func(path string, stored int64) (File, sink) {
+			if i == 0 {
+				return File{Path: path, Size: stored}, &byteSink{want: r.canonical}
+			}
+			file, _ := r.manifest.File(path)
+			s := newHashSink()
+			s.projections = newProjector(&file)
+			return file, s
+		})
+		if err != nil && errors.Is(err, ErrContent) {
+			damage[i] = strings.ReplaceAll(err.Error(), ErrContent.Error()+": ", "") // the error says it once
+			return nil
+		}
+		return err
+	})
+	damage = slices.DeleteFunc(damage, func(s string) bool { return s == "" })
+	if err == nil && len(damage) > 0 {
+		err = fmt.Errorf("%w: %s", ErrContent, strings.Join(damage, "; "))
+	}
+	return err
 }

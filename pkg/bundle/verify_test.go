@@ -9,64 +9,10 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-func TestBuild(t *testing.T) {
-	dir, m := fixture(t)
-	if err := bundle.WriteManifest(dir, m); err != nil {
-		t.Fatal(err)
-	}
-	again, err := bundle.Build(dir, head())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if again.Digest() != m.Digest() {
-		t.Error("manifest.json in the folder changes the manifest")
-	}
-	read, err := bundle.ReadManifest(dir)
-	if err != nil || read.Digest() != m.Digest() {
-		t.Errorf("read back: %v", err)
-	}
-	for path, want := range map[string]gfx.Target{
-		"libfoo.so": "", "rocblas/library/Kernels_gfx1100.hsaco": "gfx1100", "rocblas/library/both_gfx1100_gfx1101.x": "", longName: "gfx1101",
-	} {
-		if f, ok := m.File(path); !ok || f.Target != want {
-			t.Errorf("%s: target %q, want %q", path, f.Target, want)
-		}
-	}
-	// What the caller says of a file counts more than its name.
-	h := head()
-	h.Files = []bundle.File{{Path: "rocblas/library/Kernels_gfx1100.hsaco"}, {Path: "libfoo.so", Target: "gfx1101", Needed: []string{"libc.so.6"}}}
-	told, err := bundle.Build(dir, h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if f, _ := told.File("libfoo.so"); f.Target != "gfx1101" || len(f.Needed) != 1 {
-		t.Errorf("told of libfoo.so: %+v", f)
-	}
-	if f, _ := told.File("rocblas/library/Kernels_gfx1100.hsaco"); f.Target != "" {
-		t.Errorf("told of the kernels: %+v", f)
-	}
-}
-
-func TestBuildRefuses(t *testing.T) {
-	for name, plant := range map[string]func(dir string) error{
-		"link":      func(d string) error { return os.Symlink("libfoo.so", filepath.Join(d, "libbar.so")) },
-		"bad name":  func(d string) error { return os.WriteFile(filepath.Join(d, "a b"), nil, 0o600) },
-		"no server": func(d string) error { return os.Remove(filepath.Join(d, "llama-server")) },
-	} {
-		dir, _ := fixture(t)
-		if err := plant(dir); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := bundle.Build(dir, head()); !errors.Is(err, bundle.ErrContent) && !errors.Is(err, bundle.ErrManifest) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-}
-
-func TestVerifyDifferences(t *testing.T) {
+func TestVerifyListsDifferences(t *testing.T) {
+	t.Parallel()
 	ctx := context.Background()
 	must := func(err error) {
 		t.Helper()
@@ -121,12 +67,13 @@ func TestVerifyDifferences(t *testing.T) {
 		}
 	}
 	if err := bundle.Verify(ctx, filepath.Join(dir, "nowhere"), m); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a folder that is not there: %v", err)
+		t.Errorf("a missing directory: %v", err)
 	}
 }
 
-// A name that a stranger chose makes one line, and drives no terminal.
-func TestVerifyListIsOfLines(t *testing.T) {
+// A hostile file name adds no line and does not control the terminal.
+func TestDetailsReplacesControlCharacters(t *testing.T) {
+	t.Parallel()
 	dir, m := fixture(t)
 	if err := bundle.WriteManifest(dir, m); err != nil {
 		t.Fatal(err)

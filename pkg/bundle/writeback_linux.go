@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startWriteback tells the kernel to begin writing the file to the disk and
-// does not wait: by the time it is synced, little is left to do. It is only a
-// hint, so its error does not count.
+// startWriteback makes the kernel start writing the file to the disk, and does not
+// wait, so that little is left to write when the file is synced. It is only a hint,
+// so errors are ignored.
 func startWriteback(f *os.File) {
 	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 }

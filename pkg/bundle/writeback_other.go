@@ -4,5 +4,5 @@ package bundle
 
 import "os"
 
-// startWriteback has no counterpart here; the later sync does all the work.
+// startWriteback does nothing: only Linux has such a system call.
 func startWriteback(*os.File) {}

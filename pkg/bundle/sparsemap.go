@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// holeBlock is the granularity of holes: a page of every file system here.
+	// holeBlock is the granularity of holes: the usual block of a file system.
 	holeBlock = 4096
-	// minHole is the shortest run of zeros left out. Shorter ones cost more
-	// in the map than they save.
+	// minHole is the shortest run of zeros that is stored as a hole. Shorter ones
+	// need more space in the map than they save.
 	minHole = 4 * holeBlock
-	// maxExtents bounds a sparse map.
+	// maxExtents limits a sparse map.
 	maxExtents = 1 << 16
-	// maxMapSize bounds a rendered map: two numbers of at most 15 digits an
+	// maxMapSize limits an encoded map: two numbers of at most 15 digits for each
 	// extent.
 	maxMapSize = maxExtents*2*16 + 2*tarBlock
 )
@@ -25,9 +25,9 @@ type extent struct{ off, len int64 }
 
 func (e extent) end() int64 { return e.off + e.len }
 
-// scanExtents reads a file once and returns where its data is; everything
-// else is zero. It looks at bytes, never at the file system's own holes, so
-// that the result depends on the content alone. tee gets every byte read.
+// scanExtents reads a file once and returns its extents with data; everything
+// else is zero. It examines the bytes and not the file system's holes, so that the
+// result depends only on the content. It writes every byte to tee.
 func scanExtents(r io.Reader, tee io.Writer) (ext []extent, size int64, err error) {
 	buf := make([]byte, 64*holeBlock)
 	var zero [holeBlock]byte
@@ -59,9 +59,9 @@ func scanExtents(r io.Reader, tee io.Writer) (ext []extent, size int64, err erro
 	}
 }
 
-// closeHoles decides whether a file is stored sparse, and with which extents.
-// A file without a hole worth leaving out is stored whole.
-func closeHoles(ext []extent, size int64) ([]extent, bool) {
+// chooseSparse decides whether a file is stored as a sparse member, and with which
+// extents. A file without a worthwhile hole is stored whole.
+func chooseSparse(ext []extent, size int64) ([]extent, bool) {
 	for len(ext) > maxExtents-1 {
 		ext = mergePairs(ext)
 	}
@@ -71,7 +71,7 @@ func closeHoles(ext []extent, size int64) ([]extent, bool) {
 	return ext, true
 }
 
-// mergePairs halves an oversized map by joining neighbours pairwise.
+// mergePairs halves an oversized map by joining adjacent extents pairwise.
 func mergePairs(ext []extent) []extent {
 	out := ext[:0]
 	for i := 0; i < len(ext); i += 2 {
@@ -92,10 +92,10 @@ func dataBytes(ext []extent) int64 {
 	return n
 }
 
-// sparseMap renders the map that GNU tar's pax sparse format 1.0 puts before
-// the data: decimal numbers on lines of their own (count, then offset and
-// length of each extent), filled up to whole blocks. A last empty extent
-// marks the end of a file that ends in a hole.
+// sparseMap encodes the map that precedes the data in GNU tar's pax sparse format
+// 1.0: decimal numbers on lines of their own (count, then offset and length of
+// each extent), padded to whole blocks. A final empty extent marks the end of a
+// file that ends with a hole.
 func sparseMap(ext []extent, size int64) []byte {
 	if k := len(ext) - 1; k < 0 || ext[k].end() != size {
 		ext = append(ext[:len(ext):len(ext)], extent{size, 0})
@@ -110,21 +110,21 @@ func sparseMap(ext []extent, size int64) []byte {
 	return append(b, make([]byte, padding(int64(len(b))))...)
 }
 
-// mapReader takes a sparse map apart, whole tar blocks at a time.
+// mapReader parses a sparse map, which it reads in whole tar blocks.
 type mapReader struct {
 	r     io.Reader
 	block [tarBlock]byte
 	left  []byte
-	all   []byte // what was read
+	all   []byte // all bytes read
 }
 
-// number reads one decimal number and its newline.
+// number parses one decimal number and its newline.
 func (m *mapReader) number() (int64, error) {
 	var v int64
 	for digits := 0; ; digits++ {
 		if len(m.left) == 0 {
 			if _, err := io.ReadFull(m.r, m.block[:]); err != nil {
-				return 0, fmt.Errorf("%w: sparse map ends early: %w", ErrContent, err)
+				return 0, fmt.Errorf("%w: unexpected end of a sparse map: %w", ErrContent, err)
 			}
 			m.left = m.block[:]
 			m.all = append(m.all, m.left...)
@@ -141,10 +141,10 @@ func (m *mapReader) number() (int64, error) {
 	}
 }
 
-// readSparseMap reads such a map. It returns the extents with data and the
-// number of bytes read, and refuses maps that overlap, run backwards, leave the
-// file, or are written in another way than sparseMap does. stored is the member's
-// size in the archive.
+// readSparseMap parses a sparse map. It returns the extents with data and the
+// number of bytes read. It rejects extents that overlap, are not in ascending order
+// or leave the file, and any encoding other than that of sparseMap. stored is the
+// member's size in the archive.
 func readSparseMap(r io.Reader, size, stored int64) ([]extent, int64, error) {
 	m := mapReader{r: r}
 	n, err := m.number()
@@ -175,10 +175,10 @@ func readSparseMap(r io.Reader, size, stored int64) ([]extent, int64, error) {
 	}
 	read := int64(len(m.all))
 	if read+data != stored {
-		return nil, 0, fmt.Errorf("%w: sparse member of %d bytes holds %d of map and %d of data", ErrContent, stored, read, data)
+		return nil, 0, fmt.Errorf("%w: sparse member of %d bytes has %d bytes of map and %d of data", ErrContent, stored, read, data)
 	}
 	if !bytes.Equal(m.all, sparseMap(ext, size)) {
-		return nil, 0, fmt.Errorf("%w: sparse map in another form than packs have", ErrContent)
+		return nil, 0, fmt.Errorf("%w: sparse map in an encoding that packs do not use", ErrContent)
 	}
 	return ext, read, nil
 }

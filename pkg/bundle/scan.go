@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// blob is one content to store, with the files that have it. The first of
-// them is a regular tar member, the others are hard links to it.
+// blob is one content to store, with the files that have it. The first file
+// becomes a regular tar member, the others become hard links to it.
 type blob struct {
 	files   []File
 	extents []extent
@@ -23,7 +22,7 @@ type blob struct {
 
 func (b *blob) file() File { return b.files[0] }
 
-// stored is the number of bytes that the member takes in the archive.
+// stored returns the size of the member in the archive.
 func (b *blob) stored() int64 {
 	n := dataBytes(b.extents)
 	if b.sparse {
@@ -36,12 +35,12 @@ func (b *blob) stored() int64 {
 type framePlan struct {
 	group string
 	blobs []*blob
-	last  bool // carries the two zero blocks that end a tar archive
+	last  bool // ends with the two zero blocks that end a tar archive
 }
 
-// planFrames cuts the blobs of each group into frames of about frameSize bytes
-// of data; a larger file gets a frame of its own. Core comes first, so that a
-// reader for one target reads the pack's head and one further run.
+// planFrames divides the blobs of each group into frames of about frameSize bytes
+// of data; a larger file has a frame of its own. The core group comes first, so
+// that a reader for one target reads the start of the pack and one further range.
 func planFrames(blobs []*blob, targets []gfx.Target, frameSize int64) []*framePlan {
 	groups := []string{groupCore}
 	for _, t := range targets {
@@ -67,7 +66,7 @@ func planFrames(blobs []*blob, targets []gfx.Target, frameSize int64) []*framePl
 	return plans
 }
 
-// group is the target that alone needs the content, else core.
+// group returns the only target that needs the content, else groupCore.
 func (b *blob) group() string {
 	t := b.file().Target
 	for _, f := range b.files[1:] {
@@ -81,12 +80,12 @@ func (b *blob) group() string {
 	return string(t)
 }
 
-// scanFiles reads every file of the manifest once, checks it against the
-// manifest, finds its holes, and gathers equal files. The result is sorted by
-// the first path of each blob.
+// scanFiles reads every file of the manifest once, compares it with the manifest,
+// finds its holes, and groups equal files. The result is sorted by the first path
+// of each blob.
 func scanFiles(ctx context.Context, root *os.Root, m *Manifest, workers int) ([]*blob, error) {
 	scanned := make([]*blob, len(m.Files))
-	err := parallel(ctx, len(m.Files), workers, func(ctx context.Context, i int) error {
+	err := forEach(ctx, len(m.Files), workers, func(ctx context.Context, i int) error {
 		b, err := scanFile(ctx, root, m.Files[i])
 		scanned[i] = b
 		return err
@@ -94,7 +93,7 @@ func scanFiles(ctx context.Context, root *os.Root, m *Manifest, workers int) ([]
 	if err != nil {
 		return nil, err
 	}
-	groups := alike(m.Files)
+	groups := groupEqual(m.Files)
 	out := make([]*blob, len(groups))
 	for k, g := range groups {
 		out[k] = scanned[g[0]]
@@ -130,25 +129,6 @@ func scanFile(ctx context.Context, root *os.Root, f File) (*blob, error) {
 		return nil, err
 	}
 	b := &blob{files: []File{f}}
-	b.extents, b.sparse = closeHoles(ext, size)
+	b.extents, b.sparse = chooseSparse(ext, size)
 	return b, nil
-}
-
-// byWeight returns the indices 0..n-1, heaviest first, so that parallel work
-// ends at about the same time.
-func byWeight(n int, weight func(int) int64) []int {
-	order := make([]int, n)
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch wa, wb := weight(a), weight(b); {
-		case wa > wb:
-			return -1
-		case wa < wb:
-			return 1
-		}
-		return 0
-	})
-	return order
 }

@@ -34,8 +34,8 @@ func smallPack(tb testing.TB) []byte {
 	return b.Bytes()
 }
 
-// FuzzIndex puts other indexes, with a right sum, behind the frames of a good
-// pack: whatever they claim, what is extracted is what the manifest says.
+// FuzzIndex appends other indexes, with a correct checksum, to the frames of a good
+// pack. Whatever they claim, Extract writes the files of the manifest or fails.
 func FuzzIndex(f *testing.F) {
 	pack := smallPack(f)
 	x, err := readIndex(bytes.NewReader(pack), int64(len(pack)))

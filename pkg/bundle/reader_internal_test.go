@@ -18,11 +18,12 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// forger opens a pack to be changed and packed again, with an index that fits.
+// forger unpacks a pack, so that a test can change it and pack it again with a
+// matching index.
 type forger struct {
 	index  *index
 	tars   [][]byte // of each frame
-	body   []byte   // stands in the index's place
+	body   []byte   // replaces the index
 	window int      // of the frames; 0 is 1 MiB
 }
 
@@ -59,7 +60,7 @@ func (f *forger) frameOf(path string) (int, *member) {
 	panic("no member " + path)
 }
 
-// insert puts bytes into a frame and moves the members behind them.
+// insert inserts bytes into a frame and moves the members after them.
 func (f *forger) insert(frame int, at int64, b []byte) {
 	f.tars[frame] = slices.Insert(f.tars[frame], int(at), b...)
 	for i := range f.index.Frames[frame].Members {
@@ -69,8 +70,8 @@ func (f *forger) insert(frame int, at int64, b []byte) {
 	}
 }
 
-// header changes one byte of the ustar header before the file's data and puts
-// its sum right again.
+// header changes one byte of the ustar header before the file's data and corrects
+// its checksum.
 func (f *forger) header(path string, offset int, c byte) {
 	i, m := f.frameOf(path)
 	h := f.tars[i][m.Data-tarBlock : m.Data]
@@ -83,7 +84,7 @@ func (f *forger) header(path string, offset int, c byte) {
 	octal(h[148:155], sum)
 }
 
-// manifest puts other bytes in the manifest's place.
+// manifest replaces the manifest.
 func (f *forger) manifest(tb testing.TB, b []byte) {
 	tb.Helper()
 	t := tarMember{name: ManifestName, size: int64(len(b)), mode: 0o644}
@@ -127,7 +128,7 @@ func (f *forger) pack(tb testing.TB) []byte {
 	return append(out.Bytes(), tail...)
 }
 
-// wideEncoder asks for the window whatever the size of what it encodes.
+// wideEncoder always uses the window, whatever the size of its input.
 func wideEncoder(window int) Encoder {
 	return func(_ context.Context, dst io.Writer, src io.Reader, _ int64) error {
 		z, err := zstd.NewWriter(dst, zstd.WithWindowSize(window))
@@ -144,7 +145,7 @@ func wideEncoder(window int) Encoder {
 	}
 }
 
-// evil is a whole member of an archive.
+// evil returns a whole archive member.
 func evil(tb testing.TB, name string) []byte {
 	tb.Helper()
 	t := tarMember{name: name, size: 4, mode: 0o755}
@@ -155,31 +156,31 @@ func evil(tb testing.TB, name string) []byte {
 	return append(append(h, "evil"...), make([]byte, padding(4))...)
 }
 
-// TestVerifyArchive changes what no digest of a file covers, packs it again with
-// the manifest as it was, and expects Verify to see it: tar reads those bytes.
-func TestVerifyArchive(t *testing.T) {
+// Verify must find changes that no file digest covers, since tar reads those bytes.
+func TestVerifyFindsForgedArchive(t *testing.T) {
+	t.Parallel()
 	module := evil(t, "libggml-evil.so")
 	for name, change := range map[string]func(f *forger){
-		"a member more before one": func(f *forger) {
+		"extra member before another": func(f *forger) {
 			i, m := f.frameOf("server")
 			f.insert(i, m.Data-tarBlock, module)
 		},
-		"a member more behind a link":       func(f *forger) { i, m := f.frameOf("liba.so"); f.insert(i, m.Data+3*tarBlock-tarBlock, module) },
-		"a member more behind the manifest": func(f *forger) { f.insert(0, int64(len(f.tars[0])), module) },
-		"a member more before the manifest": func(f *forger) { f.insert(0, 0, module) },
-		"a member more at the end":          func(f *forger) { n := len(f.tars) - 1; f.insert(n, int64(len(f.tars[n]))-2*tarBlock, module) },
-		"a member more behind the end":      func(f *forger) { n := len(f.tars) - 1; f.insert(n, int64(len(f.tars[n])), module) },
-		"no end":                            func(f *forger) { n := len(f.tars) - 1; f.tars[n] = f.tars[n][:len(f.tars[n])-2*tarBlock] },
-		"an end in the middle":              func(f *forger) { i, m := f.frameOf("server"); f.insert(i, m.Data-tarBlock, make([]byte, 2*tarBlock)) },
-		"another name":                      func(f *forger) { f.header("server", 0, 'S') },
-		"another mode":                      func(f *forger) { f.header("server", 104, '4') },
-		"another time":                      func(f *forger) { f.header("server", 146, '1') },
-		"another owner":                     func(f *forger) { f.header("server", 114, '1') },
-		"another mode of the manifest":      func(f *forger) { f.header(ManifestName, 104, '7') },
-		"another kind":                      func(f *forger) { f.header("server", 156, '7') },
-		"another sum":                       func(f *forger) { i, m := f.frameOf("server"); f.tars[i][m.Data-tarBlock+155] = 0 },
-		"something in the padding":          func(f *forger) { i, m := f.frameOf("server"); f.tars[i][m.Data+m.Stored] = 1 },
-		"something in a sparse map":         func(f *forger) { i, m := f.frameOf("libhole.so"); f.tars[i][m.Data+tarBlock-1] = 1 },
+		"extra member after a link":           func(f *forger) { i, m := f.frameOf("liba.so"); f.insert(i, m.Data+3*tarBlock-tarBlock, module) },
+		"extra member after the manifest":     func(f *forger) { f.insert(0, int64(len(f.tars[0])), module) },
+		"extra member before the manifest":    func(f *forger) { f.insert(0, 0, module) },
+		"extra member at the end":             func(f *forger) { n := len(f.tars) - 1; f.insert(n, int64(len(f.tars[n]))-2*tarBlock, module) },
+		"extra member after the end":          func(f *forger) { n := len(f.tars) - 1; f.insert(n, int64(len(f.tars[n])), module) },
+		"no end":                              func(f *forger) { n := len(f.tars) - 1; f.tars[n] = f.tars[n][:len(f.tars[n])-2*tarBlock] },
+		"an end in the middle":                func(f *forger) { i, m := f.frameOf("server"); f.insert(i, m.Data-tarBlock, make([]byte, 2*tarBlock)) },
+		"another name":                        func(f *forger) { f.header("server", 0, 'S') },
+		"another mode":                        func(f *forger) { f.header("server", 104, '4') },
+		"another time":                        func(f *forger) { f.header("server", 146, '1') },
+		"another owner":                       func(f *forger) { f.header("server", 114, '1') },
+		"another mode of the manifest":        func(f *forger) { f.header(ManifestName, 104, '7') },
+		"another kind":                        func(f *forger) { f.header("server", 156, '7') },
+		"another sum":                         func(f *forger) { i, m := f.frameOf("server"); f.tars[i][m.Data-tarBlock+155] = 0 },
+		"data in the padding":                 func(f *forger) { i, m := f.frameOf("server"); f.tars[i][m.Data+m.Stored] = 1 },
+		"data in the padding of a sparse map": func(f *forger) { i, m := f.frameOf("libhole.so"); f.tars[i][m.Data+tarBlock-1] = 1 },
 		"another name in a pax record": func(f *forger) {
 			i, _ := f.frameOf("libhole.so")
 			swap(f.tars[i], "sparse.name=libhole", "sparse.name=libevil")
@@ -188,9 +189,9 @@ func TestVerifyArchive(t *testing.T) {
 			i, _ := f.frameOf("libhole.so")
 			swap(f.tars[i], "realsize=100000", "realsize=100001")
 		},
-		"a link of another name":              func(f *forger) { i, _ := f.frameOf("liba.so"); swap(f.tars[i], "libb.so", "libc.so") },
-		"a link to something else":            func(f *forger) { i, m := f.frameOf("liba.so"); swap(f.tars[i][m.Data:], "liba.so", "server\x00") },
-		"the link in the place of its target": func(f *forger) { _, m := f.frameOf("liba.so"); m.Path = "libb.so" },
+		"a link of another name":   func(f *forger) { i, _ := f.frameOf("liba.so"); swap(f.tars[i], "libb.so", "libc.so") },
+		"a link to something else": func(f *forger) { i, m := f.frameOf("liba.so"); swap(f.tars[i][m.Data:], "liba.so", "server\x00") },
+		"link and target swapped":  func(f *forger) { _, m := f.frameOf("liba.so"); m.Path = "libb.so" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := forge(t, smallPack(t))
@@ -223,9 +224,10 @@ func swap(b []byte, from, to string) {
 	copy(b[i:], to)
 }
 
-// TestForgedPackUnpacks shows what TestVerifyArchive is about: tar unpacks what
+// This test shows why TestVerifyFindsForgedArchive matters: tar unpacks members that
 // the manifest does not list.
-func TestForgedPackUnpacks(t *testing.T) {
+func TestTarUnpacksForgedMember(t *testing.T) {
+	t.Parallel()
 	f := forge(t, smallPack(t))
 	i, m := f.frameOf("server")
 	f.insert(i, m.Data-tarBlock, evil(t, "libggml-evil.so"))
@@ -242,7 +244,7 @@ func TestForgedPackUnpacks(t *testing.T) {
 	}
 }
 
-// twins is a manifest of which two files are equal and of other modes.
+// twins returns a pack with two files of equal content and different modes.
 func twins(tb testing.TB) []byte {
 	tb.Helper()
 	dir := tb.TempDir()
@@ -263,9 +265,9 @@ func twins(tb testing.TB) []byte {
 	return b.Bytes()
 }
 
-// TestVerifyTwins leaves one of two equal files out, which Extract makes of the
-// other and tar does not.
-func TestVerifyTwins(t *testing.T) {
+// Without one of two equal files, Extract still creates both, but tar does not.
+func TestVerifyFindsMissingTwin(t *testing.T) {
+	t.Parallel()
 	f := forge(t, twins(t))
 	i, _ := f.frameOf("server")
 	f.index.Frames = slices.Delete(f.index.Frames, i, i+1)
@@ -281,8 +283,8 @@ func TestVerifyTwins(t *testing.T) {
 	}
 }
 
-// TestOpenTwins claims another size for the second of two equal files.
-func TestOpenTwins(t *testing.T) {
+func TestOpenRejectsTwinOfOtherSize(t *testing.T) {
+	t.Parallel()
 	b := smallPack(t)
 	r, err := Open(bytes.NewReader(b), int64(len(b)))
 	if err != nil {
@@ -303,10 +305,10 @@ func TestOpenTwins(t *testing.T) {
 	}
 }
 
-// TestOpenMemory: a pack of a few KB must not take much memory to be refused. What
-// is allowed is for two megabytes of manifest, lists of maxElements that grow while
-// they are decoded, and the decoders.
-func TestOpenMemory(t *testing.T) {
+// Rejecting a pack of a few KB must not need much memory. The limit allows for two
+// megabytes of manifest, lists of maxListElements that grow while they are decoded,
+// and the decoders.
+func TestOpenBoundsMemory(t *testing.T) {
 	fill := func(head, each, tail string, size int) []byte {
 		n := (size - len(head) - len(tail)) / len(each)
 		return slices.Concat([]byte(head), bytes.Repeat([]byte(each), n), []byte(tail))
@@ -319,7 +321,7 @@ func TestOpenMemory(t *testing.T) {
 	}
 	for name, change := range map[string]func(f *forger){
 		"files":          manifest(`{"schema":1,"files":[{}`, ",{}", `]}`),
-		"as many files":  manifest(`{"schema":1,"files":[{}`+strings.Repeat(",{}", maxElements), " ", `]}`),
+		"as many files":  manifest(`{"schema":1,"files":[{}`+strings.Repeat(",{}", maxListElements), " ", `]}`),
 		"packages":       manifest(`{"schema":1,"toolchain":{"packages":[{}`, ",{}", `]}}`),
 		"parts":          manifest(`{"schema":1,"files":[{"parts":[{}`, ",{}", `]}]}`),
 		"needed":         manifest(`{"schema":1,"files":[{"needed":[""`, `,""`, `]}]}`),
@@ -355,20 +357,20 @@ func TestOpenMemory(t *testing.T) {
 	}
 }
 
-func TestElements(t *testing.T) {
+func TestCountListElements(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]int{
 		``: 0, `[`: 0, `]],`: 0, `"[1,2`: 0, `[1,2]`: 1, `{"a":1,"b":2}`: 0, `"\\",[1,2,3]`: 2,
 		`{"a":[1,2,{"b":"x,[y\",","c":[3,4]}],"d":[],"e":[[],[]]}`: 4,
 	} {
-		if got := elements([]byte(text)); got != want {
+		if got := countListElements([]byte(text)); got != want {
 			t.Errorf("%s: %d, want %d", text, got, want)
 		}
 	}
 }
 
-// What is damaged is named once, and so is that it is damage: of each frame the
-// first, in their order.
-func TestVerifySaysOnceWhatIsDamaged(t *testing.T) {
+func TestVerifyNamesFirstDamageOfEachFrameOnce(t *testing.T) {
+	t.Parallel()
 	f := forge(t, smallPack(t))
 	var want []string
 	for i := 1; i < len(f.index.Frames); i++ {
@@ -395,7 +397,7 @@ func TestVerifySaysOnceWhatIsDamaged(t *testing.T) {
 	}
 	for i, path := range want {
 		if rest, ok := strings.CutPrefix(got[i], path+": sha256 is "); !ok || strings.Contains(rest, path) || strings.Contains(rest, "content") {
-			t.Errorf("%q is told as %q", path, got[i])
+			t.Errorf("%q is reported as %q", path, got[i])
 		}
 	}
 }

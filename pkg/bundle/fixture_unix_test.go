@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// diskUse returns the bytes that a file takes on its file system.
+// diskUse returns the bytes that a file occupies on its file system.
 func diskUse(t *testing.T, path string) int64 {
 	t.Helper()
 	st, err := os.Stat(path)
@@ -21,3 +21,7 @@ func diskUse(t *testing.T, path string) int64 {
 	}
 	return sys.Blocks * 512
 }
+
+// mkfifo creates a FIFO. Opening it for reading blocks until another process opens
+// it for writing.
+func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }

@@ -12,8 +12,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// A bundle that was made under a strict umask is the same as any other.
-func TestUmaskDoesNotShow(t *testing.T) {
+// A bundle made under a strict umask is equal to any other.
+func TestManifestIgnoresUmask(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077))
 	dir := t.TempDir()
 	program := filepath.Join(dir, "llama-server")

@@ -5,16 +5,16 @@ import (
 	"testing"
 )
 
-// TestLanes checks that frames are shared out so that the windows fit into
-// the memory, and that no frame is left out.
-func TestLanes(t *testing.T) {
+// The windows of all workers fit into the memory, and every frame is decoded once.
+func TestPlanWorkersFitsMemory(t *testing.T) {
+	t.Parallel()
 	const mib = 1 << 20
 	for name, c := range map[string]struct {
 		windows []int64 // of the frames, in MiB, heaviest frame first
 		workers int
 		memory  int64 // MiB
 		want    []int64
-		own     int // frames that the first lane has to itself
+		own     int // frames that only the first worker decodes
 	}{
 		"one frame":                 {[]int64{8}, 4, 40, []int64{8}, 0},
 		"as many as there are CPUs": {[]int64{8, 8, 8, 8, 8}, 2, 40, []int64{8, 8}, 0},
@@ -34,17 +34,17 @@ func TestLanes(t *testing.T) {
 				order = append(order, i)
 			}
 			e := &extraction{r: &Reader{index: x}}
-			lanes, common := e.lanes(order, c.workers, c.memory*mib)
+			workers, common := e.planWorkers(order, c.workers, c.memory*mib)
 			var got []int64
 			all := slices.Clone(common)
 			own := 0
-			for _, l := range lanes {
-				got = append(got, l.window/mib)
-				all = append(all, l.own...)
-				own += len(l.own)
-				for _, i := range append(slices.Clone(l.own), common...) {
-					if x.Frames[i].Window > max(l.window, minWindow) {
-						t.Errorf("a lane for windows of %d gets one of %d", l.window, x.Frames[i].Window)
+			for _, w := range workers {
+				got = append(got, w.window/mib)
+				all = append(all, w.own...)
+				own += len(w.own)
+				for _, i := range append(slices.Clone(w.own), common...) {
+					if x.Frames[i].Window > max(w.window, minWindow) {
+						t.Errorf("a worker for windows of %d gets one of %d", w.window, x.Frames[i].Window)
 					}
 				}
 			}
