@@ -1,21 +1,21 @@
-// Package apt makes an apt repository of Debian packages and adds to one:
-// pool, indexes, and the signed Release files over them
+// Package apt publishes Debian packages in an apt repository: the pool, the
+// indexes, and the signed Release files
 // (https://wiki.debian.org/DebianRepository/Format).
 //
-// A repository is a folder that any web server can hand out, also while
-// Publish or Mirror is at work in it. What a client reads after a Release file
-// lies under the name of its digest and is there before the Release file is;
-// it stays for DefaultRetention after a newer one took its place. So a client
-// that is overtaken by one publish or by many still finds all that its Release
-// file names. Packages are never removed, and the name and version of a package
-// never stand for other bytes.
+// A repository is a directory that any web server can serve, even while Publish
+// or Mirror writes to it. Every index that a Release file names is stored by its
+// digest before the Release file is written, and stays for DefaultRetention after
+// a newer publish has replaced it. A client that reads while any number of
+// publishes happen therefore finds every file that its Release file names.
+// Packages are never removed, and a published name and version never changes its
+// contents.
 //
-// The same packages, date, keys and earlier state give the same bytes. Nothing
-// here reads the clock: the date of a publish is given, and a repository's dates
-// only go up, since clients refuse to go back.
+// The same packages, date, keys and earlier state produce the same bytes. The
+// package never reads the clock: the caller passes the date of a publish, and the
+// dates of a repository only increase, because clients refuse to go back.
 //
-// The package builds no packages but the one with the repository's own keys
-// (see packaging/deb), and serves nothing.
+// The only package that it builds is the one with the repository's own keys (see
+// packaging/deb). It does not serve the repository.
 package apt
 
 import (
@@ -29,58 +29,57 @@ import (
 	"time"
 )
 
-// Times that a repository is made with when the options name none.
+// Defaults for Options.
 const (
-	// DefaultRetention is how long indexes stay after newer ones took their
-	// place. Clients need minutes; caches between them and the server, days.
+	// DefaultRetention is how long replaced indexes stay. Clients need minutes;
+	// caches between them and the server may need days.
 	DefaultRetention = 14 * 24 * time.Hour
-	// DefaultValidity is how long clients trust a Release file.
+	// DefaultValidity is how long clients accept a Release file.
 	DefaultValidity = 90 * 24 * time.Hour
 )
 
-// Errors that Publish and Mirror return wrapped.
+// Errors that Publish and Mirror wrap.
 var (
-	// ErrOptions says that an option is missing or has no meaning.
+	// ErrOptions reports a missing or invalid option.
 	ErrOptions = errors.New("apt options")
-	// ErrKey says that a key cannot sign a repository.
+	// ErrKey reports a key that cannot sign a repository.
 	ErrKey = errors.New("apt key")
-	// ErrPackage says that a file is no package that can be indexed.
+	// ErrPackage reports a file that is not a package this repository can index.
 	ErrPackage = errors.New("apt package")
-	// ErrVersionConflict says that a published version would get other bytes.
-	ErrVersionConflict = errors.New("the version is already published with other bytes")
-	// ErrDate says that a publish is not later than the one before it.
+	// ErrVersionConflict reports a published version with other contents.
+	ErrVersionConflict = errors.New("the version is already published with other contents")
+	// ErrDate reports a publish that is not later than the previous one.
 	ErrDate = errors.New("apt date")
-	// ErrRepository says that an existing repository is not what its own
-	// Release file says, or was not signed by the given keys.
+	// ErrRepository reports an existing repository that does not match its own
+	// Release file, or that the given keys did not sign.
 	ErrRepository = errors.New("apt repository")
 )
 
-// Options say what to publish where.
+// Options configure a publish.
 type Options struct {
-	// Dir is the repository; it is made when it does not exist.
+	// Dir is the directory of the repository. Publish creates it if necessary.
 	Dir string
-	// URL is where clients find Dir, for the .sources file.
+	// URL is the address of Dir for clients, for the .sources file.
 	URL string
 	// Suite is the suite to publish into, such as "stable".
 	Suite string
-	// Debs are the packages to add. Those that are already there stay.
+	// Debs are the paths of the packages to add. Packages that are already
+	// published stay.
 	Debs []string
-	// Date is the time of the publish: in the Release file and in the
-	// signatures. It must be later than that of the publish before, unless
-	// nothing changes.
+	// Date is the time of the publish, in the Release file and in the signatures.
+	// It must be later than that of the previous publish, unless nothing changes.
 	Date time.Time
-	// Validity is how long after Date clients trust the result; zero means
+	// Validity is how long clients accept the repository after Date; zero means
 	// DefaultValidity.
 	Validity time.Duration
 	// Retention is how long replaced indexes stay; zero means DefaultRetention.
 	Retention time.Duration
-	// Keys sign the repository. They are nil for one that clients take without
-	// a signature, which Unsigned must then ask for.
+	// Keys sign the repository. A nil Keys requires Unsigned.
 	Keys *Keys
-	// Unsigned asks for a repository without signatures.
+	// Unsigned requests a repository without signatures.
 	Unsigned bool
-	// Maintainer stands in the package with the keys; empty means that of
-	// packaging/deb.
+	// Maintainer is the maintainer of the keyring package; empty means the
+	// default of packaging/deb.
 	Maintainer string
 }
 
@@ -89,36 +88,36 @@ const (
 	architecture = "amd64"
 )
 
-// Publish adds packages to the repository in o.Dir and makes it anew for
-// clients. When it fails or is killed, clients keep seeing the state before;
-// running it again completes it.
+// Publish adds packages to the repository in o.Dir and writes its indexes anew.
+// If it fails or is killed, clients keep seeing the previous state; the next call
+// completes the publish.
 func Publish(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return fmt.Errorf("make the repository: %w", err)
+		return fmt.Errorf("create the repository: %w", err)
 	}
-	s, err := openSite(ctx, o.Dir)
+	r, err := openRepository(ctx, o.Dir)
 	if err != nil {
 		return err
 	}
-	err = publish(ctx, s, o)
-	return errors.Join(err, s.close())
+	err = publish(ctx, r, o)
+	return errors.Join(err, r.close())
 }
 
-func publish(ctx context.Context, s *site, o Options) error {
-	before, err := s.read(ctx, o.Suite, o.Keys)
+func publish(ctx context.Context, r *repository, o Options) error {
+	previous, err := r.readSuite(ctx, o.Suite, o.Keys)
 	if err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp("", "go-rocm-apt-")
 	if err != nil {
-		return fmt.Errorf("make a working folder: %w", err)
+		return fmt.Errorf("create a temporary directory: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(work) }()
 
-	next := before.next()
+	next := previous.next()
 	for _, path := range o.Debs {
 		if err := next.add(ctx, path); err != nil {
 			return err
@@ -137,32 +136,31 @@ func publish(ctx context.Context, s *site, o Options) error {
 	if err != nil {
 		return err
 	}
-	files.before = before.release
-	return s.commit(ctx, o.Suite, files)
+	files.previous = previous.release
+	return r.commit(ctx, o.Suite, files)
 }
 
-// Check says whether the options can work, apart from the repository's folder and
-// what is in it.
+// Check validates all options except Dir and the contents of the repository.
 func (o Options) Check() error {
 	o.Dir = "."
 	return o.complete()
 }
 
-// complete fills in defaults and refuses options that cannot work.
+// complete fills in the defaults and validates the options.
 func (o *Options) complete() error {
 	if o.Dir == "" {
-		return fmt.Errorf("%w: no folder is named for the repository", ErrOptions)
+		return fmt.Errorf("%w: Dir is empty: set the directory of the repository", ErrOptions)
 	}
 	abs, err := filepath.Abs(o.Dir)
 	if err != nil {
-		return fmt.Errorf("find the repository: %w", err)
+		return fmt.Errorf("resolve the repository's path: %w", err)
 	}
 	o.Dir = abs
 	if !validSuite(o.Suite) {
-		return fmt.Errorf("%w: suite %q: give a word of lower-case letters, digits and hyphens, as stable", ErrOptions, o.Suite)
+		return fmt.Errorf("%w: suite %q: use lower-case letters, digits and hyphens, such as stable", ErrOptions, o.Suite)
 	}
 	if u, err := url.Parse(o.URL); err != nil || u.Scheme == "" || (u.Host == "" && u.Scheme != "file") || strings.ContainsAny(o.URL, " \t\r\n") {
-		return fmt.Errorf("%w: %q is not the address of a repository: give one such as https://example.org/apt", ErrOptions, o.URL)
+		return fmt.Errorf("%w: %q is not a repository URL: use one such as https://example.org/apt", ErrOptions, o.URL)
 	}
 	if o.Validity == 0 {
 		o.Validity = DefaultValidity
@@ -171,17 +169,17 @@ func (o *Options) complete() error {
 		o.Retention = DefaultRetention
 	}
 	if o.Validity < 0 || o.Retention < 0 {
-		return fmt.Errorf("%w: times cannot be negative (valid for %s, kept for %s)", ErrOptions, o.Validity, o.Retention)
+		return fmt.Errorf("%w: negative duration (validity %s, retention %s)", ErrOptions, o.Validity, o.Retention)
 	}
 	if o.Date.Unix() <= 0 {
-		return fmt.Errorf("%w: the date is %s: give the time of this publish", ErrOptions, o.Date.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: the date is %s: set the time of this publish", ErrOptions, o.Date.UTC().Format(time.RFC3339))
 	}
 	o.Date = o.Date.UTC().Truncate(time.Second)
 	switch {
 	case o.Keys == nil && !o.Unsigned:
-		return fmt.Errorf("%w: no key is given: clients refuse an unsigned repository unless told to trust it; give a key, or ask for an unsigned one", ErrOptions)
+		return fmt.Errorf("%w: no signing key: clients refuse an unsigned repository unless they are configured to trust it; set a key, or request an unsigned repository", ErrOptions)
 	case o.Keys != nil && o.Unsigned:
-		return fmt.Errorf("%w: a key is given and an unsigned repository asked for: choose one", ErrOptions)
+		return fmt.Errorf("%w: a signing key is set and an unsigned repository requested: choose one", ErrOptions)
 	case o.Keys != nil:
 		return o.Keys.usable(o.Date, o.Date.Add(o.Validity))
 	}

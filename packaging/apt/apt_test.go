@@ -2,6 +2,7 @@ package apt_test
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -29,7 +30,8 @@ func read(t *testing.T, dir, name string) string {
 	return string(b)
 }
 
-func TestPublish(t *testing.T) {
+func TestPublishWritesASignedRepository(t *testing.T) {
+	t.Parallel()
 	key, dir := newKey(t, nil), t.TempDir()
 	deb := newDeb(t, "thing", "1.0-1", "one")
 	publish(t, options(dir, keysOf(t, key), first, deb))
@@ -42,7 +44,7 @@ func TestPublish(t *testing.T) {
 	stanza := "Package: thing\nVersion: 1.0-1\nArchitecture: amd64\nMaintainer: A. Person <person@example.org>\nSection: misc\nDescription: for a test\n Only that.\n" +
 		"Filename: pool/main/t/thing/thing_1.0-1_amd64.deb\nSize: " + strconv.Itoa(len(body)) + "\nSHA256: " + hash(body) + "\n"
 	if !strings.HasSuffix(packages, "\n\n"+stanza) {
-		t.Errorf("Packages:\n%s\nit does not end with:\n%s", packages, stanza)
+		t.Errorf("Packages:\n%s\nwant the suffix:\n%s", packages, stanza)
 	}
 	for _, want := range []string{"Package: go-rocm-archive-keyring\n", "Architecture: all\n", "Version: 20261120.120000-1\n"} {
 		if !strings.Contains(packages, want) {
@@ -65,12 +67,12 @@ func TestPublish(t *testing.T) {
 	if diff := cmp.Diff(wantSources, read(t, dir, "go-rocm.sources")); diff != "" {
 		t.Error(diff)
 	}
-	checkForms(t, dir)
+	checkFormats(t, dir)
 	checkSignatures(t, dir, key)
 }
 
-// checkForms reads each index in its three forms.
-func checkForms(t *testing.T, dir string) {
+// checkFormats reads each index in its three formats.
+func checkFormats(t *testing.T, dir string) {
 	t.Helper()
 	for _, name := range []string{"dists/stable/main/binary-amd64/Packages", "dists/stable/main/Contents-amd64"} {
 		plain := read(t, dir, name)
@@ -83,9 +85,9 @@ func checkForms(t *testing.T, dir string) {
 			t.Fatal(err)
 		}
 		defer z.Close()
-		for form, r := range map[string]io.Reader{"xz": x, "zst": z} {
+		for format, r := range map[string]io.Reader{"xz": x, "zst": z} {
 			if got, err := io.ReadAll(r); err != nil || string(got) != plain {
-				t.Errorf("%s.%s differs from the plain file: %v", name, form, err)
+				t.Errorf("%s.%s differs from the plain file: %v", name, format, err)
 			}
 		}
 	}
@@ -95,7 +97,7 @@ func checkSignatures(t *testing.T, dir string, key *openpgp.Entity) {
 	t.Helper()
 	ring, err := openpgp.ReadKeyRing(strings.NewReader(read(t, dir, "go-rocm-archive-keyring.gpg")))
 	if err != nil || len(ring) != 1 || ring[0].PrivateKey != nil || !bytes.Equal(ring[0].PrimaryKey.Fingerprint, key.PrimaryKey.Fingerprint) {
-		t.Fatalf("the keyring holds %d keys, %v", len(ring), err)
+		t.Fatalf("keyring: %d keys, %v", len(ring), err)
 	}
 	c := client{dir: dir, keys: ring}
 	sums, err := c.update()
@@ -103,7 +105,7 @@ func checkSignatures(t *testing.T, dir string, key *openpgp.Entity) {
 		t.Fatal(err)
 	}
 	if len(sums) != 6 {
-		t.Errorf("InRelease names %d files, want 6: %v", len(sums), sums)
+		t.Errorf("InRelease lists %d files, want 6: %v", len(sums), sums)
 	}
 	if err := c.fetch(sums); err != nil {
 		t.Error(err)
@@ -113,11 +115,11 @@ func checkSignatures(t *testing.T, dir string, key *openpgp.Entity) {
 		t.Errorf("Release.gpg: %v", err)
 	}
 	if !strings.Contains(read(t, dir, "dists/stable/InRelease"), strings.TrimSpace(release)+"\n-----BEGIN PGP SIGNATURE") {
-		t.Error("InRelease does not hold the text of Release")
+		t.Error("InRelease does not contain the text of Release")
 	}
 }
 
-// The same inputs give the same bytes, whatever the machine's settings.
+// The same inputs produce the same bytes in any environment.
 func TestPublishIsReproducible(t *testing.T) {
 	keys, one, two := keysOf(t, newKey(t, nil)), t.TempDir(), t.TempDir()
 	deb := newDeb(t, "thing", "1.0-1", "one")
@@ -138,12 +140,12 @@ func TestPublishIsReproducible(t *testing.T) {
 	before := tree(t, one)
 	publish(t, options(one, keys, first, deb))
 	if diff := cmp.Diff(before, tree(t, one)); diff != "" {
-		t.Errorf("publishing the same again changes (-before +after):\n%s", diff)
+		t.Errorf("publishing again changes (-before +after):\n%s", diff)
 	}
 }
 
-// Packages are linked where the file system can, since they are large.
-func TestPublishLinks(t *testing.T) {
+func TestPublishLinksPackages(t *testing.T) {
+	t.Parallel()
 	work := t.TempDir()
 	deb := filepath.Join(work, "thing.deb")
 	if err := os.Rename(newDeb(t, "thing", "1.0-1", "one"), deb); err != nil {
@@ -157,7 +159,8 @@ func TestPublishLinks(t *testing.T) {
 	}
 }
 
-func TestUnsigned(t *testing.T) {
+func TestPublishUnsigned(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	publish(t, options(dir, nil, first, newDeb(t, "thing", "1.0-1", "one")))
 	for _, name := range []string{"dists/stable/InRelease", "dists/stable/Release.gpg", "go-rocm-archive-keyring.gpg"} {
@@ -166,7 +169,33 @@ func TestUnsigned(t *testing.T) {
 		}
 	}
 	sources := read(t, dir, "go-rocm.sources")
-	if !strings.Contains(sources, "\nTrusted: yes\n") || !strings.HasPrefix(sources, "# Nothing in this repository is signed") {
+	if !strings.Contains(sources, "\nTrusted: yes\n") || !strings.HasPrefix(sources, "# This repository is unsigned") {
 		t.Errorf("sources:\n%s", sources)
+	}
+}
+
+func TestNewestVersion(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if version, digest, err := apt.NewestVersion(dir, "stable", "thing"); version+digest != "" || err != nil {
+		t.Errorf("empty repository: %q %q %v", version, digest, err)
+	}
+	old, young := newDeb(t, "thing", "1.9.0~rc.1-1", "one"), newDeb(t, "thing", "1.10.0-1", "two")
+	publish(t, options(dir, nil, first, young, old, newDeb(t, "thing", "1.9.0-2", "three"), newDeb(t, "other", "2.0-1", "four")))
+	b, err := os.ReadFile(young)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if version, digest, err := apt.NewestVersion(dir, "stable", "thing"); version != "1.10.0-1" || digest != hash(b) || err != nil {
+		t.Errorf("got %q %q %v", version, digest, err)
+	}
+	if version, _, err := apt.NewestVersion(dir, "stable", "none"); version != "" || err != nil {
+		t.Errorf("unknown package: %q %v", version, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "dists/stable/main/binary-amd64/Packages"), []byte("no field\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := apt.NewestVersion(dir, "stable", "thing"); !errors.Is(err, apt.ErrRepository) {
+		t.Errorf("invalid index: %v", err)
 	}
 }

@@ -19,48 +19,45 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
-// lockPoll is how often a publisher asks whether another one has ended.
-const lockPoll = 50 * time.Millisecond
-
 // publication is everything that a publish writes.
 type publication struct {
 	release              *release
 	text                 []byte // Release
-	inRelease, signature []byte // nil where nothing is signed
+	inRelease, signature []byte // nil in an unsigned repository
 	indexes              []indexFile
-	pool                 map[string]string // place: file to bring there
-	top                  map[string][]byte // for the administrator, by name
-	keep                 time.Duration
-	before               *release
+	pool                 map[string]string // source file by path in the repository
+	top                  map[string][]byte // files for administrators, by name
+	retention            time.Duration
+	previous             *release
 }
 
-// commit writes in the order in which clients may see it: packages, indexes
-// under their digests, indexes under their names for clients that know no other,
-// and only then what points to them. At last it removes what no client can
-// still be asking for.
-func (s *site) commit(ctx context.Context, suite string, p *publication) error {
+// commit writes the files in the order in which clients may see them: packages,
+// indexes by digest, indexes by name for clients that know no other, and only
+// then the Release files that refer to them. Finally it removes the indexes that
+// no client can still request.
+func (r *repository) commit(ctx context.Context, suite string, p *publication) error {
 	for _, place := range slices.Sorted(maps.Keys(p.pool)) {
-		if err := s.bring(ctx, p.pool[place], place); err != nil {
+		if err := r.addImmutable(ctx, p.pool[place], place); err != nil {
 			return err
 		}
 	}
 	dir := suiteDir(suite)
 	for _, f := range p.indexes {
-		if err := s.put(path.Join(dir, byHash(listed{name: f.name, sha256: digest(f.data)})), f.data, p.release.date); err != nil {
+		if err := r.writeFile(path.Join(dir, byHash(listed{name: f.name, sha256: digest(f.data)})), f.data, p.release.date); err != nil {
 			return err
 		}
 	}
 	for _, f := range p.indexes {
-		if err := s.put(path.Join(dir, f.name), f.data, p.release.date); err != nil {
+		if err := r.writeFile(path.Join(dir, f.name), f.data, p.release.date); err != nil {
 			return err
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.top)) {
-		if err := s.put(name, p.top[name], p.release.date); err != nil {
+		if err := r.writeFile(name, p.top[name], p.release.date); err != nil {
 			return err
 		}
 	}
-	if err := s.put(generationPath(suite, p.release.date), p.text, p.release.date); err != nil {
+	if err := r.writeFile(generationPath(suite, p.release.date), p.text, p.release.date); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -70,22 +67,22 @@ func (s *site) commit(ctx context.Context, suite string, p *publication) error {
 		if f.data == nil {
 			continue
 		}
-		if err := s.put(path.Join(dir, f.name), f.data, p.release.date); err != nil {
+		if err := r.writeFile(path.Join(dir, f.name), f.data, p.release.date); err != nil {
 			return err
 		}
 	}
-	return s.prune(suite, p)
+	return r.prune(suite, p)
 }
 
-// put makes a file whole or not at all. One that is there with the same bytes is
-// left alone. Its time is that of the publish: servers tell it to clients, which
-// ask whether there is something newer.
-func (s *site) put(name string, data []byte, at time.Time) error {
-	if old, err := s.root.ReadFile(name); err == nil && bytes.Equal(old, data) {
+// writeFile writes a file atomically and leaves one with the same contents alone.
+// The modification time is that of the publish: servers send it to clients, which
+// use it to ask for changes.
+func (r *repository) writeFile(name string, data []byte, modified time.Time) error {
+	if old, err := r.root.ReadFile(name); err == nil && bytes.Equal(old, data) {
 		return nil
 	}
-	return s.replace(name, func(staged string) error {
-		f, err := s.root.OpenFile(staged, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	return r.replace(name, func(staged string) error {
+		f, err := r.root.OpenFile(staged, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 		if err != nil {
 			return err
 		}
@@ -93,29 +90,30 @@ func (s *site) put(name string, data []byte, at time.Time) error {
 		if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
 			return err
 		}
-		return s.root.Chtimes(staged, at, at)
+		return r.root.Chtimes(staged, modified, modified)
 	})
 }
 
-// replace has a file made beside its place and renames it there.
-func (s *site) replace(name string, fill func(staged string) error) error {
+// replace calls fill with a temporary name in the same directory and renames the
+// result to name.
+func (r *repository) replace(name string, fill func(staged string) error) error {
 	dir := path.Dir(name)
-	if err := s.folder(dir); err != nil {
+	if err := r.mkdirAll(dir); err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
 	staged := path.Join(dir, "."+path.Base(name)+".part")
-	if err := s.root.RemoveAll(staged); err != nil {
+	if err := r.root.RemoveAll(staged); err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
 	err := fill(staged)
 	if err == nil {
-		err = s.root.Rename(staged, name)
+		err = r.root.Rename(staged, name)
 	}
-	// Renaming leaves both names where they are links to one file already.
-	if err := errors.Join(err, s.root.RemoveAll(staged)); err != nil {
+	// Renaming one link of a file to another of the same file leaves both.
+	if err := errors.Join(err, r.root.RemoveAll(staged)); err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
-	d, err := s.root.Open(dir)
+	d, err := r.root.Open(dir)
 	if err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
@@ -125,59 +123,59 @@ func (s *site) replace(name string, fill func(staged string) error) error {
 	return nil
 }
 
-// folder makes a folder that a web server can read whatever the umask.
-func (s *site) folder(dir string) error {
-	if _, err := s.root.Stat(dir); err == nil || dir == "." {
+// mkdirAll creates a directory that a web server can read, whatever the umask.
+func (r *repository) mkdirAll(dir string) error {
+	if _, err := r.root.Stat(dir); err == nil || dir == "." {
 		return err
 	}
-	if err := s.folder(path.Dir(dir)); err != nil {
+	if err := r.mkdirAll(path.Dir(dir)); err != nil {
 		return err
 	}
-	if err := s.root.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := r.root.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return s.root.Chmod(dir, 0o755)
+	return r.root.Chmod(dir, 0o755)
 }
 
-// bring puts a file of this machine to a place where it stays for good: as a
-// link where the file system can, else as a copy.
-func (s *site) bring(ctx context.Context, file, name string) error {
+// addImmutable links a file into the repository, or copies it where the file
+// system does not support links. The file must never change afterwards.
+func (r *repository) addImmutable(ctx context.Context, file, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	there, err := s.has(ctx, file, name)
+	there, err := r.has(ctx, file, name)
 	if err != nil || there {
 		return err
 	}
-	return s.replace(name, func(staged string) error { return s.link(ctx, file, staged) })
+	return r.replace(name, func(staged string) error { return r.linkOrCopy(ctx, file, staged) })
 }
 
-// has says whether a file of this machine is at its place already. Another one
-// there is ErrVersionConflict.
-func (s *site) has(ctx context.Context, file, name string) (bool, error) {
-	old, err := s.root.Open(name)
+// has reports whether the repository already has the file under name. It returns
+// ErrVersionConflict if the file there has other contents.
+func (r *repository) has(ctx context.Context, file, name string) (bool, error) {
+	old, err := r.root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("publish %s: %w", name, err)
 	}
-	had, _, err := measureReader(ctx, old)
+	published, _, err := hashReader(ctx, old)
 	if err := errors.Join(err, old.Close()); err != nil {
 		return false, fmt.Errorf("publish %s: %w", name, err)
 	}
-	have, _, err := measure(ctx, file)
+	wanted, _, err := hashFile(ctx, file)
 	if err != nil {
 		return false, err
 	}
-	if had != have {
-		return false, fmt.Errorf("%w: %s is there, though the suite does not list it: raise the version, or remove the file if a publish that was cut short left it", ErrVersionConflict, name)
+	if published != wanted {
+		return false, fmt.Errorf("%w: %s exists, although the suite does not list it: raise the version, or remove the file if an interrupted publish left it", ErrVersionConflict, name)
 	}
 	return true, nil
 }
 
-func (s *site) link(ctx context.Context, file, staged string) error {
-	if os.Link(file, filepath.Join(s.dir, filepath.FromSlash(staged))) == nil {
+func (r *repository) linkOrCopy(ctx context.Context, file, staged string) error {
+	if os.Link(file, filepath.Join(r.dir, filepath.FromSlash(staged))) == nil {
 		return nil
 	}
 	in, err := os.Open(file)
@@ -189,7 +187,7 @@ func (s *site) link(ctx context.Context, file, staged string) error {
 	if err != nil {
 		return err
 	}
-	out, err := s.root.OpenFile(staged, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	out, err := r.root.OpenFile(staged, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -197,20 +195,20 @@ func (s *site) link(ctx context.Context, file, staged string) error {
 	if err := errors.Join(err, out.Chmod(0o644), out.Sync(), out.Close()); err != nil {
 		return err
 	}
-	return s.root.Chtimes(staged, info.ModTime(), info.ModTime())
+	return r.root.Chtimes(staged, info.ModTime(), info.ModTime())
 }
 
-// generations is the folder with the Release file of each publish that clients
-// may still be following, named by its date in seconds since 1970.
-func generations(suite string) string { return path.Join(suiteDir(suite), "generations") }
+// generationsDir holds the Release file of each publish that clients may still be
+// reading, named by its date in seconds since 1970.
+func generationsDir(suite string) string { return path.Join(suiteDir(suite), "generations") }
 
 func generationPath(suite string, date time.Time) string {
-	return path.Join(generations(suite), strconv.FormatInt(date.Unix(), 10))
+	return path.Join(generationsDir(suite), strconv.FormatInt(date.Unix(), 10))
 }
 
-// history reads the publishes that are still kept, oldest first.
-func (s *site) history(suite string) ([]*release, error) {
-	entries, err := fs.ReadDir(s.root.FS(), generations(suite))
+// generations reads the Release files of the retained publishes, oldest first.
+func (r *repository) generations(suite string) ([]*release, error) {
+	entries, err := fs.ReadDir(r.root.FS(), generationsDir(suite))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -220,69 +218,69 @@ func (s *site) history(suite string) ([]*release, error) {
 	var out []*release
 	for _, e := range entries {
 		if strings.HasPrefix(e.Name(), ".") {
-			continue // cut short
+			continue // left by an interrupted publish
 		}
-		text, err := s.root.ReadFile(path.Join(generations(suite), e.Name()))
+		text, err := r.root.ReadFile(path.Join(generationsDir(suite), e.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("read an earlier publish: %w", err)
 		}
-		r, err := parseRelease(text)
+		parsed, err := parseRelease(text)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrRepository, path.Join(generations(suite), e.Name()), err)
+			return nil, fmt.Errorf("%w: %s: %w", ErrRepository, path.Join(generationsDir(suite), e.Name()), err)
 		}
-		out = append(out, r)
+		out = append(out, parsed)
 	}
 	slices.SortFunc(out, func(a, b *release) int { return a.date.Compare(b.date) })
 	return out, nil
 }
 
 // prune removes the indexes of publishes that were replaced longer ago than
-// p.keep. The one before this publish always stays.
-func (s *site) prune(suite string, p *publication) error {
-	history, err := s.history(suite)
+// p.retention. Those of the previous publish always stay.
+func (r *repository) prune(suite string, p *publication) error {
+	generations, err := r.generations(suite)
 	if err != nil {
 		return err
 	}
-	kept := map[string]bool{}
-	for i, r := range history {
-		if !stays(history, i, p) {
+	keep := map[string]bool{}
+	for i, g := range generations {
+		if !retained(generations, i, p) {
 			continue
 		}
-		kept[generationPath(suite, r.date)] = true
-		for _, f := range r.files {
-			kept[path.Join(suiteDir(suite), byHash(f))] = true
+		keep[generationPath(suite, g.date)] = true
+		for _, f := range g.files {
+			keep[path.Join(suiteDir(suite), byHash(f))] = true
 		}
 	}
-	dirs := map[string]bool{generations(suite): true}
+	dirs := map[string]bool{generationsDir(suite): true}
 	for _, f := range p.release.files {
 		dirs[path.Join(suiteDir(suite), path.Dir(byHash(f)))] = true
 	}
 	for dir := range dirs {
-		entries, err := fs.ReadDir(s.root.FS(), dir)
+		entries, err := fs.ReadDir(r.root.FS(), dir)
 		if err != nil {
-			return fmt.Errorf("remove what earlier publishes left: %w", err)
+			return fmt.Errorf("remove the indexes of earlier publishes: %w", err)
 		}
 		for _, e := range entries {
-			if name := path.Join(dir, e.Name()); !kept[name] {
-				err = errors.Join(err, s.root.Remove(name))
+			if name := path.Join(dir, e.Name()); !keep[name] {
+				err = errors.Join(err, r.root.Remove(name))
 			}
 		}
 		if err != nil {
-			return fmt.Errorf("remove what earlier publishes left: %w", err)
+			return fmt.Errorf("remove the indexes of earlier publishes: %w", err)
 		}
 	}
 	return nil
 }
 
-// stays tells whether clients may still follow a publish. One between the two
-// last ones was cut short: no client ever saw it.
-func stays(history []*release, i int, p *publication) bool {
-	r, now := history[i], p.release.date
+// retained reports whether clients may still be reading a publish. A generation
+// between the last two publishes was interrupted, so no client ever saw it.
+func retained(generations []*release, i int, p *publication) bool {
+	g, now := generations[i], p.release.date
 	switch {
-	case r.date.Equal(now) || p.before != nil && r.date.Equal(p.before.date):
+	case g.date.Equal(now) || p.previous != nil && g.date.Equal(p.previous.date):
 		return true
-	case p.before == nil || r.date.After(p.before.date):
+	case p.previous == nil || g.date.After(p.previous.date):
 		return false
 	}
-	return !history[i+1].date.Before(now.Add(-p.keep))
+	return !generations[i+1].date.Before(now.Add(-p.retention))
 }

@@ -9,19 +9,19 @@ import (
 	"strings"
 )
 
-// field is one field of a paragraph. The value keeps its further lines as they
-// stand, each with the blank that it begins with.
+// field is one field of a paragraph. The value keeps its continuation lines
+// verbatim, including the leading space of each.
 type field struct{ name, value string }
 
 // paragraph is a block of fields in their order, as in control files, Packages
 // and Release (deb822(5)).
 type paragraph []field
 
-// errFormat says that a text is not in the format of control files.
-var errFormat = errors.New("not in the format of control files")
+// errFormat reports a text that is not in the deb822 format.
+var errFormat = errors.New("invalid deb822 format")
 
-// maxLine bounds one line of a control file, in bytes. Dependency lists are the
-// longest that occur, at some kilobytes.
+// maxLine limits the length of a line, in bytes. The longest that occur are
+// dependency lists of a few kilobytes.
 const maxLine = 1 << 20
 
 // parse reads paragraphs separated by empty lines.
@@ -43,7 +43,7 @@ func parse(r io.Reader) ([]paragraph, error) {
 			end()
 		case line[0] == ' ' || line[0] == '\t':
 			if len(p) == 0 {
-				return nil, fmt.Errorf("%w: line %d continues nothing", errFormat, n)
+				return nil, fmt.Errorf("%w: line %d is a continuation line without a field", errFormat, n)
 			}
 			p[len(p)-1].value += "\n" + line
 		default:
@@ -52,7 +52,7 @@ func parse(r io.Reader) ([]paragraph, error) {
 				return nil, fmt.Errorf("%w: line %d has no field name", errFormat, n)
 			}
 			if p.has(name) {
-				return nil, fmt.Errorf("%w: line %d: field %s stands there twice", errFormat, n, name)
+				return nil, fmt.Errorf("%w: line %d: duplicate field %s", errFormat, n, name)
 			}
 			p = append(p, field{name, strings.TrimLeft(value, " \t")})
 		}
@@ -64,14 +64,14 @@ func parse(r io.Reader) ([]paragraph, error) {
 	return out, nil
 }
 
-// index is -1 where there is no such field; names differ in more than case.
+// index returns the index of a field, or -1. Names are case-insensitive.
 func (p paragraph) index(name string) int {
 	return slices.IndexFunc(p, func(f field) bool { return strings.EqualFold(f.name, name) })
 }
 
 func (p paragraph) has(name string) bool { return p.index(name) >= 0 }
 
-// get gives a field's value, empty when it is missing.
+// get returns the value of a field, or "" if it is missing.
 func (p paragraph) get(name string) string {
 	if i := p.index(name); i >= 0 {
 		return p[i].value
@@ -79,7 +79,7 @@ func (p paragraph) get(name string) string {
 	return ""
 }
 
-// String writes the paragraph with a line feed at its end.
+// String returns the text of the paragraph, terminated by a newline.
 func (p paragraph) String() string {
 	var b strings.Builder
 	for _, f := range p {

@@ -22,10 +22,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
-// first is the date of a repository's first publish in these tests.
+// first is the date of the first publish in these tests.
 var first = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// newKey makes a key a day older than the first publish.
+// newKey returns a key that was created a day before the first publish.
 func newKey(t testing.TB, change func(*packet.Config)) *openpgp.Entity {
 	t.Helper()
 	c := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return first.AddDate(0, 0, -1) }}
@@ -71,7 +71,7 @@ func keysOf(t testing.TB, e *openpgp.Entity) *apt.Keys {
 	return k
 }
 
-// newDeb writes a package of the version whose one file has the body.
+// newDeb writes a package with one file of its own, whose contents are body.
 func newDeb(t testing.TB, name, version, body string) string {
 	t.Helper()
 	path, err := debgen.Package{
@@ -95,7 +95,7 @@ func publish(t testing.TB, o apt.Options) {
 	}
 }
 
-// tree gives digests by path.
+// tree returns the digest and mode of each file by path.
 func tree(t testing.TB, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -122,14 +122,14 @@ func hash(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// client is what apt does: it reads the signed file, then the indexes by their
-// digests, then the packages.
+// client reads a repository as apt does: the signed file, then the indexes by
+// digest, then the packages.
 type client struct {
 	dir  string
 	keys openpgp.EntityList
 }
 
-// update gives the Release file's text after its signature was checked.
+// update verifies InRelease and returns the digests in it by path.
 func (c client) update() (map[string]string, error) {
 	signed, err := os.ReadFile(filepath.Join(c.dir, "dists/stable/InRelease"))
 	if err != nil {
@@ -153,7 +153,7 @@ func (c client) update() (map[string]string, error) {
 	return sums, nil
 }
 
-// fetch follows an update down to the packages.
+// fetch reads and verifies the indexes and packages of an update.
 func (c client) fetch(sums map[string]string) error {
 	var packages string
 	for name, sum := range sums {
@@ -162,7 +162,7 @@ func (c client) fetch(sums map[string]string) error {
 			return err
 		}
 		if hash(b) != sum {
-			return fmt.Errorf("%s has another digest", name)
+			return fmt.Errorf("the digest of %s differs", name)
 		}
 		if strings.HasSuffix(name, "/Packages") {
 			packages = string(b)
@@ -179,7 +179,7 @@ func (c client) fetch(sums map[string]string) error {
 				return err
 			}
 			if hash(b) != strings.TrimSpace(sum) {
-				return fmt.Errorf("%s has another digest", file)
+				return fmt.Errorf("the digest of %s differs", file)
 			}
 		}
 	}

@@ -14,10 +14,10 @@ import (
 	"strings"
 )
 
-// Mirror brings the repository at to, which clients may be using, to the state
-// of the one at from, in the order that Publish keeps. It needs no key: what is
-// signed was signed before. The repository at to must be empty or one of the
-// earlier states of that at from, so that no publish is undone.
+// Mirror updates the repository at to, which clients may be using, to the state
+// of the one at from, in the same order as Publish. It needs no key, because it
+// copies the signatures. The repository at to must be empty or an earlier state of
+// the one at from, so that no publish is undone.
 func Mirror(ctx context.Context, from, to string) error {
 	src, err := openExisting(ctx, from)
 	if err != nil {
@@ -25,7 +25,7 @@ func Mirror(ctx context.Context, from, to string) error {
 	}
 	defer func() { _ = src.close() }()
 	if err := os.MkdirAll(to, 0o755); err != nil {
-		return fmt.Errorf("make the repository: %w", err)
+		return fmt.Errorf("create the repository: %w", err)
 	}
 	dst, err := src.openOther(ctx, to)
 	if err != nil {
@@ -34,7 +34,8 @@ func Mirror(ctx context.Context, from, to string) error {
 	return errors.Join(mirror(ctx, src, dst), dst.close())
 }
 
-// CheckMirror says whether Mirror would refuse, and writes nothing.
+// CheckMirror returns the error that Mirror would return before it writes
+// anything.
 func CheckMirror(ctx context.Context, from, to string) error {
 	src, err := openExisting(ctx, from)
 	if err != nil {
@@ -48,59 +49,59 @@ func CheckMirror(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(mirrorable(ctx, src, dst), dst.close())
+	return errors.Join(checkMirror(ctx, src, dst), dst.close())
 }
 
-// openOther opens the folder dir, which must be another one: a publisher that
-// holds a folder would wait for itself.
-func (s *site) openOther(ctx context.Context, dir string) (*site, error) {
+// openOther opens the repository in dir. It rejects r's own directory: the
+// publisher would wait for its own lock.
+func (r *repository) openOther(ctx context.Context, dir string) (*repository, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fmt.Errorf("find the repository: %w", err)
+		return nil, fmt.Errorf("resolve the repository's path: %w", err)
 	}
-	own, err := s.root.Stat(".")
+	own, err := r.root.Stat(".")
 	if err != nil {
-		return nil, fmt.Errorf("find the repository: %w", err)
+		return nil, fmt.Errorf("open the repository: %w", err)
 	}
 	other, err := os.Stat(abs)
 	if err != nil {
-		return nil, fmt.Errorf("find the repository: %w", err)
+		return nil, fmt.Errorf("open the repository: %w", err)
 	}
 	if os.SameFile(own, other) {
 		return nil, fmt.Errorf("%w: %s cannot be mirrored onto itself", ErrOptions, abs)
 	}
-	return openSite(ctx, abs)
+	return openRepository(ctx, abs)
 }
 
-func openExisting(ctx context.Context, dir string) (*site, error) {
+func openExisting(ctx context.Context, dir string) (*repository, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, fmt.Errorf("find the repository: %w", err)
+		return nil, fmt.Errorf("resolve the repository's path: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(abs, "dists")); err != nil {
-		return nil, fmt.Errorf("%w: %s holds none: %w", ErrRepository, abs, err)
+		return nil, fmt.Errorf("%w: there is no repository in %s: %w", ErrRepository, abs, err)
 	}
-	return openSite(ctx, abs)
+	return openRepository(ctx, abs)
 }
 
-// mirrorable makes sure that nothing which clients of dst know would be undone or
-// get other bytes.
-func mirrorable(ctx context.Context, src, dst *site) error {
+// checkMirror checks that the mirror would neither undo a publish that clients of
+// dst have seen nor change a file that must not change.
+func checkMirror(ctx context.Context, src, dst *repository) error {
 	suites, err := fs.ReadDir(src.root.FS(), "dists")
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrRepository, err)
 	}
 	for _, e := range suites {
-		if err := follows(src, dst, e.Name()); err != nil {
+		if err := checkDescends(src, dst, e.Name()); err != nil {
 			return err
 		}
 	}
-	files, err := src.walk()
+	files, err := src.files()
 	if err != nil {
 		return err
 	}
 	for _, name := range files {
-		if order(name) > stayingFiles {
+		if writeOrder(name) > lastImmutable {
 			break
 		}
 		if err := ctx.Err(); err != nil {
@@ -113,33 +114,33 @@ func mirrorable(ctx context.Context, src, dst *site) error {
 	return nil
 }
 
-func mirror(ctx context.Context, src, dst *site) error {
-	if err := mirrorable(ctx, src, dst); err != nil {
+func mirror(ctx context.Context, src, dst *repository) error {
+	if err := checkMirror(ctx, src, dst); err != nil {
 		return err
 	}
-	files, err := src.walk()
+	files, err := src.files()
 	if err != nil {
 		return err
 	}
 	for _, name := range files {
 		file := filepath.Join(src.dir, filepath.FromSlash(name))
-		if order(name) <= stayingFiles {
-			err = dst.bring(ctx, file, name)
+		if writeOrder(name) <= lastImmutable {
+			err = dst.addImmutable(ctx, file, name)
 		} else {
-			err = dst.replace(name, func(staged string) error { return dst.link(ctx, file, staged) })
+			err = dst.replace(name, func(staged string) error { return dst.linkOrCopy(ctx, file, staged) })
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return dst.removeOthers(files)
+	return dst.removeIndexesExcept(files)
 }
 
-// stayingFiles is the last place in the order of files that never change.
-const stayingFiles = 1
+// lastImmutable is the highest writeOrder of files that never change.
+const lastImmutable = 1
 
-// order ranks files by when clients may see them.
-func order(name string) int {
+// writeOrder ranks files by when clients may see them.
+func writeOrder(name string) int {
 	switch base := path.Base(name); {
 	case strings.HasPrefix(name, "pool/"):
 		return 0
@@ -155,55 +156,56 @@ func order(name string) int {
 	return 2
 }
 
-// walk lists a repository's files in the order in which they are to be written.
-func (s *site) walk() ([]string, error) {
+// files lists the files of the repository in the order in which they must be
+// written.
+func (r *repository) files() ([]string, error) {
 	var files []string
-	err := fs.WalkDir(s.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+	err := fs.WalkDir(r.root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil || e.IsDir():
 			return err
 		case !e.Type().IsRegular():
-			return fmt.Errorf("%s is no regular file", name)
+			return fmt.Errorf("%s is not a regular file", name)
 		case !strings.HasPrefix(e.Name(), "."):
 			files = append(files, name)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrRepository, s.dir, err)
+		return nil, fmt.Errorf("%w: %s: %w", ErrRepository, r.dir, err)
 	}
 	slices.SortFunc(files, func(a, b string) int {
-		return cmp.Or(cmp.Compare(order(a), order(b)), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(writeOrder(a), writeOrder(b)), strings.Compare(a, b))
 	})
 	return files, nil
 }
 
-// follows makes sure that what clients of dst see now is an earlier state of
-// src, or the same.
-func follows(src, dst *site, suite string) error {
-	text, _, err := dst.current(suite)
+// checkDescends checks that the state of dst that clients see is that of src or
+// an earlier one.
+func checkDescends(src, dst *repository, suite string) error {
+	text, _, err := dst.currentRelease(suite)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrRepository, dst.dir, err)
 	}
-	now, err := parseRelease(text)
+	current, err := parseRelease(text)
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrRepository, dst.dir, err)
 	}
-	known, err := src.root.ReadFile(generationPath(suite, now.date))
+	known, err := src.root.ReadFile(generationPath(suite, current.date))
 	if err != nil || !bytes.Equal(bytes.TrimSpace(known), bytes.TrimSpace(text)) {
-		return fmt.Errorf("%w: %s does not know the publish of %s that is in %s: make the release anew on top of that repository",
-			ErrRepository, src.dir, now.date.Format(dateForm), dst.dir)
+		return fmt.Errorf("%w: %s does not contain the publish of %s in %s: repeat the release on top of that repository",
+			ErrRepository, src.dir, current.date.Format(dateLayout), dst.dir)
 	}
 	return nil
 }
 
-// removeOthers removes the indexes and records that the mirrored repository no
-// longer keeps. Packages stay.
-func (s *site) removeOthers(keep []string) error {
-	have, err := s.walk()
+// removeIndexesExcept removes the indexes and Release files of earlier publishes
+// that the mirrored repository no longer has. Packages stay.
+func (r *repository) removeIndexesExcept(keep []string) error {
+	have, err := r.files()
 	if err != nil {
 		return err
 	}
@@ -211,7 +213,7 @@ func (s *site) removeOthers(keep []string) error {
 		if slices.Contains(keep, name) || !strings.Contains(name, "/by-hash/") && !strings.Contains(name, "/generations/") {
 			continue
 		}
-		if err := s.root.Remove(name); err != nil {
+		if err := r.root.Remove(name); err != nil {
 			return fmt.Errorf("remove an index of an earlier publish: %w", err)
 		}
 	}

@@ -18,11 +18,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
 )
 
-func TestMirror(t *testing.T) {
+func TestMirrorFollowsEveryPublish(t *testing.T) {
+	t.Parallel()
 	key, from, to := newKey(t, nil), t.TempDir(), filepath.Join(t.TempDir(), "served")
 	keys := keysOf(t, key)
 	c := client{dir: to, keys: openpgp.EntityList{key}}
-	var told map[string]string
+	var previous map[string]string
 	for i, day := range []int{0, 1, 20, 60} {
 		publish(t, options(from, keys, first.AddDate(0, 0, day), newDeb(t, "thing", fmt.Sprintf("1.%d-1", i), "body")))
 		if err := apt.Mirror(t.Context(), from, to); err != nil {
@@ -31,13 +32,13 @@ func TestMirror(t *testing.T) {
 		if diff := cmp.Diff(tree(t, from), tree(t, to)); diff != "" {
 			t.Errorf("publish %d (-from +to):\n%s", i, diff)
 		}
-		if told != nil {
-			if err := c.fetch(told); err != nil {
-				t.Errorf("publish %d: what the one before named is gone: %v", i, err)
+		if previous != nil {
+			if err := c.fetch(previous); err != nil {
+				t.Errorf("publish %d: a file of the previous publish is missing: %v", i, err)
 			}
 		}
 		var err error
-		if told, err = c.update(); err != nil {
+		if previous, err = c.update(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -46,16 +47,17 @@ func TestMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(before, tree(t, to)); diff != "" {
-		t.Errorf("mirroring the same again changes:\n%s", diff)
+		t.Errorf("mirroring again changes:\n%s", diff)
 	}
 }
 
-// Wherever a context ends, also in the middle of a large package, the work ends
-// with it, and clients see a whole repository.
-func TestEndsWithItsContext(t *testing.T) {
+// Wherever the context is cancelled, also in the middle of a large package, the
+// call returns, and clients see a complete repository.
+func TestContextCancelsWithinLargeFiles(t *testing.T) {
+	t.Parallel()
 	key, from, to := newKey(t, nil), t.TempDir(), t.TempDir()
 	keys := keysOf(t, key)
-	noise := make([]byte, 1<<20) // it does not pack
+	noise := make([]byte, 1<<20) // incompressible
 	if _, err := rand.NewChaCha8([32]byte{}).Read(noise); err != nil {
 		t.Fatal(err)
 	}
@@ -66,12 +68,12 @@ func TestEndsWithItsContext(t *testing.T) {
 	}
 	c := client{dir: to, keys: openpgp.EntityList{key}}
 	for name, tc := range map[string]struct {
-		work func(context.Context) error
-		asks int // times that a context is asked at the least
+		work   func(context.Context) error
+		checks int // minimum number of context checks
 	}{
-		// Both copies of the package are read, 32 KiB at a time.
+		// It reads both copies of the package, 32 KiB at a time.
 		"mirror": {func(ctx context.Context) error { return apt.Mirror(ctx, from, to) }, 2 * 32},
-		// The published and the given one, and this once more for what is in it.
+		// It reads the published package once and the given one twice.
 		"publish": {func(ctx context.Context) error { return apt.Publish(ctx, options(to, keys, first, large)) }, 3 * 32},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,24 +84,25 @@ func TestEndsWithItsContext(t *testing.T) {
 					break
 				}
 				if !errors.Is(err, context.Canceled) {
-					t.Fatalf("ended when asked for the %d. time: %v", n, err)
+					t.Fatalf("cancelled at check %d: %v", n, err)
 				}
 				sums, err := c.update()
 				if err == nil {
 					err = c.fetch(sums)
 				}
 				if err != nil {
-					t.Fatalf("ended when asked for the %d. time: a client: %v", n, err)
+					t.Fatalf("cancelled at check %d: client: %v", n, err)
 				}
 			}
-			if n < tc.asks {
-				t.Errorf("it was done after asking %d times; want %d at the least", n, tc.asks)
+			if n < tc.checks {
+				t.Errorf("%d context checks, want at least %d", n, tc.checks)
 			}
 		})
 	}
 }
 
-func TestMirrorRefuses(t *testing.T) {
+func TestMirrorRejects(t *testing.T) {
+	t.Parallel()
 	keys := keysOf(t, newKey(t, nil))
 	one := newDeb(t, "thing", "1.0-1", "one")
 	for name, tc := range map[string]struct {
@@ -107,15 +110,15 @@ func TestMirrorRefuses(t *testing.T) {
 		is     error
 		want   string
 	}{
-		"a publish that the source does not know": {func(t *testing.T, _, to string) {
+		"a publish that is not in the source": {func(t *testing.T, _, to string) {
 			publish(t, options(to, keys, first.Add(time.Minute), one))
-		}, apt.ErrRepository, "make the release anew"},
-		"a newer one": {func(t *testing.T, from, to string) {
+		}, apt.ErrRepository, "repeat the release on top"},
+		"a newer publish": {func(t *testing.T, from, to string) {
 			if err := apt.Mirror(t.Context(), from, to); err != nil {
 				t.Fatal(err)
 			}
 			publish(t, options(to, keys, first.Add(time.Minute)))
-		}, apt.ErrRepository, "make the release anew"},
+		}, apt.ErrRepository, "repeat the release on top"},
 		"a version with other bytes": {func(t *testing.T, _, to string) {
 			dir := filepath.Join(to, "pool/main/t/thing")
 			if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -127,31 +130,33 @@ func TestMirrorRefuses(t *testing.T) {
 			if err := os.RemoveAll(filepath.Join(from, "dists")); err != nil {
 				t.Fatal(err)
 			}
-		}, apt.ErrRepository, "holds none"},
+		}, apt.ErrRepository, "there is no repository"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			from, to := t.TempDir(), t.TempDir()
 			publish(t, options(from, keys, first, one))
 			tc.served(t, from, to)
 			before := tree(t, to)
 			if err := apt.CheckMirror(t.Context(), from, to); !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("asked before: %v; want an error about %q", err, tc.want)
+				t.Errorf("CheckMirror: %v; want an error about %q", err, tc.want)
 			}
 			if diff := cmp.Diff(before, tree(t, to)); diff != "" {
-				t.Errorf("asking changed something:\n%s", diff)
+				t.Errorf("CheckMirror changed something:\n%s", diff)
 			}
 			if err := apt.Mirror(t.Context(), from, to); !errors.Is(err, tc.is) || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("got %v; want an error about %q", err, tc.want)
 			}
 			if got := tree(t, to)["dists/stable/InRelease"]; got != before["dists/stable/InRelease"] {
-				t.Error("a refused mirroring changed what clients see")
+				t.Error("a rejected mirror changed what clients see")
 			}
 		})
 	}
 }
 
-// A publisher that was given one folder by two names would wait for itself.
-func TestMirrorOntoItself(t *testing.T) {
+// A publisher with two names of one directory would wait for its own lock.
+func TestMirrorOntoItselfIsRejected(t *testing.T) {
+	t.Parallel()
 	from := t.TempDir()
 	publish(t, options(from, keysOf(t, newKey(t, nil)), first))
 	link := filepath.Join(t.TempDir(), "link")
@@ -168,6 +173,6 @@ func TestMirrorOntoItself(t *testing.T) {
 		}
 	}
 	if err := apt.CheckMirror(ctx, from, filepath.Join(link, "no", "such")); err != nil {
-		t.Errorf("to a folder that is not there: %v", err)
+		t.Errorf("to a missing directory: %v", err)
 	}
 }

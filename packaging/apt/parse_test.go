@@ -12,7 +12,8 @@ import (
 
 const paragraphs = "Package: a\nDescription: one\n two\n .\n\tthree\nEmpty:\n\n\n\nPackage: b\nSHA256:\n 00 1 x\n"
 
-func TestParse(t *testing.T) {
+func TestParseParagraphs(t *testing.T) {
+	t.Parallel()
 	ps, err := parse(strings.NewReader(paragraphs))
 	if err != nil || len(ps) != 2 {
 		t.Fatalf("got %v, %v", ps, err)
@@ -27,13 +28,13 @@ func TestParse(t *testing.T) {
 		t.Error(diff)
 	}
 	for text, want := range map[string]string{
-		" x: y\n":                            "line 1 continues nothing",
-		"a: b\n\n c\n":                       "line 3 continues nothing",
+		" x: y\n":                            "line 1 is a continuation line without a field",
+		"a: b\n\n c\n":                       "line 3 is a continuation line without a field",
 		"nothing\n":                          "line 1 has no field name",
 		": x\n":                              "line 1 has no field name",
 		"a b: x\n":                           "line 1 has no field name",
 		"# x: y\n":                           "line 1 has no field name",
-		"A: 1\nb: 2\na: 3\n":                 "line 3: field a stands there twice",
+		"A: 1\nb: 2\na: 3\n":                 "line 3: duplicate field a",
 		"a: " + strings.Repeat("x", maxLine): "too long",
 	} {
 		if _, err := parse(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
@@ -43,6 +44,7 @@ func TestParse(t *testing.T) {
 }
 
 func TestParseRelease(t *testing.T) {
+	t.Parallel()
 	whole := "Suite: stable\nDate: Fri, 20 Nov 2026 12:00:00 UTC\nValid-Until: Thu, 18 Feb 2027 12:00:00 UTC\nSHA256:\n " + strings.Repeat("a", 64) + " 12 main/Packages\n"
 	r, err := parseRelease([]byte(whole))
 	if err != nil {
@@ -62,6 +64,7 @@ func TestParseRelease(t *testing.T) {
 }
 
 func TestParseContents(t *testing.T) {
+	t.Parallel()
 	c, err := parseContents(strings.NewReader("usr/a b x/p,y/q\nusr/c p\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -77,6 +80,7 @@ func TestParseContents(t *testing.T) {
 }
 
 func TestParseDeb(t *testing.T) {
+	t.Parallel()
 	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
 		b, err := debgen.Package{Control: debgen.Control("thing", "1:2-3"), Compression: suffix, Files: map[string]string{"usr/b": "", "usr/a": "x"}}.Bytes()
 		if err != nil {
@@ -87,16 +91,16 @@ func TestParseDeb(t *testing.T) {
 			t.Errorf("%q: %v", suffix, err)
 			continue
 		}
-		if diff := cmp.Diff([]string{"usr/a", "usr/b"}, d.paths); diff != "" || poolPlace(d.control) != "pool/main/t/thing/thing_2-3_amd64.deb" {
-			t.Errorf("%q: %s %s", suffix, poolPlace(d.control), diff)
+		if diff := cmp.Diff([]string{"usr/a", "usr/b"}, d.paths); diff != "" || poolPath(d.control) != "pool/main/t/thing/thing_2-3_amd64.deb" {
+			t.Errorf("%q: %s %s", suffix, poolPath(d.control), diff)
 		}
 	}
 	for change, want := range map[[2]string]string{
-		{"Package: thing", "Package: ../thing"}:        `Package is "../thing"`,
-		{"Version: 1-1", "Version: 1/1"}:               `Version is "1/1"`,
+		{"Package: thing", "Package: ../thing"}:        `invalid Package "../thing"`,
+		{"Version: 1-1", "Version: 1/1"}:               `invalid Version "1/1"`,
 		{"Version: 1-1\n", ""}:                         "no Version",
-		{"Architecture: amd64", "Architecture: arm64"}: "it is for arm64",
-		{"Section: misc", "Filename: pool/x"}:          "belongs to indexes",
+		{"Architecture: amd64", "Architecture: arm64"}: "the package is for arm64",
+		{"Section: misc", "Filename: pool/x"}:          "only indexes may have",
 		{"Section: misc\n", "\nSection: misc\n"}:       "2 paragraphs",
 	} {
 		control := strings.Replace(debgen.Control("thing", "1-1"), change[0], change[1], 1)
@@ -110,7 +114,7 @@ func TestParseDeb(t *testing.T) {
 	}
 }
 
-// What was read and written is read the same again.
+// Formatting and parsing again returns the same paragraphs.
 func FuzzParse(f *testing.F) {
 	f.Add(paragraphs)
 	f.Add("a:b\n")
@@ -119,7 +123,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		st := state{packages: ps}
+		st := suite{packages: ps}
 		again, err := parse(bytes.NewReader(st.packagesText()))
 		if err != nil {
 			t.Fatalf("%v in %q", err, st.packagesText())
@@ -164,7 +168,6 @@ func FuzzParseContents(f *testing.F) {
 	})
 }
 
-// A package of any shape is read or refused.
 func FuzzParseDeb(f *testing.F) {
 	for _, suffix := range []string{"", ".gz", ".xz", ".zst"} {
 		b, err := debgen.Package{Control: debgen.Control("thing", "1-1"), Compression: suffix, Files: map[string]string{"a": "b"}}.Bytes()
@@ -178,8 +181,8 @@ func FuzzParseDeb(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if place := poolPlace(d.control); !strings.HasPrefix(place, "pool/main/") || strings.Contains(place, "..") && strings.Contains(place, "/../") {
-			t.Errorf("it would lie at %q", place)
+		if place := poolPath(d.control); !strings.HasPrefix(place, "pool/main/") || strings.Contains(place, "..") && strings.Contains(place, "/../") {
+			t.Errorf("path outside the pool: %q", place)
 		}
 	})
 }

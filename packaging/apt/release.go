@@ -13,38 +13,39 @@ import (
 	"time"
 )
 
-// listed is a file that a Release file names: its path below the suite's folder.
+// listed is an entry of a Release file. Its name is relative to the suite's
+// directory.
 type listed struct {
 	name, sha256 string
 	size         int64
 }
 
-// release is what a Release file says.
+// release is a parsed Release file.
 type release struct {
-	suite       string
-	date, valid time.Time
-	files       []listed
+	suite            string
+	date, validUntil time.Time
+	files            []listed
 }
 
-// digest is the lower-case hex SHA-256.
+// digest returns the SHA-256 digest in lower-case hex.
 func digest(b []byte) string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
 
-// dateForm is how Release files write times
+// dateLayout is the layout of times in Release files
 // (https://wiki.debian.org/DebianRepository/Format#Date.2C_Valid-Until).
-const dateForm = "Mon, 02 Jan 2006 15:04:05 UTC"
+const dateLayout = "Mon, 02 Jan 2006 15:04:05 UTC"
 
-// format writes the file.
+// format returns the text of the file.
 func (r *release) format() []byte {
 	p := paragraph{
 		{"Origin", "go-rocm"},
 		{"Label", "go-rocm"},
 		{"Suite", r.suite},
 		{"Codename", r.suite},
-		{"Date", r.date.Format(dateForm)},
-		{"Valid-Until", r.valid.Format(dateForm)},
+		{"Date", r.date.Format(dateLayout)},
+		{"Valid-Until", r.validUntil.Format(dateLayout)},
 		{"Acquire-By-Hash", "yes"},
 		{"Architectures", architecture},
 		{"Components", component},
@@ -58,12 +59,12 @@ func (r *release) format() []byte {
 	return []byte(append(p, field{"SHA256", b.String()}).String())
 }
 
-// errRelease says that a Release file cannot be read.
-var errRelease = errors.New("bad Release file")
+// errRelease reports a Release file that cannot be parsed.
+var errRelease = errors.New("invalid Release file")
 
 var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// parseRelease reads what format wrote.
+// parseRelease reads what format returns.
 func parseRelease(text []byte) (*release, error) {
 	ps, err := parse(strings.NewReader(string(text)))
 	if err != nil {
@@ -74,10 +75,10 @@ func parseRelease(text []byte) (*release, error) {
 	}
 	p := ps[0]
 	r := &release{suite: p.get("Suite")}
-	if r.date, err = time.Parse(dateForm, p.get("Date")); err != nil {
+	if r.date, err = time.Parse(dateLayout, p.get("Date")); err != nil {
 		return nil, fmt.Errorf("%w: Date: %w", errRelease, err)
 	}
-	if r.valid, err = time.Parse(dateForm, p.get("Valid-Until")); err != nil {
+	if r.validUntil, err = time.Parse(dateLayout, p.get("Valid-Until")); err != nil {
 		return nil, fmt.Errorf("%w: Valid-Until: %w", errRelease, err)
 	}
 	for line := range strings.SplitSeq(strings.TrimPrefix(p.get("SHA256"), "\n"), "\n") {
@@ -94,7 +95,7 @@ func parseRelease(text []byte) (*release, error) {
 	return r, nil
 }
 
-// file finds an entry by its path.
+// file returns the entry with a name.
 func (r *release) file(name string) (listed, bool) {
 	i := slices.IndexFunc(r.files, func(f listed) bool { return f.name == name })
 	if i < 0 {

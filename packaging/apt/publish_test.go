@@ -27,40 +27,41 @@ func count(t *testing.T, dir, pattern string) int {
 
 const packagesByHash = "dists/stable/main/binary-amd64/by-hash/SHA256/*"
 
-// What a client was told in one publish is there for as long as is documented,
-// and at least until the publish after the next.
-func TestGenerations(t *testing.T) {
+// The indexes of a publish stay for the documented retention, and at least until
+// the publish after the next.
+func TestReplacedIndexesStayForTheRetention(t *testing.T) {
+	t.Parallel()
 	key, dir := newKey(t, nil), t.TempDir()
 	keys := keysOf(t, key)
 	c := client{dir: dir, keys: openpgp.EntityList{key}}
 	day := func(n int) time.Time { return first.AddDate(0, 0, n) }
-	var told []map[string]string
+	var listed []map[string]string
 	for i, at := range []int{0, 1, 2, 15, 40} {
 		publish(t, options(dir, keys, day(at), newDeb(t, "thing", fmt.Sprintf("1.%d-1", i), "body")))
 		sums, err := c.update()
 		if err != nil {
 			t.Fatal(err)
 		}
-		told = append(told, sums)
+		listed = append(listed, sums)
 	}
 	for i, there := range []bool{false, false, false, true, true} {
-		if err := c.fetch(told[i]); (err == nil) != there {
+		if err := c.fetch(listed[i]); (err == nil) != there {
 			t.Errorf("publish %d: %v", i, err)
 		}
 	}
 	if got := count(t, dir, packagesByHash); got != 6 {
-		t.Errorf("%d indexes are kept, want those of two publishes in three forms", got)
+		t.Errorf("%d indexes, want those of two publishes in three formats", got)
 	}
 	if got := count(t, dir, "pool/main/t/thing/*.deb"); got != 5 {
-		t.Errorf("%d packages are in the pool, want all five", got)
+		t.Errorf("%d packages in the pool, want all five", got)
 	}
 	if got := count(t, dir, "pool/main/g/go-rocm-archive-keyring/*.deb"); got != 1 {
-		t.Errorf("%d packages with the same keys were published", got)
+		t.Errorf("%d keyring packages, want one", got)
 	}
 }
 
-// A later date alone makes the repository valid for longer.
-func TestRenew(t *testing.T) {
+func TestLaterDateExtendsValidity(t *testing.T) {
+	t.Parallel()
 	keys, dir := keysOf(t, newKey(t, nil)), t.TempDir()
 	publish(t, options(dir, keys, first, newDeb(t, "thing", "1.0-1", "one")))
 	before := read(t, dir, "dists/stable/main/binary-amd64/Packages")
@@ -73,9 +74,10 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// With a new key beside the old one, clients that have either follow; the keyring
-// package brings the new one.
-func TestRotateKeys(t *testing.T) {
+// While a new and an old key sign, clients that have either accept the repository;
+// the keyring package installs the new one.
+func TestKeyRotation(t *testing.T) {
+	t.Parallel()
 	old, young, dir := newKey(t, nil), newKey(t, nil), t.TempDir()
 	publish(t, options(dir, keysOf(t, old), first, newDeb(t, "thing", "1.0-1", "one")))
 	both, err := apt.ParseKeys(append(export(t, old, true), export(t, young, true)...), nil)
@@ -89,7 +91,7 @@ func TestRotateKeys(t *testing.T) {
 		}
 	}
 	if got := count(t, dir, "pool/main/g/go-rocm-archive-keyring/*.deb"); got != 2 {
-		t.Errorf("%d packages with keys, want the old and the new one", got)
+		t.Errorf("%d keyring packages, want the old and the new one", got)
 	}
 	after, err := apt.ParseKeys(append(export(t, young, true), export(t, old, false)...), nil)
 	if err != nil {
@@ -97,11 +99,12 @@ func TestRotateKeys(t *testing.T) {
 	}
 	publish(t, options(dir, after, first.Add(2*time.Hour)))
 	if _, err := (client{dir: dir, keys: openpgp.EntityList{old}}).update(); err == nil {
-		t.Error("a key without its private half signed")
+		t.Error("a key without a private half signed")
 	}
 }
 
-func TestPublishRefuses(t *testing.T) {
+func TestPublishRejects(t *testing.T) {
+	t.Parallel()
 	key := newKey(t, nil)
 	keys, other := keysOf(t, key), keysOf(t, newKey(t, nil))
 	one := newDeb(t, "thing", "1.0-1", "one")
@@ -113,32 +116,32 @@ func TestPublishRefuses(t *testing.T) {
 		"same version, other bytes": {func(t *testing.T, _ string, o *apt.Options) {
 			o.Debs = []string{newDeb(t, "thing", "1.0-1", "two")}
 		}, apt.ErrVersionConflict, "raise the version"},
-		"a file in the pool that nothing lists": {func(t *testing.T, dir string, o *apt.Options) {
+		"an unlisted file in the pool": {func(t *testing.T, dir string, o *apt.Options) {
 			overwrite(t, filepath.Join(dir, "pool/main/t/thing/thing_2.0-1_amd64.deb"), "x")
 			o.Debs = []string{newDeb(t, "thing", "2.0-1", "two")}
 		}, apt.ErrVersionConflict, "remove the file"},
-		"an earlier date": {func(_ *testing.T, _ string, o *apt.Options) { o.Date = first.Add(-time.Hour) }, apt.ErrDate, "give a later date"},
+		"an earlier date": {func(_ *testing.T, _ string, o *apt.Options) { o.Date = first.Add(-time.Hour) }, apt.ErrDate, "set a later date"},
 		"another change at the same date": {func(t *testing.T, _ string, o *apt.Options) {
 			o.Date, o.Debs = first, []string{newDeb(t, "thing", "2.0-1", "two")}
-		}, apt.ErrDate, "give a later date"},
+		}, apt.ErrDate, "set a later date"},
 		"another address at the same date": {func(_ *testing.T, _ string, o *apt.Options) {
 			o.Date, o.URL = first, "https://example.net/"
-		}, apt.ErrDate, "the keys or the address changed"},
-		"another key":      {func(_ *testing.T, _ string, o *apt.Options) { o.Keys = other }, apt.ErrRepository, "not signed by"},
-		"no longer signed": {func(_ *testing.T, _ string, o *apt.Options) { o.Keys, o.Unsigned = nil, true }, apt.ErrRepository, "give the key"},
-		"neither":          {func(_ *testing.T, _ string, o *apt.Options) { o.Keys = nil }, apt.ErrOptions, "no key is given"},
-		"both":             {func(_ *testing.T, _ string, o *apt.Options) { o.Unsigned = true }, apt.ErrOptions, "choose one"},
-		"no address":       {func(_ *testing.T, _ string, o *apt.Options) { o.URL = "example" }, apt.ErrOptions, "https://example.org/apt"},
-		"bad suite":        {func(_ *testing.T, _ string, o *apt.Options) { o.Suite = "../x" }, apt.ErrOptions, "suite"},
-		"no date":          {func(_ *testing.T, _ string, o *apt.Options) { o.Date = time.Time{} }, apt.ErrOptions, "time of this publish"},
-		"no folder":        {func(_ *testing.T, _ string, o *apt.Options) { o.Dir = "" }, apt.ErrOptions, "no folder"},
+		}, apt.ErrDate, "the keys or the address have changed"},
+		"another key":              {func(_ *testing.T, _ string, o *apt.Options) { o.Keys = other }, apt.ErrRepository, "not signed by"},
+		"signed before":            {func(_ *testing.T, _ string, o *apt.Options) { o.Keys, o.Unsigned = nil, true }, apt.ErrRepository, "set the key"},
+		"neither key nor unsigned": {func(_ *testing.T, _ string, o *apt.Options) { o.Keys = nil }, apt.ErrOptions, "no signing key"},
+		"key and unsigned":         {func(_ *testing.T, _ string, o *apt.Options) { o.Unsigned = true }, apt.ErrOptions, "choose one"},
+		"no address":               {func(_ *testing.T, _ string, o *apt.Options) { o.URL = "example" }, apt.ErrOptions, "https://example.org/apt"},
+		"bad suite":                {func(_ *testing.T, _ string, o *apt.Options) { o.Suite = "../x" }, apt.ErrOptions, "suite"},
+		"no date":                  {func(_ *testing.T, _ string, o *apt.Options) { o.Date = time.Time{} }, apt.ErrOptions, "time of this publish"},
+		"no directory":             {func(_ *testing.T, _ string, o *apt.Options) { o.Dir = "" }, apt.ErrOptions, "Dir is empty"},
 		"not a package": {func(_ *testing.T, dir string, o *apt.Options) {
 			o.Debs = []string{filepath.Join(dir, "dists/stable/Release")}
-		}, apt.ErrPackage, "no Debian package"},
-		"a package that is not there": {func(_ *testing.T, dir string, o *apt.Options) { o.Debs = []string{filepath.Join(dir, "none.deb")} }, apt.ErrPackage, "no such file"},
+		}, apt.ErrPackage, "not a Debian package"},
+		"a missing package": {func(_ *testing.T, dir string, o *apt.Options) { o.Debs = []string{filepath.Join(dir, "none.deb")} }, apt.ErrPackage, "no such file"},
 		"a changed package": {func(t *testing.T, dir string, _ *apt.Options) {
 			overwrite(t, filepath.Join(dir, "pool/main/t/thing/thing_1.0-1_amd64.deb"), "x")
-		}, apt.ErrRepository, "was changed since it was published"},
+		}, apt.ErrRepository, "has changed since it was published"},
 		"a changed index": {func(t *testing.T, dir string, _ *apt.Options) {
 			files, err := filepath.Glob(filepath.Join(dir, packagesByHash))
 			if err != nil {
@@ -147,15 +150,16 @@ func TestPublishRefuses(t *testing.T) {
 			for _, f := range files {
 				overwrite(t, f, "Package: evil\n")
 			}
-		}, apt.ErrRepository, "not what the Release file says"},
+		}, apt.ErrRepository, "does not match the Release file"},
 		"a changed Release file": {func(t *testing.T, dir string, _ *apt.Options) {
 			path := filepath.Join(dir, "dists/stable/InRelease")
 			overwrite(t, path, strings.Replace(read(t, dir, "dists/stable/InRelease"), "Suite: stable", "Suite: others", 1))
 		}, apt.ErrRepository, "not signed by"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
-			// A package of its own: the pool holds links to what is published.
+			// A copy, because the pool links to the published file.
 			publish(t, options(dir, keys, first, copyOf(t, one)))
 			o := options(dir, keys, first.Add(time.Hour))
 			tc.change(t, dir, &o)
@@ -165,7 +169,7 @@ func TestPublishRefuses(t *testing.T) {
 				t.Fatalf("got %v; want an error about %q", err, tc.want)
 			}
 			if after := tree(t, dir); len(after) != len(before) || after["dists/stable/InRelease"] != before["dists/stable/InRelease"] {
-				t.Errorf("a refused publish changed the repository: %d files, then %d", len(before), len(after))
+				t.Errorf("a rejected publish changed the repository: %d files, then %d", len(before), len(after))
 			}
 		})
 	}
@@ -189,7 +193,8 @@ func overwrite(t *testing.T, path, text string) {
 	}
 }
 
-func TestPublishCancelled(t *testing.T) {
+func TestPublishWritesNothingWhenCancelled(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	dir := filepath.Join(t.TempDir(), "apt")
@@ -197,13 +202,14 @@ func TestPublishCancelled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if got := tree(t, dir); len(got) != 0 {
-		t.Errorf("it left %v", got)
+		t.Errorf("left behind: %v", got)
 	}
 }
 
-// Two publishers of one repository wait for each other; a client that reads
-// meanwhile never misses anything.
-func TestPublishersAndClients(t *testing.T) {
+// Two publishers wait for each other, and a client that reads meanwhile finds
+// every file.
+func TestConcurrentPublishersNeverBreakClients(t *testing.T) {
+	t.Parallel()
 	key, dir := newKey(t, nil), t.TempDir()
 	keys := keysOf(t, key)
 	publish(t, options(dir, keys, first, newDeb(t, "thing", "1.0-1", "one")))
@@ -224,7 +230,7 @@ func TestPublishersAndClients(t *testing.T) {
 				if i >= len(debs) {
 					return
 				}
-				// The other may come first with a later date; then this one is refused.
+				// ErrDate: the other publisher was first with a later date.
 				err := apt.Publish(t.Context(), options(dir, keys, first.Add(time.Duration(i+1)*time.Second), debs[i]))
 				if err != nil && !errors.Is(err, apt.ErrDate) {
 					t.Error(err)

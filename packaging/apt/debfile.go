@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -18,13 +19,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
-// maxControl bounds a package's control file, in bytes.
+// maxControl limits the size of a package's control file, in bytes.
 const maxControl = 4 << 20
 
-// debFile is what an index says about a package.
+// debFile is what the indexes record about a package.
 type debFile struct {
 	control paragraph
-	paths   []string // of files and links, without a slash at the start, sorted
+	paths   []string // files and links, without a leading slash, sorted
 }
 
 // readDeb reads a package in the format of deb(5).
@@ -46,7 +47,7 @@ func parseDeb(ctx context.Context, r io.Reader) (*debFile, error) {
 	var data bool
 	members, err := newArReader(r)
 	if err != nil {
-		return nil, fmt.Errorf("no Debian package: %w", err)
+		return nil, fmt.Errorf("not a Debian package: %w", err)
 	}
 	for n := 0; ; n++ {
 		member, err := members.next()
@@ -54,29 +55,29 @@ func parseDeb(ctx context.Context, r io.Reader) (*debFile, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("no Debian package: %w", err)
+			return nil, fmt.Errorf("not a Debian package: %w", err)
 		}
 		switch stem, _, _ := strings.Cut(member, ".tar"); {
 		case n == 0 && member != "debian-binary":
-			return nil, fmt.Errorf("no Debian package: it begins with %q", member)
+			return nil, fmt.Errorf("not a Debian package: the first member is %q", member)
 		case stem == "control":
-			err = inTar(member, members.body, d.readControl)
+			err = readTar(member, members.body, d.readControl)
 		case stem == "data":
 			data = true
-			err = inTar(member, members.body, func(t *tar.Reader) error { return d.readPaths(ctx, t) })
+			err = readTar(member, members.body, func(t *tar.Reader) error { return d.readPaths(ctx, t) })
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", member, err)
 		}
 	}
 	if d.control == nil || !data {
-		return nil, errors.New("no Debian package: the control or the data part is missing")
+		return nil, errors.New("not a Debian package: the control or the data archive is missing")
 	}
 	return d, d.check()
 }
 
-// inTar opens a compressed tar archive by the end of its name.
-func inTar(name string, r io.Reader, read func(*tar.Reader) error) error {
+// readTar decompresses a tar archive by the suffix of its name.
+func readTar(name string, r io.Reader, read func(*tar.Reader) error) error {
 	switch suffix := path.Ext(name); suffix {
 	case ".tar":
 	case ".gz":
@@ -99,7 +100,7 @@ func inTar(name string, r io.Reader, read func(*tar.Reader) error) error {
 		defer z.Close()
 		r = z
 	default:
-		return fmt.Errorf("%q is not a compression that apt packages have here", suffix)
+		return fmt.Errorf("unsupported compression %q", suffix)
 	}
 	return read(tar.NewReader(r))
 }
@@ -143,7 +144,7 @@ func (d *debFile) readPaths(ctx context.Context, t *tar.Reader) error {
 	}
 }
 
-// check refuses a package that an index of this repository cannot name.
+// check rejects a package that an index of this repository cannot describe.
 func (d *debFile) check() error {
 	for _, name := range []string{"Package", "Version", "Architecture", "Maintainer", "Description"} {
 		if d.control.get(name) == "" {
@@ -152,16 +153,64 @@ func (d *debFile) check() error {
 	}
 	for _, name := range []string{"Package", "Version", "Architecture"} {
 		if v := d.control.get(name); strings.ContainsAny(v, "/ \t\n\\") || strings.HasPrefix(v, ".") {
-			return fmt.Errorf("%s is %q", name, v)
+			return fmt.Errorf("invalid %s %q", name, v)
 		}
 	}
 	if a := d.control.get("Architecture"); a != architecture && a != "all" {
-		return fmt.Errorf("it is for %s: the repository is for %s", a, architecture)
+		return fmt.Errorf("the package is for %s, the repository for %s", a, architecture)
 	}
 	for _, name := range []string{"Filename", "Size", "SHA256"} {
 		if d.control.has(name) {
-			return fmt.Errorf("the control file has %s, which belongs to indexes", name)
+			return fmt.Errorf("the control file has the field %s, which only indexes may have", name)
 		}
 	}
 	return nil
+}
+
+// arReader reads the members of an ar archive in the dialect of deb(5): short
+// names, no symbol table. The ar library that writes the packages cannot be used
+// for reading, because it does not validate its input.
+type arReader struct {
+	r       io.Reader
+	body    *io.LimitedReader // of the current member
+	padding int64
+}
+
+const (
+	arMagic      = "!<arch>\n"
+	arHeaderSize = 60
+)
+
+func newArReader(r io.Reader) (*arReader, error) {
+	magic := make([]byte, len(arMagic))
+	if _, err := io.ReadFull(r, magic); err != nil {
+		return nil, fmt.Errorf("not an ar archive: %w", err)
+	}
+	if string(magic) != arMagic {
+		return nil, errors.New("not an ar archive")
+	}
+	return &arReader{r: r, body: &io.LimitedReader{R: r}}, nil
+}
+
+// next advances to the next member, whose contents are then in a.body. It returns
+// io.EOF after the last one.
+func (a *arReader) next() (name string, err error) {
+	rest := a.body.N + a.padding
+	if n, err := io.CopyN(io.Discard, a.r, rest); err != nil && (n < rest-a.padding || !errors.Is(err, io.EOF)) {
+		return "", fmt.Errorf("the archive is truncated within a member: %w", err)
+	}
+	a.body.N, a.padding = 0, 0
+	h := make([]byte, arHeaderSize)
+	switch _, err := io.ReadFull(a.r, h); {
+	case errors.Is(err, io.EOF):
+		return "", io.EOF
+	case err != nil:
+		return "", fmt.Errorf("the archive is truncated within a header: %w", err)
+	}
+	size, err := strconv.ParseUint(strings.TrimRight(string(h[48:58]), " "), 10, 40)
+	if err != nil || string(h[58:]) != "`\n" {
+		return "", errors.New("malformed member header")
+	}
+	a.body.N, a.padding = int64(size), int64(size%2)
+	return strings.TrimRight(string(h[:16]), "/ "), nil
 }

@@ -21,7 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
-// TestMain lets this program be the publisher that a test kills.
+// TestMain runs the publisher that TestPublishSurvivesKill kills.
 func TestMain(m *testing.M) {
 	if dir := os.Getenv("APT_TEST_PUBLISH"); dir != "" {
 		if err := publishForever(dir); err != nil {
@@ -32,8 +32,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// publishForever publishes one package more again and again, each time a second
-// later than the last time, and prints a line when one is published.
+// publishForever publishes one new package after another, each dated one second
+// later than the previous one, and prints the date of each publish.
 func publishForever(dir string) error {
 	text, err := os.ReadFile(filepath.Join(dir, "key"))
 	if err != nil {
@@ -51,7 +51,7 @@ func publishForever(dir string) error {
 	for {
 		at = at.Add(time.Second)
 		name := fmt.Sprintf("thing%d", at.Unix())
-		// The pool may link one of the last round.
+		// The pool may link one of the previous round.
 		if err := os.RemoveAll(filepath.Join(dir, name+".deb")); err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func publishForever(dir string) error {
 
 var dateField = regexp.MustCompile(`(?m)^Date: (.*)$`)
 
-// dateOf is the date that clients of a repository see.
+// dateOf returns the date that clients of a repository see.
 func dateOf(site string) (time.Time, error) {
 	text, err := os.ReadFile(filepath.Join(site, "dists/stable/InRelease"))
 	if err != nil {
@@ -83,37 +83,37 @@ func dateOf(site string) (time.Time, error) {
 	return time.Parse(time.RFC1123, string(m[1]))
 }
 
-// Parts of a publish, in the order in which they are written. Clients see none of
-// them before the last one.
+// Parts of a publish in the order in which they are written. Clients see neither
+// until InRelease is written.
 const (
-	packages = "packages"
-	record   = "record" // of the publish: all is there but what clients look at first
+	packages   = "packages"
+	generation = "generation" // the last part before the files that clients read first
 )
 
-// partOf is where a part of the publish at a date lies.
-func partOf(site, part string, at time.Time) string {
-	if part == record {
+// partPath returns the path of a part of the publish at a date.
+func partPath(site, part string, at time.Time) string {
+	if part == generation {
 		return filepath.Join(site, "dists/stable/generations", strconv.FormatInt(at.Unix(), 10))
 	}
 	name := fmt.Sprintf("thing%d", at.Unix())
 	return filepath.Join(site, "pool/main/t", name, name+"_1.0-1_amd64.deb")
 }
 
-// cutShort is the last part that is there of the publish that clients do not see,
-// "" for none.
-func cutShort(site string, seen time.Time) string {
-	for _, part := range []string{record, packages} {
-		if _, err := os.Stat(partOf(site, part, seen.Add(time.Second))); err == nil {
+// interruptedAfter returns the last written part of a publish that clients do not
+// see yet, or "".
+func interruptedAfter(site string, seen time.Time) string {
+	for _, part := range []string{generation, packages} {
+		if _, err := os.Stat(partPath(site, part, seen.Add(time.Second))); err == nil {
 			return part
 		}
 	}
 	return ""
 }
 
-// publishAndDie runs a publisher and kills it after two publishes: as soon as the
-// given part of the next one is there or, where none is given, after the given
-// share of the time that the second one took.
-func publishAndDie(t *testing.T, dir, part string, share float64) {
+// publishAndKill runs a publisher and kills it after two publishes: once the given
+// part of the third is written, or, if part is empty, after the given fraction of
+// the time that the second publish took.
+func publishAndKill(t *testing.T, dir, part string, fraction float64) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -133,7 +133,7 @@ func publishAndDie(t *testing.T, dir, part string, share float64) {
 	one := published.Scan()
 	start := time.Now()
 	if !one || !published.Scan() {
-		t.Fatalf("the publisher ended by itself: %v", cmd.Wait())
+		t.Fatalf("the publisher exited early: %v", cmd.Wait())
 	}
 	took := time.Since(start)
 	at, err := strconv.ParseInt(published.Text(), 10, 64)
@@ -143,23 +143,23 @@ func publishAndDie(t *testing.T, dir, part string, share float64) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		for published.Scan() { // also what comes until the kill
+		for published.Scan() { // drain the output until the kill
 		}
 	}()
 	if part == "" {
-		time.Sleep(time.Duration(share * float64(took)))
+		time.Sleep(time.Duration(fraction * float64(took)))
 	} else {
-		await(t, partOf(filepath.Join(dir, "apt"), part, time.Unix(at+1, 0)), ended)
+		waitForFile(t, partPath(filepath.Join(dir, "apt"), part, time.Unix(at+1, 0)), ended)
 	}
 	if err := cmd.Process.Kill(); err != nil {
-		t.Fatalf("the publisher ended by itself: %v", err)
+		t.Fatalf("the publisher exited early: %v", err)
 	}
 	<-ended
 	_ = cmd.Wait() // killed
 }
 
-// await returns as soon as a file is there.
-func await(t *testing.T, name string, ended <-chan struct{}) {
+// waitForFile returns as soon as a file exists.
+func waitForFile(t *testing.T, name string, ended <-chan struct{}) {
 	t.Helper()
 	for {
 		if _, err := os.Stat(name); err == nil {
@@ -167,17 +167,17 @@ func await(t *testing.T, name string, ended <-chan struct{}) {
 		}
 		select {
 		case <-ended:
-			t.Fatal("the publisher ended by itself")
+			t.Fatal("the publisher exited early")
 		default:
 			runtime.Gosched()
 		}
 	}
 }
 
-// TestPublishKilled kills a publisher at many moments, until it was cut short
-// between packages and indexes as well as right before the end. Clients then see
-// the whole repository of before, and the next publisher goes on from there.
-func TestPublishKilled(t *testing.T) {
+// TestPublishSurvivesKill kills a publisher at many moments, until it has been
+// interrupted both between packages and indexes and right before InRelease. Clients
+// then see the complete previous repository, and the next publisher continues.
+func TestPublishSurvivesKill(t *testing.T) {
 	dir, key := t.TempDir(), newKey(t, nil)
 	overwrite(t, filepath.Join(dir, "key"), string(export(t, key, true)))
 	site := filepath.Join(dir, "apt")
@@ -185,22 +185,22 @@ func TestPublishKilled(t *testing.T) {
 	c := client{dir: site, keys: openpgp.EntityList{key}}
 	seen := map[string]int{}
 	last := first
-	const fewest, most = 12, 90
-	for round := 0; round < fewest || seen[packages] == 0 || seen[record] == 0; round++ {
-		if round == most {
-			t.Fatalf("killed %d times, cut short: %v", most, seen)
+	const minRounds, maxRounds = 12, 90
+	for round := 0; round < minRounds || seen[packages] == 0 || seen[generation] == 0; round++ {
+		if round == maxRounds {
+			t.Fatalf("killed %d times, interrupted after: %v", maxRounds, seen)
 		}
-		_, share := math.Modf(float64(round) * math.Phi) // all of it, sooner or later
-		publishAndDie(t, dir, []string{"", packages, record}[round%3], share)
+		_, fraction := math.Modf(float64(round) * math.Phi) // covers the interval evenly
+		publishAndKill(t, dir, []string{"", packages, generation}[round%3], fraction)
 		at, err := dateOf(site)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !at.After(last.Add(time.Second)) {
-			t.Fatalf("round %d: two publishes after %s clients see that of %s", round, last, at)
+			t.Fatalf("round %d: two publishes after %s, clients see that of %s", round, last, at)
 		}
 		last = at
-		seen[cutShort(site, at)]++
+		seen[interruptedAfter(site, at)]++
 		sums, err := c.update()
 		if err == nil {
 			err = c.fetch(sums)
@@ -209,7 +209,7 @@ func TestPublishKilled(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 	}
-	t.Logf("cut short: %v", seen)
+	t.Logf("interrupted after: %v", seen)
 	publish(t, options(site, keysOf(t, key), first.AddDate(0, 0, 1)))
 	sums, err := c.update()
 	if err == nil {
@@ -220,7 +220,7 @@ func TestPublishKilled(t *testing.T) {
 	}
 	for name := range tree(t, site) {
 		if strings.HasSuffix(name, ".part") && !strings.HasPrefix(name, "pool/") {
-			t.Errorf("left: %s", name)
+			t.Errorf("left behind: %s", name)
 		}
 	}
 }

@@ -17,18 +17,18 @@ import (
 	releases "forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// Keys are the OpenPGP keys of a repository. Each that has a private half signs;
-// the public halves of all are what clients are given. With an old and a new key
-// in one file, clients that have either follow, until the old one is left out.
+// Keys are the OpenPGP keys of a repository. Each key with a private half signs;
+// clients receive the public halves of all. With an old and a new key in one file,
+// clients that have either accept the repository until the old key is left out.
 type Keys struct{ entities openpgp.EntityList }
 
 // ParseKeys reads keys as `gpg --export-secret-keys` writes them, armoured or
-// not; several armoured blocks may follow each other. The passphrase is for
-// those private keys that are locked.
+// not; several armoured blocks may follow each other. The passphrase unlocks the
+// private keys that have one.
 func ParseKeys(text, passphrase []byte) (*Keys, error) {
 	entities, err := releases.ReadKeyRing(text)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w: give the output of `gpg --armor --export-secret-keys NAME`", ErrKey, err)
+		return nil, fmt.Errorf("%w: %w: use the output of `gpg --armor --export-secret-keys NAME`", ErrKey, err)
 	}
 	k := &Keys{entities: entities}
 	private := 0
@@ -42,7 +42,7 @@ func ParseKeys(text, passphrase []byte) (*Keys, error) {
 		}
 	}
 	if private == 0 {
-		return nil, fmt.Errorf("%w: there is no private key among %d: give the output of `gpg --armor --export-secret-keys NAME`", ErrKey, len(k.entities))
+		return nil, fmt.Errorf("%w: no private key among %d keys: use the output of `gpg --armor --export-secret-keys NAME`", ErrKey, len(k.entities))
 	}
 	return k, nil
 }
@@ -56,7 +56,7 @@ func unlock(e *openpgp.Entity, passphrase []byte) error {
 		return nil
 	}
 	if len(passphrase) == 0 {
-		return errors.New("the key is locked: give its passphrase")
+		return errors.New("the key is locked: set its passphrase")
 	}
 	return e.DecryptPrivateKeys(passphrase)
 }
@@ -65,7 +65,7 @@ func fingerprint(e *openpgp.Entity) string {
 	return strings.ToUpper(hex.EncodeToString(e.PrimaryKey.Fingerprint))
 }
 
-// Fingerprints names the keys, in the order of the file.
+// Fingerprints returns the fingerprints of the keys in the order of the file.
 func (k *Keys) Fingerprints() []string {
 	var out []string
 	for _, e := range k.entities {
@@ -74,7 +74,8 @@ func (k *Keys) Fingerprints() []string {
 	return out
 }
 
-// signers gives the signing key of each key that has a private half.
+// signers returns the signing key of each key with a private half, or an error if
+// one of them cannot sign at that time.
 func (k *Keys) signers(at time.Time) ([]*packet.PrivateKey, error) {
 	var out []*packet.PrivateKey
 	for _, e := range k.entities {
@@ -84,36 +85,38 @@ func (k *Keys) signers(at time.Time) ([]*packet.PrivateKey, error) {
 		key, ok := e.SigningKey(at)
 		switch {
 		case !ok || e.PrimaryKey.CreationTime.After(at) || key.PublicKey.CreationTime.After(at):
-			return nil, fmt.Errorf("%w: %s cannot sign at %s: it was made on %s, has expired by then, was revoked, or is not for signing",
+			return nil, fmt.Errorf("%w: %s cannot sign at %s: it was created on %s, has expired by then, was revoked, or is not a signing key",
 				ErrKey, fingerprint(e), at.UTC().Format(time.RFC3339), e.PrimaryKey.CreationTime.UTC().Format(time.RFC3339))
 		case key.PrivateKey == nil || key.PrivateKey.Dummy():
 			return nil, fmt.Errorf("%w: %s: the private half of its signing key is missing", ErrKey, fingerprint(e))
-		case key.PublicKey.Version != 4 || !clientsRead(key.PublicKey.PubKeyAlgo):
-			return nil, fmt.Errorf("%w: %s: clients read signatures by Ed25519 and RSA keys of version 4 alone: make one with `gpg --quick-generate-key NAME ed25519 sign`", ErrKey, fingerprint(e))
+		case key.PublicKey.Version != 4 || !supportedAlgorithm(key.PublicKey.PubKeyAlgo):
+			return nil, fmt.Errorf("%w: %s: clients accept only Ed25519 and RSA keys of version 4: create one with `gpg --quick-generate-key NAME ed25519 sign`", ErrKey, fingerprint(e))
 		}
 		out = append(out, key.PrivateKey)
 	}
 	return out, nil
 }
 
-// clientsRead tells whether the gpgv of Debian 12 checks such a signature, and
-// whether signing the same text twice gives the same bytes, which ECDSA does not.
-func clientsRead(a packet.PublicKeyAlgorithm) bool {
+// supportedAlgorithm reports whether the gpgv of Debian 12 verifies signatures of
+// this algorithm, and whether they are deterministic, which those of ECDSA are
+// not.
+func supportedAlgorithm(a packet.PublicKeyAlgorithm) bool {
 	return a == packet.PubKeyAlgoEdDSA || a == packet.PubKeyAlgoRSA
 }
 
-// usable says whether the keys can sign at a time and are still good later.
+// usable returns an error unless the keys can sign at from and are still valid at
+// until.
 func (k *Keys) usable(from, until time.Time) error {
 	if _, err := k.signers(from); err != nil {
 		return err
 	}
 	if _, err := k.signers(until); err != nil {
-		return fmt.Errorf("clients are to trust the repository until %s: %w", until.Format(time.RFC3339), err)
+		return fmt.Errorf("the repository must be valid until %s: %w", until.Format(time.RFC3339), err)
 	}
 	return nil
 }
 
-// config makes signatures that depend on key, text and time alone.
+// config makes signatures depend only on the key, the text and the time.
 func config(at time.Time) *packet.Config {
 	return &packet.Config{
 		DefaultHash:                           crypto.SHA512,
@@ -122,7 +125,7 @@ func config(at time.Time) *packet.Config {
 	}
 }
 
-// clearSign gives a text with its signatures below it, as InRelease has them.
+// clearSign returns a clear-signed text, the format of InRelease.
 func (k *Keys) clearSign(text []byte, at time.Time) ([]byte, error) {
 	signers, err := k.signers(at)
 	if err != nil {
@@ -133,7 +136,7 @@ func (k *Keys) clearSign(text []byte, at time.Time) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	// The line end before the signature is written by the format.
+	// The encoder writes the newline before the signature.
 	_, err = w.Write(bytes.TrimRight(text, "\n"))
 	if err := errors.Join(err, w.Close()); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
@@ -142,16 +145,16 @@ func (k *Keys) clearSign(text []byte, at time.Time) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Sign gives the signatures of a text by each key that has a private half, apart
-// from the text and armoured, as Release.gpg has them. The same text and time
-// give the same bytes.
+// Sign returns armoured detached signatures of a text, one for each key with a
+// private half: the format of Release.gpg. The same text and time produce the
+// same bytes.
 func (k *Keys) Sign(text []byte, at time.Time) ([]byte, error) {
 	if _, err := k.signers(at); err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
-	// With the checksum that RFC 9580 leaves out: without one, GnuPG 2.2 takes the
-	// last line for data where the one before it is full.
+	// RFC 9580 leaves the checksum out. It is written all the same: without it,
+	// GnuPG 2.2 reads the last line as data if the line before it is full.
 	w, err := armor.Encode(&b, openpgp.SignatureType, nil)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
@@ -171,9 +174,9 @@ func (k *Keys) Sign(text []byte, at time.Time) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// signedText takes a clear-signed text out of its signatures without a look at
-// them.
-func signedText(signed []byte) ([]byte, error) {
+// clearSignedText returns the text of a clear-signed message without verifying
+// its signatures.
+func clearSignedText(signed []byte) ([]byte, error) {
 	block, _ := clearsign.Decode(signed)
 	if block == nil {
 		return nil, errors.New("InRelease is not signed")
@@ -181,8 +184,8 @@ func signedText(signed []byte) ([]byte, error) {
 	return block.Plaintext, nil
 }
 
-// open checks a clear-signed text and gives what was signed.
-func (k *Keys) open(signed []byte, at time.Time) ([]byte, error) {
+// verifyClearSigned verifies a clear-signed message and returns its text.
+func (k *Keys) verifyClearSigned(signed []byte, at time.Time) ([]byte, error) {
 	block, _ := clearsign.Decode(signed)
 	if block == nil {
 		return nil, errors.New("it is not signed")
@@ -193,12 +196,13 @@ func (k *Keys) open(signed []byte, at time.Time) ([]byte, error) {
 	return block.Plaintext, nil
 }
 
-// Keyring returns the public halves, not armoured, as apt's Signed-By reads them.
+// Keyring returns the public halves of the keys without armour, as apt's
+// Signed-By option reads them.
 func (k *Keys) Keyring() ([]byte, error) {
 	var b bytes.Buffer
 	for _, e := range k.entities {
 		if err := e.Serialize(&b); err != nil {
-			return nil, fmt.Errorf("%w: write the public half: %w", ErrKey, err)
+			return nil, fmt.Errorf("%w: export the public key: %w", ErrKey, err)
 		}
 	}
 	return b.Bytes(), nil
