@@ -16,84 +16,121 @@ import (
 // installedBundle is where the command looks for an installed bundle.
 const installedBundle = "/usr/lib/go-rocm/llama"
 
-// unpacked is a bundle's folder that was found to be what its manifest says.
-type unpacked struct {
-	dir      string
-	manifest *bundle.Manifest
-	licences []licences.Component
+// unpackedBundle is a bundle's directory that matches its manifest.
+type unpackedBundle struct {
+	dir        string
+	manifest   *bundle.Manifest
+	components []licences.Component
 }
 
 // readBundle reads and verifies the bundle in dir.
-func readBundle(ctx context.Context, dir string) (*unpacked, error) {
+func readBundle(ctx context.Context, dir string) (*unpackedBundle, error) {
 	m, err := bundle.ReadManifest(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w: give the folder of an unpacked bundle", ErrBundle, err)
+		return nil, fmt.Errorf("%w: %w: pass the directory of an unpacked bundle", ErrBundle, err)
 	}
 	if err := bundle.Verify(ctx, dir, m); err != nil {
-		return nil, fmt.Errorf("%w: %s differs from its manifest: %w: build it anew", ErrBundle, dir, err)
+		return nil, fmt.Errorf("%w: %s does not match its manifest: %w: build it again", ErrBundle, dir, err)
 	}
-	licences, err := licences.FromBundle(dir)
+	components, err := licences.FromBundle(dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
-	return &unpacked{dir: dir, manifest: m, licences: licences}, nil
+	return &unpackedBundle{dir: dir, manifest: m, components: components}, nil
 }
 
-// entries are the bundle's files as a package installs them.
-func (u *unpacked) entries() []entry {
-	out := []entry{{
-		path: path.Join(installedBundle, bundle.ManifestName),
-		from: filepath.Join(u.dir, bundle.ManifestName),
-		mode: 0o644,
-	}}
-	for _, f := range u.manifest.Files {
-		out = append(out, entry{
-			path: path.Join(installedBundle, f.Path),
-			from: filepath.Join(u.dir, filepath.FromSlash(f.Path)),
-			mode: os.FileMode(f.Mode) & os.ModePerm,
-		})
+// newBundlePackage returns the package with a bundle.
+func newBundlePackage(o Options, v Version, b *unpackedBundle) (*pkg, error) {
+	llama, err := llamaVersion(b.manifest.Version)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrBundle, err)
 	}
-	return out
+	p := &pkg{
+		name:       BundlePackageName(b.manifest),
+		synopsis:   "llama.cpp bundle for go-rocm, variant " + variantName(b.manifest),
+		details:    []string{b.description(), "Manifest digest: sha256:" + b.manifest.Digest()},
+		provides:   []string{bundleProvides + " (= " + llama + ")"},
+		conflicts:  []string{bundleProvides},
+		replaces:   []string{bundleProvides},
+		entries:    b.entries(),
+		overrides:  bundleOverrides(b),
+		recommends: b.hostPackages(),
+	}
+	t, err := bundleTerms(b)
+	if err != nil {
+		return nil, err
+	}
+	changes, err := bundleChangelog(p.name, o, v, b)
+	if err != nil {
+		return nil, err
+	}
+	return p, p.finish(o, t, changes, map[string]string{"postinst": "go-rocm-llama.postinst"})
 }
 
-// hostPackages are the packages, in Debian's archive or AMD's, with what the
-// bundle takes from the machine.
-func (u *unpacked) hostPackages() []string {
-	if u.manifest.Host == nil {
-		return nil
-	}
-	var out []string
-	for _, l := range u.manifest.Host.Libraries {
-		held := slices.DeleteFunc([]string{l.Debian, l.AMD}, func(name string) bool { return name == "" })
-		if len(held) > 0 {
-			out = append(out, strings.Join(held, " | "))
-		}
-	}
-	return out
-}
-
-// BundlePackageName is the name of the package with a bundle: by its variant and,
-// unless it is hermetic, its flavour.
+// BundlePackageName returns the name of a bundle's package. It contains the
+// variant and, unless the bundle is hermetic, the flavour.
 func BundlePackageName(m *bundle.Manifest) string {
-	return providedBundle + "-" + label(m)
+	return bundleProvides + "-" + variantName(m)
 }
 
-func label(m *bundle.Manifest) string {
+func variantName(m *bundle.Manifest) string {
 	if m.Flavour == bundle.FlavourHermetic {
 		return m.Variant
 	}
 	return m.Variant + "-" + m.Flavour
 }
 
-// targets names the GPU targets for people, "none" when the bundle has no code
-// for any.
-func (u *unpacked) targets() string {
+func (b *unpackedBundle) description() string {
+	if h := b.manifest.Host; h != nil {
+		major, _, _ := strings.Cut(h.ROCm, ".")
+		return fmt.Sprintf("The bundle contains llama.cpp %s with the C library. It uses the machine's ROCm %s.x, from Debian's or AMD's packages; without ROCm, models run on the CPU. It runs only on x86-64. GPU targets: %s.",
+			b.manifest.Version, major, b.targets())
+	}
+	return fmt.Sprintf("The bundle contains llama.cpp %s with all libraries that it needs, including the C library. It uses only the machine's kernel with the amdgpu driver. It runs only on x86-64. GPU targets: %s.",
+		b.manifest.Version, b.targets())
+}
+
+// targets lists the GPU targets for people.
+func (b *unpackedBundle) targets() string {
 	var names []string
-	for _, t := range u.manifest.Targets {
+	for _, t := range b.manifest.Targets {
 		names = append(names, fmt.Sprint(t))
 	}
 	if len(names) == 0 {
-		return "none (it computes on the CPU)"
+		return "none (CPU only)"
 	}
 	return strings.Join(names, ", ")
+}
+
+// entries returns the bundle's files with their installation paths.
+func (b *unpackedBundle) entries() []entry {
+	out := []entry{{
+		path: path.Join(installedBundle, bundle.ManifestName),
+		from: filepath.Join(b.dir, bundle.ManifestName),
+		mode: 0o644,
+	}}
+	for _, f := range b.manifest.Files {
+		out = append(out, entry{
+			path: path.Join(installedBundle, f.Path),
+			from: filepath.Join(b.dir, filepath.FromSlash(f.Path)),
+			mode: os.FileMode(f.Mode) & os.ModePerm,
+		})
+	}
+	return out
+}
+
+// hostPackages returns the packages of Debian or AMD with the libraries that the
+// bundle uses from the machine.
+func (b *unpackedBundle) hostPackages() []string {
+	if b.manifest.Host == nil {
+		return nil
+	}
+	var out []string
+	for _, l := range b.manifest.Host.Libraries {
+		alternatives := slices.DeleteFunc([]string{l.Debian, l.AMD}, func(name string) bool { return name == "" })
+		if len(alternatives) > 0 {
+			out = append(out, strings.Join(alternatives, " | "))
+		}
+	}
+	return out
 }

@@ -12,23 +12,23 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/licences"
 )
 
-// terms are the components of a package, from which its copyright file is made.
+// terms is the content of a copyright file.
 type terms struct {
-	linked  []licences.Component // in the command
-	bundled []licences.Component // in the bundle
-	own     string               // the text of go-rocm's own licence
-	whole   bool                 // no text gives way to the system's copy
+	linked    []licences.Component // in the command
+	bundled   []licences.Component // in the bundle
+	own       string               // the text of go-rocm's own licence
+	fullTexts bool                 // do not refer to /usr/share/common-licenses
 }
 
-// CopyrightFile is the copyright file of the command that the components are linked
-// into, as its package has it but with every text whole: it goes where the copies
-// are not that Debian keeps of long licences.
+// CopyrightFile returns the copyright file of the command with the linked
+// components. In contrast to that in the package it contains every licence in
+// full, for systems without Debian's /usr/share/common-licenses.
 func CopyrightFile(linked []licences.Component, epoch time.Time) ([]byte, error) {
 	own, err := readAsset("expat.txt")
-	return terms{linked: linked, own: string(own), whole: true}.copyright(epoch), err
+	return terms{linked: linked, own: string(own), fullTexts: true}.copyright(epoch), err
 }
 
-// commandTerms reads the licences of what is linked into the command.
+// commandTerms reads the licences of the components that are linked into the command.
 func commandTerms(c Command) (terms, error) {
 	linked, err := licences.FromProgram(c.Program, c.ModuleCache, c.GoRoot)
 	if err != nil {
@@ -38,15 +38,15 @@ func commandTerms(c Command) (terms, error) {
 	return terms{linked: linked, own: string(own)}, err
 }
 
-// bundleTerms gives those of what is in a bundle.
-func bundleTerms(b *unpacked) (terms, error) {
+// bundleTerms returns the licences of the components in a bundle.
+func bundleTerms(b *unpackedBundle) (terms, error) {
 	own, err := readAsset("expat.txt")
-	return terms{bundled: b.licences, own: string(own)}, err
+	return terms{bundled: b.components, own: string(own)}, err
 }
 
-// copyright writes the file in Debian's machine-readable format
-// (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/). The
-// texts of bundled packages stand in it as those packages have them.
+// copyright returns the file in Debian's machine-readable format
+// (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/). It quotes
+// the licence texts of bundled packages verbatim.
 func (t terms) copyright(epoch time.Time) []byte {
 	w := &stanzas{}
 	w.field("Format", "https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/")
@@ -80,7 +80,7 @@ func (t terms) copyright(epoch time.Time) []byte {
 		w.field("Files", "usr/lib/go-rocm/llama/*")
 		w.lines("Copyright", holders(t.bundled))
 		w.field("License", strings.Join(names, " and "))
-		w.lines("Comment", listing("Parts of these are in the bundle, each under the licence paragraph of its name:", t.bundled))
+		w.lines("Comment", listing("Parts of these are in the bundle. The licence paragraph of each has its name:", t.bundled))
 		w.end()
 	}
 
@@ -98,11 +98,11 @@ func (t terms) copyright(epoch time.Time) []byte {
 	return w.bytes()
 }
 
-// licence is a licence paragraph: a short name and the text it stands for.
+// licence is a licence paragraph: a short name and its text.
 type licence struct{ name, text string }
 
-// linkedLicences gives each differing text of the linked modules once, named by
-// its SPDX identifiers and, from the second text of a name on, by its module.
+// linkedLicences returns each distinct text of the linked modules once. Its name
+// consists of its SPDX identifiers and, if that name is taken, of its module.
 func (t terms) linkedLicences() []licence {
 	var out []licence
 	names := map[string]bool{"Expat": true}
@@ -110,8 +110,8 @@ func (t terms) linkedLicences() []licence {
 	for _, c := range t.linked {
 		for _, text := range c.Texts {
 			body := text.Body
-			if !t.whole {
-				body = commonText(body)
+			if !t.fullTexts {
+				body = referToCommonLicenses(body)
 			}
 			key := strings.Join(strings.Fields(body), " ")
 			if texts[key] {
@@ -133,7 +133,7 @@ func (t terms) linkedLicences() []licence {
 	return out
 }
 
-// shortName joins the identifiers into one word, in Debian's names.
+// shortName joins Debian's names of the licences into one word.
 func shortName(c licences.Component) string {
 	if len(c.Licences) == 0 {
 		return "terms~" + c.Name
@@ -148,17 +148,17 @@ func shortName(c licences.Component) string {
 	return strings.Join(ids, "+")
 }
 
-// apacheTerms stands in place of the terms of the Apache License, of which Debian
-// keeps one copy for all packages (Policy 12.5).
+// apacheTerms replaces the terms of the Apache License, because Debian has one copy
+// for all packages (Policy 12.5).
 const apacheTerms = `Licensed under the Apache License, Version 2.0.
 
-On Debian systems its full text is in /usr/share/common-licenses/Apache-2.0.
+On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.
 `
 
-// commonText gives way to the system's own copy where a text has the terms of the
-// Apache License. What else stands there, such as other licences or who is named
-// in the appendix, stays.
-func commonText(body string) string {
+// referToCommonLicenses replaces the terms of the Apache License with a reference to the
+// system's copy. It keeps the rest of the text, such as other licences and the
+// copyright notice in the appendix.
+func referToCommonLicenses(body string) string {
 	for _, m := range slices.Backward(licensecheck.Scan([]byte(body)).Match) {
 		terms := body[m.Start:m.End]
 		if m.ID != "Apache-2.0" || !strings.Contains(terms, "TERMS AND CONDITIONS FOR USE, REPRODUCTION, AND DISTRIBUTION") {
@@ -170,13 +170,13 @@ func commonText(body string) string {
 	return body
 }
 
-// holders lists the copyright statements of components, each once.
+// holders returns the copyright statements of components without duplicates.
 func holders(cs []licences.Component) []string {
 	var out []string
 	seen := map[string]bool{}
 	for _, c := range cs {
 		if len(c.Holders) == 0 {
-			out = append(out, fmt.Sprintf("the authors of %s, whom its licence text does not name", c.Name))
+			out = append(out, fmt.Sprintf("the authors of %s, who are not named in its licence", c.Name))
 		}
 		for _, h := range c.Holders {
 			if !seen[h] {
@@ -188,7 +188,7 @@ func holders(cs []licences.Component) []string {
 	return out
 }
 
-// listing names components with their versions and licences, one a line.
+// listing returns one line for each component, with its version and licences.
 func listing(head string, cs []licences.Component) []string {
 	out := []string{head}
 	for _, c := range cs {
@@ -204,7 +204,7 @@ func listing(head string, cs []licences.Component) []string {
 	return out
 }
 
-// stanzas writes paragraphs of fields.
+// stanzas formats paragraphs of fields.
 type stanzas struct {
 	b    strings.Builder
 	open bool
@@ -215,12 +215,12 @@ func (w *stanzas) field(name, value string) {
 	fmt.Fprintf(&w.b, "%s: %s\n", name, value)
 }
 
-// lines writes a field with the first line beside its name.
+// lines writes a field with several lines, the first beside its name.
 func (w *stanzas) lines(name string, values []string) {
 	w.field(name, strings.Join(values, "\n "))
 }
 
-// text writes a field whose value is a name and, indented below it, a text.
+// text writes a field with a name as its first line and an indented text below.
 func (w *stanzas) text(field, name, body string) {
 	w.field(field, name)
 	for line := range strings.Lines(strings.TrimSpace(body)) {

@@ -1,17 +1,18 @@
-// Package deb builds the Debian packages of go-rocm from parts that are already
-// there: the command, unpacked bundles, and the written manual.
+// Package deb builds the Debian packages of go-rocm from finished parts: the
+// command, unpacked bundles, and the generated manual.
 //
-// go-rocm has the command, its service and its manual; go-rocm-llama-VARIANT has
-// a bundle. They are apart so that a machine whose command is renewed does not
-// fetch a hundred megabytes that it has: nothing in a bundle's package comes of
-// the command, and with the version that it was first given it is the same to the
-// last byte for as long as the bundle is. Of the packages with a bundle a machine
-// has one; the command asks for the llama.cpp release that it was made for, in
-// any variant.
+// The package go-rocm contains the command, its service and its manual. A package
+// go-rocm-llama-VARIANT contains a bundle. They are separate so that an upgrade of
+// the command does not download a hundred megabytes again: nothing in a bundle's
+// package depends on the command, and under the version that it was first given
+// it stays byte-identical for as long as the bundle does. A machine has one bundle
+// package at a time; the command depends on the llama.cpp release that it was
+// built for, in any variant.
 //
-// The same inputs give the same bytes: every entry's time, mode and owner are
-// set here and never taken from the file system, the umask, the time zone or the
-// clock. The package writes .deb files and no repository: that is packaging/apt.
+// The same inputs produce the same bytes: the times, modes and owners of all
+// entries are set here and never taken from the file system, the umask, the time
+// zone or the clock. The package writes .deb files; packaging/apt publishes them
+// in a repository.
 package deb
 
 import (
@@ -20,64 +21,61 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 )
 
-// Errors that are returned wrapped, for callers that tell them apart.
+// Errors that the functions of this package wrap.
 var (
-	// ErrOptions says that an option is missing or has no meaning.
+	// ErrOptions reports a missing or invalid option.
 	ErrOptions = errors.New("deb options")
-	// ErrCommand says that the command is no static linux/amd64 program.
+	// ErrCommand reports that the command is not a static linux/amd64 program.
 	ErrCommand = errors.New("deb command")
-	// ErrBundle says that the bundle's folder is not what its manifest says.
+	// ErrBundle reports that a bundle's directory does not match its manifest.
 	ErrBundle = errors.New("deb bundle")
 )
 
-// Options are what every package is made with.
+// Options apply to every package.
 type Options struct {
-	// Version is the package's own in Semantic Versioning, for example
-	// "0.2.0-rc.1+llama.0.5.0". The pre-release part sorts before the release,
-	// as apt must see it: it becomes "0.2.0~rc.1+llama.0.5.0".
+	// Version is the version of the package in Semantic Versioning, for example
+	// "0.2.0-rc.1+llama.0.5.0". A pre-release must sort before its release in apt,
+	// so this becomes "0.2.0~rc.1+llama.0.5.0".
 	Version string
-	// Revision counts packagings of the same Version; empty means "1".
+	// Revision counts the packages of the same Version; empty means "1".
 	Revision string
-	// Epoch is the time of every entry, SOURCE_DATE_EPOCH as a time.
+	// Epoch is SOURCE_DATE_EPOCH, the time of every entry.
 	Epoch time.Time
-	// OutDir receives the package; it is made when it does not exist.
+	// OutDir is the directory for the package. It is created if necessary.
 	OutDir string
 	// Maintainer is the name and address in the control file; empty means
 	// DefaultMaintainer.
 	Maintainer string
 }
 
-// Command is what goes into the package with the command.
+// Command lists the inputs of the package with the command.
 type Command struct {
-	// Program is go-rocm, to be installed as /usr/bin/go-rocm: static, for
-	// linux/amd64, and built without a payload, which the machine would have
-	// twice.
+	// Program is the go-rocm program for /usr/bin: static, for linux/amd64, and
+	// built without an embedded bundle, which the machine would have twice.
 	Program string
-	// LlamaVersion is the llama.cpp release that the command was made for, such as
-	// "v0.5.0": a bundle of an earlier one does not do.
+	// LlamaVersion is the llama.cpp release that the command was built for, such
+	// as "v0.5.0". The package requires a bundle of that release or a later one.
 	LlamaVersion string
-	// Manual is the folder that packaging/manual fills: man pages and shell
+	// Manual is the directory that packaging/manual writes: man pages and shell
 	// completions.
 	Manual string
-	// ModuleCache is where Go keeps module sources (`go env GOMODCACHE`): the
-	// licences of what is linked into Program are read there.
+	// ModuleCache is the module cache of Go (`go env GOMODCACHE`), for the licences
+	// of the modules that are linked into Program.
 	ModuleCache string
-	// GoRoot is Go's own tree (`go env GOROOT`), for its licence.
+	// GoRoot is the Go installation (`go env GOROOT`), for its licence.
 	GoRoot string
 }
 
-// DefaultMaintainer stands in a package whose maker gave no name: an address
-// that can belong to nobody (RFC 2606).
+// DefaultMaintainer is the maintainer of packages built without a name. The
+// address can belong to nobody (RFC 2606).
 const DefaultMaintainer = "Unnamed builder <nobody@go-rocm.invalid>"
 
 // BuildCommand writes the package go-rocm into o.OutDir and returns its path. It
-// appears under its name only when it is whole; what is there of the same name is
-// replaced.
+// writes atomically and replaces an existing file.
 func BuildCommand(ctx context.Context, o Options, c Command) (string, error) {
 	v, err := o.complete()
 	if err != nil {
@@ -86,7 +84,7 @@ func BuildCommand(ctx context.Context, o Options, c Command) (string, error) {
 	if err := c.check(); err != nil {
 		return "", err
 	}
-	p, err := describeCommand(o, v, c)
+	p, err := newCommandPackage(o, v, c)
 	if err != nil {
 		return "", err
 	}
@@ -94,89 +92,77 @@ func BuildCommand(ctx context.Context, o Options, c Command) (string, error) {
 }
 
 // BuildBundle writes the package with the unpacked bundle in dir, as BuildCommand
-// does. Its name is that of the bundle's variant.
+// does. Its name depends on the variant of the bundle.
 func BuildBundle(ctx context.Context, o Options, dir string) (string, error) {
 	v, err := o.complete()
 	if err != nil {
 		return "", err
 	}
 	if dir == "" {
-		return "", fmt.Errorf("%w: no bundle is named: give the folder of the unpacked one", ErrOptions)
+		return "", fmt.Errorf("%w: no bundle: pass the directory of an unpacked one", ErrOptions)
 	}
 	b, err := readBundle(ctx, dir)
 	if err != nil {
 		return "", err
 	}
-	p, err := describeBundle(o, v, b)
+	p, err := newBundlePackage(o, v, b)
 	if err != nil {
 		return "", err
 	}
 	return p.build(ctx, o, v)
 }
 
-func (p *pkg) build(ctx context.Context, o Options, v Version) (string, error) {
-	if err := os.MkdirAll(o.OutDir, 0o755); err != nil {
-		return "", fmt.Errorf("make the output folder: %w", err)
-	}
-	name, err := p.write(ctx, o, v)
-	if err != nil {
-		return "", fmt.Errorf("write package %s: %w", p.name, err)
-	}
-	return name, nil
-}
-
-// complete fills in defaults, refuses options that cannot work and reads the
-// version.
+// complete fills in the defaults, validates the options and parses the version.
 func (o *Options) complete() (Version, error) {
-	if err := given([]option{
-		{"Version", o.Version, "give the package's version"},
-		{"OutDir", o.OutDir, "give the folder for the package"},
+	if err := checkRequired([]option{
+		{"Version", o.Version, "set the version of the package"},
+		{"OutDir", o.OutDir, "set the directory for the package"},
 	}); err != nil {
 		return Version{}, err
 	}
 	if o.Epoch.Unix() <= 0 {
-		return Version{}, fmt.Errorf("%w: Epoch is %s: give the time of the release's commit", ErrOptions, o.Epoch.UTC().Format(time.RFC3339))
+		return Version{}, fmt.Errorf("%w: Epoch is %s: set the time of the release's commit", ErrOptions, o.Epoch.UTC().Format(time.RFC3339))
 	}
 	o.Epoch = o.Epoch.UTC().Truncate(time.Second)
 	o.Maintainer = cmp.Or(o.Maintainer, DefaultMaintainer)
 	abs, err := filepath.Abs(o.OutDir)
 	if err != nil {
-		return Version{}, fmt.Errorf("find the output folder: %w", err)
+		return Version{}, fmt.Errorf("resolve the output directory: %w", err)
 	}
 	o.OutDir = abs
 	return ParseVersion(o.Version, o.Revision)
 }
 
 func (c Command) check() error {
-	if err := given([]option{
-		{"Program", c.Program, "give the path of the built command"},
-		{"LlamaVersion", c.LlamaVersion, "give the llama.cpp release that the command was made for"},
+	if err := checkRequired([]option{
+		{"Program", c.Program, "set the path of the built command"},
+		{"LlamaVersion", c.LlamaVersion, "set the llama.cpp release that the command was built for"},
 		{"Manual", c.Manual, "write it with packaging/manual"},
-		{"ModuleCache", c.ModuleCache, "give the output of `go env GOMODCACHE`"},
-		{"GoRoot", c.GoRoot, "give the output of `go env GOROOT`"},
+		{"ModuleCache", c.ModuleCache, "set the output of `go env GOMODCACHE`"},
+		{"GoRoot", c.GoRoot, "set the output of `go env GOROOT`"},
 	}); err != nil {
 		return err
 	}
-	return checkCommand(c.Program)
+	return checkProgram(c.Program)
 }
 
-// option is an option's value, and what to do when it is empty.
+// option is the value of an option, and the remedy if it is empty.
 type option struct{ name, value, remedy string }
 
-func given(options []option) error {
-	for _, need := range options {
-		if need.value == "" {
-			return fmt.Errorf("%w: %s is empty: %s", ErrOptions, need.name, need.remedy)
+func checkRequired(options []option) error {
+	for _, o := range options {
+		if o.value == "" {
+			return fmt.Errorf("%w: %s is empty: %s", ErrOptions, o.name, o.remedy)
 		}
 	}
 	return nil
 }
 
-// checkCommand refuses a program that would not run on a bare amd64 Debian.
-func checkCommand(path string) error {
+// checkProgram rejects a program that would not run on a minimal amd64 Debian.
+func checkProgram(path string) error {
 	f, err := elf.Open(path)
 	if err != nil {
-		return fmt.Errorf("%w: %s is no ELF program: %w", ErrCommand, path, err)
+		return fmt.Errorf("%w: %s is not an ELF program: %w", ErrCommand, path, err)
 	}
 	defer func() { _ = f.Close() }()
 	if f.Machine != elf.EM_X86_64 || f.Class != elf.ELFCLASS64 {
@@ -184,7 +170,7 @@ func checkCommand(path string) error {
 	}
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			return fmt.Errorf("%w: %s needs a dynamic loader: build it with CGO_ENABLED=0", ErrCommand, path)
+			return fmt.Errorf("%w: %s requires a dynamic loader: build it with CGO_ENABLED=0", ErrCommand, path)
 		}
 	}
 	return nil

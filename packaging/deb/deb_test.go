@@ -20,6 +20,7 @@ import (
 )
 
 func TestBuildCommand(t *testing.T) {
+	t.Parallel()
 	out := buildCommand(t, options(t), command(t))
 	if filepath.Base(out) != "go-rocm_0.2.0-1_amd64.deb" {
 		t.Errorf("got %s", out)
@@ -65,6 +66,7 @@ func TestBuildCommand(t *testing.T) {
 }
 
 func TestBuildBundle(t *testing.T) {
+	t.Parallel()
 	dir := writeBundle(t)
 	out := buildBundle(t, options(t), dir)
 	if filepath.Base(out) != "go-rocm-llama-hip_0.2.0-1_amd64.deb" {
@@ -93,7 +95,7 @@ func TestBuildBundle(t *testing.T) {
 	}
 	checkScripts(t, a, "/postinst")
 	log := gunzip(t, a.text["/usr/share/doc/go-rocm-llama-hip/changelog.Debian.gz"])
-	want := "go-rocm-llama-hip (0.2.0-1) unstable; urgency=medium\n\n  * llama.cpp v0.5.0, GPU targets: gfx1100. Its content is:\n    sha256:" + m.Digest() +
+	want := "go-rocm-llama-hip (0.2.0-1) unstable; urgency=medium\n\n  * llama.cpp v0.5.0, GPU targets: gfx1100. Manifest digest:\n    sha256:" + m.Digest() +
 		"\n\n -- A. Person <person@example.org>  Fri, 20 Nov 2026 12:00:00 +0000\n"
 	if diff := cmp.Diff(want, log); diff != "" {
 		t.Errorf("changelog (-want +got):\n%s", diff)
@@ -104,8 +106,8 @@ func TestBuildBundle(t *testing.T) {
 		"\nLicense: llama.cpp\n MIT License\n .\n Copyright (c) 2023 Some Authors\n .\n Permission is granted.\n")
 }
 
-// A command that is named by a link is packed, not the link.
-func TestBuildCommandByLink(t *testing.T) {
+func TestBuildCommandFollowsASymlink(t *testing.T) {
+	t.Parallel()
 	c := command(t)
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(c.Program, link); err != nil {
@@ -117,10 +119,11 @@ func TestBuildCommandByLink(t *testing.T) {
 	}
 }
 
-// One file may have the terms of several licences. Those of the Apache License
-// alone give way to the system's copy: the others ask to be in every copy of the
-// program.
-func TestCopyrightKeepsTermsBesideApache(t *testing.T) {
+// One file may contain several licences. Only that of Apache may be replaced with a
+// reference to the system's copy: the others require their text in every copy of
+// the program.
+func TestCopyrightKeepsLicencesBesideApache(t *testing.T) {
+	t.Parallel()
 	text := open(t, buildCommand(t, options(t), command(t))).text["/usr/share/doc/go-rocm/copyright"]
 	_, terms, ok := strings.Cut(text, "\nLicense: Apache-2.0+BSD-3-Clause+Expat\n")
 	if !ok {
@@ -139,13 +142,13 @@ func TestCopyrightKeepsTermsBesideApache(t *testing.T) {
 		"Grant of Patent License":                                 0,
 	} {
 		if got := strings.Count(terms, part); got != want {
-			t.Errorf("%q stands there %d times, want %d:\n%s", part, got, want, terms)
+			t.Errorf("%q occurs %d times, want %d:\n%s", part, got, want, terms)
 		}
 	}
 }
 
-// Elsewhere than on Debian the text of the Apache License is there too.
-func TestCopyrightIsWhole(t *testing.T) {
+func TestCopyrightFileContainsFullTexts(t *testing.T) {
+	t.Parallel()
 	c := command(t)
 	linked, err := licences.FromProgram(c.Program, c.ModuleCache, c.GoRoot)
 	if err != nil {
@@ -157,12 +160,12 @@ func TestCopyrightIsWhole(t *testing.T) {
 	}
 	checkCopyright(t, string(b), "Copyright: 2026 The go-rocm authors", "License: Apache-2.0+BSD-3-Clause+Expat\n", "Grant of Patent License", "The Snappy-Go Authors", "Permission is hereby granted")
 	if strings.Contains(string(b), "/usr/share/common-licenses") {
-		t.Errorf("it refers to copies that only Debian has:\n%s", b)
+		t.Errorf("it refers to Debian's copies:\n%s", b)
 	}
 }
 
-// A package whose maker gave no name says so.
-func TestBuildByNobody(t *testing.T) {
+func TestBuildWithoutMaintainer(t *testing.T) {
+	t.Parallel()
 	o := options(t)
 	o.Maintainer = ""
 	control := open(t, buildBundle(t, o, writeBundle(t))).text["/control"]
@@ -171,8 +174,8 @@ func TestBuildByNobody(t *testing.T) {
 	}
 }
 
-// checkFiles holds the files that a package installs, with their modes in octal,
-// against those wanted; owner and time are the same for all.
+// checkFiles compares the files of a package and their octal modes with those
+// wanted. It also checks owners, times and md5sums.
 func checkFiles(t *testing.T, a archive, want map[string]string) {
 	t.Helper()
 	modes := map[string]string{}
@@ -198,7 +201,7 @@ func checkFiles(t *testing.T, a archive, want map[string]string) {
 		sum, name, _ := strings.Cut(strings.TrimSpace(line), "  ")
 		have := md5.Sum([]byte(a.text["/"+name]))
 		if hex.EncodeToString(have[:]) != sum {
-			t.Errorf("md5sums: %s does not hold for %s", sum, name)
+			t.Errorf("md5sums: %s does not match %s", sum, name)
 		}
 		delete(want, "/"+name)
 	}
@@ -218,15 +221,15 @@ func checkControl(t *testing.T, a archive, lines ...string) {
 	}
 }
 
-// checkScripts has the scripts that a package is to have, and no other, read by a
-// shell.
+// checkScripts checks that a package has exactly these maintainer scripts, and that
+// a shell can parse them.
 func checkScripts(t *testing.T, a archive, names ...string) {
 	t.Helper()
 	for _, name := range []string{"/preinst", "/postinst", "/prerm", "/postrm"} {
 		h, there := a.control[name]
 		switch {
 		case there != slices.Contains(names, name):
-			t.Errorf("%s is there: %t", name, there)
+			t.Errorf("%s exists: %t", name, there)
 		case there:
 			if h.Mode != 0o755 {
 				t.Errorf("%s: mode %o", name, h.Mode)
@@ -236,11 +239,11 @@ func checkScripts(t *testing.T, a archive, names ...string) {
 	}
 }
 
-// checkShell has a POSIX shell read a script without running it.
+// checkShell parses a script with a POSIX shell without running it.
 func checkShell(t *testing.T, name, script string) {
 	t.Helper()
 	if !strings.HasPrefix(script, "#!/bin/sh\n") || strings.Contains(script, "{{") {
-		t.Errorf("%s does not begin as a script:\n%s", name, script)
+		t.Errorf("%s is not a shell script:\n%s", name, script)
 	}
 	cmd := exec.CommandContext(t.Context(), "sh", "-n")
 	cmd.Stdin = strings.NewReader(script)
@@ -275,13 +278,14 @@ func checkCopyright(t *testing.T, text string, parts ...string) {
 		}
 	}
 	if diff := cmp.Diff(used, defined); diff != "" {
-		t.Errorf("licences used and those with a text differ (-used +defined):\n%s", diff)
+		t.Errorf("used and defined licences differ (-used +defined):\n%s", diff)
 	}
 }
 
-// TestBuildSystemFlavour: what the bundle takes from the machine is recommended,
-// by either archive's name, and the description does not promise it.
+// The libraries that a system bundle uses from the machine are recommended, under
+// their package names in Debian and AMD's archive.
 func TestBuildSystemFlavour(t *testing.T) {
+	t.Parallel()
 	dir := writeBundle(t)
 	m, err := bundle.ReadManifest(dir)
 	if err != nil {
@@ -306,12 +310,12 @@ func TestBuildSystemFlavour(t *testing.T) {
 		t.Errorf("the bundle's package is %s", got)
 	}
 	control := open(t, out).text["/control"]
-	for _, want := range []string{"Recommends: libamdhip64-6 | hip-runtime-amd, librocblas4 | rocblas\n", "takes ROCm 6.x from"} {
+	for _, want := range []string{"Recommends: libamdhip64-6 | hip-runtime-amd, librocblas4 | rocblas\n", "ROCm 6.x"} {
 		if !strings.Contains(control, want) {
 			t.Errorf("control lacks %q:\n%s", want, control)
 		}
 	}
-	if strings.Contains(control, "only the kernel") {
+	if strings.Contains(control, "all libraries") {
 		t.Errorf("the description promises all libraries:\n%s", control)
 	}
 }

@@ -23,8 +23,8 @@ import (
 
 var epoch = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// buildProgram compiles a static program that links one module from outside, so
-// that there is a licence to collect.
+// buildProgram compiles a static program that links an external module, so that
+// there is a licence to collect.
 func buildProgram(t *testing.T) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "go-rocm")
@@ -45,7 +45,7 @@ func goEnv(t *testing.T, name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// writeBundle makes a small bundle with the shape of a real one.
+// writeBundle writes a small bundle with the structure of a real one.
 func writeBundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -128,8 +128,7 @@ func buildBundle(t *testing.T, o deb.Options, dir string) string {
 	return out
 }
 
-// archive is a package taken apart without dpkg, so that header fields are seen
-// as they are.
+// archive is a package unpacked without dpkg, to check the headers as they are.
 type archive struct {
 	control, data map[string]tar.Header
 	text          map[string]string // of control and data files

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// KeyringPackageName is the package with the keys of an apt repository.
+// KeyringPackageName is the name of the package with the keys of an apt repository.
 const KeyringPackageName = "go-rocm-archive-keyring"
 
 // KeyringOptions are the inputs of BuildKeyring.
@@ -17,24 +17,24 @@ type KeyringOptions struct {
 	Version string
 	// Epoch is the time of every entry.
 	Epoch time.Time
-	// KeyringPath is where Keyring is installed, SourcesPath the same for
-	// Sources, which administrators may change.
+	// KeyringPath and SourcesPath are the installation paths of Keyring and
+	// Sources. Sources is a conffile, so administrators may change it.
 	KeyringPath, SourcesPath string
 	Keyring, Sources         []byte
-	// Fingerprints name the keys in the description.
+	// Fingerprints of the keys, for the description.
 	Fingerprints []string
-	// OutDir receives the package; it must exist.
+	// OutDir is the directory for the package; it must exist.
 	OutDir string
 	// Maintainer is the name and address in the control file; empty means
 	// DefaultMaintainer.
 	Maintainer string
 }
 
-// BuildKeyring writes the package with which a machine comes to trust an apt
-// repository and to know its address. It returns the package's path.
+// BuildKeyring writes the package that configures apt to use and trust a
+// repository, and returns its path.
 func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 	if o.Version == "" || o.Epoch.Unix() <= 0 || len(o.Keyring) == 0 || len(o.Fingerprints) == 0 {
-		return "", fmt.Errorf("%w: keyring: give a version, a time, and keys with their fingerprints", ErrOptions)
+		return "", fmt.Errorf("%w: keyring: version, time, keys and their fingerprints are required", ErrOptions)
 	}
 	o.Maintainer = cmp.Or(o.Maintainer, DefaultMaintainer)
 	epoch := o.Epoch.UTC().Truncate(time.Second)
@@ -43,7 +43,7 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 		return "", err
 	}
 	v := Version{Core: o.Version, Revision: "1"}
-	changes, err := compress(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * The keys and the address as of this time.\n\n -- %s  %s\n",
+	changes, err := compress(fmt.Appendf(nil, "%s (%s) unstable; urgency=medium\n\n  * Keys and address of the repository as of this date.\n\n -- %s  %s\n",
 		KeyringPackageName, v, o.Maintainer, epoch.Format(time.RFC1123Z)))
 	if err != nil {
 		return "", err
@@ -52,7 +52,7 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 		name: KeyringPackageName, arch: "all", section: "misc",
 		synopsis: "keys and address of the go-rocm apt repository",
 		details: []string{
-			"With this package installed, apt knows where the go-rocm packages are and checks their signatures.",
+			"This package configures apt to download go-rocm packages and to verify their signatures.",
 			"The keys are:",
 		},
 		entries: []entry{
@@ -62,8 +62,8 @@ func BuildKeyring(ctx context.Context, o KeyringOptions) (string, error) {
 			{path: path.Join("/usr/share/doc", KeyringPackageName, "changelog.Debian.gz"), text: changes, mode: 0o644},
 		},
 		overrides: append(packageOverrides(),
-			override{"package-installs-apt-sources *", "Naming the repository to apt is what the package is for."},
-			override{"new-package-uses-date-based-version-number *", "The version is the time of the keys; they have no other."},
+			override{"package-installs-apt-sources *", "Configuring the repository for apt is the purpose of this package."},
+			override{"new-package-uses-date-based-version-number *", "The version is the date of the keys; they have no other version."},
 		),
 	}
 	p.details = append(p.details, o.Fingerprints...)

@@ -9,30 +9,30 @@ import (
 	"github.com/Masterminds/semver/v3"
 )
 
-// Version is a package version in Debian's order: upstream part and revision
+// Version is a package version in Debian's format: upstream version and revision
 // (https://www.debian.org/doc/debian-policy/ch-controlfields.html#version).
 type Version struct {
 	// Core is MAJOR.MINOR.PATCH.
 	Core string
-	// Prerelease is what comes before the release, without its mark.
+	// Prerelease is the pre-release part, without the leading "~".
 	Prerelease string
-	// Metadata is the build metadata, without its mark.
+	// Metadata is the build metadata, without the leading "+".
 	Metadata string
 	// Revision is the Debian revision.
 	Revision string
 }
 
-// ParseVersion takes a Semantic Version apart. An empty revision means "1".
+// ParseVersion parses a Semantic Version. An empty revision means "1".
 func ParseVersion(version, revision string) (Version, error) {
 	sv, err := semver.StrictNewVersion(strings.TrimPrefix(version, "v"))
 	if err != nil {
-		return Version{}, fmt.Errorf("%w: version %q: %w: give MAJOR.MINOR.PATCH, as in 0.2.0 or 0.2.0-rc.1", ErrOptions, version, err)
+		return Version{}, fmt.Errorf("%w: version %q: %w: use MAJOR.MINOR.PATCH, such as 0.2.0 or 0.2.0-rc.1", ErrOptions, version, err)
 	}
 	if revision == "" {
 		revision = "1"
 	}
-	if !revisionForm.MatchString(revision) {
-		return Version{}, fmt.Errorf("%w: revision %q: give letters, digits and . + ~", ErrOptions, revision)
+	if !validRevision.MatchString(revision) {
+		return Version{}, fmt.Errorf("%w: revision %q: use only letters, digits and . + ~", ErrOptions, revision)
 	}
 	return Version{
 		Core:       fmt.Sprintf("%d.%d.%d", sv.Major(), sv.Minor(), sv.Patch()),
@@ -42,22 +42,22 @@ func ParseVersion(version, revision string) (Version, error) {
 	}, nil
 }
 
-// llamaVersion is a llama.cpp release as a version that dpkg compares.
+// llamaVersion returns a llama.cpp release as a version that dpkg can compare.
 func llamaVersion(tag string) (string, error) {
 	v, err := ParseVersion(tag, "")
 	if err != nil {
-		return "", fmt.Errorf("llama.cpp's release: %w", err)
+		return "", fmt.Errorf("llama.cpp release: %w", err)
 	}
 	return v.Upstream(), nil
 }
 
-var revisionForm = regexp.MustCompile(`^[A-Za-z0-9.+~]+$`)
+var validRevision = regexp.MustCompile(`^[A-Za-z0-9.+~]+$`)
 
-// debianPart keeps the hyphen for the revision: Debian reads the last hyphen as
-// where the revision begins, and "." sorts where "-" did.
+// debianPart replaces hyphens, because the last hyphen of a Debian version
+// separates the revision.
 func debianPart(s string) string { return strings.ReplaceAll(s, "-", ".") }
 
-// Upstream is the version without the revision.
+// Upstream returns the version without the revision.
 func (v Version) Upstream() string {
 	s := v.Core
 	if v.Prerelease != "" {
@@ -69,11 +69,11 @@ func (v Version) Upstream() string {
 	return s
 }
 
-// String is the whole version, as dpkg shows it and file names carry it.
+// String returns the complete version, as dpkg prints it and file names contain it.
 func (v Version) String() string { return v.Upstream() + "-" + v.Revision }
 
-// SemVerFromDebian takes a version as dpkg shows it back to what Options ask for. It is not
-// ok for one that this package did not make.
+// SemVerFromDebian converts a version as dpkg prints it back to the version and
+// revision for Options. ok is false if this package did not create the version.
 func SemVerFromDebian(debian string) (version, revision string, ok bool) {
 	i := strings.LastIndexByte(debian, '-')
 	if i < 0 {
@@ -84,7 +84,8 @@ func SemVerFromDebian(debian string) (version, revision string, ok bool) {
 	return version, revision, err == nil && v.String() == debian
 }
 
-// CompareVersions orders versions as dpkg does: below zero when a is the earlier
+// CompareVersions compares versions as dpkg does. The result is negative if a is
+// earlier than b
 // (https://www.debian.org/doc/debian-policy/ch-controlfields.html#version).
 func CompareVersions(a, b string) int {
 	epochA, restA := cutEpoch(a)
@@ -108,8 +109,8 @@ func cutRevision(v string) (upstream, revision string) {
 	return v, ""
 }
 
-// comparePart compares by turns what is no digit, as text of Debian's order, and
-// what is, as a number.
+// comparePart compares alternately the leading non-digits, in Debian's order, and
+// the leading digits, as numbers.
 func comparePart(a, b string) int {
 	for a != "" || b != "" {
 		textA, textB := leading(a, isText), leading(b, isText)
@@ -139,8 +140,8 @@ func leading(s string, of func(byte) bool) string {
 	return s[:n]
 }
 
-// compareText orders letters before other signs, and the end of the text before
-// everything but a tilde.
+// compareText sorts letters before other characters, and the end of the text before
+// everything except a tilde.
 func compareText(a, b string) int {
 	for i := range max(len(a), len(b)) {
 		if c := cmp.Compare(rank(a, i), rank(b, i)); c != 0 {

@@ -10,9 +10,10 @@ import (
 	"time"
 )
 
-// A context that ends while a file is packed ends the packing: the next file is
-// not opened. Two pipes show when their turn is.
-func TestWriteEndsWithItsContext(t *testing.T) {
+// Cancelling the context while nfpm packs a file stops it: the next file is not
+// opened. Opening the two named pipes shows when each is packed.
+func TestWriteStopsWhenCancelled(t *testing.T) {
+	t.Parallel()
 	dir, out := t.TempDir(), t.TempDir()
 	pipe := func(name string) string {
 		at := filepath.Join(dir, name)
@@ -39,7 +40,7 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	cancel()
-	for left := []string{""}; len(left) > 0; { // until what the end does is done
+	for left := []string{""}; len(left) > 0; { // until the names are removed
 		if left, err = filepath.Glob(filepath.Join(out, ".deb-*", "entry-*")); err != nil {
 			t.Fatal(err)
 		}
@@ -62,13 +63,13 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	case <-opened:
 		t.Error("the next file was opened")
 		if err := <-ended; err == nil {
-			t.Error("and the package written")
+			t.Error("the package was written")
 		}
 	}
 	if left, err := os.ReadDir(out); err != nil || len(left) != 0 {
-		t.Errorf("left: %v, %v", left, err)
+		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if r, err := os.OpenFile(second, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil { // lets the one who waits go
+	if r, err := os.OpenFile(second, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil { // unblocks the goroutine above
 		<-opened
 		_ = r.Close()
 	}

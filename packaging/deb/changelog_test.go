@@ -9,10 +9,11 @@ import (
 	"time"
 )
 
-// A version that the history already begins with has one entry, dated by the
-// build: two entries would have to be in the order of their dates.
-func TestChangelogOfTheNewestVersion(t *testing.T) {
-	packed, err := changelog(Options{Maintainer: "A <a@example.org>", Epoch: time.Unix(1790556072, 0).UTC()},
+// If the changelog asset begins with the version, the result has one entry for it,
+// with the date of the build.
+func TestChangelogCompletesTheNewestEntry(t *testing.T) {
+	t.Parallel()
+	packed, err := commandChangelog(Options{Maintainer: "A <a@example.org>", Epoch: time.Unix(1790556072, 0).UTC()},
 		Version{Core: "0.1.0", Metadata: "llama.0.5.0", Revision: "1"})
 	if err != nil {
 		t.Fatal(err)

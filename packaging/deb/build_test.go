@@ -16,7 +16,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 )
 
-// The same inputs give the same bytes, whatever the machine's settings.
+// The same inputs produce the same bytes in any environment.
 func TestBuildIsReproducible(t *testing.T) {
 	c, dir := command(t), writeBundle(t)
 	build := func() (packages [2][]byte) {
@@ -59,7 +59,8 @@ func TestBuildIsReproducible(t *testing.T) {
 	}
 }
 
-func TestBuildRefuses(t *testing.T) {
+func TestBuildCommandRejects(t *testing.T) {
+	t.Parallel()
 	whole := command(t)
 	for name, tc := range map[string]struct {
 		change func(*testing.T, *deb.Options, *deb.Command)
@@ -73,7 +74,7 @@ func TestBuildRefuses(t *testing.T) {
 		"no program": {func(t *testing.T, _ *deb.Options, c *deb.Command) {
 			c.Program = filepath.Join(t.TempDir(), "script")
 			write(t, c.Program, "#!/bin/sh\n")
-		}, deb.ErrCommand, "no ELF program"},
+		}, deb.ErrCommand, "not an ELF program"},
 		"dynamic program": {func(t *testing.T, _ *deb.Options, c *deb.Command) {
 			sh, err := exec.LookPath("sh")
 			if err != nil {
@@ -82,7 +83,7 @@ func TestBuildRefuses(t *testing.T) {
 			c.Program = sh
 		}, deb.ErrCommand, "CGO_ENABLED=0"},
 		"no llama.cpp release":  {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.LlamaVersion = "" }, deb.ErrOptions, "LlamaVersion is empty"},
-		"bad llama.cpp release": {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.LlamaVersion = "b42" }, deb.ErrOptions, "llama.cpp's release"},
+		"bad llama.cpp release": {func(_ *testing.T, _ *deb.Options, c *deb.Command) { c.LlamaVersion = "b42" }, deb.ErrOptions, "llama.cpp release"},
 		"no manual":             {func(t *testing.T, _ *deb.Options, c *deb.Command) { c.Manual = t.TempDir() }, deb.ErrOptions, "packaging/manual"},
 		"no module sources":     {func(t *testing.T, _ *deb.Options, c *deb.Command) { c.ModuleCache = t.TempDir() }, deb.ErrCommand, "go mod download"},
 	} {
@@ -90,51 +91,53 @@ func TestBuildRefuses(t *testing.T) {
 			o, c := options(t), whole
 			tc.change(t, &o, &c)
 			out, err := deb.BuildCommand(t.Context(), o, c)
-			refused(t, o, out, err, tc.is, tc.want)
+			checkRejected(t, o, out, err, tc.is, tc.want)
 		})
 	}
 }
 
-func TestBuildBundleRefuses(t *testing.T) {
+func TestBuildBundleRejects(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		dir  func(*testing.T) string
 		is   error
 		want string
 	}{
-		"none named": {func(*testing.T) string { return "" }, deb.ErrOptions, "no bundle is named"},
-		"no bundle":  {func(t *testing.T) string { return t.TempDir() }, deb.ErrBundle, "unpacked bundle"},
+		"no directory": {func(*testing.T) string { return "" }, deb.ErrOptions, "no bundle"},
+		"no bundle":    {func(t *testing.T) string { return t.TempDir() }, deb.ErrBundle, "unpacked bundle"},
 		"changed bundle": {func(t *testing.T) string {
 			dir := writeBundle(t)
 			write(t, filepath.Join(dir, "llama-server"), "sErver")
 			return dir
-		}, deb.ErrBundle, "build it anew"},
-		"foreign file in the bundle": {func(t *testing.T) string {
+		}, deb.ErrBundle, "build it again"},
+		"additional file in the bundle": {func(t *testing.T) string {
 			dir := writeBundle(t)
 			write(t, filepath.Join(dir, "more"), "x")
 			return dir
-		}, deb.ErrBundle, "build it anew"},
+		}, deb.ErrBundle, "build it again"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options(t)
 			out, err := deb.BuildBundle(t.Context(), o, tc.dir(t))
-			refused(t, o, out, err, tc.is, tc.want)
+			checkRejected(t, o, out, err, tc.is, tc.want)
 		})
 	}
 }
 
-// refused wants an error and nothing left behind.
-func refused(t *testing.T, o deb.Options, out string, err, is error, want string) {
+// checkRejected checks the error, and that nothing is left behind.
+func checkRejected(t *testing.T, o deb.Options, out string, err, is error, want string) {
 	t.Helper()
 	if !errors.Is(err, is) || !strings.Contains(err.Error(), want) {
 		t.Fatalf("got %v, %v; want an error about %q", out, err, want)
 	}
 	left, err := os.ReadDir(o.OutDir)
 	if err != nil || len(left) != 0 {
-		t.Errorf("output folder holds %v, %v", left, err)
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 
-func TestBuildCancelled(t *testing.T) {
+func TestBuildBundleWhenCancelled(t *testing.T) {
+	t.Parallel()
 	o, dir := options(t), writeBundle(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -142,7 +145,7 @@ func TestBuildCancelled(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if left, _ := os.ReadDir(o.OutDir); len(left) != 0 {
-		t.Errorf("output folder holds %v", left)
+		t.Errorf("left behind: %v", left)
 	}
 }
 
@@ -153,8 +156,8 @@ func write(t *testing.T, path, body string) {
 	}
 }
 
-// The order is asked of dpkg itself.
-func TestVersionOrder(t *testing.T) {
+func TestVersionsSortInDpkg(t *testing.T) {
+	t.Parallel()
 	ordered := []struct{ version, revision, want string }{
 		{"0.2.0-alpha-2", "", "0.2.0~alpha.2-1"},
 		{"0.2.0-rc.1+llama.0.5.0", "", "0.2.0~rc.1+llama.0.5.0-1"},
@@ -181,18 +184,18 @@ func TestVersionOrder(t *testing.T) {
 		back, revision, ok := deb.SemVerFromDebian(v.String())
 		again, err := deb.ParseVersion(back, revision)
 		if !ok || err != nil || again != v {
-			t.Errorf("%s comes back as %q %q %t, that is %s, %v", v, back, revision, ok, again, err)
+			t.Errorf("%s converts to %q %q %t: %s, %v", v, back, revision, ok, again, err)
 		}
 	}
 	for _, foreign := range []string{"", "1.0", "1:1.0.0-1", "2026.1-1", "1.0.0~~a-1", "1.0.0-a_b"} {
 		if version, revision, ok := deb.SemVerFromDebian(foreign); ok {
-			t.Errorf("%q is taken for %q %q", foreign, version, revision)
+			t.Errorf("%q converts to %q %q", foreign, version, revision)
 		}
 	}
 }
 
-// Every pair is asked of dpkg too.
-func TestCompareVersions(t *testing.T) {
+func TestCompareVersionsAgreesWithDpkg(t *testing.T) {
+	t.Parallel()
 	versions := []string{
 		"0", "0.1.0-1", "0.1.0-2", "0.1.0-10", "0.1.0~rc.1-1", "0.1.0~~-1", "0.1.0+llama.0.5.0-1", "0.1.0+llama.0.5.0-1~bpo12+1",
 		"0.01.0-1", "0.1-1", "0.1.0", "0.1.0-0", "1:0.0.1-1", "0.1.0a-1", "0.1.0Z-1", "0.1.0.-1", "0.1.0+-1", "0.1.0-1-1", "20261123.143005-1",
@@ -201,7 +204,7 @@ func TestCompareVersions(t *testing.T) {
 		for _, b := range versions {
 			relation := []string{"lt", "eq", "gt"}[deb.CompareVersions(a, b)+1]
 			if out, err := exec.CommandContext(t.Context(), "dpkg", "--compare-versions", a, relation, b).CombinedOutput(); err != nil {
-				t.Errorf("dpkg denies %s %s %s: %v %s", a, relation, b, err, out)
+				t.Errorf("dpkg disagrees: %s %s %s: %v %s", a, relation, b, err, out)
 			}
 		}
 	}
