@@ -11,10 +11,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// CycloneDX writes the bill of materials as CycloneDX 1.6 JSON
-// (https://cyclonedx.org/docs/1.6/json/). The release depends on what is linked
-// into the command and on its bundles, and each bundle on what is in it. The same
-// material gives the same bytes.
+// CycloneDX returns the bill of materials as CycloneDX 1.6 JSON
+// (https://cyclonedx.org/docs/1.6/json/). The release depends on the components
+// that are linked into the command and on its bundles; each bundle depends on its
+// components. The same inventory produces the same bytes.
 func CycloneDX(m Inventory) ([]byte, error) {
 	m, err := m.complete()
 	if err != nil {
@@ -58,7 +58,7 @@ func CycloneDX(m Inventory) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// bundleComponent is a bundle in CycloneDX's words.
+// bundleComponent returns a bundle as a CycloneDX component.
 func bundleComponent(m *bundle.Manifest) cdx.Component {
 	return cdx.Component{
 		BOMRef: "bundle:" + m.Name, Type: cdx.ComponentTypeApplication, Name: m.Name, Version: m.Version,
@@ -66,7 +66,7 @@ func bundleComponent(m *bundle.Manifest) cdx.Component {
 	}
 }
 
-// refs names the parts that are asked for.
+// refs returns the references of the wanted parts.
 func refs(parts []part, wanted func(part) bool) []string {
 	out := []string{}
 	for _, p := range parts {
@@ -78,11 +78,11 @@ func refs(parts []part, wanted func(part) bool) []string {
 }
 
 func rootPURL(m Inventory) string {
-	return "pkg:golang/forge.lthn.ai/core/go-rocm@" + inPURL("v"+m.Version)
+	return "pkg:golang/forge.lthn.ai/core/go-rocm@" + escapeVersion("v"+m.Version)
 }
 
-// component is a part in CycloneDX's words. Licences are named, not given as
-// SPDX identifiers: Debian's short names are no such identifiers.
+// component returns a part as a CycloneDX component. Its licences have names, not
+// SPDX identifiers, because Debian's short names are none.
 func component(p part) cdx.Component {
 	c := cdx.Component{
 		BOMRef: p.purl, Type: cdx.ComponentTypeLibrary, Name: p.Name, Version: p.version, PackageURL: p.purl,
@@ -113,7 +113,7 @@ func component(p part) cdx.Component {
 	return c
 }
 
-// uuidFrom makes a version 8 UUID (RFC 9562, "custom") of a hex digest.
+// uuidFrom derives a version 8 UUID (RFC 9562, "custom") from a hex digest.
 func uuidFrom(digest string) string {
 	d := []byte(digest[:32])
 	d[12], d[16] = '8', "89ab"[d[16]%4]

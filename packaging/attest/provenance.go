@@ -15,12 +15,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// buildType names the recipe that the provenance is about.
+// buildType is the URI of the build process in the provenance.
 const buildType = "https://forge.lthn.ai/core/go-rocm/build/v1"
 
-// Provenance states where the files in subjects came from. revision is the git
-// commit of go-rocm in hex, empty if they are not of one; builder is the URI of who
-// built. Every input that a manifest records stands in it with its digest, once.
+// Provenance returns the provenance of the files in subjects. revision is the git
+// commit of go-rocm in hex, or empty if the files were not built from a commit;
+// builder is the URI of the builder. Every input that a manifest records is listed
+// once, with its digest.
 func Provenance(m Inventory, subjects []release.Checksum, revision, builder string) (*release.Statement, error) {
 	m, err := m.complete()
 	if err != nil {
@@ -31,7 +32,7 @@ func Provenance(m Inventory, subjects []release.Checksum, revision, builder stri
 		return nil, err
 	}
 	if len(subjects) == 0 || builder == "" {
-		return nil, fmt.Errorf("%w: subjects and builder are needed", release.ErrProvenance)
+		return nil, fmt.Errorf("%w: subjects and builder are required", release.ErrProvenance)
 	}
 	own := release.Resource{URI: "git+https://forge.lthn.ai/core/go-rocm"}
 	if revision != "" {
@@ -75,8 +76,9 @@ func Provenance(m Inventory, subjects []release.Checksum, revision, builder stri
 	return s, nil
 }
 
-// stagePackages are the packages that single stages took beside those of the
-// toolchain. An option says so: "package=NAME VERSION ARCHITECTURE sha256:…".
+// stagePackages returns the packages that single stages use in addition to the
+// toolchain's. They are recorded in an option of the form
+// "package=NAME VERSION ARCHITECTURE sha256:…".
 func stagePackages(stages []bundle.Stage) []bundle.Package {
 	var out []bundle.Package
 	for _, s := range stages {
@@ -90,7 +92,7 @@ func stagePackages(stages []bundle.Stage) []bundle.Package {
 	return out
 }
 
-// inputsOf are the source, the toolchain and the packages of a bundle.
+// inputsOf returns the source, the toolchain and the packages of a bundle.
 func inputsOf(m *bundle.Manifest) []release.Resource {
 	out := []release.Resource{{Name: sourceName, URI: m.Source.URL, Digest: map[string]string{"gitTree": m.Source.Tree}}}
 	if d := m.Toolchain.BaseDigest; d != "" {
@@ -122,18 +124,18 @@ func parameters(m Inventory) release.Parameters {
 	return p
 }
 
-// dirHash gives a hash of go.sum as in-toto has it, in hex and without "h1:"
+// dirHash converts a hash of go.sum to in-toto's format, in hex and without "h1:"
 // (https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md).
 func dirHash(goSum string) (map[string]string, error) {
 	text, ok := strings.CutPrefix(goSum, "h1:")
 	b, err := base64.StdEncoding.DecodeString(text)
 	if !ok || err != nil || len(b) != sha256.Size {
-		return nil, fmt.Errorf("%q is not a hash of go.sum, which has \"h1:\" and %d bytes in base64", goSum, sha256.Size)
+		return nil, fmt.Errorf("invalid go.sum hash %q: want \"h1:\" and %d bytes in base64", goSum, sha256.Size)
 	}
 	return map[string]string{"dirHash": hex.EncodeToString(b)}, nil
 }
 
-// digestOf takes an "algorithm:hex" digest apart.
+// digestOf splits an "algorithm:hex" digest.
 func digestOf(d string) map[string]string {
 	algorithm, value, ok := bytes.Cut([]byte(d), []byte(":"))
 	if !ok {

@@ -17,14 +17,15 @@ var subjects = []release.Checksum{{SHA256: strings.Repeat("1", 64), Path: "go-ro
 
 func statement(t *testing.T) *release.Statement {
 	t.Helper()
-	s, err := attest.Provenance(material(t), subjects, strings.Repeat("e", 40), "https://example.test/builder")
+	s, err := attest.Provenance(inventory(t), subjects, strings.Repeat("e", 40), "https://example.test/builder")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func TestProvenance(t *testing.T) {
+func TestProvenanceRoundTrips(t *testing.T) {
+	t.Parallel()
 	s := statement(t)
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -36,7 +37,7 @@ func TestProvenance(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(s, back); diff != "" {
-		t.Errorf("reading what was written differs:\n%s", diff)
+		t.Errorf("parsing the statement differs:\n%s", diff)
 	}
 	if err := s.Covers(subjects[1]); err != nil {
 		t.Error(err)
@@ -49,13 +50,14 @@ func TestProvenance(t *testing.T) {
 		"is about 1111":       {SHA256: strings.Repeat("3", 64), Path: "go-rocm"},
 	} {
 		if err := s.Covers(sum); !errors.Is(err, release.ErrProvenance) || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want one that says %q", err, want)
+			t.Errorf("got %v, want an error about %q", err, want)
 		}
 	}
 }
 
-// The inputs of every bundle are inputs of the release, each once.
-func TestProvenanceNamesTheInputsOfAllBundles(t *testing.T) {
+// Each input of a bundle is listed once.
+func TestProvenanceListsTheInputsOfAllBundles(t *testing.T) {
+	t.Parallel()
 	s := statement(t)
 	count := map[string]int{}
 	for _, r := range s.Predicate.BuildDefinition.ResolvedDependencies {
@@ -63,7 +65,7 @@ func TestProvenanceNamesTheInputsOfAllBundles(t *testing.T) {
 	}
 	for _, name := range []string{"llama.cpp", "toolchain", "libx1=1:2.0+dfsg-1:amd64", "gcc=4:15.2:amd64", "gcc=4:15.3:amd64", "libhip=6.4-1:amd64", purlMod} {
 		if count[name] != 1 {
-			t.Errorf("%s is %d times among the inputs", name, count[name])
+			t.Errorf("%s occurs %d times among the inputs", name, count[name])
 		}
 	}
 	got := map[string][]string{}
@@ -75,9 +77,9 @@ func TestProvenanceNamesTheInputsOfAllBundles(t *testing.T) {
 	}
 }
 
-// Files that are of no commit are not said to be of one.
-func TestProvenanceOfNoCommit(t *testing.T) {
-	s, err := attest.Provenance(material(t), subjects, "", "https://example.test/builder")
+func TestProvenanceWithoutCommit(t *testing.T) {
+	t.Parallel()
+	s, err := attest.Provenance(inventory(t), subjects, "", "https://example.test/builder")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +89,9 @@ func TestProvenanceOfNoCommit(t *testing.T) {
 	}
 }
 
-// A module's hash stands there in in-toto's form: this one is the example of its
-// specification.
-func TestProvenanceHasModulesInHex(t *testing.T) {
+// The expected hash is the example of in-toto's specification.
+func TestProvenanceConvertsModuleHashes(t *testing.T) {
+	t.Parallel()
 	const want = "2a1bb6127fb481c60f67692e22285fb306f3c6ffe62075e0ccf674d7c3adcb8f"
 	var found []string
 	for _, r := range statement(t).Predicate.BuildDefinition.ResolvedDependencies {
@@ -102,9 +104,10 @@ func TestProvenanceHasModulesInHex(t *testing.T) {
 	}
 }
 
-func TestProvenanceRefusesHashesOfModules(t *testing.T) {
+func TestProvenanceRejectsInvalidModuleHashes(t *testing.T) {
+	t.Parallel()
 	for _, sum := range []string{"h1:abc=", "Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48=", "h1:Khu2En", "h2:Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48="} {
-		m := material(t)
+		m := inventory(t)
 		m.Linked[0].Sum = sum
 		if _, err := attest.Provenance(m, subjects, "", "https://example.test/builder"); !errors.Is(err, release.ErrProvenance) || !strings.Contains(err.Error(), sum) {
 			t.Errorf("%s: %v", sum, err)
@@ -112,9 +115,10 @@ func TestProvenanceRefusesHashesOfModules(t *testing.T) {
 	}
 }
 
-// A package that one stage alone took is an input like those of the toolchain.
-func TestProvenanceNamesPackagesOfStages(t *testing.T) {
-	m := material(t)
+// A package that only one stage uses is an input like those of the toolchain.
+func TestProvenanceListsPackagesOfStages(t *testing.T) {
+	t.Parallel()
+	m := inventory(t)
 	sum := strings.Repeat("9", 64)
 	cpu(m).Manifest.Stages = []bundle.Stage{{
 		Name: "llvm", Digest: strings.Repeat("8", 64),

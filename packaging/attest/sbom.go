@@ -1,9 +1,9 @@
-// Package attest writes what a receiver traces a release by: a bill of materials
-// in the two formats that tools read, and its provenance.
+// Package attest writes the bill of materials (SBOM) of a release, as CycloneDX and
+// as SPDX, and its provenance.
 //
-// It states facts that the build recorded (the bundle's manifest, the command's
-// build information, the collected licences); it neither builds nor fetches, and
-// it signs nothing: that is pkg/release.
+// All facts come from the build: the bundles' manifests, the command's build
+// information and the collected licences. The package neither builds nor downloads
+// nor signs anything; pkg/release signs.
 package attest
 
 import (
@@ -22,81 +22,80 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// ErrInventory says that a component of a release cannot be stated.
+// ErrInventory reports an inventory that is incomplete or inconsistent.
 var ErrInventory = errors.New("bill of materials")
 
-// Inventory is what a bill of materials is written from.
+// Inventory lists the contents of a release.
 type Inventory struct {
-	// Version is go-rocm's own.
+	// Version of go-rocm.
 	Version string
-	// Epoch is the time that the documents name, SOURCE_DATE_EPOCH.
+	// Epoch is SOURCE_DATE_EPOCH, the time in the documents.
 	Epoch time.Time
-	// Linked is other people's work in the command, from packaging/licences.
+	// Linked lists the third-party components in the command, from packaging/licences.
 	Linked []licences.Component
-	// Bundles are all that the release has, in any order.
+	// Bundles lists the bundles of the release in any order.
 	Bundles []Bundle
 }
 
 // Bundle is a bundle of the release.
 type Bundle struct {
 	Manifest *bundle.Manifest
-	// Components is other people's work in it, from packaging/licences.
+	// Components lists the third-party components in it, from packaging/licences.
 	Components []licences.Component
 }
 
-// part is a component with what both formats say of it.
+// part is a component with the facts for both formats.
 type part struct {
 	licences.Component
 	version string
 	purl    string   // https://github.com/package-url/purl-spec
-	sha256  string   // of the package file it came from; empty where there was none
+	sha256  string   // of the package file that it came from, if any
 	facts   []fact   // further identities
-	bundles []string // that have it; none for what is linked
+	bundles []string // names of the bundles that contain it; empty if linked
 }
 
 type fact struct{ name, value string }
 
-// factGoSum is the name of a module's hash as go.sum writes it.
+// factGoSum is the name of the fact with a module's hash from go.sum.
 const factGoSum = "go:sum"
 
-// complete refuses material that says too little, and gives its bundles in the
-// order of their names.
+// complete validates the inventory and sorts its bundles by name.
 func (m Inventory) complete() (Inventory, error) {
 	if m.Version == "" || m.Epoch.Unix() <= 0 || len(m.Linked) == 0 || len(m.Bundles) == 0 {
-		return m, fmt.Errorf("%w: version, epoch, linked components and bundles are needed", ErrInventory)
+		return m, fmt.Errorf("%w: version, epoch, linked components and bundles are required", ErrInventory)
 	}
 	for _, b := range m.Bundles {
 		if b.Manifest == nil || len(b.Components) == 0 {
-			return m, fmt.Errorf("%w: the manifest and components of each bundle are needed", ErrInventory)
+			return m, fmt.Errorf("%w: the manifest and components of each bundle are required", ErrInventory)
 		}
 	}
 	m.Bundles = slices.SortedFunc(slices.Values(m.Bundles), func(a, b Bundle) int { return strings.Compare(a.Manifest.Name, b.Manifest.Name) })
 	for i := 1; i < len(m.Bundles); i++ {
 		if name := m.Bundles[i].Manifest.Name; name == m.Bundles[i-1].Manifest.Name {
-			return m, fmt.Errorf("%w: the bundle %s stands there twice", ErrInventory, name)
+			return m, fmt.Errorf("%w: duplicate bundle %s", ErrInventory, name)
 		}
 	}
 	return m, nil
 }
 
-// parts joins the components with what the manifests know of them, sorted by
-// package URL; what several bundles have stands there once. A component of a
-// bundle that its manifest knows neither as a package of the toolchain nor as the
-// compiled source is an error: nobody could tell what it is.
+// parts returns the components, identified by the manifests and sorted by package
+// URL. A component of several bundles is listed once. A component that its
+// bundle's manifest lists neither as a toolchain package nor as the compiled
+// source is an error, because it cannot be identified.
 func (m Inventory) parts() ([]part, error) {
 	out := map[string]part{}
 	for _, c := range m.Linked {
 		p := part{Component: c, version: c.Version}
 		switch c.Kind {
 		case licences.GoModule:
-			p.purl = "pkg:golang/" + strings.ToLower(c.Name) + "@" + inPURL(c.Version)
+			p.purl = "pkg:golang/" + strings.ToLower(c.Name) + "@" + escapeVersion(c.Version)
 			if c.Sum != "" {
 				p.facts = append(p.facts, fact{factGoSum, c.Sum})
 			}
 		case licences.GoRuntime:
-			p.purl = "pkg:generic/go@" + inPURL(c.Version)
+			p.purl = "pkg:generic/go@" + escapeVersion(c.Version)
 		default:
-			return nil, fmt.Errorf("%w: %s is linked, and of the kind %q", ErrInventory, c.Name, c.Kind)
+			return nil, fmt.Errorf("%w: linked component %s has the kind %q", ErrInventory, c.Name, c.Kind)
 		}
 		if err := addPart(out, p); err != nil {
 			return nil, err
@@ -105,7 +104,7 @@ func (m Inventory) parts() ([]part, error) {
 	for _, b := range m.Bundles {
 		for _, c := range b.Components {
 			if c.Kind != licences.Bundled {
-				return nil, fmt.Errorf("%w: %s is in a bundle, and of the kind %q", ErrInventory, c.Name, c.Kind)
+				return nil, fmt.Errorf("%w: bundled component %s has the kind %q", ErrInventory, c.Name, c.Kind)
 			}
 			p := part{Component: c, bundles: []string{b.Manifest.Name}}
 			if err := p.identify(b.Manifest); err != nil {
@@ -119,8 +118,8 @@ func (m Inventory) parts() ([]part, error) {
 	return slices.SortedFunc(maps.Values(out), func(a, b part) int { return strings.Compare(a.purl, b.purl) }), nil
 }
 
-// addPart adds a part to those by package URL. One that is there already must be
-// of another bundle and the same; its terms are those that either has.
+// addPart adds a part under its package URL. If the same part of another bundle is
+// there, it merges the licences of both.
 func addPart(to map[string]part, p part) error {
 	had, ok := to[p.purl]
 	switch {
@@ -128,9 +127,9 @@ func addPart(to map[string]part, p part) error {
 		to[p.purl] = p
 		return nil
 	case len(p.bundles) == 0 || len(had.bundles) == 0 || slices.Contains(had.bundles, p.bundles[0]):
-		return fmt.Errorf("%w: %s stands there twice", ErrInventory, p.purl)
+		return fmt.Errorf("%w: duplicate component %s", ErrInventory, p.purl)
 	case had.sha256 != p.sha256 || !slices.Equal(had.facts, p.facts):
-		return fmt.Errorf("%w: %s is one thing in %s and another in %s", ErrInventory, p.purl, had.bundles[0], p.bundles[0])
+		return fmt.Errorf("%w: %s differs between %s and %s", ErrInventory, p.purl, had.bundles[0], p.bundles[0])
 	}
 	had.bundles = union(had.bundles, p.bundles)
 	had.Texts = union(had.Texts, p.Texts)
@@ -140,7 +139,7 @@ func addPart(to map[string]part, p part) error {
 	return nil
 }
 
-// union is a with what only b has behind it.
+// union returns a, followed by the elements that only b has.
 func union[T comparable](a, b []T) []T {
 	out := slices.Clone(a)
 	for _, e := range b {
@@ -151,36 +150,37 @@ func union[T comparable](a, b []T) []T {
 	return out
 }
 
-// inPURL writes a version as package URLs have it: "+" is encoded, ":" is not.
-func inPURL(version string) string {
+// escapeVersion escapes a version for package URLs: "+" is encoded, ":" is not.
+func escapeVersion(version string) string {
 	return strings.ReplaceAll(url.PathEscape(version), "+", "%2B")
 }
 
-// sourceName is the folder of the compiled source's licence in a bundle.
+// sourceName is the component name of the compiled source in a bundle.
 const sourceName = "llama.cpp"
 
-// identify finds a bundled component in the manifest.
+// identify looks up a bundled component in the manifest.
 func (p *part) identify(m *bundle.Manifest) error {
 	if p.Name == sourceName {
 		p.version = m.Source.Tag
-		p.purl = "pkg:github/ggml-org/llama.cpp@" + inPURL(m.Source.Tag)
+		p.purl = "pkg:github/ggml-org/llama.cpp@" + escapeVersion(m.Source.Tag)
 		p.facts = append(p.facts, fact{"git:tree", m.Source.Tree})
 		return nil
 	}
 	for _, known := range m.Toolchain.Packages {
 		if known.Name == p.Name {
 			p.version, p.sha256 = known.Version, known.SHA256
-			p.purl = "pkg:deb/" + vendor(m.Toolchain.Kind) + "/" + known.Name + "@" + inPURL(known.Version)
+			p.purl = "pkg:deb/" + vendor(m.Toolchain.Kind) + "/" + known.Name + "@" + escapeVersion(known.Version)
 			if known.Arch != "" {
 				p.purl += "?arch=" + url.QueryEscape(known.Arch)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: the bundle carries the licence of %s, but its manifest lists no package of that name", ErrInventory, p.Name)
+	return fmt.Errorf("%w: the bundle contains the licence of %s, but its manifest lists no package with that name", ErrInventory, p.Name)
 }
 
-// vendor is whose packages a toolchain has: AMD's images are made of Ubuntu's.
+// vendor returns the distribution of a toolchain's packages. AMD's images are based
+// on Ubuntu.
 func vendor(toolchain string) string {
 	if strings.HasPrefix(toolchain, "debian") {
 		return "debian"
@@ -188,8 +188,8 @@ func vendor(toolchain string) string {
 	return "ubuntu"
 }
 
-// identity is a digest over everything that the documents state, from which
-// their unique names are made: the same release names them the same.
+// identity returns a digest of the inventory, from which the documents' unique
+// names are derived. It is the same for the same release.
 func (m Inventory) identity(parts []part) (string, error) {
 	type line struct {
 		PURL, SHA256      string

@@ -22,11 +22,11 @@ import (
 	"github.com/spdx/tools-golang/spdxlib"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
-// small is a bundle with a server and one library, whose toolchain has these
-// packages.
-func small(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.Bundle {
+// smallBundle returns a bundle with a server and one library, whose toolchain has
+// these packages.
+func smallBundle(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.Bundle {
 	t.Helper()
 	dir := writeTree(t, map[string]string{
 		"llama-server":               "server " + m.Variant,
@@ -56,9 +56,9 @@ func small(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.B
 	return attest.Bundle{Manifest: built, Components: components}
 }
 
-// material is of a release with two bundles, whose toolchains have one package
-// alike and one of two versions.
-func material(t *testing.T) attest.Inventory {
+// inventory returns that of a release with two bundles. Their toolchains share one
+// package and have different versions of another.
+func inventory(t *testing.T) attest.Inventory {
 	t.Helper()
 	gcc := func(version, sum string) bundle.Package {
 		return bundle.Package{Name: "gcc", Version: version, Arch: "amd64", SHA256: strings.Repeat(sum, 64)}
@@ -71,14 +71,14 @@ func material(t *testing.T) attest.Inventory {
 			{Kind: licences.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
 		},
 		Bundles: []attest.Bundle{
-			small(t, bundle.Manifest{Variant: "hip", Targets: []gfx.Target{gfx.MustParse("gfx1100")}, Toolchain: bundle.Toolchain{BaseDigest: "sha256:" + strings.Repeat("b", 64)}},
+			smallBundle(t, bundle.Manifest{Variant: "hip", Targets: []gfx.Target{gfx.MustParse("gfx1100")}, Toolchain: bundle.Toolchain{BaseDigest: "sha256:" + strings.Repeat("b", 64)}},
 				gcc("4:15.3", "e"), bundle.Package{Name: "libhip", Version: "6.4-1", Arch: "amd64", SHA256: strings.Repeat("f", 64)}),
-			small(t, bundle.Manifest{Variant: "cpu"}, gcc("4:15.2", "c")),
+			smallBundle(t, bundle.Manifest{Variant: "cpu"}, gcc("4:15.2", "c")),
 		},
 	}
 }
 
-// cpu is the bundle of the material without a GPU.
+// cpu returns the CPU bundle of the inventory.
 func cpu(m attest.Inventory) attest.Bundle { return m.Bundles[1] }
 
 const (
@@ -112,7 +112,8 @@ func golden(t *testing.T, name string, got []byte) {
 }
 
 func TestCycloneDX(t *testing.T) {
-	m := material(t)
+	t.Parallel()
+	m := inventory(t)
 	text, err := attest.CycloneDX(m)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +154,8 @@ func TestCycloneDX(t *testing.T) {
 }
 
 func TestSPDX(t *testing.T) {
-	m := material(t)
+	t.Parallel()
+	m := inventory(t)
 	text, err := attest.SPDX(m)
 	if err != nil {
 		t.Fatal(err)
@@ -191,7 +193,7 @@ func TestSPDX(t *testing.T) {
 		"llama-hip": {"libhip", "libx1", "llama.cpp"},
 	}
 	if diff := cmp.Diff(want, inside); diff != "" {
-		t.Errorf("what is in what (-want +got):\n%s", diff)
+		t.Errorf("contents (-want +got):\n%s", diff)
 	}
 	texts := map[string]string{}
 	for _, l := range doc.OtherLicenses {
@@ -204,11 +206,11 @@ func TestSPDX(t *testing.T) {
 	}
 }
 
-// A document's unique name changes with what it states, and with nothing else.
-func TestBillsAreReproducible(t *testing.T) {
+// The documents and their unique names depend on the inventory only.
+func TestSBOMsAreReproducible(t *testing.T) {
 	for name, write := range map[string]func(attest.Inventory) ([]byte, error){"CycloneDX": attest.CycloneDX, "SPDX": attest.SPDX} {
 		t.Run(name, func(t *testing.T) {
-			m := material(t)
+			m := inventory(t)
 			first, err := write(m)
 			if err != nil {
 				t.Fatal(err)
@@ -231,7 +233,8 @@ func TestBillsAreReproducible(t *testing.T) {
 	}
 }
 
-func TestBillsRefuse(t *testing.T) {
+func TestSBOMsRejectInconsistentInventories(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		change func(*attest.Inventory)
 		want   string
@@ -240,20 +243,20 @@ func TestBillsRefuse(t *testing.T) {
 		"no manifest":         {func(m *attest.Inventory) { m.Bundles[0].Manifest = nil }, "manifest"},
 		"an empty bundle":     {func(m *attest.Inventory) { m.Bundles[0].Components = nil }, "components"},
 		"nothing linked":      {func(m *attest.Inventory) { m.Linked = nil }, "linked components"},
-		"a bundle twice":      {func(m *attest.Inventory) { m.Bundles[0] = m.Bundles[1] }, "llama-cpu stands there twice"},
-		"unknown package":     {func(m *attest.Inventory) { cpu(*m).Manifest.Toolchain.Packages = nil }, "lists no package of that name"},
+		"duplicate bundle":    {func(m *attest.Inventory) { m.Bundles[0] = m.Bundles[1] }, "duplicate bundle llama-cpu"},
+		"unknown package":     {func(m *attest.Inventory) { cpu(*m).Manifest.Toolchain.Packages = nil }, "lists no package with that name"},
 		"unknown kind":        {func(m *attest.Inventory) { m.Linked[0].Kind = "rust" }, `"rust"`},
 		"linked in a bundle":  {func(m *attest.Inventory) { cpu(*m).Components[0].Kind = licences.GoModule }, `"go"`},
-		"one linked twice":    {func(m *attest.Inventory) { m.Linked = append(m.Linked, m.Linked[0]) }, "twice"},
-		"one twice in bundle": {func(m *attest.Inventory) { b := &m.Bundles[1]; b.Components = append(b.Components, b.Components[0]) }, "twice"},
-		"one with two digests": {func(m *attest.Inventory) {
+		"duplicate linked":    {func(m *attest.Inventory) { m.Linked = append(m.Linked, m.Linked[0]) }, "duplicate"},
+		"duplicate in bundle": {func(m *attest.Inventory) { b := &m.Bundles[1]; b.Components = append(b.Components, b.Components[0]) }, "duplicate"},
+		"one with different digests": {func(m *attest.Inventory) {
 			packages := cpu(*m).Manifest.Toolchain.Packages
 			packages[len(packages)-1].SHA256 = strings.Repeat("0", 64)
-		}, "one thing in llama-cpu and another in llama-hip"},
+		}, "differs between llama-cpu and llama-hip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, write := range []func(attest.Inventory) ([]byte, error){attest.CycloneDX, attest.SPDX} {
-				m := material(t)
+				m := inventory(t)
 				tc.change(&m)
 				out, err := write(m)
 				if !errors.Is(err, attest.ErrInventory) || !strings.Contains(err.Error(), tc.want) {

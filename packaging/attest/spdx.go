@@ -15,11 +15,11 @@ import (
 
 const noAssertion = "NOASSERTION"
 
-// SPDX writes the bill of materials as SPDX 2.3 JSON
-// (https://spdx.github.io/spdx-spec/v2.3/). Licence texts stand in it as they
-// were collected, as LicenseRef entries. The release contains what is linked into
-// the command and its bundles, and each bundle what is in it. The same material
-// gives the same bytes.
+// SPDX returns the bill of materials as SPDX 2.3 JSON
+// (https://spdx.github.io/spdx-spec/v2.3/). It quotes the collected licence texts
+// in LicenseRef entries. The release contains the components that are linked into
+// the command and its bundles; each bundle contains its components. The same
+// inventory produces the same bytes.
 func SPDX(m Inventory) ([]byte, error) {
 	m, err := m.complete()
 	if err != nil {
@@ -101,7 +101,8 @@ func purlReference(purl string) []*spdx.PackageExternalReference {
 	}}
 }
 
-// describeBundle is a bundle in SPDX's words. Its terms are those of its parts.
+// describeBundle returns a bundle as an SPDX package. Its licences are those of its
+// parts.
 func describeBundle(m *bundle.Manifest) *spdx.Package {
 	return &spdx.Package{
 		PackageName: m.Name, PackageSPDXIdentifier: common.ElementID("Package-" + m.Name), PackageVersion: m.Version,
@@ -111,7 +112,7 @@ func describeBundle(m *bundle.Manifest) *spdx.Package {
 	}
 }
 
-// describePart is a part in SPDX's words.
+// describePart returns a part as an SPDX package.
 func describePart(i int, p part) *spdx.Package {
 	pkg := &spdx.Package{
 		PackageName:               p.Name,

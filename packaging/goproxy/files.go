@@ -17,24 +17,24 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
-// diskFile is a File as the zip package asks for it.
+// diskFile implements zip.File.
 type diskFile File
 
-// Path is the file's place in the module.
+// Path returns the file's path in the module.
 func (f diskFile) Path() string { return f.Name }
 
-// Lstat tells size and kind.
+// Lstat returns its size and type.
 func (f diskFile) Lstat() (os.FileInfo, error) { return os.Lstat(f.From) }
 
-// Open reads it.
+// Open opens it for reading.
 func (f diskFile) Open() (io.ReadCloser, error) { return os.Open(f.From) }
 
-// maxZip is what the go command takes of an archive, in bytes: 500 MiB.
+// maxZip is the size of an archive that the go command accepts, in bytes: 500 MiB.
 const maxZip = zip.MaxZipFile
 
-// packZip writes the archive of at most so many bytes.
-func packZip(ctx context.Context, name string, v Version, files []zip.File, most int64) error {
-	return stage(name, func(f *os.File) error {
+// packZip writes the archive, of at most limit bytes.
+func packZip(ctx context.Context, name string, v Version, files []zip.File, limit int64) error {
+	return replaceFile(name, func(f *os.File) error {
 		if err := zip.Create(ctxio.Writer(ctx, f), module.Version{Path: v.Path, Version: v.Version}, files); err != nil {
 			return err
 		}
@@ -42,15 +42,16 @@ func packZip(ctx context.Context, name string, v Version, files []zip.File, most
 		if err != nil {
 			return err
 		}
-		if info.Size() > most {
-			return fmt.Errorf("%w: the archive has %d bytes, the go command takes %d: leave out GPU targets", ErrOptions, info.Size(), most)
+		if info.Size() > limit {
+			return fmt.Errorf("%w: the archive has %d bytes, the go command accepts %d: build for fewer GPU targets", ErrOptions, info.Size(), limit)
 		}
 		return nil
 	})
 }
 
-// stage has a file made beside its place and renames it there.
-func stage(name string, fill func(*os.File) error) error {
+// replaceFile calls fill with a temporary file in the same directory and renames it
+// to name.
+func replaceFile(name string, fill func(*os.File) error) error {
 	part := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+".part")
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -70,21 +71,22 @@ func stage(name string, fill func(*os.File) error) error {
 	return nil
 }
 
+// replace writes the contents of r to a file atomically.
 func replace(ctx context.Context, name string, r io.Reader) error {
-	return stage(name, func(f *os.File) error {
+	return replaceFile(name, func(f *os.File) error {
 		_, err := io.Copy(f, ctxio.Reader(ctx, r))
 		return err
 	})
 }
 
-// makeFolders makes dir and those above it up to top, for a web server to read
-// whatever the umask.
-func makeFolders(top, dir string) error {
+// mkdirAll creates dir and its parents up to top so that a web server can read
+// them, whatever the umask.
+func mkdirAll(top, dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
 	}
 	if dir != top {
-		if err := makeFolders(top, filepath.Dir(dir)); err != nil {
+		if err := mkdirAll(top, filepath.Dir(dir)); err != nil {
 			return err
 		}
 	} else if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -96,29 +98,29 @@ func makeFolders(top, dir string) error {
 	return os.Chmod(dir, 0o755)
 }
 
-// has says whether a file is at its place already. Another one there is
-// ErrVersionConflict.
+// has reports whether the file from already is at to. It returns
+// ErrVersionConflict if the file there has other contents.
 func has(ctx context.Context, from, to string) (bool, error) {
-	had, err := digest(ctx, to)
+	published, err := digest(ctx, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	have, err := digest(ctx, from)
+	wanted, err := digest(ctx, from)
 	if err != nil {
 		return false, err
 	}
-	if !bytes.Equal(had, have) {
+	if !bytes.Equal(published, wanted) {
 		return false, fmt.Errorf("%w: %s: raise the version", ErrVersionConflict, filepath.Base(to))
 	}
 	return true, nil
 }
 
-// bring puts a file to a place where it stays for good: as a link where the file
-// system can, else as a copy.
-func bring(ctx context.Context, from, to string) error {
+// addImmutable links a file to its final path, or copies it where the file system
+// does not support links. The file must never change afterwards.
+func addImmutable(ctx context.Context, from, to string) error {
 	there, err := has(ctx, from, to)
 	if err != nil || there {
 		return err

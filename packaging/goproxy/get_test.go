@@ -31,8 +31,7 @@ func main() {
 }
 `
 
-// ownModule gives the files of this very module, with a small bundle inside if
-// asked for.
+// ownModule returns the files of this module, optionally with a small bundle.
 func ownModule(t *testing.T, withBundle bool) []goproxy.File {
 	t.Helper()
 	files := modtest.Files(t)
@@ -45,7 +44,7 @@ func ownModule(t *testing.T, withBundle bool) []goproxy.File {
 	return files
 }
 
-// smallParts packs a bundle of one file and cuts it into several parts.
+// smallParts packs a bundle of one file and splits it into several parts.
 func smallParts(t *testing.T) []string {
 	t.Helper()
 	dir, parts := t.TempDir(), t.TempDir()
@@ -76,9 +75,10 @@ func smallParts(t *testing.T) []string {
 	return found
 }
 
-// A program elsewhere gets this module from the folder alone, and finds in it
-// what the version is to hold. The newest is the one with the bundle.
-func TestGoGet(t *testing.T) {
+// Another module can get this one from the directory alone. The newest version is
+// the one with the bundle.
+func TestGoGetFromTheProxy(t *testing.T) {
+	t.Parallel()
 	const path = modtest.Path
 	proxy := filepath.Join(t.TempDir(), "proxy")
 	for v, withBundle := range map[string]bool{"v0.1.0": true, "v0.1.0-plain": false} {
@@ -102,10 +102,10 @@ func TestGoGet(t *testing.T) {
 			t.Fatalf("go get %s: %v\n%s", tc.version, err, out)
 		}
 		if out, err := goCommand(t, dir, proxy, "run", "."); err != nil || out != tc.want {
-			t.Errorf("%s: the program said %q, %v; want %q", tc.version, out, err, tc.want)
+			t.Errorf("%s: the program printed %q, %v; want %q", tc.version, out, err, tc.want)
 		}
 	}
-	// The go command holds the archive to the checksum that the program recorded.
+	// The go command verifies the archive by the recorded checksum.
 	archive := filepath.Join(proxy, path, "@v/v0.1.0.zip")
 	other := pack(t, goproxy.Version{Path: path, Version: "v0.1.0", Time: made}, ownModule(t, false))
 	if err := os.Remove(archive); err != nil {

@@ -1,16 +1,18 @@
-// Package goproxy writes a Go module as the files that a module proxy serves
-// (https://go.dev/ref/mod#goproxy-protocol), so that `go get` takes it from a
-// folder (GOPROXY=file:///…) or from any web server that hands the folder out.
+// Package goproxy writes a Go module as the files of a module proxy
+// (https://go.dev/ref/mod#goproxy-protocol), so that `go get` can download it from
+// a directory (GOPROXY=file:///…) or from any web server that serves the directory.
 //
-// It exists because a bundle is not in the repository: what a version control
-// system gives of this module has no llama.cpp inside. A proxy's archive may hold
-// both, the sources and the bundle.
+// It exists because the bundle is not in the repository: the module that a version
+// control system serves does not contain llama.cpp. The archive of a proxy can
+// contain both the sources and the bundle.
 //
-// The same files give the same bytes, and a version never gets others: a Go
-// program that recorded a version's checksum refuses what does not match. A
-// version is there before the list names it, so the folder may be in use.
+// The same files produce the same bytes, and a version never changes: the go
+// command rejects an archive that does not match the recorded checksum. The files
+// of a version are written before the list of versions, so clients may read the
+// directory meanwhile.
 //
-// It neither chooses the files nor checks that they compile, and serves nothing.
+// The package neither selects the files nor checks that they compile, and it serves
+// nothing.
 package goproxy
 
 import (
@@ -33,31 +35,30 @@ import (
 	"golang.org/x/mod/zip"
 )
 
-// Errors that are returned wrapped.
+// Errors that the functions of this package wrap.
 var (
-	// ErrOptions says that a version or the files of one cannot be published.
+	// ErrOptions reports a version that cannot be published.
 	ErrOptions = errors.New("go module")
-	// ErrVersionConflict says that a published version would get other bytes.
-	ErrVersionConflict = errors.New("the version of the module is already published with other bytes")
+	// ErrVersionConflict reports a published version with other contents.
+	ErrVersionConflict = errors.New("the version of the module is already published with other contents")
 )
 
 // Version is one version of a module.
 type Version struct {
-	// Path is the module's path, as its go.mod has it.
+	// Path is the module path in go.mod.
 	Path string
 	// Version is a canonical Go version: "v0.1.0", without build metadata.
 	Version string
-	// Time is told to those who ask when the version was made.
+	// Time is the time of the version in VERSION.info.
 	Time time.Time
 }
 
-// File is a file of the module: its slash-separated path there, and where it is
-// on this machine.
+// File is a file of the module: its slash-separated path in the module, and its
+// path on disk.
 type File struct{ Name, From string }
 
-// Pack writes the files of a version into the folder dir, which must exist:
-// VERSION.zip, VERSION.mod and VERSION.info. Nested modules are left out, as a
-// proxy leaves them out.
+// Pack writes the files of a version into dir, which must exist: VERSION.zip,
+// VERSION.mod and VERSION.info. Like any proxy it omits nested modules.
 func Pack(ctx context.Context, dir string, v Version, files []File) error {
 	if err := v.check(); err != nil {
 		return err
@@ -71,7 +72,7 @@ func Pack(ctx context.Context, dir string, v Version, files []File) error {
 		}
 	}
 	if mod == "" {
-		return fmt.Errorf("%w: %s: there is no go.mod among the files", ErrOptions, v)
+		return fmt.Errorf("%w: %s: the files contain no go.mod", ErrOptions, v)
 	}
 	slices.SortFunc(list, func(a, b zip.File) int { return strings.Compare(a.Path(), b.Path()) })
 	modText, err := os.ReadFile(mod)
@@ -96,23 +97,23 @@ func Pack(ctx context.Context, dir string, v Version, files []File) error {
 	return nil
 }
 
-// String names the version as the go command does.
+// String returns PATH@VERSION, as the go command prints it.
 func (v Version) String() string { return v.Path + "@" + v.Version }
 
 func (v Version) check() error {
 	if err := module.Check(v.Path, v.Version); err != nil {
-		return fmt.Errorf("%w: %w: give a version such as v0.1.0", ErrOptions, err)
+		return fmt.Errorf("%w: %w: use a version such as v0.1.0", ErrOptions, err)
 	}
 	if c := module.CanonicalVersion(v.Version); c != v.Version {
-		return fmt.Errorf("%w: the go command knows %s as %q: give a version such as v0.1.0", ErrOptions, v, c)
+		return fmt.Errorf("%w: the canonical version of %s is %q: use a version such as v0.1.0", ErrOptions, v, c)
 	}
 	if v.Time.Unix() <= 0 {
-		return fmt.Errorf("%w: %s: its time is %s: give the time of its commit", ErrOptions, v, v.Time.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: %s: its time is %s: set the time of its commit", ErrOptions, v, v.Time.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// versionDir is where a proxy has the versions of a module.
+// versionDir returns the directory of a module's versions in a proxy.
 func versionDir(modulePath string) (string, error) {
 	escaped, err := module.EscapePath(modulePath)
 	if err != nil {
@@ -121,18 +122,18 @@ func versionDir(modulePath string) (string, error) {
 	return path.Join(escaped, "@v"), nil
 }
 
-// IsVersionList says whether a slash-separated path below a proxy's folder is that of a
-// module's list of versions: the one file there that gets other bytes.
+// IsVersionList reports whether a slash-separated path in a proxy's directory is a
+// module's list of versions, the only file there whose contents change.
 func IsVersionList(name string) bool {
 	return path.Base(name) == "list" && path.Base(path.Dir(name)) == "@v"
 }
 
-// suffixes of a version's files, in the order in which they are published: the
-// last one tells that the others are there.
+// suffixes of a version's files in the order in which they are published. A version
+// with the last one is complete.
 var suffixes = []string{".zip", ".mod", ".info"}
 
-// Add puts a version that Pack wrote into from into the proxy's folder dir. What
-// is there of the module stays.
+// Add adds a version, which Pack wrote into the directory from, to the proxy in dir.
+// The other versions of the module stay.
 func Add(ctx context.Context, dir string, v Version, from string) error {
 	if err := v.check(); err != nil {
 		return err
@@ -142,18 +143,18 @@ func Add(ctx context.Context, dir string, v Version, from string) error {
 		return err
 	}
 	to := filepath.Join(dir, filepath.FromSlash(at))
-	if err := makeFolders(dir, to); err != nil {
+	if err := mkdirAll(dir, to); err != nil {
 		return fmt.Errorf("publish %s: %w", v, err)
 	}
 	for _, suffix := range suffixes {
-		if err := bring(ctx, filepath.Join(from, v.Version+suffix), filepath.Join(to, v.Version+suffix)); err != nil {
+		if err := addImmutable(ctx, filepath.Join(from, v.Version+suffix), filepath.Join(to, v.Version+suffix)); err != nil {
 			return fmt.Errorf("publish %s: %w", v, err)
 		}
 	}
 	return writeList(ctx, to)
 }
 
-// writeList names every version that is whole.
+// writeList writes the list of the complete versions.
 func writeList(ctx context.Context, dir string) error {
 	infos, err := filepath.Glob(filepath.Join(dir, "v*.info"))
 	if err != nil {
@@ -174,30 +175,30 @@ func writeList(ctx context.Context, dir string) error {
 	return nil
 }
 
-// Mirror adds the versions of every module in the proxy's folder from to that at
-// to, which may be in use: all of them, or none if one of them has other bytes
-// there. It waits for others that do so.
+// Mirror adds the versions of all modules in the proxy at from to the one at to,
+// which clients may be using. It adds none of them if one conflicts with a version
+// there. It waits for other publishers.
 func Mirror(ctx context.Context, from, to string) error {
 	versions, err := versionsIn(from)
 	if err != nil {
 		return err
 	}
-	if err := makeFolders(to, to); err != nil {
+	if err := mkdirAll(to, to); err != nil {
 		return fmt.Errorf("publish modules: %w", err)
 	}
-	// The lock is on the folder itself, so that nothing is left for clients to see.
+	// The lock is on the directory itself, so clients see no lock file.
 	lock := flock.New(to, flock.SetFlag(os.O_RDONLY))
-	if ok, err := lock.TryLockContext(ctx, lockPoll); err != nil || !ok {
+	if ok, err := lock.TryLockContext(ctx, lockPollInterval); err != nil || !ok {
 		return fmt.Errorf("wait for another publish into %s: %w", to, err)
 	}
 	return errors.Join(addAll(ctx, versions, to), lock.Close())
 }
 
-// lockPoll is how often a publisher asks whether another one has ended.
-const lockPoll = 50 * time.Millisecond
+// lockPollInterval is how often a publisher retries to lock the directory.
+const lockPollInterval = 50 * time.Millisecond
 
 func addAll(ctx context.Context, versions []packed, to string) error {
-	if err := addable(ctx, versions, to); err != nil {
+	if err := checkAddable(ctx, versions, to); err != nil {
 		return err
 	}
 	for _, v := range versions {
@@ -211,23 +212,24 @@ func addAll(ctx context.Context, versions []packed, to string) error {
 	return nil
 }
 
-// CheckMirror says whether Mirror would refuse, and writes nothing.
+// CheckMirror returns the error that Mirror would return before it writes
+// anything.
 func CheckMirror(ctx context.Context, from, to string) error {
 	versions, err := versionsIn(from)
 	if err != nil {
 		return err
 	}
-	return addable(ctx, versions, to)
+	return checkAddable(ctx, versions, to)
 }
 
-// packed is a version in a proxy's folder, and the folder with its files.
+// packed is a version in a proxy, and the directory with its files.
 type packed struct {
 	Version
 	dir string
 }
 
-// addable refuses versions that are in the proxy's folder with other bytes.
-func addable(ctx context.Context, versions []packed, proxy string) error {
+// checkAddable rejects versions that conflict with those in the proxy.
+func checkAddable(ctx context.Context, versions []packed, proxy string) error {
 	for _, v := range versions {
 		if err := v.check(); err != nil {
 			return err
@@ -249,7 +251,7 @@ func addable(ctx context.Context, versions []packed, proxy string) error {
 	return nil
 }
 
-// versionsIn finds every version of every module in a proxy's folder.
+// versionsIn returns all versions of all modules in a proxy.
 func versionsIn(proxy string) ([]packed, error) {
 	var out []packed
 	err := filepath.WalkDir(proxy, func(name string, e fs.DirEntry, err error) error {
@@ -264,12 +266,12 @@ func versionsIn(proxy string) ([]packed, error) {
 		return nil, fmt.Errorf("publish modules: %w", err)
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%w: %s holds no module: run `mage release`", ErrOptions, proxy)
+		return nil, fmt.Errorf("%w: there is no module in %s: run `mage release`", ErrOptions, proxy)
 	}
 	return out, nil
 }
 
-// versionsOf reads the versions of a module, which are in the folder dir.
+// versionsOf returns the versions of a module in the directory dir.
 func versionsOf(proxy, dir string) ([]packed, error) {
 	rel, err := filepath.Rel(proxy, dir)
 	if err != nil {

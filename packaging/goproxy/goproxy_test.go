@@ -29,7 +29,7 @@ func version(v string) goproxy.Version {
 	return goproxy.Version{Path: "example.org/Thing", Version: v, Time: made}
 }
 
-// sources lays out a module and names its files.
+// sources writes a module and returns its files.
 func sources(t *testing.T, files map[string]string) []goproxy.File {
 	t.Helper()
 	dir := t.TempDir()
@@ -72,7 +72,8 @@ func read(t *testing.T, elem ...string) string {
 	return string(b)
 }
 
-func TestPack(t *testing.T) {
+func TestPackWritesAModule(t *testing.T) {
+	t.Parallel()
 	dir := pack(t, version("v1.2.3"), sources(t, thing()))
 	if got := read(t, dir, "v1.2.3.info"); got != `{"Version":"v1.2.3","Time":"2026-11-20T12:00:00Z"}`+"\n" {
 		t.Errorf("info: %q", got)
@@ -98,7 +99,7 @@ func TestPack(t *testing.T) {
 	}
 }
 
-// The same files give the same bytes, whatever the order and the machine.
+// The same files produce the same bytes in any order and environment.
 func TestPackIsReproducible(t *testing.T) {
 	one := pack(t, version("v1.2.3"), sources(t, thing()))
 	t.Setenv("TZ", "Pacific/Chatham")
@@ -106,7 +107,7 @@ func TestPackIsReproducible(t *testing.T) {
 	defer syscall.Umask(old)
 	v := version("v1.2.3")
 	v.Time = made.In(time.FixedZone("x", 3600))
-	files := sources(t, thing()) // another folder, and the order of a map
+	files := sources(t, thing()) // another directory, and the random order of a map
 	for _, f := range files {
 		if err := os.Chtimes(f.From, made, made); err != nil {
 			t.Fatal(err)
@@ -123,7 +124,8 @@ func TestPackIsReproducible(t *testing.T) {
 	}
 }
 
-func TestPackRefuses(t *testing.T) {
+func TestPackRejects(t *testing.T) {
+	t.Parallel()
 	whole := sources(t, thing())
 	big := filepath.Join(t.TempDir(), "big")
 	if err := os.WriteFile(big, nil, 0o644); err != nil {
@@ -137,14 +139,14 @@ func TestPackRefuses(t *testing.T) {
 		files []goproxy.File
 		want  string
 	}{
-		"build metadata":                      {version("v1.2.3+llama.0.5.0"), whole, "give a version such as v0.1.0"},
-		"short version":                       {version("v1.2"), whole, "give a version such as v0.1.0"},
-		"wrong major":                         {version("v2.0.0"), whole, "give a version such as v0.1.0"},
-		"no time":                             {goproxy.Version{Path: "example.org/Thing", Version: "v1.2.3"}, whole, "time of its commit"},
-		"no go.mod":                           {version("v1.2.3"), sources(t, map[string]string{"a.go": "package a\n"}), "no go.mod"},
-		"two names that one disk cannot hold": {version("v1.2.3"), append(sources(t, map[string]string{"A.go": ""}), whole...), "case-insensitive"},
-		"too large":                           {version("v1.2.3"), append([]goproxy.File{{Name: "big", From: big}}, whole...), "too large"},
-		"not there":                           {version("v1.2.3"), append([]goproxy.File{{Name: "none", From: big + "x"}}, whole...), "no such file"},
+		"build metadata":                 {version("v1.2.3+llama.0.5.0"), whole, "use a version such as v0.1.0"},
+		"short version":                  {version("v1.2"), whole, "use a version such as v0.1.0"},
+		"wrong major":                    {version("v2.0.0"), whole, "use a version such as v0.1.0"},
+		"no time":                        {goproxy.Version{Path: "example.org/Thing", Version: "v1.2.3"}, whole, "time of its commit"},
+		"no go.mod":                      {version("v1.2.3"), sources(t, map[string]string{"a.go": "package a\n"}), "no go.mod"},
+		"names that differ only in case": {version("v1.2.3"), append(sources(t, map[string]string{"A.go": ""}), whole...), "case-insensitive"},
+		"too large":                      {version("v1.2.3"), append([]goproxy.File{{Name: "big", From: big}}, whole...), "too large"},
+		"missing file":                   {version("v1.2.3"), append([]goproxy.File{{Name: "none", From: big + "x"}}, whole...), "no such file"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -153,13 +155,14 @@ func TestPackRefuses(t *testing.T) {
 				t.Fatalf("got %v; want an error about %q", err, tc.want)
 			}
 			if _, err := os.Stat(filepath.Join(dir, tc.v.Version+".zip")); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("an archive was left: %v", err)
+				t.Errorf("an archive was left behind: %v", err)
 			}
 		})
 	}
 }
 
 func TestAddAndMirror(t *testing.T) {
+	t.Parallel()
 	proxy, served := filepath.Join(t.TempDir(), "proxy"), filepath.Join(t.TempDir(), "served")
 	for _, v := range []string{"v1.10.0", "v1.9.0", "v1.10.0-plain"} {
 		if err := goproxy.Add(t.Context(), proxy, version(v), pack(t, version(v), sources(t, thing()))); err != nil {
@@ -169,28 +172,29 @@ func TestAddAndMirror(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const at = "example.org/!thing/@v" // capitals are written so
+	const at = "example.org/!thing/@v" // how the protocol escapes capitals
 	for _, dir := range []string{proxy, served} {
 		if got := read(t, dir, at, "list"); got != "v1.9.0\nv1.10.0-plain\nv1.10.0\n" {
 			t.Errorf("list: %q", got)
 		}
 		if left, err := filepath.Glob(filepath.Join(dir, at, ".*")); err != nil || len(left) != 0 {
-			t.Errorf("left are %v, %v", left, err)
+			t.Errorf("left behind: %v, %v", left, err)
 		}
 	}
 	other := thing()
 	other["a.go"] = "package other\n"
 	err := goproxy.Add(t.Context(), proxy, version("v1.9.0"), pack(t, version("v1.9.0"), sources(t, other)))
 	if !errors.Is(err, goproxy.ErrVersionConflict) {
-		t.Errorf("a version with other bytes: %v", err)
+		t.Errorf("a version with other contents: %v", err)
 	}
 	if err := goproxy.Mirror(t.Context(), t.TempDir(), served); !errors.Is(err, goproxy.ErrOptions) {
 		t.Errorf("nothing to mirror: %v", err)
 	}
 }
 
-// Of several versions none is added if one would get other bytes.
+// No version is added if one conflicts.
 func TestMirrorIsAllOrNothing(t *testing.T) {
+	t.Parallel()
 	from, to := filepath.Join(t.TempDir(), "from"), filepath.Join(t.TempDir(), "to")
 	add := func(proxy, v, text string) {
 		files := thing()
@@ -218,13 +222,14 @@ func TestMirrorIsAllOrNothing(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(fresh); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("asking made the folder: %v", err)
+		t.Errorf("CheckMirror created the directory: %v", err)
 	}
 }
 
-// Two publishers would write the same unfinished files: one waits for the other,
-// as long as it is let.
-func TestMirrorWaitsForAnother(t *testing.T) {
+// Two publishers would write the same temporary files, so one waits for the other
+// until its context is cancelled.
+func TestMirrorWaitsForOtherPublishers(t *testing.T) {
+	t.Parallel()
 	proxy, served := t.TempDir(), t.TempDir()
 	if err := goproxy.Add(t.Context(), proxy, version("v1.0.0"), pack(t, version("v1.0.0"), sources(t, thing()))); err != nil {
 		t.Fatal(err)
@@ -239,7 +244,7 @@ func TestMirrorWaitsForAnother(t *testing.T) {
 		t.Errorf("while another publishes: %v", err)
 	}
 	if there, err := os.ReadDir(served); err != nil || len(there) > 0 {
-		t.Errorf("written all the same: %v, %v", there, err)
+		t.Errorf("written without the lock: %v, %v", there, err)
 	}
 	done := make(chan error)
 	go func() { done <- goproxy.Mirror(t.Context(), proxy, served) }()
@@ -254,11 +259,12 @@ func TestMirrorWaitsForAnother(t *testing.T) {
 	}
 }
 
-// A context that ends in the middle of an archive ends the reading of it.
-func TestMirrorEndsWithItsContext(t *testing.T) {
+// Cancelling the context stops the reading within an archive.
+func TestMirrorStopsWhenCancelled(t *testing.T) {
+	t.Parallel()
 	proxy, served := t.TempDir(), t.TempDir()
 	large := thing()
-	noise := make([]byte, 1<<20) // it does not pack
+	noise := make([]byte, 1<<20) // incompressible
 	if _, err := rand.NewChaCha8([32]byte{}).Read(noise); err != nil {
 		t.Fatal(err)
 	}
@@ -274,8 +280,8 @@ func TestMirrorEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// goCommand runs go in dir with nothing of this machine's settings but the module
-// cache, as a source of the other modules.
+// goCommand runs go in dir with a proxy and, as the source of the other modules,
+// this machine's module cache.
 func goCommand(t *testing.T, dir, proxy string, args ...string) (string, error) {
 	t.Helper()
 	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()

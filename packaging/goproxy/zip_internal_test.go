@@ -11,11 +11,12 @@ import (
 	"golang.org/x/mod/zip"
 )
 
-// An archive of more than the go command takes (500 MiB, see the module reference
-// of Go) is none.
-func TestPackZipIsBounded(t *testing.T) {
+// The go command rejects archives of more than 500 MiB (see the Go Modules
+// Reference).
+func TestPackZipLimitsTheSize(t *testing.T) {
+	t.Parallel()
 	if maxZip != 524_288_000 {
-		t.Errorf("archives may have %d bytes", maxZip)
+		t.Errorf("maxZip = %d", maxZip)
 	}
 	dir := t.TempDir()
 	from := filepath.Join(dir, "go.mod")
@@ -37,9 +38,9 @@ func TestPackZipIsBounded(t *testing.T) {
 		t.Errorf("one byte too many: %v", err)
 	}
 	if _, err := os.Stat(name); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("it is there: %v", err)
+		t.Errorf("the archive was left behind: %v", err)
 	}
 	if err := packZip(t.Context(), name, v, files, info.Size()); err != nil {
-		t.Errorf("as many as may be: %v", err)
+		t.Errorf("exactly the limit: %v", err)
 	}
 }

@@ -1,12 +1,11 @@
-// Package origin says what other people's work is inside a release and under
-// which terms: the Go modules linked into the command, Go itself, llama.cpp and
-// the system packages whose files are in the bundle.
+// Package licences lists the third-party components of a release and their
+// licences: the Go modules linked into the command, Go itself, llama.cpp and the
+// system packages whose files are in the bundle.
 //
-// It reads what the build left behind (the build information inside the command,
-// the licence files inside the bundle) and asks nobody: a component whose terms
-// are not to be found is an error, since it cannot be passed on. What is made of
-// the facts is the business of the copyright file in packaging/deb and of the
-// documents in packaging/attest.
+// It reads only what the build left: the build information in the command and the
+// licence files in the bundle. A component without a licence text is an error,
+// because it must not be distributed. packaging/deb writes the copyright files and
+// packaging/attest the bills of materials from the result.
 package licences
 
 import (
@@ -18,35 +17,36 @@ import (
 	"github.com/google/licensecheck"
 )
 
-// ErrNoLicence says that a component came without its terms.
+// ErrNoLicence reports a component without a licence text.
 var ErrNoLicence = errors.New("no licence text")
 
-// Kind tells where a component comes from.
+// Kind is the origin of a component.
 type Kind string
 
 // The kinds of components.
 const (
 	GoModule  Kind = "go"      // a module linked into the command
-	GoRuntime Kind = "golang"  // Go's own run time and standard library
-	Bundled   Kind = "bundled" // something whose files are in the bundle
+	GoRuntime Kind = "golang"  // Go's runtime and standard library
+	Bundled   Kind = "bundled" // a component of a bundle
 )
 
-// Component is one piece of other people's work.
+// Component is a third-party component.
 type Component struct {
 	Kind Kind
-	// Name is the module path, or the folder's name below the bundle's licenses.
+	// Name is the module path, or the directory name below the bundle's licenses.
 	Name string
-	// Version is the module's version; empty where the bundle's manifest is the
-	// one to know.
+	// Version is the module's version. It is empty for bundled components, whose
+	// versions are in the bundle's manifest.
 	Version string
-	// Sum is the module's hash as go.sum writes it ("h1:…"); empty for others.
+	// Sum is the module's hash from go.sum ("h1:…"); empty for other kinds.
 	Sum string
-	// Licences are the SPDX identifiers that the texts were recognised as, or
-	// that a machine-readable text names itself; sorted.
+	// Licences are the SPDX identifiers of the recognised texts, or the names that
+	// a machine-readable text contains; sorted.
 	Licences []string
-	// Holders are the copyright statements, each once, in the order of the texts.
+	// Holders are the copyright statements without duplicates, in the order of the
+	// texts.
 	Holders []string
-	// Texts are the licence texts as found; never empty.
+	// Texts are the licence texts; never empty.
 	Texts []Text
 }
 
@@ -54,11 +54,11 @@ type Component struct {
 type Text struct {
 	// Name is the file's base name.
 	Name string
-	// Body is its text in UTF-8, lines ended by "\n".
+	// Body is its text in UTF-8, with "\n" as the line ending.
 	Body string
 }
 
-// describe reads the texts and sets Licences and Holders.
+// describe sets Licences and Holders from the texts.
 func (c *Component) describe() {
 	ids := map[string]bool{}
 	seen := map[string]bool{}
@@ -81,11 +81,11 @@ func (c *Component) describe() {
 	sort.Strings(c.Licences)
 }
 
-// machineReadable is how a copyright file in Debian's format begins
+// machineReadable matches the first field of a copyright file in Debian's format
 // (https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/).
 var machineReadable = regexp.MustCompile(`(?m)^Format(-Specification)?:\s*\S*(copyright-format|dep5?)\b`)
 
-// readTerms gives the licence names and the copyright statements of a text.
+// readTerms returns the licence names and the copyright statements of a text.
 func readTerms(body string) (licences, holders []string) {
 	if machineReadable.MatchString(body) {
 		return readFields(body)
@@ -104,13 +104,13 @@ func readTerms(body string) (licences, holders []string) {
 }
 
 var (
-	// A statement has a year or a mark beside the word; prose about copyright
-	// has neither.
+	// A copyright statement has a year or a symbol beside the word; prose about
+	// copyright has neither.
 	statementForm = regexp.MustCompile(`(?i)^\W*(?:(?:portions|parts|all code)\s+)?(?:copyright\b\W*(?:\(c\)|©|\d{4})|\(c\)\W*\d{4}|©)`)
 	leadingMarks  = regexp.MustCompile(`^[\s*#/;.%|!-]+`)
 )
 
-// statement gives the copyright statement that a line is, or "".
+// statement returns the copyright statement in a line, or "".
 func statement(line string) string {
 	if !statementForm.MatchString(line) {
 		return ""
@@ -118,9 +118,9 @@ func statement(line string) string {
 	return strings.Join(strings.Fields(leadingMarks.ReplaceAllString(line, "")), " ")
 }
 
-// readFields takes the License and Copyright fields out of a text in Debian's
-// machine-readable format. A value goes on over indented lines; of a licence
-// only the first line is its name, the rest is its text.
+// readFields returns the License and Copyright fields of a text in Debian's
+// machine-readable format. Indented lines continue a value; only the first line of
+// a License field is the name, the rest is the text.
 func readFields(body string) (licences, holders []string) {
 	field := ""
 	for line := range strings.Lines(body) {
@@ -144,7 +144,8 @@ func readFields(body string) (licences, holders []string) {
 	return licences, holders
 }
 
-// appendWords appends value, its blanks made single, unless nothing is left.
+// appendWords appends value with single spaces between its words, unless it is
+// empty.
 func appendWords(to []string, value string) []string {
 	value = strings.Join(strings.Fields(value), " ")
 	if value == "" || value == "." {

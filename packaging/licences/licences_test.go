@@ -46,7 +46,8 @@ OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
 SOFTWARE.
 `
 
-func TestLicences(t *testing.T) {
+func TestFromBundle(t *testing.T) {
+	t.Parallel()
 	dir := writeTree(t, map[string]string{
 		"licenses/llama.cpp/LICENSE": "MIT License\n\nCopyright (c) 2023-2026 Some Authors\n\n" + permission,
 		"licenses/libx1/copyright": "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n" +
@@ -86,29 +87,29 @@ func TestLicences(t *testing.T) {
 	}
 }
 
-func TestLicencesRefuses(t *testing.T) {
+func TestFromBundleRejectsMissingTexts(t *testing.T) {
+	t.Parallel()
 	bare := t.TempDir()
 	empty := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(empty, "licenses", "libx1"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for name, tc := range map[string]struct{ dir, want string }{
-		"no folder":        {bare, "bundle without licences"},
+		"no directory":     {bare, "bundle without licences"},
 		"an empty package": {empty, "licences of libx1"},
 		"files alone":      {writeTree(t, map[string]string{"licenses/README": "x"}), "bundle without licences"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := licences.FromBundle(tc.dir)
 			if !errors.Is(err, licences.ErrNoLicence) || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want one about %q", err, tc.want)
+				t.Errorf("got %v, want an error about %q", err, tc.want)
 			}
 		})
 	}
 }
 
-// A program with a dependency is built here, so that the build information is
-// the compiler's own.
-func TestModules(t *testing.T) {
+// The test builds a program with a dependency to get real build information.
+func TestFromProgram(t *testing.T) {
 	src := writeTree(t, map[string]string{
 		"go.mod":         "module example.test/prog\n\ngo 1.26\n\nrequire example.test/Dep v1.2.3\n\nreplace example.test/Dep => ./dep\n",
 		"main.go":        "package main\n\nimport \"example.test/Dep\"\n\nfunc main() { dep.Do() }\n",
@@ -144,11 +145,11 @@ func TestModules(t *testing.T) {
 		t.Errorf("without Go's licence: %v", err)
 	}
 	if _, err := licences.FromProgram(filepath.Join(src, "main.go"), t.TempDir(), goroot); err == nil {
-		t.Error("a file that is no program was read")
+		t.Error("a file that is not a program was accepted")
 	}
 }
 
-func FuzzLicences(f *testing.F) {
+func FuzzFromBundle(f *testing.F) {
 	f.Add([]byte("Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nCopyright: 2020 A\nLicense: MIT\n"))
 	f.Add([]byte("Copyright (c) 2020 A\n\n" + permission))
 	f.Add([]byte("\xff\xfe\r\n"))
@@ -168,7 +169,7 @@ func FuzzLicences(f *testing.F) {
 		for _, list := range [][]string{got[0].Licences, got[0].Holders} {
 			for _, s := range list {
 				if s == "" || strings.ContainsAny(s, "\r\n\t") || s != strings.Join(strings.Fields(s), " ") {
-					t.Errorf("not one clean line: %q", s)
+					t.Errorf("not a normalised line: %q", s)
 				}
 			}
 		}

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/mod/module"
 )
 
-// FromProgram lists what is linked into the Go program command beside its own
-// module: the modules that its build information names, and Go itself. moduleCache is
-// the folder that `go env GOMODCACHE` prints, goRoot that of `go env GOROOT`.
+// FromProgram returns the components that are linked into a Go program: the modules
+// in its build information except its own, and Go itself. moduleCache and goRoot
+// are the directories that `go env GOMODCACHE` and `go env GOROOT` print.
 func FromProgram(command, moduleCache, goRoot string) ([]Component, error) {
 	info, err := buildinfo.ReadFile(command)
 	if err != nil {
@@ -33,14 +33,14 @@ func FromProgram(command, moduleCache, goRoot string) ([]Component, error) {
 		}
 		c := Component{Kind: GoModule, Name: dep.Path, Version: dep.Version, Sum: dep.Sum}
 		if c.Texts, err = licenceFiles(dir); err != nil {
-			return nil, fmt.Errorf("licence of module %s %s: %w: run `go mod download` and try again", dep.Path, dep.Version, err)
+			return nil, fmt.Errorf("licence of module %s %s: %w: run `go mod download` and retry", dep.Path, dep.Version, err)
 		}
 		c.describe()
 		out = append(out, c)
 	}
 	golang := Component{Kind: GoRuntime, Name: "go", Version: strings.TrimPrefix(info.GoVersion, "go")}
 	if golang.Texts, err = licenceFiles(goRoot); err != nil {
-		return nil, fmt.Errorf("licence of Go: %w: give Go's own folder, as `go env GOROOT` prints it", err)
+		return nil, fmt.Errorf("licence of Go: %w: pass the directory that `go env GOROOT` prints", err)
 	}
 	golang.describe()
 	out = append(out, golang)
@@ -48,8 +48,8 @@ func FromProgram(command, moduleCache, goRoot string) ([]Component, error) {
 	return out, nil
 }
 
-// moduleDir is where the sources of a module are: in the module cache, or in the
-// folder that replaces it.
+// moduleDir returns the directory of a module's sources: in the module cache, or
+// the directory that replaces the module.
 func moduleDir(cache, path, version string) (string, error) {
 	if modfile.IsDirectoryPath(path) {
 		return filepath.FromSlash(path), nil
@@ -65,10 +65,10 @@ func moduleDir(cache, path, version string) (string, error) {
 	return filepath.Join(cache, filepath.FromSlash(p)+"@"+v), nil
 }
 
-// licenceName matches the files in which projects keep terms and notices.
+// licenceName matches the usual names of licences and notices.
 var licenceName = regexp.MustCompile(`(?i)^(un)?(licen[cs]e|copying|copyright|notice|patents)([-_.].*)?$`)
 
-// licenceFiles reads the licence files of a folder, in the order of their names.
+// licenceFiles reads the licence files in a directory, in the order of their names.
 func licenceFiles(dir string) ([]Text, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -91,8 +91,8 @@ func licenceFiles(dir string) ([]Text, error) {
 	return out, nil
 }
 
-// readText reads a file as UTF-8; what is not UTF-8 is taken as Latin-1, in
-// which old copyright files are written.
+// readText reads a file as UTF-8, or as Latin-1 if it is not valid UTF-8, as in old
+// copyright files.
 func readText(path string) (Text, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -110,12 +110,12 @@ func readText(path string) (Text, error) {
 	return Text{Name: filepath.Base(path), Body: strings.TrimRight(body, "\n") + "\n"}, nil
 }
 
-// commonTexts is the folder of licence texts that the components' own files
-// refer to; it is no component.
+// commonTexts is the directory of licence texts that the components' files refer
+// to. It is not a component.
 const commonTexts = "common"
 
-// FromBundle lists the components whose terms a bundle carries: each folder below
-// bundleDir/licenses is one, except "common", and every file in it one text.
+// FromBundle returns the components of a bundle. Each directory below
+// bundleDir/licenses, except "common", is a component, and every file in it a text.
 func FromBundle(bundleDir string) ([]Component, error) {
 	root := filepath.Join(bundleDir, "licenses")
 	entries, err := os.ReadDir(root)

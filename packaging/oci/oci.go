@@ -1,11 +1,11 @@
 // Package oci writes the container image of go-rocm: the command and the bundle
-// on nothing else ("FROM scratch"), as an OCI image layout in one tar file, which
-// `docker load`, `podman load` and `skopeo copy oci-archive:` read.
+// without a base image ("FROM scratch"), as an OCI image layout in one tar file for
+// `docker load`, `podman load` and `skopeo copy oci-archive:`.
 //
-// The bundle brings its whole user space, so an image needs no distribution below
-// it. The program runs as a user without rights; kfd and drm devices are given to
-// the container by whoever starts it. The same inputs give the same bytes. Images
-// are neither pushed nor signed here.
+// The bundle contains its whole user space, so the image needs no distribution. The
+// program runs as an unprivileged user; whoever starts the container passes the kfd
+// and drm devices to it. The same inputs produce the same bytes. The package neither
+// pushes nor signs images.
 package oci
 
 import (
@@ -32,17 +32,17 @@ import (
 
 // Errors that Build returns wrapped.
 var (
-	// ErrOptions says that an option is missing.
+	// ErrOptions reports a missing option.
 	ErrOptions = errors.New("oci options")
-	// ErrBundle says that the bundle's folder is not what its manifest says.
+	// ErrBundle reports that the bundle's directory does not match its manifest.
 	ErrBundle = errors.New("oci bundle")
 )
 
-// UserID is the number of the user and group that the image runs as; by
-// convention nobody's on a system with accounts.
+// UserID is the ID of the user and group that the image runs as. By convention no
+// account of a host has it.
 const UserID = 65532
 
-// Places in the image.
+// Paths in the image.
 const (
 	commandPath   = "usr/bin/go-rocm"
 	copyrightPath = "usr/share/doc/go-rocm/copyright"
@@ -53,17 +53,17 @@ const (
 
 // Options are the inputs of Build.
 type Options struct {
-	// Version is go-rocm's, for the image's labels and its reference.
+	// Version of go-rocm, for the labels and the reference of the image.
 	Version string
 	// Epoch is the time of every entry and of the image.
 	Epoch time.Time
-	// Command is the static program without a bundle inside.
+	// Command is the static program without an embedded bundle.
 	Command string
-	// Copyright is the text with the terms of what is linked into Command; the
-	// bundle brings those of its own parts.
+	// Copyright is the copyright file of Command. The bundle contains the licences
+	// of its own components.
 	Copyright []byte
 	// Bundle is the manifest of the bundle in BundleLayer, which WriteBundleLayer
-	// made with the same Epoch.
+	// wrote with the same Epoch.
 	Bundle      *bundle.Manifest
 	BundleLayer string
 	// Out is the path of the tar file.
@@ -84,15 +84,14 @@ func (o Options) check() error {
 
 func checkEpoch(epoch time.Time) error {
 	if epoch.Unix() <= 0 {
-		return fmt.Errorf("%w: Epoch is %s: give the time of the release", ErrOptions, epoch.UTC().Format(time.RFC3339))
+		return fmt.Errorf("%w: Epoch is %s: set the time of the release", ErrOptions, epoch.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
 
-// WriteBundleLayer writes the layer with the bundle in dir, after it was compared
-// with its manifest, to the file out. The bundle changes least often and is the
-// largest: as a layer of its own, at the bottom, it is made and stored once for
-// many versions of the command.
+// WriteBundleLayer verifies the bundle in dir and writes a layer with it to the file
+// out. The bundle is the largest part and changes least often: in a layer of its
+// own, at the bottom, it is built and stored once for many versions of the command.
 func WriteBundleLayer(ctx context.Context, dir string, epoch time.Time, out string) error {
 	if err := checkEpoch(epoch); err != nil {
 		return err
@@ -104,11 +103,11 @@ func WriteBundleLayer(ctx context.Context, dir string, epoch time.Time, out stri
 	if err := bundle.Verify(ctx, dir, m); err != nil {
 		return fmt.Errorf("%w: %w", ErrBundle, err)
 	}
-	return writeLayer(ctx, out, bundleItems(dir, m), epoch)
+	return writeLayer(ctx, out, bundleEntries(dir, m), epoch)
 }
 
-// Build writes the image to o.Out, whole or not at all, and returns its digest
-// ("sha256:…"), which names it in a registry.
+// Build writes the image to o.Out atomically and returns its digest ("sha256:…"),
+// by which registries refer to it.
 func Build(ctx context.Context, o Options) (digest string, err error) {
 	if err := o.check(); err != nil {
 		return "", err
@@ -120,7 +119,7 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
 	files := []string{o.BundleLayer}
-	for i, list := range [][]item{systemItems(), commandItems(o)} {
+	for i, list := range [][]entry{systemEntries(), commandEntries(o)} {
 		name := filepath.Join(work, fmt.Sprintf("layer%d", i))
 		if err := writeLayer(ctx, name, list, o.Epoch); err != nil {
 			return "", err
@@ -140,7 +139,7 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 		return "", fmt.Errorf("image: %w", err)
 	}
 	dir := filepath.Join(work, "layout")
-	// docker takes the reference from the one annotation, others from the other.
+	// Docker reads the reference from the second annotation, others from the first.
 	name := map[string]string{
 		"org.opencontainers.image.ref.name": reference(o.Version),
 		"io.containerd.image.name":          "go-rocm:" + reference(o.Version),
@@ -160,15 +159,15 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 		return "", err
 	}
 	if err := os.Rename(staged, o.Out); err != nil {
-		return "", fmt.Errorf("put in place: %w", err)
+		return "", fmt.Errorf("rename the finished image: %w", err)
 	}
 	h, err := img.Digest()
 	return h.String(), err
 }
 
-// writeDockerManifest puts Docker's own list beside the layout's, as `docker save`
-// does since version 25: an engine without containerd's image store reads no
-// other (https://github.com/moby/docker-image-spec).
+// writeDockerManifest adds Docker's own manifest list to the layout, as `docker
+// save` does since version 25: an engine without containerd's image store reads
+// only that one (https://github.com/moby/docker-image-spec).
 func writeDockerManifest(dir string, img v1.Image, tag string) error {
 	m, err := img.Manifest()
 	if err != nil {
@@ -192,7 +191,7 @@ func writeDockerManifest(dir string, img v1.Image, tag string) error {
 	return nil
 }
 
-// reference is a version as a tag may be: a plus sign is none of its letters.
+// reference returns a version as an image tag, in which "+" is not allowed.
 func reference(version string) string {
 	out := []byte(version)
 	for i, c := range out {
@@ -205,10 +204,10 @@ func reference(version string) string {
 
 func platform() *v1.Platform { return &v1.Platform{OS: "linux", Architecture: "amd64"} }
 
-// image puts the layers together with what a container of it runs.
+// image assembles the layers and the configuration of containers.
 func image(o Options, layers []v1.Layer) (v1.Image, error) {
 	img := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
-	for i, comment := range []string{"the bundle " + o.Bundle.Name + " " + o.Bundle.Version, "accounts and folders", "the command"} {
+	for i, comment := range []string{"the bundle " + o.Bundle.Name + " " + o.Bundle.Version, "accounts and directories", "the command"} {
 		var err error
 		img, err = mutate.Append(img, mutate.Addendum{
 			Layer:     layers[i],
@@ -243,7 +242,7 @@ func image(o Options, layers []v1.Layer) (v1.Image, error) {
 	return mutate.ConfigFile(img, c)
 }
 
-// tarLayout puts the layout's files into one tar file.
+// tarLayout writes the files of the layout to one tar file.
 func tarLayout(ctx context.Context, dir, out string, epoch time.Time) (err error) {
 	f, err := os.OpenFile(out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -259,11 +258,11 @@ func tarLayout(ctx context.Context, dir, out string, epoch time.Time) (err error
 		if err != nil {
 			return err
 		}
-		it := item{path: filepath.ToSlash(name), from: file, mode: 0o644}
+		e := entry{path: filepath.ToSlash(name), from: file, mode: 0o644}
 		if d.IsDir() {
-			it = item{path: it.path, mode: fs.ModeDir | 0o755}
+			e = entry{path: e.path, mode: fs.ModeDir | 0o755}
 		}
-		return it.write(ctx, w, epoch)
+		return e.write(ctx, w, epoch)
 	})
 	if err != nil {
 		return fmt.Errorf("pack the layout: %w", err)

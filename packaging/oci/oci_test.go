@@ -25,7 +25,7 @@ import (
 
 var epoch = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// options are those of a small image.
+// options returns those of a small image.
 func options(t *testing.T) oci.Options {
 	t.Helper()
 	dir := t.TempDir()
@@ -80,7 +80,8 @@ func options(t *testing.T) oci.Options {
 	return o
 }
 
-// open reads the image as a tool that receives it does: untar, read the layout.
+// open reads the image like other tools: it unpacks the tar file and reads the
+// layout.
 func open(t *testing.T, path string) (v1.Image, v1.Descriptor) {
 	t.Helper()
 	dir := t.TempDir()
@@ -102,8 +103,8 @@ func open(t *testing.T, path string) (v1.Image, v1.Descriptor) {
 	return img, list.Manifests[0]
 }
 
-// entries lists the layers from the bottom, an entry a line, and holds each
-// against the digests that the manifest and the configuration have of it.
+// entries lists the entries of the layers from the bottom, one a line, and checks
+// the digests of the layers in the manifest and the configuration.
 func entries(t *testing.T, img v1.Image) string {
 	t.Helper()
 	layers, err := img.Layers()
@@ -168,7 +169,8 @@ func entries(t *testing.T, img v1.Image) string {
 	return b.String()
 }
 
-func TestBuild(t *testing.T) {
+func TestBuildWritesThreeLayers(t *testing.T) {
+	t.Parallel()
 	o := options(t)
 	digest, err := oci.Build(t.Context(), o)
 	if err != nil {
@@ -214,9 +216,9 @@ func TestBuild(t *testing.T) {
 	if c.Config.User != "65532:65532" || c.OS != "linux" || c.Architecture != "amd64" || !c.Created.Equal(epoch) || c.Config.Entrypoint[0] != "/usr/bin/go-rocm" {
 		t.Errorf("config %+v", c)
 	}
-	// It would be about all that is inside, and the bundle has many licences.
+	// The label would have to cover the many licences in the bundle.
 	if l, ok := c.Config.Labels["org.opencontainers.image.licenses"]; ok {
-		t.Errorf("the image is said to be under %q", l)
+		t.Errorf("unexpected licence label %q", l)
 	}
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(o.Out), ".oci-*"))
 	if err != nil || len(left) > 0 {
@@ -224,9 +226,10 @@ func TestBuild(t *testing.T) {
 	}
 }
 
-// Neither the files' times, which options sets by chance, nor the place of
-// anything gets in.
+// The image depends neither on the files' times, which options randomises, nor on
+// their paths.
 func TestBuildIsReproducible(t *testing.T) {
+	t.Parallel()
 	var sums [2][sha256.Size]byte
 	for i := range sums {
 		o := options(t)
@@ -244,7 +247,8 @@ func TestBuildIsReproducible(t *testing.T) {
 	}
 }
 
-func TestBuildRefuses(t *testing.T) {
+func TestBuildRejects(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		change func(t *testing.T, o *oci.Options)
 		want   error
@@ -264,13 +268,14 @@ func TestBuildRefuses(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if _, err := os.Stat(o.Out); err == nil {
-				t.Error("an image is there all the same")
+				t.Error("an image was written")
 			}
 		})
 	}
 }
 
-func TestWriteBundleLayerRefuses(t *testing.T) {
+func TestWriteBundleLayerRejects(t *testing.T) {
+	t.Parallel()
 	o := options(t)
 	dir := filepath.Join(filepath.Dir(o.Out), "bundle")
 	out := filepath.Join(t.TempDir(), "layer")
@@ -287,6 +292,6 @@ func TestWriteBundleLayerRefuses(t *testing.T) {
 		t.Errorf("damaged: %v", err)
 	}
 	if _, err := os.Stat(out); err == nil {
-		t.Error("a layer is there all the same")
+		t.Error("a layer was written")
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// golden is a provenance as packaging/attest writes it.
+// golden is a provenance written by packaging/attest.
 const golden = "../../packaging/attest/testdata/provenance.json"
 
 func statement(t *testing.T) *release.Statement {
@@ -34,7 +34,7 @@ func statement(t *testing.T) *release.Statement {
 	return s
 }
 
-// keyPair makes a key pair of a seed, so that signatures are the same in each run.
+// keyPair derives a key pair from a seed, so that signatures are reproducible.
 func keyPair(t *testing.T, seed byte) (*release.ProvenanceSigner, *release.ProvenanceVerifier, []byte) {
 	t.Helper()
 	private := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{seed}, ed25519.SeedSize))
@@ -57,7 +57,8 @@ func keyPair(t *testing.T, seed byte) (*release.ProvenanceSigner, *release.Prove
 	return s, v, public
 }
 
-func TestSealAndUnseal(t *testing.T) {
+func TestEnvelopeRoundTripsAndRejectsChanges(t *testing.T) {
+	t.Parallel()
 	signer, verifier, _ := keyPair(t, 1)
 	s := statement(t)
 	sealed, err := release.SignStatement(t.Context(), s, signer)
@@ -66,7 +67,7 @@ func TestSealAndUnseal(t *testing.T) {
 	}
 	again, err := release.SignStatement(t.Context(), s, signer)
 	if err != nil || !bytes.Equal(sealed, again) {
-		t.Errorf("sealing twice differs: %v", err)
+		t.Errorf("the second signature differs: %v", err)
 	}
 	got, err := release.OpenEnvelope(t.Context(), bytes.NewReader(sealed), verifier)
 	if err != nil {
@@ -78,7 +79,7 @@ func TestSealAndUnseal(t *testing.T) {
 
 	_, stranger, _ := keyPair(t, 2)
 	if _, err := release.OpenEnvelope(t.Context(), bytes.NewReader(sealed), stranger); !errors.Is(err, release.ErrSignature) {
-		t.Errorf("another's key: %v", err)
+		t.Errorf("another key: %v", err)
 	}
 	var env map[string]any
 	if err := json.Unmarshal(sealed, &env); err != nil {
@@ -114,8 +115,8 @@ func TestSealAndUnseal(t *testing.T) {
 	}
 }
 
-// openssl, which receivers have, checks the signature by itself.
-func TestOpenSSLVerifiesTheEnvelope(t *testing.T) {
+func TestEnvelopeVerifiesWithOpenSSL(t *testing.T) {
+	t.Parallel()
 	signer, _, public := keyPair(t, 1)
 	sealed, err := release.SignStatement(t.Context(), statement(t), signer)
 	if err != nil {
@@ -148,7 +149,8 @@ func TestOpenSSLVerifiesTheEnvelope(t *testing.T) {
 
 func itoa(n int) string { b, _ := json.Marshal(n); return string(b) } //nolint:errchkjson // a number
 
-func TestParseKeysRefuse(t *testing.T) {
+func TestParseProvenanceKeysReject(t *testing.T) {
+	t.Parallel()
 	for name, text := range map[string]string{
 		"nothing":  "",
 		"not PEM":  "key",
@@ -183,7 +185,7 @@ func FuzzParseStatement(f *testing.F) {
 			t.Fatal(err)
 		}
 		if _, err := release.ParseStatement(bytes.NewReader(again)); err != nil {
-			t.Errorf("its own form is refused: %v", err)
+			t.Errorf("the parsed statement is rejected: %v", err)
 		}
 	})
 }

@@ -4,5 +4,5 @@ package release_test
 
 import "syscall"
 
-// mkfifo makes what an open waits at until somebody writes to it.
+// mkfifo creates a named pipe: opening it waits for a writer.
 func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }

@@ -38,9 +38,9 @@ func minisignKey(t *testing.T, name string) *release.MinisignVerifier {
 	return k
 }
 
-// A signature is the one that minisign makes, but for the comment that nobody
-// signs.
-func TestMinisignSignsAsMinisignDoes(t *testing.T) {
+// The signature equals that of minisign, except for the untrusted comment.
+func TestMinisignSignatureEqualsMinisigns(t *testing.T) {
+	t.Parallel()
 	signer, key := minisignPair(t, "plain", "")
 	message, want := minisignFile(t, "message"), minisignFile(t, "message.minisig")
 	got, err := signer.Sign(message, "ours")
@@ -49,7 +49,7 @@ func TestMinisignSignsAsMinisignDoes(t *testing.T) {
 	}
 	withoutFirst := func(b []byte) string { _, rest, _ := strings.Cut(string(b), "\n"); return strings.TrimSpace(rest) }
 	if withoutFirst(got) != withoutFirst(want) {
-		t.Errorf("got\n%s\nminisign makes\n%s", got, want)
+		t.Errorf("got\n%s\nminisign writes\n%s", got, want)
 	}
 	for name, sig := range map[string][]byte{"minisign's": want, "ours": got} {
 		if err := key.Verify(message, sig); err != nil {
@@ -58,7 +58,8 @@ func TestMinisignSignsAsMinisignDoes(t *testing.T) {
 	}
 }
 
-func TestMinisignRefuses(t *testing.T) {
+func TestMinisignRejects(t *testing.T) {
+	t.Parallel()
 	signer, key := minisignPair(t, "locked", "pw")
 	message := []byte("the list")
 	sig, err := signer.Sign(message, "comment")

@@ -17,7 +17,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
-// newOpenPGP makes a key a day old.
+// newOpenPGP creates a key dated one day ago.
 func newOpenPGP(t testing.TB, change func(*packet.Config)) *openpgp.Entity {
 	t.Helper()
 	c := &packet.Config{Algorithm: packet.PubKeyAlgoEdDSA, Time: func() time.Time { return time.Now().AddDate(0, 0, -1) }}
@@ -31,7 +31,7 @@ func newOpenPGP(t testing.TB, change func(*packet.Config)) *openpgp.Entity {
 	return e
 }
 
-// exported is the public half of keys, each in an armoured block of its own.
+// exported returns the public keys, each in an armoured block of its own.
 func exported(t testing.TB, keys ...*openpgp.Entity) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -57,7 +57,7 @@ func openPGPKeys(t testing.TB, keys ...*openpgp.Entity) *release.OpenPGPVerifier
 	return k
 }
 
-// signOpenPGP makes the signatures of a message by keys, half a day ago.
+// signOpenPGP signs a message with keys, dated half a day ago.
 func signOpenPGP(t testing.TB, message []byte, keys ...*openpgp.Entity) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -86,8 +86,8 @@ func openPGPFile(t testing.TB, name string) []byte {
 	return b
 }
 
-// What GnuPG exports and signs is what receivers know.
-func TestOpenPGPVerifiesWhatGnuPGSigned(t *testing.T) {
+func TestOpenPGPVerifiesGnuPGSignatures(t *testing.T) {
+	t.Parallel()
 	message := openPGPFile(t, "message")
 	for _, key := range []string{"signer.asc", "signer.gpg", "rsa.asc"} {
 		keys, err := release.ParseOpenPGPVerifier(openPGPFile(t, key))
@@ -107,7 +107,8 @@ func TestOpenPGPVerifiesWhatGnuPGSigned(t *testing.T) {
 	}
 }
 
-func TestOpenPGPRefuses(t *testing.T) {
+func TestOpenPGPRejects(t *testing.T) {
+	t.Parallel()
 	list := []byte("the list\n")
 	signer, stranger := newOpenPGP(t, nil), newOpenPGP(t, nil)
 	expired := newOpenPGP(t, func(c *packet.Config) { c.KeyLifetimeSecs = 18 * 3600 })
@@ -129,19 +130,19 @@ func TestOpenPGPRefuses(t *testing.T) {
 		keys    *release.OpenPGPVerifier
 		message []byte
 		sig     []byte
-		want    string // empty: it is accepted
+		want    string // empty: the signature is valid
 	}{
-		"its signature":            {openPGPKeys(t, signer), list, sig, ""},
+		"valid signature":          {openPGPKeys(t, signer), list, sig, ""},
 		"by the second of two":     {openPGPKeys(t, stranger, signer), list, sig, ""},
 		"one of two signatures":    {openPGPKeys(t, signer), list, signOpenPGP(t, list, stranger, signer), ""},
 		"the other key is expired": {openPGPKeys(t, expired, signer), list, signOpenPGP(t, list, expired, signer), ""},
 		"changed message":          {openPGPKeys(t, signer), []byte("the List\n"), sig, "invalid signature"},
-		"another's key":            {openPGPKeys(t, stranger), list, sig, "not by the key"},
+		"another's key":            {openPGPKeys(t, stranger), list, sig, "not signed by the key"},
 		"expired":                  {openPGPKeys(t, expired), list, signOpenPGP(t, list, expired), "key expired"},
 		"revoked":                  {openPGPKeys(t, revoked), list, byRevoked, "revoked"},
-		"nothing":                  {openPGPKeys(t, signer), list, nil, "no armoured signature"},
-		"a word":                   {openPGPKeys(t, signer), list, []byte("hello"), "no armoured signature"},
-		"cut":                      {openPGPKeys(t, signer), list, sig[:len(sig)/2], "not by the key"},
+		"nothing":                  {openPGPKeys(t, signer), list, nil, "not an armoured signature"},
+		"a word":                   {openPGPKeys(t, signer), list, []byte("hello"), "not an armoured signature"},
+		"cut":                      {openPGPKeys(t, signer), list, sig[:len(sig)/2], "not signed by the key"},
 		"a block of another kind":  {openPGPKeys(t, signer), list, notDetached.Bytes(), "PGP MESSAGE"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -158,8 +159,9 @@ func TestOpenPGPRefuses(t *testing.T) {
 	}
 }
 
-// Where a block ends must not decide over the next one.
-func TestReadKeyRingOfSeveralBlocks(t *testing.T) {
+// The position of a block in the buffer must not affect the next one.
+func TestReadKeyRingReadsSeveralBlocks(t *testing.T) {
+	t.Parallel()
 	text := exported(t, newOpenPGP(t, nil), newOpenPGP(t, nil), newOpenPGP(t, nil))
 	for shift := range 128 {
 		keys, err := release.ReadKeyRing(append([]byte(strings.Repeat("x", shift)+"\n"), text...))
@@ -169,7 +171,7 @@ func TestReadKeyRingOfSeveralBlocks(t *testing.T) {
 	}
 }
 
-// FuzzOpenPGPVerify: no signature that can be made without the key is right.
+// No signature created without the key is valid.
 func FuzzOpenPGPVerify(f *testing.F) {
 	signer := newOpenPGP(f, nil)
 	keys := openPGPKeys(f, signer)

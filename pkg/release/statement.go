@@ -10,18 +10,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// The types of the statement and of what it says
+// The types of the statement and its predicate
 // (https://in-toto.io/Statement/v1, https://slsa.dev/spec/v1.0/provenance).
 const (
 	StatementType = "https://in-toto.io/Statement/v1"
 	PredicateType = "https://slsa.dev/provenance/v1"
 )
 
-// ErrProvenance says that a statement is not one about provenance.
+// ErrProvenance reports an invalid provenance statement.
 var ErrProvenance = errors.New("provenance")
 
-// Statement is an in-toto statement with SLSA's provenance: these files came out
-// of a build of these inputs.
+// Statement is an in-toto statement with SLSA provenance: its subjects were built
+// from its resolved dependencies.
 type Statement struct {
 	Type          string     `json:"_type"`
 	Subject       []Resource `json:"subject"`
@@ -29,33 +29,33 @@ type Statement struct {
 	Predicate     Predicate  `json:"predicate"`
 }
 
-// Resource names something by digest.
+// Resource identifies an artifact by digest.
 type Resource struct {
 	Name   string            `json:"name,omitempty"`
 	URI    string            `json:"uri,omitempty"`
 	Digest map[string]string `json:"digest,omitempty"`
 }
 
-// Predicate is SLSA's provenance, version 1.
+// Predicate is SLSA provenance, version 1.
 type Predicate struct {
 	BuildDefinition BuildDefinition `json:"buildDefinition"`
 	RunDetails      RunDetails      `json:"runDetails"`
 }
 
-// BuildDefinition says what went in.
+// BuildDefinition lists the inputs of the build.
 type BuildDefinition struct {
 	BuildType            string     `json:"buildType"`
 	ExternalParameters   Parameters `json:"externalParameters"`
 	ResolvedDependencies []Resource `json:"resolvedDependencies"`
 }
 
-// Parameters are what the build was asked for.
+// Parameters are the parameters of the build.
 type Parameters struct {
 	Version string             `json:"version"`
 	Bundles []BundleParameters `json:"bundles"`
 }
 
-// BundleParameters are what a bundle was asked to be, and what it came out as.
+// BundleParameters are the parameters of a bundle, and the digest of the result.
 type BundleParameters struct {
 	Name            string         `json:"name"`
 	Digest          string         `json:"digest"` // of its manifest, "sha256:" and hex
@@ -66,30 +66,30 @@ type BundleParameters struct {
 	Stages          []bundle.Stage `json:"stages,omitempty"`
 }
 
-// RunDetails say who built.
+// RunDetails describe the builder and the run.
 type RunDetails struct {
 	Builder  Builder  `json:"builder"`
 	Metadata Metadata `json:"metadata"`
 }
 
-// Builder names the builder by a URI.
+// Builder identifies the builder by a URI.
 type Builder struct {
 	ID string `json:"id"`
 }
 
-// Metadata has the times of the build. They are the release's own time, since
-// two builds of the same inputs are to be the same bytes.
+// Metadata contains the times of the build. Both are the time of the release, so
+// that two builds of the same inputs produce the same bytes.
 type Metadata struct {
 	StartedOn  string `json:"startedOn"`
 	FinishedOn string `json:"finishedOn"`
 }
 
-// maxStatement bounds what is read of a statement, in bytes; a real one has
-// some tens of thousands.
+// maxStatement limits the size of a statement, in bytes. A real one has some tens
+// of thousands.
 const maxStatement = 16 << 20
 
-// ParseStatement reads a statement about provenance. Other types, unknown fields
-// and subjects without a sha256 are errors.
+// ParseStatement parses a provenance statement. Other types, unknown fields and
+// subjects without a SHA-256 digest are errors.
 func ParseStatement(r io.Reader) (*Statement, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, maxStatement+1))
 	if err != nil {
@@ -105,33 +105,33 @@ func ParseStatement(r io.Reader) (*Statement, error) {
 		return nil, fmt.Errorf("%w: %w", ErrProvenance, err)
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%w: something follows the statement", ErrProvenance)
+		return nil, fmt.Errorf("%w: trailing data after the statement", ErrProvenance)
 	}
 	if s.Type != StatementType || s.PredicateType != PredicateType {
-		return nil, fmt.Errorf("%w: a statement of type %q about %q, not SLSA provenance", ErrProvenance, s.Type, s.PredicateType)
+		return nil, fmt.Errorf("%w: the statement has type %q and predicate %q, not SLSA provenance", ErrProvenance, s.Type, s.PredicateType)
 	}
 	for _, sub := range s.Subject {
 		if sub.Name == "" || !hexDigest.MatchString(sub.Digest["sha256"]) {
-			return nil, fmt.Errorf("%w: subject %q has no sha256", ErrProvenance, sub.Name)
+			return nil, fmt.Errorf("%w: subject %q has no sha256 digest", ErrProvenance, sub.Name)
 		}
 	}
 	return &s, nil
 }
 
-// Covers says whether the statement is about a file: one of its name and digest
-// or, where it names another, a copy of one that it names. An error tells what is
-// not so.
+// Covers returns nil if a subject has the digest of the file, under its name or as
+// a copy under another. It is an error if a subject has the same name and another
+// digest.
 func (s *Statement) Covers(sum Checksum) error {
 	var copied bool
 	for _, sub := range s.Subject {
 		same := sub.Digest["sha256"] == sum.SHA256
 		if sub.Name == sum.Path && !same {
-			return fmt.Errorf("%w: %s has sha256 %s, the statement is about %s", ErrProvenance, sum.Path, sum.SHA256, sub.Digest["sha256"])
+			return fmt.Errorf("%w: %s has sha256 %s, the statement has %s", ErrProvenance, sum.Path, sum.SHA256, sub.Digest["sha256"])
 		}
 		copied = copied || same
 	}
 	if !copied {
-		return fmt.Errorf("%w: the statement does not name %s", ErrProvenance, sum.Path)
+		return fmt.Errorf("%w: the statement does not contain %s", ErrProvenance, sum.Path)
 	}
 	return nil
 }

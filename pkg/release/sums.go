@@ -1,9 +1,9 @@
-// Package release checks the files of a release by what was published with them:
-// the list of digests, its signatures, and the provenance.
+// Package release verifies the files of a release with what was published beside
+// them: the list of checksums, its signatures, and the provenance.
 //
-// It also writes those three, so that writing and reading are tested against
-// each other. What stands in a provenance is packaging/attest's to say; keys are
-// given to this package, and it keeps none.
+// It also writes these three, so that writing and reading are tested against each
+// other. packaging/attest defines the contents of a provenance. The package stores
+// no keys.
 package release
 
 import (
@@ -26,22 +26,22 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
 
-// ChecksumsFile is the name of the list of digests, in the folder that it is about.
+// ChecksumsFile is the name of the list of checksums, at the top of a release.
 const ChecksumsFile = "SHA256SUMS"
 
-// ErrChecksums says that a list of digests cannot be read.
-var ErrChecksums = errors.New("bad " + ChecksumsFile)
+// ErrChecksums reports a list of checksums that is missing or invalid.
+var ErrChecksums = errors.New("invalid " + ChecksumsFile)
 
-// Checksum is one line of the list: the digest in lower-case hex, and the path
-// relative to the list's folder, slash-separated.
+// Checksum is a line of the list: the digest in lower-case hex, and the
+// slash-separated path relative to the directory of the list.
 type Checksum struct{ SHA256, Path string }
 
-// ComputeChecksums gives the digests of all regular files below dir except the list
-// itself, its signatures and names that begin with a dot, sorted by path.
+// ComputeChecksums returns the checksums of all regular files below dir, sorted by
+// path, except the list itself, its signatures and names that begin with a dot.
 func ComputeChecksums(ctx context.Context, dir string) ([]Checksum, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, fmt.Errorf("measure: %w", err)
+		return nil, fmt.Errorf("compute checksums: %w", err)
 	}
 	defer func() { _ = root.Close() }()
 	var out []Checksum
@@ -59,43 +59,43 @@ func ComputeChecksums(ctx context.Context, dir string) ([]Checksum, error) {
 		case d.IsDir() || name == ChecksumsFile || strings.HasPrefix(name, ChecksumsFile+"."):
 			return nil
 		case !d.Type().IsRegular():
-			return fmt.Errorf("%s is no regular file", name)
+			return fmt.Errorf("%s is not a regular file", name)
 		case strings.Contains(name, `\`) || strings.ContainsFunc(name, unicode.IsControl):
-			return fmt.Errorf("%q cannot stand in a line of %s", name, ChecksumsFile)
+			return fmt.Errorf("%q cannot be listed in %s", name, ChecksumsFile)
 		}
 		digest, err := digestIn(ctx, root, name)
 		out = append(out, Checksum{SHA256: digest, Path: name})
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("measure %s: %w", dir, err)
+		return nil, fmt.Errorf("compute checksums of %s: %w", dir, err)
 	}
 	slices.SortFunc(out, func(a, b Checksum) int { return strings.Compare(a.Path, b.Path) })
 	return out, nil
 }
 
-// measure gives the digest of one file below dir.
-func measure(ctx context.Context, dir, name string) (string, error) {
+// fileDigest returns the digest of a file below dir.
+func fileDigest(ctx context.Context, dir, name string) (string, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return "", fmt.Errorf("measure: %w", err)
+		return "", fmt.Errorf("compute checksums: %w", err)
 	}
 	defer func() { _ = root.Close() }()
 	digest, err := digestIn(ctx, root, name)
 	if err != nil {
-		return "", fmt.Errorf("measure: %w", err)
+		return "", fmt.Errorf("compute checksums: %w", err)
 	}
 	return digest, nil
 }
 
 func digestIn(ctx context.Context, root *os.Root, name string) (string, error) {
-	// To open a FIFO would wait for somebody who writes to it.
+	// Opening a FIFO would wait for a writer.
 	st, err := root.Stat(name)
 	if err != nil {
 		return "", err
 	}
 	if !st.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is no regular file", name)
+		return "", fmt.Errorf("%s is not a regular file", name)
 	}
 	f, err := root.Open(name)
 	if err != nil {
@@ -109,7 +109,7 @@ func digestIn(ctx context.Context, root *os.Root, name string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// FormatChecksums writes the list as `sha256sum -c` reads it.
+// FormatChecksums returns the list in the format of `sha256sum -c`.
 func FormatChecksums(sums []Checksum) []byte {
 	var b bytes.Buffer
 	for _, s := range sums {
@@ -120,8 +120,8 @@ func FormatChecksums(sums []Checksum) []byte {
 
 var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// ParseChecksums reads a list. Paths that leave the folder, twice the same path and
-// lines of another form are errors that name the line.
+// ParseChecksums parses a list. Errors contain the line number; duplicate paths and
+// paths outside the directory are errors.
 func ParseChecksums(r io.Reader) ([]Checksum, error) {
 	var out []Checksum
 	seen := map[string]bool{}
@@ -130,11 +130,11 @@ func ParseChecksums(r io.Reader) ([]Checksum, error) {
 		digest, name, ok := strings.Cut(lines.Text(), "  ")
 		switch {
 		case !ok || !hexDigest.MatchString(digest):
-			return nil, fmt.Errorf("%w: line %d: want 64 hex digits, two blanks and a path", ErrChecksums, n)
-		case name == "." || !fs.ValidPath(name) || strings.ContainsFunc(name, unicode.IsControl): // one could drive a terminal
-			return nil, fmt.Errorf("%w: line %d: %q is no path inside the folder", ErrChecksums, n, name)
+			return nil, fmt.Errorf("%w: line %d: want 64 hex digits, two spaces and a path", ErrChecksums, n)
+		case name == "." || !fs.ValidPath(name) || strings.ContainsFunc(name, unicode.IsControl): // could control a terminal
+			return nil, fmt.Errorf("%w: line %d: %q is not a path inside the directory", ErrChecksums, n, name)
 		case seen[name]:
-			return nil, fmt.Errorf("%w: line %d: %q stands there twice", ErrChecksums, n, name)
+			return nil, fmt.Errorf("%w: line %d: duplicate path %q", ErrChecksums, n, name)
 		}
 		seen[name] = true
 		out = append(out, Checksum{SHA256: digest, Path: name})
@@ -145,14 +145,14 @@ func ParseChecksums(r io.Reader) ([]Checksum, error) {
 	return out, nil
 }
 
-// WriteChecksums measures dir and puts the list in it, whole or not at all.
+// WriteChecksums computes the checksums of dir and writes the list there atomically.
 func WriteChecksums(ctx context.Context, dir string) error {
 	sums, err := ComputeChecksums(ctx, dir)
 	if err != nil {
 		return err
 	}
 	staged := path.Join(dir, "."+ChecksumsFile+".part")
-	if err := os.WriteFile(staged, FormatChecksums(sums), 0o644); err != nil { //nolint:gosec // anybody may read what is published
+	if err := os.WriteFile(staged, FormatChecksums(sums), 0o644); err != nil { //nolint:gosec // published files are world-readable
 		return fmt.Errorf("write %s: %w", ChecksumsFile, err)
 	}
 	if err := os.Rename(staged, path.Join(dir, ChecksumsFile)); err != nil {
@@ -161,14 +161,14 @@ func WriteChecksums(ctx context.Context, dir string) error {
 	return nil
 }
 
-// ChecksumError says where a folder differs from its list.
+// ChecksumError reports how a directory differs from its list.
 type ChecksumError struct {
-	Missing  []string // listed, not there
-	Changed  []string // there with another digest
-	Unlisted []string // there, not listed
+	Missing  []string // listed but absent
+	Changed  []string // present with another digest
+	Unlisted []string // present but not listed
 }
 
-// Error names every file.
+// Error lists every file.
 func (e *ChecksumError) Error() string {
 	var parts []string
 	for _, p := range []struct {
@@ -179,10 +179,10 @@ func (e *ChecksumError) Error() string {
 			parts = append(parts, p.what+": "+strings.Join(p.names, ", "))
 		}
 	}
-	return "the files are not those of " + ChecksumsFile + ": " + strings.Join(parts, "; ")
+	return "the files do not match " + ChecksumsFile + ": " + strings.Join(parts, "; ")
 }
 
-// compare holds dir against a list. A difference is a *ChecksumError.
+// compare compares dir with a list. A difference is a *ChecksumError.
 func compare(ctx context.Context, dir string, want []Checksum) error {
 	have, err := ComputeChecksums(ctx, dir)
 	if err != nil {

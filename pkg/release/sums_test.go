@@ -27,10 +27,10 @@ func writeTree(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// The list is checked by sha256sum too, which receivers have.
-func TestSums(t *testing.T) {
+func TestChecksumsVerifyWithSha256sum(t *testing.T) {
+	t.Parallel()
 	dir := writeTree(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
-	for range 2 { // the second time the list itself is there
+	for range 2 { // the second time, the list itself exists
 		if err := release.WriteChecksums(t.Context(), dir); err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +55,8 @@ func TestSums(t *testing.T) {
 	}
 }
 
-func TestVerifyNamesDifferences(t *testing.T) {
+func TestVerifyListsDifferences(t *testing.T) {
+	t.Parallel()
 	dir := writeTree(t, map[string]string{"a": "one", "b": "two", "c": "three"})
 	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
@@ -84,38 +85,40 @@ func TestVerifyNamesDifferences(t *testing.T) {
 	}
 }
 
-func TestMeasureSumsRefusesLinks(t *testing.T) {
+func TestComputeChecksumsRejectsSymlinks(t *testing.T) {
+	t.Parallel()
 	dir := writeTree(t, map[string]string{"a": "one"})
 	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := release.ComputeChecksums(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "link is no regular file") {
+	if _, err := release.ComputeChecksums(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "link is not a regular file") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestParseSumsRefuses(t *testing.T) {
+func TestParseChecksumsRejects(t *testing.T) {
+	t.Parallel()
 	digest := strings.Repeat("a", 64)
 	for name, tc := range map[string]struct{ list, want string }{
 		"no digest":    {"x  a\n", "line 1"},
 		"upper case":   {strings.ToUpper(digest) + "  a\n", "line 1"},
-		"one blank":    {digest + " a\n", "line 1"},
+		"one space":    {digest + " a\n", "line 1"},
 		"parent":       {digest + "  a\n" + digest + "  ../b\n", "line 2"},
-		"absolute":     {digest + "  /etc/passwd\n", "inside the folder"},
-		"control code": {digest + "  a\x1b[2J\n", `"a\x1b[2J" is no path`},
-		"twice":        {digest + "  a\n" + digest + "  a\n", "twice"},
+		"absolute":     {digest + "  /etc/passwd\n", "inside the directory"},
+		"control code": {digest + "  a\x1b[2J\n", `"a\x1b[2J" is not a path`},
+		"duplicate":    {digest + "  a\n" + digest + "  a\n", "duplicate"},
 		"endless line": {digest + "  " + strings.Repeat("a", 1<<17), "too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := release.ParseChecksums(strings.NewReader(tc.list))
 			if !errors.Is(err, release.ErrChecksums) || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want one about %q", err, tc.want)
+				t.Errorf("got %v, want an error about %q", err, tc.want)
 			}
 		})
 	}
 }
 
-func FuzzParseSums(f *testing.F) {
+func FuzzParseChecksums(f *testing.F) {
 	f.Add(strings.Repeat("a", 64) + "  a/b\n")
 	f.Add(strings.Repeat("0", 64) + "  ..\n\n")
 	f.Fuzz(func(t *testing.T, list string) {
@@ -125,10 +128,10 @@ func FuzzParseSums(f *testing.F) {
 		}
 		again, err := release.ParseChecksums(strings.NewReader(string(release.FormatChecksums(sums))))
 		if err != nil {
-			t.Fatalf("its own form is refused: %v", err)
+			t.Fatalf("the formatted list is rejected: %v", err)
 		}
 		if d := cmp.Diff(sums, again); d != "" {
-			t.Errorf("reading what was written differs:\n%s", d)
+			t.Errorf("parsing the formatted list differs:\n%s", d)
 		}
 	})
 }

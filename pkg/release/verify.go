@@ -10,44 +10,43 @@ import (
 	"slices"
 )
 
-// Names of what is checked beside the list of digests.
+// Names of the signatures and the provenance, beside the list of checksums.
 const (
-	// MinisignFile is the list's signature by minisign or signify.
+	// MinisignFile is the signature of the list by minisign or signify.
 	MinisignFile = ChecksumsFile + ".minisig"
-	// OpenPGPFile is the list's signature by OpenPGP, detached and armoured.
+	// OpenPGPFile is the armoured detached OpenPGP signature of the list.
 	OpenPGPFile = ChecksumsFile + ".asc"
-	// ProvenanceFile is the signed statement of where the files came from.
+	// ProvenanceFile is the signed provenance of the files.
 	ProvenanceFile = "provenance.dsse.json"
 )
 
-// ErrUnsigned says that a key was given for a signature that is not there.
+// ErrUnsigned reports a missing signature for which a key was given.
 var ErrUnsigned = errors.New("not signed")
 
-// TrustedKeys are the public keys that a receiver trusts. For each that is given the
-// release must hold that signature.
+// TrustedKeys are the public keys that a receiver trusts. The release must have a
+// valid signature for each one that is set.
 type TrustedKeys struct {
 	Minisign   *MinisignVerifier
 	OpenPGP    *OpenPGPVerifier
 	Provenance *ProvenanceVerifier
 }
 
-// Report says what was found to be right.
+// Report lists what was verified.
 type Report struct {
-	// Files were compared with their digests.
+	// Files match their checksums.
 	Files []string
-	// Signatures are the files with the signatures that were checked. Without
-	// one the digests show that the files belong together, and nothing of where
-	// they come from.
+	// Signatures are the files of the verified signatures. Without a signature the
+	// checksums show only that the files belong together, not where they come from.
 	Signatures []string
-	// Unattested are files of which the provenance names neither name nor digest,
-	// such as modules of earlier releases and the indexes of a repository.
+	// Unattested are files whose name and digest are not in the provenance, such as
+	// modules of earlier releases and the indexes of a repository.
 	Unattested []string
 }
 
-// Verify checks the folder of a release: that its files are those of the list,
-// all of them and no other, and every signature for which there is a key.
-// Differences are a *ChecksumError; a bad signature is ErrSignature, a missing one
-// ErrUnsigned.
+// Verify verifies the directory of a release: its files must be exactly those of
+// the list, and there must be a valid signature for each key. It returns a
+// *ChecksumError for differences, ErrSignature for a bad signature and ErrUnsigned
+// for a missing one.
 func Verify(ctx context.Context, dir string, keys TrustedKeys) (*Report, error) {
 	list, report, err := readList(dir, keys)
 	if err != nil {
@@ -67,13 +66,13 @@ func Verify(ctx context.Context, dir string, keys TrustedKeys) (*Report, error) 
 		return nil, err
 	}
 	report.Signatures = append(report.Signatures, ProvenanceFile)
-	report.Unattested, err = hold(statement, list)
+	report.Unattested, err = compareSubjects(statement, list)
 	return report, err
 }
 
-// hold compares a list with the subjects of a statement: each has to be in the
-// list as it was built. What the statement does not cover is returned.
-func hold(statement *Statement, list []Checksum) (unnamed []string, err error) {
+// compareSubjects checks that every subject of a statement is in the list with the
+// same digest, and returns the files that the statement does not cover.
+func compareSubjects(statement *Statement, list []Checksum) (unattested []string, err error) {
 	listed := map[string]Checksum{}
 	for _, s := range list {
 		listed[s.Path] = s
@@ -93,18 +92,18 @@ func hold(statement *Statement, list []Checksum) (unnamed []string, err error) {
 		return nil, &ChecksumError{Missing: missing}
 	}
 	for _, s := range list {
-		if s.Path != ProvenanceFile && statement.Covers(s) != nil { // it cannot be about itself
-			unnamed = append(unnamed, s.Path)
+		if s.Path != ProvenanceFile && statement.Covers(s) != nil { // the statement cannot contain its own digest
+			unattested = append(unattested, s.Path)
 		}
 	}
-	return unnamed, nil
+	return unattested, nil
 }
 
-// VerifyFile checks one file of a release by what was published with it: the
-// list of digests in its folder or, for a file in a folder of the release, above
-// it. ErrChecksums is returned when there is none.
+// VerifyFile verifies one file of a release with the list of checksums in its
+// directory or the nearest parent directory that has one. It returns ErrChecksums
+// if there is none.
 func VerifyFile(ctx context.Context, file string, keys TrustedKeys) (*Report, error) {
-	dir, name, err := releaseOf(file)
+	dir, name, err := findRelease(file)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +115,7 @@ func VerifyFile(ctx context.Context, file string, keys TrustedKeys) (*Report, er
 	if i < 0 {
 		return nil, &ChecksumError{Unlisted: []string{name}}
 	}
-	got, err := measure(ctx, dir, name)
+	got, err := fileDigest(ctx, dir, name)
 	if err != nil {
 		return nil, err
 	}
@@ -135,8 +134,8 @@ func VerifyFile(ctx context.Context, file string, keys TrustedKeys) (*Report, er
 	return report, statement.Covers(list[i])
 }
 
-// releaseOf finds the folder with the list that a file belongs to.
-func releaseOf(file string) (dir, name string, err error) {
+// findRelease returns the directory of the list that a file belongs to.
+func findRelease(file string) (dir, name string, err error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
 		return "", "", fmt.Errorf("verify: %w", err)
@@ -147,12 +146,12 @@ func releaseOf(file string) (dir, name string, err error) {
 			return dir, filepath.ToSlash(name), err
 		}
 		if dir == filepath.Dir(dir) {
-			return "", "", fmt.Errorf("%w: there is none in the folder of %s or above it", ErrChecksums, file)
+			return "", "", fmt.Errorf("%w: there is none in the directory of %s or its parents", ErrChecksums, file)
 		}
 	}
 }
 
-// readList reads the list after its signatures were checked.
+// readList verifies the signatures of the list and parses it.
 func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, ChecksumsFile))
 	if err != nil {
@@ -163,7 +162,7 @@ func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
 		sig, err := os.ReadFile(filepath.Join(dir, name))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return fmt.Errorf("%w: there is no %s", ErrUnsigned, name)
+			return fmt.Errorf("%w: %s is missing", ErrUnsigned, name)
 		case err != nil:
 			return fmt.Errorf("verify: %w", err)
 		}
@@ -190,7 +189,7 @@ func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
 func readProvenance(ctx context.Context, dir string, key *ProvenanceVerifier) (*Statement, error) {
 	f, err := os.Open(filepath.Join(dir, ProvenanceFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: there is no %s", ErrUnsigned, ProvenanceFile)
+		return nil, fmt.Errorf("%w: %s is missing", ErrUnsigned, ProvenanceFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)

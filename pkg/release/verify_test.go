@@ -14,7 +14,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
 )
 
-// published is a release of three files with both signatures.
+// published writes a release of three files with a minisign signature and a
+// provenance.
 func published(t *testing.T) (dir string, keys release.TrustedKeys) {
 	t.Helper()
 	dir = writeTree(t, map[string]string{"go-rocm": "program", "go-rocm.deb": "package", "apt/Release": "index"})
@@ -56,7 +57,8 @@ func write(t *testing.T, path string, b []byte) {
 	}
 }
 
-func TestVerify(t *testing.T) {
+func TestVerifyReportsFilesAndSignatures(t *testing.T) {
+	t.Parallel()
 	dir, keys := published(t)
 	r, err := release.Verify(t.Context(), dir, keys)
 	if err != nil {
@@ -86,8 +88,9 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// A context that ends in the middle of a large file ends the reading of it.
-func TestVerifyEndsWithItsContext(t *testing.T) {
+// Cancelling the context stops the reading within a large file.
+func TestVerifyStopsWhenCancelled(t *testing.T) {
+	t.Parallel()
 	dir := writeTree(t, map[string]string{"large": strings.Repeat("x", 1<<20)})
 	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
@@ -106,7 +109,8 @@ func TestVerifyEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
+func TestVerifyRejects(t *testing.T) {
+	t.Parallel()
 	strangerMini := minisignKey(t, "locked")
 	_, strangerKey, _ := keyPair(t, 2)
 	for name, tt := range map[string]struct {
@@ -117,22 +121,22 @@ func TestVerifyRefuses(t *testing.T) {
 		"a changed file": {func(t *testing.T, dir string, _ *release.TrustedKeys) {
 			write(t, filepath.Join(dir, "go-rocm"), []byte("x"))
 		}, nil, "changed: go-rocm"},
-		"a file more":    {func(t *testing.T, dir string, _ *release.TrustedKeys) { write(t, filepath.Join(dir, "more"), nil) }, nil, "not listed: more"},
-		"an edited list": {func(t *testing.T, dir string, _ *release.TrustedKeys) { relist(t, dir) }, release.ErrSignature, release.MinisignFile},
+		"an additional file": {func(t *testing.T, dir string, _ *release.TrustedKeys) { write(t, filepath.Join(dir, "more"), nil) }, nil, "not listed: more"},
+		"an edited list":     {func(t *testing.T, dir string, _ *release.TrustedKeys) { relist(t, dir) }, release.ErrSignature, release.MinisignFile},
 		"no list": {func(t *testing.T, dir string, _ *release.TrustedKeys) {
 			remove(t, filepath.Join(dir, release.ChecksumsFile))
 		}, release.ErrChecksums, ""},
 		"no signature": {func(t *testing.T, dir string, _ *release.TrustedKeys) {
 			remove(t, filepath.Join(dir, release.MinisignFile))
 		}, release.ErrUnsigned, release.MinisignFile},
-		"another's signature":  {func(_ *testing.T, _ string, k *release.TrustedKeys) { k.Minisign = strangerMini }, release.ErrSignature, "not by the key"},
-		"another's provenance": {func(_ *testing.T, _ string, k *release.TrustedKeys) { k.Provenance = strangerKey }, release.ErrSignature, release.ProvenanceFile},
+		"another key's signature":  {func(_ *testing.T, _ string, k *release.TrustedKeys) { k.Minisign = strangerMini }, release.ErrSignature, "not signed by the key"},
+		"another key's provenance": {func(_ *testing.T, _ string, k *release.TrustedKeys) { k.Provenance = strangerKey }, release.ErrSignature, release.ProvenanceFile},
 		"no provenance": {func(t *testing.T, dir string, k *release.TrustedKeys) {
 			k.Minisign = nil
 			remove(t, filepath.Join(dir, release.ProvenanceFile))
 			relist(t, dir)
 		}, release.ErrUnsigned, release.ProvenanceFile},
-		"a file that was built is gone": {func(t *testing.T, dir string, k *release.TrustedKeys) {
+		"a built file is missing": {func(t *testing.T, dir string, k *release.TrustedKeys) {
 			k.Minisign = nil
 			remove(t, filepath.Join(dir, "go-rocm.deb"))
 			if err := release.WriteChecksums(t.Context(), dir); err != nil {
@@ -149,26 +153,26 @@ func TestVerifyRefuses(t *testing.T) {
 			if tt.want == nil && !errors.As(err, &sums) || tt.want != nil && !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("got %v", err)
 			}
-			if name == "a file more" || strings.HasSuffix(name, "is gone") {
-				return // it is no matter of the others
+			if name == "an additional file" || strings.HasSuffix(name, "is missing") {
+				return // the other files are valid
 			}
 			if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "go-rocm"), keys); err == nil {
-				t.Error("the file itself is accepted")
+				t.Error("VerifyFile accepted the file")
 			}
 		})
 	}
 	dir, keys := published(t)
 	write(t, filepath.Join(dir, "more"), nil)
 	if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "more"), keys); err == nil || !strings.Contains(err.Error(), "not listed: more") {
-		t.Errorf("a file that is not of the release: %v", err)
+		t.Errorf("an unlisted file: %v", err)
 	}
-	pipe := filepath.Join(dir, "go-rocm.deb") // an open would wait for somebody who writes
+	pipe := filepath.Join(dir, "go-rocm.deb") // opening it would wait for a writer
 	remove(t, pipe)
 	if err := mkfifo(pipe); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := release.VerifyFile(t.Context(), pipe, keys); err == nil || !strings.Contains(err.Error(), "no regular file") {
-		t.Errorf("a FIFO in a file's place: %v", err)
+	if _, err := release.VerifyFile(t.Context(), pipe, keys); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a FIFO: %v", err)
 	}
 	if _, err := release.VerifyFile(t.Context(), filepath.Join(t.TempDir(), "x"), keys); !errors.Is(err, release.ErrChecksums) {
 		t.Errorf("a file without a release: %v", err)
@@ -182,7 +186,7 @@ func remove(t *testing.T, path string) {
 	}
 }
 
-// relist changes a file and measures again, as an attacker would.
+// relist changes a file and the list, as an attacker would.
 func relist(t *testing.T, dir string) {
 	t.Helper()
 	write(t, filepath.Join(dir, "go-rocm"), []byte("evil"))
@@ -191,7 +195,8 @@ func relist(t *testing.T, dir string) {
 	}
 }
 
-func TestStatementIsReadStrictly(t *testing.T) {
+func TestParseStatementIsStrict(t *testing.T) {
+	t.Parallel()
 	b, err := json.Marshal(statement(t))
 	if err != nil {
 		t.Fatal(err)
