@@ -133,7 +133,7 @@ func startDaemon(ctx context.Context, o ConnectOptions) error {
 		return nil
 	}
 	if err := os.MkdirAll(o.LogDir, 0o750); err != nil {
-		return fmt.Errorf("make the engine's log folder: %w", err)
+		return fmt.Errorf("make the engine's log directory: %w", err)
 	}
 	name := filepath.Join(o.LogDir, "dockerd.log")
 	logFile, err := os.OpenFile(name, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)

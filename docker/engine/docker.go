@@ -27,12 +27,12 @@ type docker struct {
 
 // newDocker wraps an API client and removes the containers of dead runs.
 func newDocker(ctx context.Context, api *client.Client) (*docker, error) {
-	owner, err := self()
+	owner, err := currentOwner()
 	if err != nil {
 		return nil, err
 	}
 	d := &docker{api: api, owner: owner}
-	if err := d.sweep(ctx); err != nil {
+	if err := d.removeOrphans(ctx); err != nil {
 		return nil, err
 	}
 	return d, nil

@@ -82,11 +82,11 @@ func ImportFrom(ctx context.Context, e Engine, ref string, write func(io.Writer)
 	return res.img, res.err
 }
 
-// Files reads single files and folders of an image.
+// Files reads single files and directories of an image.
 type Files interface {
 	// Stat gives the entry at path itself; a link is not followed.
 	Stat(ctx context.Context, path string) (Entry, error)
-	// Walk streams the file or folder at path as tar entries to take. The
+	// Walk streams the file or directory at path as tar entries to take. The
 	// names begin with the last element of path.
 	Walk(ctx context.Context, path string, take func(*tar.Header, io.Reader) error) error
 	// Close removes what the engine keeps for it.
@@ -115,10 +115,10 @@ type Job struct {
 	Network  bool
 	// Caps are capabilities added for jobs that make file systems.
 	Caps []string
-	// Volumes are absolute paths of writable folders. Each takes over the
-	// owner of the image's folder of that path.
+	// Volumes are absolute paths of writable directories. Each takes over the
+	// owner of the image's directory of that path.
 	Volumes []string
-	// In fills folders before the start; each path must lie in a volume
+	// In fills directories before the start; each path must lie in a volume
 	// unless the root is writable.
 	In []Input
 	// Out takes files after a good end.
@@ -134,14 +134,14 @@ type Job struct {
 	CommitLabels map[string]string
 }
 
-// Input is a folder to fill.
+// Input is a directory to fill.
 type Input struct {
 	Dir string
-	// Write writes the folder's content as tar entries.
+	// Write writes the directory's content as tar entries.
 	Write func(*tar.Writer) error
 }
 
-// Output is a file or folder to take out.
+// Output is a file or directory to take out.
 type Output struct {
 	Path string
 	Take func(*tar.Header, io.Reader) error

@@ -24,11 +24,11 @@ type owner struct {
 }
 
 // self is this process. Where there is no procfs it is never judged to be dead.
-func self() (owner, error) {
-	o := owner{pid: os.Getpid(), start: startTime(os.Getpid()), boot: content("/proc/sys/kernel/random/boot_id")}
+func currentOwner() (owner, error) {
+	o := owner{pid: os.Getpid(), start: startTime(os.Getpid()), boot: readWord("/proc/sys/kernel/random/boot_id")}
 	// Of systems without one, or with an empty one as containers have, nothing
 	// but the name is known (see machine-id(5)).
-	if o.machine = content("/etc/machine-id"); o.machine == "" {
+	if o.machine = readWord("/etc/machine-id"); o.machine == "" {
 		host, err := os.Hostname()
 		if err != nil {
 			return owner{}, fmt.Errorf("name this host: %w", err)
@@ -40,7 +40,7 @@ func self() (owner, error) {
 }
 
 // content reads a file of one word, empty when there is none.
-func content(name string) string {
+func readWord(name string) string {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return ""
@@ -66,7 +66,7 @@ func parseOwner(label string) (o owner, ok bool) {
 // ended reports whether the process that a label names is known to be gone, as
 // seen from me. Of one on another machine or in another process namespace, which
 // may share host name and engine with this one, nothing is known.
-func (o owner) ended(me owner, startTime func(pid int) string) bool {
+func (o owner) hasExited(me owner, startTime func(pid int) string) bool {
 	switch {
 	case o.machine != me.machine:
 		return false
@@ -95,13 +95,13 @@ func startTime(pid int) string {
 }
 
 // sweep removes containers whose maker is gone.
-func (d *docker) sweep(ctx context.Context) error {
+func (d *docker) removeOrphans(ctx context.Context) error {
 	list, err := d.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelOwner))})
 	if err != nil {
 		return fmt.Errorf("list left-over containers: %w", err)
 	}
 	for _, c := range list {
-		if o, ok := parseOwner(c.Labels[labelOwner]); !ok || !o.ended(d.owner, startTime) {
+		if o, ok := parseOwner(c.Labels[labelOwner]); !ok || !o.hasExited(d.owner, startTime) {
 			continue
 		}
 		err := d.remove(c.ID)

@@ -8,11 +8,11 @@ import (
 
 // The real process: this one runs, one that was waited for does not.
 func TestSelf(t *testing.T) {
-	me, err := self()
+	me, err := currentOwner()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o, ok := parseOwner(me.String()); !ok || o != me || o.ended(me, startTime) {
+	if o, ok := parseOwner(me.String()); !ok || o != me || o.hasExited(me, startTime) {
 		t.Errorf("this process: %+v", me)
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^$")
@@ -22,13 +22,13 @@ func TestSelf(t *testing.T) {
 	child := me
 	child.pid = cmd.Process.Pid
 	child.start = startTime(child.pid)
-	if child.ended(me, startTime) {
+	if child.hasExited(me, startTime) {
 		t.Error("a child is held for dead before it was waited for")
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if !child.ended(me, startTime) {
+	if !child.hasExited(me, startTime) {
 		t.Error("a child that has ended is held for alive")
 	}
 }

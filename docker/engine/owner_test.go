@@ -27,7 +27,7 @@ func TestOwnerEnded(t *testing.T) {
 		if !ok || of != tc.of {
 			t.Errorf("%s: %q is read as %+v", tc.name, tc.of, of)
 		}
-		if got := of.ended(tc.me, func(pid int) string { return running[pid] }); got != tc.want {
+		if got := of.hasExited(tc.me, func(pid int) string { return running[pid] }); got != tc.want {
 			t.Errorf("%s: ended %v, want %v", tc.name, got, tc.want)
 		}
 	}

@@ -39,7 +39,7 @@ func (b *Builder) Inputs(plan *Plan, whole elfdep.Lib, wanted []elfdep.Symbol) I
 		Script: plan.Script, Stubs: plan.Stubs, SONAME: whole.SONAME, Needed: whole.Needed,
 		Wanted: wanted, Targets: plan.Targets,
 	}
-	if b.Spec.Image() {
+	if b.Spec.HasBaseImage() {
 		in.Image = b.Toolchain.ID
 	}
 	return in

@@ -60,7 +60,7 @@ type Plan struct {
 // NewPlan returns the plan for a toolchain with these packages, nil where none of
 // them is a libLLVM.
 func NewPlan(pkgs []toolchain.Package) (*Plan, error) {
-	l, ok, err := toolchain.LLVMOf(pkgs)
+	l, ok, err := toolchain.FindLLVM(pkgs)
 	if err != nil || !ok {
 		return nil, err
 	}

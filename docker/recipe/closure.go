@@ -51,7 +51,7 @@ func (r *Recipe) complete(ctx context.Context, root *rootfs, roots []string, opt
 		return nil, err
 	}
 	for {
-		libs, err := r.closeOver(ctx, root, roots, opts)
+		libs, err := r.closureWithMissing(ctx, root, roots, opts)
 		if err != nil {
 			return nil, err
 		}
@@ -70,7 +70,7 @@ func (r *Recipe) complete(ctx context.Context, root *rootfs, roots []string, opt
 			return nil, err
 		}
 		if len(add) == 0 {
-			return sortLibraries(libs, excluded), nil
+			return newLibraries(libs, excluded), nil
 		}
 		for _, v := range add {
 			p, err := root.find(ctx, v.Candidate.Name, opts.SearchPaths)
@@ -85,8 +85,8 @@ func (r *Recipe) complete(ctx context.Context, root *rootfs, roots []string, opt
 	}
 }
 
-// closeOver computes a closure, fetching what it finds missing.
-func (r *Recipe) closeOver(ctx context.Context, root *rootfs, roots []string, opts elfdep.Options) ([]elfdep.Lib, error) {
+// closureWithMissing computes a closure, fetching what it finds missing.
+func (r *Recipe) closureWithMissing(ctx context.Context, root *rootfs, roots []string, opts elfdep.Options) ([]elfdep.Lib, error) {
 	for {
 		libs, err := elfdep.Closure(roots, opts)
 		missing := missingLibraries(err)
@@ -109,7 +109,7 @@ func (r *Recipe) closeOver(ctx context.Context, root *rootfs, roots []string, op
 func (r *rootfs) find(ctx context.Context, name string, dirs []string) (string, error) {
 	for _, d := range dirs {
 		if strings.HasPrefix(d, r.dir) {
-			continue // a folder of this machine: already looked at
+			continue // a directory of this machine: already looked at
 		}
 		p := path.Join(d, name)
 		_, err := r.fetch(ctx, p)
@@ -147,7 +147,7 @@ func missingLibraries(err error) []*elfdep.MissingError {
 	return nil
 }
 
-func sortLibraries(libs []elfdep.Lib, excluded []elfdep.Verdict) *libraries {
+func newLibraries(libs []elfdep.Lib, excluded []elfdep.Verdict) *libraries {
 	out := &libraries{all: libs, needed: map[string][]string{}, excluded: excluded}
 	for _, l := range libs {
 		out.needed[l.SONAME] = l.Needed
@@ -160,7 +160,7 @@ func sortLibraries(libs []elfdep.Lib, excluded []elfdep.Verdict) *libraries {
 	return out
 }
 
-// elfFiles lists the ELF files of a flat folder.
+// elfFiles lists the ELF files of a flat directory.
 func elfFiles(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -25,8 +25,8 @@ const collectRevision = 7
 // serverName is the program that a bundle is for.
 const serverName = "llama-server"
 
-// leftOut are results of the compile that bundles do not ship.
-var leftOut = []string{"llama-fit-params", "libllama-fit-params-impl.so"}
+// unshipped are results of the compile that bundles do not ship.
+var unshipped = []string{"llama-fit-params", "libllama-fit-params-impl.so"}
 
 // collectInputs key a bundle: what decides about its files, and what its manifest
 // records.
@@ -48,7 +48,7 @@ type collectInputs struct {
 	Whole      string     `json:",omitempty"` // why libLLVM is whole
 }
 
-// Bundle gives the bundle folder of a variant, manifest included.
+// Bundle gives the bundle directory of a variant, manifest included.
 func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	compiled, err := r.Compile(ctx, v)
 	if err != nil {
@@ -85,7 +85,7 @@ func (r *Recipe) collectInputs(v Variant, t *toolchain.Toolchain, compiled map[s
 	if slices.Contains(v.Components, "hip") {
 		in.Targets = r.sortedTargets()
 	}
-	if spec.Image() {
+	if spec.HasBaseImage() {
 		in.Image = t.ID
 	}
 	for name, res := range compiled {
@@ -118,7 +118,7 @@ func (r *Recipe) sortedTargets() []gfx.Target {
 	return ts
 }
 
-// collector fills one bundle folder.
+// collector fills one bundle directory.
 type collector struct {
 	recipe    *Recipe
 	variant   Variant
@@ -143,7 +143,7 @@ type collector struct {
 }
 
 func (c *collector) run(ctx context.Context) (err error) {
-	if err := c.takeCompiled(); err != nil {
+	if err := c.copyCompiled(); err != nil {
 		return err
 	}
 	files, err := c.recipe.Engine.Files(ctx, c.toolchain.ID)
@@ -166,19 +166,19 @@ func (c *collector) run(ctx context.Context) (err error) {
 	}
 	system := c.variant.Flavour == bundle.FlavourSystem
 	if system {
-		err = c.leaveToHost(ctx, root)
+		err = c.excludeROCm(ctx, root)
 	} else {
 		err = c.linkLLVM(ctx, root)
 	}
 	if err != nil {
 		return err
 	}
-	if err := c.takeLibraries(); err != nil {
+	if err := c.copyLibraries(); err != nil {
 		return err
 	}
 	if len(c.targets) > 0 {
 		if !system {
-			if err := c.takeTensile(ctx, root); err != nil {
+			if err := c.copyTensile(ctx, root); err != nil {
 				return err
 			}
 		}
@@ -186,7 +186,7 @@ func (c *collector) run(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if err := c.takeLicences(ctx, root); err != nil {
+	if err := c.copyLicences(ctx, root); err != nil {
 		return err
 	}
 	if err := c.prove(); err != nil {
@@ -198,9 +198,9 @@ func (c *collector) run(ctx context.Context) (err error) {
 	return c.writeManifest()
 }
 
-// takeCompiled copies what the components made. A file that two components
+// copyCompiled copies what the components made. A file that two components
 // made must be the same, or their modules would not fit together.
-func (c *collector) takeCompiled() error {
+func (c *collector) copyCompiled() error {
 	for _, name := range c.variant.Components {
 		from := c.compiled[name].Dir
 		entries, err := os.ReadDir(from)
@@ -208,7 +208,7 @@ func (c *collector) takeCompiled() error {
 			return err
 		}
 		for _, e := range entries {
-			if slices.Contains(leftOut, e.Name()) {
+			if slices.Contains(unshipped, e.Name()) {
 				continue
 			}
 			to := filepath.Join(c.dir, e.Name())
@@ -235,8 +235,8 @@ func (c *collector) takeCompiled() error {
 	return nil
 }
 
-// takeLibraries moves the closure's libraries in, each under its SONAME.
-func (c *collector) takeLibraries() error {
+// copyLibraries moves the closure's libraries in, each under its SONAME.
+func (c *collector) copyLibraries() error {
 	for _, l := range c.libs.libs {
 		mode := os.FileMode(0o644)
 		if l.SONAME == loaderName {

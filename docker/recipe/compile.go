@@ -72,7 +72,7 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 			Volumes: []string{"/src", "/build"},
 			In:      []engine.Input{{Dir: "/src", Write: engine.TarDirectory(src.Dir, toolchain.User, r.Lock.Time())}},
 			Out:     []engine.Output{{Path: "/build/out", Take: engine.ExtractFiles(dir)}},
-			Log:     io.MultiWriter(log, &limited{w: &configure, left: 1 << 20}),
+			Log:     io.MultiWriter(log, &limitedWriter{w: &configure, left: 1 << 20}),
 			CPUs:    0, Memory: r.Memory,
 		})
 		var exit *engine.ExitError
@@ -94,7 +94,7 @@ func (r *Recipe) compileInputs(c Component, src *stage.Result, t *toolchain.Tool
 		Options: c.arguments(r.CMake, known), Script: compileScript,
 		Env: r.environment(c),
 	}
-	if r.toolchainSpec(c.Set).Image() {
+	if r.toolchainSpec(c.Set).HasBaseImage() {
 		in.Image = t.ID
 	}
 	return in, nil
@@ -159,13 +159,13 @@ func declaredOptions(src string) (func(string) bool, error) {
 	}, nil
 }
 
-// limited passes on the first bytes of what is written to it.
-type limited struct {
+// limitedWriter passes on the first bytes of what is written to it.
+type limitedWriter struct {
 	w    io.Writer
 	left int
 }
 
-func (l *limited) Write(p []byte) (int, error) {
+func (l *limitedWriter) Write(p []byte) (int, error) {
 	n := min(len(p), l.left)
 	l.left -= n
 	if _, err := l.w.Write(p[:n]); err != nil {

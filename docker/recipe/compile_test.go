@@ -127,18 +127,18 @@ func TestVariantsNameTheirComponents(t *testing.T) {
 				t.Errorf("variant %s names %q", v.Name, name)
 			}
 		}
-		if got, err := VariantNamed(v.Name); err != nil || got.Name != v.Name {
+		if got, err := VariantByName(v.Name); err != nil || got.Name != v.Name {
 			t.Errorf("VariantNamed(%s): %v, %v", v.Name, got, err)
 		}
 	}
-	if _, err := VariantNamed("metal"); err == nil {
+	if _, err := VariantByName("metal"); err == nil {
 		t.Error("an unknown variant was found")
 	}
 }
 
 func TestLimited(t *testing.T) {
 	var b bytes.Buffer
-	l := &limited{w: &b, left: 5}
+	l := &limitedWriter{w: &b, left: 5}
 	for range 3 {
 		if n, err := io.WriteString(l, "abc"); n != 3 || err != nil {
 			t.Fatal(n, err)

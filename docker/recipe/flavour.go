@@ -13,17 +13,17 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/hostlib"
 )
 
-// familyOfLibc are the parts of the C library that older programs name apart.
+// libcParts are the parts of the C library that older programs name apart.
 // A bundle of the system flavour brings them beside its libc: libraries of the
 // host may name them, and the host's own would not fit that libc.
-var familyOfLibc = []string{
+var libcParts = []string{
 	"libanl.so.1", "libdl.so.2", "libmvec.so.1", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libutil.so.1",
 }
 
-// leaveToHost makes a bundle of the system flavour out of the full closure: it
+// excludeROCm makes a bundle of the system flavour out of the full closure: it
 // keeps what is not ROCm's, and records what the host must have instead. Only
 // reviewed libraries may be left out.
-func (c *collector) leaveToHost(ctx context.Context, root *rootfs) error {
+func (c *collector) excludeROCm(ctx context.Context, root *rootfs) error {
 	table, err := hostlib.Reviewed()
 	if err != nil {
 		return err
@@ -43,13 +43,13 @@ func (c *collector) leaveToHost(ctx context.Context, root *rootfs) error {
 		return err
 	}
 	c.host = &bundle.Host{}
-	if err := c.askOfHost(kept, left, table); err != nil {
+	if err := c.recordHostRequirements(kept, left, table); err != nil {
 		return err
 	}
 	if c.host.Provides, err = provided(kept.libs); err != nil {
 		return err
 	}
-	if err := c.recordLeft(ctx, root, full, kept, table); err != nil {
+	if err := c.recordExcludedLibraries(ctx, root, full, kept, table); err != nil {
 		return err
 	}
 	c.libs = kept
@@ -65,7 +65,7 @@ func (c *collector) closureWithout(ctx context.Context, root *rootfs, left []str
 	}
 	opts := elfdep.Options{Root: root.dir, Stage: []string{c.dir}, SearchPaths: elfdep.DefaultSearchPaths(), Stop: left}
 	roots := append(slices.Clip(staged), "/lib64/"+loaderName)
-	for _, name := range familyOfLibc {
+	for _, name := range libcParts {
 		p, err := root.find(ctx, name, opts.SearchPaths)
 		if err != nil {
 			return nil, fmt.Errorf("the C library's %s: %w", name, err)
@@ -75,10 +75,10 @@ func (c *collector) closureWithout(ctx context.Context, root *rootfs, left []str
 	return c.recipe.complete(ctx, root, roots, opts)
 }
 
-// askOfHost records the libraries that the compiled files name and that are
+// recordHostRequirements records the libraries that the compiled files name and that are
 // left to the host, with the symbol versions asked of them. A library of the
 // image that names one is itself a part of ROCm which the table does not know.
-func (c *collector) askOfHost(kept *libraries, left []string, table *hostlib.Table) error {
+func (c *collector) recordHostRequirements(kept *libraries, left []string, table *hostlib.Table) error {
 	for _, soname := range left {
 		known, _ := table.Lookup(soname)
 		ask := bundle.HostLibrary{SONAME: soname, Debian: known.Debian, AMD: known.AMD}
@@ -130,9 +130,9 @@ func provided(libs []elfdep.Lib) ([]string, error) {
 	return out, nil
 }
 
-// recordLeft says in the manifest what was left out and which package has it.
+// recordExcludedLibraries says in the manifest what was left out and which package has it.
 // Where the image is Debian's, its own file lists must agree with the table.
-func (c *collector) recordLeft(ctx context.Context, root *rootfs, full, kept *libraries, table *hostlib.Table) error {
+func (c *collector) recordExcludedLibraries(ctx context.Context, root *rootfs, full, kept *libraries, table *hostlib.Table) error {
 	owners, err := root.owners(ctx)
 	if err != nil {
 		return err

@@ -17,9 +17,9 @@ const (
 	rocBLAS   = "librocblas.so.*" // a pattern of path.Match
 )
 
-// gpuFiles are patterns of the files that a bundle must have with GPU code. A
+// gpuFilePatterns are patterns of the files that a bundle must have with GPU code. A
 // bundle of the system flavour takes rocBLAS of the host.
-func (c *collector) gpuFiles() []string {
+func (c *collector) gpuFilePatterns() []string {
 	if c.variant.Flavour == bundle.FlavourSystem {
 		return []string{hipModule}
 	}
@@ -49,14 +49,14 @@ func (c *collector) slim() error {
 			return err
 		}
 		base := filepath.Base(name)
-		if slices.ContainsFunc(c.gpuFiles(), func(p string) bool { return matches(p, base) }) {
-			if err := sameKernels(base, objects); err != nil {
+		if slices.ContainsFunc(c.gpuFilePatterns(), func(p string) bool { return matches(p, base) }) {
+			if err := checkKernelCounts(base, objects); err != nil {
 				return err
 			}
 		}
 		c.addObjects(base, objects)
 	}
-	for _, must := range c.gpuFiles() {
+	for _, must := range c.gpuFilePatterns() {
 		if !slices.ContainsFunc(c.objects, func(o bundle.CodeObjects) bool { return matches(must, o.File) }) {
 			return fmt.Errorf("%s holds no GPU code", must)
 		}
@@ -69,9 +69,9 @@ func matches(pattern, name string) bool {
 	return ok && err == nil
 }
 
-// sameKernels holds a file's number of kernels for gfx1100 against that for
+// checkKernelCounts holds a file's number of kernels for gfx1100 against that for
 // gfx1101: both are compiled of the same source, which tells them apart nowhere.
-func sameKernels(file string, objects []offload.CodeObjects) error {
+func checkKernelCounts(file string, objects []offload.CodeObjects) error {
 	count := map[gfx.Target]int{}
 	for _, o := range objects {
 		count[o.Target] = o.Kernels

@@ -35,8 +35,8 @@ func fat(soname string, kernels map[gfx.Target]int) elfgen.Spec {
 	return elfgen.Spec{SONAME: soname, Sections: []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(entries...))}}
 }
 
-// folder writes files into a new folder.
-func folder(t *testing.T, files map[string]elfgen.Spec) string {
+// directory writes files into a new directory.
+func directory(t *testing.T, files map[string]elfgen.Spec) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, s := range files {
@@ -81,7 +81,7 @@ func TestSlim(t *testing.T) {
 		{"code for another target alone", "", "gfx1100", map[string]elfgen.Spec{hipModule: fat(hipModule, counts{"gfx1030": 3})}, []string{hipModule, "gfx1100"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			c := &collector{variant: Variant{Name: "hip", Flavour: tc.flavour}, targets: targets(t, strings.Split(tc.targets, ",")...), dir: folder(t, tc.files)}
+			c := &collector{variant: Variant{Name: "hip", Flavour: tc.flavour}, targets: targets(t, strings.Split(tc.targets, ",")...), dir: directory(t, tc.files)}
 			err := c.slim()
 			if (err == nil) != (len(tc.says) == 0) {
 				t.Fatalf("%v", err)
@@ -98,7 +98,7 @@ func TestSlim(t *testing.T) {
 	}
 }
 
-// sameRecord holds what a collector recorded against what lies in its folder.
+// sameRecord holds what a collector recorded against what lies in its directory.
 func sameRecord(t *testing.T, c *collector) {
 	t.Helper()
 	var want []bundle.CodeObjects

@@ -17,13 +17,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
-// licenceFolder holds a copyright file for every package whose files are in
+// licenceDirectory holds a copyright file for every package whose files are in
 // the bundle, and the full texts that those refer to.
-const licenceFolder = "licenses"
+const licenceDirectory = "licenses"
 
-// takeLicences collects what the licences of the bundled files ask for.
-func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
-	if err := c.upstreamLicences(); err != nil {
+// copyLicences collects what the licences of the bundled files ask for.
+func (c *collector) copyLicences(ctx context.Context, root *rootfs) error {
+	if err := c.copyUpstreamLicences(); err != nil {
 		return err
 	}
 	packages := map[string]bool{}
@@ -42,7 +42,7 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 		if err != nil {
 			return fmt.Errorf("copyright of package %s: %w", p, err)
 		}
-		dir := filepath.Join(c.dir, licenceFolder, p)
+		dir := filepath.Join(c.dir, licenceDirectory, p)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
@@ -50,20 +50,20 @@ func (c *collector) takeLicences(ctx context.Context, root *rootfs) error {
 			return err
 		}
 	}
-	err := root.folder(ctx, "/usr/share/common-licenses", filepath.Join(c.dir, licenceFolder, "common"), func(string) bool { return true })
+	err := root.copyDirectory(ctx, "/usr/share/common-licenses", filepath.Join(c.dir, licenceDirectory, "common"), func(string) bool { return true })
 	if errors.Is(err, engine.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
-// upstreamLicences takes llama.cpp's own licence texts.
-func (c *collector) upstreamLicences() error {
+// copyUpstreamLicences takes llama.cpp's own licence texts.
+func (c *collector) copyUpstreamLicences() error {
 	src, ok, err := c.recipe.Cache.Lookup("source", map[string]string{"tree": c.recipe.Lock.Tree})
 	if err != nil || !ok {
 		return fmt.Errorf("the source stage is gone: %w", errors.Join(err, os.ErrNotExist))
 	}
-	to := filepath.Join(c.dir, licenceFolder, "llama.cpp")
+	to := filepath.Join(c.dir, licenceDirectory, "llama.cpp")
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}

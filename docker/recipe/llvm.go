@@ -71,7 +71,7 @@ func (c *collector) linkLLVM(ctx context.Context, root *rootfs) error {
 // a locked build rejects them.
 func (c *collector) checkLLVMLock() error {
 	spec, p := c.recipe.toolchainSpec(c.variant.Set), c.llvm.LLVM.Development
-	if c.llvm.LLVM.Locked || spec.Image() {
+	if c.llvm.LLVM.Locked || spec.HasBaseImage() {
 		return nil // the lock file is about the Debian image
 	}
 	deviation := fmt.Sprintf("%s %s is not in the lock", p.Name, p.Version)
@@ -89,7 +89,7 @@ func (c *collector) importsFrom(lib elfdep.Lib) ([]elfdep.Symbol, error) {
 		if !slices.Contains(l.Needed, lib.SONAME) {
 			continue
 		}
-		imports, err := elfdep.TakenFrom(l.Path, lib.Path)
+		imports, err := elfdep.ImportsFrom(l.Path, lib.Path)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-// Package recipe turns the pinned llama.cpp source into a bundle folder: it
+// Package recipe turns the pinned llama.cpp source into a bundle directory: it
 // fetches and checks the source, compiles it in a locked-down container by
 // options that are data, and collects the result with everything it needs at
 // run time.

@@ -61,7 +61,7 @@ func (c *collector) toolchainRecord() bundle.Toolchain {
 	spec := c.recipe.toolchainSpec(c.variant.Set)
 	t := bundle.Toolchain{
 		Kind: spec.Name(), BaseDigest: c.image,
-		Locked: len(c.deviations) == 0 && !spec.Image(), Deviations: c.deviations,
+		Locked: len(c.deviations) == 0 && !spec.HasBaseImage(), Deviations: c.deviations,
 	}
 	for _, p := range c.toolchain.Packages {
 		t.Packages = append(t.Packages, bundle.Package(p))
@@ -96,7 +96,7 @@ func (c *collector) parts(path string) ([]bundle.Part, error) {
 	if len(c.targets) < 2 {
 		return nil, nil
 	}
-	shares, err := offload.ReadShares(path)
+	shares, err := offload.ReadTargetExtents(path)
 	if errors.Is(err, offload.ErrNoFatBinary) {
 		return nil, nil
 	}

@@ -43,7 +43,7 @@ func bundled(t *testing.T, spec toolchain.Spec) (*Recipe, *toolchain.Toolchain, 
 // and no option that the source does not know.
 func TestManifestHasTheCompilesInputs(t *testing.T) {
 	r, tc, compiled := bundled(t, toolchain.Spec{Kind: "debian", Suite: "forky"})
-	v, err := VariantNamed("hip")
+	v, err := VariantByName("hip")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func TestToolchainRecord(t *testing.T) {
 	} {
 		r, image, compiled := bundled(t, tc.spec)
 		image.Deviations = tc.deviations
-		v, err := VariantNamed("hip")
+		v, err := VariantByName("hip")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func TestToolchainRecord(t *testing.T) {
 		if got.Kind != tc.kind || got.Locked != tc.locked || !slices.Equal(got.Deviations, tc.deviations) || len(got.Packages) != 1 {
 			t.Errorf("%s: %+v", tc.name, got)
 		}
-		if given := tc.spec.Image(); given != (got.BaseDigest == image.ID) || !given && got.BaseDigest != "" {
+		if given := tc.spec.HasBaseImage(); given != (got.BaseDigest == image.ID) || !given && got.BaseDigest != "" {
 			t.Errorf("%s: base digest %q", tc.name, got.BaseDigest)
 		}
 	}
@@ -123,7 +123,7 @@ func TestBundleKey(t *testing.T) {
 		var m made
 		m.r, m.image, m.compiled = bundled(t, toolchain.Spec{Kind: "debian", Suite: "forky"})
 		var err error
-		if m.v, err = VariantNamed("hip"); err != nil {
+		if m.v, err = VariantByName("hip"); err != nil {
 			t.Fatal(err)
 		}
 		change(&m)
@@ -164,7 +164,7 @@ func TestBundleKey(t *testing.T) {
 // Both tables of decisions are keyed by their digests.
 func TestBundleKeyHasTheTables(t *testing.T) {
 	r, image, compiled := bundled(t, toolchain.Spec{Kind: "debian", Suite: "forky"})
-	v, err := VariantNamed("hip")
+	v, err := VariantByName("hip")
 	if err != nil {
 		t.Fatal(err)
 	}

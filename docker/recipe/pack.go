@@ -22,7 +22,7 @@ const packRevision = 2
 // packLevel is the level of zstd; docs/pack.md has the figures.
 const packLevel = 19
 
-// Packed is a variant's bundle, as a folder and as one file.
+// Packed is a variant's bundle, as a directory and as one file.
 type Packed struct {
 	Variant  string
 	Label    string // variant and flavour: "hip", "hip-system"

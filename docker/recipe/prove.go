@@ -11,9 +11,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
 
-// nothingToFortify are files of ours, as patterns of path.Match, in which the
+// unfortified are files of ours, as patterns of path.Match, in which the
 // compiler finds no call to fortify.
-var nothingToFortify = []string{
+var unfortified = []string{
 	// Calls memcpy, memmove, memset and readlink alone, each with memory whose
 	// size the compiler has proven or cannot know.
 	"libggml.so.*",
@@ -49,7 +49,7 @@ func (c *collector) prove() error {
 			}
 		}
 		if c.ours(filepath.Base(name)) {
-			errs = append(errs, c.proveOurs(name, h))
+			errs = append(errs, c.proveBuilt(name, h))
 		}
 	}
 	return errors.Join(errs...)
@@ -61,14 +61,14 @@ func (c *collector) ours(base string) bool {
 	return !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
 }
 
-// proveOurs checks how a file was built that was built here.
-func (c *collector) proveOurs(name string, h elfdep.Hardened) error {
+// proveBuilt checks how a file was built that was built here.
+func (c *collector) proveBuilt(name string, h elfdep.Protections) error {
 	base := filepath.Base(name)
 	weak := h.Weak()
 	if !h.StackProtector {
 		weak = append(weak, "no stack protector")
 	}
-	if len(h.Fortify) == 0 && !slices.ContainsFunc(nothingToFortify, func(p string) bool { return matches(p, base) }) {
+	if len(h.Fortify) == 0 && !slices.ContainsFunc(unfortified, func(p string) bool { return matches(p, base) }) {
 		weak = append(weak, "no fortified function")
 	}
 	var errs []error

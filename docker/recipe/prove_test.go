@@ -69,7 +69,7 @@ func TestProve(t *testing.T) {
 			tc.change(&s)
 			files[tc.file] = s
 			c := &collector{
-				dir: folder(t, files), linked: &llvm.Library{SONAME: "libLLVM.so.21.1"},
+				dir: directory(t, files), linked: &llvm.Library{SONAME: "libLLVM.so.21.1"},
 				libs: &libraries{libs: []elfdep.Lib{{SONAME: "libz.so.1"}, {SONAME: "libc.so.6"}}},
 			}
 			err := c.prove()
@@ -86,8 +86,8 @@ func TestProveWithTheHostsLibraries(t *testing.T) {
 	s := files["libllama.so.0"]
 	s.Symbols = append(s.Symbols, elfgen.Symbol{Name: "hipInit", Undefined: true})
 	files["libllama.so.0"] = s
-	host := folder(t, map[string]elfgen.Spec{"libamdhip64.so.6": {SONAME: "libamdhip64.so.6", RunPath: "/opt/rocm/lib", Symbols: []elfgen.Symbol{{Name: "hipInit"}}}})
-	c := &collector{dir: folder(t, files), libs: &libraries{libs: []elfdep.Lib{{SONAME: "libz.so.1"}, {SONAME: "libc.so.6"}}}}
+	host := directory(t, map[string]elfgen.Spec{"libamdhip64.so.6": {SONAME: "libamdhip64.so.6", RunPath: "/opt/rocm/lib", Symbols: []elfgen.Symbol{{Name: "hipInit"}}}})
+	c := &collector{dir: directory(t, files), libs: &libraries{libs: []elfdep.Lib{{SONAME: "libz.so.1"}, {SONAME: "libc.so.6"}}}}
 	var unresolved *elfdep.UnresolvedError
 	if err := c.prove(); !errors.As(err, &unresolved) {
 		t.Errorf("without the host: %v", err)

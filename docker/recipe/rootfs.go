@@ -17,7 +17,7 @@ import (
 )
 
 // rootfs is the part of an image's file system that was asked for so far, as
-// a folder of this machine. Whole toolchain images are gigabytes; what a
+// a directory of this machine. Whole toolchain images are gigabytes; what a
 // bundle takes from them is a few dozen files.
 type rootfs struct {
 	files engine.Files
@@ -25,7 +25,7 @@ type rootfs struct {
 	owned map[string]string // libraries of the image, and their packages
 }
 
-// newRootfs starts with the top folders that are links in merged-/usr systems.
+// newRootfs starts with the top directories that are links in merged-/usr systems.
 func newRootfs(ctx context.Context, files engine.Files, dir string) (*rootfs, error) {
 	r := &rootfs{files: files, dir: dir}
 	for _, top := range []string{"lib", "lib64", "bin", "sbin"} {
@@ -91,7 +91,7 @@ func (r *rootfs) resolve(ctx context.Context, p string) (string, error) {
 		}
 		if e.LinkTarget == "" {
 			if e.Dir {
-				return "", fmt.Errorf("%s is a folder", p)
+				return "", fmt.Errorf("%s is a directory", p)
 			}
 			return p, nil
 		}
@@ -104,8 +104,8 @@ func (r *rootfs) resolve(ctx context.Context, p string) (string, error) {
 	return "", fmt.Errorf("%s: too many links", p)
 }
 
-// folder brings the regular files of a folder to to, those that want takes.
-func (r *rootfs) folder(ctx context.Context, p, to string, want func(name string) bool) error {
+// directory brings the regular files of a directory to to, those that want takes.
+func (r *rootfs) copyDirectory(ctx context.Context, p, to string, want func(name string) bool) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
 	}

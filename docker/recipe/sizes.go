@@ -31,7 +31,7 @@ type Sizes struct {
 	Tensile map[string]TensileCount `json:"tensile,omitempty"`
 }
 
-// TensileCount says how much of rocBLAS's folder a bundle ships for a target.
+// TensileCount says how much of rocBLAS's directory a bundle ships for a target.
 type TensileCount struct {
 	Files   int `json:"files"`
 	Kernels int `json:"kernels"`
@@ -85,7 +85,7 @@ func (p *Packed) Sizes() (s Sizes, err error) {
 	return s, nil
 }
 
-// countTensile counts what a bundle has of rocBLAS's folder; nil: nothing.
+// countTensile counts what a bundle has of rocBLAS's directory; nil: nothing.
 func countTensile(m *bundle.Manifest) map[string]TensileCount {
 	var count map[string]TensileCount
 	add := func(file string, target gfx.Target, c TensileCount) {

@@ -54,7 +54,7 @@ func TestCheckSize(t *testing.T) {
 			if errors.As(err, &size) != (tc.what != "") {
 				t.Fatalf("got %v", err)
 			}
-			if size != nil && (size.What != tc.what || size.Bar != tc.bar || strings.Contains(size.Error(), "accept it") == tc.bar) {
+			if size != nil && (size.What != tc.what || size.Fixed != tc.bar || strings.Contains(size.Error(), "accept it") == tc.bar) {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -100,7 +100,7 @@ func checkout(ctx context.Context, p provider, lock Lock, dir, tmp string) error
 	return nil
 }
 
-// treeHash computes the git tree hash of a folder's files.
+// treeHash computes the git tree hash of a directory's files.
 func treeHash(ctx context.Context, dir, tmp string) (string, error) {
 	repo := filepath.Join(tmp, "hash.git")
 	if _, err := git(ctx, "init", "--quiet", "--bare", repo); err != nil {
@@ -128,10 +128,10 @@ func git(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// ofOneRepository are the variables by which git tells its hooks about the
+// repositoryVariables are the variables by which git tells its hooks about the
 // repository that they are called for, as git-rev-parse(1) lists them with
 // --local-env-vars.
-var ofOneRepository = []string{
+var repositoryVariables = []string{
 	"GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT", "GIT_OBJECT_DIRECTORY",
 	"GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE", "GIT_NO_REPLACE_OBJECTS",
 	"GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_INTERNAL_SUPER_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
@@ -142,7 +142,7 @@ var ofOneRepository = []string{
 func gitEnvironment() []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
-		return slices.Contains(ofOneRepository, name)
+		return slices.Contains(repositoryVariables, name)
 	})
 	return append(env, "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null")
 }

@@ -54,7 +54,7 @@ func run(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// tarball packs a working tree below one top folder, as hosting sites do.
+// tarball packs a working tree below one top directory, as hosting sites do.
 func tarball(t *testing.T, dir string, compressed bool) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -145,7 +145,7 @@ func TestEveryWayGivesTheSameTree(t *testing.T) {
 // none of it may lead the source's own git to that one's index and objects.
 func TestSourceInAGitHook(t *testing.T) {
 	for _, name := range strings.Fields(run(t, t.TempDir(), "rev-parse", "--local-env-vars")) {
-		if !slices.Contains(ofOneRepository, name) {
+		if !slices.Contains(repositoryVariables, name) {
 			t.Errorf("this git also knows %s", name)
 		}
 	}

@@ -20,11 +20,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
-// takeTensile copies the matrix kernels of our targets, into the folder beside
+// copyTensile copies the matrix kernels of our targets, into the directory beside
 // rocBLAS where it looks first. Files for complex, double precision and integer
 // numbers stay out, since nothing in the bundle can ask for them.
-func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
-	from, folder, err := c.tensileSource(ctx, root)
+func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
+	from, directory, err := c.tensileSource(ctx, root)
 	if err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	if err := c.proveUnusedTypes(); err != nil {
 		return err
 	}
-	sel, err := tensile.Select(names, c.targets, unusedTensile)
+	sel, err := tensile.Select(names, c.targets, isUnusedTensile)
 	if err != nil {
 		return err
 	}
@@ -49,10 +49,10 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 	for _, f := range sel.Keep {
 		keep[f.Name] = true
 	}
-	c.exclude(folder+" for other targets, and for complex, double precision and integer numbers",
+	c.exclude(directory+" for other targets, and for complex, double precision and integer numbers",
 		"libggml-hip.so calls no function of hipBLAS that uses them, and its source names no such type")
-	to := filepath.Join(c.dir, filepath.FromSlash(folder))
-	if err := root.folder(ctx, from, to, func(name string) bool { return keep[name] }); err != nil {
+	to := filepath.Join(c.dir, filepath.FromSlash(directory))
+	if err := root.copyDirectory(ctx, from, to, func(name string) bool { return keep[name] }); err != nil {
 		return err
 	}
 	objects, err := sel.Code(to)
@@ -68,17 +68,17 @@ func (c *collector) takeTensile(ctx context.Context, root *rootfs) error {
 		if i < 0 {
 			return fmt.Errorf("%s has kernels for %s and no index of them", from, o.Target)
 		}
-		c.addObjects(path.Join(folder, sel.Keep[i].Name), []offload.CodeObjects{o})
+		c.addObjects(path.Join(directory, sel.Keep[i].Name), []offload.CodeObjects{o})
 	}
 	return nil
 }
 
-// unusedTensile tells the files that nothing in the bundle can ask for.
-func unusedTensile(f tensile.File) bool { return f.Complex() || f.Double() || f.Integer() }
+// isUnusedTensile tells the files that nothing in the bundle can ask for.
+func isUnusedTensile(f tensile.File) bool { return f.Complex() || f.Double() || f.Integer() }
 
-// tensileSource finds the kernels' folder in the image, and its place relative
+// tensileSource finds the kernels' directory in the image, and its place relative
 // to rocBLAS.
-func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, folder string, err error) {
+func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, directory string, err error) {
 	for _, l := range c.libs.libs {
 		if !matches(rocBLAS, l.SONAME) {
 			continue
@@ -87,11 +87,11 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, fold
 		if err != nil {
 			return "", "", err
 		}
-		folders, err := tensile.Directories(l.Path)
+		directories, err := tensile.Directories(l.Path)
 		if err != nil {
 			return "", "", err
 		}
-		for _, f := range folders {
+		for _, f := range directories {
 			if strings.HasPrefix(f, "..") {
 				continue
 			}
@@ -102,15 +102,15 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, fold
 				return "", "", err
 			}
 		}
-		return "", "", fmt.Errorf("the image has rocBLAS at %s but no kernels in any of %s beside it", resolved, strings.Join(folders, ", "))
+		return "", "", fmt.Errorf("the image has rocBLAS at %s but no kernels in any of %s beside it", resolved, strings.Join(directories, ", "))
 	}
 	return "", "", errors.New("the hip module does not need rocBLAS: the recipe does not know this version of ggml")
 }
 
-// otherTypes are how hipBLAS, rocBLAS and HIP spell their data and compute types of
+// excludedTypes are how hipBLAS, rocBLAS and HIP spell their data and compute types of
 // integers, of double precision and of complex numbers (library_types.h of HIP,
 // rocblas-types.h, hipblas.h), and CUDA's names, which ggml writes for HIP's.
-var otherTypes = regexp.MustCompile(`\b(?:(?:CUDA|HIP|HIPBLAS)_(?:R_(?:\d+[IU]|64F)|C_\d+[A-Z]+)|(?:CUBLAS|HIPBLAS)_COMPUTE_(?:32I|64F)\w*|rocblas_datatype_(?:[iu]\d+_[rc]|f64_r|\w+_c))\b`)
+var excludedTypes = regexp.MustCompile(`\b(?:(?:CUDA|HIP|HIPBLAS)_(?:R_(?:\d+[IU]|64F)|C_\d+[A-Z]+)|(?:CUBLAS|HIPBLAS)_COMPUTE_(?:32I|64F)\w*|rocblas_datatype_(?:[iu]\d+_[rc]|f64_r|\w+_c))\b`)
 
 // proveUnusedTypes proves that no matrix function for complex, double precision
 // or integer numbers can be called: those that have functions of their own for
@@ -132,7 +132,7 @@ func (c *collector) proveUnusedTypes() error {
 		if err != nil {
 			return err
 		}
-		if found := otherTypes.Find(text); found != nil {
+		if found := excludedTypes.Find(text); found != nil {
 			return fmt.Errorf("%s names the type %s: its kernels must be shipped; change the recipe's choice of Tensile files", e.Name(), found)
 		}
 		return nil

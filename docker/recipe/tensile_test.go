@@ -10,7 +10,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/tensile"
 )
 
-// Of rocBLAS's folder the recipe takes what the reviewed list for both targets names.
+// Of rocBLAS's directory the recipe takes what the reviewed list for both targets names.
 func TestTensileFilesTaken(t *testing.T) {
 	lines := func(name string) []string {
 		b, err := os.ReadFile(filepath.Join("..", "tensile", "testdata", name))
@@ -19,7 +19,7 @@ func TestTensileFilesTaken(t *testing.T) {
 		}
 		return strings.Split(strings.TrimSpace(string(b)), "\n")
 	}
-	sel, err := tensile.Select(lines("rocblas-4.4.1-library.txt"), targets(t, "gfx1100", "gfx1101"), unusedTensile)
+	sel, err := tensile.Select(lines("rocblas-4.4.1-library.txt"), targets(t, "gfx1100", "gfx1101"), isUnusedTensile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestOtherTypes(t *testing.T) {
 		"rocblas_datatype_f32_r": false, "CUBLAS_COMPUTE_32F": false, "HIPBLAS_COMPUTE_32F_FAST_16F": false, "HIPBLAS_R_16B": false, "CUDA_R_8F_E4M3": false,
 		"CUDA_R_16F": false, "HIPBLAS_R_32F": false, "CUDA_R_16BF": false, "block_q8_0": false, "GGML_TYPE_I8": false,
 	} {
-		if got := otherTypes.MatchString("x = " + text + ";"); got != want {
+		if got := excludedTypes.MatchString("x = " + text + ";"); got != want {
 			t.Errorf("%s: got %v", text, got)
 		}
 	}

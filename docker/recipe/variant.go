@@ -26,7 +26,7 @@ type Component struct {
 	Set     toolchain.Set
 	Options []Option
 	Build   []string // build targets
-	// Files are the results, by their names in the build's bin folder.
+	// Files are the results, by their names in the build's bin directory.
 	// Libraries are renamed to their SONAME.
 	Programs, Libraries, Modules []string
 }
@@ -49,9 +49,9 @@ func (v Variant) Label() string {
 	return v.Name + "-" + v.Flavour
 }
 
-// In gives the variant in a flavour. A variant without ROCm has no system
-// flavour: nothing of it could be left to the host.
-func (v Variant) In(flavour string) (Variant, error) {
+// WithFlavour returns the variant in a flavour. A variant without ROCm has no
+// system flavour: it has nothing that the host could provide.
+func (v Variant) WithFlavour(flavour string) (Variant, error) {
 	switch {
 	case flavour == bundle.FlavourHermetic:
 		v.Flavour = ""
@@ -72,8 +72,8 @@ var Variants = []Variant{
 	{Name: "hip", Components: []string{"core", "hip"}, Set: toolchain.HIP},
 }
 
-// VariantNamed finds a variant.
-func VariantNamed(name string) (Variant, error) {
+// VariantByName finds a variant.
+func VariantByName(name string) (Variant, error) {
 	for _, v := range Variants {
 		if v.Name == name {
 			return v, nil
@@ -85,11 +85,11 @@ func VariantNamed(name string) (Variant, error) {
 // Hardening and path hygiene. Assertions name source files relative to the
 // tree, so that no build path is left in a file.
 const (
-	prefixMap   = "-ffile-prefix-map=/src=. -ffile-prefix-map=/build=."
-	hostFlags   = "-fstack-protector-strong -fstack-clash-protection -fcf-protection -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 " + prefixMap
-	hipFlags    = "-Xarch_host -fstack-protector-strong -Xarch_host -fstack-clash-protection -Xarch_host -fcf-protection -Xarch_host -U_FORTIFY_SOURCE -Xarch_host -D_FORTIFY_SOURCE=3 " + prefixMap
-	linkFlags   = "-Wl,-z,relro,-z,now,-z,noexecstack"
-	buildFolder = "/build/tree"
+	prefixMap      = "-ffile-prefix-map=/src=. -ffile-prefix-map=/build=."
+	hostFlags      = "-fstack-protector-strong -fstack-clash-protection -fcf-protection -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 " + prefixMap
+	hipFlags       = "-Xarch_host -fstack-protector-strong -Xarch_host -fstack-clash-protection -Xarch_host -fcf-protection -Xarch_host -U_FORTIFY_SOURCE -Xarch_host -D_FORTIFY_SOURCE=3 " + prefixMap
+	linkFlags      = "-Wl,-z,relro,-z,now,-z,noexecstack"
+	buildDirectory = "/build/tree"
 )
 
 // shared are the options of every component.

@@ -29,8 +29,8 @@ func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 		if err := ctx.Err(); err != nil {
 			return removed, err
 		}
-		goal := filepath.Join(c.dir, strings.TrimSuffix(e.Name(), unfinished))
-		gone, err := prune(filepath.Join(c.dir, e.Name()), goal, since)
+		final := filepath.Join(c.dir, strings.TrimSuffix(e.Name(), unfinished))
+		gone, err := prune(filepath.Join(c.dir, e.Name()), final, since)
 		if err != nil {
 			return removed, fmt.Errorf("prune the stage cache: %w", err)
 		}
@@ -41,10 +41,10 @@ func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 	return removed, nil
 }
 
-// prune removes one folder while it holds the lock of the result goal. The lock's
+// prune removes one directory while it holds the lock of the result final. The lock's
 // file stays, since somebody may wait for it.
-func prune(dir, goal string, since time.Time) (bool, error) {
-	lock := flock.New(goal + ".lock")
+func prune(dir, final string, since time.Time) (bool, error) {
+	lock := flock.New(final + ".lock")
 	if ok, err := lock.TryLock(); err != nil || !ok {
 		return false, err
 	}
@@ -54,7 +54,7 @@ func prune(dir, goal string, since time.Time) (bool, error) {
 		return false, err
 	}
 	// A removal that is cut short leaves no half of a result.
-	if work := goal + unfinished; dir != work {
+	if work := final + unfinished; dir != work {
 		if err := errors.Join(os.RemoveAll(work), os.Rename(dir, work)); err != nil {
 			return false, err
 		}

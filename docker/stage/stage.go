@@ -1,7 +1,7 @@
 // Package stage keeps the results of build steps by the digest of their
 // inputs, so that a step whose inputs did not change is not done again.
 //
-// A result is a folder that appears whole or not at all, also after a power cut: it
+// A result is a directory that appears whole or not at all, also after a power cut: it
 // is filled beside its place, handed to the disk and renamed there. Two processes that want the same result wait
 // for each other; what a killed one left half done is removed by the next.
 //
@@ -28,17 +28,17 @@ import (
 )
 
 const (
-	// recordName is the file that makes a folder a finished result. Its time is
+	// recordName is the file that makes a directory a finished result. Its time is
 	// that of the result's last use.
 	recordName = "stage.json"
-	// unfinished ends the name of a folder that is being filled.
+	// unfinished ends the name of a directory that is being filled.
 	unfinished = ".part"
 )
 
-// Cache is a folder of results.
+// Cache is a directory of results.
 type Cache struct{ dir string }
 
-// Open makes the cache folder if it is missing.
+// Open makes the cache directory if it is missing.
 func Open(dir string) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the stage cache: %w", err)
@@ -52,7 +52,7 @@ type Result struct {
 	Key    string `json:"key"`    // digest of the inputs
 	Output string `json:"output"` // digest of the files: names, modes, content
 	Inputs any    `json:"inputs"` // as they were given, for people
-	Dir    string `json:"-"`      // the folder with the files
+	Dir    string `json:"-"`      // the directory with the files
 	Cached bool   `json:"-"`      // nothing had to be done
 }
 
@@ -80,26 +80,26 @@ func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
 }
 
 // Do gives the result of the step name for inputs. When the cache lacks it,
-// fill is given an empty folder to put it into.
+// fill is given an empty directory to put it into.
 func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx context.Context, dir string) error) (*Result, error) {
 	key, err := Key(inputs)
 	if err != nil {
 		return nil, err
 	}
-	goal := c.path(name, key)
-	if r, err := load(goal); !errors.Is(err, fs.ErrNotExist) {
+	final := c.path(name, key)
+	if r, err := load(final); !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
-	lock := flock.New(goal + ".lock")
+	lock := flock.New(final + ".lock")
 	if ok, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil || !ok {
 		return nil, fmt.Errorf("stage %s: wait for another build of it: %w", name, err)
 	}
 	defer lock.Unlock() //nolint:errcheck // the lock goes with the process anyway
-	if r, err := load(goal); !errors.Is(err, fs.ErrNotExist) {
+	if r, err := load(final); !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
 
-	work := goal + unfinished
+	work := final + unfinished
 	if err := os.RemoveAll(work); err != nil {
 		return nil, fmt.Errorf("stage %s: remove an unfinished result: %w", name, err)
 	}
@@ -117,13 +117,13 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx c
 	if r.Output, err = Digest(out); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	if err := seal(work, r); err != nil {
+	if err := writeRecord(work, r); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	if err := Settle(work, goal); err != nil {
+	if err := Finalize(work, final); err != nil {
 		return nil, fmt.Errorf("stage %s: %w", name, err)
 	}
-	r.Dir = filepath.Join(goal, "out")
+	r.Dir = filepath.Join(final, "out")
 	return r, nil
 }
 
@@ -140,12 +140,12 @@ func load(dir string) (*Result, error) {
 	_ = os.Chtimes(filepath.Join(dir, recordName), now, now) // a cache that cannot be written to is not pruned either
 	r := &Result{Dir: filepath.Join(dir, "out"), Cached: true}
 	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("read %s: %w; remove the folder %s to build the stage again", recordName, err, dir)
+		return nil, fmt.Errorf("read %s: %w; remove the directory %s to build the stage again", recordName, err, dir)
 	}
 	return r, nil
 }
 
-func seal(dir string, r *Result) error {
+func writeRecord(dir string, r *Result) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -153,36 +153,36 @@ func seal(dir string, r *Result) error {
 	return os.WriteFile(filepath.Join(dir, recordName), append(b, '\n'), 0o644)
 }
 
-// Settle gives a finished folder its final name, in the same parent folder. What
+// Finalize gives a finished directory its final name, in the same parent directory. What
 // is in it has reached the disk before: after a power cut the name stands for all
 // of it or is not there, and a result is never looked into again to find that it
 // is empty.
-func Settle(work, goal string) error {
+func Finalize(work, final string) error {
 	if err := syncTree(work, (*os.File).Sync); err != nil {
 		return err
 	}
-	if err := os.Rename(work, goal); err != nil {
+	if err := os.Rename(work, final); err != nil {
 		return err
 	}
-	return syncOne(filepath.Dir(goal), (*os.File).Sync)
+	return syncOne(filepath.Dir(final), (*os.File).Sync)
 }
 
-// syncTree calls sync for the files and folders below dir, for each folder after
+// syncTree calls sync for the files and directories below dir, for each directory after
 // what is in it.
 func syncTree(dir string, sync func(*os.File) error) error {
-	var folders []string
+	var directories []string
 	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
 		case e.IsDir():
-			folders = append(folders, name)
+			directories = append(directories, name)
 		case e.Type().IsRegular():
 			return syncOne(name, sync)
 		}
 		return nil
 	})
-	for _, name := range slices.Backward(folders) {
+	for _, name := range slices.Backward(directories) {
 		if err == nil {
 			err = syncOne(name, sync)
 		}
@@ -198,9 +198,9 @@ func syncOne(name string, sync func(*os.File) error) error {
 	return errors.Join(sync(f), f.Close())
 }
 
-// Digest is the hex SHA-256 over the sorted list of a folder's files with
+// Digest is the hex SHA-256 over the sorted list of a directory's files with
 // mode, content digest and name; it does not depend on times, owners or the modes
-// of folders.
+// of directories.
 func Digest(dir string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {

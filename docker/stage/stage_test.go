@@ -67,7 +67,7 @@ func TestFailureLeavesNothing(t *testing.T) {
 	}
 }
 
-// A process that was killed leaves its unfinished folder; the next one must
+// A process that was killed leaves its unfinished directory; the next one must
 // not mistake it for a result, nor mix its files into its own.
 func TestUnfinishedResultOfAKilledBuild(t *testing.T) {
 	c := open(t)
@@ -101,7 +101,7 @@ func TestBrokenRecordSaysWhatToDo(t *testing.T) {
 	if err := os.WriteFile(record, []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Do(t.Context(), "step", 1, write("x")); err == nil || !strings.Contains(err.Error(), "remove the folder") {
+	if _, err := c.Do(t.Context(), "step", 1, write("x")); err == nil || !strings.Contains(err.Error(), "remove the directory") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -159,7 +159,7 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// Everything in a result reaches the disk, what is in a folder before the folder.
+// Everything in a result reaches the disk, what is in a directory before the directory.
 func TestSyncTree(t *testing.T) {
 	dir := t.TempDir()
 	err := errors.Join(

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
-// File is what the name of a file in rocBLAS's library folder says. It
+// File is what the name of a file in rocBLAS's library directory says. It
 // is code or an index for matrix multiplication made by AMD's Tensile.
 type File struct {
 	Name string
@@ -36,7 +36,7 @@ type File struct {
 // Kind says what a file holds.
 type Kind string
 
-// The kinds of file in a Tensile library folder.
+// The kinds of file in a Tensile library directory.
 const (
 	Index   Kind = "index"   // TensileLibrary_lazy_*.dat: which files to load for which problem
 	Kernels Kind = "kernels" // *.co, *.hsaco of one type: machine code
@@ -55,7 +55,7 @@ const tensileName = `^(?:` +
 
 const tensileTarget = `gfx[0-9a-z]+(?:-xnack[+-])?`
 
-// ParseName classifies a file of rocBLAS's library folder by its name.
+// ParseName classifies a file of rocBLAS's library directory by its name.
 // A name of another form is an error: a bundle must not ship or leave out what
 // nobody has understood.
 func ParseName(name string) (File, error) {
@@ -101,15 +101,15 @@ func (f File) Double() bool { return f.Type == "DD" }
 // Integer reports whether the file is for integers.
 func (f File) Integer() bool { return strings.HasPrefix(f.Type, "I") }
 
-// Selection is which files of a Tensile folder to ship.
+// Selection is which files of a Tensile directory to ship.
 type Selection struct {
 	Keep, Drop []File // sorted by name
 }
 
-// Select splits the files of a Tensile folder into those that the
+// Select splits the files of a Tensile directory into those that the
 // targets need and the others. skip may leave out more, such as types that the
 // program never calls; nil skips none. The error is a *TargetError where the
-// folder lacks the index, the common kernels or the code of a target.
+// directory lacks the index, the common kernels or the code of a target.
 func Select(names []string, targets []gfx.Target, skip func(File) bool) (Selection, error) {
 	var sel Selection
 	seen := map[gfx.Target]map[Kind]bool{}
@@ -139,7 +139,7 @@ func Select(names []string, targets []gfx.Target, skip func(File) bool) (Selecti
 		}
 	}
 	if len(lacks) > 0 {
-		return Selection{}, &offload.TargetError{Where: "the Tensile library folder", Lacks: lacks}
+		return Selection{}, &offload.TargetError{Where: "the Tensile library directory", Lacks: lacks}
 	}
 	return sel, nil
 }

@@ -34,7 +34,7 @@ func (s Spec) mmdebstrapArgs() []string {
 		"--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--include=" + strings.Join(s.Set.Packages(), ","),
-		// Volumes take over the owner of the folder they are mounted on.
+		// Volumes take over the owner of the directory they are mounted on.
 		`--customize-hook=install -d -o 1000 -g 1000 "$1/src" "$1/build"`,
 		`--customize-hook=chroot "$1" sh -euc '` + strings.ReplaceAll(recordScript, "'", `'\''`) + `'`,
 		s.Suite, "-",
@@ -46,7 +46,7 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 		return engine.Image{}, err
 	}
 	if s.MmdebstrapImage != "" {
-		return s.debianInside(ctx, eng, tag, log)
+		return s.makeDebianInContainer(ctx, eng, tag, log)
 	}
 	if _, err := exec.LookPath("mmdebstrap"); err != nil {
 		return engine.Image{}, errors.New("mmdebstrap is not installed: run `apt-get install mmdebstrap`, or name an image that has it in GOROCM_MMDEBSTRAP_IMAGE")

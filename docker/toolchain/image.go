@@ -12,9 +12,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 )
 
-// debianInside runs mmdebstrap in a container of an image that has it, for
+// makeDebianInContainer runs mmdebstrap in a container of an image that has it, for
 // hosts that are not Debian.
-func (s Spec) debianInside(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
+func (s Spec) makeDebianInContainer(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
 	args := s.mmdebstrapArgs()
 	args[len(args)-1] = "/make/rootfs.tar"
 	return engine.ImportFrom(ctx, eng, tag, func(rootfs io.Writer) error {
@@ -49,9 +49,9 @@ rm -rf /var/lib/apt/lists/*
 install -d -o 1000 -g 1000 /src /build
 `
 
-// makeFrom adds what is missing to an image that the user or the amd kind
+// makeFromBase adds what is missing to an image that the user or the amd kind
 // names. ROCm itself must already be in it.
-func (s Spec) makeFrom(ctx context.Context, eng engine.Engine, base, tag string, log io.Writer) (engine.Image, error) {
+func (s Spec) makeFromBase(ctx context.Context, eng engine.Engine, base, tag string, log io.Writer) (engine.Image, error) {
 	if base == "" || (s.Kind == "amd" && s.BaseImage == "" && !strings.Contains(base, "@sha256:")) {
 		return engine.Image{}, errors.New("the digest of AMD's image is not recorded yet: run `mage lock` where a registry can be reached, or name an image in GOROCM_BASE_IMAGE")
 	}

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// LLVMLockName is the file of this folder that locks the package with the
+// LLVMLockName is the file of this directory that locks the package with the
 // object files of libLLVM. That package is in no image: what the compile runs
 // in stays as it is.
 const LLVMLockName = "debian-llvm.lock"
@@ -21,15 +21,15 @@ var runtimeName = regexp.MustCompile(`^libllvm([0-9]+)(t64)?$`)
 // of the very same build.
 type LLVM struct {
 	Runtime, Development Package
-	Major                string // such as "21"; programs and folders are named by it
+	Major                string // such as "21"; programs and directories are named by it
 	Locked               bool   // Development is the locked one
 }
 
-// LLVMOf finds the libLLVM of a toolchain; ok is false where none of its
+// FindLLVM finds the libLLVM of a toolchain; ok is false where none of its
 // packages is one. Of several the newest counts, since ROCm's packages follow
 // it. Debian makes both packages from one source in one build, so that the
 // version of the one is that of the other.
-func LLVMOf(pkgs []Package) (l LLVM, ok bool, err error) {
+func FindLLVM(pkgs []Package) (l LLVM, ok bool, err error) {
 	for _, p := range pkgs {
 		m := runtimeName.FindStringSubmatch(p.Name)
 		if m == nil || (ok && compareNumbers(m[1], l.Major) < 0) {

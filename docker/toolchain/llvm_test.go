@@ -20,7 +20,7 @@ func TestLLVMOf(t *testing.T) {
 		{"of the move to 64-bit time", []Package{pkg("libllvm17t64", "1:17.0.6-9")}, "llvm-17-dev 1:17.0.6-9"},
 		{"the newest of several", []Package{pkg("libllvm19", "1:19.1.7-3"), pkg("libllvm9", "1:9.0-1"), pkg("libllvm21", "1:21.2-1")}, "llvm-21-dev 1:21.2-1"},
 	} {
-		l, ok, err := LLVMOf(tc.pkgs)
+		l, ok, err := FindLLVM(tc.pkgs)
 		if got := strings.TrimSpace(l.Development.Name + " " + l.Development.Version); err != nil || got != tc.want || ok != (tc.want != "") || l.Locked {
 			t.Errorf("%s: got %q, %t, locked %t, %v; want %q", tc.name, got, ok, l.Locked, err, tc.want)
 		}
@@ -34,7 +34,7 @@ func TestLLVMLockFollowsTheToolchain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, ok, err := LLVMOf(pkgs)
+	l, ok, err := FindLLVM(pkgs)
 	if err != nil || !ok || !l.Locked || len(l.Development.SHA256) != 64 {
 		t.Fatalf("%+v, %t, %v: run `mage lock`", l, ok, err)
 	}

@@ -28,7 +28,7 @@ func Locked(s Set) ([]Package, error) {
 	return pkgs, err
 }
 
-// LockName is the file of this folder that locks a set.
+// LockName is the file of this directory that locks a set.
 func LockName(s Set) string { return "debian-" + string(s) + ".lock" }
 
 // AMDReference is the image that `mage lock` resolves for the amd kind: the

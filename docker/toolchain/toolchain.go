@@ -108,9 +108,9 @@ func (s Spec) base() string {
 	return ""
 }
 
-// Image reports whether tools are added to a given image, whose content then
-// decides more than the packages tell.
-func (s Spec) Image() bool { return s.base() != "" }
+// HasBaseImage reports whether tools are added to a given image, whose content
+// is then more than its packages.
+func (s Spec) HasBaseImage() bool { return s.base() != "" }
 
 // Name tells the kind in a word: the suite of Debian, "image" where the user names
 // an image.
@@ -130,7 +130,7 @@ const listFile = "packages.lock"
 // Describe gives the toolchain's content from the cache, or makes the image to
 // find out. Ensure must be called before a job runs in it.
 func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, log io.Writer) (*Toolchain, error) {
-	if s.Locked && s.Image() {
+	if s.Locked && s.HasBaseImage() {
 		return nil, errors.New("toolchain: the lock speaks of the packages of the Debian image that is made here, not of a given one (GOROCM_LOCKED=true): unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
 	}
 	in := s.inputs()
@@ -158,7 +158,7 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 		return nil, fmt.Errorf("toolchain: %w; remove %s to make the image again", err, res.Dir)
 	}
 	t := &Toolchain{Kind: s.Kind, ID: id, Tag: tag, Packages: pkgs}
-	if s.Image() {
+	if s.HasBaseImage() {
 		return t, nil // the lock file speaks of the Debian image
 	}
 	locked, err := Locked(s.Set)
@@ -206,12 +206,12 @@ type ChangedError struct {
 
 // Error lists what differs.
 func (e *ChangedError) Error() string {
-	return fmt.Sprintf("toolchain: image %s has other packages than the cached results were made with (remove it with `docker rmi`, and the toolchain-* folders of the stage cache, to start from the new ones):\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
+	return fmt.Sprintf("toolchain: image %s has other packages than the cached results were made with (remove it with `docker rmi`, and the toolchain-* directories of the stage cache, to start from the new ones):\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
 }
 
 func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
 	if base := s.base(); base != "" {
-		return s.makeFrom(ctx, eng, base, tag, log)
+		return s.makeFromBase(ctx, eng, base, tag, log)
 	}
 	return s.makeDebian(ctx, eng, tag, log)
 }

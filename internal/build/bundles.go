@@ -47,7 +47,7 @@ func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 // checkSizes compares bundles with their recorded sizes and kernels. Bundles that
 // were built with other options or in another image are not checked.
 func (s *Session) checkSizes(packed []*recipe.Packed) error {
-	if len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.Image() {
+	if len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.HasBaseImage() {
 		return nil
 	}
 	recorded, err := recipe.RecordedSizes()

@@ -73,11 +73,11 @@ func withPrograms(programs []program, f func(context.Context, *Session, ci.Proje
 // so that a failed compile is reported as a step of its own.
 func (s *Session) hooks(root string) ci.Hooks {
 	packed := func(ctx context.Context, variant, flavour string) (*recipe.Packed, error) {
-		v, err := recipe.VariantNamed(variant)
+		v, err := recipe.VariantByName(variant)
 		if err != nil {
 			return nil, err
 		}
-		if v, err = v.In(flavour); err != nil {
+		if v, err = v.WithFlavour(flavour); err != nil {
 			return nil, err
 		}
 		if err := s.prepare(ctx, buildPrograms); err != nil {

@@ -46,7 +46,7 @@ func (s *Session) lockSizes(ctx context.Context, root string) error {
 		if err != nil {
 			return err
 		}
-		if err := recipe.CheckBars(p.Label, now); err != nil {
+		if err := recipe.CheckSizeLimits(p.Label, now); err != nil {
 			return err
 		}
 		all[p.Label] = now
@@ -96,7 +96,7 @@ func (s *Session) lockToolchain(ctx context.Context, root string) error {
 // lockLLVM records the package with the object files of a toolchain's libLLVM, if
 // the toolchain has libLLVM.
 func (s *Session) lockLLVM(ctx context.Context, root string, spec toolchain.Spec, t *toolchain.Toolchain) error {
-	l, ok, err := toolchain.LLVMOf(t.Packages)
+	l, ok, err := toolchain.FindLLVM(t.Packages)
 	if err != nil || !ok {
 		return err
 	}

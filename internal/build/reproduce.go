@@ -217,7 +217,7 @@ func copyStage(from, to string) error {
 	if err := os.WriteFile(filepath.Join(work, reusedMark), nil, 0o600); err != nil {
 		return err
 	}
-	return stage.Settle(work, to)
+	return stage.Finalize(work, to)
 }
 
 // copyModes copies the modes of all files to a copy of the tree: os.CopyFS

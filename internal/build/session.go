@@ -97,16 +97,16 @@ func (s *Session) printf(format string, args ...any) error {
 func (s *Session) Variants() ([]recipe.Variant, error) {
 	var vs []recipe.Variant
 	for _, name := range s.Settings.Variants {
-		v, err := recipe.VariantNamed(name)
+		v, err := recipe.VariantByName(name)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := v.In(bundle.FlavourSystem); err != nil {
+		if _, err := v.WithFlavour(bundle.FlavourSystem); err != nil {
 			vs = append(vs, v)
 			continue
 		}
 		for _, flavour := range s.Settings.Flavours {
-			in, err := v.In(flavour)
+			in, err := v.WithFlavour(flavour)
 			if err != nil {
 				return nil, err
 			}

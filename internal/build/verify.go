@@ -48,7 +48,7 @@ func (s *Session) verify(ctx context.Context, m *bundle.Manifest) error {
 				return "", err
 			}
 		}
-		if err := s.Recipe.SameInputs(ctx, v, m); err != nil {
+		if err := s.Recipe.CheckInputs(ctx, v, m); err != nil {
 			return "", err
 		}
 		if err := s.checkPackages(ctx, v, m); err != nil {
@@ -65,11 +65,11 @@ func (s *Session) verify(ctx context.Context, m *bundle.Manifest) error {
 // variantOf returns the variant of a manifest and selects its targets. It returns
 // an error if this checkout or the settings would build something else.
 func (s *Session) variantOf(m *bundle.Manifest) (recipe.Variant, error) {
-	v, err := recipe.VariantNamed(m.Variant)
+	v, err := recipe.VariantByName(m.Variant)
 	if err != nil {
 		return v, err
 	}
-	if v, err = v.In(m.Flavour); err != nil {
+	if v, err = v.WithFlavour(m.Flavour); err != nil {
 		return v, err
 	}
 	if m.Source.Tree != s.Recipe.Lock.Tree {
@@ -78,7 +78,7 @@ func (s *Session) variantOf(m *bundle.Manifest) (recipe.Variant, error) {
 	if len(m.Targets) > 0 {
 		s.Recipe.Targets = m.Targets
 	}
-	return v, s.Recipe.SameToolchain(v, m)
+	return v, s.Recipe.CheckToolchain(v, m)
 }
 
 // rebuild calls build with a new directory and compares the bundle with m. It
@@ -144,7 +144,7 @@ func (s *Session) checkPackages(ctx context.Context, v recipe.Variant, m *bundle
 	if diff := toolchain.Compare(recorded, t.Packages); len(diff) > 0 {
 		return fmt.Errorf("the packages of the toolchain differ from the manifest, so the files would differ too:\n  %s", joinLines(diff))
 	}
-	if spec.Image() && t.ID != m.Toolchain.BaseDigest {
+	if spec.HasBaseImage() && t.ID != m.Toolchain.BaseDigest {
 		return fmt.Errorf("the bundle was compiled in the image %s, this build would use %s: set GOROCM_BASE_IMAGE as for that build, and GOROCM_CACHE to the cache directory of that build, which records the image",
 			m.Toolchain.BaseDigest, t.ID)
 	}

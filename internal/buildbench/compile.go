@@ -46,7 +46,7 @@ func CompareStage(ctx context.Context, in Input) (page.Section, error) {
 		return none, fmt.Errorf("the bare container needs the docker command: %w; install docker-cli", err)
 	}
 	libraries, modules := outputs(in.Targets)
-	part, err := in.Recipe.Part(ctx, "core", in.Targets, libraries, modules)
+	part, err := in.Recipe.PartialCompile(ctx, "core", in.Targets, libraries, modules)
 	if err != nil {
 		return none, err
 	}
@@ -100,7 +100,7 @@ func outputs(targets []string) (libraries, modules []string) {
 
 // runBare is the peer: the docker command with the same image, options and
 // environment.
-func runBare(ctx context.Context, p *recipe.Part, jobs int) error {
+func runBare(ctx context.Context, p *recipe.PartialCompile, jobs int) error {
 	args := []string{"run", "--rm", "--network=none", "--volume", p.Source + ":/src:ro", "--volume", "/build"}
 	for _, e := range p.Env {
 		args = append(args, "--env", e)

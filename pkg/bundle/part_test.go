@@ -41,7 +41,7 @@ func fatLibrary() []byte {
 // fatParts reads the parts of an ELF file.
 func fatParts(tb testing.TB, path string) []bundle.Part {
 	tb.Helper()
-	shares, err := offload.ReadShares(path)
+	shares, err := offload.ReadTargetExtents(path)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -12,18 +12,18 @@ import (
 
 // Options says where Closure looks.
 type Options struct {
-	// Root is a folder that stands for "/" (an unpacked image); "" is the
+	// Root is a directory that stands for "/" (an unpacked image); "" is the
 	// machine's own root.
 	Root string
-	// Stage are folders of this machine, outside Root, whose files are taken
+	// Stage are directories of this machine, outside Root, whose files are taken
 	// before those of Root: what a build just made.
 	Stage []string
-	// SearchPaths are folders inside Root in the order in which the loader's
+	// SearchPaths are directories inside Root in the order in which the loader's
 	// cache would give them; nil means DefaultSearchPaths(). Their
 	// glibc-hwcaps subfolders, for newer processors only, are left aside: what
 	// is found must run on every processor.
 	SearchPaths []string
-	// LibraryPaths are folders inside Root searched before DT_RUNPATH, as
+	// LibraryPaths are directories inside Root searched before DT_RUNPATH, as
 	// LD_LIBRARY_PATH is.
 	LibraryPaths []string
 	// Stop names libraries that are neither looked for nor followed, such as
@@ -31,7 +31,7 @@ type Options struct {
 	Stop []string
 }
 
-// DefaultSearchPaths lists the folders that the loader of Debian and Ubuntu
+// DefaultSearchPaths lists the directories that the loader of Debian and Ubuntu
 // for amd64 searches without configuration.
 func DefaultSearchPaths() []string {
 	return []string{
@@ -74,12 +74,12 @@ func (l Lib) Requires(prefix string) string {
 type MissingError struct {
 	Name     string
 	NeededBy string   // path inside the root (or of the stage file)
-	Searched []string // folders, in order
+	Searched []string // directories, in order
 }
 
 // Error implements error.
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("library %s, needed by %s, is in none of %s; install the package that holds it or add its folder",
+	return fmt.Sprintf("library %s, needed by %s, is in none of %s; install the package that holds it or add its directory",
 		e.Name, e.NeededBy, strings.Join(e.Searched, ", "))
 }
 

@@ -5,7 +5,7 @@
 //     that stands for the root of a file system.
 //   - [OpenedNames] finds libraries that are opened by name at run time, and
 //     [Review] compares them with a reviewed list.
-//   - [Unresolved] and [TakenFrom] compare the symbols and symbol versions
+//   - [Unresolved] and [ImportsFrom] compare the symbols and symbol versions
 //     that files import with those that libraries define.
 //   - [Hardening], [DebugSections] and [ScanStrings] check how a file was built.
 //   - [RemoveRunpath] deletes the search paths of the build machine.

@@ -9,9 +9,9 @@ import (
 	"strings"
 )
 
-// Hardened is what the flags of an ELF file tell about the protections it was
+// Protections is what the flags of an ELF file tell about the protections it was
 // built with.
-type Hardened struct {
+type Protections struct {
 	PIE             bool // position independent: a PIE program or a shared library
 	RELRO           bool // a part of the data is made read-only after loading
 	BindNow         bool // all symbols are bound at start, so with RELRO the GOT is read-only
@@ -26,8 +26,8 @@ type Hardened struct {
 // Hardening reads the protections of the ELF file at path. StackProtector and
 // Fortify tell that a file uses these functions; a small file may have nothing
 // to protect.
-func Hardening(path string) (Hardened, error) {
-	var h Hardened
+func Hardening(path string) (Protections, error) {
+	var h Protections
 	err := WithFile(path, func(f *elf.File, _ *os.File) error {
 		h.PIE = f.Type == elf.ET_DYN
 		for _, p := range f.Progs {
@@ -53,7 +53,7 @@ func Hardening(path string) (Hardened, error) {
 	return h, err
 }
 
-func (h *Hardened) readDynamic(f *elf.File) error {
+func (h *Protections) readDynamic(f *elf.File) error {
 	if f.SectionByType(elf.SHT_DYNAMIC) == nil {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (h *Hardened) readDynamic(f *elf.File) error {
 	return errors.Join(errs...)
 }
 
-func (h *Hardened) readSymbols(f *elf.File) error {
+func (h *Protections) readSymbols(f *elf.File) error {
 	syms, err := DynamicSymbols(f)
 	for _, s := range syms {
 		switch {
@@ -93,7 +93,7 @@ func (h *Hardened) readSymbols(f *elf.File) error {
 // Weak lists what a file lacks of the protections that every file of a bundle
 // must have: position independence, RELRO, BIND_NOW, no executable stack, no
 // writable code, no text relocations, and no RUNPATH but $ORIGIN.
-func (h Hardened) Weak() []string {
+func (h Protections) Weak() []string {
 	var out []string
 	for _, c := range []struct {
 		bad  bool

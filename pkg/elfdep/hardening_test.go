@@ -144,7 +144,7 @@ func TestScanStrings(t *testing.T) {
 	}
 	for _, bad := range []string{"", "/", "build", "/build/", "/a/../b", "/" + strings.Repeat("x", 3000)} {
 		if _, err := elfdep.ScanStrings(strings.NewReader(text), []string{bad}, 0); err == nil {
-			t.Errorf("folder %.20q was taken", bad)
+			t.Errorf("directory %.20q was taken", bad)
 		}
 	}
 	broken := errors.New("disk on fire")

@@ -23,14 +23,14 @@ const (
 )
 
 // ScanStrings finds paths at or under one of dirs (absolute, such as "/build")
-// in r: the folder's name must be followed by "/" or the end of the text, and
+// in r: the directory's name must be followed by "/" or the end of the text, and
 // must not be the tail of a longer path, so that "/usr/src/x" is no leak of
 // "/src". Leaks come in the order of the file; limit stops the scan after that
 // many, 0 means all.
 func ScanStrings(r io.Reader, dirs []string, limit int) ([]Leak, error) {
 	for _, d := range dirs {
 		if !path.IsAbs(d) || path.Clean(d) != d || d == "/" || len(d) > leakOverlap/2 {
-			return nil, fmt.Errorf("scan for build paths: %q is no clean absolute folder", d)
+			return nil, fmt.Errorf("scan for build paths: %q is no clean absolute directory", d)
 		}
 	}
 	var found []Leak

@@ -16,7 +16,7 @@ import (
 // Candidate is a name in a file's read-only data that looks like a library
 // opened at run time.
 type Candidate struct {
-	Name string // as it stands there, without folders
+	Name string // as it stands there, without directories
 	In   string // SONAME of the file
 	// CanOpen is true where the file itself imports or defines dlopen or
 	// dlmopen. Otherwise the name is most likely data, such as an argument

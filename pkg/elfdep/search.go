@@ -9,7 +9,7 @@ import (
 // find looks for name as ld.so(8) describes: a name with a slash is a path;
 // else DT_RPATH of the file and of those that brought it in (only where the
 // file has no DT_RUNPATH), the library path, DT_RUNPATH, the configured
-// folders.
+// directories.
 func (w *walker) find(name string, by *node) (*node, []string, error) {
 	if strings.Contains(name, "/") {
 		n, err := w.try(name, by)
@@ -32,7 +32,7 @@ func (w *walker) find(name string, by *node) (*node, []string, error) {
 	return nil, searched, nil
 }
 
-// place is a folder to look into, inside the root or on this machine.
+// place is a directory to look into, inside the root or on this machine.
 type place struct {
 	dir  string
 	host bool

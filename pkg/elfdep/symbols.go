@@ -89,11 +89,11 @@ func Unresolved(libs []Lib) ([]Undefined, error) {
 	}), nil
 }
 
-// TakenFrom returns the symbols that the ELF file at path asks for and that
+// ImportsFrom returns the symbols that the ELF file at path asks for and that
 // the library at library defines in the version asked for, sorted by name:
 // what that library must keep for that file. The version is the one that the
 // library gives.
-func TakenFrom(path, library string) ([]Symbol, error) {
+func ImportsFrom(path, library string) ([]Symbol, error) {
 	defined := map[Symbol]bool{}
 	err := WithFile(library, func(f *elf.File, _ *os.File) error {
 		syms, err := DynamicSymbols(f)

@@ -71,7 +71,7 @@ func TestTakenFrom(t *testing.T) {
 		v.Symbols = append(v.Symbols, elfgen.Symbol{Name: n, Version: "V_1"})
 	}
 	dir := elfgen.WriteTree(t, map[string]any{"user.so": user, "libv.so.1": v})
-	got, err := elfdep.TakenFrom(filepath.Join(dir, "user.so"), filepath.Join(dir, "libv.so.1"))
+	got, err := elfdep.ImportsFrom(filepath.Join(dir, "user.so"), filepath.Join(dir, "libv.so.1"))
 	want := []elfdep.Symbol{{Name: "alpha", Version: "V_1"}, {Name: "weak", Version: "V_1"}, {Name: "zeta", Version: "V_1"}}
 	if d := cmp.Diff(want, got); err != nil || d != "" {
 		t.Error(err, d)

@@ -11,7 +11,7 @@
 //     [CheckTargets] rejects a file without the code of exactly the wanted
 //     targets.
 //   - [Slim] clears the code of all other targets in place.
-//   - [ReadShares] lists the bytes that each target alone needs, so that an
+//   - [ReadTargetExtents] lists the bytes that each target alone needs, so that an
 //     unpacked file can leave out those of other targets.
 //
 // Nothing here needs a GPU, ROCm or binutils. How the formats are laid out is

@@ -285,7 +285,7 @@ func FuzzReadFatBinary(f *testing.F) {
 		}
 		if fb, err := offload.ReadFatBinary(bytes.NewReader(data)); err == nil {
 			_, _ = fb.CodeObjects()
-			_, _ = fb.Shares()
+			_, _ = fb.TargetExtents()
 		}
 	})
 }

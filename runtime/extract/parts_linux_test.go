@@ -36,7 +36,7 @@ func fatLibrary(t testing.TB) ([]byte, bundle.File) {
 	if err := os.WriteFile(file, fat, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	shares, err := offload.ReadShares(file)
+	shares, err := offload.ReadTargetExtents(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,10 +8,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 )
 
-// Part is some build targets of a component, to be compiled apart with the
+// PartialCompile is some build targets of a component, to be compiled apart with the
 // component's own options: a compile of minutes that stands for the whole, so
 // that ours can be compared with another way of running the same thing.
-type Part struct {
+type PartialCompile struct {
 	// Source is the checked source tree and Image what is compiled in.
 	Source, Image string
 	// Options are the arguments of CMake, Env the whole environment.
@@ -23,10 +23,10 @@ type Part struct {
 	toolchain *toolchain.Toolchain
 }
 
-// Part prepares the compile of build targets of the named component; the
-// modules are what they leave in the build's bin folder. Everything that does
+// PartialCompile prepares the compile of build targets of the named component; the
+// modules are what they leave in the build's bin directory. Everything that does
 // not belong to a compile is done when it returns.
-func (r *Recipe) Part(ctx context.Context, component string, build, libraries, modules []string) (*Part, error) {
+func (r *Recipe) PartialCompile(ctx context.Context, component string, build, libraries, modules []string) (*PartialCompile, error) {
 	c, ok := components(r.Lock, r.Targets)[component]
 	if !ok {
 		return nil, fmt.Errorf("there is no component %q", component)
@@ -47,14 +47,14 @@ func (r *Recipe) Part(ctx context.Context, component string, build, libraries, m
 	if err != nil {
 		return nil, err
 	}
-	return &Part{
+	return &PartialCompile{
 		Source: src.Dir, Image: t.ID, Options: c.arguments(r.CMake, known), Env: r.environment(c),
 		recipe: *r, component: c, source: src, toolchain: t,
 	}, nil
 }
 
 // Compile compiles the part as a stage of cache, which is best thrown away.
-func (p *Part) Compile(ctx context.Context, cache *stage.Cache) (*stage.Result, error) {
+func (p *PartialCompile) Compile(ctx context.Context, cache *stage.Cache) (*stage.Result, error) {
 	r := p.recipe
 	r.Cache = cache
 	return r.compile(ctx, p.component, p.source, p.toolchain)

@@ -14,31 +14,31 @@ const growth = 0.03
 // Bars are what a bundle may have at most, in bytes, whatever is recorded: packed,
 // and on disk for one target and for both. Those of hip are for gfx1100 and gfx1101.
 const (
-	cpuPackedBar    = 12_000_000
-	hipPackedBar    = 115_000_000
-	hipOneTargetBar = 800_000_000
-	hipBothBar      = 1_150_000_000
+	cpuPackedLimit    = 12_000_000
+	hipPackedLimit    = 115_000_000
+	hipOneTargetLimit = 800_000_000
+	hipBothLimit      = 1_150_000_000
 )
 
 // SizeError says that a bundle has outgrown its record, or its bar.
 type SizeError struct {
 	Variant, What string
 	Limit, Size   int64 // bytes: the recorded size or the bar, and what the bundle has
-	Bar           bool
+	Fixed         bool
 }
 
 // Error names both sizes, and the way to accept the new one where there is one.
 func (e *SizeError) Error() string {
 	size, limit := float64(e.Size)/1e6, float64(e.Limit)/1e6
-	if e.Bar {
+	if e.Fixed {
 		return fmt.Sprintf("the %s bundle is %.1f MB %s, and %.1f MB is the most it may be, which `mage lock` does not change: make it smaller", e.Variant, size, e.What, limit)
 	}
 	return fmt.Sprintf("the %s bundle is %.1f MB %s, more than 3 %% over the recorded %.1f MB: find out why, or accept it with `mage lock`", e.Variant, size, e.What, limit)
 }
 
-// CheckBars holds a bundle against the sizes that no record moves. A hip bundle
+// CheckSizeLimits holds a bundle against the sizes that no record moves. A hip bundle
 // with code for other targets than gfx1100 and gfx1101 has no bar.
-func CheckBars(variant string, now Sizes) error {
+func CheckSizeLimits(variant string, now Sizes) error {
 	type bar struct {
 		what       string
 		limit, now int64
@@ -46,19 +46,19 @@ func CheckBars(variant string, now Sizes) error {
 	var all []bar
 	switch variant {
 	case "cpu":
-		all = []bar{{"packed", cpuPackedBar, now.Packed}}
+		all = []bar{{"packed", cpuPackedLimit, now.Packed}}
 	case "hip":
 		if slices.ContainsFunc(now.Targets, func(t string) bool { return t != gfx.GFX1100.String() && t != gfx.GFX1101.String() }) {
 			return nil
 		}
-		all = []bar{{"packed", hipPackedBar, now.Packed}, {onDisk(allTargets), hipBothBar, now.Disk[allTargets]}}
+		all = []bar{{"packed", hipPackedLimit, now.Packed}, {onDisk(allTargets), hipBothLimit, now.Disk[allTargets]}}
 		for _, t := range now.Targets {
-			all = append(all, bar{onDisk(t), hipOneTargetBar, now.Disk[t]})
+			all = append(all, bar{onDisk(t), hipOneTargetLimit, now.Disk[t]})
 		}
 	}
 	for _, b := range all {
 		if b.now > b.limit {
-			return &SizeError{Variant: variant, What: b.what, Limit: b.limit, Size: b.now, Bar: true}
+			return &SizeError{Variant: variant, What: b.what, Limit: b.limit, Size: b.now, Fixed: true}
 		}
 	}
 	return nil
@@ -68,7 +68,7 @@ func CheckBars(variant string, now Sizes) error {
 // other targets than the recorded ones, or of a variant without a record, are
 // held against the bars alone.
 func CheckSize(recorded map[string]Sizes, variant string, now Sizes) error {
-	if err := CheckBars(variant, now); err != nil {
+	if err := CheckSizeLimits(variant, now); err != nil {
 		return err
 	}
 	old, ok := recorded[variant]

@@ -13,11 +13,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
-// TestSharesAreWhatSlimTakes: a file without the shares of the other targets
+// TestTargetExtentsAreWhatSlimClears: a file without the shares of the other targets
 // is, byte for byte, the file slimmed to one.
-func TestSharesAreWhatSlimTakes(t *testing.T) {
+func TestTargetExtentsAreWhatSlimClears(t *testing.T) {
 	path := elfgen.WriteFile(t, "libfat.so.1", fatLibrary([]string{"k1"}, []string{"k2", "k3"}, []string{"k4"}))
-	shares, err := offload.ReadShares(path)
+	shares, err := offload.ReadTargetExtents(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestSharesAreWhatSlimTakes(t *testing.T) {
 	}
 }
 
-func TestReadSharesRefuses(t *testing.T) {
+func TestReadTargetExtentsErrors(t *testing.T) {
 	code := elfgen.CodeObject(mach1100, []string{"k"}, 200)
 	shared := elfgen.Bundle(elfgen.Entry{ID: id1030, Code: code}, elfgen.Entry{ID: id1100, Code: code})
 	first := 32 // make both entries the same bytes
@@ -75,7 +75,7 @@ func TestReadSharesRefuses(t *testing.T) {
 		"no GPU code": {elfgen.Library("x"), offload.ErrNoFatBinary},
 		"no ELF":      {[]byte("hello"), nil},
 	} {
-		shares, err := offload.ReadShares(elfgen.WriteFile(t, "f", c.file))
+		shares, err := offload.ReadTargetExtents(elfgen.WriteFile(t, "f", c.file))
 		if c.is == nil && !errors.As(err, &fe) || c.is != nil && !errors.Is(err, c.is) {
 			t.Errorf("%s: %+v, %v", name, shares, err)
 		}

@@ -35,7 +35,7 @@ func TestSameInputs(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r, image, compiled := bundled(t, toolchain.Spec{Kind: "debian", Suite: "forky"})
-			v, err := VariantNamed("hip")
+			v, err := VariantByName("hip")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,7 +47,7 @@ func TestSameInputs(t *testing.T) {
 			if tc.other != nil {
 				tc.other(r, m)
 			}
-			err = r.SameInputs(t.Context(), v, m)
+			err = r.CheckInputs(t.Context(), v, m)
 			if (err != nil) != (tc.want != nil) {
 				t.Fatalf("got %v", err)
 			}
@@ -71,7 +71,7 @@ func TestSameToolchain(t *testing.T) {
 	}
 	for now, spec := range specs {
 		for recorded, remedy := range remedies {
-			err := (&Recipe{Toolchain: spec}).SameToolchain(Variants[0], &bundle.Manifest{Toolchain: bundle.Toolchain{Kind: recorded}})
+			err := (&Recipe{Toolchain: spec}).CheckToolchain(Variants[0], &bundle.Manifest{Toolchain: bundle.Toolchain{Kind: recorded}})
 			if (err == nil) != (now == recorded) || err != nil && !strings.Contains(err.Error(), remedy) {
 				t.Errorf("recorded is %s, now it is %s: %v", recorded, now, err)
 			}

@@ -9,9 +9,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// SameToolchain fails where the toolchain is of another kind than the one that
+// CheckToolchain fails where the toolchain is of another kind than the one that
 // m records, and says what to set.
-func (r *Recipe) SameToolchain(v Variant, m *bundle.Manifest) error {
+func (r *Recipe) CheckToolchain(v Variant, m *bundle.Manifest) error {
 	now, recorded := r.toolchainSpec(v.Set).Name(), m.Toolchain.Kind
 	if now == recorded {
 		return nil
@@ -25,10 +25,10 @@ func (r *Recipe) SameToolchain(v Variant, m *bundle.Manifest) error {
 	return fmt.Errorf("the manifest is of the toolchain %s, this build would be of %s: set %s", recorded, now, remedy)
 }
 
-// SameInputs fails where a compile of v would be given other options or another
+// CheckInputs fails where a compile of v would be given other options or another
 // environment than m records: it names them, and what to set. The source, whose
 // own files say which options it has, is fetched for it.
-func (r *Recipe) SameInputs(ctx context.Context, v Variant, m *bundle.Manifest) error {
+func (r *Recipe) CheckInputs(ctx context.Context, v Variant, m *bundle.Manifest) error {
 	src, err := Source(ctx, r.Cache, r.Lock, r.Source, r.Log)
 	if err != nil {
 		return err
@@ -48,8 +48,8 @@ func (r *Recipe) SameInputs(ctx context.Context, v Variant, m *bundle.Manifest) 
 			continue
 		}
 		was, env := m.Stages[i], r.environment(c)
-		diff = append(diff, inputsDiffer(was.Name, was.Options, c.arguments(r.CMake, known))...)
-		diff = append(diff, inputsDiffer(was.Name, was.Env, env)...)
+		diff = append(diff, diffInputs(was.Name, was.Options, c.arguments(r.CMake, known))...)
+		diff = append(diff, diffInputs(was.Name, was.Env, env)...)
 		fixed := c.arguments(nil, known)
 		if len(was.Options) < len(fixed) || !slices.Equal(was.Options[:len(fixed)], fixed) || !slices.Equal(was.Env, env) {
 			own = false
@@ -72,9 +72,9 @@ func (r *Recipe) SameInputs(ctx context.Context, v Variant, m *bundle.Manifest) 
 	return fmt.Errorf("the compiles would be given something else than the manifest records, so the files cannot come out the same: %s:\n  %s", remedy, strings.Join(diff, "\n  "))
 }
 
-// inputsDiffer says, a line each, what only one of the two lists of a compile's
+// diffInputs says, a line each, what only one of the two lists of a compile's
 // inputs has, or that their order differs.
-func inputsDiffer(compile string, recorded, now []string) (diff []string) {
+func diffInputs(compile string, recorded, now []string) (diff []string) {
 	for _, s := range recorded {
 		if !slices.Contains(now, s) {
 			diff = append(diff, compile+" was given "+s)

@@ -14,8 +14,8 @@ import (
 // Extent is a run of bytes in a file.
 type Extent struct{ Offset, Size int64 }
 
-// Share is what one target alone needs of a fat binary.
-type Share struct {
+// TargetExtents is what one target alone needs of a fat binary.
+type TargetExtents struct {
 	Target  gfx.Target
 	Extents []Extent // ascending, and apart from those of other shares
 }
@@ -28,23 +28,23 @@ func (b *Bundle) extents(e Entry) (code, sizeField sparse.Range) {
 	return sparse.Range{From: at, To: at + e.Size}, sparse.Range{From: field, To: field + 8}
 }
 
-// ReadShares lists what each target alone needs of the ELF file at path, in
+// ReadTargetExtents lists what each target alone needs of the ELF file at path, in
 // the order of gfx.Compare: its code objects, and their sizes in the tables of
 // the bundles. With the shares of all targets but one as zeros, the file is
 // what Slim makes of it for that target, and the HIP runtime finds no code for
 // the others instead of broken code. ErrNoFatBinary says that there is no GPU
 // code, ErrCompressedBundle that it has no place of its own.
-func ReadShares(path string) ([]Share, error) {
-	var out []Share
+func ReadTargetExtents(path string) ([]TargetExtents, error) {
+	var out []TargetExtents
 	err := withFatBinary(path, func(fb *FatBinary, _ *os.File) (err error) {
-		out, err = fb.Shares()
+		out, err = fb.TargetExtents()
 		return err
 	})
 	return out, err
 }
 
-// Shares is ReadShares of an open fat binary.
-func (fb *FatBinary) Shares() ([]Share, error) {
+// TargetExtents is ReadTargetExtents of an open fat binary.
+func (fb *FatBinary) TargetExtents() ([]TargetExtents, error) {
 	byTarget := make(map[gfx.Target][]Extent)
 	var all []sparse.Range
 	for i := range fb.Bundles {
@@ -70,11 +70,11 @@ func (fb *FatBinary) Shares() ([]Share, error) {
 			return nil, &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("code objects overlap at offset %#x", all[i].From)}
 		}
 	}
-	var out []Share
+	var out []TargetExtents
 	for t, extents := range byTarget {
 		slices.SortFunc(extents, func(a, b Extent) int { return cmp.Compare(a.Offset, b.Offset) })
-		out = append(out, Share{t, extents})
+		out = append(out, TargetExtents{t, extents})
 	}
-	slices.SortFunc(out, func(a, b Share) int { return gfx.Compare(a.Target, b.Target) })
+	slices.SortFunc(out, func(a, b TargetExtents) int { return gfx.Compare(a.Target, b.Target) })
 	return out, nil
 }
