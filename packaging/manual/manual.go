@@ -1,8 +1,7 @@
-// Package manual writes what people read about the command and what their
-// shells know of it: man pages and completions, from the same command tree that
-// answers --help, so that they cannot say something else.
+// Package manual generates the man pages and the shell completions of a command
+// from its command tree, so that they always agree with --help.
 //
-// It writes files and installs none: where they go is packaging/deb's to say.
+// It only writes files. Package deb decides where they are installed.
 package manual
 
 import (
@@ -18,29 +17,30 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// ErrCommand says that the command tree cannot be written up.
+// ErrCommand reports a command tree, or options, that no manual can be generated
+// from.
 var ErrCommand = errors.New("manual")
 
-// Options say what stands in the pages beside the commands.
+// Options are the contents of the pages that the command tree does not have.
 type Options struct {
-	// Version of the program, shown at the foot of each page.
+	// Version of the program, for the footer of each page.
 	Version string
-	// Date shown at the foot of each page; its day in UTC is used.
+	// Date for the footer of each page. Its day in UTC is used.
 	Date time.Time
 }
 
-// Write fills dir with man1/*.1 (the root command and every subcommand that is
-// not hidden), bash/NAME, zsh/_NAME and fish/NAME.fish. The root command is
-// changed on the way: it gets the completion command that programs have when
-// they run, so that this one is written up as well.
+// Write writes man1/*.1 (the root command and every visible subcommand),
+// bash/NAME, zsh/_NAME and fish/NAME.fish to dir. It adds the help and completion
+// commands to root, which cobra otherwise adds when the program runs, so that
+// they have pages as well.
 func Write(dir string, root *cobra.Command, o Options) error {
 	if o.Version == "" || o.Date.IsZero() {
-		return fmt.Errorf("%w: version or date is empty: give both", ErrCommand)
+		return fmt.Errorf("%w: version or date is empty: set both", ErrCommand)
 	}
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	root.DisableAutoGenTag = true
-	if err := checkHelp(root); err != nil {
+	if err := requireDescriptions(root); err != nil {
 		return err
 	}
 	if err := writePages(dir, root, o); err != nil {
@@ -66,21 +66,21 @@ func Write(dir string, root *cobra.Command, o Options) error {
 	return nil
 }
 
-// checkHelp refuses a command that says nothing of itself: its page would be a
-// bare list of flags.
-func checkHelp(cmd *cobra.Command) error {
+// requireDescriptions rejects a command without a short description, whose page
+// would be a bare list of flags.
+func requireDescriptions(cmd *cobra.Command) error {
 	if cmd.Short == "" && !cmd.Hidden {
 		return fmt.Errorf("%w: command %q has no short description", ErrCommand, cmd.CommandPath())
 	}
 	for _, sub := range cmd.Commands() {
-		if err := checkHelp(sub); err != nil {
+		if err := requireDescriptions(sub); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// writePages writes a page for cmd and all below it.
+// writePages writes the pages of cmd and its subcommands.
 func writePages(dir string, cmd *cobra.Command, o Options) error {
 	date := o.Date.UTC()
 	var b bytes.Buffer
@@ -107,7 +107,8 @@ func writePages(dir string, cmd *cobra.Command, o Options) error {
 	return nil
 }
 
-// pageName is the command's path with hyphens, as `man go-rocm-serve` asks it.
+// pageName returns the command's path joined with hyphens, as in
+// `man go-rocm-serve`.
 func pageName(cmd *cobra.Command) string {
 	name := cmd.Name()
 	for p := cmd.Parent(); p != nil; p = p.Parent() {

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func tree() *cobra.Command {
+func newRoot() *cobra.Command {
 	root := &cobra.Command{Use: "prog", Short: "does things", Long: "Prog does things.\n\nIt does them well."}
 	serve := &cobra.Command{Use: "serve MODEL", Short: "serves", Run: func(*cobra.Command, []string) {}}
 	serve.Flags().String("listen", "127.0.0.1:8080", "where to listen")
@@ -43,10 +43,10 @@ func read(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-func TestWrite(t *testing.T) {
+func TestWriteIsReproducible(t *testing.T) {
 	o := manual.Options{Version: "1.2.3", Date: time.Date(2026, 3, 4, 23, 30, 0, 0, time.FixedZone("", -3600))}
 	dir := t.TempDir()
-	if err := manual.Write(dir, tree(), o); err != nil {
+	if err := manual.Write(dir, newRoot(), o); err != nil {
 		t.Fatal(err)
 	}
 	got := read(t, dir)
@@ -71,7 +71,7 @@ func TestWrite(t *testing.T) {
 	}
 
 	again := t.TempDir()
-	if err := manual.Write(again, tree(), o); err != nil {
+	if err := manual.Write(again, newRoot(), o); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(got, read(t, again)); diff != "" {
@@ -79,10 +79,9 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// The completion script is run by the shell that it is for.
-func TestBashAcceptsCompletion(t *testing.T) {
+func TestBashLoadsCompletion(t *testing.T) {
 	dir := t.TempDir()
-	if err := manual.Write(dir, tree(), manual.Options{Version: "1.2.3", Date: time.Unix(1, 0)}); err != nil {
+	if err := manual.Write(dir, newRoot(), manual.Options{Version: "1.2.3", Date: time.Unix(1, 0)}); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.CommandContext(t.Context(), "bash", "-c", `. "$1" && complete -p prog`, "bash", filepath.Join(dir, "bash", "prog")).CombinedOutput()
@@ -91,23 +90,23 @@ func TestBashAcceptsCompletion(t *testing.T) {
 	}
 }
 
-func TestWriteRefuses(t *testing.T) {
-	whole := manual.Options{Version: "1.2.3", Date: time.Unix(1, 0)}
-	silent := tree()
-	silent.AddCommand(&cobra.Command{Use: "mute", Run: func(*cobra.Command, []string) {}})
+func TestWriteRejectsIncompleteInput(t *testing.T) {
+	complete := manual.Options{Version: "1.2.3", Date: time.Unix(1, 0)}
+	undescribed := newRoot()
+	undescribed.AddCommand(&cobra.Command{Use: "mute", Run: func(*cobra.Command, []string) {}})
 	for name, tc := range map[string]struct {
 		root *cobra.Command
 		o    manual.Options
 		want string
 	}{
-		"no version":  {tree(), manual.Options{Date: whole.Date}, "version"},
-		"no date":     {tree(), manual.Options{Version: "1"}, "date"},
-		"no synopsis": {silent, whole, "short description"},
+		"no version":     {newRoot(), manual.Options{Date: complete.Date}, "version"},
+		"no date":        {newRoot(), manual.Options{Version: "1"}, "date"},
+		"no description": {undescribed, complete, "short description"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := manual.Write(t.TempDir(), tc.root, tc.o)
 			if !errors.Is(err, manual.ErrCommand) || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want one about %q", err, tc.want)
+				t.Errorf("got %v, want an error about %q", err, tc.want)
 			}
 		})
 	}

@@ -19,13 +19,13 @@ func cacheCommand() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "cache",
-		Short: "list the bundles that were unpacked, and remove old ones",
-		Long: fmt.Sprintf(`Lists the bundles in the cache folder, the least recently used first, with what
-each takes on the disk and whether a program uses it right now.
+		Short: "list unpacked bundles, and remove old ones",
+		Long: fmt.Sprintf(`Lists the bundles in the cache directory, least recently used first, with their
+size on disk and whether a program is using them.
 
-Each bundle has a folder of its own, so a new one does not replace an old one.
-Unpacking a bundle removes those of the same name that nobody asked for in %d
-days. "go-rocm cache prune" removes more. One that is in use is never removed.`, int(extract.SupersededAge/day)),
+Each bundle has its own directory, so a new bundle does not replace an old one.
+Unpacking a bundle removes bundles of the same name that were not used for %d
+days. "go-rocm cache prune" removes more. A bundle in use is never removed.`, int(extract.SupersededAge/day)),
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := extract.List("")
@@ -48,11 +48,10 @@ func pruneCommand() *cobra.Command {
 	var all, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "prune",
-		Short: "remove unpacked bundles that are not used",
-		Long: `Removes the bundles that nobody asked for in so many days, and what programs that
-were killed left behind. The bundle that this program would use stays, unless
---all is given, and one that a program uses right now stays in any case. What is
-removed is unpacked again when it is needed.`,
+		Short: "remove unused unpacked bundles",
+		Long: `Removes the bundles that were not used for some days, and the leftovers of killed
+programs. The bundle that this program would use is kept, unless --all is set. A
+bundle in use is always kept. A removed bundle is unpacked again when needed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if days < 0 {
@@ -79,34 +78,34 @@ removed is unpacked again when it is needed.`,
 				sum += c.Bytes
 				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, c.Dir)
 			}
-			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %d bundles, %s\n", verb, len(removed), size(sum))
+			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %d bundles, %s\n", verb, len(removed), formatSize(sum))
 			if err != nil {
 				return fmt.Errorf("cache prune: %w", err)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().IntVar(&days, "days", int(extract.SupersededAge/day), "remove what was not used for this many days")
-	cmd.Flags().BoolVar(&all, "all", false, "remove whatever is not in use")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be removed, and remove nothing")
+	cmd.Flags().IntVar(&days, "days", int(extract.SupersededAge/day), "remove bundles not used for this many days")
+	cmd.Flags().BoolVar(&all, "all", false, "remove every bundle that is not in use")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "list what would be removed, and remove nothing")
 	cmd.MarkFlagsMutuallyExclusive("days", "all")
 	return cmd
 }
 
 func printCache(out io.Writer, list []extract.Cached) error {
 	if len(list) == 0 {
-		_, err := fmt.Fprintln(out, "no bundle is unpacked")
+		_, err := fmt.Fprintln(out, "the cache is empty")
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "NAME\tVERSION\tTARGETS\tON DISK\tLAST USED\tNOW\tFOLDER")
+	_, _ = fmt.Fprintln(w, "NAME\tVERSION\tTARGETS\tON DISK\tLAST USED\tSTATUS\tDIRECTORY")
 	for _, c := range list {
-		now := "not used"
+		status := "unused"
 		if c.InUse {
-			now = "in use"
+			status = "in use"
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(c.Name), orDash(c.Version), orDash(gfx.Join(c.Targets, ",")),
-			size(c.Bytes), c.LastUsed.Format(time.DateOnly), now, c.Dir)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", orDash(printable(c.Name)), orDash(printable(c.Version)), orDash(gfx.Join(c.Targets, ",")),
+			formatSize(c.Bytes), c.LastUsed.Format(time.DateOnly), status, c.Dir)
 	}
 	return w.Flush()
 }

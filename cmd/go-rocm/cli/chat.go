@@ -16,114 +16,117 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 )
 
-const chatHelp = `/clear    forget the conversation
-/image F  show the model the file F with the next message
-/retry    answer the last message again
-/info     tell about the model and where it runs
-/quit     end (as Ctrl-D does)
-A line that ends in \ goes on in the next one. Ctrl-C stops an answer.
+const chatHelp = `/clear       forget the conversation
+/image FILE  send an image or audio file with the next message
+/retry       answer the last message again
+/info        show the model and how it runs
+/quit        exit (or Ctrl-D)
+A line that ends in \ continues on the next line. Ctrl-C stops an answer.
 `
 
-// talk is a conversation in the terminal.
-type talk struct {
-	cmd   *cobra.Command
-	model *rocm.Model
-	s     *sampling
-	base  rocm.Request
-	turns []rocm.MediaMessage
-	shown []rocm.Media // goes with the next message
+// session is a conversation in the terminal.
+type session struct {
+	cmd      *cobra.Command
+	model    *rocm.Model
+	flags    *generationFlags
+	base     rocm.Request
+	messages []rocm.MediaMessage
+	pending  []rocm.Media // to be sent with the next message
 }
 
-// chat reads lines and answers them until the input ends.
-func chat(cmd *cobra.Command, model *rocm.Model, s *sampling, base rocm.Request, shown []rocm.Media) error {
-	t := &talk{cmd: cmd, model: model, s: s, base: base, shown: shown}
-	// What ends the program must not keep llama-server from being stopped.
-	ends, _ := onSIGHUP(true)
-	quit, stop := contextWithSignal(cmd.Context(), append(ends, syscall.SIGTERM)...)
+// chat answers lines of input until the input ends.
+func chat(cmd *cobra.Command, model *rocm.Model, g *generationFlags, base rocm.Request, media []rocm.Media) error {
+	s := &session{cmd: cmd, model: model, flags: g, base: base, pending: media}
+	// Returning on these signals, instead of dying, lets the caller stop llama-server.
+	stops, _ := onSIGHUP(true)
+	ctx, stop := contextWithSignal(cmd.Context(), append(stops, syscall.SIGTERM)...)
 	defer stop()
 	lines := make(chan string)
-	failed := make(chan error, 1)
-	go func() { failed <- readMessages(cmd.InOrStdin(), cmd.ErrOrStderr(), lines) }()
+	inputDone := make(chan error, 1)
+	go func() { inputDone <- readMessages(cmd.InOrStdin(), cmd.ErrOrStderr(), lines) }()
 	interrupts := make(chan os.Signal, 1)
 	signal.Notify(interrupts, os.Interrupt)
 	defer signal.Stop(interrupts)
-	t.tell("%s, /help for help\n", brief(model.Info().Architecture))
+	s.print("%s, /help for help\n", truncate(model.Info().Architecture))
 	for {
-		t.tell("> ")
+		s.print("> ")
 		select {
-		case <-quit.Done():
-			return signalOf(quit)
+		case <-ctx.Done():
+			return signalCause(ctx)
 		case <-model.Server().Child.Done():
-			return fmt.Errorf("llama-server ended: %w", model.Server().Child.Err())
-		case err := <-failed:
-			t.tell("\n")
+			return fmt.Errorf("llama-server exited: %w", model.Server().Child.Err())
+		case err := <-inputDone:
+			s.print("\n")
 			return err
 		case <-interrupts:
-			t.tell("\n(Ctrl-D ends)\n")
+			s.print("\n(press Ctrl-D to exit)\n")
 		case line := <-lines:
-			end, err := t.message(quit, line, interrupts)
-			if err != nil || end {
+			quit, err := s.handle(ctx, line, interrupts)
+			if err != nil || quit {
 				return err
 			}
 		}
 	}
 }
 
-func (t *talk) tell(format string, args ...any) {
-	_, _ = fmt.Fprintf(t.cmd.ErrOrStderr(), format, args...)
+// print writes to stderr: stdout is for answers.
+func (s *session) print(format string, args ...any) {
+	_, _ = fmt.Fprintf(s.cmd.ErrOrStderr(), format, args...)
 }
 
-// message takes one line of the user's; end asks for the end of the chat.
-func (t *talk) message(ctx context.Context, line string, interrupts <-chan os.Signal) (end bool, err error) {
+// handle processes one line of input, a command or a message.
+func (s *session) handle(ctx context.Context, line string, interrupts <-chan os.Signal) (quit bool, err error) {
 	switch strings.TrimSpace(line) {
 	case "":
 		return false, nil
 	case "/quit", "/exit", "/bye":
 		return true, nil
 	case "/help", "/?":
-		t.tell("%s", chatHelp)
+		s.print("%s", chatHelp)
 		return false, nil
 	case "/clear":
-		t.turns, t.shown = nil, nil
+		s.messages, s.pending = nil, nil
 		return false, nil
 	case "/info":
-		t.info()
+		s.printInfo()
 		return false, nil
 	case "/retry":
-		if n := len(t.turns); n > 0 && t.turns[n-1].Role == "assistant" {
-			t.turns = t.turns[:n-1]
+		if n := len(s.messages); n > 0 && s.messages[n-1].Role == "assistant" {
+			s.messages = s.messages[:n-1]
 		}
-		if len(t.turns) == 0 {
-			t.tell("there is nothing to answer again\n")
+		if len(s.messages) == 0 {
+			s.print("no message to answer again\n")
 			return false, nil
 		}
 	default:
 		if name, ok := strings.CutPrefix(line, "/image "); ok {
-			t.show(strings.TrimSpace(name))
+			s.attach(strings.TrimSpace(name))
 			return false, nil
 		}
 		if strings.HasPrefix(line, "/") && !strings.Contains(line, " ") {
-			t.tell("%s is not known; /help lists what is\n", line)
+			s.print("unknown command %s; see /help\n", line)
 			return false, nil
 		}
-		t.ask(line)
+		s.addUserMessage(line)
 	}
-	return false, t.reply(ctx, interrupts)
+	return false, s.reply(ctx, interrupts)
 }
 
-// ask adds a message of the user's. It takes the place of one that was not
-// answered, and what was shown with that one: templates refuse two in a row.
-func (t *talk) ask(line string) {
-	if n := len(t.turns); n > 0 && t.turns[n-1].Role == "user" {
-		t.shown = append(t.turns[n-1].Media, t.shown...)
-		t.turns = t.turns[:n-1]
+// addUserMessage appends a message of the user. It replaces an unanswered one and
+// inherits its media: chat templates reject two user messages in a row.
+func (s *session) addUserMessage(text string) {
+	if n := len(s.messages); n > 0 && s.messages[n-1].Role == "user" {
+		s.pending = append(s.messages[n-1].Media, s.pending...)
+		s.messages = s.messages[:n-1]
 	}
-	t.turns = append(t.turns, says("user", line, t.shown...))
-	t.shown = nil
+	s.messages = append(s.messages, newMessage("user", text, s.pending...))
+	s.pending = nil
 }
 
-// reply answers the conversation so far; Ctrl-C stops it and keeps what came.
-func (t *talk) reply(ctx context.Context, interrupts <-chan os.Signal) error {
+// reply answers the conversation. Ctrl-C stops the answer and keeps what was
+// generated. Only the end of llama-server is an error; others are printed, and
+// the chat continues.
+func (s *session) reply(ctx context.Context, interrupts <-chan os.Signal) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -133,77 +136,74 @@ func (t *talk) reply(ctx context.Context, interrupts <-chan os.Signal) error {
 		case <-ctx.Done():
 		}
 	}()
-	text, err := t.answer(ctx)
+	req := s.base
+	req.MediaMessages = s.flags.withSystemMessage(s.messages...)
+	text, err := answer(ctx, s.cmd, s.model, s.flags, req)
 	if text != "" {
-		t.turns = append(t.turns, says("assistant", text))
+		s.messages = append(s.messages, newMessage("assistant", text))
 	}
-	if err == nil || errors.Is(err, errStopped) {
+	if err == nil || errors.Is(err, errInterrupted) {
 		if text == "" {
-			t.tell("\n")
+			s.print("\n")
 		}
 		return nil
 	}
 	select {
-	case <-t.model.Server().Child.Done():
-		return err // there is no model any more
+	case <-s.model.Server().Child.Done():
+		return err
 	default:
 	}
-	for _, bad := range []error{rocm.ErrMedia, rocm.ErrNoProjector, rocm.ErrOption} {
-		if errors.Is(err, bad) {
-			t.turns = t.turns[:len(t.turns)-1] // it would spoil all that follow
+	for _, invalid := range []error{rocm.ErrMedia, rocm.ErrNoProjector, rocm.ErrOption} {
+		if errors.Is(err, invalid) {
+			s.messages = s.messages[:len(s.messages)-1] // otherwise every later request fails too
 			break
 		}
 	}
-	t.tell("error: %v\n", err) // the model lives on: so does the chat
+	s.print("error: %s\n", sanitizeTerminal(err.Error()))
 	return nil
 }
 
-func (t *talk) answer(ctx context.Context) (string, error) {
-	req := t.base
-	req.MediaMessages = t.s.conversation(t.turns...)
-	return answer(ctx, t.cmd, t.model, t.s, req)
-}
-
-// show keeps a file for the next message, and refuses it at once where the model
-// reads no such thing.
-func (t *talk) show(name string) {
+// attach reads a file for the next message. It rejects media that the model does
+// not read at once.
+func (s *session) attach(name string) {
 	media, err := readMedia(name)
 	if err == nil {
-		err = t.model.Readable(t.cmd.Context(), media...)
+		err = s.model.Readable(s.cmd.Context(), media...)
 	}
 	if err != nil {
-		t.tell("error: %v\n", err)
+		s.print("error: %s\n", sanitizeTerminal(err.Error()))
 		return
 	}
-	t.shown = append(t.shown, media...)
-	t.tell("%s goes with your next message\n", name)
+	s.pending = append(s.pending, media...)
+	s.print("%s will be sent with the next message\n", printable(name))
 }
 
-func (t *talk) info() {
-	srv := t.model.Server()
-	i := t.model.Info()
-	t.tell("model    %s\n", printable(srv.Path))
-	t.tell("kind     %s, %d layers, %d wide, vocabulary of %d, %d bits\n", brief(i.Architecture), i.NumLayers, i.HiddenSize, i.VocabSize, i.QuantBits)
-	t.tell("slots    %d\n", t.model.Slots())
-	if r := t.model.Modalities(); r.Vision || r.Audio {
-		t.tell("reads    images: %t, sound: %t\n", r.Vision, r.Audio)
+func (s *session) printInfo() {
+	srv := s.model.Server()
+	i := s.model.Info()
+	s.print("model    %s\n", printable(srv.Path))
+	s.print("kind     %s, %d layers, hidden size %d, vocabulary %d, %d bits\n",
+		truncate(i.Architecture), i.NumLayers, i.HiddenSize, i.VocabSize, i.QuantBits)
+	s.print("slots    %d\n", s.model.Slots())
+	if m := s.model.Modalities(); m.Vision || m.Audio {
+		s.print("reads    images: %t, audio: %t\n", m.Vision, m.Audio)
 	}
-	t.tell("program  %s (%s), pid %d\n", srv.BundleDir, srv.Origin, srv.Child.Pid())
+	s.print("bundle   %s (%s), pid %d\n", srv.BundleDir, srv.Origin, srv.Child.Pid())
 	for _, r := range srv.Plan.Reasons {
-		t.tell("plan     %s\n", r)
+		s.print("plan     %s\n", r)
 	}
 }
 
-// readMessages sends one message for each line; a line that ends in a backslash
-// goes on in the next.
+// readMessages sends the messages in r to out: one for each line, where a line
+// that ends in a backslash continues on the next one.
 func readMessages(r io.Reader, prompt io.Writer, out chan<- string) error {
 	in := bufio.NewReader(r)
 	var message strings.Builder
 	for {
 		line, err := in.ReadString('\n')
 		line = strings.TrimRight(line, "\r\n")
-		if more, goesOn := strings.CutSuffix(line, "\\"); goesOn && err == nil {
-			message.WriteString(more + "\n")
+		if part, continued := strings.CutSuffix(line, "\\"); continued && err == nil {
+			message.WriteString(part + "\n")
 			_, _ = io.WriteString(prompt, "… ")
 			continue
 		}

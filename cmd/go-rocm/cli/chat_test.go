@@ -19,7 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
-// openPTY gives both ends of a pseudo-terminal.
+// openPTY opens both ends of a pseudo-terminal.
 func openPTY(t *testing.T) (master, slave *os.File) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -42,13 +42,13 @@ func openPTY(t *testing.T) (master, slave *os.File) {
 	return master, slave
 }
 
-// terminal is the program in a pseudo-terminal.
+// terminal is a program that runs in a pseudo-terminal.
 type terminal struct {
 	t      *testing.T
 	cmd    *exec.Cmd
 	master *os.File
 	screen chan string
-	seen   string // and not yet expected
+	unread string
 }
 
 func (w *world) terminal(t *testing.T, args ...string) *terminal {
@@ -78,39 +78,39 @@ func (w *world) terminal(t *testing.T, args ...string) *terminal {
 	return term
 }
 
-// expect waits until the program shows a text behind the one expected before,
-// and gives what it shows in between.
+// expect waits until the program prints a text, and returns the output between the
+// last expected text and this one.
 func (term *terminal) expect(what string) (before string) {
 	term.t.Helper()
 	limit := time.After(30 * time.Second)
 	for {
-		if before, after, found := strings.Cut(term.seen, what); found {
-			term.seen = after
+		if before, after, found := strings.Cut(term.unread, what); found {
+			term.unread = after
 			return before
 		}
 		select {
 		case text, ok := <-term.screen:
 			if !ok {
-				term.t.Fatalf("it ended before it showed %q:\n%s", what, term.seen)
+				term.t.Fatalf("the program exited before it printed %q:\n%s", what, term.unread)
 			}
-			term.seen += text
+			term.unread += text
 		case <-limit:
-			term.t.Fatalf("%q was not shown:\n%s", what, term.seen)
+			term.t.Fatalf("the program did not print %q:\n%s", what, term.unread)
 		}
 	}
 }
 
-func (term *terminal) say(keys string) {
+func (term *terminal) send(keys string) {
 	term.t.Helper()
 	if _, err := io.WriteString(term.master, keys); err != nil {
 		term.t.Fatal(err)
 	}
 }
 
-// end is Ctrl-D.
-func (term *terminal) end() {
+// exit presses Ctrl-D and waits for the end of the program.
+func (term *terminal) exit() {
 	term.t.Helper()
-	term.say("\x04")
+	term.send("\x04")
 	go func() {
 		for range term.screen {
 		}
@@ -120,9 +120,9 @@ func (term *terminal) end() {
 	}
 }
 
-// A message that got no answer does not stand beside the next one, which many
-// templates refuse; what was shown with it is shown with that one.
-func TestChatGoesOnAfterNoAnswer(t *testing.T) {
+// The next message replaces one that was not answered, since many templates reject
+// two user messages in a row, and inherits its images.
+func TestChatReplacesUnansweredMessage(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Reply: "an answer", Alternate: true, Faults: []fakellama.Fault{
 		{Kind: fakellama.KindFlood, Request: 1, Bytes: 1},
 		{Kind: fakellama.KindNoAnswer, Request: 1},
@@ -131,54 +131,75 @@ func TestChatGoesOnAfterNoAnswer(t *testing.T) {
 	red := w.file(t, "red.png", imagegen.PNG(16, 1))
 	term := w.terminal(t, "run", w.model, "--mmproj", w.projector(t), "--stats", "--verbose")
 	term.expect("for help")
-	term.say("/image " + red + "\r")
-	term.expect("your next message")
-	term.say("Hello\r")
-	term.expect("flood") // it is with the model, which never answers
-	term.say("\x03")
+	term.send("/image " + red + "\r")
+	term.expect("with the next message")
+	term.send("Hello\r")
+	term.expect("flood") // the model received the message, and never answers
+	term.send("\x03")
 	term.expect("> ")
-	term.say("Hello again\r")
+	term.send("Hello again\r")
 	term.expect("an answer\r\n[")
 	if tokens, err := strconv.Atoi(term.expect(" prompt tokens")); err != nil || tokens <= fakellama.ImageTokens {
-		t.Errorf("the image was forgotten: %d prompt tokens, %v", tokens, err)
+		t.Errorf("the image was lost: %d prompt tokens, %v", tokens, err)
 	}
-	term.say("And now\r")
+	term.send("And now\r")
 	term.expect("a bad moment")
-	term.say("/retry\r")
+	term.send("/retry\r")
 	term.expect("an answer\r\n[")
-	term.end()
+	term.exit()
 }
 
-// What a model says drives no terminal; a pipe gets it as it is.
-func TestAnswerDrivesNoTerminal(t *testing.T) {
-	const said = "one\ttwo\r\x1b]52;c;eA==\x07 \u009b31m\nthree é 👩\u200d🚀"
-	w := newWorld(t, fakellama.Script{Reply: said})
-	if out, errs, status := w.output(t, "", "run", w.model, "-p", "x"); status != 0 || out != said+"\n" {
+// An answer is sanitized for a terminal, and unchanged for a pipe.
+func TestAnswerIsSanitizedForTerminal(t *testing.T) {
+	const reply = "one\ttwo\r\x1b]52;c;eA==\x07 \u009b31m\nthree é 👩\u200d🚀"
+	w := newWorld(t, fakellama.Script{Reply: reply})
+	if out, errs, status := w.output(t, "", "run", w.model, "-p", "x"); status != 0 || out != reply+"\n" {
 		t.Errorf("into a pipe: status %d, %q, %s", status, out, errs)
 	}
 	term := w.terminal(t, "run", w.model)
 	term.expect("> ")
-	term.say("Hello\r")
+	term.send("Hello\r")
 	term.expect("Hello\r\n")
 	if got, want := term.expect("> "), "one\ttwo\ufffd]52;c;eA==\ufffd \ufffd31m\r\nthree é 👩\u200d🚀\r\n"; got != want {
-		t.Errorf("shown: %q, want %q", got, want)
+		t.Errorf("printed %q, want %q", got, want)
 	}
-	term.end()
+	term.exit()
 }
 
-func TestChatInTerminal(t *testing.T) {
+func TestChatCommands(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Reply: "an answer", TokenDelay: 5 * time.Millisecond})
 	term := w.terminal(t, "run", w.model)
 	term.expect("> ")
-	term.say("/help\r")
+	term.send("/help\r")
 	term.expect("/retry")
-	term.say("Hello\r")
+	term.send("Hello\r")
 	term.expect("an answer\r\n> ")
-	term.say("\x03") // Ctrl-C at the prompt does not end it
-	term.expect("Ctrl-D ends")
-	term.say("/retry\r")
+	term.send("\x03") // Ctrl-C at the prompt does not exit
+	term.expect("press Ctrl-D to exit")
+	term.send("/retry\r")
 	term.expect("an answer\r\n> ")
-	term.say("/info\r")
+	term.send("/info\r")
 	term.expect("layers")
-	term.end()
+	term.exit()
+}
+
+// A chat continues after an image that cannot be read.
+func TestChatContinuesAfterUnreadableImage(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "an answer"})
+	red, noise := w.file(t, "red.png", imagegen.PNG(16, 1)), w.file(t, "noise.png", []byte("noise"))
+	term := w.terminal(t, "run", w.model, "--mmproj", w.projector(t), "--stats")
+	term.expect("> ")
+	term.send("/info\r")
+	term.expect("images: true")
+	term.send("/image " + noise + "x\r")
+	term.expect("no such file")
+	term.send("/image " + noise + "\r")
+	term.expect("with the next message")
+	term.send("What is this?\r")
+	term.expect("Failed to load image")
+	term.send("/image " + red + "\r")
+	term.expect("with the next message")
+	term.send("And this?\r")
+	term.expect("an answer\r\n")
+	term.exit()
 }

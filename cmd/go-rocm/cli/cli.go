@@ -1,27 +1,25 @@
-// Package cli is the command tree of go-rocm. It is a package of its own so
-// that man pages and completions can be made from it.
+// Package cli is the command tree of go-rocm: flags in, text or JSON out. The
+// main package only calls [Main]; the tree is separate so that man pages and
+// completions are generated from it.
 //
-// The commands are thin: package rocm does the work, and each command turns flags
-// into its settings and results into text, or into JSON with --json. Text may
-// change between versions, JSON only grows.
+// The commands are thin. Package rocm and the packages under runtime do the work;
+// a command turns flags into their settings and their results into text, or into
+// JSON with --json. Text may change between versions. JSON only gains fields.
 package cli
 
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 )
 
-// Exit statuses beside 0.
+// Exit statuses other than 0.
 const (
 	exitFailure = 1
 	exitUsage   = 2
@@ -32,14 +30,14 @@ const (
 // errUsage marks a mistake on the command line.
 var errUsage = errors.New("usage")
 
-// New is the command tree.
-func New() *cobra.Command { return tree("") }
+// New returns the command tree.
+func New() *cobra.Command { return newRoot("") }
 
-// Main runs the command line and gives the exit status.
+// Main runs the command line and returns the exit status.
 func Main(version string, args []string) int {
-	root := tree(version)
+	root := newRoot(version)
 	root.InitDefaultCompletionCmd(args...)
-	markUsage(root)
+	markUsageErrors(root)
 	root.SetArgs(args)
 	err := root.ExecuteContext(context.Background())
 	if err == nil {
@@ -47,69 +45,72 @@ func Main(version string, args []string) int {
 	}
 	var ended *signalError
 	if errors.As(err, &ended) {
-		return ended.die()
+		return ended.raise()
 	}
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errBrokenPipe) {
 		return exitPipe
 	}
-	text := harmless(strings.TrimPrefix(err.Error(), errUsage.Error()+": ")) // it may quote files of strangers
+	// The text may quote untrusted files.
+	text := sanitizeTerminal(strings.TrimPrefix(err.Error(), errUsage.Error()+": "))
 	_, _ = fmt.Fprintf(root.ErrOrStderr(), "go-rocm: %s\n", text)
-	if errors.Is(err, errUsage) {
+	switch {
+	case errors.Is(err, errUsage):
 		_, _ = fmt.Fprintln(root.ErrOrStderr(), "see: go-rocm help")
 		return exitUsage
-	}
-	if errors.Is(err, errConfig) {
+	case errors.Is(err, errConfig):
 		return exitConfig
 	}
 	return exitFailure
 }
 
-func tree(version string) *cobra.Command {
+func newRoot(version string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "go-rocm",
 		Short: "run language models on AMD GPUs",
 		Long: `go-rocm runs GGUF models with llama.cpp's llama-server on AMD GPUs of the
-RDNA 3 family, in the terminal or as an OpenAI-compatible server. The program
-brings llama-server along, supervises it, and needs no ROCm on the machine.
-Without a GPU, models run on the CPU.`,
+RDNA 3 family, in the terminal or as an OpenAI-compatible server. It includes and
+supervises llama-server, and needs no ROCm on the machine. Without a GPU, models
+run on the CPU.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:          showHelp,
 	}
-	root.PersistentFlags().BoolP("verbose", "v", false, "tell on stderr what happens, with llama-server's own output")
+	root.PersistentFlags().BoolP("verbose", "v", false, "log details to stderr, including llama-server's own output")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
 		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
 	)
 	root.InitDefaultHelpCmd()
-	strictHelp(root)
+	rejectUnknownHelpTopics(root)
 	return root
 }
 
-// strictHelp has "help NAME" refuse a name that there is not, which cobra answers
-// with the help of the command above it and status 0.
-func strictHelp(root *cobra.Command) {
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// rejectUnknownHelpTopics makes "help NAME" fail for an unknown NAME. cobra
+// prints the help of the parent command and exits with 0.
+func rejectUnknownHelpTopics(root *cobra.Command) {
 	for _, c := range root.Commands() {
 		if c.Name() != "help" {
 			continue
 		}
 		c.Args = func(_ *cobra.Command, args []string) error {
-			found, left, err := root.Find(args)
-			if err == nil && len(left) > 0 {
-				err = fmt.Errorf("%q has no command %q", found.CommandPath(), left[0])
+			found, rest, err := root.Find(args)
+			if err == nil && len(rest) > 0 {
+				err = fmt.Errorf("%q has no command %q", found.CommandPath(), rest[0])
 			}
 			return err
 		}
 	}
 }
 
-// markUsage makes wrong arguments, and flags that do not go together, an errUsage
-// of c and all below it.
-func markUsage(c *cobra.Command) {
+// markUsageErrors wraps the errors of wrong arguments and of conflicting flags in
+// errUsage, for c and its subcommands.
+func markUsageErrors(c *cobra.Command) {
 	for _, sub := range c.Commands() {
-		markUsage(sub)
+		markUsageErrors(sub)
 	}
 	check := c.Args
 	if check == nil {
@@ -117,14 +118,15 @@ func markUsage(c *cobra.Command) {
 	}
 	c.Args = func(cmd *cobra.Command, args []string) error {
 		if err := cmp.Or(check(cmd, args), cmd.ValidateFlagGroups()); err != nil {
-			return fmt.Errorf("%w: %s%w", errUsage, below(cmd), err)
+			return fmt.Errorf("%w: %s%w", errUsage, commandPath(cmd), err)
 		}
 		return nil
 	}
 }
 
-// below is how a command is named in what concerns it.
-func below(cmd *cobra.Command) string {
+// commandPath returns the prefix of cmd's error messages: its path below the
+// root, with a colon.
+func commandPath(cmd *cobra.Command) string {
 	if !cmd.HasParent() {
 		return ""
 	}
@@ -132,36 +134,18 @@ func below(cmd *cobra.Command) string {
 	return path + ": "
 }
 
-// logger writes to stderr: everything with --verbose, else warnings.
-func logger(cmd *cobra.Command) *slog.Logger {
-	level := slog.LevelWarn
-	if verbose, err := cmd.Flags().GetBool("verbose"); err == nil && verbose {
+// logger logs to stderr: everything with --verbose, otherwise warnings.
+func logger(cmd *cobra.Command) *slog.Logger { return loggerAt(cmd, slog.LevelWarn) }
+
+// loggerAt logs to stderr: everything with --verbose, otherwise from level up.
+func loggerAt(cmd *cobra.Command, level slog.Level) *slog.Logger {
+	if verbose(cmd) {
 		level = slog.LevelDebug
 	}
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 }
 
-// printJSON writes v indented.
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-// size prints bytes in the binary unit that people use.
-func size[T int64 | uint64](n T) string {
-	switch {
-	case n >= 1<<30:
-		return fmt.Sprintf("%.1f GiB", float64(n)/(1<<30))
-	case n >= 1<<20:
-		return fmt.Sprintf("%.0f MiB", float64(n)/(1<<20))
-	}
-	return fmt.Sprintf("%d bytes", n)
-}
-
-// isTerminal reports whether f is a terminal, where progress may be drawn.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && isTTY(int(f.Fd()))
+func verbose(cmd *cobra.Command) bool {
+	v, err := cmd.Flags().GetBool("verbose")
+	return err == nil && v
 }

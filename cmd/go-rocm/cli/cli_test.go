@@ -4,7 +4,6 @@ package cli
 
 import (
 	"bytes"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -13,28 +12,37 @@ import (
 	"syscall"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm"
-	"forge.lthn.ai/core/go-rocm/runtime/doctor"
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-const roleName = "CLI_TEST_ROLE"
+const envRunMain = "CLI_TEST_RUN_MAIN"
 
-// TestMain lets this binary be go-rocm, and the llama-server of its bundle.
+// TestMain makes the test binary also act as go-rocm, and as the llama-server of
+// its bundle.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "llama-server" {
-		os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	goROCm := func() { os.Exit(Main("1.2.3-test", os.Args[1:])) }
+	if os.Getenv(envRunMain) != "" && filepath.Base(os.Args[0]) != "llama-server" {
+		goROCm()
 	}
-	if os.Getenv(roleName) != "" {
-		os.Exit(Main("1.2.3-test", os.Args[1:]))
-	}
-	// Who calls the tests under nohup has it ignored, and so would what they start.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
-	os.Exit(m.Run())
+	testscript.Main(withSIGHUP{m}, map[string]func(){
+		"go-rocm":      goROCm,
+		"llama-server": func() { os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) },
+	})
 }
 
-// world is what a run of the program sees.
+// withSIGHUP stops ignoring SIGHUP, as it is under nohup: the programs under test
+// would inherit that.
+type withSIGHUP struct{ *testing.M }
+
+func (m withSIGHUP) Run() int {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	return m.M.Run()
+}
+
+// world is the environment of a run of the program.
 type world struct {
 	env   []string
 	model string
@@ -57,23 +65,12 @@ func newWorld(t *testing.T, s fakellama.Script) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.env = append(os.Environ(), roleName+"=1", script, "GOROCM_BUNDLE="+bundle, "GOROCM_API_KEY=",
+	w.env = append(os.Environ(), envRunMain+"=1", script, "GOROCM_BUNDLE="+bundle, "GOROCM_API_KEY=",
 		"XDG_RUNTIME_DIR="+filepath.Join(w.dir, "run"), "HOME="+w.dir, "XDG_CACHE_HOME="+filepath.Join(w.dir, "cache"), "GOROCM_CACHE=")
-	for _, k := range ggufgen.Catalogue() {
-		if k.Name != "smollm2-135m" {
-			continue
-		}
-		w.model = filepath.Join(w.dir, "models", k.ID()+".gguf")
-		f, err := os.Create(w.model)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := k.Builder().WriteSparse(f); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
+	const id = "smollm2-135m-Q8_0"
+	w.model = filepath.Join(w.dir, "models", id+".gguf")
+	if err := writeModel(w.model, id); err != nil {
+		t.Fatal(err)
 	}
 	return w
 }
@@ -84,7 +81,7 @@ func (w *world) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// output runs the program to its end.
+// output runs the program and returns its output and exit status.
 func (w *world) output(t *testing.T, stdin string, args ...string) (out, errs string, status int) {
 	t.Helper()
 	cmd := w.command(args...)
@@ -97,97 +94,26 @@ func (w *world) output(t *testing.T, stdin string, args ...string) (out, errs st
 	return o.String(), e.String(), cmd.ProcessState.ExitCode()
 }
 
-func TestRunAnswers(t *testing.T) {
-	w := newWorld(t, fakellama.Script{Reply: "Paris, naturally 🗼"})
-	for name, args := range map[string][]string{
-		"prompt": {"run", w.model, "-p", "Capital of France?", "--stats"},
-		"raw":    {"run", w.model, "-p", "The capital of France is", "--raw", "--temperature", "0"},
-		"system": {"run", w.model, "-p", "Capital?", "--system", "Be brief.", "--seed", "7"},
-	} {
-		out, errs, status := w.output(t, "", args...)
-		if status != 0 || out != "Paris, naturally 🗼\n" {
-			t.Errorf("%s: status %d, %q, %s", name, status, out, errs)
-		}
-		if name == "prompt" && !strings.Contains(errs, "prompt tokens in") {
-			t.Errorf("--stats tells %q", errs)
-		}
+// projector writes a tiny projector into the world.
+func (w *world) projector(t *testing.T) string {
+	t.Helper()
+	b, err := ggufgen.Projector(ggufgen.ProjectorOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if out, errs, status := w.output(t, "piped in", "run", w.model); status != 0 || out != "Paris, naturally 🗼\n" {
-		t.Errorf("piped: status %d, %q, %s", status, out, errs)
+	name := filepath.Join(w.dir, "mmproj.gguf")
+	if err := b.WriteFile(name); err != nil {
+		t.Fatal(err)
 	}
+	return name
 }
 
-func TestMistakesAreExplained(t *testing.T) {
-	w := newWorld(t, fakellama.Script{})
-	for name, tt := range map[string]struct {
-		args   []string
-		status int
-		says   string
-	}{
-		"unknown flag":    {[]string{"run", w.model, "--no-such"}, exitUsage, "--no-such"},
-		"unknown command": {[]string{"fly"}, exitUsage, "fly"},
-		"no model":        {[]string{"run"}, exitUsage, "accepts 1 arg"},
-		"empty pipe":      {[]string{"run", w.model}, exitUsage, "-p"},
-		"missing model":   {[]string{"run", "/no/such.gguf", "-p", "x"}, exitFailure, "no such file"},
-		"foreign address": {[]string{"serve", w.model, "--listen", "0.0.0.0:0"}, exitUsage, "--api-key-file"},
-		"all interfaces":  {[]string{"serve", w.model, "--listen", ":0"}, exitUsage, "--api-key-file"},
-		"no port":         {[]string{"serve", w.model, "--listen", "localhost"}, exitUsage, "host:port"},
-		"missing keys":    {[]string{"serve", w.model, "--api-key-file", "/no/such"}, exitFailure, "api keys"},
-		"no keys":         {[]string{"serve", w.model, "--api-key-file", w.model}, exitFailure, "visible ASCII"},
-		"half of tls":     {[]string{"serve", w.model, "--tls-cert", "x"}, exitUsage, "--tls-key"},
-		"two of one kind": {[]string{"cache", "prune", "x"}, exitUsage, `cache prune: unknown command "x"`},
-		"two settings":    {[]string{"config", "check", "a", "b"}, exitUsage, "config check: accepts at most 1 arg"},
-		"no such check":   {[]string{"config", "chekc"}, exitUsage, "chekc"},
-		"no such help":    {[]string{"help", "nosuch"}, exitUsage, `"go-rocm" has no command "nosuch"`},
-		"help too deep":   {[]string{"help", "cache", "nosuch"}, exitUsage, `"go-rocm cache" has no command "nosuch"`},
-		"flags that bite": {[]string{"cache", "prune", "--days", "1", "--all"}, exitUsage, "days all"},
-		"two shells":      {[]string{"completion", "bash", "x"}, exitUsage, "completion bash"},
-		"verify nothing":  {[]string{"verify"}, exitUsage, "--embedded"},
-		"verify two":      {[]string{"verify", "x", "--installed"}, exitUsage, "--embedded"},
-		"control codes":   {[]string{"verify", "/no/\x1b[2Jsuch"}, exitFailure, "/no/\ufffd[2Jsuch"},
-		"verify no file":  {[]string{"verify", "/no/such"}, exitFailure, "no such file"},
-		"bad override":    {[]string{"fit", w.model, "--override", "maybe"}, exitFailure, "override"},
-	} {
-		_, errs, status := w.output(t, "", tt.args...)
-		if status != tt.status || !strings.Contains(errs, tt.says) || !strings.HasPrefix(errs, "go-rocm: ") ||
-			strings.HasSuffix(errs, "\nsee: go-rocm help\n") != (status == exitUsage) {
-			t.Errorf("%s: status %d, want %d that says %q: %s", name, status, tt.status, tt.says, errs)
-		}
+// file writes a file into the world.
+func (w *world) file(t *testing.T, name string, content []byte) string {
+	t.Helper()
+	path := filepath.Join(w.dir, name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func TestFacts(t *testing.T) {
-	w := newWorld(t, fakellama.Script{})
-	out, _, status := w.output(t, "", "version", "--json")
-	var v versionFacts
-	if err := json.Unmarshal([]byte(out), &v); err != nil || status != 0 || v.Version != "1.2.3-test" || v.Bundle == nil || v.Platform != "linux/amd64" {
-		t.Errorf("version: %d, %v, %s", status, err, out)
-	}
-	out, _, status = w.output(t, "", "models", w.dir, "--json")
-	var models []rocm.Found
-	if err := json.Unmarshal([]byte(out), &models); err != nil || status != 0 || len(models) != 1 || !models[0].Loadable || models[0].Architecture != "llama" {
-		t.Errorf("models: %d, %v, %s", status, err, out)
-	}
-	out, _, status = w.output(t, "", "fit", w.model, "--json", "--context", "4096")
-	var plan struct {
-		Context int      `json:"context"`
-		Args    []string `json:"args"`
-	}
-	if err := json.Unmarshal([]byte(out), &plan); err != nil || status != 0 || plan.Context != 4096 || len(plan.Args) == 0 {
-		t.Errorf("fit: %d, %v, %s", status, err, out)
-	}
-	out, _, status = w.output(t, "", "doctor", "--json")
-	var findings []doctor.Finding
-	if err := json.Unmarshal([]byte(out), &findings); err != nil || status != 0 || len(findings) < 4 {
-		t.Errorf("doctor: %d, %v, %s", status, err, out)
-	}
-	for _, args := range [][]string{{"version"}, {"models", w.dir}, {"fit", w.model}, {"doctor"}, {"gpus"}, {"gpus", "--json"}, {"help"}, {"help", "cache", "prune"}, {"completion", "bash"}} {
-		if out, errs, status := w.output(t, "", args...); status != 0 || out == "" {
-			t.Errorf("%v: status %d, %q, %s", args, status, out, errs)
-		}
-	}
-	w.env = append(w.env, "GOROCM_BUNDLE="+w.dir)
-	if _, errs, status := w.output(t, "", "doctor"); status != exitFailure || !strings.Contains(errs, "manifest.json") {
-		t.Errorf("doctor without a bundle: status %d, %s", status, errs)
-	}
+	return path
 }

@@ -14,143 +14,25 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// defaultConfig is where the package puts the service's settings.
+// defaultConfig is where the Debian package installs the service's configuration.
 const defaultConfig = "/etc/go-rocm/config.toml"
-
-// errConfig marks a settings file that cannot be used; its exit status tells a
-// service manager that another try is of no use.
-var errConfig = errors.New("config")
-
-// A settings file holds the flags of serve under their own names, and the model.
-// So both are described, defaulted and checked in one place.
-const modelKey = "model"
-
-// configKeys are the flags that a settings file may set.
-func configKeys(fs *pflag.FlagSet) []string {
-	keys := []string{modelKey}
-	fs.VisitAll(func(f *pflag.Flag) {
-		switch f.Name {
-		case "config", "help", "verbose": // not serve's own
-		default:
-			keys = append(keys, f.Name)
-		}
-	})
-	return keys
-}
-
-// problem is something in a settings file that has to be changed.
-type problem struct {
-	path string
-	line int // 0 when it belongs to none
-	text string
-}
-
-// Error gives it as compilers do: file, line, and what to do.
-func (p *problem) Error() string {
-	if p.line == 0 {
-		return p.path + ": " + p.text
-	}
-	return fmt.Sprintf("%s:%d: %s", p.path, p.line, p.text)
-}
-
-// Is makes every problem an errConfig.
-func (p *problem) Is(target error) bool { return target == errConfig }
-
-// applyConfig sets the flags that the file gives and the command line does not,
-// and returns the file's model. All that is wrong is told at once.
-func applyConfig(fs *pflag.FlagSet, c *config) (model string, err error) {
-	known := configKeys(fs)
-	var errs []error
-	for _, e := range c.entries {
-		wrong := func(format string, args ...any) {
-			errs = append(errs, c.problem(e.key, format, args...))
-		}
-		switch flag := fs.Lookup(e.key); {
-		case !slices.Contains(known, e.key):
-			wrong("%s", unknownKey(e.key, known))
-		case e.key == modelKey:
-			text, ok := e.value.(string)
-			if !ok {
-				wrong("model must be a string in quotes, the path of a GGUF file")
-			}
-			model = text
-		case flag.Changed:
-		default:
-			texts, err := flagTexts(flag, e.value)
-			if err != nil {
-				wrong("%s: %v", e.key, err)
-				continue
-			}
-			for _, text := range texts {
-				if err := flag.Value.Set(text); err != nil {
-					wrong("%s: %v", e.key, err)
-				}
-			}
-		}
-	}
-	return model, errors.Join(errs...)
-}
-
-func unknownKey(key string, known []string) string {
-	if other := strings.ReplaceAll(key, "_", "-"); slices.Contains(known, other) {
-		return fmt.Sprintf("unknown key %q: it is written %s", key, other)
-	}
-	return fmt.Sprintf("unknown key %q: there are %s", key, strings.Join(known, ", "))
-}
-
-// flagTexts turns a value into what the flag would be given on a command line.
-func flagTexts(flag *pflag.Flag, value any) ([]string, error) {
-	kind := flag.Value.Type()
-	switch v := value.(type) {
-	case bool:
-		if kind == "bool" {
-			return []string{strconv.FormatBool(v)}, nil
-		}
-	case int64:
-		if kind == "int" {
-			return []string{strconv.FormatInt(v, 10)}, nil
-		}
-	case string:
-		if kind == "string" || kind == "duration" {
-			return []string{v}, nil
-		}
-	case []any:
-		if kind != "stringArray" {
-			break
-		}
-		var texts []string
-		for _, element := range v {
-			text, ok := element.(string)
-			if !ok {
-				return nil, fmt.Errorf("every element must be a string in quotes, not %v", element)
-			}
-			texts = append(texts, text)
-		}
-		return texts, nil
-	}
-	return nil, fmt.Errorf("%v does not fit: write %s", value, map[string]string{
-		"bool": "true or false", "int": "a whole number", "string": "a string in quotes",
-		"duration":    `a time in quotes, such as "20s" or "5m"`,
-		"stringArray": `a list of strings, such as ["a", "b"]`,
-	}[kind])
-}
 
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "check the service's settings",
-		Long: `The service reads its settings from ` + defaultConfig + `, a TOML file whose keys
-are the flags of "go-rocm serve", and the key "model".`,
+		Short: "check or print the service's configuration",
+		Long: `The service reads its configuration from ` + defaultConfig + `, a TOML file.
+Its keys are the flags of "go-rocm serve", and "model".`,
 		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE: showHelp,
 	}
 	check := &cobra.Command{
 		Use:   "check [FILE]",
-		Short: "say what is wrong in a settings file",
-		Long: `Reads FILE, by default ` + defaultConfig + `, as "go-rocm serve --config FILE" would,
-and tells everything that is wrong with it, by line. Files that it names are
-looked for with the rights of whoever asks; the service has those of the user
-go-rocm. Exits with 78 when something has to be changed.`,
+		Short: "check a configuration file",
+		Long: `Reads FILE (default ` + defaultConfig + `) as "go-rocm serve --config FILE" does
+and reports every mistake with its line. The files it names must be readable for
+the user who runs the check; the service runs as the user go-rocm. The exit
+status is 78 if the file needs a change.`,
 		Example: "  sudo -u go-rocm go-rocm config check",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -161,13 +43,13 @@ go-rocm. Exits with 78 when something has to be changed.`,
 			if err := checkConfig(path); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: nothing is wrong with it\n", path)
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", path)
 			return err
 		},
 	}
 	show := &cobra.Command{
 		Use:   "default",
-		Short: "print a settings file with every key, its meaning and default",
+		Short: "print a configuration file with every key, its meaning and its default",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return writeDefaultConfig(cmd.OutOrStdout()) },
 	}
@@ -175,7 +57,8 @@ go-rocm. Exits with 78 when something has to be changed.`,
 	return cmd
 }
 
-// checkConfig is what serve does with a settings file before it loads anything.
+// checkConfig does what serve does with a configuration file before it loads the
+// model.
 func checkConfig(path string) error {
 	cmd, f := newServe()
 	f.config = path
@@ -188,17 +71,17 @@ func checkConfig(path string) error {
 		return err
 	}
 	var errs []error
-	named := map[string][]string{
+	files := map[string][]string{
 		modelKey: {model}, "chat-template-file": {f.template}, "mmproj": {f.projector}, "draft": {f.draft},
 		"adapter": f.adapters, "bundle": {f.bundle}, "slot-dir": {f.slotDir}, "tls-cert": {f.tlsCert}, "tls-key": {f.tlsKey},
 	}
 	for _, e := range c.entries {
-		for _, name := range named[e.key] {
+		for _, name := range files[e.key] {
 			if name == "" {
 				continue
 			}
-			if err := readable(name); err != nil {
-				errs = append(errs, c.problem(e.key, "%s: %v", e.key, err))
+			if err := checkReadable(name); err != nil {
+				errs = append(errs, c.errorf(e.key, "%s: %v", e.key, err))
 			}
 		}
 	}
@@ -209,7 +92,7 @@ func checkConfig(path string) error {
 	return err
 }
 
-func readable(name string) error {
+func checkReadable(name string) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
@@ -217,45 +100,50 @@ func readable(name string) error {
 	return f.Close()
 }
 
-// writeDefaultConfig writes the file that the package installs.
-func writeDefaultConfig(w io.Writer) error {
-	var b strings.Builder
-	b.WriteString(`# Settings of go-rocm.service. After a change:
+// configHead is the part of the default configuration file that is not generated
+// from flags.
+const configHead = `# Configuration of go-rocm.service. After a change:
 #
 #     go-rocm config check && systemctl restart go-rocm
 #
-# After a change of the files that api-key-file, tls-cert and tls-key name, this
-# does, and the model stays loaded:
+# To reload the files of api-key-file, tls-cert and tls-key without a restart:
 #
 #     systemctl reload go-rocm
 #
-# The service is installed switched off, since it has no model yet. Put a GGUF
-# file where the user go-rocm can read it, name it here, and then:
+# The service is disabled after installation, because no model is configured.
+# Put a GGUF file where the user go-rocm can read it, set model below, and run:
 #
 #     systemctl enable --now go-rocm
 #
-# The keys below, with their defaults, are the flags of "go-rocm serve": see
-# go-rocm-serve(1). The unit lets only this machine connect. A file of API keys
-# is for the user go-rocm to read and nobody else:
+# The other keys are the flags of "go-rocm serve", with their defaults: see
+# go-rocm-serve(1). The unit accepts connections from this machine only. Only
+# root and the user go-rocm should be able to read a file of API keys:
 #
 #     install -m 0640 -o root -g go-rocm KEYS /etc/go-rocm/api-keys
 
-# the model to serve: the full path of a GGUF file, for example one in
+# the model to serve: the absolute path of a GGUF file, for example in
 # /var/lib/go-rocm/models
 model = ""
-`)
+`
+
+// writeDefaultConfig writes the configuration file that the package installs.
+func writeDefaultConfig(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString(configHead)
 	cmd, _ := newServe()
+	keys := configKeys(cmd.Flags())
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if slices.Contains(configKeys(cmd.Flags()), f.Name) {
-			fmt.Fprintf(&b, "\n%s#%s = %s\n", comment(f.Usage), f.Name, defaultText(f))
+		if slices.Contains(keys, f.Name) {
+			fmt.Fprintf(&b, "\n%s#%s = %s\n", commentLines(f.Usage), f.Name, defaultValue(f))
 		}
 	})
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// comment folds a flag's help into lines of a comment.
-func comment(usage string) string {
+// commentLines wraps a flag's description into TOML comment lines of at most 80
+// characters.
+func commentLines(usage string) string {
 	var b strings.Builder
 	line := "#"
 	for word := range strings.FieldsSeq(strings.ReplaceAll(usage, "`", "")) {
@@ -268,7 +156,8 @@ func comment(usage string) string {
 	return b.String() + line + "\n"
 }
 
-func defaultText(f *pflag.Flag) string {
+// defaultValue returns a flag's default as a TOML value.
+func defaultValue(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "stringArray":
 		return "[]"

@@ -14,13 +14,11 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-
-	"forge.lthn.ai/core/go-rocm/internal/gateway"
 )
 
-// The package installs a file that names every key; it is written by
-// `go test -update`.
-func TestDefaultConfigIsThePackages(t *testing.T) {
+// The Debian package installs a configuration file with every key, which
+// `go test -update` writes.
+func TestDefaultConfigIsInstalled(t *testing.T) {
 	const golden = "../../../packaging/assets/debian/config.toml"
 	var b bytes.Buffer
 	if err := writeDefaultConfig(&b); err != nil {
@@ -45,8 +43,8 @@ func TestDefaultConfigIsThePackages(t *testing.T) {
 	}
 }
 
-// Uncommented, the defaults are what serve has without a file.
-func TestDefaultConfigGivesTheDefaults(t *testing.T) {
+// Uncommented, the keys of the default file have the defaults of the flags.
+func TestDefaultConfigEqualsDefaults(t *testing.T) {
 	var b bytes.Buffer
 	if err := writeDefaultConfig(&b); err != nil {
 		t.Fatal(err)
@@ -63,7 +61,7 @@ func TestDefaultConfigGivesTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, f := newServe()
-	if _, err := applyConfig(cmd.Flags(), &config{entries: entries}); err != nil {
+	if _, err := applyConfig(cmd.Flags(), &configFile{entries: entries}); err != nil {
 		t.Fatal(err)
 	}
 	_, fresh := newServe()
@@ -84,7 +82,7 @@ func writeConfig(t *testing.T, text string) string {
 	return path
 }
 
-func TestConfigSetsFlags(t *testing.T) {
+func TestConfigSetsFlagsUnlessOnCommandLine(t *testing.T) {
 	path := writeConfig(t, `
 model = "/srv/a.gguf"   # ours
 listen = "unix:/run/a"
@@ -105,79 +103,15 @@ adapter = ["/srv/one", "/srv/two"]
 		t.Errorf("got %q, %+v", model, f)
 	}
 	if f.listen != "127.0.0.1:1" {
-		t.Errorf("the file's address %q went before the command line's", f.listen)
+		t.Errorf("the file's address %q replaced the command line's", f.listen)
 	}
 	if model, err := f.configure(cmd, []string{"/srv/b.gguf"}); err != nil || model != "/srv/b.gguf" {
 		t.Errorf("the command line's model: %q, %v", model, err)
 	}
 }
 
-func TestCheckConfigTellsWhatIsWrong(t *testing.T) {
-	model := filepath.Join(t.TempDir(), "m.gguf")
-	if err := os.WriteFile(model, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	keys := filepath.Join(t.TempDir(), "keys")
-	if err := os.WriteFile(keys, []byte("good\nbad # of the office\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(gateway.EnvAPIKey, "")
-	head := "model = '" + model + "'\n"
-	for name, tt := range map[string]struct {
-		text string
-		want []string // after "PATH", or "PATH:"
-	}{
-		"nothing":           {head, nil},
-		"empty":             {"", []string{": model is empty: set it"}},
-		"empty model":       {"\n\nmodel = ''", []string{":3: model is empty: set it"}},
-		"unknown":           {head + "colour = 1", []string{`:2: unknown key "colour": there are model, adapter, `}},
-		"not serve's":       {head + "config = 'a'\nverbose = true", []string{`:2: unknown key "config"`, `:3: unknown key "verbose"`}},
-		"underscore":        {head + "api_key_file = 'a'", []string{`:2: unknown key "api_key_file": it is written api-key-file`}},
-		"three at once":     {head + "context = 'a'\nslots = true\nadapter = 'x'", []string{":2: context: a does not fit: write a whole number", ":3: slots: true does not fit", ":4: adapter: x does not fit: write a list"}},
-		"number in list":    {head + "adapter = ['a', 3]", []string{":2: adapter: every element must be a string in quotes, not 3"}},
-		"no duration":       {head + "drain = '5 apples'", []string{":2: drain: "}},
-		"number for time":   {head + "drain = 5", []string{":2: drain: 5 does not fit: write a time in quotes"}},
-		"number for model":  {"model = 1", []string{":1: model must be a string in quotes"}},
-		"table":             {head + "[serve]\nlisten = 'a'", []string{`:2: there are no tables such as "serve"`}},
-		"dotted":            {head + "a.b = 1", []string{`:2: there are no tables such as "a"`}},
-		"syntax":            {head + "listen = 127.0.0.1", []string{":2: "}},
-		"twice":             {head + "slots = 1\nslots = 2", []string{":3: "}},
-		"absent model":      {"model = '/nonexistent/a.gguf'", []string{":1: model: open /nonexistent/a.gguf: no such file"}},
-		"absent adapter":    {head + "adapter = ['" + model + "', '/nonexistent/b']", []string{":2: adapter: open /nonexistent/b"}},
-		"open to the world": {head + "listen = '0.0.0.0:80'", []string{": other machines can reach 0.0.0.0:80, so an API key is required"}},
-		"no such keys":      {head + "api-key-file = '/nonexistent/keys'", []string{": api keys: open /nonexistent/keys"}},
-		"a remark as key":   {head + "api-key-file = '" + keys + "'", []string{": api keys: " + keys + `:2: a key must not contain ' '`}},
-		"no certificate":    {head + "tls-cert = '" + model + "'\ntls-key = '" + model + "'", []string{": tls: " + model}},
-		"half of tls":       {head + "tls-cert = '" + model + "'", []string{": --tls-cert and --tls-key must be set together"}},
-	} {
-		path := writeConfig(t, tt.text)
-		err := checkConfig(path)
-		if len(tt.want) == 0 {
-			if err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			continue
-		}
-		if !errors.Is(err, errConfig) {
-			t.Errorf("%s: %v is no mistake in the settings", name, err)
-			continue
-		}
-		for _, want := range tt.want {
-			if !strings.Contains(err.Error(), path+want) {
-				t.Errorf("%s: got %q, want %q", name, err, path+want)
-			}
-		}
-		if got := len(strings.Split(err.Error(), "\n")); got != len(tt.want) {
-			t.Errorf("%s: %d lines, want %d: %v", name, got, len(tt.want), err)
-		}
-	}
-	if err := checkConfig("/nonexistent/config.toml"); !errors.Is(err, errConfig) || !strings.Contains(err.Error(), "/nonexistent/config.toml: no such file") {
-		t.Errorf("no file: %v", err)
-	}
-}
-
-// A document that the reader takes is one that go-toml takes, with the same
-// keys, each on a line of it.
+// Every document that the parser accepts is valid TOML with the same keys, each
+// on a line of the document.
 func FuzzConfig(f *testing.F) {
 	var b bytes.Buffer
 	if err := writeDefaultConfig(&b); err != nil {
@@ -193,7 +127,7 @@ func FuzzConfig(f *testing.F) {
 		entries, err := parseConfig(raw)
 		if err != nil {
 			if !errors.Is(err, errConfig) {
-				t.Fatalf("%v is no mistake in the settings", err)
+				t.Fatalf("%v is not errConfig", err)
 			}
 			return
 		}

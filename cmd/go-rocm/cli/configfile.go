@@ -5,16 +5,41 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
+	"github.com/spf13/pflag"
 )
 
-// maxConfig bounds a settings file, in bytes.
-const maxConfig = 1 << 20
+// maxConfigSize limits a configuration file, in bytes.
+const maxConfigSize = 1 << 20
 
-// config is a settings file: its top-level keys in their order.
-type config struct {
+// errConfig marks a configuration file that cannot be used. Its exit status makes
+// a service manager stop restarting the service.
+var errConfig = errors.New("config")
+
+// configError is one mistake in a configuration file.
+type configError struct {
+	path string
+	line int // 0 when the mistake belongs to no line
+	text string
+}
+
+// Error formats the mistake as compilers do: file, line, and what to change.
+func (e *configError) Error() string {
+	if e.line == 0 {
+		return e.path + ": " + e.text
+	}
+	return fmt.Sprintf("%s:%d: %s", e.path, e.line, e.text)
+}
+
+// Is makes every configError an errConfig.
+func (e *configError) Is(target error) bool { return target == errConfig }
+
+// configFile is a parsed configuration file: its top-level keys in their order.
+type configFile struct {
 	path    string
 	entries []configEntry
 }
@@ -22,47 +47,48 @@ type config struct {
 type configEntry struct {
 	key   string
 	line  int // from 1
-	value any // as go-toml gives it
+	value any // of the type that go-toml decodes to
 }
 
-func (c *config) problem(key, format string, args ...any) *problem {
-	p := &problem{path: c.path, text: fmt.Sprintf(format, args...)}
+// errorf returns a configError at the line of key.
+func (c *configFile) errorf(key, format string, args ...any) *configError {
+	e := &configError{path: c.path, text: fmt.Sprintf(format, args...)}
 	if i := slices.IndexFunc(c.entries, func(e configEntry) bool { return e.key == key }); i >= 0 {
-		p.line = c.entries[i].line
+		e.line = c.entries[i].line
 	}
-	return p
+	return e
 }
 
-func readConfig(path string) (*config, error) {
+func readConfig(path string) (*configFile, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, &problem{path: path, text: errors.Unwrap(err).Error()}
+		return nil, &configError{path: path, text: errors.Unwrap(err).Error()}
 	}
-	if info.Size() > maxConfig {
-		return nil, &problem{path: path, text: "it is larger than 1 MiB, which no settings file is"}
+	if info.Size() > maxConfigSize {
+		return nil, &configError{path: path, text: "larger than 1 MiB, which no configuration file is"}
 	}
 	raw, err := os.ReadFile(path)
 	if err != nil {
-		return nil, &problem{path: path, text: errors.Unwrap(err).Error()}
+		return nil, &configError{path: path, text: errors.Unwrap(err).Error()}
 	}
 	entries, err := parseConfig(raw)
-	var wrong *problem
-	if errors.As(err, &wrong) {
-		wrong.path = path
+	var invalid *configError
+	if errors.As(err, &invalid) {
+		invalid.path = path
 	}
-	return &config{path: path, entries: entries}, err
+	return &configFile{path: path, entries: entries}, err
 }
 
-// parseConfig reads the keys, their lines and values.
+// parseConfig returns the top-level keys with their lines and values.
 func parseConfig(raw []byte) ([]configEntry, error) {
 	values := map[string]any{}
 	if err := toml.Unmarshal(raw, &values); err != nil {
 		var syntax *toml.DecodeError
 		if errors.As(err, &syntax) {
 			line, _ := syntax.Position()
-			return nil, &problem{line: line, text: syntax.Error()}
+			return nil, &configError{line: line, text: syntax.Error()}
 		}
-		return nil, &problem{text: err.Error()}
+		return nil, &configError{text: err.Error()}
 	}
 	var entries []configEntry
 	var p unstable.Parser
@@ -76,13 +102,111 @@ func parseConfig(raw []byte) ([]configEntry, error) {
 		node := key.Node()
 		line := p.Shape(node.Raw).Start.Line
 		if e.Kind != unstable.KeyValue || !key.IsLast() {
-			return nil, &problem{line: line, text: fmt.Sprintf("there are no tables such as %q: write KEY = VALUE", node.Data)}
+			return nil, &configError{line: line, text: fmt.Sprintf("unexpected table %q: write KEY = VALUE", node.Data)}
 		}
 		name := string(node.Data)
 		entries = append(entries, configEntry{key: name, line: line, value: values[name]})
 	}
 	if err := p.Error(); err != nil {
-		return nil, &problem{text: err.Error()}
+		return nil, &configError{text: err.Error()}
 	}
 	return entries, nil
+}
+
+// modelKey is the one key that is not a flag of serve: there, the model is an
+// argument.
+const modelKey = "model"
+
+// configKeys returns the keys of a configuration file: "model" and the flags of
+// serve. Each setting is thus declared, defaulted and checked in one place.
+func configKeys(fs *pflag.FlagSet) []string {
+	keys := []string{modelKey}
+	fs.VisitAll(func(f *pflag.Flag) {
+		switch f.Name {
+		case "config", "help", "verbose": // concern the command line only
+		default:
+			keys = append(keys, f.Name)
+		}
+	})
+	return keys
+}
+
+// applyConfig sets the flags in fs from c, except those set on the command line,
+// and returns c's model. The error joins a configError for each mistake.
+func applyConfig(fs *pflag.FlagSet, c *configFile) (model string, err error) {
+	keys := configKeys(fs)
+	var errs []error
+	for _, e := range c.entries {
+		report := func(format string, args ...any) {
+			errs = append(errs, c.errorf(e.key, format, args...))
+		}
+		switch flag := fs.Lookup(e.key); {
+		case !slices.Contains(keys, e.key):
+			report("%s", describeUnknownKey(e.key, keys))
+		case e.key == modelKey:
+			text, ok := e.value.(string)
+			if !ok {
+				report("model must be a string in quotes, the path of a GGUF file")
+			}
+			model = text
+		case flag.Changed:
+		default:
+			values, err := flagValues(flag, e.value)
+			if err != nil {
+				report("%s: %v", e.key, err)
+				continue
+			}
+			for _, value := range values {
+				if err := flag.Value.Set(value); err != nil {
+					report("%s: %v", e.key, err)
+				}
+			}
+		}
+	}
+	return model, errors.Join(errs...)
+}
+
+func describeUnknownKey(key string, keys []string) string {
+	if other := strings.ReplaceAll(key, "_", "-"); slices.Contains(keys, other) {
+		return fmt.Sprintf("unknown key %q: write %s", key, other)
+	}
+	return fmt.Sprintf("unknown key %q: the keys are %s", key, strings.Join(keys, ", "))
+}
+
+// flagValues converts a TOML value to the strings that the flag would have on a
+// command line, one for each occurrence.
+func flagValues(flag *pflag.Flag, value any) ([]string, error) {
+	kind := flag.Value.Type()
+	switch v := value.(type) {
+	case bool:
+		if kind == "bool" {
+			return []string{strconv.FormatBool(v)}, nil
+		}
+	case int64:
+		if kind == "int" {
+			return []string{strconv.FormatInt(v, 10)}, nil
+		}
+	case string:
+		if kind == "string" || kind == "duration" {
+			return []string{v}, nil
+		}
+	case []any:
+		if kind != "stringArray" {
+			break
+		}
+		var texts []string
+		for _, element := range v {
+			text, ok := element.(string)
+			if !ok {
+				return nil, fmt.Errorf("every element must be a string in quotes, not %v", element)
+			}
+			texts = append(texts, text)
+		}
+		return texts, nil
+	}
+	return nil, fmt.Errorf("invalid value %v: write %s", value, map[string]string{
+		"bool": "true or false", "int": "a whole number", "string": "a string in quotes",
+		"duration":    `a duration in quotes, such as "20s" or "5m"`,
+		"stringArray": `a list of strings, such as ["a", "b"]`,
+	}[kind])
 }

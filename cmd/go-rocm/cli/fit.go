@@ -5,17 +5,20 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
-// fitted is one row of several models.
-type fitted struct {
+// modelPlan is the plan of one of several models, or the reason there is none.
+type modelPlan struct {
 	Path  string     `json:"path"`
 	Plan  *plan.Plan `json:"plan,omitempty"`
 	Error string     `json:"error,omitempty"`
@@ -24,25 +27,25 @@ type fitted struct {
 func fitCommand() *cobra.Command {
 	var m modelFlags
 	var asJSON bool
-	var im imagined
+	var sim simulation
 	cmd := &cobra.Command{
 		Use:   "fit MODEL...",
-		Short: "tell whether and how models fit this machine",
-		Long: `Reads MODEL's header and the GPUs' free memory and tells what run and serve would
-do: which card, how many layers, what memory is expected where, and why. Nothing
-is loaded. Of several models each gets a row. The status is 0 also when parts stay
-on the CPU, and 1 when a model cannot be planned for.`,
+		Short: "show whether and how models fit this machine",
+		Long: `Reads the header of MODEL and the free memory of the GPUs, and shows what run and
+serve would do: which GPU, how many layers, the expected memory, and why. No model
+is loaded. Several models are listed in a table. The exit status is 1 if a model
+cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := m.options()
 			s := rocm.DefaultSettings()
 			s.Plan, s.Bundle, s.Log = &o, m.bundle, logger(cmd)
-			machine, err := im.machine(s)
+			machine, err := sim.machine(s)
 			if err != nil {
 				return err
 			}
 			if len(args) > 1 {
-				return fitMany(cmd.OutOrStdout(), machine, args, asJSON)
+				return fitAll(cmd.OutOrStdout(), machine, args, asJSON)
 			}
 			p, err := machine.Plan(args[0])
 			if err != nil {
@@ -55,13 +58,15 @@ on the CPU, and 1 when a model cannot be planned for.`,
 		},
 	}
 	m.registerPlan(cmd.Flags())
-	im.register(cmd.Flags())
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON: a plan, or a list of path and plan for several models")
+	sim.register(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON: a plan, or for several models a list of paths and plans")
 	return cmd
 }
 
-func fitMany(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error {
-	list := make([]fitted, len(paths))
+// fitAll plans every model. A model that cannot be planned does not hide the
+// others.
+func fitAll(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error {
+	list := make([]modelPlan, len(paths))
 	var errs []error
 	for i, path := range paths {
 		list[i].Path = path
@@ -79,7 +84,7 @@ func fitMany(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error 
 	for _, f := range list {
 		name := printable(strings.TrimSuffix(filepath.Base(f.Path), ".gguf"))
 		if f.Plan == nil {
-			_, _ = fmt.Fprintf(w, "%s\t\t\t\t\t\tcannot be planned for\n", name)
+			_, _ = fmt.Fprintf(w, "%s\t\t\t\t\t\tno plan, see below\n", name)
 			continue
 		}
 		p := f.Plan
@@ -87,7 +92,8 @@ func fitMany(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error 
 		for _, e := range p.Devices {
 			onGPU += e.Used()
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\n", name, size(p.Needs), size(onGPU), size(p.Host.Used()), p.Layers, p.TotalLayers, p.Context, p.Verdict())
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d/%d\t%d\t%s\n", name, formatSize(p.Needs), formatSize(onGPU), formatSize(p.Host.Used()),
+			p.Layers, p.TotalLayers, p.Context, p.Verdict())
 	}
 	return errors.Join(append(errs, w.Flush())...)
 }
@@ -101,4 +107,70 @@ func printPlan(out io.Writer, p *plan.Plan) error {
 		_, _ = fmt.Fprintf(out, "with %s\n", strings.Join(p.Env, " "))
 	}
 	return nil
+}
+
+// simulation are the flags that plan for hardware this machine does not have.
+type simulation struct{ card, memory string }
+
+func (s *simulation) register(fs *pflag.FlagSet) {
+	fs.StringVar(&s.card, "card", "", "simulate an idle GPU of this target and memory, such as gfx1101:16GiB")
+	fs.StringVar(&s.memory, "memory", "", "simulate this amount of main memory, such as 64GiB")
+}
+
+// machine reads this machine's hardware and replaces what is simulated.
+func (s *simulation) machine(settings rocm.Settings) (*rocm.Machine, error) {
+	m, err := rocm.NewMachine(settings)
+	if err != nil {
+		return nil, err
+	}
+	if s.memory != "" {
+		if m.HostMemory, err = parseSize(s.memory); err != nil {
+			return nil, fmt.Errorf("%w: --memory: %w", errUsage, err)
+		}
+	}
+	if s.card == "" {
+		return m, nil
+	}
+	target, bytes, err := parseCard(s.card)
+	if err != nil {
+		return nil, fmt.Errorf("%w: --card %s: %w", errUsage, s.card, err)
+	}
+	return m, m.Imagine(target, bytes)
+}
+
+// parseCard parses TARGET:SIZE.
+func parseCard(card string) (gfx.Target, uint64, error) {
+	name, amount, ok := strings.Cut(card, ":")
+	if !ok {
+		return "", 0, errors.New("write a target and a size, such as gfx1101:16GiB")
+	}
+	target, err := gfx.Parse(name)
+	if err != nil {
+		return "", 0, err
+	}
+	n, err := parseSize(amount)
+	if err != nil {
+		return "", 0, err
+	}
+	return target, n, nil
+}
+
+// parseSize parses "16GiB" or "16384MiB". All units are binary, as memory sizes
+// of machines and GPUs are.
+func parseSize(amount string) (uint64, error) {
+	digits := strings.TrimRight(amount, "GMiBgb")
+	var shift uint
+	switch strings.ToLower(amount[len(digits):]) {
+	case "gib", "gb", "g":
+		shift = 30
+	case "mib", "mb", "m":
+		shift = 20
+	default:
+		return 0, fmt.Errorf("the size %q has no unit; write it as 16GiB or 16384MiB", amount)
+	}
+	n, err := strconv.ParseUint(digits, 10, 24)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("the size %q is not a number of GiB or MiB", amount)
+	}
+	return n << shift, nil
 }

@@ -19,9 +19,9 @@ func gpusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "gpus",
 		Short: "list the AMD GPUs of this machine",
-		Long: `Lists the GPUs that the kernel's driver knows, with their target, their memory
-and whether this user and environment may use them. The figures come from the
-kernel and count what every program holds.`,
+		Long: `Lists the GPUs that the kernel's driver reports, with their target, their memory
+and whether this user and environment can use them. The memory in use is the
+kernel's figure and includes all programs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			devices, err := gpu.NewFS("/").Devices()
@@ -48,7 +48,7 @@ kernel and count what every program holds.`,
 
 func printGPUs(out io.Writer, devices []gpu.Device) error {
 	if len(devices) == 0 {
-		_, err := fmt.Fprintln(out, "the driver knows no GPU")
+		_, err := fmt.Fprintln(out, "the driver reports no GPU")
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -62,13 +62,13 @@ func printGPUs(out io.Writer, devices []gpu.Device) error {
 			usable = "no: " + d.UnusableReason
 		}
 		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.PCI, d.Target, d.Name, kind,
-			bar(d.VRAMUsed, d.VRAMTotal), size(d.VRAMFree()), size(d.VRAMTotal), sensors(d.Sensors), usable)
+			usageBar(d.VRAMUsed, d.VRAMTotal), formatSize(d.VRAMFree()), formatSize(d.VRAMTotal), formatSensors(d.Sensors), usable)
 	}
 	return w.Flush()
 }
 
-// bar draws a share in twenty steps. Anything that is used shows.
-func bar(used, total uint64) string {
+// usageBar draws used/total in twenty steps. Any use shows as at least one step.
+func usageBar(used, total uint64) string {
 	const steps = 20
 	n := 0
 	if total > 0 {
@@ -78,8 +78,8 @@ func bar(used, total uint64) string {
 	return "[" + strings.Repeat("#", n) + strings.Repeat(".", steps-n) + "]"
 }
 
-// sensors is what a card tells of itself, left out where it does not.
-func sensors(s gpu.Sensors) string {
+// formatSensors lists the sensors that a GPU has.
+func formatSensors(s gpu.Sensors) string {
 	var out []string
 	for _, r := range []struct {
 		value float64
@@ -92,8 +92,8 @@ func sensors(s gpu.Sensors) string {
 	return strings.Join(out, ", ")
 }
 
-// ignoreNoDriver: a machine without the driver has no GPUs, and that is an
-// answer.
+// ignoreNoDriver drops ErrNoDriver: without the driver, the list of GPUs is empty
+// and complete.
 func ignoreNoDriver(err error) error {
 	if errors.Is(err, gpu.ErrNoDriver) {
 		return nil

@@ -17,15 +17,15 @@ import (
 func modelsCommand() *cobra.Command {
 	var asJSON bool
 	var bundle string
-	var im imagined
+	var sim simulation
 	o := plan.DefaultOptions()
 	cmd := &cobra.Command{
 		Use:   "models [DIR]",
-		Short: "list the models below a folder and whether they fit this machine",
-		Long: `Lists the models in DIR (the current folder by default) and everywhere below it:
-GGUF files, and safetensors folders, which must be converted before they can be
-run. HERE says what run and serve would do with each on this machine; fit says
-more about one.`,
+		Short: "list the models in a directory and whether they fit this machine",
+		Long: `Lists the models in DIR (default: the current directory) and its subdirectories:
+GGUF files, and safetensors directories, which must be converted first. The column
+HERE shows what run and serve would do with the model on this machine; "go-rocm
+fit" shows the details.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."
@@ -37,7 +37,7 @@ more about one.`,
 			}
 			s := rocm.DefaultSettings()
 			s.Plan, s.Bundle, s.Log = &o, bundle, logger(cmd)
-			machine, err := im.machine(s)
+			machine, err := sim.machine(s)
 			if err != nil {
 				return err
 			}
@@ -53,15 +53,15 @@ more about one.`,
 	}
 	fs := cmd.Flags()
 	fs.BoolVar(&asJSON, "json", false, "write JSON")
-	fs.IntVarP(&o.Context, "context", "c", 0, "context in tokens to plan with (0: the model's own, reduced to fit)")
-	fs.StringVar(&bundle, "bundle", "", "plan with this bundle instead of the one that would be used")
-	im.register(fs)
+	fs.IntVarP(&o.Context, "context", "c", 0, "context size in tokens to plan for (0: the model's own, reduced to fit)")
+	fs.StringVar(&bundle, "bundle", "", "plan with this bundle instead of the default one")
+	sim.register(fs)
 	return cmd
 }
 
 func printModels(out io.Writer, dir string, list []rocm.Found) error {
 	if len(list) == 0 {
-		_, err := fmt.Fprintf(out, "no models in %s\n", dir)
+		_, err := fmt.Fprintf(out, "no models in %s\n", printable(dir))
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -78,8 +78,8 @@ func printModels(out io.Writer, dir string, list []rocm.Found) error {
 		if m.ContextLength > 0 {
 			tokens = strconv.Itoa(m.ContextLength)
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(path), brief(m.Name), brief(m.Architecture), brief(m.SizeClass),
-			brief(m.Quantisation), tokens, size(m.Bytes), printable(here))
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", printable(path), truncate(m.Name), truncate(m.Architecture), truncate(m.SizeClass),
+			truncate(m.Quantisation), tokens, formatSize(m.Bytes), printable(here))
 	}
 	return w.Flush()
 }

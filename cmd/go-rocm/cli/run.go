@@ -17,14 +17,29 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// sampling are the flags of a generation.
-type sampling struct {
+const (
+	// maxPrompt limits a prompt from stdin, in bytes.
+	maxPrompt = 16 << 20
+	// maxMediaFile limits an image or audio file, in bytes: in base64, with the
+	// rest of the request, the file must not exceed the gateway's body limit.
+	maxMediaFile = 74 << 20
+)
+
+var (
+	// errBrokenPipe reports that the reader of an answer, such as head, has exited.
+	errBrokenPipe = errors.New("broken pipe")
+	// errInterrupted reports that Ctrl-C canceled an answer.
+	errInterrupted = errors.New("interrupted")
+)
+
+// generationFlags are the flags of run for prompts and sampling.
+type generationFlags struct {
 	prompt, system, grammarFile string
 	images                      []string
 	raw, noThink                bool
 	maxTokens, topK             int
 	temperature, topP, minP     float32
-	penalty                     float32
+	repeatPenalty               float32
 	seed                        int64
 	stop                        []string
 	stats                       bool
@@ -33,67 +48,56 @@ type sampling struct {
 func runCommand() *cobra.Command {
 	var (
 		m modelFlags
-		s sampling
+		g generationFlags
 	)
 	cmd := &cobra.Command{
 		Use:   "run MODEL",
 		Short: "chat with a model in the terminal, or answer one prompt",
-		Long: `Loads MODEL (a GGUF file, or a folder that holds just one) and starts a chat
-in the terminal. With -p, or with a prompt piped in, it answers that and ends.
+		Long: `Loads MODEL (a GGUF file, or a directory with exactly one model) and starts a
+chat in the terminal. With -p, or with a prompt on stdin, it answers that prompt
+and exits.
 
-In the chat, Ctrl-C stops an answer, Ctrl-D ends; /help lists what else there is.
+In the chat, Ctrl-C stops an answer and Ctrl-D exits; /help lists the commands.
 
-A model that was made for images and sound reads them with --mmproj and --image:
-they stand before the prompt, or at the places of <__media__> in it.`,
+A multimodal model reads images or audio with --mmproj and --image. They precede
+the prompt, or replace <__media__> in it.`,
 		Example: `  go-rocm run qwen3-8b-q4_k_m.gguf
   go-rocm run model.gguf -p "The capital of France is" --raw --temperature 0
   go-rocm run gemma-3-4b.gguf --mmproj mmproj-gemma-3-4b.gguf --image cat.png -p "What is this?"
   git diff | go-rocm run model.gguf --system "Write a commit message for this change."`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, args[0], &m, &s) },
+		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd, args[0], &m, &g) },
 	}
 	m.register(cmd.Flags())
 	fs := cmd.Flags()
-	fs.StringVarP(&s.prompt, "prompt", "p", "", "answer this prompt and end")
-	fs.StringArrayVar(&s.images, "image", nil, "show the model this image or sound file with the prompt (repeat it; needs --mmproj)")
-	fs.StringVar(&s.system, "system", "", "system message of the conversation")
-	fs.BoolVar(&s.raw, "raw", false, "continue the prompt as it is, without the chat template")
-	fs.BoolVar(&s.noThink, "no-think", false, "ask a thinking model to answer at once (enable_thinking=false)")
-	fs.IntVarP(&s.maxTokens, "max-tokens", "n", 2048, "at most so many tokens an answer")
-	fs.Float32Var(&s.temperature, "temperature", 0.7, "0 always takes the most likely token")
-	fs.IntVar(&s.topK, "top-k", 40, "sample from so many of the most likely tokens (0: all)")
-	fs.Float32Var(&s.topP, "top-p", 0.95, "sample from the tokens that make up this share of the probability")
-	fs.Float32Var(&s.minP, "min-p", 0.05, "leave out tokens below this share of the best one's probability")
-	fs.Float32Var(&s.penalty, "repeat-penalty", 1, "above 1 makes repetition less likely")
-	fs.Int64Var(&s.seed, "seed", -1, "makes sampling repeatable (-1: random)")
-	fs.StringArrayVar(&s.stop, "stop", nil, "end the answer before this text (repeat it)")
-	fs.StringVar(&s.grammarFile, "grammar", "", "keep to the GBNF grammar in this file")
-	fs.BoolVar(&s.stats, "stats", false, "tell tokens and speed on stderr after each answer")
+	fs.StringVarP(&g.prompt, "prompt", "p", "", "answer this prompt and exit")
+	fs.StringArrayVar(&g.images, "image", nil, "send this image or audio file with the prompt (repeatable; needs --mmproj)")
+	fs.StringVar(&g.system, "system", "", "system message of the conversation")
+	fs.BoolVar(&g.raw, "raw", false, "complete the prompt without the chat template")
+	fs.BoolVar(&g.noThink, "no-think", false, "ask a reasoning model to answer directly (enable_thinking=false)")
+	fs.IntVarP(&g.maxTokens, "max-tokens", "n", 2048, "maximum number of tokens in an answer")
+	fs.Float32Var(&g.temperature, "temperature", 0.7, "sampling temperature (0: always the most likely token)")
+	fs.IntVar(&g.topK, "top-k", 40, "sample from this many of the most likely tokens (0: all)")
+	fs.Float32Var(&g.topP, "top-p", 0.95, "sample from the most likely tokens with this total probability")
+	fs.Float32Var(&g.minP, "min-p", 0.05, "exclude tokens less likely than this share of the most likely token")
+	fs.Float32Var(&g.repeatPenalty, "repeat-penalty", 1, "penalty for repetition (1: none)")
+	fs.Int64Var(&g.seed, "seed", -1, "random seed, for repeatable sampling (-1: random)")
+	fs.StringArrayVar(&g.stop, "stop", nil, "end the answer before this text (repeatable)")
+	fs.StringVar(&g.grammarFile, "grammar", "", "constrain answers to the GBNF grammar in this file")
+	fs.BoolVar(&g.stats, "stats", false, "print token counts and speed to stderr after each answer")
 	return cmd
 }
 
-func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
-	prompt := s.prompt
-	if prompt == "" && fromPipe(cmd.InOrStdin()) {
-		text, err := readInput(cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
-		if prompt = text; prompt == "" {
-			return fmt.Errorf("%w: the prompt that was piped in is empty; give -p, or run it in a terminal", errUsage)
-		}
-	}
-	if s.raw && prompt == "" {
-		return fmt.Errorf("%w: --raw needs a prompt: give -p", errUsage)
-	}
-	if len(s.images) > 0 && m.projector == "" && len(m.extra) == 0 {
-		return fmt.Errorf("%w: --image needs --mmproj with the projector that was made for the model", errUsage)
-	}
-	base, err := s.request()
+func run(cmd *cobra.Command, path string, m *modelFlags, g *generationFlags) error {
+	prompt, err := g.readPrompt(cmd.InOrStdin(), m)
 	if err != nil {
 		return err
 	}
-	shown, err := readMedia(s.images...)
+	base, err := g.request()
+	if err != nil {
+		return err
+	}
+	media, err := readMedia(g.images...)
 	if err != nil {
 		return err
 	}
@@ -101,51 +105,76 @@ func run(cmd *cobra.Command, path string, m *modelFlags, s *sampling) error {
 	line := newProgressLine(cmd)
 	line.attach(&settings)
 
-	ends, _ := onSIGHUP(true)
-	ctx, stop := contextWithSignal(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
+	stops, _ := onSIGHUP(true)
+	ctx, stop := contextWithSignal(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	defer withoutSIGPIPE()()
 	model, err := (&rocm.Backend{}).Load(ctx, path, settings)
 	line.clear()
 	if err != nil {
-		return cmp.Or(signalOf(ctx), err)
+		return cmp.Or(signalCause(ctx), err)
 	}
 	defer func() { _ = model.Close() }()
 	if prompt == "" {
-		stop() // from here on Ctrl-C stops an answer and not the program
-		return chat(cmd, model, s, base, shown)
+		stop() // from here on, Ctrl-C stops an answer instead of the program
+		return chat(cmd, model, g, base, media)
 	}
 	req := base
-	if s.raw {
-		req.Prompt, req.Media = prompt, shown
+	if g.raw {
+		req.Prompt, req.Media = prompt, media
 	} else {
-		req.MediaMessages = s.conversation(says("user", prompt, shown...))
+		req.MediaMessages = g.withSystemMessage(newMessage("user", prompt, media...))
 	}
-	_, err = answer(ctx, cmd, model, s, req)
+	_, err = answer(ctx, cmd, model, g, req)
 	if errors.Is(err, syscall.EPIPE) {
-		return errEnough
+		return errBrokenPipe
 	}
-	return cmp.Or(signalOf(ctx), err)
+	return cmp.Or(signalCause(ctx), err)
 }
 
-// request is the part of a request that all answers share.
-func (s *sampling) request() (rocm.Request, error) {
+// readPrompt returns the prompt of -p or of stdin, or "" for a chat, and rejects
+// flags that do not fit together.
+func (g *generationFlags) readPrompt(stdin io.Reader, m *modelFlags) (string, error) {
+	prompt := g.prompt
+	if prompt == "" && !isTerminal(stdin) {
+		raw, err := readLimited(stdin, maxPrompt)
+		switch {
+		case errors.Is(err, errInputTooLarge):
+			return "", fmt.Errorf("the prompt is larger than %d MiB", maxPrompt>>20)
+		case err != nil:
+			return "", fmt.Errorf("read the prompt: %w", err)
+		case len(raw) == 0:
+			return "", fmt.Errorf("%w: the prompt on stdin is empty; use -p, or run in a terminal", errUsage)
+		}
+		prompt = string(raw)
+	}
+	if g.raw && prompt == "" {
+		return "", fmt.Errorf("%w: --raw needs a prompt: use -p", errUsage)
+	}
+	if len(g.images) > 0 && m.projector == "" && len(m.serverArgs) == 0 {
+		return "", fmt.Errorf("%w: --image needs --mmproj with the projector made for the model", errUsage)
+	}
+	return prompt, nil
+}
+
+// request returns the fields that the requests of all answers share.
+func (g *generationFlags) request() (rocm.Request, error) {
 	r := rocm.Request{
 		GenerateConfig: inference.GenerateConfig{
-			MaxTokens: s.maxTokens, Temperature: s.temperature, TopK: s.topK, TopP: s.topP, RepeatPenalty: s.penalty,
+			MaxTokens: g.maxTokens, Temperature: g.temperature, TopK: g.topK, TopP: g.topP, RepeatPenalty: g.repeatPenalty,
 		},
-		MinP: s.minP, Stop: s.stop,
+		MinP: g.minP, Stop: g.stop,
 	}
-	reuse := true // each turn continues the one before
+	reuse := true // each message of a chat continues the cached conversation
 	r.ReuseCache = &reuse
-	if s.seed >= 0 {
-		r.Seed = &s.seed
+	if g.seed >= 0 {
+		r.Seed = &g.seed
 	}
-	if s.noThink {
+	if g.noThink {
 		r.TemplateVars = map[string]any{"enable_thinking": false}
 	}
-	if s.grammarFile != "" {
-		raw, err := os.ReadFile(s.grammarFile)
+	if g.grammarFile != "" {
+		raw, err := os.ReadFile(g.grammarFile)
 		if err != nil {
 			return r, fmt.Errorf("grammar: %w", err)
 		}
@@ -154,30 +183,31 @@ func (s *sampling) request() (rocm.Request, error) {
 	return r, nil
 }
 
-func (s *sampling) conversation(turns ...rocm.MediaMessage) []rocm.MediaMessage {
-	if s.system == "" {
-		return turns
+// withSystemMessage returns messages with the system message, if any, in front.
+func (g *generationFlags) withSystemMessage(messages ...rocm.MediaMessage) []rocm.MediaMessage {
+	if g.system == "" {
+		return messages
 	}
-	return append([]rocm.MediaMessage{says("system", s.system)}, turns...)
+	return append([]rocm.MediaMessage{newMessage("system", g.system)}, messages...)
 }
 
-func says(role, text string, media ...rocm.Media) rocm.MediaMessage {
+func newMessage(role, text string, media ...rocm.Media) rocm.MediaMessage {
 	return rocm.MediaMessage{Message: inference.Message{Role: role, Content: text}, Media: media}
 }
 
-// answer streams one answer to stdout and gives its text.
-func answer(ctx context.Context, cmd *cobra.Command, model *rocm.Model, s *sampling, req rocm.Request) (string, error) {
+// answer streams one answer to stdout and returns its text.
+func answer(ctx context.Context, cmd *cobra.Command, model *rocm.Model, g *generationFlags, req rocm.Request) (string, error) {
 	var text strings.Builder
 	out := cmd.OutOrStdout()
-	as := func(s string) string { return s }
+	display := func(s string) string { return s }
 	if isTerminal(out) {
-		as = harmless
+		display = sanitizeTerminal
 	}
 	stream := model.Stream(ctx, req)
 	var writeErr error
 	for t := range stream.All() {
 		text.WriteString(t.Text)
-		if _, writeErr = io.WriteString(out, as(t.Text)); writeErr != nil {
+		if _, writeErr = io.WriteString(out, display(t.Text)); writeErr != nil {
 			break
 		}
 	}
@@ -189,20 +219,52 @@ func answer(ctx context.Context, cmd *cobra.Command, model *rocm.Model, s *sampl
 	}
 	if err := stream.Err(); err != nil {
 		if errors.Is(err, context.Canceled) {
-			return text.String(), errStopped
+			return text.String(), errInterrupted
 		}
 		return text.String(), err
 	}
-	if s.stats {
-		g := stream.Metrics()
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "[%d prompt tokens in %s, %d tokens at %.1f a second]\n",
-			g.PromptTokens, g.PrefillDuration.Round(time.Millisecond), g.GeneratedTokens, g.DecodeTokensPerSec)
+	if g.stats {
+		m := stream.Metrics()
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "[%d prompt tokens in %s, %d tokens at %.1f tokens/s]\n",
+			m.PromptTokens, m.PrefillDuration.Round(time.Millisecond), m.GeneratedTokens, m.DecodeTokensPerSec)
 	}
 	return text.String(), nil
 }
 
-// errEnough says that the reader of an answer has gone, as head does.
-var errEnough = errors.New("nobody reads any more")
+// readMedia reads the image and audio files of a message.
+func readMedia(names ...string) ([]rocm.Media, error) {
+	var out []rocm.Media
+	for _, name := range names {
+		raw, err := readFileLimited(name, maxMediaFile)
+		if err != nil {
+			return nil, fmt.Errorf("--image: %w", err)
+		}
+		out = append(out, rocm.Media{Data: raw})
+	}
+	return out, nil
+}
 
-// errStopped says that Ctrl-C ended an answer.
-var errStopped = errors.New("stopped")
+func readFileLimited(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	raw, err := readLimited(f, limit)
+	if errors.Is(err, errInputTooLarge) {
+		return nil, fmt.Errorf("%s is larger than %d MiB; scale it down", name, limit>>20)
+	}
+	return raw, err
+}
+
+// errInputTooLarge reports an input of more than the limited number of bytes.
+var errInputTooLarge = errors.New("too large")
+
+// readLimited reads all of r, or fails with errInputTooLarge.
+func readLimited(r io.Reader, limit int64) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(raw)) > limit {
+		return nil, errInputTooLarge
+	}
+	return raw, err
+}

@@ -104,7 +104,7 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 			return "", err
 		}
 		if len(args) == 0 && model == "" {
-			return "", c.problem(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"`)
+			return "", c.errorf(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"`)
 		}
 	}
 	if len(args) > 0 {
@@ -174,7 +174,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 func (f *serveFlags) loadCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
 	credentials, err := f.checkCredentials(log)
 	if err != nil && f.config != "" {
-		return nil, &problem{path: f.config, text: strings.TrimPrefix(err.Error(), errUsage.Error()+": ")}
+		return nil, &configError{path: f.config, text: strings.TrimPrefix(err.Error(), errUsage.Error()+": ")}
 	}
 	return credentials, err
 }

@@ -9,40 +9,41 @@ import (
 	"time"
 )
 
-// signalError is the cause of what ended because a signal asked for it.
+// signalError is the cancellation cause of a context that a signal canceled.
 type signalError struct{ signal syscall.Signal }
 
 // Error implements error.
-func (e *signalError) Error() string { return "ended by a signal: " + e.signal.String() }
+func (e *signalError) Error() string { return "terminated by signal: " + e.signal.String() }
 
-// contextWithSignal ends a context with the first of the signals as its cause.
+// contextWithSignal returns a context that the first of the signals cancels, with
+// a *signalError as its cause. A second signal has its default effect.
 func contextWithSignal(parent context.Context, signals ...os.Signal) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(parent)
-	came := make(chan os.Signal, 1)
-	signal.Notify(came, signals...)
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, signals...)
 	go func() {
 		select {
-		case s := <-came:
+		case s := <-received:
 			if number, ok := s.(syscall.Signal); ok {
 				cancel(&signalError{number})
 			}
 		case <-ctx.Done():
 		}
-		signal.Stop(came) // a second one ends the program at once
+		signal.Stop(received)
 	}()
-	return ctx, func() { signal.Stop(came); cancel(nil) }
+	return ctx, func() { signal.Stop(received); cancel(nil) }
 }
 
-// withoutSIGPIPE lets writing to a pipe that nobody reads fail, instead of ending
-// the program before it has ended llama-server.
+// withoutSIGPIPE makes a write to a closed pipe fail with EPIPE. By default
+// SIGPIPE would end the program before it has stopped llama-server.
 func withoutSIGPIPE() (stop func()) {
-	came := make(chan os.Signal, 1)
-	signal.Notify(came, syscall.SIGPIPE)
-	return func() { signal.Stop(came) }
+	received := make(chan os.Signal, 1)
+	signal.Notify(received, syscall.SIGPIPE)
+	return func() { signal.Stop(received) }
 }
 
-// signalOf is the signal that ended ctx, nil where none did.
-func signalOf(ctx context.Context) error {
+// signalCause returns the *signalError that canceled ctx, or nil.
+func signalCause(ctx context.Context) error {
 	var e *signalError
 	if errors.As(context.Cause(ctx), &e) {
 		return e
@@ -50,18 +51,18 @@ func signalOf(ctx context.Context) error {
 	return nil
 }
 
-// die ends the program as the signal would have done by itself: a shell in whose
-// loop it runs ends that only then.
-func (e *signalError) die() int {
+// raise ends the program with the signal's default effect: only then does the
+// shell that runs it in a loop leave that loop.
+func (e *signalError) raise() int {
 	signal.Reset(e.signal)
 	if self, err := os.FindProcess(os.Getpid()); err == nil && self.Signal(e.signal) == nil {
-		time.Sleep(time.Second) // it comes at any moment
+		time.Sleep(time.Second) // the signal arrives in the meantime
 	}
 	return 128 + int(e.signal)
 }
 
-// hasTerminal reports whether there is a terminal whose end would be told by
-// SIGHUP, wherever input and output go.
+// hasTerminal reports whether the process has a controlling terminal, whose end
+// SIGHUP would announce, whatever input and output are redirected to.
 func hasTerminal() bool {
 	f, err := os.Open("/dev/tty")
 	if err != nil {
@@ -70,10 +71,11 @@ func hasTerminal() bool {
 	return f.Close() == nil
 }
 
-// onSIGHUP says what SIGHUP does: it tells of the end of a terminal, and a service
-// to read its files again. Who started us with it ignored, as nohup does, wants
-// neither.
-func onSIGHUP(terminal bool) (ends, reloads []os.Signal) {
+// onSIGHUP returns what SIGHUP does, as the signals that stop the program and the
+// signals that make a service reload its files: a terminal that closes stops the
+// program, a service reloads. A program started with SIGHUP ignored, as nohup
+// does, keeps ignoring it.
+func onSIGHUP(terminal bool) (stops, reloads []os.Signal) {
 	switch {
 	case signal.Ignored(syscall.SIGHUP):
 		return nil, nil

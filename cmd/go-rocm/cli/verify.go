@@ -22,37 +22,37 @@ func verifyCommand() *cobra.Command {
 	var keys keyFiles
 	cmd := &cobra.Command{
 		Use:   "verify (FILE | DIR | --embedded | --installed)",
-		Short: "check a bundle or a release, byte by byte",
-		Long: `Reads all of a bundle (a packed file, a folder, the one that is built in, or the
-one that the package installed) and compares size, mode and SHA-256 of each file
-with the manifest. Anything in a folder that is missing, too much or different is
-listed, and of a packed bundle the first damage in each of its frames. A folder
-that was unpacked for some of the bundle's GPU targets is judged by what these
-need, and the answer names them; the installed bundle must have all.
+		Short: "check every byte of a bundle or a release",
+		Long: `Reads a whole bundle (a packed file, a directory, the embedded one, or the one
+that the package installed) and compares size, mode and SHA-256 of every file with
+the manifest. In a directory, every missing, extra or changed file is listed; in a
+packed bundle, the first damage in each frame. A directory unpacked for some of
+the bundle's GPU targets must have the files of those, and the output names them;
+the installed bundle must have all.
 
-Given the folder of a release, or any file of one, it compares with SHA256SUMS.
-With a public key that you trust it also checks the signature by that key, and
-fails where there is none: without one, the digests only show that the files
-belong together. Nothing is fetched.`,
+Given a release's directory, or a file in it, verify compares with SHA256SUMS. With
+a public key that you trust, it also requires a valid signature by that key.
+Without one, matching digests only show that the files belong together. Nothing is
+downloaded.`,
 		Example: `  go-rocm verify --installed
   go-rocm verify dist --minisign-key go-rocm.pub
   go-rocm verify dist --openpgp-key /usr/share/keyrings/go-rocm-archive-keyring.gpg
   go-rocm verify dist/llama-hip-v0.5.0-linux-amd64.tar.zst`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			chosen := len(args)
-			for _, on := range []bool{embedded, installed} {
-				if on {
-					chosen++
+			subjects := len(args)
+			for _, set := range []bool{embedded, installed} {
+				if set {
+					subjects++
 				}
 			}
-			if chosen != 1 {
+			if subjects != 1 {
 				return fmt.Errorf("%w: verify: name one bundle or release: FILE, DIR, --embedded or --installed", errUsage)
 			}
-			ctx, out := cmd.Context(), cmd.OutOrStdout()
 			if keys != (keyFiles{}) && len(args) == 0 {
-				return fmt.Errorf("%w: verify: keys are for the files of a release", errUsage)
+				return fmt.Errorf("%w: verify: a key needs the FILE or DIR of a release", errUsage)
 			}
+			ctx, out := cmd.Context(), cmd.OutOrStdout()
 			switch {
 			case embedded:
 				return verifyEmbedded(ctx, out, payload.Embedded())
@@ -63,7 +63,7 @@ belong together. Nothing is fetched.`,
 		},
 	}
 	fs := cmd.Flags()
-	fs.BoolVar(&embedded, "embedded", false, "check the bundle that is built into this program")
+	fs.BoolVar(&embedded, "embedded", false, "check the bundle embedded in this program")
 	fs.BoolVar(&installed, "installed", false, "check the bundle in "+rocm.InstalledDir)
 	fs.StringVar(&keys.minisign, "minisign-key", "", "require "+release.MinisignFile+" by the public key in this file")
 	fs.StringVar(&keys.openPGP, "openpgp-key", "", "require "+release.OpenPGPFile+" by an OpenPGP public key in this file")
@@ -71,7 +71,7 @@ belong together. Nothing is fetched.`,
 	return cmd
 }
 
-// keyFiles name the public keys that a receiver trusts.
+// keyFiles are the files of the public keys that the user trusts.
 type keyFiles struct{ minisign, openPGP, provenance string }
 
 func (k keyFiles) read() (keys release.TrustedKeys, err error) {
@@ -85,7 +85,8 @@ func (k keyFiles) read() (keys release.TrustedKeys, err error) {
 	return keys, err
 }
 
-// readKey reads the key in the file that a flag names; nil when it names none.
+// readKey reads the key in the file that a flag names, or returns nil if the flag
+// is not set.
 func readKey[K any](flag, path string, parse func([]byte) (*K, error)) (*K, error) {
 	if path == "" {
 		return nil, nil
@@ -101,9 +102,8 @@ func readKey[K any](flag, path string, parse func([]byte) (*K, error)) (*K, erro
 	return key, nil
 }
 
-// verifyPath checks what lies at path: a bundle's folder, a packed bundle, the
-// folder of a release or a file of it. A packed bundle in a release is checked
-// as both.
+// verifyPath checks a bundle's directory, a packed bundle, a release's directory
+// or a file in it. A packed bundle in a release is checked as both.
 func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -115,10 +115,11 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 	}
 	if info.IsDir() {
 		if _, err := os.Stat(filepath.Join(path, release.ChecksumsFile)); err == nil {
-			return reportRelease(out, path)(release.Verify(ctx, path, keys))
+			r, err := release.Verify(ctx, path, keys)
+			return reportRelease(out, path, r, err)
 		}
 		if k != (keyFiles{}) {
-			return fmt.Errorf("verify: %s has no %s, so it is not the folder of a release", path, release.ChecksumsFile)
+			return fmt.Errorf("verify: %s is not a release: it has no %s", path, release.ChecksumsFile)
 		}
 		return verifyUnpacked(ctx, out, path)
 	}
@@ -129,32 +130,31 @@ func verifyPath(ctx context.Context, out io.Writer, path string, k keyFiles) err
 			return err
 		}
 	}
-	found, err := release.VerifyFile(ctx, path, keys)
+	r, err := release.VerifyFile(ctx, path, keys)
 	if k == (keyFiles{}) && errors.Is(err, release.ErrChecksums) {
 		if packed {
-			return nil // a bundle by itself
+			return nil // a bundle outside of a release
 		}
 		if errors.Is(openErr, bundle.ErrContent) {
-			return explainVerify(path, openErr)
+			return describeVerifyError(path, openErr)
 		}
 		return fmt.Errorf("verify %s: neither a packed bundle (%w) nor a file of a release (%w)", path, openErr, err)
 	}
-	return reportRelease(out, path)(found, err)
+	return reportRelease(out, path, r, err)
 }
 
-func reportRelease(out io.Writer, path string) func(*release.Report, error) error {
-	return func(r *release.Report, err error) error {
-		if err != nil {
-			return fmt.Errorf("verify %s: %w", path, err)
-		}
-		by := "not checked for a signature: give a key that you trust"
-		if len(r.Signatures) > 0 {
-			by = "signed: " + strings.Join(r.Signatures, ", ")
-		}
-		_, err = fmt.Fprintf(out, "%s: %d files as in %s, %s\n", path, len(r.Files), release.ChecksumsFile, by)
-		if err == nil && len(r.Unattested) > 0 {
-			_, err = fmt.Fprintf(out, "not named by the provenance: %s\n", strings.Join(r.Unattested, ", "))
-		}
-		return err
+// reportRelease prints the result of checking the release, or the file, at path.
+func reportRelease(out io.Writer, path string, r *release.Report, err error) error {
+	if err != nil {
+		return fmt.Errorf("verify %s: %w", path, err)
 	}
+	signatures := "no signature checked: pass a key that you trust"
+	if len(r.Signatures) > 0 {
+		signatures = "signed: " + strings.Join(r.Signatures, ", ")
+	}
+	_, err = fmt.Fprintf(out, "%s: %d files match %s, %s\n", printable(path), len(r.Files), release.ChecksumsFile, signatures)
+	if err == nil && len(r.Unattested) > 0 {
+		_, err = fmt.Fprintf(out, "not in the provenance: %s\n", printable(strings.Join(r.Unattested, ", ")))
+	}
+	return err
 }

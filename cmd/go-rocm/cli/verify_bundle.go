@@ -13,17 +13,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// verifyPack checks the packed bundle at path.
+// verifyPack checks the packed bundle at path and closes f.
 func verifyPack(ctx context.Context, out io.Writer, path string, f *bundle.PackFile) error {
 	err := f.Verify(ctx)
 	if err := errors.Join(err, f.Close()); err != nil {
-		return explainVerify(path, err)
+		return describeVerifyError(path, err)
 	}
-	printWhole(out, f.Manifest())
+	printComplete(out, f.Manifest())
 	return nil
 }
 
-// verifyUnpacked checks a bundle's folder for whatever targets it is.
+// verifyUnpacked checks a bundle's directory, for the targets that it was
+// unpacked for.
 func verifyUnpacked(ctx context.Context, out io.Writer, dir string) error {
 	m, err := bundle.ReadManifest(dir)
 	if err != nil {
@@ -31,14 +32,14 @@ func verifyUnpacked(ctx context.Context, out io.Writer, dir string) error {
 	}
 	targets, err := bundle.VerifyInstalled(ctx, dir, m)
 	if err != nil {
-		return explainVerify(dir, err)
+		return describeVerifyError(dir, err)
 	}
-	printRight(out, m, targets)
+	printVerified(out, m, targets)
 	return nil
 }
 
-// verifyInstalled checks the bundle that a package has put into dir, which must
-// be whole.
+// verifyInstalled checks the bundle that a package installed in dir. It must be
+// complete.
 func verifyInstalled(ctx context.Context, out io.Writer, dir string) error {
 	m, err := bundle.ReadManifest(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -48,20 +49,20 @@ func verifyInstalled(ctx context.Context, out io.Writer, dir string) error {
 		return fmt.Errorf("verify %s: %w", dir, err)
 	}
 	if err := bundle.Verify(ctx, dir, m); err != nil {
-		return explainVerify(dir, err)
+		return describeVerifyError(dir, err)
 	}
-	printWhole(out, m)
+	printComplete(out, m)
 	return nil
 }
 
-// verifyEmbedded checks every variant that is built in; fsys is payload.Embedded.
+// verifyEmbedded checks every embedded variant. fsys is payload.Embedded().
 func verifyEmbedded(ctx context.Context, out io.Writer, fsys fs.FS) error {
 	variants, err := payload.VariantsIn(fsys)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
 	if len(variants) == 0 {
-		return errors.New("verify: no bundle is built into this program: name a bundle's FILE or DIR, or the one that the package installed by --installed")
+		return errors.New("verify: no bundle is embedded in this program: name a bundle's FILE or DIR, or the installed bundle with --installed")
 	}
 	for _, v := range variants {
 		r, err := payload.OpenIn(fsys, v)
@@ -69,48 +70,48 @@ func verifyEmbedded(ctx context.Context, out io.Writer, fsys fs.FS) error {
 			return fmt.Errorf("verify: %w", err)
 		}
 		if err := r.Verify(ctx); err != nil {
-			return explainVerify("the built-in "+v+" bundle", err)
+			return describeVerifyError("the embedded "+v+" bundle", err)
 		}
-		printWhole(out, r.Manifest())
+		printComplete(out, r.Manifest())
 	}
 	return nil
 }
 
-// explainVerify names the bundle, lists all that differs, and adds what to do
-// about a damaged one.
-func explainVerify(what string, err error) error {
+// describeVerifyError names the bundle, lists all differences, and adds the
+// remedy for a damaged bundle.
+func describeVerifyError(subject string, err error) error {
 	const remedy = "fetch, install or build it again"
-	var folder *bundle.VerifyError
+	var differences *bundle.VerifyError
 	switch {
-	case errors.As(err, &folder):
-		return fmt.Errorf("verify %s\n%s", folder.Details(), remedy)
+	case errors.As(err, &differences):
+		return fmt.Errorf("verify %s\n%s", differences.Details(), remedy)
 	case errors.Is(err, bundle.ErrContent):
-		return fmt.Errorf("verify %s: %w; %s", what, err, remedy)
+		return fmt.Errorf("verify %s: %w; %s", subject, err, remedy)
 	}
-	return fmt.Errorf("verify %s: %w", what, err)
+	return fmt.Errorf("verify %s: %w", subject, err)
 }
 
-func printWhole(out io.Writer, m *bundle.Manifest) { printRight(out, m, m.Targets) }
+func printComplete(out io.Writer, m *bundle.Manifest) { printVerified(out, m, m.Targets) }
 
-// printRight says what was found right: the whole bundle, or what the targets
-// that it was unpacked for need.
-func printRight(out io.Writer, m *bundle.Manifest, targets []gfx.Target) {
-	lacks := slices.DeleteFunc(slices.Clone(m.Targets), func(t gfx.Target) bool { return slices.Contains(targets, t) })
-	what := "is right for " + gfx.Join(targets, ", ") + ", without " + gfx.Join(lacks, ", ")
+// printVerified prints what was verified: the complete bundle, or the files that
+// the given targets need.
+func printVerified(out io.Writer, m *bundle.Manifest, targets []gfx.Target) {
+	missing := slices.DeleteFunc(slices.Clone(m.Targets), func(t gfx.Target) bool { return slices.Contains(targets, t) })
+	result := "is complete for " + gfx.Join(targets, ", ") + ", without " + gfx.Join(missing, ", ")
 	switch {
-	case len(lacks) == 0:
-		what = "is whole"
+	case len(missing) == 0:
+		result = "is complete"
 	case len(targets) == 0:
-		what = "is right without what single GPU targets need"
+		result = "is complete without the files of GPU targets"
 	}
 	var files int
 	var bytes int64
-	want := bundle.ForTargets(append([]gfx.Target{}, targets...)) // nil would be all
+	needed := bundle.ForTargets(append([]gfx.Target{}, targets...)) // nil would mean all targets
 	for _, f := range m.Files {
-		if want(f) {
+		if needed(f) {
 			files++
 			bytes += f.Size
 		}
 	}
-	_, _ = fmt.Fprintf(out, "%s %s %s: %d files, %s, digest %s\n", m.Name, m.Version, what, files, size(bytes), m.Digest())
+	_, _ = fmt.Fprintf(out, "%s %s %s: %d files, %s, digest %s\n", m.Name, m.Version, result, files, formatSize(bytes), m.Digest())
 }

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// buildFacts are what the program knows of itself.
-type buildFacts struct {
+// buildInfo describes the program.
+type buildInfo struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
 	Modified bool   `json:"modified,omitempty"`
@@ -22,8 +22,8 @@ type buildFacts struct {
 	Platform string `json:"platform"`
 }
 
-// bundleFacts are what is known of the bundle.
-type bundleFacts struct {
+// bundleInfo describes the bundle that the program would use.
+type bundleInfo struct {
 	Origin    rocm.Origin      `json:"origin"`
 	Path      string           `json:"path,omitempty"`
 	Name      string           `json:"name,omitempty"`
@@ -38,84 +38,85 @@ type bundleFacts struct {
 	Bytes     int64            `json:"bytes,omitempty"`
 }
 
-type versionFacts struct {
-	buildFacts
-	Bundle      *bundleFacts `json:"bundle,omitempty"`
-	BundleError string       `json:"bundle_error,omitempty"`
+// versionInfo is the output of version.
+type versionInfo struct {
+	buildInfo
+	Bundle      *bundleInfo `json:"bundle,omitempty"`
+	BundleError string      `json:"bundle_error,omitempty"`
 }
 
 func versionCommand(version string) *cobra.Command {
 	var asJSON bool
-	var given string
+	var path string
 	cmd := &cobra.Command{
 		Use:   "version",
-		Short: "tell the versions of the program and of its bundle",
+		Short: "print the versions of the program and its bundle",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			facts := versionFacts{buildFacts: readBuild(version)}
-			b, err := rocm.FindBundle(given)
+			info := versionInfo{buildInfo: readBuildInfo(version)}
+			b, err := rocm.FindBundle(path)
 			if err != nil {
-				facts.BundleError = err.Error()
+				info.BundleError = err.Error()
 			} else {
 				defer func() { _ = b.Close() }()
-				facts.Bundle = describe(b)
+				info.Bundle = readBundleInfo(b)
 			}
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), facts)
+				return printJSON(cmd.OutOrStdout(), info)
 			}
-			facts.print(cmd.OutOrStdout())
+			info.print(cmd.OutOrStdout())
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, with the toolchain's packages")
-	cmd.Flags().StringVar(&given, "bundle", "", "look at this bundle instead of the one that would be used")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, including the toolchain's packages")
+	cmd.Flags().StringVar(&path, "bundle", "", "describe this bundle instead of the default one")
 	return cmd
 }
 
-func readBuild(version string) buildFacts {
-	f := buildFacts{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+func readBuildInfo(version string) buildInfo {
+	b := buildInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return f
+		return b
 	}
-	if f.Version == "" {
-		f.Version = info.Main.Version
+	if b.Version == "" {
+		b.Version = info.Main.Version
 	}
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
-			f.Revision = s.Value
+			b.Revision = s.Value
 		case "vcs.modified":
-			f.Modified = s.Value == "true"
+			b.Modified = s.Value == "true"
 		}
 	}
-	return f
+	return b
 }
 
-func describe(b *rocm.Bundle) *bundleFacts {
-	f := &bundleFacts{Origin: b.Origin, Path: b.Path}
+func readBundleInfo(b *rocm.Bundle) *bundleInfo {
+	info := &bundleInfo{Origin: b.Origin, Path: b.Path}
 	if m := b.Manifest; m != nil {
-		f.Name, f.Variant, f.Flavour, f.Version, f.Digest = m.Name, m.Variant, m.Flavour, m.Version, m.Digest()
-		f.Targets, f.Source, f.Toolchain, f.Files, f.Bytes = m.Targets, m.Source, m.Toolchain, len(m.Files), m.Size()
+		info.Name, info.Variant, info.Flavour, info.Version, info.Digest = m.Name, m.Variant, m.Flavour, m.Version, m.Digest()
+		info.Targets, info.Source, info.Toolchain, info.Files, info.Bytes = m.Targets, m.Source, m.Toolchain, len(m.Files), m.Size()
 	}
-	return f
+	return info
 }
 
-func (f *versionFacts) print(w io.Writer) {
+func (v *versionInfo) print(w io.Writer) {
 	row := func(name, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+		_, _ = fmt.Fprintf(w, "%-10s %s\n", name, sanitizeTerminal(fmt.Sprintf(format, args...)))
 	}
-	row("go-rocm", "%s (%s, %s)", f.Version, f.Platform, f.Go)
-	if f.Revision != "" {
+	row("go-rocm", "%s (%s, %s)", v.Version, v.Platform, v.Go)
+	if v.Revision != "" {
 		modified := ""
-		if f.Modified {
+		if v.Modified {
 			modified = ", modified"
 		}
-		row("revision", "%s%s", f.Revision, modified)
+		row("revision", "%s%s", v.Revision, modified)
 	}
-	b := f.Bundle
+	b := v.Bundle
 	if b == nil {
-		row("bundle", "none: %s", f.BundleError)
+		row("bundle", "none: %s", v.BundleError)
 		return
 	}
 	where := string(b.Origin)
@@ -134,5 +135,5 @@ func (f *versionFacts) print(w io.Writer) {
 		row("targets", "%s", gfx.Join(b.Targets, ", "))
 	}
 	row("toolchain", "%s, %d packages", b.Toolchain.Kind, len(b.Toolchain.Packages))
-	row("size", "%d files, %s", b.Files, size(b.Bytes))
+	row("size", "%d files, %s", b.Files, formatSize(b.Bytes))
 }
