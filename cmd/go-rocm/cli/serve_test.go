@@ -152,29 +152,6 @@ func TestServeToOpenAIClient(t *testing.T) {
 	s.end(t)
 }
 
-func TestServeReadsItsSettings(t *testing.T) {
-	w := newWorld(t, fakellama.Script{Reply: "from a file"})
-	path := writeConfig(t, "model = '"+w.model+"'\nlisten = '127.0.0.1:0'\nalias = 'ours'\n")
-	if out, errs, status := w.output(t, "", "config", "check", path); status != 0 || out != path+": nothing is wrong with it\n" {
-		t.Errorf("check: status %d, %q, %s", status, out, errs)
-	}
-	s := w.serveAs(t, "--config", path)
-	if _, body := fetch(t, "GET", s.url+"/v1/models", ""); !strings.Contains(body, `"ours"`) {
-		t.Errorf("the alias is not in effect: %s", body)
-	}
-	s.end(t)
-
-	path = writeConfig(t, "modell = 'a'\n")
-	for _, args := range [][]string{{"serve", "--config", path}, {"config", "check", path}} {
-		if _, errs, status := w.output(t, "", args...); status != exitConfig || !strings.Contains(errs, path+`:1: unknown key "modell"`) {
-			t.Errorf("%v: status %d, %s", args, status, errs)
-		}
-	}
-	if _, errs, status := w.output(t, "", "serve"); status != exitUsage || !strings.Contains(errs, "give a model") {
-		t.Errorf("serve without a model: status %d, %s", status, errs)
-	}
-}
-
 // The flags reach the gateway; what it does with them is tested in its package.
 func TestServeAsksForKeys(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
