@@ -20,7 +20,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
-// serveFlags are the flags of serve beside those of the model.
+// serveFlags are the flags of serve.
 type serveFlags struct {
 	modelFlags
 	config                 string
@@ -45,30 +45,32 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
-// newServe is the command with its flags, which are also the keys of a settings
-// file.
+// newServe returns the command with its flags, which are also the keys of a
+// configuration file.
 func newServe() (*cobra.Command, *serveFlags) {
 	f := &serveFlags{}
 	cmd := &cobra.Command{
 		Use:   "serve [MODEL]",
 		Short: "serve a model to OpenAI clients",
 		Long: `Loads MODEL and answers OpenAI-compatible requests (chat completions,
-completions, responses, embeddings, rerank), and llama-server's own, on
-127.0.0.1:8080 or where --listen says. llama-server itself is reached through a
-private socket only, and is started again when it dies; requests wait for it.
+completions, responses, embeddings, rerank) and requests in llama-server's own API
+on 127.0.0.1:8080, or on the address of --listen. llama-server itself is reachable
+through a private socket only. It is restarted when it crashes, and requests wait
+for the restart.
 
-Without an API key only this machine may ask. Put one key a line into a file for
---api-key-file, or one into $` + gateway.EnvAPIKey + `. An address that others reach is
-refused without a key.
+Requests from other machines, and from web pages of other origins, need an API
+key. Put the keys into a file, one per line, for --api-key-file, or one key into
+$` + gateway.EnvAPIKey + `. Without a key, serve does not listen on an address that
+other machines can reach.
 
-SIGHUP has it read the files of keys and of the certificate again, and nothing
-else. Where it was started in a terminal, SIGHUP ends it: the terminal was closed.
+SIGHUP reloads the API keys and the certificate. If serve runs in a terminal,
+SIGHUP stops it, because the terminal was closed.
 
---config reads the model and any of the flags below from a TOML file; what is
-given on the command line goes before it. See "go-rocm config default".
+--config reads the model and the flags below from a TOML file. Flags on the command
+line take precedence. "go-rocm config default" prints such a file.
 
-Under systemd it tells readiness, its state and that it is alive (Type=notify,
-WatchdogSec=).`,
+Under systemd, serve reports readiness and status, and feeds the watchdog
+(Type=notify, WatchdogSec=).`,
 		Example: `  go-rocm serve qwen3-8b-q4_k_m.gguf
   go-rocm serve model.gguf --listen 0.0.0.0:8080 --api-key-file keys
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'`,
@@ -76,23 +78,23 @@ WatchdogSec=).`,
 	}
 	f.register(cmd.Flags())
 	fs := cmd.Flags()
-	fs.StringVar(&f.config, "config", "", "read the model and flags from this TOML file")
-	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "where to listen: host:port, or unix:PATH")
-	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the keys that clients must give, one a line")
-	fs.StringVar(&f.alias, "alias", "", "the model's name in answers (default: the file's name)")
-	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve TLS with this PEM certificate")
-	fs.StringVar(&f.tlsKey, "tls-key", "", "the certificate's PEM key")
-	fs.BoolVar(&f.embeddings, "embeddings", false, "serve embeddings alone (for embedding models)")
-	fs.BoolVar(&f.reranking, "reranking", false, "serve reranking alone (for reranking models)")
-	fs.StringVar(&f.pooling, "pooling", "", "how a text's vectors become one: mean, cls, last, rank (default: as the model says)")
-	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this folder")
-	fs.DurationVar(&f.drain, "drain", 20*time.Second, "how long running requests may take when it is to end")
-	fs.BoolVar(&f.noRestart, "no-restart", false, "end when llama-server dies")
+	fs.StringVar(&f.config, "config", "", "read the model and the flags from this TOML file")
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on: host:port, or unix:PATH")
+	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the API keys that clients must send, one per line")
+	fs.StringVar(&f.alias, "alias", "", "name of the model in the API (default: the file's name)")
+	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve HTTPS with the certificate in this PEM file")
+	fs.StringVar(&f.tlsKey, "tls-key", "", "PEM file with the certificate's private key")
+	fs.BoolVar(&f.embeddings, "embeddings", false, "serve embeddings only (for embedding models)")
+	fs.BoolVar(&f.reranking, "reranking", false, "serve reranking only (for reranking models)")
+	fs.StringVar(&f.pooling, "pooling", "", "pooling of embeddings: mean, cls, last, rank (default: the model's)")
+	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this directory")
+	fs.DurationVar(&f.drain, "drain", 20*time.Second, "time to let running requests finish on shutdown")
+	fs.BoolVar(&f.noRestart, "no-restart", false, "exit when llama-server exits, instead of restarting it")
 	return cmd, f
 }
 
-// configure takes what the settings file gives, if there is one, and returns
-// the model.
+// configure reads the configuration file, if any, into the flags, and returns the
+// model.
 func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error) {
 	model := ""
 	if f.config != "" {
@@ -111,7 +113,7 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 		model = args[0]
 	}
 	if model == "" {
-		return "", fmt.Errorf("%w: serve: give a model, or a settings file with --config", errUsage)
+		return "", fmt.Errorf("%w: serve: name a model, or a configuration file with --config", errUsage)
 	}
 	return model, nil
 }
@@ -123,8 +125,8 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		return err
 	}
 	notifier := sdnotify.FromEnv(os.Getenv, log)
-	ends, reloads := onSIGHUP(hasTerminal())
-	ctx, stop := signal.NotifyContext(cmd.Context(), append(ends, os.Interrupt, syscall.SIGTERM)...)
+	stops, reloads := onSIGHUP(hasTerminal())
+	ctx, stop := signal.NotifyContext(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
 	defer credentials.ReloadOn(reloads)()
 
@@ -169,8 +171,8 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	return errors.Join(failure, shutdown(srv, server, f.drain))
 }
 
-// loadCredentials reads the API keys and the certificate. An error of a settings
-// file is a configError, so that a service manager does not retry.
+// loadCredentials reads the API keys and the certificate. An error with a
+// configuration file is a configError, so that a service manager does not retry.
 func (f *serveFlags) loadCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
 	credentials, err := f.checkCredentials(log)
 	if err != nil && f.config != "" {
@@ -258,12 +260,7 @@ func notifyStopping(n *sdnotify.Notifier, drain time.Duration) {
 	n.Stopping("shutting down", max(drain, 0)+stopMargin)
 }
 
-// serveLogger logs changes of state too: a service's journal is read after the
-// event.
+// serveLogger also logs changes of state, for a service's journal.
 func serveLogger(cmd *cobra.Command) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose, err := cmd.Flags().GetBool("verbose"); err == nil && verbose {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+	return loggerAt(cmd, slog.LevelInfo)
 }
