@@ -214,7 +214,7 @@ func matches(dir, ruleDir string) bool {
 }
 
 // allowed reports whether an entry of Rule.Allow covers an import. The root
-// package does not stand for the packages below it.
+// package does not cover the packages below it.
 func allowed(path, entry string) bool {
 	return path == entry || entry != Module && within(path, entry)
 }

@@ -101,7 +101,7 @@ func TestCheck(t *testing.T) {
 			packages: []Package{ours("runtime/supervise", Module+"/pkg/gguf"), ours("pkg/gguf")},
 			want:     []string{Module + "/runtime/supervise -> " + Module + "/pkg/gguf: runtime/supervise may not import it"},
 		},
-		"pkg imports what stands above it": {
+		"pkg imports a package above it": {
 			packages: []Package{ours("pkg/llamaapi", Module, Module+"/runtime/gpu"), ours("."), ours("runtime/gpu")},
 			want: []string{
 				Module + "/pkg/llamaapi -> " + Module + ": pkg/llamaapi may not import it",

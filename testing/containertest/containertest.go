@@ -1,5 +1,5 @@
-// Package containertest gives the end-to-end tests a container engine and the images of
-// Debian releases. It is for tests of this project alone.
+// Package containertest provides a container engine and images of Debian releases for
+// the end-to-end and install tests of this project.
 package containertest
 
 import (
@@ -15,7 +15,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// Engine reaches the container engine, and in CI installs and starts one.
+// Engine connects to the container engine. In CI it installs and starts one if
+// necessary. The test fails if there is no engine.
 func Engine(t *testing.T) engine.Engine {
 	t.Helper()
 	e, err := engine.Connect(t.Context(), engine.ConnectOptions{
@@ -32,9 +33,9 @@ func Engine(t *testing.T) engine.Engine {
 	return e
 }
 
-// Debian makes an image of a minimal Debian release by mmdebstrap, with more
-// packages if any are named. setup are shell commands that end the making; the
-// image's root is $1 in them.
+// Debian creates an image of a minimal Debian release with mmdebstrap and imports it as
+// ref. packages are installed in addition. setup is a shell command that runs last; $1
+// is the root directory of the image.
 func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ...string) {
 	t.Helper()
 	args := []string{"--variant=minbase", "--format=tar", "--quiet", `--aptopt=Acquire::Check-Valid-Until "false"`}
@@ -45,12 +46,12 @@ func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ..
 		args = append(args, "--include="+strings.Join(packages, ","))
 	}
 	cmd := exec.CommandContext(t.Context(), "mmdebstrap", append(args, suite, "-")...)
-	var said bytes.Buffer
+	var log bytes.Buffer
 	_, err := engine.ImportFrom(t.Context(), e, ref, func(rootfs io.Writer) error {
-		cmd.Stdout, cmd.Stderr = rootfs, &said
+		cmd.Stdout, cmd.Stderr = rootfs, &log
 		return procgroup.Run(t.Context(), cmd, 30*time.Second)
 	})
 	if err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
+		t.Fatalf("%v\n%s", err, log.String())
 	}
 }

@@ -1,7 +1,6 @@
-// Package doctest finds the programs that the documents show, so that tests
-// can compile and run what a reader would copy.
-//
-// It reads fenced code blocks of Markdown and nothing else of it.
+// Package doctest extracts the programs in the documents, so that tests can compile and
+// run what a reader would copy. It parses the fenced code blocks of Markdown and nothing
+// else.
 package doctest
 
 import (
@@ -17,7 +16,7 @@ type Snippet struct {
 	Line     int    // of the first line of Text, counted from 1
 }
 
-// Program tells whether the snippet is a whole Go program.
+// Program reports whether the snippet is a complete Go program.
 func (s Snippet) Program() bool {
 	return s.Language == "go" && mainPackage.MatchString(s.Text)
 }
@@ -27,9 +26,8 @@ var mainPackage = regexp.MustCompile(`(?m)^package main$`)
 // Extract returns the fenced blocks of a Markdown document in their order. A
 // fence is three or more backquotes or tildes, indented by at most three
 // spaces, and ends at a fence of the same kind that is at least as long
-// (spec.commonmark.org, "Fenced code blocks"). The indentation of the opening
-// fence is taken off every line. A block that is never closed ends with the
-// document.
+// (spec.commonmark.org, "Fenced code blocks"). The indentation of the opening fence is
+// removed from every line. An unclosed block ends with the document.
 func Extract(markdown []byte) []Snippet {
 	var found []Snippet
 	var open *Snippet
@@ -58,7 +56,7 @@ func Extract(markdown []byte) []Snippet {
 	return found
 }
 
-// parseFence splits a line that may open or close a block.
+// parseFence parses a line that may open or close a block.
 func parseFence(line string) (mark, info string, indent int) {
 	rest := strings.TrimLeft(line, " ")
 	indent = len(line) - len(rest)

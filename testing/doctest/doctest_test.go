@@ -10,13 +10,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	// What the documents import. The test cache does not see what the go
-	// command that is started here compiles; with these imports it knows.
+	// The packages that the documents import. The test cache does not see the files
+	// that a go command compiles; these imports make it depend on them.
 	_ "forge.lthn.ai/core/go-rocm"
 	_ "forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-func TestExtract(t *testing.T) {
+func TestExtractFindsFencedBlocks(t *testing.T) {
 	tests := map[string]struct {
 		markdown string
 		want     []Snippet
@@ -53,9 +53,9 @@ func FuzzExtract(f *testing.F) {
 	})
 }
 
-// TestDocumentedPrograms compiles every Go program that a document shows, as
-// a package of this module.
-func TestDocumentedPrograms(t *testing.T) {
+// TestDocumentedProgramsCompile compiles every Go program in the documents, as a package
+// of this module.
+func TestDocumentedProgramsCompile(t *testing.T) {
 	documents, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)

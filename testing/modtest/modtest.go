@@ -1,5 +1,5 @@
-// Package modtest gives this very module as a release publishes it, for tests
-// that have the go command take it from a folder.
+// Package modtest lists the files of this module as a release publishes them, for tests
+// in which the go command downloads the module from a directory.
 package modtest
 
 import (
@@ -12,11 +12,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 )
 
-// Path is the module's.
+// Path is the path of the module.
 const Path = "forge.lthn.ai/core/go-rocm"
 
-// Files are the files that git tracks in the checkout of the test, without those
-// that were removed and not yet committed.
+// Files returns the files that git tracks in the checkout of the test, without removed
+// files that are not yet committed.
 func Files(t testing.TB) []goproxy.File {
 	t.Helper()
 	root := strings.TrimSpace(git(t, "rev-parse", "--show-toplevel"))

@@ -10,8 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Of a checkout, files count that git tracks and that are there.
-func TestFiles(t *testing.T) {
+func TestFilesAreTrackedAndExist(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)

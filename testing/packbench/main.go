@@ -1,12 +1,12 @@
-// Command packtable measures encoders for packed bundles on a real bundle
-// folder: size, time to pack, time and memory to unpack. The sizes and the peak
-// memory in docs/pack.md are out of its tables.
+// Command packbench measures encoders for packed bundles on a real bundle directory: the
+// size, the time to pack, and the time and memory to unpack. The sizes and the peak
+// memory in docs/pack.md are from its tables.
 //
 //	go run ./testing/packbench -dir BUNDLE -encoders go-best,zstd-19 -windows 23,24
 //
-// Each unpack runs in a process of its own, so that its peak memory is the
-// kernel's figure (VmHWM) and not an estimate, and writes to a new folder
-// below -work. The zstd program must be installed for the zstd-N rows.
+// Each unpack runs in a process of its own, so that its peak memory is the figure of the
+// kernel (VmHWM), and writes to a new directory below -work. The zstd-N rows need the
+// zstd program.
 package main
 
 import (
@@ -32,7 +32,7 @@ import (
 
 func main() {
 	if err := run(context.Background(), os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "packtable:", err)
+		fmt.Fprintln(os.Stderr, "packbench:", err)
 		os.Exit(1)
 	}
 }
@@ -46,17 +46,17 @@ type config struct {
 
 func run(ctx context.Context, args []string) error {
 	var c config
-	fl := flag.NewFlagSet("packtable", flag.ContinueOnError)
-	fl.StringVar(&c.dir, "dir", "", "bundle folder; a manifest.json in it is used, else one is made up")
-	fl.StringVar(&c.work, "work", os.TempDir(), "folder for packs and unpacked bundles")
+	fl := flag.NewFlagSet("packbench", flag.ContinueOnError)
+	fl.StringVar(&c.dir, "dir", "", "bundle directory; without a manifest.json a manifest is generated")
+	fl.StringVar(&c.work, "work", os.TempDir(), "directory for packs and unpacked bundles")
 	fl.StringVar(&c.encoders, "encoders", "go-default,go-better,go-best,zstd-19", "comma list: go-fastest, go-default, go-better, go-best, zstd-LEVEL")
 	fl.StringVar(&c.windows, "windows", "23,24", "comma list of window logarithms; auto is bundle.WindowLog")
 	fl.StringVar(&c.targets, "targets", "", "GPU targets of the bundle, when it has no manifest.json")
-	fl.Int64Var(&c.frame, "frame", 0, "data of a frame in MiB, 0 for the default")
+	fl.Int64Var(&c.frame, "frame", 0, "size of a frame's data in MiB, 0 for the default")
 	fl.Int64Var(&c.memory, "memory", 0, "decoder windows in MiB, 0 for the default")
 	fl.BoolVar(&c.sync, "sync", false, "make unpacked files durable")
 	fl.BoolVar(&c.keep, "keep", false, "keep the packs in -work")
-	fl.StringVar(&c.unpack, "unpack", "", "unpack this pack into -dir and print figures (used for the inner process)")
+	fl.StringVar(&c.unpack, "unpack", "", "unpack this pack into -dir and print the figures (for the child process)")
 	if err := fl.Parse(args); err != nil {
 		return err
 	}
@@ -104,7 +104,7 @@ func manifest(c config) (*bundle.Manifest, error) {
 		return nil, err
 	}
 	m := bundle.Manifest{Name: "llama-measured", Variant: "measured", Flavour: bundle.FlavourSystem, Version: "0", Targets: targets}
-	for _, e := range entries { // any program will do as the entry
+	for _, e := range entries { // any program can be the entry
 		if st, err := e.Info(); err == nil && st.Mode().IsRegular() && st.Mode()&0o100 != 0 {
 			m.Entry.Program = e.Name()
 		}
@@ -193,8 +193,8 @@ func row(ctx context.Context, c config, m *bundle.Manifest, name, window string,
 
 func mb(n int64) float64 { return float64(n) / 1e6 }
 
-// cpuSeconds is the processor time of this process and its ended children:
-// unlike wall time it hardly depends on what else the machine does.
+// cpuSeconds returns the processor time of this process and of its exited children. It
+// depends less on the load of the machine than the wall-clock time.
 func cpuSeconds() (float64, error) {
 	var sum float64
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
@@ -207,8 +207,8 @@ func cpuSeconds() (float64, error) {
 	return sum, nil
 }
 
-// unpack prints the seconds it took and by how many KiB the peak of resident
-// memory rose over the start.
+// unpack prints how many seconds it took and by how many KiB the peak of the resident
+// memory rose.
 func unpack(ctx context.Context, c config) error {
 	before, err := peakKiB()
 	if err != nil {
@@ -230,7 +230,7 @@ func unpack(ctx context.Context, c config) error {
 	return errors.Join(err, perr, root.Close(), p.Close())
 }
 
-// peakKiB reads VmHWM of this process, see proc_pid_status(5).
+// peakKiB returns VmHWM of this process, see proc_pid_status(5).
 func peakKiB() (int64, error) {
 	f, err := os.Open("/proc/self/status")
 	if err != nil {

@@ -1,6 +1,5 @@
-// Package torture repeats a fault and proves after every round that nothing of
-// it is left: no process, no open file, no goroutine, no temporary file and no
-// mount.
+// Package torture repeats the injection of a fault and checks for leaks after every
+// round: processes, open files, goroutines, temporary files and mounts.
 //
 //	func TestMain(m *testing.M) { os.Exit(torture.Main(m)) }
 //
@@ -8,9 +7,9 @@
 //		torture.Rounds(t, func(t *testing.T) { ... })
 //	}
 //
-// GOROCM_TORTURE says how many rounds there are, one by default. What a round
-// may leave is compared with what was there before the first of them, so that a
-// leak too small to be seen in one round is seen in a hundred.
+// GOROCM_TORTURE is the number of rounds, one by default. Each check compares with the
+// state before the first round, so that a leak too small for one round is found in a
+// hundred.
 //
-// It needs /proc and is for this project's tests alone.
+// The package needs /proc and is for the tests of this project alone.
 package torture

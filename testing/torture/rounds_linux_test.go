@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// roleEnv makes this binary be a process that the tests need: one that starts
-// a sleeper and ends at once, or the sleeper.
+// roleEnv makes the test binary run as a helper process: a parent that starts a sleeper
+// and exits at once, or the sleeper.
 const roleEnv = "TORTURE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -34,9 +34,9 @@ func TestMain(m *testing.M) {
 	os.Exit(Main(m))
 }
 
-// TestWhatIsLeftIsSeen leaves one thing of each kind and takes it away again.
-func TestWhatIsLeftIsSeen(t *testing.T) {
-	for name, leave := range map[string]func(t *testing.T) (says string, undo func()){
+// TestLeaksAreDetected leaks one resource of each kind and releases it again.
+func TestLeaksAreDetected(t *testing.T) {
+	for name, leak := range map[string]func(t *testing.T) (says string, undo func()){
 		"goroutine": func(*testing.T) (string, func()) {
 			stop := make(chan struct{})
 			go func() { <-stop }()
@@ -61,27 +61,27 @@ func TestWhatIsLeftIsSeen(t *testing.T) {
 		"orphan": orphan,
 	} {
 		t.Run(name, func(t *testing.T) {
-			before, err := look()
+			before, err := takeSnapshot()
 			if err != nil {
 				t.Fatal(err)
 			}
-			says, undo := leave(t)
-			now, err := look()
+			says, undo := leak(t)
+			now, err := takeSnapshot()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if more := strings.Join(now.beyond(before), "\n"); !strings.Contains(more, says) {
-				t.Errorf("seen: %q, want %q", more, says)
+			if more := strings.Join(now.since(before), "\n"); !strings.Contains(more, says) {
+				t.Errorf("detected %q, want %q", more, says)
 			}
 			undo()
-			if err := gone(before); err != nil {
+			if err := waitReleased(before); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 }
 
-// orphan leaves a process whose parent has died.
+// orphan starts a process whose parent has exited.
 func orphan(t *testing.T) (says string, undo func()) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
@@ -97,7 +97,7 @@ func orphan(t *testing.T) (says string, undo func()) {
 	}
 }
 
-func TestRounds(t *testing.T) {
+func TestRoundsRunsAsOftenAsSet(t *testing.T) {
 	for env, want := range map[string]int{"": 1, "3": 3} {
 		t.Setenv(Env, env)
 		got := 0
@@ -107,22 +107,22 @@ func TestRounds(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"0", "-1", "many", "1.5"} {
-		if n, err := count(bad); err == nil || !strings.Contains(err.Error(), Env) {
+		if n, err := parseRounds(bad); err == nil || !strings.Contains(err.Error(), Env) {
 			t.Errorf("%q: %d, %v", bad, n, err)
 		}
 	}
 }
 
-// TestMainSeesTemporaryFiles: what tests leave in their folder fails the run.
-func TestMainSeesTemporaryFiles(t *testing.T) {
+// A temporary file that the tests leave fails the run and is removed.
+func TestMainDetectsTemporaryFiles(t *testing.T) {
 	base := os.TempDir()
-	t.Setenv("TMPDIR", base) // is put back after the test
-	if code := within(func() int { return 0 }); code != 0 {
-		t.Errorf("a run that left nothing ended with %d", code)
+	t.Setenv("TMPDIR", base) // restores it after the test
+	if code := runIsolated(func() int { return 0 }); code != 0 {
+		t.Errorf("a run without leaks exited with status %d", code)
 	}
 	t.Setenv("TMPDIR", base)
 	var file string
-	code := within(func() int {
+	code := runIsolated(func() int {
 		file = filepath.Join(os.TempDir(), "forgotten")
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Error(err)
@@ -130,17 +130,17 @@ func TestMainSeesTemporaryFiles(t *testing.T) {
 		return 0
 	})
 	if code == 0 {
-		t.Error("a forgotten file was not seen")
+		t.Error("the temporary file was not detected")
 	}
 	if _, err := os.Stat(file); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("it is still there: %v", err)
+		t.Errorf("the file still exists: %v", err)
 	}
 }
 
-func TestParseStat(t *testing.T) {
+func TestParseStatAcceptsAnyName(t *testing.T) {
 	for stat, want := range map[string]struct {
 		name   string
-		state  byte
+		status byte
 		parent int
 		ok     bool
 	}{
@@ -153,14 +153,14 @@ func TestParseStat(t *testing.T) {
 		"12 )go( S 7":              {},
 		"12 (go) Sleeping 7 12 12": {},
 	} {
-		name, state, parent, ok := parseStat([]byte(stat))
-		if ok != want.ok || ok && (name != want.name || state != want.state || parent != want.parent) {
-			t.Errorf("%q: %q %c %d %v", stat, name, state, parent, ok)
+		name, status, parent, ok := parseStat([]byte(stat))
+		if ok != want.ok || ok && (name != want.name || status != want.status || parent != want.parent) {
+			t.Errorf("%q: %q %c %d %v", stat, name, status, parent, ok)
 		}
 	}
 }
 
-func TestMountsBelow(t *testing.T) {
+func TestMountsBelowExcludesTheDirectory(t *testing.T) {
 	const table = "32 25 0:29 / /tmp/x/a rw - tmpfs tmpfs rw\n33 25 0:30 / /tmp/xy rw - tmpfs tmpfs rw\n34 25 0:31 / /tmp/x rw - tmpfs tmpfs rw\nshort\n"
 	if got := mountsBelow(table, "/tmp/x"); !slices.Equal(got, []string{"/tmp/x/a"}) {
 		t.Errorf("got %q", got)

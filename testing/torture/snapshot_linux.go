@@ -13,17 +13,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is what a test may leave behind.
-type state struct {
+// snapshot lists the resources that a test may leak.
+type snapshot struct {
 	goroutines int
-	files      []string // open ones, as "DESCRIPTOR TARGET"
-	children   []string // living ones, orphans included, as "PID NAME"
-	temporary  []string // in the folder for temporary files
-	mounts     []string // below that folder
+	files      []string // open files, as "DESCRIPTOR TARGET"
+	children   []string // running processes, orphans included, as "PID NAME"
+	temporary  []string // files in the directory for temporary files
+	mounts     []string // mount points below that directory
 }
 
-func look() (state, error) {
-	s := state{goroutines: runtime.NumGoroutine()}
+// takeSnapshot lists the current resources of this process.
+func takeSnapshot() (snapshot, error) {
+	s := snapshot{goroutines: runtime.NumGoroutine()}
 	var err error
 	if s.files, err = openFiles(); err != nil {
 		return s, err
@@ -47,9 +48,9 @@ func look() (state, error) {
 	return s, nil
 }
 
-// beyond names what is there now and was not before. Of goroutines and open
-// files it compares the number: both are made anew all the time.
-func (s state) beyond(before state) []string {
+// since lists the resources that the snapshot has and before does not have. It compares
+// goroutines and open files by number: both change all the time.
+func (s snapshot) since(before snapshot) []string {
 	var more []string
 	if s.goroutines > before.goroutines {
 		more = append(more, fmt.Sprintf("%d goroutines, %d before", s.goroutines, before.goroutines))
@@ -61,17 +62,16 @@ func (s state) beyond(before state) []string {
 		what        string
 		now, before []string
 	}{{"process", s.children, before.children}, {"temporary file", s.temporary, before.temporary}, {"mount", s.mounts, before.mounts}} {
-		for _, one := range kind.now {
-			if !slices.Contains(kind.before, one) {
-				more = append(more, kind.what+" "+one)
+		for _, name := range kind.now {
+			if !slices.Contains(kind.before, name) {
+				more = append(more, kind.what+" "+name)
 			}
 		}
 	}
 	return more
 }
 
-// openFiles lists the descriptors of this process, but for the one that lists
-// them.
+// openFiles lists the descriptors of this process, without the one of the listing.
 func openFiles() ([]string, error) {
 	const dir = "/proc/self/fd"
 	entries, err := os.ReadDir(dir)
@@ -87,8 +87,8 @@ func openFiles() ([]string, error) {
 	return out, nil
 }
 
-// children lists the living processes whose parent is pid. An orphan that has
-// ended and was adopted is reaped on the way: nobody else does.
+// children lists the running processes whose parent is pid. It reaps the adopted
+// orphans that have exited: no other code does.
 func children(pid int) ([]string, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -102,13 +102,13 @@ func children(pid int) ([]string, error) {
 		}
 		stat, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
 		if err != nil {
-			continue // it has ended meanwhile
+			continue // it has exited
 		}
-		name, state, parent, ok := parseStat(stat)
+		name, status, parent, ok := parseStat(stat)
 		switch {
 		case !ok || parent != pid:
-		case state == 'Z' || state == 'X':
-			_, _ = unix.Wait4(child, nil, unix.WNOHANG, nil) // whoever else reaps it is welcome
+		case status == 'Z' || status == 'X':
+			_, _ = unix.Wait4(child, nil, unix.WNOHANG, nil) // another goroutine may reap it too
 		default:
 			out = append(out, fmt.Sprintf("%d %s", child, name))
 		}
@@ -116,10 +116,10 @@ func children(pid int) ([]string, error) {
 	return out, nil
 }
 
-// parseStat takes name, state and parent from /proc/PID/stat, see proc(5).
-func parseStat(stat []byte) (name string, state byte, parent int, ok bool) {
-	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')') // the name may hold anything
-	if open < 0 || end < open {
+// parseStat parses name, state and parent of /proc/PID/stat, see proc(5).
+func parseStat(stat []byte) (name string, status byte, parent int, ok bool) {
+	begin, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')') // the name may contain any character
+	if begin < 0 || end < begin {
 		return "", 0, 0, false
 	}
 	fields := bytes.Fields(stat[end+1:])
@@ -127,10 +127,10 @@ func parseStat(stat []byte) (name string, state byte, parent int, ok bool) {
 		return "", 0, 0, false
 	}
 	parent, err := strconv.Atoi(string(fields[1]))
-	return string(stat[open+1 : end]), fields[0][0], parent, err == nil
+	return string(stat[begin+1 : end]), fields[0][0], parent, err == nil
 }
 
-// mountsBelow lists the mount points below dir, from /proc/self/mountinfo.
+// mountsBelow returns the mount points below dir in /proc/self/mountinfo.
 func mountsBelow(table, dir string) []string {
 	var out []string
 	for line := range strings.Lines(table) {
