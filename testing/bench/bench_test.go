@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// tokens is the length of a stream, as in the project's goals.
+// tokens is the length of a stream in the project's goals.
 const tokens = 5000
 
 func start(tb testing.TB, n int) *Server {
@@ -22,7 +22,8 @@ func start(tb testing.TB, n int) *Server {
 	return s
 }
 
-// TestCasesAgree holds that all read the same, so that the comparison is fair.
+// TestCasesAgree checks that all cases read the same text, so that the comparison is
+// fair.
 func TestCasesAgree(t *testing.T) {
 	const n = 200
 	s, want := start(t, n), Text(n)

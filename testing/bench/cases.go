@@ -19,22 +19,22 @@ import (
 	goopenai "github.com/sashabaranov/go-openai"
 )
 
-// Case is a way of reading a stream.
+// Case is a client that reads a stream.
 type Case struct {
-	// Name as it stands in the table.
+	// Name is the name in the table.
 	Name string
-	// Peer is true for what is not ours.
+	// Peer is true for the clients of other projects.
 	Peer bool
-	// Text is false when the case yields no text to compare.
+	// Text is false if the case yields no text to compare.
 	Text bool
-	// Open makes a reader of the server's streams.
+	// Open returns a reader of the server's streams.
 	Open func(*Server) Read
 }
 
-// Read reads one stream to its end and gives each token's text to yield.
+// Read reads one stream to its end and calls yield with the text of each token.
 type Read func(ctx context.Context, yield func(text string)) error
 
-// Cases are all the ways, the dearest first.
+// Cases returns all cases, the slowest first.
 func Cases() []Case {
 	return []Case{
 		{"openai-go v3, chat stream", true, true, officialOpenAI},
@@ -53,7 +53,7 @@ func unixClient(path string) *http.Client {
 	}}}
 }
 
-// ours goes all the way to the Token of the contract.
+// ours reads up to the Token of the contract.
 func ours(c *llamaapi.Client) Read {
 	req := &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt("Once upon a time")}}
 	return func(ctx context.Context, yield func(string)) error {
@@ -69,7 +69,7 @@ func ours(c *llamaapi.Client) Read {
 	}
 }
 
-// post asks for the stream of /completion with net/http alone.
+// post requests a stream of /completion with net/http alone.
 func post(ctx context.Context, base string, hc *http.Client) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/completion", strings.NewReader(`{"prompt":"Once upon a time","stream":true}`))
 	if err != nil {
@@ -85,7 +85,7 @@ func post(ctx context.Context, base string, hc *http.Client) (*http.Response, er
 	return resp, nil
 }
 
-// raw reads the bytes and does nothing with them.
+// raw reads the bytes and discards them.
 func raw(base string, hc *http.Client) Read {
 	buf := make([]byte, 16<<10)
 	return func(ctx context.Context, _ func(string)) error {
@@ -105,7 +105,7 @@ func raw(base string, hc *http.Client) Read {
 	}
 }
 
-// byHand is what a careful programmer writes in ten minutes.
+// byHand is a simple client with bufio and encoding/json.
 func byHand(s *Server) Read {
 	hc := &http.Client{Transport: &http.Transport{}}
 	return func(ctx context.Context, yield func(string)) error {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// cpuTime is the processor time that this process has used. Unlike the clock on
-// the wall it tells something on a busy machine.
+// cpuTime returns the processor time of this process. It depends less on the load of the
+// machine than the wall-clock time.
 func cpuTime() (time.Duration, error) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

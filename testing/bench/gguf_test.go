@@ -30,8 +30,8 @@ func largeModel(tb testing.TB) string {
 	return path
 }
 
-// TestReadersAgree holds that both readers see the same model, so that the
-// comparison is fair.
+// TestReadersAgree checks that both readers read the same model, so that the comparison
+// is fair.
 func TestReadersAgree(t *testing.T) {
 	path := largeModel(t)
 	ours, err := gguf.Open(path)
@@ -52,7 +52,7 @@ func TestReadersAgree(t *testing.T) {
 	}
 }
 
-// BenchmarkGGUF opens the model and reads metadata and tensor table.
+// BenchmarkGGUF opens the model and reads the metadata and the tensor table.
 func BenchmarkGGUF(b *testing.B) {
 	path := largeModel(b)
 	b.Run("go-rocm", func(b *testing.B) {

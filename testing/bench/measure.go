@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Measure reads streams of n tokens and reports time, allocations and bytes a token.
+// Measure reads streams of n tokens and reports time, allocations and bytes per token.
 func Measure(b *testing.B, s *Server, c Case, n int) {
 	b.Helper()
 	ctx := context.Background()

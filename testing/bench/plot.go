@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Measures of the plot in pixels.
+// Dimensions of the plot in pixels.
 const (
 	plotWidth  = 760
 	labelWidth = 270
@@ -16,8 +16,8 @@ const (
 	plotTop    = 44
 )
 
-// svg draws a bar for each row on a logarithmic scale of microseconds, since the
-// cases lie two orders of magnitude apart.
+// svg draws a bar for each row on a logarithmic scale of microseconds, because the cases
+// differ by two orders of magnitude.
 func svg(rows []Row) string {
 	low, high := math.Inf(1), math.Inf(-1)
 	for _, r := range rows {

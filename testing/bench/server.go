@@ -14,12 +14,12 @@ import (
 	"sync"
 )
 
-// words are the texts of the events, with what JSON must escape and what it need not.
+// words returns the texts of the events, some with characters that JSON must escape.
 func words() []string {
 	return []string{" the", " town", ",", " of", " \"quoted\"", "\n", " café", " and", " a", "."}
 }
 
-// Text is the whole text of n events.
+// Text returns the whole text of n events.
 func Text(n int) string {
 	var b bytes.Buffer
 	w := words()
@@ -29,13 +29,13 @@ func Text(n int) string {
 	return b.String()
 }
 
-// escape writes the inside of a JSON string.
+// escape returns the contents of a JSON string.
 func escape(s string) string {
 	s = string(bytes.ReplaceAll([]byte(s), []byte(`"`), []byte(`\"`)))
 	return string(bytes.ReplaceAll([]byte(s), []byte("\n"), []byte(`\n`)))
 }
 
-// completionEvents are n events of /completion and the final one.
+// completionEvents returns n events of /completion and the final one.
 func completionEvents(n int) [][]byte {
 	w := words()
 	out := make([][]byte, 0, n+1)
@@ -48,8 +48,7 @@ func completionEvents(n int) [][]byte {
 		"\"tokens_predicted\":%d,\"tokens_evaluated\":4,\"stop_type\":\"limit\",\"timings\":{\"prompt_n\":4,\"predicted_n\":%d}}\n\n", n, n))
 }
 
-// chatEvents are n chunks of /v1/chat/completions, with the one that ends them
-// and the [DONE].
+// chatEvents returns n chunks of /v1/chat/completions, the final one and [DONE].
 func chatEvents(n int) [][]byte {
 	const tail = `"created":1763859000,"id":"chatcmpl-8FqKOyLWSBzGGk7mWtY1CcbRpxPQeNfd","model":"smollm2-135m","system_fingerprint":"b0-v0.5.0","object":"chat.completion.chunk"`
 	w := words()
@@ -62,8 +61,8 @@ func chatEvents(n int) [][]byte {
 	return append(out, []byte("data: [DONE]\n\n"))
 }
 
-// answer is a whole HTTP answer, each event in a chunk of its own.
-func answer(events [][]byte) []byte {
+// response returns a whole HTTP response, each event in a chunk of its own.
+func response(events [][]byte) []byte {
 	var b bytes.Buffer
 	b.WriteString("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
 	for _, e := range events {
@@ -73,9 +72,9 @@ func answer(events [][]byte) []byte {
 	return b.Bytes()
 }
 
-// Server has the answers ready.
+// Server serves responses from memory.
 type Server struct {
-	// TCP is the base address on the loopback interface, Socket the path of a unix socket.
+	// TCP is the base URL on the loopback interface, Socket the path of a unix socket.
 	TCP, Socket string
 
 	completion, chat []byte
@@ -84,13 +83,13 @@ type Server struct {
 	wg               sync.WaitGroup
 }
 
-// NewServer serves streams of n tokens.
+// NewServer starts a server of streams of n tokens.
 func NewServer(n int) (*Server, error) {
 	dir, err := os.MkdirTemp("", "bench")
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{completion: answer(completionEvents(n)), chat: answer(chatEvents(n)), dir: dir, Socket: filepath.Join(dir, "s.sock")}
+	s := &Server{completion: response(completionEvents(n)), chat: response(chatEvents(n)), dir: dir, Socket: filepath.Join(dir, "s.sock")}
 	tcp, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -119,7 +118,7 @@ func (s *Server) accept(ln net.Listener) {
 }
 
 func (s *Server) serve(conn net.Conn) {
-	defer func() { _ = conn.Close() }() // the client has what it came for
+	defer func() { _ = conn.Close() }() // the client has read the response
 	r := bufio.NewReader(conn)
 	for {
 		req, err := http.ReadRequest(r)
@@ -139,7 +138,7 @@ func (s *Server) serve(conn net.Conn) {
 	}
 }
 
-// Close ends the server.
+// Close stops the server.
 func (s *Server) Close() error {
 	var errs []error
 	for _, ln := range s.listeners {

@@ -11,25 +11,25 @@ import (
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
-// Row is what one case costs a token.
+// Row is the cost per token of one case.
 type Row struct {
 	Name string
 	Peer bool
-	// Nanoseconds on the wall and of processor time, allocations and bytes.
+	// Wall-clock and processor time in nanoseconds, allocations and bytes, per token.
 	Wall, CPU, Allocs, Bytes float64
 }
 
-// TokensOptions say how much Tokens reads: streams of so many tokens, so many
-// streams a round.
+// TokensOptions are the number of tokens of a stream, of streams in a round, and of
+// rounds.
 type TokensOptions struct {
 	Tokens, Streams, Rounds int
 	Log                     io.Writer
 }
 
-// PlotName is the picture that belongs to the section of Tokens.
+// PlotName is the file name of the picture in the section of Tokens.
 const PlotName = "benchmarks-tokens.svg"
 
-// Tokens measures what a token costs in each case, and draws it.
+// Tokens measures the cost of a token in each case and draws a plot.
 func Tokens(ctx context.Context, o TokensOptions) (s page.Section, plot string, err error) {
 	server, err := NewServer(o.Tokens)
 	if err != nil {
@@ -63,7 +63,7 @@ func Tokens(ctx context.Context, o TokensOptions) (s page.Section, plot string, 
 	return s, svg(rows), nil
 }
 
-// measure reads streams in turn and takes the medians.
+// measure reads streams in turn and returns the medians.
 func measure(ctx context.Context, s *Server, o TokensOptions) ([]Row, error) {
 	cases := Cases()
 	reads := make([]Read, len(cases))
@@ -79,7 +79,7 @@ func measure(ctx context.Context, s *Server, o TokensOptions) ([]Row, error) {
 			return nil, err
 		}
 		for i, c := range cases {
-			got, err := once(ctx, reads[i], o.Streams, float64(o.Tokens*o.Streams))
+			got, err := sample(ctx, reads[i], o.Streams, float64(o.Tokens*o.Streams))
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.Name, err)
 			}
@@ -96,9 +96,9 @@ func measure(ctx context.Context, s *Server, o TokensOptions) ([]Row, error) {
 	return rows, nil
 }
 
-// once gives nanoseconds on the wall, nanoseconds of processor time, allocations
-// and bytes a token.
-func once(ctx context.Context, read Read, streams int, tokens float64) (out [4]float64, err error) {
+// sample returns wall-clock and processor time in nanoseconds, allocations and bytes, per
+// token.
+func sample(ctx context.Context, read Read, streams int, tokens float64) (out [4]float64, err error) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestTokens measures a little and holds the form of what is told.
-func TestTokens(t *testing.T) {
+// TestTokensHasARowAndABarForEachCase checks the form of a short measurement.
+func TestTokensHasARowAndABarForEachCase(t *testing.T) {
 	s, plot, err := Tokens(t.Context(), TokensOptions{Tokens: 20, Rounds: 2, Streams: 1, Log: io.Discard})
 	if err != nil {
 		t.Fatal(err)
@@ -36,6 +36,6 @@ func TestTokens(t *testing.T) {
 		}
 	}
 	if bars != 8 {
-		t.Errorf("%d rectangles, want the ground and seven bars", bars)
+		t.Errorf("%d rectangles, want the background and seven bars", bars)
 	}
 }

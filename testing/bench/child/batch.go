@@ -9,8 +9,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// Batch compares BatchGenerate over four slots with a loop that asks for one
-// prompt after the other.
+// Batch compares BatchGenerate over four slots with a loop of Generate.
 func Batch(ctx context.Context, in Input, prompts, tokens int) (page.Section, error) {
 	var none page.Section
 	const slots = 4
@@ -23,9 +22,9 @@ func Batch(ctx context.Context, in Input, prompts, tokens int) (page.Section, er
 	for i := range list {
 		list[i] = fmt.Sprintf("%s with %d houses. In the first house", prompt, i+2)
 	}
-	batch := page.Seconds(func(ctx context.Context) error { return inBatch(ctx, m, list, tokens) })
-	loop := page.Seconds(func(ctx context.Context) error { return oneByOne(ctx, m, list, tokens) })
-	samples, err := page.Interleave(ctx, in.Rounds, in.told("BatchGenerate", batch), in.told("a loop", loop))
+	batch := page.Seconds(func(ctx context.Context) error { return generateBatch(ctx, m, list, tokens) })
+	loop := page.Seconds(func(ctx context.Context) error { return generateEach(ctx, m, list, tokens) })
+	samples, err := page.Interleave(ctx, in.Rounds, in.logged("BatchGenerate", batch), in.logged("a loop", loop))
 	if err != nil {
 		return none, err
 	}
@@ -43,8 +42,8 @@ func Batch(ctx context.Context, in Input, prompts, tokens int) (page.Section, er
 	}, nil
 }
 
-// inBatch hands all prompts over at once.
-func inBatch(ctx context.Context, m *rocm.Model, prompts []string, tokens int) error {
+// generateBatch generates for all prompts at once.
+func generateBatch(ctx context.Context, m *rocm.Model, prompts []string, tokens int) error {
 	results, err := m.BatchGenerate(ctx, prompts, inference.WithMaxTokens(tokens))
 	if err != nil {
 		return err
@@ -57,8 +56,8 @@ func inBatch(ctx context.Context, m *rocm.Model, prompts []string, tokens int) e
 	return nil
 }
 
-// oneByOne asks for one prompt after the other.
-func oneByOne(ctx context.Context, m *rocm.Model, prompts []string, tokens int) error {
+// generateEach generates for one prompt after the other.
+func generateEach(ctx context.Context, m *rocm.Model, prompts []string, tokens int) error {
 	for i, p := range prompts {
 		for range m.Generate(ctx, p, inference.WithMaxTokens(tokens)) {
 		}
@@ -69,11 +68,12 @@ func oneByOne(ctx context.Context, m *rocm.Model, prompts []string, tokens int) 
 	return nil
 }
 
-func (in *Input) told(what string, way page.Variant) page.Variant {
+// logged returns a variant that prints each measurement.
+func (in *Input) logged(what string, measure page.Variant) page.Variant {
 	return func(ctx context.Context) (float64, error) {
-		v, err := way(ctx)
+		v, err := measure(ctx)
 		if err == nil {
-			in.say("%s: %.2f s", what, v)
+			in.printf("%s: %.2f s", what, v)
 		}
 		return v, err
 	}

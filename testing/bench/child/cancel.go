@@ -11,7 +11,7 @@ import (
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
-// Cancel tells how soon the slot of a stream is free that its reader leaves.
+// Cancel measures how soon the slot of an abandoned stream is free.
 func Cancel(ctx context.Context, in Input) (page.Section, error) {
 	s := page.Section{
 		Name: "cancel", Title: "A stream that is left",
@@ -29,16 +29,16 @@ func Cancel(ctx context.Context, in Input) (page.Section, error) {
 		return s, err
 	}
 	defer r.close()
-	ways := []opener{
+	clients := []opener{
 		{name: "go-rocm, the loop is left", ours: true, open: func(ctx context.Context) (opened, error) { return openOurs(ctx, m) }},
 		{name: "go-rocm, the context is cancelled", ours: true, open: func(ctx context.Context) (opened, error) { return openToCancel(ctx, m) }},
 	}
-	ways = append(ways, peers(r, "")...)
-	samples, err := in.inTurn(ctx, ways, "ms", func(ctx context.Context, i int) (float64, error) { return leave(ctx, m, ways[i].open) })
+	clients = append(clients, peers(r, "")...)
+	samples, err := in.interleave(ctx, clients, "ms", func(ctx context.Context, i int) (float64, error) { return abandon(ctx, m, clients[i].open) })
 	if err != nil {
 		return s, err
 	}
-	for i, w := range ways {
+	for i, w := range clients {
 		slowest := slices.Max(samples[i])
 		if w.ours {
 			s.Goals = append(s.Goals, page.Goal{What: w.name + ", the slowest:", Got: slowest, Limit: 100, Unit: "ms"})
@@ -48,7 +48,7 @@ func Cancel(ctx context.Context, in Input) (page.Section, error) {
 	return s, nil
 }
 
-// openToCancel is openOurs whose close cancels the context and reads to the end.
+// openToCancel is like openOurs, but close cancels the context and reads to the end.
 func openToCancel(ctx context.Context, m *rocm.Model) (opened, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	st := m.Stream(ctx, request(slotTokens/2))
@@ -67,8 +67,8 @@ func openToCancel(ctx context.Context, m *rocm.Model) (opened, error) {
 	}}, nil
 }
 
-// leave gives the milliseconds until the one slot of a stream is free.
-func leave(ctx context.Context, m *rocm.Model, open func(context.Context) (opened, error)) (float64, error) {
+// abandon closes a stream and returns the milliseconds until its slot is free.
+func abandon(ctx context.Context, m *rocm.Model, open func(context.Context) (opened, error)) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	o, err := open(ctx)
@@ -87,7 +87,7 @@ func leave(ctx context.Context, m *rocm.Model, open func(context.Context) (opene
 		}
 		if slot := slots[0]; !slot.Processing {
 			if slot.Decoded() >= slotTokens/2 {
-				return 0, errors.New("the answer came to its end before it was left")
+				return 0, errors.New("the response ended before it was abandoned")
 			}
 			return ms(took), nil
 		}

@@ -1,10 +1,9 @@
-// Package child measures the backend over a real llama-server: how soon it is
-// ready, what the way to the program costs the tokens, what batching gains, and
-// what memory a stream takes.
+// Package child measures the backend with a real llama-server: the time until it is
+// ready, the cost of the tokens on their way to the program, the gain of batching, and
+// the memory of a stream.
 //
-// The peer is always the same server reached with net/http alone: a reader that
-// takes the bytes off the socket and looks at nothing. What the server itself
-// does is the same for both.
+// The peer is a raw reader of the same server: it reads the bytes with net/http and does
+// not parse them. The work of the server is the same for both.
 package child
 
 import (
@@ -21,29 +20,29 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// Model is a model file and what it is called in the tables.
+// Model is a model file and its name in the tables.
 type Model struct{ Name, Path string }
 
-// Input says what runs.
+// Input selects what to run.
 type Input struct {
-	// Bundle is a packed bundle or a folder with a llama-server.
+	// Bundle is a packed bundle or a directory with a llama-server.
 	Bundle string
-	// Real knows things; Tiny is so small that a token costs the server next to
-	// nothing.
+	// Real is a usable model; Tiny is so small that a token takes the server almost no
+	// time.
 	Real, Tiny Model
 	Rounds     int
-	// Args are further arguments for llama-server.
+	// Args are further arguments of llama-server.
 	Args []string
 	Log  io.Writer
 }
 
-func (in *Input) say(format string, args ...any) {
+func (in *Input) printf(format string, args ...any) {
 	fmt.Fprintf(in.Log, "  "+format+"\n", args...)
 }
 
 const prompt = "Once upon a time there was a town"
 
-// load starts a model with slots of per tokens each; tcp "" is a unix socket.
+// load loads a model with slots of per tokens each. An empty tcp means a unix socket.
 func (in *Input) load(ctx context.Context, m Model, slots, per int, tcp string) (*rocm.Model, error) {
 	s := rocm.DefaultSettings()
 	s.Bundle, s.TCP = in.Bundle, tcp
@@ -52,7 +51,7 @@ func (in *Input) load(ctx context.Context, m Model, slots, per int, tcp string) 
 	return (&rocm.Backend{}).Load(ctx, m.Path, s)
 }
 
-// request is a greedy generation of n tokens.
+// request returns a request that generates n tokens greedily.
 func request(n int) rocm.Request {
 	return rocm.Request{Prompt: prompt, GenerateConfig: inference.GenerateConfig{MaxTokens: n}}
 }
@@ -69,22 +68,22 @@ func ours(ctx context.Context, m *rocm.Model, n int, first func()) error {
 	if err := s.Err(); err != nil {
 		return err
 	}
-	// A rune split over the last tokens may be held back; a stream that was cut
-	// short is an error above.
+	// A rune that the last tokens split may be missing. A truncated stream is an error
+	// above.
 	if p := s.Final().PredictedTokens; p != n {
 		return fmt.Errorf("%d tokens predicted, %d asked for", p, n)
 	}
 	return nil
 }
 
-// rawReader reaches a child's /completion without this project.
+// rawReader requests /completion of a child with net/http alone.
 type rawReader struct {
 	hc        *http.Client
 	base, key string
 	body      []byte
 }
 
-// raw makes a reader that sends just what ours sends for n tokens.
+// raw returns a reader that sends the same request as ours for n tokens.
 func raw(ctx context.Context, m *rocm.Model, n int) (*rawReader, error) {
 	child := m.Server().Child
 	r := &rawReader{base: "http://" + child.Addr(), key: child.APIKey(), hc: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 128}}}
@@ -95,48 +94,48 @@ func raw(ctx context.Context, m *rocm.Model, n int) (*rawReader, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		}}
 	}
-	kept, err := record(m.Server().Child.HTTPClient(), func() error { return ours(ctx, m, n, nil) })
+	recorded, err := record(m.Server().Child.HTTPClient(), func() error { return ours(ctx, m, n, nil) })
 	if err != nil {
 		return nil, err
 	}
-	r.body = kept.body
+	r.body = recorded.body
 	return r, nil
 }
 
-// errKept ends a request that was only made to be looked at.
-var errKept = errors.New("kept")
+// errRecorded is the error of a request that is recorded and not sent.
+var errRecorded = errors.New("recorded")
 
-// keeper keeps a request and sends nothing.
-type keeper struct {
+// recorder records a request and does not send it.
+type recorder struct {
 	method, path string
 	header       http.Header
 	body         []byte
 }
 
-func (k *keeper) RoundTrip(r *http.Request) (*http.Response, error) {
+func (k *recorder) RoundTrip(r *http.Request) (*http.Response, error) {
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
-	*k = keeper{r.Method, r.URL.Path, r.Header.Clone(), b}
-	return nil, errors.Join(errKept, r.Body.Close())
+	*k = recorder{r.Method, r.URL.Path, r.Header.Clone(), b}
+	return nil, errors.Join(errRecorded, r.Body.Close())
 }
 
-// record keeps the one request that send makes with a client, which nothing else
-// uses meanwhile.
-func record(hc *http.Client, send func() error) (*keeper, error) {
-	var kept keeper
+// record records the request that send makes with a client. Nothing else may use the
+// client meanwhile.
+func record(hc *http.Client, send func() error) (*recorder, error) {
+	var request recorder
 	before := hc.Transport
-	hc.Transport = &kept
+	hc.Transport = &request
 	err := send()
 	hc.Transport = before
 	switch {
-	case errors.Is(err, errKept):
-		return &kept, nil
+	case errors.Is(err, errRecorded):
+		return &request, nil
 	case err == nil:
-		err = errors.New("none was sent")
+		err = errors.New("no request was sent")
 	}
-	return nil, fmt.Errorf("keeping a request: %w", err)
+	return nil, fmt.Errorf("record a request: %w", err)
 }
 
 // open sends the request.
@@ -147,7 +146,7 @@ func (r *rawReader) open(ctx context.Context) (*http.Response, error) {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+r.key)
-	req.Header["Idempotency-Key"] = nil // sent again if the server has just closed an idle connection
+	req.Header["Idempotency-Key"] = nil // retries if the server has just closed an idle connection
 	resp, err := r.hc.Do(req)
 	if err != nil {
 		return nil, err
@@ -159,7 +158,7 @@ func (r *rawReader) open(ctx context.Context) (*http.Response, error) {
 	return resp, nil
 }
 
-// read takes all bytes of one stream and calls first at the first of them.
+// read reads one stream and calls first at its first byte.
 func (r *rawReader) read(ctx context.Context, first func()) error {
 	resp, err := r.open(ctx)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 
-// input runs an imitation of llama-server as a real child.
+// input returns an input with a fake llama-server as a real child process.
 func input(t *testing.T) Input { return scripted(t, fakellama.Script{NeverEnds: true}) }
 
 func scripted(t *testing.T, script fakellama.Script) Input {
@@ -40,7 +40,7 @@ func check(t *testing.T, s page.Section, rows, goals int) {
 	}
 }
 
-func TestReady(t *testing.T) {
+func TestReadyHasARowForEachBundle(t *testing.T) {
 	in := input(t)
 	s, err := Ready(t.Context(), in, in.Bundle)
 	if err != nil {
@@ -48,11 +48,11 @@ func TestReady(t *testing.T) {
 	}
 	check(t, s, 1, 1)
 	if _, err := Ready(t.Context(), in, in.Bundle+"-none"); err == nil {
-		t.Error("a bundle that is not there is measured")
+		t.Error("a missing bundle is measured")
 	}
 }
 
-func TestFlow(t *testing.T) {
+func TestFlowHasARowForEachLevel(t *testing.T) {
 	in := input(t)
 	s, points, err := Flow(t.Context(), in, []Level{{1, 5, 2}, {3, 4, 1}}, []Level{{2, 5, 1}})
 	if err != nil {
@@ -90,7 +90,7 @@ func TestFlow(t *testing.T) {
 	}
 }
 
-func TestFirstToken(t *testing.T) {
+func TestFirstTokenHasARowForEachTransport(t *testing.T) {
 	s, err := FirstToken(t.Context(), input(t))
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestFirstToken(t *testing.T) {
 	check(t, s, 2, 2)
 }
 
-func TestCancel(t *testing.T) {
+func TestCancelHasARowForEachClient(t *testing.T) {
 	s, err := Cancel(t.Context(), scripted(t, fakellama.Script{NeverEnds: true, TokenDelay: 20 * time.Millisecond}))
 	if err != nil {
 		t.Fatal(err)
@@ -106,23 +106,23 @@ func TestCancel(t *testing.T) {
 	check(t, s, 5, 2)
 }
 
-// Nobody leaves what has ended already.
-func TestLeaveTooLate(t *testing.T) {
+// Abandoning a stream that has ended is an error.
+func TestAbandonTooLateFails(t *testing.T) {
 	in := input(t)
 	m, err := in.load(t.Context(), in.Real, 1, slotTokens, "")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = m.Close() }()
-	_, err = leave(t.Context(), m, func(ctx context.Context) (opened, error) {
+	_, err = abandon(t.Context(), m, func(ctx context.Context) (opened, error) {
 		return opened{close: func() error { return ours(ctx, m, slotTokens/2, nil) }}, nil
 	})
-	if err == nil || !strings.Contains(err.Error(), "before it was left") {
-		t.Errorf("an answer that has ended: %v", err)
+	if err == nil || !strings.Contains(err.Error(), "before it was abandoned") {
+		t.Errorf("a response that has ended: %v", err)
 	}
 }
 
-func TestBatch(t *testing.T) {
+func TestBatchHasTwoRows(t *testing.T) {
 	s, err := Batch(t.Context(), input(t), 6, 3)
 	if err != nil {
 		t.Fatal(err)
@@ -130,7 +130,7 @@ func TestBatch(t *testing.T) {
 	check(t, s, 2, 0)
 }
 
-func TestMemory(t *testing.T) {
+func TestMemoryHasARowForEachClient(t *testing.T) {
 	s, err := Memory(t.Context(), input(t), 4, 10)
 	if err != nil {
 		t.Fatal(err)
@@ -138,8 +138,8 @@ func TestMemory(t *testing.T) {
 	check(t, s, 5, 0)
 }
 
-// TestRawSendsWhatOursSends holds that both ask the server for the same.
-func TestRawSendsWhatOursSends(t *testing.T) {
+// Both clients send the same request.
+func TestRawReaderSendsTheSameRequest(t *testing.T) {
 	in := input(t)
 	m, err := in.load(t.Context(), in.Tiny, 1, slotTokens, "")
 	if err != nil {
@@ -161,7 +161,7 @@ func TestRawSendsWhatOursSends(t *testing.T) {
 	}
 	if theirs.method != mine.method || theirs.path != mine.path || !bytes.Equal(theirs.body, mine.body) ||
 		theirs.header.Get("Content-Type") != mine.header.Get("Content-Type") {
-		t.Errorf("they send\n%+v %s\nand we\n%+v %s", theirs, theirs.body, mine, mine.body)
+		t.Errorf("the peer sends\n%+v %s\nwe send\n%+v %s", theirs, theirs.body, mine, mine.body)
 	}
 	for _, want := range []string{`"n_predict":7`, `"temperature":0`, `"cache_prompt":false`, `"stream":true`, prompt} {
 		if !strings.Contains(string(theirs.body), want) {
@@ -170,7 +170,7 @@ func TestRawSendsWhatOursSends(t *testing.T) {
 	}
 	calls := 0
 	if err := r.read(t.Context(), func() { calls++ }); err != nil || calls != 1 {
-		t.Errorf("%v, the first byte was told %d times", err, calls)
+		t.Errorf("%v, first was called %d times", err, calls)
 	}
 	r.key = "wrong"
 	if err := r.read(t.Context(), nil); err == nil {

@@ -11,24 +11,23 @@ import (
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
-// Level is how many streams run at once, how many tokens each makes, and how
-// often.
+// Level is the number of concurrent streams, of tokens of each, and of rounds.
 type Level struct{ Streams, Tokens, Rounds int }
 
-// Ways over which the child is reached, as rocm.Settings.TCP names them.
+// transports are the connections to the child; tcp is the value of rocm.Settings.TCP.
 var transports = []struct{ name, tcp string }{{"unix socket", ""}, {"TCP", "127.0.0.1:0"}}
 
-// slotTokens is the context of a slot: prompt and the longest stream.
+// slotTokens is the context of a slot: the prompt and the longest stream.
 const slotTokens = 256
 
-// Point is tokens per second at one level.
+// Point is the result of one level, in tokens per second.
 type Point struct {
 	Model, Transport string
 	Streams          int
 	Ours, Raw        float64
 }
 
-// Flow compares tokens per second of concurrent streams with a raw reader's.
+// Flow compares the tokens per second of concurrent streams with those of a raw reader.
 func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, []Point, error) {
 	s := page.Section{
 		Name: "flow", Title: "Concurrent streams over one child",
@@ -53,14 +52,14 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 				return s, nil, err
 			}
 			for _, l := range c.levels {
-				in.say("%s over %s, %d streams of %d tokens", c.model.Name, t.name, l.Streams, l.Tokens)
+				in.printf("%s over %s, %d streams of %d tokens", c.model.Name, t.name, l.Streams, l.Tokens)
 				p, ratios, control, err := in.level(ctx, m, l)
 				if err != nil {
 					return s, nil, errors.Join(err, m.Close())
 				}
 				p.Model, p.Transport = c.model.Name, t.name
 				points = append(points, p)
-				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), fmt.Sprint(l.Rounds), page.Figure(p.Ours), page.Figure(p.Raw), sure(ratios), sure(control)})
+				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), fmt.Sprint(l.Rounds), page.Figure(p.Ours), page.Figure(p.Raw), interval(ratios), interval(control)})
 				if c.goal {
 					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens a second of the raw reader's:", l.Streams, t.name), Got: page.Median(ratios), Limit: 0.99, AtLeast: true})
 				}
@@ -73,8 +72,8 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 	return s, points, nil
 }
 
-// sure writes a median with the range that it is in.
-func sure(ratios []float64) string {
+// interval formats a median with its confidence interval.
+func interval(ratios []float64) string {
 	low, high := page.ConfidenceInterval(ratios)
 	return fmt.Sprintf("%s (%s to %s)", page.Ratio(page.Median(ratios)), page.Ratio(low), page.Ratio(high))
 }
@@ -96,13 +95,13 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 	speed := func(read func(context.Context) error) page.Variant {
 		return func(ctx context.Context) (float64, error) {
 			start := time.Now()
-			err := together(l.Streams, func() error { return read(ctx) })
+			err := runConcurrently(l.Streams, func() error { return read(ctx) })
 			return float64(l.Streams*l.Tokens) / time.Since(start).Seconds(), err
 		}
 	}
 	mine := speed(func(ctx context.Context) error { return ours(ctx, m, l.Tokens, nil) })
 	peer := speed(func(ctx context.Context) error { return r.read(ctx, nil) })
-	for _, warm := range []page.Variant{mine, peer} { // connections, the server's buffers
+	for _, warm := range []page.Variant{mine, peer} { // open connections, fill the server's buffers
 		if _, err := warm(ctx); err != nil {
 			return p, nil, nil, err
 		}
@@ -113,12 +112,12 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 	}
 	p = Point{Streams: l.Streams, Ours: page.Median(samples[0]), Raw: page.Median(samples[1])}
 	ratios, control = page.Ratios(samples[0], samples[1]), page.Ratios(samples[2], samples[1])
-	in.say("ours %.1f, raw %.1f tokens a second, ratio %s, raw to itself %s", p.Ours, p.Raw, sure(ratios), sure(control))
+	in.printf("ours %.1f, raw %.1f tokens a second, ratio %s, raw to itself %s", p.Ours, p.Raw, interval(ratios), interval(control))
 	return p, ratios, control, nil
 }
 
-// together runs n of f at once.
-func together(n int, f func() error) error {
+// runConcurrently calls f n times concurrently.
+func runConcurrently(n int, f func() error) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range n {
@@ -128,7 +127,8 @@ func together(n int, f func() error) error {
 	return errors.Join(errs...)
 }
 
-// FirstToken compares the time to the first token with a raw reader's first byte.
+// FirstToken compares the time to the first token with the time to the first byte of a
+// raw reader.
 func FirstToken(ctx context.Context, in Input) (page.Section, error) {
 	s := page.Section{
 		Name: "first", Title: "Time to the first token",
@@ -173,7 +173,7 @@ func (in *Input) firstRow(ctx context.Context, s *page.Section, m *rocm.Model, o
 		return err
 	}
 	difference := page.Median(page.Differences(samples[0], samples[1]))
-	in.say("over %s: %.3f ms over a raw reader", over, difference)
+	in.printf("over %s: %.3f ms over a raw reader", over, difference)
 	s.Rows = append(s.Rows, []string{over, page.Figure(page.Median(samples[0])), page.Figure(page.Median(samples[1])), page.Figure(difference)})
 	s.Goals = append(s.Goals, page.Goal{What: "first token after a raw reader's first byte, " + over + ":", Got: difference, Limit: 1, Unit: "ms"})
 	return nil

@@ -16,20 +16,20 @@ import (
 	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
-// opened is one stream that is held open; close ends it.
+// opened is an open stream.
 type opened struct {
 	keep  any
 	close func() error
 }
 
-// opener begins a stream and reads its first piece.
+// opener opens a stream and reads its first chunk.
 type opener struct {
 	name string
 	ours bool
 	open func(context.Context) (opened, error)
 }
 
-// Memory tells what a stream takes of the program's memory, idle and running.
+// Memory measures the memory of an idle and of a running stream.
 func Memory(ctx context.Context, in Input, streams, idle int) (page.Section, error) {
 	s := page.Section{
 		Name: "memory", Title: "Memory of a stream",
@@ -46,32 +46,32 @@ func Memory(ctx context.Context, in Input, streams, idle int) (page.Section, err
 	if err != nil {
 		return s, err
 	}
-	ways := []opener{
+	clients := []opener{
 		{name: "go-rocm, idle", ours: true, open: func(ctx context.Context) (opened, error) {
 			st := m.Stream(ctx, request(slotTokens/2))
 			return opened{st, st.Close}, nil
 		}},
 		{name: "go-rocm, running", ours: true, open: func(ctx context.Context) (opened, error) { return openOurs(ctx, m) }},
 	}
-	ways = append(ways, peers(r, ", running")...)
-	samples, err := in.inTurn(ctx, ways, "KiB", func(ctx context.Context, i int) (float64, error) {
+	clients = append(clients, peers(r, ", running")...)
+	samples, err := in.interleave(ctx, clients, "KiB", func(ctx context.Context, i int) (float64, error) {
 		n := streams
 		if i == 0 {
 			n = idle
 		}
 		defer r.close()
-		return cost(ctx, ways[i].open, n)
+		return cost(ctx, clients[i].open, n)
 	})
 	if err != nil {
 		return s, err
 	}
-	for i, w := range ways {
-		s.Rows = append(s.Rows, []string{w.title(), page.Figure(page.Median(samples[i]))})
+	for i, c := range clients {
+		s.Rows = append(s.Rows, []string{c.title(), page.Figure(page.Median(samples[i]))})
 	}
 	return s, nil
 }
 
-// peers are the other clients of the same server.
+// peers returns the clients of other projects.
 func peers(r *rawReader, what string) []opener {
 	return []opener{
 		{name: "a raw reader" + what, open: r.first},
@@ -80,7 +80,7 @@ func peers(r *rawReader, what string) []opener {
 	}
 }
 
-// title is the name as a row has it.
+// title returns the name in the table.
 func (o opener) title() string {
 	if o.ours {
 		return "**" + o.name + "**"
@@ -88,31 +88,31 @@ func (o opener) title() string {
 	return o.name
 }
 
-// inTurn measures each of the ways, which it knows by their places, round after
-// round, and tells what it finds in a unit.
-func (in *Input) inTurn(ctx context.Context, ways []opener, unit string, measure func(context.Context, int) (float64, error)) ([][]float64, error) {
-	turns := make([]page.Variant, len(ways))
-	for i, w := range ways {
-		turns[i] = func(ctx context.Context) (float64, error) {
+// interleave measures the clients in turn, each by its index, and prints each
+// measurement.
+func (in *Input) interleave(ctx context.Context, clients []opener, unit string, measure func(context.Context, int) (float64, error)) ([][]float64, error) {
+	variants := make([]page.Variant, len(clients))
+	for i, c := range clients {
+		variants[i] = func(ctx context.Context) (float64, error) {
 			v, err := measure(ctx, i)
 			if err != nil {
-				return 0, fmt.Errorf("%s: %w", w.name, err)
+				return 0, fmt.Errorf("%s: %w", c.name, err)
 			}
-			in.say("%s: %.1f %s", w.name, v, unit)
+			in.printf("%s: %.1f %s", c.name, v, unit)
 			return v, nil
 		}
 	}
-	return page.Interleave(ctx, in.Rounds, turns...)
+	return page.Interleave(ctx, in.Rounds, variants...)
 }
 
-// cost opens n streams at once and gives KiB a stream.
+// cost opens n streams at once and returns KiB per stream.
 func cost(ctx context.Context, open func(context.Context) (opened, error), n int) (kib float64, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	held := make([]opened, n)
 	var next atomic.Int64
 	before := inUse()
-	err = together(n, func() (err error) {
+	err = runConcurrently(n, func() (err error) {
 		held[next.Add(1)-1], err = open(ctx)
 		return err
 	})
@@ -127,10 +127,10 @@ func cost(ctx context.Context, open func(context.Context) (opened, error), n int
 	return (float64(after) - float64(before)) / float64(n) / 1024, errors.Join(errs...)
 }
 
-// inUse is heap and stacks in bytes, without what a collection frees.
+// inUse returns the size of heap and stacks in bytes after a garbage collection.
 func inUse() uint64 {
 	var m runtime.MemStats
-	for range 3 { // pools let go after the second
+	for range 3 { // a sync.Pool is empty after the second
 		runtime.GC()
 	}
 	runtime.ReadMemStats(&m)

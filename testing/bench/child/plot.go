@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// PlotName is the picture that belongs to the section of Flow.
+// PlotName is the file name of the picture in the section of Flow.
 const PlotName = "benchmarks-flow.svg"
 
-// Measures of the plot in pixels.
+// Dimensions of the plot in pixels.
 const (
 	width, height  = 760, 420
 	left, right    = 70, 20
@@ -18,8 +18,8 @@ const (
 	legend, margin = 18, 0.15
 )
 
-// Plot draws tokens a second over the number of streams, both on logarithmic
-// scales: ours as points, the raw reader's as the line that they should lie on.
+// Plot draws tokens per second over the number of streams, both on logarithmic scales:
+// ours as points, the raw reader's as lines.
 func Plot(points []Point) string {
 	lowX, highX, lowY, highY := math.Inf(1), math.Inf(-1), math.Inf(1), math.Inf(-1)
 	for _, p := range points {
@@ -56,13 +56,13 @@ func Plot(points []Point) string {
 	return b.String()
 }
 
-// scale maps a range logarithmically, with some room on both sides.
+// scale returns a logarithmic mapping of a range, with a margin on both sides.
 func scale(low, high, from, to float64) func(float64) float64 {
 	a, z := math.Log10(low)-margin, math.Log10(high)+margin
 	return func(v float64) float64 { return from + (math.Log10(v)-a)/(z-a)*(to-from) }
 }
 
-// group puts the points of one model and transport together, in their order.
+// group groups the points by model and transport.
 func group(points []Point) [][]Point {
 	var out [][]Point
 	for i, p := range points {

@@ -19,7 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 )
 
-// Ready compares a warm start with the bare program, for each of the bundles.
+// Ready compares a warm start with the bare program, for each bundle.
 func Ready(ctx context.Context, in Input, bundles ...string) (page.Section, error) {
 	s := page.Section{
 		Name: "ready", Title: "A warm start",
@@ -64,12 +64,12 @@ func (in *Input) readyRow(ctx context.Context, s *page.Section) error {
 		if err != nil {
 			return 0, err
 		}
-		in.say("Load: %.1f ms", ms(took))
+		in.printf("Load: %.1f ms", ms(took))
 		return ms(took), m.Close()
 	}
 	bare := func(ctx context.Context) (float64, error) {
 		took, err := b.start(ctx)
-		in.say("bare: %.1f ms", ms(took))
+		in.printf("bare: %.1f ms", ms(took))
 		return ms(took), err
 	}
 	samples, err := page.Interleave(ctx, in.Rounds, supervised, bare)
@@ -92,7 +92,7 @@ func (in *Input) readyRow(ctx context.Context, s *page.Section) error {
 	return nil
 }
 
-// check times the look at an installed bundle, in milliseconds.
+// check measures the check of an installed bundle, in milliseconds.
 func (in *Input) check(ctx context.Context) (took float64, files int, err error) {
 	p, err := bundle.OpenFile(in.Bundle)
 	if err != nil {
@@ -125,7 +125,7 @@ func (in *Input) check(ctx context.Context) (took float64, files int, err error)
 			return 0, 0, err
 		}
 		if inst.Changed {
-			return 0, 0, errors.New("a bundle that was there was unpacked again")
+			return 0, 0, errors.New("an installed bundle was unpacked again")
 		}
 	}
 	return page.Median(samples), files, nil
@@ -133,7 +133,7 @@ func (in *Input) check(ctx context.Context) (took float64, files int, err error)
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// withHost replaces where the server listens.
+// withHost returns the arguments with another --host.
 func withHost(argv []string, socket string) []string {
 	out := append([]string{}, argv...)
 	for i, a := range out[:len(out)-1] {
@@ -144,20 +144,20 @@ func withHost(argv []string, socket string) []string {
 	return out
 }
 
-// bareServer is a llama-server as one starts it by hand.
+// bareServer is a llama-server without the supervisor.
 type bareServer struct {
 	argv, env   []string
 	dir, socket string
 }
 
-// start times the program until it is ready, and ends it.
+// start measures the time until the program is ready, and kills it.
 func (b *bareServer) start(ctx context.Context) (took time.Duration, err error) {
 	if err := os.RemoveAll(b.socket); err != nil {
 		return 0, err
 	}
 	cmd := exec.CommandContext(ctx, b.argv[0], b.argv[1:]...)
 	cmd.Dir, cmd.Env = b.dir, b.env
-	stdin, err := cmd.StdinPipe() // the server ends when it closes
+	stdin, err := cmd.StdinPipe() // the server exits when it is closed
 	if err != nil {
 		return 0, err
 	}
@@ -168,7 +168,7 @@ func (b *bareServer) start(ctx context.Context) (took time.Duration, err error) 
 	err = b.poll(ctx)
 	took = time.Since(begin)
 	_ = stdin.Close()
-	_ = cmd.Process.Kill() // by the handle of the process that was started above
+	_ = cmd.Process.Kill() // the process that was started above
 	_ = cmd.Wait()         // killed
 	return took, err
 }
@@ -189,7 +189,7 @@ func (b *bareServer) poll(ctx context.Context) error {
 			return ctx.Err()
 		}
 		if err != nil {
-			continue // does not listen yet
+			continue // not listening yet
 		}
 		_, err = io.Copy(io.Discard, resp.Body)
 		if err := errors.Join(err, resp.Body.Close()); err != nil {

@@ -1,10 +1,8 @@
-// Package disk measures packing and unpacking of bundles beside what everybody
-// has for it: tar and zstd.
+// Package disk measures packing and unpacking of bundles against tar and zstd.
 //
-// Both sides do the same work on the same bytes with the same level, the same
-// window and the same number of threads. What ours does beyond (hashing each
-// file, making it durable, sealing the result) is part of what is measured;
-// where the peer can do it too, a row says what it then takes.
+// Both sides process the same bytes with the same level, window and number of threads.
+// Our additional work (hashing each file, making it durable, recording the result) is
+// part of the measurement; where the peer can do it too, a further row shows its time.
 package disk
 
 import (
@@ -21,21 +19,21 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// Input says what to pack and unpack, and where.
+// Input selects what to pack and unpack, and where.
 type Input struct {
 	// Pack is a packed bundle.
 	Pack string
-	// Target is the one that Extraction unpacks.
+	// Target is the GPU target that Extraction unpacks.
 	Target gfx.Target
-	// Work is an empty folder on the disk that is measured.
+	// Work is an empty directory on the disk under test.
 	Work    string
 	Rounds  int
 	Threads int
 	Log     io.Writer
 }
 
-// folder gives the path of a folder that is not there yet.
-func (in *Input) folder() (string, error) {
+// newPath returns a path that does not exist yet.
+func (in *Input) newPath() (string, error) {
 	dir, err := os.MkdirTemp(in.Work, "bundle-")
 	if err != nil {
 		return "", err
@@ -43,7 +41,7 @@ func (in *Input) folder() (string, error) {
 	return dir, os.Remove(dir)
 }
 
-// shell runs a script of the peers.
+// shell runs a script of a peer.
 func shell(ctx context.Context, script string, args ...string) error {
 	argv := append([]string{"-eu", "-c", "set -o pipefail; " + script, "sh"}, args...)
 	out, err := exec.CommandContext(ctx, "bash", argv...).CombinedOutput()
@@ -53,24 +51,23 @@ func shell(ctx context.Context, script string, args ...string) error {
 	return nil
 }
 
-// settle lets the disk finish what earlier runs have left to it, so that nobody
-// pays for another's writing.
-func settle(ctx context.Context) error {
+// flush waits for the writes of earlier runs, so that they do not slow the next one.
+func flush(ctx context.Context) error {
 	if err := exec.CommandContext(ctx, "sync").Run(); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
 	return nil
 }
 
-// fresh makes a Variant of a timed run that writes a new folder: the disk is quiet
-// before it, and the folder is removed after it, both untimed.
+// fresh returns a Variant that writes to a new path. It flushes the disk before and
+// removes the path after the measurement.
 func (in *Input) fresh(what string, run func(ctx context.Context, dir string) (seconds float64, err error)) page.Variant {
 	return func(ctx context.Context) (float64, error) {
-		dir, err := in.folder()
+		dir, err := in.newPath()
 		if err != nil {
 			return 0, err
 		}
-		if err := settle(ctx); err != nil {
+		if err := flush(ctx); err != nil {
 			return 0, err
 		}
 		v, err := run(ctx, dir)
@@ -82,21 +79,21 @@ func (in *Input) fresh(what string, run func(ctx context.Context, dir string) (s
 	}
 }
 
-// timed makes a run that is timed from outside.
+// timed returns a function that measures how long run takes.
 func timed(run func(ctx context.Context, dir string) error) func(context.Context, string) (float64, error) {
 	return func(ctx context.Context, dir string) (float64, error) {
 		return page.Seconds(func(ctx context.Context) error { return run(ctx, dir) })(ctx)
 	}
 }
 
-// unpacked unpacks the whole pack for packing it again, and gives its folder.
+// unpacked unpacks the whole pack and returns its directory.
 func (in *Input) unpacked(ctx context.Context) (dir string, m *bundle.Manifest, err error) {
 	p, err := bundle.OpenFile(in.Pack)
 	if err != nil {
 		return "", nil, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	if dir, err = in.folder(); err != nil {
+	if dir, err = in.newPath(); err != nil {
 		return "", nil, err
 	}
 	if err = os.Mkdir(dir, 0o700); err != nil {

@@ -16,7 +16,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// TestMain is also the process that unpacks once.
+// TestMain also runs the child process that unpacks once.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == Inner {
 		if err := Once(context.Background(), os.Stdout, os.Args[2:]); err != nil {
@@ -75,9 +75,9 @@ func input(t *testing.T, pack string) Input {
 	return Input{Pack: pack, Target: "gfx1100", Work: t.TempDir(), Rounds: 2, Threads: 2, Log: io.Discard}
 }
 
-// TestExtraction goes the whole way once, on a small pack: the peer's archive
-// is checked against the manifest, each unpacking runs as a process.
-func TestExtraction(t *testing.T) {
+// TestExtractionRunsBothSides measures a small pack: the archive of the peer is compared
+// with the manifest, and each extraction runs in a process of its own.
+func TestExtractionRunsBothSides(t *testing.T) {
 	in := input(t, smallPack(t))
 	s, err := Extraction(t.Context(), in)
 	if err != nil {
@@ -88,11 +88,11 @@ func TestExtraction(t *testing.T) {
 	}
 	left, err := filepath.Glob(filepath.Join(in.Work, "bundle-*"))
 	if err != nil || len(left) != 0 {
-		t.Errorf("left behind: %v, %v", left, err)
+		t.Errorf("remains: %v, %v", left, err)
 	}
 }
 
-func TestPacking(t *testing.T) {
+func TestPackingHasARowForEachJob(t *testing.T) {
 	in := input(t, smallPack(t))
 	s, err := Packing(t.Context(), Job{in, 3}, Job{in, 1})
 	if err != nil {
@@ -110,7 +110,7 @@ func TestPacking(t *testing.T) {
 	}
 }
 
-func TestOnce(t *testing.T) {
+func TestOnceReportsTimeAndMemory(t *testing.T) {
 	pack := smallPack(t)
 	var out bytes.Buffer
 	if err := Once(t.Context(), &out, []string{pack, t.TempDir(), "gfx1101"}); err != nil {
@@ -127,10 +127,10 @@ func TestOnce(t *testing.T) {
 	}
 }
 
-// TestPeerFails holds that a peer that breaks is no figure.
-func TestPeerFails(t *testing.T) {
+// A failed peer is an error and not a figure.
+func TestFailedPeerIsAnError(t *testing.T) {
 	if err := shell(t.Context(), `false | true`); err == nil {
-		t.Error("a broken pipe counts as done")
+		t.Error("a failed pipe is no error")
 	}
 	bad := filepath.Join(t.TempDir(), "bad.tar.zst")
 	for _, content := range []string{"", "short", strings.Repeat("x", 100), strings.Repeat("x", 84) + "\xff\xff\xff\xff\xff\xff\xff\x7f" + magic} {
@@ -141,7 +141,7 @@ func TestPeerFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := cut(io.Discard, f, "core"); !errors.Is(err, ErrIndex) {
+		if err := copyFrames(io.Discard, f, "core"); !errors.Is(err, ErrIndex) {
 			t.Errorf("%q: %v", content, err)
 		}
 		if err := f.Close(); err != nil {
@@ -149,6 +149,6 @@ func TestPeerFails(t *testing.T) {
 		}
 	}
 	if _, err := Extraction(t.Context(), input(t, bad)); err == nil {
-		t.Error("a file that is no pack is measured")
+		t.Error("a malformed pack is measured")
 	}
 }

@@ -19,22 +19,20 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 )
 
-// Inner is the first argument of the process that unpacks once and tells what
-// it took; Once is what it calls.
+// Inner is the first argument of the child process that unpacks once; it calls Once.
 const Inner = "extract-once"
 
-// once is what such a process tells.
+// once is the result of the child process.
 type once struct {
 	Seconds    float64
-	Start, End int64 // peak memory in KiB when it began and when it had ended
+	Start, End int64 // peak memory in KiB at the start and at the end
 }
 
-// Once unpacks a pack for a target into a cache folder and writes to w how long
-// it took and what memory the process has used at most. args are the pack, the
-// folder and the target.
+// Once unpacks a pack for a target into a cache directory, and writes the time and the
+// peak memory of the process to w. args are the pack, the directory and the target.
 func Once(ctx context.Context, w io.Writer, args []string) (err error) {
 	if len(args) != 3 {
-		return fmt.Errorf("%s wants a pack, a folder and a target, not %q", Inner, args)
+		return fmt.Errorf("%s needs a pack, a directory and a target, not %q", Inner, args)
 	}
 	target, err := gfx.Parse(args[2])
 	if err != nil {
@@ -62,8 +60,7 @@ func Once(ctx context.Context, w io.Writer, args []string) (err error) {
 
 var highWater = regexp.MustCompile(`(?m)^VmHWM:\s+(\d+) kB$`)
 
-// peak is the most memory that this process has had so far, in KiB, as the
-// kernel counts it.
+// peak returns the peak memory of this process in KiB, as the kernel counts it.
 func peak() (int64, error) {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -76,12 +73,12 @@ func peak() (int64, error) {
 	return strconv.ParseInt(string(f[1]), 10, 64)
 }
 
-// Extraction compares a cold extraction for one target with zstd and tar on the
-// frames that it reads.
+// Extraction compares a cold extraction for one target with zstd and tar on the same
+// frames.
 func Extraction(ctx context.Context, in Input) (page.Section, error) {
 	var none page.Section
 	same := filepath.Join(in.Work, "same.tar.zst")
-	if err := in.cutTo(ctx, same); err != nil {
+	if err := in.writeFrames(ctx, same); err != nil {
 		return none, err
 	}
 	var memory []float64
@@ -137,9 +134,9 @@ func Extraction(ctx context.Context, in Input) (page.Section, error) {
 	}, nil
 }
 
-// cutTo writes the peer's archive and makes sure that tar makes the same files
-// of it.
-func (in *Input) cutTo(ctx context.Context, file string) (err error) {
+// writeFrames writes the archive of the peer and checks that tar extracts the same files
+// from it.
+func (in *Input) writeFrames(ctx context.Context, file string) (err error) {
 	p, err := bundle.OpenFile(in.Pack)
 	if err != nil {
 		return err
@@ -154,10 +151,10 @@ func (in *Input) cutTo(ctx context.Context, file string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(cut(f, pack, "manifest", "core", in.Target.String()), f.Close()); err != nil {
+	if err := errors.Join(copyFrames(f, pack, "manifest", "core", in.Target.String()), f.Close()); err != nil {
 		return err
 	}
-	dir, err := in.folder()
+	dir, err := in.newPath()
 	if err != nil {
 		return err
 	}

@@ -11,18 +11,18 @@ import (
 	"slices"
 )
 
-// The end of a pack, as docs/pack.md describes it.
+// The end of a pack, see docs/pack.md.
 const (
 	footer = 48
 	magic  = "GOROCMX1"
 )
 
-// ErrIndex says that a file does not end like a pack.
+// ErrIndex reports that a file has no index at its end.
 var ErrIndex = errors.New("no index at the end of the pack")
 
-// cut writes the frames of some groups of a pack to w: what zstd and tar then
-// read are the very bytes that our reader takes for one target.
-func cut(w io.Writer, pack *os.File, groups ...string) error {
+// copyFrames copies the frames of some groups of a pack to w, so that zstd and tar read
+// the same bytes as our reader for one target.
+func copyFrames(w io.Writer, pack *os.File, groups ...string) error {
 	info, err := pack.Stat()
 	if err != nil {
 		return err

@@ -12,13 +12,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// Job is a bundle to pack at a level of zstd.
+// Job is a bundle to pack with a zstd level.
 type Job struct {
 	Input
 	Level int
 }
 
-// window is the largest that a bundle's frames get, as the peer's only one.
+// window returns the largest window of a bundle's frames, which is the peer's window.
 func window(m *bundle.Manifest) int {
 	largest := 0
 	for _, f := range m.Files {
@@ -27,7 +27,7 @@ func window(m *bundle.Manifest) int {
 	return largest
 }
 
-// Packing compares packing with tar piped into zstd.
+// Packing compares packing and unpacking with tar and zstd.
 func Packing(ctx context.Context, jobs ...Job) (page.Section, error) {
 	s := page.Section{
 		Name: "pack", Title: "Packing and unpacking a bundle",
@@ -83,7 +83,7 @@ func (j *Job) packRow(ctx context.Context, s *page.Section, dir string, m *bundl
 	if err != nil {
 		return err
 	}
-	s.Rows = append(s.Rows, append(compared(fmt.Sprintf("pack %s, level %d", m.Name, j.Level), samples[0], samples[1]), page.Figure(sizes[0]), page.Figure(sizes[1])))
+	s.Rows = append(s.Rows, append(cells(fmt.Sprintf("pack %s, level %d", m.Name, j.Level), samples[0], samples[1]), page.Figure(sizes[0]), page.Figure(sizes[1])))
 	return nil
 }
 
@@ -92,7 +92,7 @@ func (j *Job) unpackRow(ctx context.Context, s *page.Section) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = p.Close() }() // only read from
+	defer func() { _ = p.Close() }() // opened for reading
 	ours := j.fresh("unpack "+p.Manifest().Name, timed(func(ctx context.Context, dir string) error {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			return err
@@ -114,11 +114,11 @@ func (j *Job) unpackRow(ctx context.Context, s *page.Section) error {
 	if err != nil {
 		return err
 	}
-	s.Rows = append(s.Rows, append(compared("unpack "+filepath.Base(p.Manifest().Name)+", all of it", samples[0], samples[1]), page.Figure(mb), page.Figure(mb)))
+	s.Rows = append(s.Rows, append(cells("unpack "+filepath.Base(p.Manifest().Name)+", all of it", samples[0], samples[1]), page.Figure(mb), page.Figure(mb)))
 	return nil
 }
 
-// compared begins a row: medians of both and the median of the rounds' ratios.
-func compared(what string, ours, peer []float64) []string {
+// cells returns the first cells of a row: the medians and the median ratio.
+func cells(what string, ours, peer []float64) []string {
 	return []string{what, page.Figure(page.Median(ours)), page.Figure(page.Median(peer)), page.Ratio(page.Median(page.Ratios(ours, peer)))}
 }

@@ -18,7 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// need is what has to be there before a benchmark begins.
+// need is a set of prerequisites of a benchmark.
 type need int
 
 const (
@@ -31,7 +31,7 @@ type benchmark struct {
 	name, what string
 	rounds     int
 	needs      need
-	extra      bool // only when it is named
+	extra      bool // runs only if it is named
 	run        func(ctx context.Context, b *bench, rounds int) (page.Section, error)
 }
 
@@ -50,16 +50,16 @@ func benchmarks() []benchmark {
 	}
 }
 
-// bench is what the benchmarks share.
+// bench is the state that the benchmarks share.
 type bench struct {
 	options    options
 	out        io.Writer
 	real, tiny child.Model
-	work, run  string // thrown away at the end
+	work, run  string // temporary directories
 }
 
-// prepare gives the run a cache and a folder for sockets of its own, so that it
-// neither profits from nor disturbs what the machine has.
+// prepare creates a new cache and a new directory for sockets, so that the run neither
+// uses nor changes those of the user.
 func prepare(o options, out io.Writer) (*bench, error) {
 	b := &bench{options: o, out: out}
 	kept, err := models.CacheDir()
@@ -68,7 +68,7 @@ func prepare(o options, out io.Writer) (*bench, error) {
 	}
 	if o.work == "" {
 		if o.work, err = os.UserCacheDir(); err != nil {
-			return nil, fmt.Errorf("a folder on the disk to measure: %w; name one by -work", err)
+			return nil, fmt.Errorf("find a directory on the disk to measure: %w; set -work", err)
 		}
 	}
 	if b.work, err = os.MkdirTemp(o.work, "bench-"); err != nil {
@@ -88,12 +88,12 @@ func prepare(o options, out io.Writer) (*bench, error) {
 
 func (b *bench) close() error { return errors.Join(os.RemoveAll(b.work), os.RemoveAll(b.run)) }
 
-// need gets what a benchmark wants, once.
+// need prepares the prerequisites of a benchmark, once.
 func (b *bench) need(ctx context.Context, n need) error {
 	if n&packs != 0 {
 		for _, f := range []struct{ flag, file string }{{"-cpu", b.options.cpu}, {"-hip", b.options.hip}} {
 			if _, err := os.Stat(f.file); err != nil {
-				return fmt.Errorf("%s has to name a packed bundle: %w; `mage bench` builds both", f.flag, err)
+				return fmt.Errorf("%s must be a packed bundle: %w; `mage bench` builds both", f.flag, err)
 			}
 		}
 	}
@@ -105,7 +105,7 @@ func (b *bench) need(ctx context.Context, n need) error {
 		return err
 	}
 	if _, err := os.Stat(b.options.source); err != nil {
-		return fmt.Errorf("-source has to name the folder of the llama.cpp source: %w; `mage bench` fetches it", err)
+		return fmt.Errorf("-source must be the directory of the llama.cpp source: %w; `mage bench` downloads it", err)
 	}
 	if err := os.Setenv(models.EnvSource, b.options.source); err != nil {
 		return err
@@ -174,7 +174,7 @@ func packing(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	return disk.Packing(ctx, disk.Job{Input: b.disk(b.options.cpu, rounds), Level: 19}, disk.Job{Input: b.disk(b.options.hip, rounds), Level: 3})
 }
 
-// goTest runs the benchmarks beside the code, for benchstat and for people.
+// goTest runs the Go benchmarks of the modules.
 func goTest(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	for _, dir := range []string{filepath.Join("..", ".."), "."} {
 		cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem", fmt.Sprintf("-count=%d", rounds), "-timeout=60m", "./...")

@@ -1,13 +1,13 @@
-// Command benchmarks measures what the run side claims of speed and size beside
-// named peers and writes what it finds into docs/benchmarks.md.
+// Command benchmarks measures the claims of the run side about speed and size against
+// named peers and writes the results to docs/benchmarks.md.
 //
 //	go run ./cmd/benchmarks -cpu CPU.tar.zst -hip HIP.tar.zst -source LLAMA.CPP
 //	go run ./cmd/benchmarks -only tokens
 //	go run ./cmd/benchmarks -list
 //
-// `mage bench` starts it with the bundles that it builds, and measures the build
-// side itself. A goal that is not reached is written down as such and is no
-// error: only a benchmark that could not be run is.
+// `mage bench` builds the bundles, runs this command, and measures the build side. A
+// goal that is not met is part of the results and not an error; a benchmark that cannot
+// run is an error.
 package main
 
 import (
@@ -45,7 +45,7 @@ func start(args []string) error {
 	return run(ctx, args, os.Stdout)
 }
 
-// options are what the command line says.
+// options are the options of the command line.
 type options struct {
 	only, page, cpu, hip, source, work string
 	rounds, jobs                       int
@@ -55,20 +55,20 @@ type options struct {
 func parse(args []string) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("benchmarks", flag.ContinueOnError)
-	fs.StringVar(&o.only, "only", "", "benchmarks to run, separated by commas (default: all that -list does not call extra)")
-	fs.StringVar(&o.page, "page", filepath.Join("..", "..", "docs", "benchmarks.md"), "the page to write, which has the places already; pictures lie beside it")
+	fs.StringVar(&o.only, "only", "", "comma-separated benchmarks to run (default: all that -list does not mark as extra)")
+	fs.StringVar(&o.page, "page", filepath.Join("..", "..", "docs", "benchmarks.md"), "the page to update, which has the marks of the sections; pictures are written beside it")
 	fs.StringVar(&o.cpu, "cpu", "", "packed cpu bundle")
 	fs.StringVar(&o.hip, "hip", "", "packed hip bundle")
-	fs.StringVar(&o.work, "work", "", "folder on the disk to measure (default: the user's cache folder)")
-	fs.StringVar(&o.source, "source", "", "folder of the llama.cpp source, of which a tokenizer is taken")
+	fs.StringVar(&o.work, "work", "", "directory on the disk to measure (default: the user's cache directory)")
+	fs.StringVar(&o.source, "source", "", "directory of the llama.cpp source, which has the tokenizer of the tiny model")
 	fs.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "threads for packing and unpacking")
-	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each benchmark (default: as -list says)")
+	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each benchmark (default: see -list)")
 	fs.BoolVar(&o.list, "list", false, "list the benchmarks")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
 	if fs.NArg() > 0 {
-		return o, fmt.Errorf("%q is not a flag; benchmarks are named by -only", fs.Arg(0))
+		return o, fmt.Errorf("%q is not a flag; select benchmarks with -only", fs.Arg(0))
 	}
 	if o.rounds < 0 || o.jobs < 1 {
 		return o, fmt.Errorf("%d rounds and %d jobs: there must be at least one", o.rounds, o.jobs)
@@ -113,7 +113,7 @@ func list(out io.Writer) error {
 	return nil
 }
 
-// choose gives the named benchmarks in the table's order.
+// choose returns the named benchmarks in the order of the table.
 func choose(names []string) ([]benchmark, error) {
 	var chosen []benchmark
 	left := slices.Clone(names)
@@ -127,13 +127,12 @@ func choose(names []string) ([]benchmark, error) {
 		}
 	}
 	if len(left) > 0 {
-		return nil, fmt.Errorf("%q is not a benchmark, or is named twice; -list names them", left[0])
+		return nil, fmt.Errorf("%q is not a benchmark or is named twice; see -list", left[0])
 	}
 	return chosen, nil
 }
 
-// all runs one after the other. What could not be run does not keep the others
-// from it.
+// all runs benchmarks one after the other. A failed benchmark does not stop the others.
 func (b *bench) all(ctx context.Context, chosen []benchmark) error {
 	begin := time.Now()
 	var failed []error
@@ -171,7 +170,7 @@ func (b *bench) one(ctx context.Context, one benchmark) error {
 	}
 	fmt.Fprintf(b.out, "%s: done in %s\n", one.name, time.Since(begin).Round(time.Second))
 	if s.Name == "" {
-		return nil // its output is its result
+		return nil // the output is the result
 	}
 	for _, g := range s.Goals {
 		fmt.Fprintf(b.out, "  %s\n", g)
@@ -179,7 +178,7 @@ func (b *bench) one(ctx context.Context, one benchmark) error {
 	return page.Write(b.options.page, s, on)
 }
 
-// picture writes a plot beside the page.
+// picture writes a plot to a file beside the page.
 func (b *bench) picture(name, svg string) error {
 	return os.WriteFile(filepath.Join(filepath.Dir(b.options.page), name), []byte(svg), 0o644)
 }

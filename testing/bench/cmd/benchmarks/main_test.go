@@ -14,8 +14,8 @@ func run1(t *testing.T, args ...string) (string, error) {
 	return out.String(), err
 }
 
-// TestPageHasEveryPlace keeps the page and the list of benchmarks together.
-func TestPageHasEveryPlace(t *testing.T) {
+// TestPageHasASectionForEachBenchmark compares the page with the list of benchmarks.
+func TestPageHasASectionForEachBenchmark(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "..", "..", "..", "docs", "benchmarks.md"))
 	if err != nil {
 		t.Fatal(err)
@@ -25,12 +25,12 @@ func TestPageHasEveryPlace(t *testing.T) {
 			t.Errorf("the page does not explain %s", one.name)
 		}
 		if place := "<!-- begin " + one.name + " -->"; strings.Contains(string(b), place) == one.extra {
-			t.Errorf("%s (extra %t): the page and the benchmark disagree whether it has a place", one.name, one.extra)
+			t.Errorf("%s (extra %t): the page has a section for an extra benchmark, or none for another", one.name, one.extra)
 		}
 	}
 }
 
-func TestChoose(t *testing.T) {
+func TestChooseKeepsTheOrderOfTheTable(t *testing.T) {
 	all, err := choose(nil)
 	if err != nil || len(all) != len(benchmarks())-1 {
 		t.Errorf("%d of %d, %v", len(all), len(benchmarks()), err)
@@ -46,14 +46,14 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-func TestList(t *testing.T) {
+func TestListPrintsEveryBenchmark(t *testing.T) {
 	out, err := run1(t, "-list")
 	if err != nil || strings.Count(out, "\n") != len(benchmarks()) {
 		t.Errorf("%v:\n%s", err, out)
 	}
 }
 
-func TestMistakes(t *testing.T) {
+func TestRunRejectsBadArguments(t *testing.T) {
 	t.Setenv("GOROCM_MODELS", t.TempDir())
 	t.Setenv("GOROCM_CACHE", "")
 	t.Setenv("XDG_RUNTIME_DIR", "")
