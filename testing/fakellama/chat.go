@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// chat answers /v1/chat/completions, as far as clients in OpenAI's style need it.
+// chat handles /v1/chat/completions, as far as OpenAI clients need it.
 func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 	var in struct {
 		request
@@ -37,12 +37,12 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 		s.chatStream(w, r, t)
 		return
 	}
-	s.chatWhole(w, r, t)
+	s.chatUnary(w, r, t)
 }
 
-// chatWhole answers without a stream. Its faults have their places where those of
-// a stream have them.
-func (s *Server) chatWhole(w http.ResponseWriter, r *http.Request, t *task) {
+// chatUnary responds without a stream. Faults occur at the same places as in a
+// stream.
+func (s *Server) chatUnary(w http.ResponseWriter, r *http.Request, t *task) {
 	o := s.newOut(w, r, t.fault)
 	o.whole = true
 	err := o.event(nil) // the role
@@ -69,7 +69,7 @@ func (t *task) finishReason() string {
 	return "stop"
 }
 
-// chatStream writes chunks of the chat completion and the [DONE] that ends them.
+// chatStream writes the chunks of the chat completion and the final [DONE].
 func (s *Server) chatStream(w http.ResponseWriter, r *http.Request, t *task) {
 	chunk := func(delta map[string]any, finish any) []byte {
 		return encode(map[string]any{

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// request is the part of a completion request that the imitation heeds.
+// request holds the members of a completion request that the fake uses.
 type request struct {
 	Prompt      json.RawMessage `json:"prompt"`
 	Stream      bool            `json:"stream"`
@@ -30,7 +30,7 @@ type request struct {
 	Bias        json.RawMessage `json:"logit_bias"`
 }
 
-// limit is read as 32 bits, whatever is written.
+// limit parses a limit and keeps its low 32 bits, as llama-server does.
 func (r *request) limit() int {
 	for _, n := range []*int{r.Predict, r.MaxTokens} {
 		if n != nil {
@@ -40,8 +40,8 @@ func (r *request) limit() int {
 	return -1
 }
 
-// seed is what the babble depends on beside the prompt: nothing when greedy. It
-// is read as 32 bits, of which all set means a random one (LLAMA_DEFAULT_SEED).
+// seed returns the seed of the generated text, 0 when greedy. The low 32 bits
+// count; all bits set means a random seed (LLAMA_DEFAULT_SEED).
 func (r *request) seed() uint64 {
 	if r.Temperature != nil && *r.Temperature == 0 {
 		return 0
@@ -74,13 +74,13 @@ type task struct {
 	probs   []map[string]any
 }
 
-// completion answers /completion.
+// completion handles /completion.
 func (s *Server) completion(w http.ResponseWriter, r *http.Request) {
 	var req request
 	if !decode(w, r, &req) {
 		return
 	}
-	s.run(w, r, &req, own())
+	s.run(w, r, &req, native())
 }
 
 func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request, as shape) {
@@ -112,11 +112,11 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request, as sh
 		s.stream(w, r, tasks)
 		return
 	}
-	s.whole(w, r, tasks)
+	s.unary(w, r, tasks)
 }
 
-// begin counts a completion and gives the faults that happen to it. It reports
-// whether one of them took the place of the answer.
+// begin counts a completion and returns its faults. It reports whether a fault has
+// replaced the response.
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) (faults []Fault, refused bool) {
 	s.mu.Lock()
 	s.requests++
@@ -127,11 +127,11 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) (faults []Fault, 
 			faults = append(faults, f)
 		}
 	}
-	return faults, s.refuse(w, r, faults)
+	return faults, s.reject(w, r, faults)
 }
 
-// refuse handles the faults that leave no answer or one of their own.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, faults []Fault) bool {
+// reject handles the faults that replace the response.
+func (s *Server) reject(w http.ResponseWriter, r *http.Request, faults []Fault) bool {
 	for _, f := range faults {
 		switch f.Kind {
 		case KindNoAnswer:
@@ -165,8 +165,8 @@ func (f Fault) apiError() *apiError {
 	return e
 }
 
-// whole answers without a stream.
-func (s *Server) whole(w http.ResponseWriter, r *http.Request, tasks []*task) {
+// unary responds without a stream.
+func (s *Server) unary(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o := s.newOut(w, r, tasks[0].fault)
 	o.whole = true
 	results := make([]any, len(tasks))
@@ -185,8 +185,8 @@ func (s *Server) whole(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o.finish(r, results, err)
 }
 
-// each does the tasks side by side; the first that fails ends the others, and its
-// error is returned.
+// each runs the tasks in parallel. The first failure cancels the others, and each
+// returns its error.
 func each(ctx context.Context, tasks []*task, do func(ctx context.Context, i int, t *task) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -204,17 +204,17 @@ func each(ctx context.Context, tasks []*task, do func(ctx context.Context, i int
 	return failed
 }
 
-// generate runs the task in a slot and tells of each token that shows.
-func (t *task) generate(ctx context.Context, tell func(event) error) error {
+// generate runs the task in a slot and calls back for each token with an event.
+func (t *task) generate(ctx context.Context, emit func(event) error) error {
 	t.begun = time.Now()
 	var err error
-	if t.slot, t.cached, err = t.s.slots.take(ctx, t.prompt, t.req.limit()); err != nil {
+	if t.slot, t.cached, err = t.s.slots.acquire(ctx, t.prompt, t.req.limit()); err != nil {
 		return err
 	}
 	defer t.s.slots.release(t.slot)
 	t.begun = time.Now()
 	if t.req.Progress && len(t.prompt) > 0 {
-		if err := tell(t.progressEvent()); err != nil {
+		if err := emit(t.progressEvent()); err != nil {
 			return err
 		}
 	}
@@ -240,14 +240,15 @@ func (t *task) generate(ctx context.Context, tell func(event) error) error {
 		if err := t.s.decodes(ctx); err != nil {
 			return err
 		}
-		if err := t.take(model, tell); err != nil {
+		if err := t.sample(model, emit); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// prefill takes its time over a prompt, in which no counter of /slots moves.
+// prefill waits for the time of prompt processing, during which no counter of
+// /slots changes.
 func (s *Server) prefill(ctx context.Context) error {
 	if !s.script.PromptBusy {
 		return sleep(ctx, s.script.PromptDelay)
@@ -260,8 +261,8 @@ func (s *Server) prefill(ctx context.Context) error {
 	return nil
 }
 
-// take samples a token, as process_token in server-context.cpp does.
-func (t *task) take(model *sampler, tell func(event) error) error {
+// sample samples a token, as process_token in server-context.cpp does.
+func (t *task) sample(model *sampler, emit func(event) error) error {
 	likely := model.next()
 	id := t.s.vocab.biased(likely, t.req.Bias)
 	t.sampled = append(t.sampled, id)
@@ -269,11 +270,11 @@ func (t *task) take(model *sampler, tell func(event) error) error {
 	piece := t.s.vocab.piece(id)
 	t.text += piece
 	if !incomplete(t.text) {
-		show := t.shown(len(piece), ends(id))
+		show := t.visible(len(piece), ends(id))
 		if t.req.Probs > 0 {
 			t.probs = append(t.probs, t.probsOf(model, likely, id, show))
 		}
-		if err := tell(t.tokenEvent(id, show)); err != nil {
+		if err := emit(t.tokenEvent(id, show)); err != nil {
 			return err
 		}
 	}
@@ -289,9 +290,9 @@ func (t *task) take(model *sampler, tell func(event) error) error {
 	return nil
 }
 
-// shown takes the text that the event may tell: none while it may be the
-// beginning of a stop text, and nothing from a stop text on.
-func (t *task) shown(last int, ending bool) string {
+// visible returns the text that the event may contain: none while the text may be
+// the beginning of a stop string, and nothing from a stop string on.
+func (t *task) visible(last int, ending bool) string {
 	rest := t.text[t.sent:]
 	for _, w := range t.req.Stop {
 		from := max(0, len(rest)-last-len(w))

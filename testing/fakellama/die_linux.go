@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// deadly reports whether a signal's default is the end of the process (signal(7)).
-// Those of real time are left out.
+// deadly reports whether a signal terminates a process by default (signal(7)).
+// Real-time signals are not included.
 func deadly(sig syscall.Signal) bool {
 	switch sig {
 	case syscall.SIGCHLD, syscall.SIGCONT, syscall.SIGURG, syscall.SIGWINCH, // ignored
@@ -17,11 +17,11 @@ func deadly(sig syscall.Signal) bool {
 	return sig > 0 && sig < 32
 }
 
-// die ends the process by a signal that the Go runtime would otherwise turn
-// into a trace and exit status 2.
+// die terminates the process by a signal. The Go runtime would otherwise print a
+// stack trace and exit with status 2.
 func die(sig syscall.Signal) {
 	var act [4]uint64 // struct sigaction of the kernel: handler SIG_DFL, no flags, no mask
-	// Neither call can fail: the signal is a deadly one, and of SIGKILL the action is the default.
+	// Neither call can fail: the signal is a deadly one, and SIGKILL cannot be handled.
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
 	_ = syscall.Kill(os.Getpid(), sig)
 	select {} // until the signal arrives

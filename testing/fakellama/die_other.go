@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// deadly reports whether die has a status for a signal.
+// deadly reports whether die has an exit status for a signal.
 func deadly(sig syscall.Signal) bool { return sig > 0 && sig < 32 }
 
-// die ends the process with the status that a shell shows for a signal; the
-// signal itself is only sent on Linux.
+// die exits with the status that a shell reports for a signal; only Linux sends
+// the signal itself.
 func die(sig syscall.Signal) { os.Exit(128 + int(sig)) }

@@ -6,8 +6,8 @@ import (
 	"sort"
 )
 
-// vector is an embedding of eight dimensions and length 1: how often which
-// eighth of the vocabulary occurs.
+// vector returns an embedding of eight dimensions and length 1: the frequency of
+// each eighth of the vocabulary.
 func vector(ids []int32) []float32 {
 	v := make([]float32, 8)
 	v[0] = 1e-3 // no null vector
@@ -24,7 +24,7 @@ func vector(ids []int32) []float32 {
 	return v
 }
 
-// embeddings answers /embedding and, as OpenAI does, /v1/embeddings.
+// embeddings handles /embedding and, in OpenAI's format, /v1/embeddings.
 func (s *Server) embeddings(asOAI bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if !s.script.Embeddings {

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Template is the chat template that /props tells, and what /apply-template does.
+// Template is the chat template of /props and /apply-template.
 const Template = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}" +
 	"{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 
@@ -37,7 +37,7 @@ func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
-// listSlots tells what the slots do, or did when decoding ended.
+// listSlots returns the state of the slots, or their last state if decoding hangs.
 func (s *Server) listSlots(w http.ResponseWriter, r *http.Request) {
 	states := s.slots.snapshot()
 	select {
@@ -168,7 +168,7 @@ type message struct {
 	Content string `json:"content"`
 }
 
-// format applies the template to messages; files are their images.
+// format applies the template to messages and returns their images.
 func (s *Server) format(turns []turn) (prompt string, files [][]byte, bad *apiError) {
 	messages, files, bad := s.conversation(turns)
 	switch {
@@ -189,7 +189,8 @@ func (s *Server) format(turns []turn) (prompt string, files [][]byte, bad *apiEr
 	return b.String(), files, nil
 }
 
-// alternating is the condition of Gemma's template.
+// alternating reports whether user and assistant alternate, as Gemma's template
+// requires.
 func alternating(messages []message) bool {
 	if len(messages) > 0 && messages[0].Role == "system" {
 		messages = messages[1:]

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// event is a partial result, its members in the order of
+// event is a partial result with its members in the order of
 // server_task_result_cmpl_partial::to_json.
 type event struct {
 	Index     int              `json:"index"`
@@ -44,7 +44,7 @@ func (t *task) progressEvent() event {
 	}
 }
 
-// final is the last result, its members those of server_task_result_cmpl_final.
+// final is the last result, with the members of server_task_result_cmpl_final.
 func (t *task) final(stream bool) map[string]any {
 	out := map[string]any{
 		"index": t.index, "content": t.text, "tokens": []int32{}, "id_slot": t.slot, "stop": true,
@@ -93,8 +93,8 @@ func rate(n int, ms float64) float64 {
 	return float64(n) * 1000 / ms
 }
 
-// probsOf is the entry of completion_probabilities of a token. Its numbers are
-// from before any bias, so that the likely one is the first of them all the same.
+// probsOf returns the entry of completion_probabilities for a token. Its values
+// are those before any bias, so that the most likely token comes first.
 func (t *task) probsOf(model *sampler, likely, id int32, text string) map[string]any {
 	name, list := "logprob", "top_logprobs"
 	value := func(lp float32) float64 { return float64(lp) }
@@ -117,7 +117,7 @@ func (t *task) probsOf(model *sampler, likely, id int32, text string) map[string
 	}
 }
 
-// numbers is the bytes of a text as JSON numbers.
+// numbers returns the bytes of a text as JSON numbers.
 func numbers(s string) []int {
 	out := make([]int, len(s))
 	for i := range len(s) {
@@ -126,7 +126,7 @@ func numbers(s string) []int {
 	return out
 }
 
-// pick keeps the members that response_fields names.
+// pick returns the members that response_fields lists.
 func pick(result map[string]any, fields []string) any {
 	if len(fields) == 0 {
 		return result

@@ -10,7 +10,7 @@ import (
 )
 
 // flagTable holds the flags of llama-server v0.5.0, one option a line: its
-// names, a tab, and what its value is called (empty: it takes none). The source
+// names, a tab, and the name of its value (empty: it has no value). The source
 // is the output of llama-server --help.
 //
 //go:embed flags.txt
@@ -22,7 +22,7 @@ type option struct {
 	hint  string
 }
 
-// values is how many arguments the option takes.
+// values returns the number of arguments of the option.
 func (o option) values() int {
 	switch o.hint {
 	case "":
@@ -42,7 +42,7 @@ func options() []option {
 	return out
 }
 
-// args is what the imitation heeds of a command line.
+// args holds the flags that the fake uses.
 type args struct {
 	host       string
 	port       int
@@ -128,7 +128,7 @@ func (a *args) set(o option, value string) (err error) {
 	return err
 }
 
-// help writes the flags in the columns of llama-server's own.
+// help writes the flags in the columns of llama-server's help.
 func help(w io.Writer, old []string) error {
 	if _, err := io.WriteString(w, "----- common params -----\n\n"); err != nil {
 		return err

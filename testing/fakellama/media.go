@@ -14,15 +14,15 @@ import (
 	"strings"
 )
 
-// ImageTokens is how many tokens an image takes, whatever its size is.
+// ImageTokens is the number of tokens of an image, whatever its size.
 const ImageTokens = 16
 
-// newMarker is what stands for a medium in a prompt, as get_media_marker in
-// server-common.cpp makes it.
+// newMarker returns a random media marker, as get_media_marker in
+// server-common.cpp does.
 func newMarker() string { return "<__media_" + rand.Text() + "__>" }
 
-// mediaPrompt puts images at the places of the marker, as process_mtmd_prompt
-// does. Without any it is a text as every other.
+// mediaPrompt replaces the markers by images, as process_mtmd_prompt does. Without
+// images it returns plain text.
 func (s *Server) mediaPrompt(text string, files [][]byte) ([]int32, *apiError) {
 	images := make([][]int32, len(files))
 	for i, f := range files {
@@ -43,7 +43,8 @@ func (s *Server) mediaPrompt(text string, files [][]byte) ([]int32, *apiError) {
 	return ids, nil
 }
 
-// imageTokens depend on every pixel: what the "model" says does then, too.
+// imageTokens returns tokens that depend on every pixel, so that the generated text
+// does, too.
 func imageTokens(img image.Image) []int32 {
 	h := sha256.New()
 	b := img.Bounds()
@@ -64,7 +65,7 @@ func imageTokens(img image.Image) []int32 {
 	return ids
 }
 
-// multimodal reads the media of a prompt's object.
+// multimodal parses the media of a prompt object.
 func (s *Server) multimodal(text string, media []string) ([]int32, *apiError) {
 	if !s.script.Vision {
 		return nil, errRequest("Multimodal data provided, but model does not support multimodal requests.")
@@ -76,8 +77,8 @@ func (s *Server) multimodal(text string, media []string) ([]int32, *apiError) {
 	return s.mediaPrompt(text, files)
 }
 
-// unbase64 returns no bytes for what is no base64: the server's own decoder knows no
-// errors either, and what it gives then is no image.
+// unbase64 returns no bytes for invalid base64. The server's decoder does not report
+// errors either, and its result is then no image.
 func unbase64(text string) []byte {
 	out, err := base64.StdEncoding.DecodeString(text)
 	if err != nil {
@@ -86,13 +87,13 @@ func unbase64(text string) []byte {
 	return out
 }
 
-// turn is a message as it comes: its content is a text or a list of parts.
+// turn is a message of a request: its content is a string or a list of parts.
 type turn struct {
 	Role    string          `json:"role"`
 	Content json.RawMessage `json:"content"`
 }
 
-// part is one of a content's list.
+// part is one part of a message's content.
 type part struct {
 	Type  string `json:"type"`
 	Text  string `json:"text"`
@@ -101,9 +102,9 @@ type part struct {
 	} `json:"image_url"`
 }
 
-// conversation takes the images out of messages and leaves markers in their
-// places, as oaicompat_chat_params_parse and common_chat_msg's to_json do: text
-// parts are joined by line ends, except around a marker.
+// conversation replaces the images of messages by markers and returns the images,
+// as oaicompat_chat_params_parse and common_chat_msg's to_json do. Text parts are
+// joined by newlines, except around a marker.
 func (s *Server) conversation(turns []turn) (messages []message, files [][]byte, bad *apiError) {
 	for _, t := range turns {
 		m := message{Role: t.Role}
@@ -129,7 +130,7 @@ func (s *Server) conversation(turns []turn) (messages []message, files [][]byte,
 	return messages, files, nil
 }
 
-// join adds a part to a message's content, and gives its file if it has one.
+// join appends a part to a message's content and returns the part's file, if any.
 func (s *Server) join(m *message, p part, afterMarker bool) (file []byte, bad *apiError) {
 	switch {
 	case p.Type == "text":
@@ -152,7 +153,7 @@ func (s *Server) join(m *message, p part, afterMarker bool) (file []byte, bad *a
 	return file, bad
 }
 
-// dataURI is handle_media without what it would fetch.
+// dataURI does what handle_media does, except for remote URLs.
 func dataURI(uri string) ([]byte, *apiError) {
 	head, data, ok := strings.Cut(uri, ",")
 	switch {

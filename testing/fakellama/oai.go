@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// shape is how the results of a completion are told.
+// shape is the format of a completion's results.
 type shape struct {
 	partial func(t *task, e event) any
 	final   func(t *task, stream bool) any
 	done    bool // [DONE] ends a stream
 }
 
-// own is the shape of llama-server's own endpoints.
-func own() shape {
+// native is the format of llama-server's native endpoints.
+func native() shape {
 	return shape{
 		partial: func(_ *task, e event) any { return e },
 		final:   func(t *task, stream bool) any { return pick(t.final(stream), t.req.Fields) },
 	}
 }
 
-// oai is the shape of /v1/completions: the to_json_oaicompat of server-task.cpp.
+// oai is the format of /v1/completions: to_json_oaicompat of server-task.cpp.
 func oai() shape {
 	return shape{
 		done:    true,
@@ -59,7 +59,7 @@ func (t *task) usage() map[string]any {
 	}
 }
 
-// completionOAI answers /v1/completions.
+// completionOAI handles /v1/completions.
 func (s *Server) completionOAI(w http.ResponseWriter, r *http.Request) {
 	var req request
 	if decode(w, r, &req) {
@@ -67,7 +67,8 @@ func (s *Server) completionOAI(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// embeddingsOAI tells vectors as format_embeddings_response_oaicompat does.
+// embeddingsOAI returns vectors in the format of
+// format_embeddings_response_oaicompat.
 func embeddingsOAI(model string, prompts [][]int32, format string) map[string]any {
 	data, count := make([]any, len(prompts)), 0
 	for i, p := range prompts {
@@ -87,15 +88,15 @@ func embeddingsOAI(model string, prompts [][]int32, format string) map[string]an
 	}
 }
 
-// off answers for an endpoint that is off unless a flag switches it on, which the
-// imitation does not heed.
+// off responds for an endpoint that a flag enables in llama-server. The fake never
+// enables it.
 func off(what, flag string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, errUnsupported("This server does not support "+what+". Start it with `"+flag+"`"))
 	}
 }
 
-// embeddingRequest is what the endpoints of embeddings heed.
+// embeddingRequest is a request of the embedding endpoints.
 type embeddingRequest struct {
 	Input   json.RawMessage `json:"input"`
 	Content json.RawMessage `json:"content"`

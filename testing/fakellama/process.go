@@ -17,15 +17,15 @@ import (
 	"time"
 )
 
-// envGrandchild makes the program be the grandchild of Process.Grandchild.
+// envGrandchild makes the program run as the grandchild of Process.Grandchild.
 const envGrandchild = "FAKELLAMA_GRANDCHILD"
 
-// grandchildLife bounds the life of a grandchild that nobody reaps.
+// grandchildLife limits the life of a grandchild that nobody kills.
 const grandchildLife = 10 * time.Minute
 
-// Main is the program: it takes llama-server's arguments (without the program's
-// name) and reads its script and LLAMA_API_KEY through getenv. It returns the
-// exit status when it was stopped by SIGTERM or SIGINT, or could not begin.
+// Main runs the program with llama-server's arguments (without the program name).
+// It reads its script and LLAMA_API_KEY through getenv, and returns the exit status
+// after SIGTERM or SIGINT, or if it cannot start.
 func Main(argv []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	if getenv(envGrandchild) != "" {
 		time.Sleep(grandchildLife)
@@ -63,7 +63,7 @@ func Main(argv []string, getenv func(string) string, stdout, stderr io.Writer) i
 	return p.run()
 }
 
-// merge lets the command line fill what the script leaves open.
+// merge applies the command line to the fields that the script does not set.
 func merge(s Script, a args) Script {
 	if s.Slots == 0 {
 		s.Slots = max(a.slots, 1)
@@ -134,13 +134,14 @@ func (p *process) run() int {
 		}
 	}
 	if do.NeverListens {
-		<-p.heeded(signals)
+		<-p.stopSignal(signals)
 		return 0
 	}
 	return p.serve(signals)
 }
 
-// serve listens as server-http.cpp does: a host that ends in .sock is a unix socket.
+// serve listens as server-http.cpp does: a host that ends in .sock is a unix
+// socket.
 func (p *process) serve(signals chan os.Signal) int {
 	network, address := "tcp", net.JoinHostPort(p.args.host, strconv.Itoa(p.args.port))
 	if strings.HasSuffix(p.args.host, ".sock") {
@@ -166,7 +167,7 @@ func (p *process) serve(signals chan os.Signal) int {
 	if !p.script.LoadForever {
 		loaded = time.After(p.script.LoadTime)
 	}
-	stop := p.heeded(signals)
+	stop := p.stopSignal(signals)
 	select {
 	case <-loaded:
 	case <-stop:
@@ -201,8 +202,9 @@ func (p *process) close(hs *http.Server, srv *Server) int {
 	return 0
 }
 
-// heeded returns a channel that is closed at the first signal that ends the program.
-func (p *process) heeded(signals <-chan os.Signal) <-chan struct{} {
+// stopSignal returns a channel that is closed at the first signal that stops the
+// program.
+func (p *process) stopSignal(signals <-chan os.Signal) <-chan struct{} {
 	stop := make(chan struct{})
 	go func() {
 		defer close(stop)
@@ -223,7 +225,7 @@ func (p *process) exit() int {
 	return p.script.Process.ExitCode
 }
 
-// grandchild starts the program once more in a way that outlives this one.
+// grandchild starts the program again as a process that outlives this one.
 func (p *process) grandchild() error {
 	self, err := os.Executable()
 	if err != nil {
@@ -254,7 +256,7 @@ func (l *logger) print(level, format string, args ...any) {
 func (l *logger) raw(text string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, _ = io.WriteString(l.w, text) // without stderr there is nobody to tell
+	_, _ = io.WriteString(l.w, text) // without stderr there is nobody to emit
 }
 
 // flood writes n bytes of log.

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 )
 
-// promptTokens reads the forms of tokenize_input_prompts: a text, ids, a mixture,
+// promptTokens parses the forms of tokenize_input_prompts: a string, ids, a mixture,
 // an object with media, or an array of those.
 func (s *Server) promptTokens(raw json.RawMessage) ([][]int32, *apiError) {
 	var list []json.RawMessage

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Server is the imitation. It is safe for concurrent use.
+// Server is the fake llama-server. It is safe for concurrent use.
 type Server struct {
 	script Script
 	vocab  *vocab
@@ -31,13 +31,13 @@ type Server struct {
 	once      sync.Once
 	wedgeOnce sync.Once
 
-	// crash and flood are what a process does; nil in process.
+	// crash and flood are set by the program; nil for tests in process.
 	crash func(signal int)
 	flood func(bytes int)
 }
 
-// New returns a server that follows the script. It panics on a script that
-// Validate refuses, since a test cannot go on with one.
+// New returns a server that follows the script. It panics if Validate rejects the
+// script.
 func New(script Script) *Server {
 	if err := script.Validate(); err != nil {
 		panic(err)
@@ -55,13 +55,13 @@ func New(script Script) *Server {
 	return s
 }
 
-// Close frees requests that hang on purpose. Requests after it fail.
+// Close ends requests that hang on purpose. Later requests fail.
 func (s *Server) Close() { s.once.Do(func() { close(s.closed) }) }
 
-// Busy is how many slots are at work.
+// Busy returns the number of busy slots.
 func (s *Server) Busy() int { return s.slots.busy() }
 
-// Requests is how many completions were asked for, those of a chat included.
+// Requests returns the number of completion requests, including chat completions.
 func (s *Server) Requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,13 +79,13 @@ func (s *Server) routes() {
 	})
 }
 
-// route is what answers some patterns of http.ServeMux.
+// route is a handler with its patterns for http.ServeMux.
 type route struct {
 	handler  http.HandlerFunc
 	patterns []string
 }
 
-// handlers are the routes of server.cpp that are imitated.
+// handlers lists the routes of server.cpp that the fake implements.
 func (s *Server) handlers() []route {
 	return []route{
 		{s.health, []string{"GET /health", "GET /v1/health"}},
@@ -109,13 +109,13 @@ func (s *Server) handlers() []route {
 	}
 }
 
-// loading reports whether the model is still not there.
+// loading reports whether the model is still loading.
 func (s *Server) loading() bool {
 	return s.script.LoadForever || time.Since(s.start) < s.script.LoadTime
 }
 
-// ServeHTTP answers in the order of server-http.cpp: first whether the model is
-// loaded, then the key.
+// ServeHTTP checks requests in the order of server-http.cpp: first whether the
+// model is loaded, then the key.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "llama.cpp")
 	select {
@@ -161,9 +161,9 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// wedge ends all decoding. A server whose GPU hangs in a decode goes on telling
-// its slots as they were (llama-server v0.5.0 answers it meanwhile: yield_to_queue
-// in server-context.cpp), one that hangs elsewhere on that thread does not.
+// wedge stops all decoding. A server whose GPU hangs in a decode still responds to
+// /slots with the last state (yield_to_queue in server-context.cpp, llama-server
+// v0.5.0). A server whose main thread hangs elsewhere does not respond.
 func (s *Server) wedge(mute bool) {
 	s.wedgeOnce.Do(func() {
 		if !mute {
@@ -173,7 +173,7 @@ func (s *Server) wedge(mute bool) {
 	})
 }
 
-// decodes waits while nothing is decoded: for ever once the server is wedged.
+// decodes waits while decoding is stopped: forever once the server is wedged.
 func (s *Server) decodes(ctx context.Context) error {
 	select {
 	case <-s.wedged:
@@ -235,8 +235,8 @@ func writeJSON(w http.ResponseWriter, v any) {
 	_, _ = w.Write(encode(v)) // the client may be gone
 }
 
-// encode is JSON as llama-server writes it: without escapes for HTML, without a
-// line end, and with the replacement character for what is no UTF-8.
+// encode returns JSON as llama-server writes it: without HTML escapes, without a
+// final newline, and with the replacement character for invalid UTF-8.
 func encode(v any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -247,15 +247,16 @@ func encode(v any) []byte {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
-// The most bytes that cpp-httplib takes, in general and of what calls itself a
-// form of the web, as curl -d does (CPPHTTPLIB_PAYLOAD_MAX_LENGTH and
+// The largest body that cpp-httplib accepts, in bytes, in general and for
+// application/x-www-form-urlencoded, the default of curl -d
+// (CPPHTTPLIB_PAYLOAD_MAX_LENGTH and
 // CPPHTTPLIB_FORM_URL_ENCODED_PAYLOAD_MAX_LENGTH).
 const (
 	maxBody = 100 << 20
 	maxForm = 1 << 20
 )
 
-// decode reads a request's JSON and answers the request itself if it is none.
+// decode parses a request's JSON. If it is invalid, decode responds to the request.
 func decode(w http.ResponseWriter, r *http.Request, v any) bool {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var large *http.MaxBytesError
@@ -274,7 +275,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) bool {
 		writeError(w, own)
 		return false
 	}
-	// A parse error is an exception that is no invalid_argument: 500.
+	// A parse error is an exception other than invalid_argument: 500.
 	writeError(w, &apiError{status: 500, Type: "server_error", Message: "[json.exception.parse_error.101] " + err.Error()})
 	return false
 }

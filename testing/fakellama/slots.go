@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// slots hands out the places that completions run in.
+// slots manages the slots that completions run in.
 type slots struct {
 	free chan int
 
@@ -31,9 +31,9 @@ func newSlots(n int) *slots {
 	return s
 }
 
-// take waits for a slot and begins a task in it. It returns the slot and how
-// many tokens of the prompt it already held.
-func (s *slots) take(ctx context.Context, prompt []int32, limit int) (id, cached int, err error) {
+// acquire waits for a slot and begins a task in it. It returns the slot and the
+// number of cached tokens of the prompt.
+func (s *slots) acquire(ctx context.Context, prompt []int32, limit int) (id, cached int, err error) {
 	select {
 	case id = <-s.free:
 	case <-ctx.Done():
@@ -83,13 +83,13 @@ func (s *slots) snapshot() []slotState {
 	return append([]slotState(nil), s.state...)
 }
 
-// wrap is the slot that an id means: any does, as in get_slot_by_id of
-// server-context.cpp, where the id becomes unsigned for the remainder.
+// wrap returns the slot of an id. Every id is valid, as in get_slot_by_id of
+// server-context.cpp, which takes the remainder of the unsigned id.
 func (s *slots) wrap(id int) int {
 	return int(uint64(id) % uint64(len(s.state)))
 }
 
-// swap replaces what an idle slot holds and returns what it held.
+// swap replaces the tokens of an idle slot and returns the old ones.
 func (s *slots) swap(id int, with []int32) (held []int32) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

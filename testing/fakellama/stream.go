@@ -11,10 +11,10 @@ import (
 	"syscall"
 )
 
-// errCut ends a stream in disorder.
+// errCut aborts a connection in the middle of a response.
 var errCut = errors.New("the script cuts the connection")
 
-// out writes an answer and lets its faults happen.
+// out writes a response with its faults.
 type out struct {
 	w       http.ResponseWriter
 	flush   *http.ResponseController
@@ -32,8 +32,8 @@ type out struct {
 	whole   bool // no stream: events are counted alone
 }
 
-// stream answers with events; several prompts share the stream and are told
-// apart by their index.
+// stream responds with events. Several prompts share the stream and differ by
+// their index.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o := s.newOut(w, r, tasks[0].fault)
 	first := tasks[0]
@@ -52,7 +52,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	}
 }
 
-// finish answers without a stream: v, or what became of it.
+// finish responds without a stream: with v, or with the error.
 func (o *out) finish(r *http.Request, v any, err error) {
 	if own := (*apiError)(nil); errors.As(err, &own) {
 		writeError(o.w, own)
@@ -63,7 +63,7 @@ func (o *out) finish(r *http.Request, v any, err error) {
 		return
 	}
 	if err == nil {
-		err = o.answer(encode(v))
+		err = o.respond(encode(v))
 	}
 	if err != nil {
 		panic(http.ErrAbortHandler)
@@ -73,8 +73,9 @@ func (o *out) finish(r *http.Request, v any, err error) {
 	}
 }
 
-// answer writes a whole answer; without its length nobody sees where it ends.
-func (o *out) answer(body []byte) error {
+// respond writes a whole response with its Content-Length, so that a client notices
+// a truncated one.
+func (o *out) respond(body []byte) error {
 	o.w.Header().Set("Content-Type", jsonType)
 	if !o.has(KindHangEnd) {
 		o.w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -95,7 +96,7 @@ func (o *out) has(k Kind) bool {
 	return slices.ContainsFunc(o.faults, func(f Fault) bool { return f.Kind == k })
 }
 
-// errEnded ends a stream in order before its final event.
+// errEnded ends a stream regularly before its final event.
 var errEnded = errors.New("the script ends the stream")
 
 func (o *out) task(ctx context.Context, t *task) error {
@@ -109,7 +110,7 @@ func (o *out) task(ctx context.Context, t *task) error {
 	return err
 }
 
-// event sends one event, before it what the script has for this place.
+// event sends one event, after the faults of the script for this place.
 func (o *out) event(data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -120,7 +121,7 @@ func (o *out) event(data []byte) error {
 	}
 	for _, f := range o.faults {
 		if f.AfterBytes == 0 && f.AfterTokens == o.events {
-			if err := o.happen(f, data); err != nil {
+			if err := o.inject(f, data); err != nil {
 				o.ended = errors.Is(err, errEnded)
 				return err
 			}
@@ -143,10 +144,10 @@ func (o *out) send(data []byte) error {
 	return o.write([]byte("data: " + string(data) + o.end + o.end))
 }
 
-// happen lets a fault happen before an event.
-func (o *out) happen(f Fault, data []byte) error {
+// inject causes a fault before an event.
+func (o *out) inject(f Fault, data []byte) error {
 	if o.whole {
-		return o.instead(f)
+		return o.replace(f)
 	}
 	switch f.Kind {
 	case KindError:
@@ -168,7 +169,7 @@ func (o *out) happen(f Fault, data []byte) error {
 				return errCut
 			}
 		}
-		// No such rune here: make one.
+		// There is no split rune here: make one.
 		if err := o.write([]byte("data: {\"content\":\"\xf0\x9f")); err != nil {
 			return err
 		}
@@ -184,10 +185,10 @@ func (o *out) happen(f Fault, data []byte) error {
 	return nil
 }
 
-// instead lets a fault happen in the place of an answer without a stream.
-func (o *out) instead(f Fault) error {
+// replace causes a fault instead of a response without a stream.
+func (o *out) replace(f Fault) error {
 	switch {
-	case f.Kind.stops():
+	case f.Kind.atAnyByte():
 		return o.stop(f)
 	case f.Kind == KindError:
 		return f.apiError()
@@ -214,7 +215,7 @@ func (o *out) stop(f Fault) error {
 	return errCut
 }
 
-// write sends bytes at once, up to the place where a fault is due.
+// write sends bytes immediately, up to the place of a fault.
 func (o *out) write(b []byte) error {
 	for _, f := range o.faults {
 		if f.AfterBytes > 0 && o.bytes <= f.AfterBytes && o.bytes+len(b) > f.AfterBytes {

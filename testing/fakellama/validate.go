@@ -6,8 +6,8 @@ import (
 	"syscall"
 )
 
-// Validate says what is wrong with a script, so that no fault is asked for that
-// does not happen.
+// Validate returns an error for an invalid script, including faults that could
+// never happen.
 func (s Script) Validate() error {
 	errs := []error{
 		noneNegative(
@@ -42,7 +42,7 @@ func (f Fault) validate() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	refuse(f.AfterBytes > 0 && !f.Kind.stops(), "after_bytes is for cut, crash, stall and wedge: use after_tokens")
+	refuse(f.AfterBytes > 0 && !f.Kind.atAnyByte(), "after_bytes is for cut, crash, stall and wedge: use after_tokens")
 	refuse(f.Signal != 0 && f.Kind != KindCrash, "signal is for crash")
 	switch f.Kind {
 	case KindStall, KindWedge, KindCut, KindCutRune, KindNoFinal, KindGarbage:
@@ -62,8 +62,8 @@ func (f Fault) validate() error {
 	return errors.Join(errs...)
 }
 
-// stops reports whether the fault can happen at any byte.
-func (k Kind) stops() bool {
+// atAnyByte reports whether the fault can happen at any byte.
+func (k Kind) atAnyByte() bool {
 	return k == KindCut || k == KindCrash || k == KindStall || k == KindWedge
 }
 

@@ -18,8 +18,8 @@ const (
 
 func specials() []string { return []string{"<|endoftext|>", "<|im_start|>", "<|im_end|>"} }
 
-// words are pieces of more than one byte. The last ones are beginnings of runes:
-// with them an emoji takes three tokens and an ideograph two.
+// words are tokens of more than one byte. The last ones are beginnings of runes:
+// with them an emoji is three tokens and an ideograph two.
 func words() []string {
 	return []string{
 		" the", " a", " of", " and", " to", " in", " is", " was", " it", " that", " for", " on", " with", " as",
@@ -33,7 +33,7 @@ func words() []string {
 // VocabSize is the number of tokens.
 func VocabSize() int { return int(firstWord) + len(words()) }
 
-// vocab finds tokens by text and text by token.
+// vocab maps tokens to text and text to tokens.
 type vocab struct {
 	pieces  []string
 	byText  map[string]int32
@@ -54,8 +54,8 @@ func newVocab() *vocab {
 	return v
 }
 
-// tokenize takes the longest piece at each place. Special tokens count as such
-// only when parse is set.
+// tokenize uses the longest matching token at each position. It recognises special
+// tokens only if parse is set.
 func (v *vocab) tokenize(text string, parse bool) []int32 {
 	ids := []int32{}
 	for text != "" {
@@ -75,7 +75,7 @@ func (v *vocab) known(id int32) bool { return id >= 0 && int(id) < len(v.pieces)
 
 func ends(id int32) bool { return id == TokenEnd || id == TokenTurnEnd }
 
-// piece is the text of a token; special tokens have none.
+// piece returns the text of a token; special tokens have none.
 func (v *vocab) piece(id int32) string {
 	if id < firstByte {
 		return ""
@@ -83,9 +83,9 @@ func (v *vocab) piece(id int32) string {
 	return v.pieces[id]
 }
 
-// biased is what is sampled in the place of the likely token: the first of a text
-// whose logit is raised above all that candidates gives. Of what logit_bias can
-// say, pairs of a text and a number are heeded.
+// biased returns the token that replaces the likely one: the first token of a text
+// whose logit is raised above all candidates. It supports the form of logit_bias
+// with pairs of a text and a number.
 func (v *vocab) biased(likely int32, logitBias json.RawMessage) int32 {
 	var pairs [][2]any
 	if json.Unmarshal(logitBias, &pairs) != nil {
@@ -101,7 +101,7 @@ func (v *vocab) biased(likely int32, logitBias json.RawMessage) int32 {
 	return likely
 }
 
-// text is that of tokens, special ones written out.
+// text returns the text of tokens, including special tokens.
 func (v *vocab) text(ids []int32) string {
 	var b strings.Builder
 	for _, id := range ids {
@@ -111,7 +111,7 @@ func (v *vocab) text(ids []int32) string {
 }
 
 // incomplete reports whether text ends inside a rune, as validate_utf8 in
-// llama.cpp's common.cpp sees it: only the last three bytes are looked at.
+// llama.cpp's common.cpp does: it checks only the last three bytes.
 func incomplete(text string) bool {
 	for back := 1; back <= 3 && back <= len(text); back++ {
 		ch := text[len(text)-back]
@@ -131,8 +131,8 @@ func incomplete(text string) bool {
 	return false
 }
 
-// sampler is the "model": a stream of tokens that depends on the prompt alone,
-// or on the seed as well.
+// sampler is the "model": a sequence of tokens that depends on the prompt, and on
+// the seed if there is one.
 type sampler struct {
 	v     *vocab
 	state uint64
@@ -141,7 +141,7 @@ type sampler struct {
 	count int
 }
 
-// newSampler babbles, or says reply when it is not empty.
+// newSampler returns a sampler of generated text, or of reply if it is not empty.
 func newSampler(v *vocab, prompt []int32, seed uint64, reply string, neverEnds bool) *sampler {
 	s := &sampler{v: v, state: 0xcbf29ce484222325 ^ seed, ends: !neverEnds}
 	for _, id := range prompt {
@@ -156,7 +156,7 @@ func newSampler(v *vocab, prompt []int32, seed uint64, reply string, neverEnds b
 	return s
 }
 
-// random is a step of splitmix64.
+// random returns the next number of splitmix64.
 func (s *sampler) random() uint64 {
 	s.state += 0x9e3779b97f4a7c15
 	z := s.state
@@ -190,12 +190,13 @@ func (s *sampler) next() int32 {
 
 func (s *sampler) spell(text string) []int32 { return s.v.tokenize(text, false) }
 
-// candidates are n tokens with falling log-probabilities, the sampled one first.
+// candidates returns n tokens with falling log-probabilities, the sampled one
+// first.
 func (s *sampler) candidates(id int32, n int) []candidate {
 	n = min(n, len(s.v.pieces))
 	out := make([]candidate, 0, n)
 	for i := 0; len(out) < n; i++ {
-		// Starting with the sampled token and going round visits each once.
+		// Wrapping around from the sampled token visits each token once.
 		at := (int(id) + i) % len(s.v.pieces)
 		out = append(out, candidate{int32(at), -0.5 - float32(i)*0.125})
 	}
