@@ -60,14 +60,15 @@ type Spec struct {
 	// StopTimeout is the time between the request to exit and SIGKILL. Default:
 	// DefaultStopTimeout.
 	StopTimeout time.Duration
-	// StallTimeout limits how long requests may run without a token (with CPUOnly:
-	// without CPU time either) before the child counts as stalled. Default: 2
-	// minutes. Negative: never.
+	// StallTimeout limits how long requests may run without progress before the child
+	// counts as stalled: without a token, and with CPUOnly without a decode that uses
+	// CPU time. Default: 2 minutes. Negative: never.
 	StallTimeout time.Duration
-	// CPUOnly is set for a program that computes on the CPU alone. The CPU time that
-	// it uses then counts as progress: prompts are decoded in batches of 2048 tokens
+	// CPUOnly is set for a program that computes on the CPU alone. CPU time then counts
+	// as progress while /slots answers: prompts are decoded in batches of 2048 tokens
 	// (n_batch in common/common.h), and a slow CPU needs minutes for one batch,
-	// during which no token counter moves. With a GPU, CPU time proves nothing: a
+	// during which no token counter moves. A sampler that computes without end blocks
+	// /slots, and its CPU time does not count. With a GPU, CPU time proves nothing: a
 	// GPU that hangs may keep the CPU busy.
 	CPUOnly bool
 	// StallGrace is how long a child may stay stalled before it is killed with

@@ -68,22 +68,29 @@ func TestSlowTokensAreNoStall(t *testing.T) {
 	}
 }
 
-// A prompt takes longer than StallTimeout. On the CPU, a server that computes is not
-// stalled, and a server that only waits is. With a GPU, CPU time proves nothing.
+// A prompt takes longer than StallTimeout. On the CPU, a server that decodes is not
+// stalled; one that only waits is, and so is one whose sampler computes, which blocks
+// /slots, and one that computes beyond any prompt. With a GPU, CPU time proves
+// nothing.
 func TestCPUTimeIsProgressOnlyWithoutGPU(t *testing.T) {
 	const stall, prompt = 4 * time.Second, 12 * time.Second
 	for name, c := range map[string]struct {
+		role        string
 		onCPU, busy bool
+		stall       time.Duration
 		want        error
 	}{
-		"computing on the CPU":     {true, true, nil},
-		"waiting on the CPU":       {true, false, ErrStalled},
-		"computing beside the GPU": {false, true, ErrStalled},
+		"decoding on the CPU":      {roleServer, true, true, stall, nil},
+		"waiting on the CPU":       {roleServer, true, false, stall, ErrStalled},
+		"computing beside the GPU": {roleServer, false, true, stall, ErrStalled},
+		"sampling on the CPU":      {roleHideSlots, true, true, stall, ErrStalled},
+		"spinning on the CPU":      {roleServer, true, true, prompt / (3 * maxComputing), ErrStalled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			spec := fakeSpec(t, roleServer, fakellama.Script{Reply: "done", PromptDelay: prompt, PromptBusy: c.busy})
-			spec.CPUOnly, spec.StallTimeout, spec.StallGrace = c.onCPU, stall, 100*time.Millisecond
+			spec := fakeSpec(t, c.role, fakellama.Script{Reply: "done", PromptDelay: prompt, PromptBusy: c.busy})
+			spec.Env = append(spec.Env, blockSlotsName+"=true")
+			spec.CPUOnly, spec.StallTimeout, spec.StallGrace = c.onCPU, c.stall, 100*time.Millisecond
 			child := mustStart(t, spec)
 			events, done := child.Subscribe()
 			defer done()
@@ -165,6 +172,10 @@ func TestKillTimerStopsWhenTokensMove(t *testing.T) {
 // exists, a server in roleHideSlots does not offer /slots.
 const hideSlotsName = "SUPERVISE_TEST_HIDE"
 
+// blockSlotsName is the environment variable that makes a server in roleHideSlots
+// leave /slots unanswered, as llama-server does while its sampler computes.
+const blockSlotsName = "SUPERVISE_TEST_BLOCK"
+
 // serveHidingSlots serves until it is killed.
 func serveHidingSlots() error {
 	var script fakellama.Script
@@ -177,6 +188,10 @@ func serveHidingSlots() error {
 	}
 	server := fakellama.New(script)
 	http.HandleFunc("/slots", func(w http.ResponseWriter, r *http.Request) {
+		if os.Getenv(blockSlotsName) != "" {
+			<-r.Context().Done()
+			return
+		}
 		if _, err := os.Stat(os.Getenv(hideSlotsName)); err == nil {
 			w.WriteHeader(http.StatusNotImplemented)
 			return

@@ -13,6 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxComputing is how many StallTimeouts a process may compute without a token.
+// CPU time counts as progress no longer than that: threads that spin while they wait
+// for each other also use it.
+const maxComputing = 10
+
 // observation is what the watcher reports to the loop that owns the state.
 type observation struct {
 	stalled bool
@@ -21,9 +26,15 @@ type observation struct {
 }
 
 // watch judges the process by token progress while requests run, until ctx ends.
-// With Spec.CPUOnly the CPU time that it uses counts as progress too. While
-// nothing runs, watch asks for nothing, so that a sleeping server sleeps on. The
-// state lines of a server that wakes up count as progress.
+// While nothing runs, watch asks for nothing, so that a sleeping server sleeps on.
+// The state lines of a server that wakes up count as progress.
+//
+// With Spec.CPUOnly the CPU time that the process uses counts as progress too, but
+// only if /slots answers. llama-server v0.5.0 runs each decode, each encoding of an
+// image and each draft beside its queue (yield_to_queue in server-context.cpp), so a
+// slow prompt leaves /slots answering. Samplers, their grammars and their penalties
+// run in the queue's own thread: while one of them computes without end, /slots does
+// not answer. CPU time counts for maxComputing StallTimeouts without a token.
 //
 // While nothing runs the clock stops and is not reset: clients that give up
 // sooner than StallTimeout, again and again, do not hide a stall. A server that
@@ -42,19 +53,22 @@ func (c *Child) watch(ctx context.Context, p *process, events *startupEvents, ou
 	}
 	var last uint64
 	cpu := newCPUProgress(p)
-	progress, stalled := time.Now(), false
-	for checked := progress; ; checked = time.Now() {
+	token, stalled := time.Now(), false // when a token was last produced, or nothing ran
+	progress := token                   // the same, or when the process last computed
+	for checked := token; ; checked = time.Now() {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		computed := cpu.advanced() && c.spec.CPUOnly
 		if c.transport.active.Load() == 0 && !stalled {
-			progress = progress.Add(time.Since(checked))
+			idle := time.Since(checked)
+			token, progress = token.Add(idle), progress.Add(idle)
 		} else {
-			// A server that is wedged in a decode goes on answering, always the same
-			// (v0.5.0: yield_to_queue in server-context.cpp). One whose main thread
-			// hangs elsewhere never answers: the check has a deadline of its own.
+			// A server that is wedged in a decode goes on answering, always the same. One
+			// whose main thread hangs elsewhere never answers: the check has a deadline of
+			// its own.
 			check, cancel := context.WithTimeout(ctx, max(interval, time.Second))
 			digest, busy, err := slotsDigest(check, client, c.baseURL, c.key)
 			cancel()
@@ -63,14 +77,15 @@ func (c *Child) watch(ctx context.Context, p *process, events *startupEvents, ou
 				send(observation{err: err})
 				return
 			case err == nil && (digest != last || !busy):
-				last, progress = digest, time.Now()
+				last, token = digest, time.Now()
+			case err == nil && computed && time.Since(token) < maxComputing*limit:
+				progress = time.Now()
 			}
 		}
-		if line := events.lastStateLine(); line.After(progress) {
-			progress = line
-		}
-		if cpu.advanced() && c.spec.CPUOnly {
-			progress = time.Now()
+		for _, at := range []time.Time{token, events.lastStateLine()} {
+			if at.After(progress) {
+				progress = at
+			}
 		}
 		idle := time.Since(progress)
 		if now := idle > limit; now != stalled {
