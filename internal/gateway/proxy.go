@@ -58,9 +58,9 @@ func (g *Gateway) handleProxyError(w http.ResponseWriter, r *http.Request, err e
 	switch {
 	case errors.Is(err, supervise.ErrStopped):
 		writeError(w, http.StatusServiceUnavailable, "unavailable_error", "the server is shutting down")
-	case errors.Is(err, supervise.ErrCrashedTwice):
+	case errors.Is(err, supervise.ErrCrashed):
 		w.Header().Set("X-Should-Retry", "false") // OpenAI's clients retry a 502 otherwise
-		writeError(w, http.StatusBadGateway, "server_error", "llama-server crashed twice while handling this request; it will not be retried")
+		writeError(w, http.StatusBadGateway, "server_error", "llama-server crashed while handling this request; it will not be retried")
 	case errors.As(err, &exit):
 		writeError(w, http.StatusBadGateway, "server_error", "llama-server crashed and is being restarted; retry")
 	case errors.As(err, &stuck):

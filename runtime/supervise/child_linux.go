@@ -46,7 +46,7 @@ type Child struct {
 	current  *process
 	attempt  int
 	err      error
-	exits    map[int]error // why each run exited
+	exits    map[int]exitRecord // by run
 	changed  chan struct{}
 
 	stop     chan struct{} // closed to request the stop
@@ -78,7 +78,7 @@ func Start(ctx context.Context, spec Spec) (*Child, error) {
 		spec.Log.Warn("could not search for orphans", "cause", err.Error())
 	}
 	c := &Child{
-		spec: spec, key: newID(24), cleanup: func() {}, hub: newHub(spec.Log), exits: map[int]error{},
+		spec: spec, key: newID(24), cleanup: func() {}, hub: newHub(spec.Log), exits: map[int]exitRecord{},
 		changed: make(chan struct{}), stop: make(chan struct{}), kill: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := c.prepare(); err != nil {
@@ -195,9 +195,10 @@ func (c *Child) BaseURL() string { return c.baseURL }
 
 // HTTPClient returns the client for requests to the child. Requests wait while
 // the child starts, and the API key is added. An error wraps the cause of the exit
-// (ExitError, HangError). A request is retried only if its process exited before
-// any part of the answer and the policy restarts it; if the next process exits as
-// well, the error wraps ErrCrashedTwice.
+// (ExitError, HangError). A request is retried once, and only if its process was
+// killed from outside before any part of the answer and the policy restarts it. If
+// the process crashed or hung while it handled this request alone, the error also
+// wraps ErrCrashed.
 func (c *Child) HTTPClient() *http.Client { return c.client }
 
 // APIKey returns the key that the child requires.

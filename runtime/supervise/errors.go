@@ -38,9 +38,10 @@ var (
 	ErrStartTimeout = errors.New("start timed out")
 	// ErrWrongPeer: another process answers on the child's address.
 	ErrWrongPeer = errors.New("the peer is not the supervised process")
-	// ErrCrashedTwice: two processes exited, one after the other, before they answered
-	// a request. The request may be the cause and is not sent to a third process.
-	ErrCrashedTwice = errors.New("llama-server crashed twice while handling this request")
+	// ErrCrashed: the process crashed or hung while it handled this request and no
+	// other, or two processes were killed one after the other before they answered it.
+	// The request is the likely cause and is not sent to another process.
+	ErrCrashed = errors.New("llama-server crashed while handling this request")
 	// ErrCrashLoop: the child failed too often in a row, see RestartPolicy.
 	ErrCrashLoop = errors.New("crash loop")
 	// ErrStopped: the child was stopped and accepts no more requests.

@@ -30,6 +30,8 @@ type process struct {
 	userTransport  *http.Transport          // for requests of the child's users
 	probeTransport *http.Transport          // for /health and /slots
 	listener       atomic.Pointer[listener] // the socket found for TCP
+	requests       atomic.Int64             // of the child's users, forwarded so far
+	inFlight       atomic.Int64             // of these, neither ended nor told the cause of the exit
 
 	// Until reaped is set, no other process or group can have the number pid.
 	reaping sync.Mutex

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +17,12 @@ type runResult struct {
 	stopped    bool
 	ready      bool          // the run had reached Ready
 	healthyFor time.Duration // from Ready to the exit, or to the stall that led to it
+	requests   bool          // the run had received requests
 }
+
+// maxRequestBackoff limits the wait before a restart after a failure that requests
+// may have caused: other clients wait for that restart.
+const maxRequestBackoff = 10 * time.Second
 
 // loop owns the child's state from the first start to the final state. It sends
 // the result of the first start to first.
@@ -27,15 +33,16 @@ type runResult struct {
 //  2. The policy is Never, a restart cannot help, or the program exited with
 //     status 0: Failed.
 //  3. The first start lacked memory: Failed, so that the caller can ask for less.
-//  4. MaxFailures in a row: Failed with ErrCrashLoop.
-//  5. Otherwise: wait and run again.
+//  4. The run had received requests and the policy ignores that: wait, run again.
+//  5. MaxFailures in a row: Failed with ErrCrashLoop.
+//  6. Otherwise: wait and run again.
 func (c *Child) loop(first chan<- error) {
 	defer close(c.done)
 	defer c.hub.close()
 	defer c.removeDirs()
 
-	var failures int // in a row, see RestartPolicy
-	var ready bool   // reached at least once
+	var failures, requestFailures int // in a row, see RestartPolicy
+	var ready bool                    // reached at least once
 	started := func(err error) {
 		select {
 		case first <- err:
@@ -52,15 +59,23 @@ func (c *Child) loop(first chan<- error) {
 		err := result.err
 		ready = ready || result.ready
 		if result.healthyFor >= c.spec.Restart.ResetAfter {
-			failures = 0
+			failures, requestFailures = 0, 0
 		}
-		failures++
+		var wait time.Duration
+		ignored := result.requests && c.spec.Restart.IgnoreRequestFailures
+		if ignored {
+			requestFailures++
+			wait = min(c.spec.Restart.backoff(requestFailures), maxRequestBackoff)
+		} else {
+			failures++
+			wait = c.spec.Restart.backoff(failures)
+		}
 		switch {
 		case c.spec.Restart.Mode == Never || IsPermanent(err) || isCleanExit(err):
 		case !ready && errors.Is(err, ErrOutOfMemory):
-		case failures >= c.spec.Restart.MaxFailures:
+		case !ignored && failures >= c.spec.Restart.MaxFailures:
 			err = fmt.Errorf("%w: llama-server failed %d times in a row and was never healthy for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.ResetAfter, err)
-		case c.waitRestart(failures, err):
+		case c.waitRestart(wait, err):
 			continue
 		default: // stopped during the wait
 			c.setState(Stopped, nil, "stopped")
@@ -79,10 +94,8 @@ func isCleanExit(err error) bool {
 	return errors.As(err, &e) && e.Code == 0 && e.Signal == 0
 }
 
-// waitRestart waits before the restart that follows the n-th failure. It returns
-// false if Stop was called meanwhile.
-func (c *Child) waitRestart(n int, cause error) bool {
-	wait := c.spec.Restart.backoff(n)
+// waitRestart waits before a restart. It returns false if Stop was called meanwhile.
+func (c *Child) waitRestart(wait time.Duration, cause error) bool {
 	c.setState(Starting, cause, "restart in "+wait.Round(time.Millisecond).String())
 	ctx, cancel := c.stopContext()
 	defer cancel()
@@ -138,6 +151,7 @@ func (c *Child) runOnce(ready func()) runResult {
 		result = c.serve(p, events)
 	}
 	<-p.exited
+	result.requests = p.requests.Load() > 0
 	c.recordExit(p, result.err)
 	return *result
 }
@@ -296,6 +310,26 @@ func (c *Child) drain(p *process) {
 // flight.
 const maxRecordedExits = 16
 
+// exitRecord is why a process exited, and how many requests were in flight.
+type exitRecord struct {
+	err      error
+	inFlight int
+}
+
+// isSuspect reports whether a request that was in flight may have caused the exit:
+// the process crashed, hung or ran out of memory. Somebody else killed it
+// otherwise, or it was stopped.
+func (r exitRecord) isSuspect() bool {
+	var e *ExitError
+	if errors.As(r.err, &e) {
+		switch e.Signal {
+		case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
+			return errors.Is(r.err, ErrOutOfMemory)
+		}
+	}
+	return !errors.Is(r.err, ErrStopped)
+}
+
 // recordExit stores the exit cause for requests that were in flight.
 func (c *Child) recordExit(p *process, err error) {
 	p.userTransport.CloseIdleConnections()
@@ -305,7 +339,7 @@ func (c *Child) recordExit(p *process, err error) {
 	if err == nil {
 		err = ErrStopped
 	}
-	c.exits[p.run] = err
+	c.exits[p.run] = exitRecord{err: err, inFlight: int(p.inFlight.Load())}
 	delete(c.exits, p.run-maxRecordedExits)
 	close(c.changed)
 	c.changed = make(chan struct{})

@@ -125,6 +125,10 @@ type RestartPolicy struct {
 	MaxFailures int
 	// ResetAfter is how long a run must be healthy to end the row. Default: 10 min.
 	ResetAfter time.Duration
+	// IgnoreRequestFailures excludes from the row the failures of a process that had
+	// received requests: it is restarted however often that happens, so that no client
+	// can end the service. The wait before such a restart is at most ten seconds.
+	IgnoreRequestFailures bool
 	// BeforeRestart is called before each restart, for example to wait until the
 	// driver has freed the GPU's memory. Its error is logged and does not prevent the
 	// restart.
@@ -132,7 +136,9 @@ type RestartPolicy struct {
 }
 
 // RestartOnFailure returns the policy for services.
-func RestartOnFailure() RestartPolicy { return RestartPolicy{Mode: OnFailure} }
+func RestartOnFailure() RestartPolicy {
+	return RestartPolicy{Mode: OnFailure, IgnoreRequestFailures: true}
+}
 
 func (p RestartPolicy) withDefaults() RestartPolicy {
 	if p.MinBackoff <= 0 {

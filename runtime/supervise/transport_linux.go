@@ -37,9 +37,12 @@ func newTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transp
 
 // retryTransport is the http.RoundTripper of a child's users. It delays requests
 // until the child is ready, adds the API key, counts running requests, and
-// replaces the error of a broken request by the cause of the exit. If a process
-// exits before any part of the answer and the policy restarts it, the request is
-// retried once. It is not retried twice, since it may have caused the exit.
+// replaces the error of a broken request by the cause of the exit.
+//
+// If the process was killed from outside before any part of the answer, and the
+// policy restarts it, the request is retried once. A request that was in flight when
+// the process crashed, hung or ran out of memory may be the cause and is not
+// retried; if no other was in flight, its error wraps ErrCrashed.
 type retryTransport struct {
 	child  *Child
 	active atomic.Int64 // forwarded requests that have not ended
@@ -60,21 +63,28 @@ func (t *retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 			return res, nil
 		}
 		t.active.Add(-1)
-		if ctx.Err() != nil {
-			return nil, err
-		}
-		exit := t.child.exitCause(ctx, p)
-		if exit == nil {
+		exit, exited := t.child.exitCause(ctx, p)
+		p.inFlight.Add(-1)
+		if !exited {
 			return nil, err
 		}
 		replayable := req.Body == nil || req.GetBody != nil
-		if !replayable || t.child.spec.Restart.Mode == Never {
-			return nil, fmt.Errorf("%w (%w)", exit, err)
-		}
-		if retry > 0 {
-			return nil, fmt.Errorf("%w: %w (%w)", ErrCrashedTwice, exit, err)
+		switch {
+		case exit.isSuspect() || !replayable || t.child.spec.Restart.Mode == Never:
+			return nil, exit.requestError(err)
+		case retry > 0:
+			return nil, fmt.Errorf("%w: %w (%w)", ErrCrashed, exit.err, err)
 		}
 	}
+}
+
+// requestError returns the error of a request that was in flight, which broke with
+// err.
+func (r exitRecord) requestError(err error) error {
+	if r.isSuspect() && r.inFlight == 1 {
+		return fmt.Errorf("%w: %w (%w)", ErrCrashed, r.err, err)
+	}
+	return fmt.Errorf("%w (%w)", r.err, err)
 }
 
 // send sends the request to a process once.
@@ -127,6 +137,8 @@ func (c *Child) tryReady() (p *process, changed <-chan struct{}, err error) {
 		// between would waste its retry on a socket that nobody reads.
 		if _, exited := c.exits[c.current.run]; !exited {
 			c.transport.active.Add(1)
+			c.current.requests.Add(1)
+			c.current.inFlight.Add(1)
 			return c.current, nil, nil
 		}
 	case Stopping, Stopped:
@@ -138,30 +150,33 @@ func (c *Child) tryReady() (p *process, changed <-chan struct{}, err error) {
 	return nil, c.changed, nil
 }
 
-// exitCause returns why a process exited and waits until the cause is recorded.
-// It returns nil if the process lives on.
-func (c *Child) exitCause(ctx context.Context, p *process) error {
+// exitCause waits until the exit of a process is recorded and returns the record. It
+// returns false if the process lives on or ctx ends.
+func (c *Child) exitCause(ctx context.Context, p *process) (exitRecord, bool) {
+	if ctx.Err() != nil {
+		return exitRecord{}, false
+	}
 	sign, limit := time.NewTimer(exitSignWait), time.NewTimer(exitCauseWait)
 	defer sign.Stop()
 	defer limit.Stop()
 	for {
 		c.mu.Lock()
-		err, recorded := c.exits[p.run]
+		exit, recorded := c.exits[p.run]
 		changed := c.changed
 		c.mu.Unlock()
 		if recorded {
-			return err
+			return exit, true
 		}
 		select {
 		case <-changed:
 		case <-sign.C:
 			if !p.isExiting() {
-				return nil
+				return exitRecord{}, false
 			}
 		case <-ctx.Done():
-			return nil
+			return exitRecord{}, false
 		case <-limit.C:
-			return nil
+			return exitRecord{}, false
 		}
 	}
 }
@@ -182,12 +197,15 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	b.finish()
-	if errors.Is(err, io.EOF) || b.ctx.Err() != nil {
+	if errors.Is(err, io.EOF) || !b.finished.CompareAndSwap(false, true) {
+		b.finish()
 		return n, err
 	}
-	if exit := b.transport.child.exitCause(b.ctx, b.p); exit != nil {
-		return n, fmt.Errorf("%w (%w)", exit, err)
+	b.transport.active.Add(-1)
+	exit, exited := b.transport.child.exitCause(b.ctx, b.p)
+	b.p.inFlight.Add(-1)
+	if exited {
+		return n, exit.requestError(err)
 	}
 	return n, err
 }
@@ -202,5 +220,6 @@ func (b *trackedBody) Close() error {
 func (b *trackedBody) finish() {
 	if b.finished.CompareAndSwap(false, true) {
 		b.transport.active.Add(-1)
+		b.p.inFlight.Add(-1)
 	}
 }

@@ -24,7 +24,7 @@ import (
 // readyChild returns a child in state Ready without a real process.
 func readyChild(p *process) *Child {
 	c := &Child{
-		state: Ready, current: p, exits: map[int]error{}, changed: make(chan struct{}),
+		state: Ready, current: p, exits: map[int]exitRecord{}, changed: make(chan struct{}),
 		hub: newHub(slog.New(slog.DiscardHandler)),
 	}
 	c.transport = &retryTransport{child: c}
@@ -105,8 +105,8 @@ func TestDrainCountsEveryForwardedRequest(t *testing.T) {
 	}
 }
 
-// A request whose process exits before it answered is retried with the next process.
-// A request that received a token is not.
+// A request whose process is killed before it answered is retried with the next
+// process. A request that received a token is not.
 func TestRetriesOnlyWithoutTokens(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindNoAnswer, Request: 1}}})
@@ -146,9 +146,8 @@ func TestRetriesOnlyWithoutTokens(t *testing.T) {
 	})
 }
 
-// A request during which two processes exited is not sent to a third: if it is the
-// cause, it would end the service for everybody.
-func TestCrashingRequestIsNotRetriedTwice(t *testing.T) {
+// A request at which the process crashed is not sent to another one.
+func TestCrashingRequestIsNotRetried(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		deadly := fakellama.Fault{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}
 		spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{deadly}})
@@ -158,13 +157,103 @@ func TestCrashingRequestIsNotRetriedTwice(t *testing.T) {
 		defer done()
 		_, err := readAll(t.Context(), c)
 		var exit *ExitError
-		if !errors.Is(err, ErrCrashedTwice) || !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
-			t.Errorf("got %v, want the second exit", err)
+		if !errors.Is(err, ErrCrashed) || !errors.As(err, &exit) || exit.Signal != syscall.SIGSEGV {
+			t.Errorf("got %v, want a crash by this request", err)
 		}
-		waitForState(t, events, Ready)
-		waitForState(t, events, Ready)
+		if e := waitForState(t, events, Ready); e.Attempt != 2 || c.ActiveRequests() != 0 {
+			t.Errorf("attempt %d with %d requests, want one restart and no retry", e.Attempt, c.ActiveRequests())
+		}
 		stopClean(t, c)
 	})
+}
+
+// If several requests are in flight at a crash, none is retried and none is named as
+// the cause.
+func TestCrashWithSeveralRequestsNamesNoCause(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		spec := fakeSpec(t, roleServer, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond, Slots: 2})
+		spec.Restart = RestartPolicy{Mode: OnFailure, MinBackoff: time.Millisecond}
+		c := mustStart(t, spec)
+		events, done := c.Subscribe()
+		defer done()
+		errs := make(chan error, 2)
+		for range cap(errs) {
+			go func() { _, err := readAll(t.Context(), c); errs <- err }()
+		}
+		waitFor(t, "both requests to run", func() bool { return c.ActiveRequests() == cap(errs) })
+		if err := unix.Kill(c.Pid(), unix.SIGSEGV); err != nil {
+			t.Fatal(err)
+		}
+		waitForState(t, events, Ready)
+		for range cap(errs) {
+			var exit *ExitError
+			if err := <-errs; !errors.As(err, &exit) || errors.Is(err, ErrCrashed) {
+				t.Errorf("got %v, want the exit and no named cause", err)
+			}
+		}
+		stopClean(t, c)
+	})
+}
+
+// No number of crashes by requests ends a child whose policy ignores them, and each
+// restart follows within maxRequestBackoff.
+func TestCrashingRequestsEndNoService(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		deadly := fakellama.Fault{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGABRT)}
+		spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{deadly}})
+		spec.Restart = RestartOnFailure()
+		spec.Restart.MinBackoff, spec.Restart.MaxBackoff, spec.Restart.MaxFailures = time.Millisecond, time.Millisecond, 2
+		c := mustStart(t, spec)
+		events, done := c.Subscribe()
+		defer done()
+		for n := range 3 * spec.Restart.MaxFailures {
+			if _, err := readAll(t.Context(), c); !errors.Is(err, ErrCrashed) {
+				t.Fatalf("request %d: %v", n, err)
+			}
+			waitForState(t, events, Ready)
+		}
+		// A process that nobody asked for anything does count.
+		for range spec.Restart.MaxFailures {
+			if c.State() == Ready {
+				if err := unix.Kill(c.Pid(), unix.SIGSEGV); err != nil {
+					t.Fatal(err)
+				}
+			}
+			select {
+			case e := <-events:
+				for e.To != Ready && e.To != Failed {
+					e = <-events
+				}
+			case <-time.After(30 * time.Second): // bounds a failure
+				t.Fatal("no event")
+			}
+		}
+		if !errors.Is(c.Err(), ErrCrashLoop) {
+			t.Errorf("crashes without requests: %v, want a crash loop", c.Err())
+		}
+		stopClean(t, c)
+	})
+}
+
+// Only an exit that a request may have caused makes it a suspect.
+func TestSuspectExits(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"segmentation fault": {&ExitError{Signal: syscall.SIGSEGV}, true},
+		"assertion":          {&ExitError{Signal: syscall.SIGABRT}, true},
+		"status":             {&ExitError{Code: 1}, true},
+		"hang":               {&HangError{Kind: ErrStalled}, true},
+		"out of memory":      {&ExitError{Signal: syscall.SIGKILL, Kind: ErrHostMemory}, true},
+		"killed":             {&ExitError{Signal: syscall.SIGKILL}, false},
+		"terminated":         {&ExitError{Signal: syscall.SIGTERM}, false},
+		"stopped":            {ErrStopped, false},
+	} {
+		if got := (exitRecord{err: tt.err}).isSuspect(); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
 }
 
 // A request that was forwarded to one process never reaches the next, which still
@@ -194,7 +283,7 @@ func TestRequestNeverReachesNextProcess(t *testing.T) {
 			t.Errorf("an exited process answered %s", res.Status)
 			_ = res.Body.Close()
 		}
-		if exit := c.exitCause(t.Context(), first); exit == nil {
+		if _, exited := c.exitCause(t.Context(), first); !exited {
 			t.Error("its exit is not recorded")
 		}
 		// Through the client it waits, and is answered.
