@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -146,7 +147,7 @@ func (c *Child) prepare() error {
 			c.spec.Log.Warn("argument changed for this llama-server", "note", n)
 		}
 	}
-	extra := append(slices.Clone(c.spec.Env), configFileEnv(c.dir)...)
+	extra := append(append([]string{noBacktrace}, c.spec.Env...), configFileEnv(c.dir)...)
 	extra = append(extra,
 		"LLAMA_API_KEY="+c.key, markerName+"="+c.record.Marker,
 		// With this variable llama-server reports its load progress on stdout and exits
@@ -200,6 +201,19 @@ func (c *Child) BaseURL() string { return c.baseURL }
 // the process crashed or hung while it handled this request alone, the error also
 // wraps ErrCrashed.
 func (c *Child) HTTPClient() *http.Client { return c.client }
+
+// String describes the child without its key and environment.
+func (c *Child) String() string {
+	return fmt.Sprintf("llama-server (%s, process %d, %s)", c.State(), c.Pid(), c.Addr())
+}
+
+// GoString is String, so that %#v shows no more.
+func (c *Child) GoString() string { return c.String() }
+
+// LogValue implements slog.LogValuer, without the key and the environment.
+func (c *Child) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("state", c.State().String()), slog.Int("pid", c.Pid()), slog.String("addr", c.Addr()))
+}
 
 // APIKey returns the key that the child requires.
 func (c *Child) APIKey() string { return c.key }

@@ -27,6 +27,23 @@ func TestChildEnv(t *testing.T) {
 	}
 }
 
+// A child sees no variable that it has no use for: not the keys of other programs, not
+// the passphrases of a release.
+func TestChildEnvIsAnAllowList(t *testing.T) {
+	in := []string{
+		"GOROCM_API_KEY=secret", "GOROCM_APT_PASSPHRASE=secret", "OPENAI_API_KEY=secret", "AWS_SECRET_ACCESS_KEY=secret",
+		"SSH_AUTH_SOCK=/s", "PYTHONPATH=/p", "VK_INSTANCE_LAYERS=x", "OMP_TOOL_LIBRARIES=/x.so", "PATHS=/x", "LCD=1",
+		"LC_ALL=C", "OMP_NUM_THREADS=2", "HSA_ENABLE_SDMA=0", "MINE=1", "YOURS=2", EnvInherit + "=MINE, LD_PRELOAD,GOROCM_API_KEY", "LD_PRELOAD=/x.so",
+	}
+	got, dropped := childEnv(in, nil)
+	if d := cmp.Diff([]string{"LC_ALL=C", "OMP_NUM_THREADS=2", "HSA_ENABLE_SDMA=0", "MINE=1"}, got); d != "" {
+		t.Error(d)
+	}
+	if len(dropped) != len(in)-len(got) {
+		t.Errorf("%d variables, %d inherited, dropped %q", len(in), len(got), dropped)
+	}
+}
+
 func TestChildEnvKeepsAbsoluteROCmPath(t *testing.T) {
 	got, dropped := childEnv([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, nil)
 	if d := cmp.Diff([]string{"ROCM_PATH=/opt/rocm-6.4.1"}, got); d != "" || len(dropped) > 0 {

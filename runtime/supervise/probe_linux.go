@@ -65,7 +65,7 @@ func runHelp(ctx context.Context, p Probe) ([]byte, error) {
 	argv := append(append([]string{}, p.Argv...), "--help")
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = p.Dir
-	cmd.Env, _ = childEnv(os.Environ(), nil)
+	cmd.Env, _ = childEnv(os.Environ(), []string{noBacktrace})
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second

@@ -36,6 +36,7 @@ func TestProbeFlagsAndAdapt(t *testing.T) {
 	name, value, _ := strings.Cut(env, "=")
 	t.Setenv(name, value)
 	t.Setenv(roleName, roleServer)
+	t.Setenv(EnvInherit, name+","+roleName)
 	cache := t.TempDir()
 	probe := Probe{Argv: []string{os.Args[0]}, CacheDir: cache, Dir: t.TempDir()}
 	flags, err := ProbeFlags(t.Context(), probe)

@@ -90,6 +90,17 @@ type Spec struct {
 	Log *slog.Logger
 }
 
+// String describes the program without its environment, which may contain secrets.
+func (s Spec) String() string { return fmt.Sprintf("%q with arguments %q", s.Argv, s.Args) }
+
+// GoString is String, so that %#v shows no more.
+func (s Spec) GoString() string { return s.String() }
+
+// LogValue implements slog.LogValuer, without the environment.
+func (s Spec) LogValue() slog.Value {
+	return slog.GroupValue(slog.Any("argv", s.Argv), slog.Any("args", s.Args), slog.Int("env", len(s.Env)))
+}
+
 // DefaultStopTimeout is the default of Spec.StopTimeout.
 const DefaultStopTimeout = 10 * time.Second
 

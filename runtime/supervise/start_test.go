@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -148,6 +149,44 @@ func TestEventsReportEachState(t *testing.T) {
 			t.Errorf("a request after the end: %v, want ErrStopped", err)
 		}
 	})
+}
+
+// However a child, its spec or its diagnosis is printed, neither the API key nor the
+// environment appears.
+func TestPrintingShowsNoSecret(t *testing.T) {
+	spec := fakeSpec(t, roleServer, fakellama.Script{})
+	spec.Env = append(spec.Env, "TOKEN=s3cret")
+	c := mustStart(t, spec)
+	for _, v := range []any{c, struct{ Child *Child }{c}, spec, &spec, struct{ Spec Spec }{spec}, c.Diagnose()} {
+		var logged strings.Builder
+		slog.New(slog.NewTextHandler(&logged, nil)).Info("child", "value", v)
+		slog.New(slog.NewJSONHandler(&logged, nil)).Info("child", "value", v)
+		for _, text := range []string{fmt.Sprint(v), fmt.Sprintf("%v %+v %#v %s", v, v, v, v), logged.String()} {
+			if _, diagnosis := v.(Diagnosis); strings.Contains(text, c.APIKey()) || !diagnosis && strings.Contains(text, "s3cret") {
+				t.Errorf("%T is printed as %s", v, text)
+			}
+		}
+	}
+}
+
+// Of the environment the child inherits the variables of the allow-list, and ggml is
+// told to print no backtrace.
+func TestChildInheritsTheAllowListAlone(t *testing.T) {
+	t.Setenv("GOROCM_API_KEY", "s3cret")
+	t.Setenv("ANY_PASSPHRASE", "s3cret")
+	c := mustStart(t, fakeSpec(t, roleServer, fakellama.Script{}))
+	raw, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(c.Pid()), "environ"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(raw), "s3cret") {
+		t.Errorf("the child's environment: %q", strings.ReplaceAll(string(raw), "\x00", " "))
+	}
+	for _, want := range []string{"PATH=", noBacktrace} {
+		if !strings.Contains("\x00"+string(raw), "\x00"+want) {
+			t.Errorf("the child's environment lacks %s", want)
+		}
+	}
 }
 
 func TestKeyIsHidden(t *testing.T) {

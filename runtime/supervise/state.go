@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -152,6 +153,16 @@ func (h *hub) close() {
 		close(ch)
 	}
 	clear(h.subs)
+}
+
+// String describes the process without its environment.
+func (d Diagnosis) String() string {
+	return fmt.Sprintf("llama-server (%s, process %d, attempt %d, %s)", d.State, d.Pid, d.Attempt, d.Addr)
+}
+
+// LogValue implements slog.LogValuer, without the environment.
+func (d Diagnosis) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("state", d.State.String()), slog.Int("pid", d.Pid), slog.Int("attempt", d.Attempt), slog.String("addr", d.Addr))
 }
 
 // Diagnosis is what a person needs to run the same program by hand.

@@ -32,6 +32,15 @@ func (*Child) HTTPClient() *http.Client { return &http.Client{Transport: failing
 // APIKey is empty on this platform.
 func (*Child) APIKey() string { return "" }
 
+// String describes the child.
+func (*Child) String() string { return "llama-server (unsupported platform)" }
+
+// GoString is String.
+func (c *Child) GoString() string { return c.String() }
+
+// LogValue implements slog.LogValuer.
+func (c *Child) LogValue() slog.Value { return slog.StringValue(c.String()) }
+
 // State is Failed on this platform.
 func (*Child) State() State { return Failed }
 

@@ -24,6 +24,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
@@ -106,10 +107,11 @@ func Make(dir string, s fakellama.Script) (env map[string]string, err error) {
 	name, value, _ := strings.Cut(script, "=")
 	env = map[string]string{
 		name: value, envRole: "server",
-		rocm.EnvBundle:    filepath.Join(dir, "bundle"),
-		"XDG_RUNTIME_DIR": filepath.Join(dir, "run"),
-		"GOROCM_CACHE":    filepath.Join(dir, "cache"),
-		EnvModel:          filepath.Join(dir, "smollm2-135m.gguf"),
+		supervise.EnvInherit: name + "," + envRole,
+		rocm.EnvBundle:       filepath.Join(dir, "bundle"),
+		"XDG_RUNTIME_DIR":    filepath.Join(dir, "run"),
+		"GOROCM_CACHE":       filepath.Join(dir, "cache"),
+		EnvModel:             filepath.Join(dir, "smollm2-135m.gguf"),
 	}
 	for _, sub := range []string{env[rocm.EnvBundle], env["XDG_RUNTIME_DIR"], env["GOROCM_CACHE"]} {
 		if err := os.Mkdir(sub, 0o700); err != nil {

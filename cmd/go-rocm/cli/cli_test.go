@@ -14,6 +14,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
@@ -65,7 +66,7 @@ func newWorld(t *testing.T, s fakellama.Script) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.env = append(os.Environ(), envRunMain+"=1", script, "GOROCM_BUNDLE="+bundle, "GOROCM_API_KEY=",
+	w.env = append(os.Environ(), envRunMain+"=1", script, supervise.EnvInherit+"="+envRunMain+","+fakellama.EnvScript, "GOROCM_BUNDLE="+bundle, "GOROCM_API_KEY=",
 		"XDG_RUNTIME_DIR="+filepath.Join(w.dir, "run"), "HOME="+w.dir, "XDG_CACHE_HOME="+filepath.Join(w.dir, "cache"), "GOROCM_CACHE=")
 	const id = "smollm2-135m-Q8_0"
 	w.model = filepath.Join(w.dir, "models", id+".gguf")
