@@ -31,7 +31,8 @@ func batchChecks() []Check {
 	}
 }
 
-// batchOrder repeats the prompts, so that a batch is longer than the slots are many.
+// batchOrder repeats the prompts, so that the batch is larger than the number of
+// slots.
 func batchOrder(ctx context.Context, s Subject, m inference.TextModel) error {
 	var prompts []string
 	for len(prompts) < many {

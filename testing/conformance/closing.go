@@ -94,8 +94,8 @@ func closeTwice(ctx context.Context, s Subject, _ inference.TextModel) error {
 	return nil
 }
 
-// closeRunning closes the model in the midst of its own loop, from another
-// goroutine as a signal handler would.
+// closeRunning closes the model during a generation, from another goroutine, as a
+// signal handler would.
 func closeRunning(ctx context.Context, s Subject, _ inference.TextModel) error {
 	m, err := s.Load()
 	if err != nil {
@@ -120,10 +120,10 @@ func closeRunning(ctx context.Context, s Subject, _ inference.TextModel) error {
 	return nil
 }
 
-// closeInside closes the model in the body of its own loop: who would have to
-// read on is the one that waits. A model that waits for its readers still runs
-// when Verify looks, or gives up waiting after a time of its own: load one with
-// that time above Patience to see it.
+// closeInside closes the model in the body of its own loop, where the reader itself
+// waits for Close. A model that waits for its readers still runs at the deadline of
+// Verify, or gives up after a timeout of its own: load the model with a timeout
+// above Patience to detect that.
 func closeInside(ctx context.Context, s Subject, _ inference.TextModel) error {
 	m, err := s.Load()
 	if err != nil {
@@ -152,8 +152,8 @@ func closeInside(ctx context.Context, s Subject, _ inference.TextModel) error {
 	return nil
 }
 
-// closeStalled closes the model while another goroutine is busy with a token,
-// and lets that one go on only when it is closed.
+// closeStalled closes the model while another goroutine is busy with a token. The
+// other goroutine continues only after Close has returned.
 func closeStalled(ctx context.Context, s Subject, _ inference.TextModel) error {
 	m, err := s.Load()
 	if err != nil {
@@ -190,7 +190,7 @@ func closeStalled(ctx context.Context, s Subject, _ inference.TextModel) error {
 	return nil
 }
 
-// leak loads, uses and closes models and counts what stays.
+// leak loads, uses and closes models, and counts the goroutines that remain.
 func leak(ctx context.Context, s Subject, _ inference.TextModel) error {
 	use := func() error {
 		m, err := s.Load()

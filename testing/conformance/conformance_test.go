@@ -28,7 +28,7 @@ func subject(t *testing.T, b inference.Backend) Subject {
 
 func TestCorrectBackendPasses(t *testing.T) { Run(t, subject(t, sound{})) }
 
-// mutant changes what one method of a model does.
+// mutant changes the behaviour of one method of a model.
 type mutant struct {
 	inference.TextModel
 	generate func(inference.TextModel, context.Context, string, []inference.GenerateOption) iter.Seq[inference.Token]
@@ -102,14 +102,14 @@ func each(f func(inference.Token) inference.Token) mutant {
 	}}
 }
 
-// with runs generations with another option on top.
+// with adds an option to generations.
 func with(extra ...inference.GenerateOption) mutant {
 	return mutant{generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
 		return m.Generate(ctx, p, append(slices.Clone(o), extra...)...)
 	}}
 }
 
-// TestMutantsAreDetected breaks one promise at a time; the check of it must fail.
+// TestMutantsAreDetected breaks one promise at a time; its check must fail.
 func TestMutantsAreDetected(t *testing.T) {
 	count := 0
 	for _, tc := range []struct {
@@ -232,20 +232,20 @@ func TestMutantsAreDetected(t *testing.T) {
 	}
 }
 
-// TestDetectsSlotsThatStayBusy is the mutant that only time finds: a generation goes on
-// when its reader has left, until no slot is free.
+// TestDetectsSlotsThatStayBusy has a mutant that only a timeout detects: generation
+// continues after the reader has left, until no slot is free.
 func TestDetectsSlotsThatStayBusy(t *testing.T) {
 	s := subject(t, sound{endless: true, mutate: func(m inference.TextModel) inference.TextModel {
 		return mutant{TextModel: m, generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
-			return goOn(ctx, m, p, o)
+			return generateForever(ctx, m, p, o)
 		}}
 	}})
 	s.Patience = time.Second
 	found(t, "leaving the loop is no failure and frees the slot", "the run after them: 0 tokens", s)
 }
 
-// TestDetectsCloseThatWaits checks that a model is found whose Close waits for who reads
-// a loop of it, be it for ever or until it gives up after the check's time.
+// TestDetectsCloseThatWaits has models whose Close waits for a reader, forever or
+// until after the deadline of the check.
 func TestDetectsCloseThatWaits(t *testing.T) {
 	for _, c := range closeChecks() {
 		if c.Name != "a loop may close its own model" && c.Name != "closing does not wait for who reads a loop" {
@@ -275,8 +275,8 @@ func TestDetectsCloseThatWaits(t *testing.T) {
 	}
 }
 
-// goOn generates in the background until the model is closed.
-func goOn(ctx context.Context, m inference.TextModel, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
+// generateForever generates in the background until the model is closed.
+func generateForever(ctx context.Context, m inference.TextModel, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
 	return func(yield func(inference.Token) bool) {
 		tokens, left := make(chan inference.Token), make(chan struct{})
 		defer close(left)
@@ -302,7 +302,7 @@ func goOn(ctx context.Context, m inference.TextModel, p string, o []inference.Ge
 	}
 }
 
-// found puts a model that breaks a promise through the check of it.
+// found runs the check of the promise that a model breaks.
 func found(t *testing.T, check, says string, s Subject) {
 	t.Helper()
 	at := slices.IndexFunc(Checks(), func(c Check) bool { return c.Name == check })
@@ -335,7 +335,7 @@ func TestDetectsBackendThatLoadsAnything(t *testing.T) {
 	}
 }
 
-// TestRequirements checks that checks of what a subject does not have are left out.
+// TestRequirements checks that Run skips checks of features that a subject lacks.
 func TestRequirements(t *testing.T) {
 	names := func(s Subject) (out []string) {
 		for _, c := range s.checks() {

@@ -1,17 +1,15 @@
-// Package conformance holds the promises of pkg/inference as checks that any
-// backend can be put through:
+// Package conformance checks the promises of pkg/inference on any backend:
 //
 //	func TestConformance(t *testing.T) {
 //		conformance.Run(t, conformance.Subject{Backend: mine, Model: "model.gguf"})
 //	}
 //
-// Checks returns them one by one, for a program that is not a test. A check loads
-// what it needs and says in its error which promise was broken and how. Its
-// context ends after Subject.Patience; one that does not come back then is given
-// up a quarter of that later. The first loading of the model, by Run, takes as long
-// as the backend takes. Speed is no promise and is not looked at; the quality of
-// what the model says neither.
+// Checks returns the checks, for programs that are not tests. The error of a check
+// says which promise was broken, and how. The context of a check ends after
+// Subject.Patience; a check that has not returned a quarter of Patience later is
+// abandoned. The first load of the model, by Run, has no time limit. The suite
+// checks neither speed nor the quality of the generated text.
 //
-// The package's own test runs the suite over a sound backend, which must pass,
-// and over backends that break one promise each, which must be found out.
+// The package's own tests run the suite on a correct backend, which must pass, and
+// on backends that break one promise each, which must fail.
 package conformance

@@ -125,7 +125,7 @@ func validText(ctx context.Context, s Subject, m inference.TextModel) error {
 	return nil
 }
 
-// stopToken takes each token that a free run gave and stops at it.
+// stopToken stops at each token of an unrestricted run.
 func stopToken(ctx context.Context, s Subject, m inference.TextModel) error {
 	for _, p := range s.Prompts[:2] {
 		free, err := gather(ctx, m, p, inference.WithMaxTokens(few))

@@ -10,9 +10,9 @@ import (
 )
 
 const (
-	// many is more than the slots of any model under test.
+	// many is more than the number of slots of any model under test.
 	many = 20
-	// endless is a limit that no generation comes to while a check waits.
+	// endless is a limit that no generation reaches during a check.
 	endless = 1_000_000
 )
 
@@ -32,7 +32,7 @@ func leaveChecks() []Check {
 	}
 }
 
-// breakOut leaves more loops than there are slots: one that stayed taken would
+// breakOut leaves more loops than there are slots: a slot that stays busy would
 // block the last run.
 func breakOut(ctx context.Context, s Subject, m inference.TextModel) error {
 	for range many {

@@ -12,7 +12,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// chatter is a mutant of Chat and ModelType, which the plain one passes on.
+// chatter is a mutant of Chat and ModelType.
 type chatter struct {
 	inference.TextModel
 	chat func(inference.TextModel, context.Context, []inference.Message, []inference.GenerateOption) iter.Seq[inference.Token]
@@ -33,12 +33,12 @@ func (m chatter) ModelType() string {
 	return m.TextModel.ModelType()
 }
 
-// chatting changes what a chat does.
+// chatting changes the behaviour of Chat.
 func chatting(f chats) mutant { return mutant{TextModel: chatter{chat: f}} }
 
 type chats = func(m inference.TextModel, ctx context.Context, msgs []inference.Message, o []inference.GenerateOption) iter.Seq[inference.Token]
 
-// measuring changes what a model measured.
+// measuring changes the metrics of a model.
 func measuring(f func(*inference.GenerateMetrics)) mutant {
 	return mutant{metrics: func(x inference.GenerateMetrics) inference.GenerateMetrics {
 		f(&x)
@@ -46,7 +46,7 @@ func measuring(f func(*inference.GenerateMetrics)) mutant {
 	}}
 }
 
-// classifying changes what was classified.
+// classifying changes the results of Classify.
 func classifying(f func([]inference.ClassifyResult) []inference.ClassifyResult) mutant {
 	return mutant{classify: func(m inference.TextModel, ctx context.Context, p []string, o []inference.GenerateOption) ([]inference.ClassifyResult, error) {
 		out, err := m.Classify(ctx, p, o...)
@@ -54,8 +54,8 @@ func classifying(f func([]inference.ClassifyResult) []inference.ClassifyResult) 
 	}}
 }
 
-// TestSingleConditionMutantsAreDetected breaks one condition within a check that has
-// several; without it no mutant of the others would tell that it is gone.
+// TestSingleConditionMutantsAreDetected breaks one condition of a check that has
+// several, so that a condition that is removed from the check is noticed.
 func TestSingleConditionMutantsAreDetected(t *testing.T) {
 	silent := func(inference.TextModel, context.Context, string, []inference.GenerateOption) iter.Seq[inference.Token] {
 		return func(func(inference.Token) bool) {}
@@ -145,7 +145,7 @@ func TestSingleConditionMutantsAreDetected(t *testing.T) {
 	}
 }
 
-// crowded is a mutant that answers another prompt while a generation runs.
+// crowded is a mutant that answers another prompt during a generation.
 func crowded() mutant {
 	var running atomic.Int32
 	return mutant{generate: func(m inference.TextModel, ctx context.Context, p string, o []inference.GenerateOption) iter.Seq[inference.Token] {
@@ -163,7 +163,7 @@ func crowded() mutant {
 	}}
 }
 
-// closed breaks one promise of a closed model and keeps the others.
+// closed breaks one promise of a closed model.
 type closed struct {
 	inference.TextModel
 	chat, batch, running bool
@@ -197,7 +197,7 @@ func (m closed) Err() error {
 	return m.TextModel.Err()
 }
 
-// TestUseAfterCloseIsDetected breaks what a closed model owes, one at a time.
+// TestUseAfterCloseIsDetected breaks the promises of a closed model one at a time.
 func TestUseAfterCloseIsDetected(t *testing.T) {
 	const twice = "closing twice is fine, and using it then an error"
 	for _, tc := range []struct {
@@ -223,19 +223,20 @@ func TestUseAfterCloseIsDetected(t *testing.T) {
 	}
 }
 
-// shy is a backend that is not available, or has no name.
-type shy struct {
+// hidden is a backend that is not available, or has no name.
+type hidden struct {
 	sound
 	name      string
 	available bool
 }
 
-func (b shy) Name() string    { return b.name }
-func (b shy) Available() bool { return b.available }
+func (b hidden) Name() string    { return b.name }
+func (b hidden) Available() bool { return b.available }
 
-// TestHiddenFailuresAreDetected has one without a name and one that is not available.
+// TestHiddenFailuresAreDetected has a backend without a name and one that is not
+// available.
 func TestHiddenFailuresAreDetected(t *testing.T) {
-	for _, b := range []shy{{name: "", available: true}, {name: "shy", available: false}} {
+	for _, b := range []hidden{{name: "", available: true}, {name: "hidden", available: false}} {
 		err := subject(t, b).Verify(t.Context(), loadChecks()[0], nil)
 		if err == nil || !strings.Contains(err.Error(), "available") {
 			t.Errorf("%q, available %v: %v", b.name, b.available, err)

@@ -16,14 +16,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// sound is a small backend that keeps every promise: a client of the imitated
-// server in this process. The mutants of the test wrap its models.
+// sound is a small backend that keeps every promise: a client of the fake server in
+// this process. The mutants of the tests wrap its models.
 type sound struct {
-	// mutate, when set, changes what LoadModel returns.
+	// mutate, if set, changes the result of LoadModel.
 	mutate func(inference.TextModel) inference.TextModel
-	// loadAnything drops the look at the file.
+	// loadAnything skips the check of the file.
 	loadAnything bool
-	// endless makes generations go on until they are left.
+	// endless makes generations continue until the reader leaves.
 	endless bool
 }
 

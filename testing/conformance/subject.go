@@ -13,41 +13,41 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// Subject is what is put through the checks.
+// Subject is a backend under test.
 type Subject struct {
 	// Backend loads Model with Options.
 	Backend inference.Backend
 	Model   string
 	Options []inference.LoadOption
-	// Prompts are at least three different ones, each good for eight tokens at
-	// temperature 0; nil takes short English ones.
+	// Prompts lists at least three different prompts. Each must produce at least eight
+	// tokens at temperature 0. Nil means short English prompts.
 	Prompts []string
-	// TooLong is a prompt that does not fit the context; empty leaves the check of
-	// it with a text of a million words.
+	// TooLong is a prompt that does not fit into the context; empty means a text of a
+	// million words.
 	TooLong string
-	// Logits is true when the backend can return them.
+	// Logits means that the backend can return logits.
 	Logits bool
 	// Chat is false for a model without a chat template.
 	Chat bool
-	// Steady is true when a prompt gives the same tokens alone and beside others.
-	// Most kernels sum in another order for another batch size, so that a near tie
-	// may fall either way.
+	// Steady means that a prompt produces the same tokens alone and in a batch. Most
+	// kernels sum in a different order for a different batch size, which can change
+	// the result of a near tie.
 	Steady bool
-	// Patience is how long a check may take; a minute when 0.
+	// Patience is the time limit of a check; 0 means a minute.
 	Patience time.Duration
 }
 
 // Check is one promise.
 type Check struct {
 	Name string
-	// Run returns nil when the promise is kept. The model is loaded and shared
-	// with other checks; a check that must close one loads its own.
+	// Run returns nil if the promise is kept. The model is loaded and shared with other
+	// checks; a check that closes a model loads its own.
 	Run func(ctx context.Context, s Subject, m inference.TextModel) error
-	// Needs reports whether the check applies; nil for always.
+	// Needs reports whether the check applies to a subject; nil means always.
 	Needs func(Subject) bool
 }
 
-// Checks are all promises, the plain ones first.
+// Checks returns the checks of all promises, the simple ones first.
 func Checks() []Check {
 	var all []Check
 	for _, group := range [][]Check{loadChecks(), endChecks(), leaveChecks(), batchChecks(), misuseChecks(), closeChecks()} {
@@ -78,14 +78,14 @@ func Run(t *testing.T, s Subject) {
 	}
 }
 
-// checks are those that apply to the subject.
+// checks returns the checks that apply to the subject.
 func (s Subject) checks() []Check {
 	return slices.DeleteFunc(Checks(), func(c Check) bool { return c.Needs != nil && !c.Needs(s) })
 }
 
-// Verify runs one check with a context that ends with the subject's patience. A
-// check that does not come back within another quarter of it is itself a broken
-// promise: nothing may block for ever.
+// Verify runs one check with a context that ends after Subject.Patience. A check
+// that does not return within another quarter of Patience fails: nothing may block
+// forever.
 func (s Subject) Verify(ctx context.Context, c Check, m inference.TextModel) error {
 	s = s.withDefaults()
 	ctx, cancel := context.WithTimeout(ctx, s.Patience)
@@ -108,7 +108,7 @@ func (s Subject) Verify(ctx context.Context, c Check, m inference.TextModel) err
 	}
 }
 
-// Load loads the model once more.
+// Load loads the model again.
 func (s Subject) Load() (inference.TextModel, error) {
 	return s.Backend.LoadModel(s.Model, s.Options...)
 }
@@ -126,7 +126,7 @@ func (s Subject) withDefaults() Subject {
 	return s
 }
 
-// few is how many tokens most checks ask for.
+// few is the number of tokens that most checks request.
 const few = 8
 
 // gather runs a generation and returns its tokens and its error.
@@ -138,7 +138,7 @@ func gather(ctx context.Context, m inference.TextModel, prompt string, opts ...i
 	return out, m.Err()
 }
 
-// valid says what is wrong with the texts of tokens.
+// valid returns an error for invalid token texts.
 func valid(toks []inference.Token) error {
 	for i, t := range toks {
 		if !utf8.ValidString(t.Text) {
@@ -151,7 +151,7 @@ func valid(toks []inference.Token) error {
 	return nil
 }
 
-// same says how two generations differ.
+// same returns an error that describes how two generations differ.
 func same(got, want []inference.Token) error {
 	if len(got) != len(want) {
 		return fmt.Errorf("%d tokens %v, not %d %v", len(got), got, len(want), want)

@@ -12,8 +12,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// TestAdapterChangesTheText loads a generated LoRA adapter and looks at what the
-// network says with it: at its scale, at none, and as one request wants it.
+// TestAdapterChangesTheText loads a generated LoRA adapter and compares the text at
+// its scale, at scale 0, and at the scale of a single request.
 func TestAdapterChangesTheText(t *testing.T) {
 	b, err := ggufgen.Adapter(ggufgen.TinyOptions{}, ggufgen.AdapterOptions{Seed: 7})
 	if err != nil {

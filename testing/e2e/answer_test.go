@@ -19,7 +19,7 @@ const (
 	answer   = "Paris"
 )
 
-// said is what the ask program printed.
+// output is what the ask program printed.
 type said struct {
 	Text    string
 	Yielded int
@@ -34,7 +34,7 @@ func ask(t *testing.T, args ...string) said {
 	return asked(t, exec.CommandContext(t.Context(), askProgram(t), args...))
 }
 
-// asked runs an ask program that is wherever and set up however.
+// asked runs a prepared command of an ask program.
 func asked(t *testing.T, cmd *exec.Cmd) said {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -74,7 +74,7 @@ func TestRealModelAnswers(t *testing.T) {
 	})
 }
 
-// TestWrongModel looks at what a user sees who names the wrong file.
+// TestWrongModel checks the errors for a path that is not a model.
 func TestWrongModel(t *testing.T) {
 	for name, path := range map[string]string{
 		"absent":   t.TempDir() + "/absent.gguf",

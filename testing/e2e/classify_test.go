@@ -49,10 +49,11 @@ func vocabularyID(t *testing.T, tokenizer, piece string) int32 {
 	return 0
 }
 
-// TestClassifyPartOfARune looks at what llama-server tells no probabilities for:
-// a token that only begins a rune. One such token is made loud in a random model
-// of each kind of tokenizer that has any; the two kinds that spell whole runes
-// alone take one of three bytes, for which the probabilities come at once.
+// TestClassifyPartOfARune samples a token that only begins a rune, for which
+// llama-server returns no probabilities. A random model of each kind of tokenizer
+// that has such tokens is biased towards one of them. The two kinds that have only
+// whole runes use a rune of three bytes, for which the server returns probabilities
+// at once.
 func TestClassifyPartOfARune(t *testing.T) {
 	for kind, tt := range map[string]struct {
 		tokenizer, piece string // as the file spells it

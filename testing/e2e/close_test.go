@@ -12,9 +12,9 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 )
 
-// TestCloseRightAfterLoad closes models that were never used. llama-server says
-// that it is ready before it can be asked to end; a model that is given out then
-// could only be killed.
+// TestCloseRightAfterLoad closes models that were never used. llama-server reports
+// that it is ready before it handles SIGTERM; a model that was returned at that
+// point could only be killed.
 func TestCloseRightAfterLoad(t *testing.T) {
 	path := tiny(t, "llama-spm", 1)
 	for range 8 {

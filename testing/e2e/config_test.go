@@ -18,8 +18,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// unwanted is a configuration of llama.cpp with which nobody of ours could talk to
-// a llama-server, or which ends it.
+// unwanted is a configuration of llama.cpp that would make a llama-server
+// unreachable for us, or stop it.
 const unwanted = `[*]
 api-prefix = /elsewhere
 ssl-key-file = /no/such/key
@@ -28,8 +28,8 @@ tools = all
 mcp-servers-json = {"mcpServers":{"a":{"command":"true"}}}
 `
 
-// TestMachineConfigurationIsIgnored checks that the real server is as we start it,
-// whatever configuration files of llama.cpp the machine has.
+// TestMachineConfigurationIsIgnored checks that llama.cpp's configuration files on
+// the machine do not change how the real server runs.
 func TestMachineConfigurationIsIgnored(t *testing.T) {
 	home := t.TempDir()
 	file := filepath.Join(home, "llama.cpp", "config.ini")

@@ -13,25 +13,24 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestConformance puts the backend with the real server through every promise
-// of the contract: on two real models, and on random weights with a tokenizer of
-// each kind that the llama.cpp source has one of. The last two come from
-// encoders; a causal model with them writes nonsense like all random ones, and
-// begins and ends its texts as no other kind does. A quarter of a million logits in
-// JSON, as Gemma3 and UGM have, would prove no more than those of the others.
+// TestConformance runs the conformance suite on the backend with the real server:
+// on two real models, and on random weights with a tokenizer of each kind in the
+// llama.cpp source. The last two tokenizers are those of encoders; they begin and
+// end texts as no other kind does. Gemma3 and UGM run without logits: a quarter of
+// a million of them in JSON would prove no more than the others.
 func TestConformance(t *testing.T) {
 	if _, ok := inference.Get(rocm.Name); !ok {
 		t.Fatal("the backend is not registered")
 	}
-	// A Close that waits for who reads would not be back before the check is over.
+	// A Close that waits for readers would not return before the end of the check.
 	settings := rocm.Settings{DrainTimeout: time.Hour}
 	oneThread := settings
 	oneThread.Args = []string{"--threads", "1"}
 	random := func(tokenizer string) string { return tiny(t, tokenizer, 3) }
 	for name, s := range map[string]conformance.Subject{
 		"SmolLM2": {Model: realModel(t, models.SmolLM2()), Chat: true, Logits: true},
-		// One thread, for on a busy machine two of llama.cpp's wait for each other with
-		// all they have.
+		// One thread: on a busy machine, two threads of llama.cpp spin while they wait for
+		// each other.
 		"Gemma3": {
 			Model: realModel(t, models.Gemma3()), Backend: &rocm.Backend{Defaults: oneThread},
 		},

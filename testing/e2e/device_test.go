@@ -17,10 +17,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestHIPBundleOnSimulatedCard plans for the files of a real card on a
-// machine without one: the finished llama-server refuses the device that the
-// plan names. With a GPU required that is the error; otherwise the model runs
-// on the CPU and says so.
+// TestHIPBundleOnSimulatedCard plans with the kernel's files of a real card on a
+// machine without a card: llama-server rejects the device of the plan. If a GPU is
+// required, that is the error; otherwise the model runs on the CPU with a warning.
 func TestHIPBundleOnSimulatedCard(t *testing.T) {
 	hipBundle(t)
 	path := realModel(t, models.SmolLM2())

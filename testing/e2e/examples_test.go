@@ -51,9 +51,9 @@ func output(t *testing.T, cmd *exec.Cmd, input string) string {
 	return string(out)
 }
 
-// TestExamples runs every program below examples on the real server. What a
-// model of random weights says has no meaning; that it comes, how it is shaped
-// and how the programs end has.
+// TestExamples runs every program below examples on the real server. The text of a
+// model with random weights has no meaning; the tests check that it arrives, its
+// format, and the exit of the programs.
 func TestExamples(t *testing.T) {
 	tests := map[string]func(*testing.T){
 		"hello": exampleHello, "chat": exampleChat, "classify": exampleClassify, "batch": exampleBatch,

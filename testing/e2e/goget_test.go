@@ -56,10 +56,9 @@ func without(names ...string) []string {
 	})
 }
 
-// TestGoGetAnswers: somebody's program outside of this tree gets the module by
-// `go get` from a directory, is compiled with what the module holds, and a model
-// answers through the bundle in it. Nothing tells it of another bundle, and the
-// answer is the one that the tree itself gives.
+// TestGoGetAnswers builds a program outside of this tree that gets the module by
+// `go get` from a directory. A model answers through the bundle in the module, with
+// the same answer as in the tree.
 func TestGoGetAnswers(t *testing.T) {
 	proxy, dir, cache := proxied(t), t.TempDir(), t.TempDir()
 	source, err := os.ReadFile("ask/main.go")

@@ -63,9 +63,9 @@ func TestHIPBundleListsNoDevice(t *testing.T) {
 	}
 }
 
-// TestHIPBundleDefinesEverySymbol looks up what every file of the bundle asks
-// for, with the loader's rules about versions, and that the part of libLLVM
-// which was linked for it needs nothing that only the whole one needs.
+// TestHIPBundleDefinesEverySymbol resolves every symbol that the files of the bundle
+// import, by the loader's rules for versions, and checks that the trimmed libLLVM
+// needs no library of the whole one.
 func TestHIPBundleDefinesEverySymbol(t *testing.T) {
 	packed, err := bundle.OpenFile(hipBundle(t))
 	if err != nil {
@@ -103,8 +103,8 @@ func TestHIPBundleDefinesEverySymbol(t *testing.T) {
 	}
 }
 
-// TestHIPBundleAnswersOnTheCPU looks into the running child: the HIP module
-// and its runtime are mapped, HIP found no device, and the answer is right.
+// TestHIPBundleAnswersOnTheCPU inspects the running child: the HIP module and its
+// runtime are mapped, HIP has found no device, and the answer is correct.
 func TestHIPBundleAnswersOnTheCPU(t *testing.T) {
 	hipBundle(t)
 	path := realModel(t, models.SmolLM2())

@@ -82,8 +82,8 @@ func generated(t *testing.T, model *rocm.Model, r rocm.Request) answered {
 	return a
 }
 
-// TestImages shows images to a random model through a random projector. What it
-// says of them is nonsense; that they are what it speaks of can be seen.
+// TestImages passes images to a random model through a random projector. The text
+// has no meaning, but it depends on the images.
 func TestImages(t *testing.T) {
 	shape := ggufgen.ProjectorOptions{Seed: 9}
 	s := rocm.DefaultSettings()
@@ -206,8 +206,8 @@ func imageMistakes(t *testing.T, model *rocm.Model, good rocm.Media) {
 	}
 }
 
-// TestImagesWithoutAProjector: ours is refused before anything is sent, and what
-// the server says to others is known.
+// TestImagesWithoutAProjector checks that the library rejects images before it sends
+// anything, and recognises the server's own error.
 func TestImagesWithoutAProjector(t *testing.T) {
 	model := load(t, tiny(t, "llama-spm", 3))
 	for token := range model.GenerateMedia(t.Context(), "x", []rocm.Media{picture(1)}) {
@@ -224,7 +224,8 @@ func TestImagesWithoutAProjector(t *testing.T) {
 	}
 }
 
-// TestProjectorOfAnotherModel: its width does not fit, which only the server finds.
+// TestProjectorOfAnotherModel has a projector of the wrong width, which only the
+// server notices.
 func TestProjectorOfAnotherModel(t *testing.T) {
 	s := rocm.DefaultSettings()
 	s.Projector = projector(t, ggufgen.ProjectorOptions{Output: 96})
@@ -235,8 +236,7 @@ func TestProjectorOfAnotherModel(t *testing.T) {
 	}
 }
 
-// TestCommandsShowImages goes the ways of the command line and of programs that
-// speak OpenAI's API.
+// TestCommandsShowImages passes images on the command line and through OpenAI's API.
 func TestCommandsShowImages(t *testing.T) {
 	// Its vocabulary has the tokens of the template, so that an image beside them
 	// changes no other token.

@@ -21,8 +21,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// await polls until a condition holds. The deadline is no bar of speed: it
-// only keeps a broken run from waiting for ever.
+// await polls until a condition is true. The deadline is not a limit on speed: it
+// only keeps a broken run from waiting forever.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
@@ -32,7 +32,7 @@ func await(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// longest is how many tokens a request asks for that is not to end by itself.
+// longest is the limit of a request that should not end by itself.
 const longest = 1800
 
 // freed waits until no slot works, and looks that the request did not just come
@@ -109,8 +109,8 @@ func TestLeavingFreesTheSlot(t *testing.T) {
 	})
 }
 
-// TestKilledParentLeavesNoOrphan kills a program in the middle of an answer,
-// in the one way that it cannot notice.
+// TestKilledParentLeavesNoOrphan kills a program with SIGKILL in the middle of an
+// answer.
 func TestKilledParentLeavesNoOrphan(t *testing.T) {
 	cmd := exec.CommandContext(t.Context(), askProgram(t), "-max", "1800", realModel(t, models.SmolLM2()), "Write a very long story about a river.")
 	cmd.Stderr = os.Stderr
@@ -137,7 +137,7 @@ func TestKilledParentLeavesNoOrphan(t *testing.T) {
 	for _, pid := range servers {
 		await(t, "the end of the orphaned server", func() bool { return ended(pid) })
 	}
-	// The next start finds and clears away what the dead one left.
+	// The next start removes what the killed program left.
 	if got := ask(t, "-max", "16", realModel(t, models.SmolLM2()), question); !strings.Contains(got.Text, answer) {
 		t.Errorf("answered %q", got.Text)
 	}

@@ -13,8 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestReadmeExample builds and runs the first program of the README as it
-// stands there.
+// TestReadmeExample builds and runs the first program of the README.
 func TestReadmeExample(t *testing.T) {
 	markdown, err := os.ReadFile("../../README.md")
 	if err != nil {

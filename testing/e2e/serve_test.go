@@ -31,12 +31,10 @@ type served struct {
 
 var servingAt = regexp.MustCompile(` on (http://127\.0\.0\.1:[0-9]+)`)
 
-// serve starts the server on a port of the kernel's choice and waits until it
-// says where it listens.
+// serve starts the server on a free port and waits until it prints its address.
 func serve(t *testing.T, args ...string) *served {
 	t.Helper()
-	// Not bound to the test's context: that would kill it before the test can
-	// look at how it ends.
+	// The test's context would kill the server before the test can check its exit.
 	cmd := exec.Command(cli(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--context", "2048"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
@@ -74,8 +72,7 @@ func chatParams(model string) openai.ChatCompletionNewParams {
 	}
 }
 
-// TestServeOpenAI speaks to the command as users' programs do, through the
-// client library of the API's inventors.
+// TestServeOpenAI uses the command through OpenAI's own client library.
 func TestServeOpenAI(t *testing.T) {
 	keys := filepath.Join(t.TempDir(), "keys")
 	if err := os.WriteFile(keys, []byte("first-key\nsecond-key\n"), 0o600); err != nil {
@@ -169,8 +166,8 @@ func TestServeOpenAI(t *testing.T) {
 	})
 }
 
-// TestServeRestartsItsChild kills llama-server under the command; the next
-// request has to be answered by a new one.
+// TestServeRestartsItsChild kills llama-server; a new process must answer the next
+// request.
 func TestServeRestartsItsChild(t *testing.T) {
 	s := serve(t, realModel(t, models.SmolLM2()))
 	before := children(t, s.cmd.Process.Pid)
@@ -210,8 +207,8 @@ func TestRunAnswers(t *testing.T) {
 	}
 }
 
-// TestServeSurvivesDeepNesting sends JSON as deep as the door lets through, to where
-// llama-server walks it by recursion: it must bear that, and live on.
+// TestServeSurvivesDeepNesting sends JSON of the greatest depth that the gateway
+// accepts to where llama-server parses it recursively. The server must survive.
 func TestServeSurvivesDeepNesting(t *testing.T) {
 	s := serve(t, tiny(t, "llama-spm", 7))
 	before := children(t, s.cmd.Process.Pid)

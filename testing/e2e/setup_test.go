@@ -30,8 +30,8 @@ const (
 	envWork = "GOROCM_E2E_WORK"
 )
 
-// TestMain returns the run a cache and a directory for sockets of its own, so that
-// it neither profits from nor disturbs what the machine has.
+// TestMain creates a cache and a directory for sockets for this run, so that the run
+// does not depend on the machine's and does not change it.
 func TestMain(m *testing.M) {
 	os.Exit(fakebundle.Main(func() int {
 		code, err := run(m)

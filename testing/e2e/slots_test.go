@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// TestSlotOutlivesItsServer saves what a slot has computed, and takes it back in
-// another process: of the prompt no more than its last tokens are computed again.
+// TestSlotOutlivesItsServer saves the state of a slot and restores it in another
+// process, which computes only the last tokens of the prompt again.
 func TestSlotOutlivesItsServer(t *testing.T) {
 	settings := rocm.DefaultSettings()
 	settings.SlotDir = t.TempDir()

@@ -12,10 +12,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestStopStrings lets the real server look for stop texts: those that come end
-// the answer before them, and those that only begin take nothing from it,
-// wherever the limit lies. Random weights say all kinds of tokens, those without
-// a text and parts of runes among them.
+// TestStopStrings uses stop strings with the real server: a stop string ends the
+// answer before it, and the beginning of one removes nothing from the answer, at
+// any limit. Random weights produce all kinds of tokens, including tokens without
+// text and parts of runes.
 func TestStopStrings(t *testing.T) {
 	for name, c := range map[string]struct {
 		path  string

@@ -32,8 +32,8 @@ type conversation struct {
 	Messages []inference.Message
 }
 
-// TestChatTemplates compares what a model is told with what Jinja2 itself makes
-// of the same template; testdata/templates/README.md says how.
+// TestChatTemplates compares the prompt of a chat with Jinja2's result for the same
+// template; see testdata/templates/README.md.
 func TestChatTemplates(t *testing.T) {
 	var cases []templateCase
 	var talks []conversation
@@ -60,8 +60,8 @@ func read(t *testing.T, name string, into any) {
 	}
 }
 
-// loadTemplate loads random weights that speak through a template: one of ours,
-// or of the llama.cpp source.
+// loadTemplate loads random weights with a template of ours or of the llama.cpp
+// source.
 func loadTemplate(t *testing.T, c templateCase) *rocm.Model {
 	t.Helper()
 	path := filepath.Join(templates, c.Template)
@@ -128,7 +128,7 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	}
 }
 
-// TestTemplateThatRaises hands a template's own error to the user.
+// TestTemplateThatRaises checks that the error of a template reaches the user.
 func TestTemplateThatRaises(t *testing.T) {
 	model := loadTemplate(t, templateCase{Template: "google-gemma-2-2b-it.jinja", Tokenizer: "llama-spm"})
 	talk := []inference.Message{{Role: "user", Content: "One."}, {Role: "user", Content: "Two."}}

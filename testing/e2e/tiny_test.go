@@ -11,8 +11,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// TestTinyModels runs random weights with real tokenizers of several kinds.
-// What they say is nonsense; what the backend makes of it is not.
+// TestTinyModels runs random weights with real tokenizers of several kinds. The text
+// has no meaning, but the backend's handling of it can be checked.
 func TestTinyModels(t *testing.T) {
 	for _, tokenizer := range []string{"llama-spm", "llama-bpe", "qwen2", "gpt-2"} {
 		t.Run(tokenizer, func(t *testing.T) {

@@ -1,6 +1,5 @@
-// Command ask loads a model and asks it one question. It knows the contract of
-// pkg/inference and nothing else of the project, as a user's program would:
-// the backend is imported for its registration alone.
+// Command ask loads a model and asks it one question. It uses only pkg/inference, as
+// a user's program would, and imports the backend for its registration alone.
 //
 //	ask [-max N] [-raw] MODEL.gguf QUESTION
 //

@@ -150,7 +150,7 @@ func TestExitErrorCarriesTheLastLines(t *testing.T) {
 	}
 }
 
-// Ctrl-C must not leave a container that compiles on.
+// Ctrl-C must not leave a container that continues to compile.
 func TestCancelRemovesTheContainer(t *testing.T) {
 	e := containertest.Engine(t)
 	probeImage(t, e)
@@ -228,8 +228,8 @@ func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 	}
 }
 
-// A root file system that is left off makes no image, also where what has come of
-// it is a whole archive.
+// An incomplete root file system makes no image, even if the received part is a
+// complete archive.
 func TestFailedImportMakesNoImage(t *testing.T) {
 	e := containertest.Engine(t)
 	const ref = "go-rocm/test-failed:latest"

@@ -98,8 +98,8 @@ func TestInterruptedMmdebstrapLeavesNothing(t *testing.T) {
 	}
 }
 
-// circumstances runs the same job as it is and under other circumstances: all
-// of them are seen to change, and a compile does not show it.
+// circumstances runs a job with and without variations: all of them take effect,
+// and the result of a compile does not depend on them.
 func circumstances(t *testing.T, e engine.Engine, tc *toolchain.Toolchain) {
 	t.Helper()
 	const script = `
@@ -205,7 +205,7 @@ func TestImageLaidOutUnderOptRocm(t *testing.T) {
 	}
 }
 
-// Without a recorded digest, AMD's image is refused with the way to record it.
+// Without a recorded digest, AMD's image is rejected with the way to record it.
 func TestAMDImageNeedsADigest(t *testing.T) {
 	e := containertest.Engine(t)
 	_, err := describe(t, e, toolchain.Spec{Kind: "amd", Set: toolchain.HIP})
