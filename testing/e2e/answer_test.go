@@ -19,8 +19,8 @@ const (
 	answer   = "Paris"
 )
 
-// output is what the ask program printed.
-type said struct {
+// askOutput is what the ask program printed.
+type askOutput struct {
 	Text    string
 	Yielded int
 	Type    string
@@ -29,20 +29,20 @@ type said struct {
 }
 
 // ask runs the ask program and reads both of its outputs.
-func ask(t *testing.T, args ...string) said {
+func ask(t *testing.T, args ...string) askOutput {
 	t.Helper()
-	return asked(t, exec.CommandContext(t.Context(), askProgram(t), args...))
+	return runAsk(t, exec.CommandContext(t.Context(), askProgram(t), args...))
 }
 
-// asked runs a prepared command of an ask program.
-func asked(t *testing.T, cmd *exec.Cmd) said {
+// runAsk runs a prepared command of an ask program.
+func runAsk(t *testing.T, cmd *exec.Cmd) askOutput {
 	t.Helper()
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("ask: %v\n%s", err, &errs)
 	}
-	var s said
+	var s askOutput
 	if err := json.Unmarshal(errs.Bytes(), &s); err != nil {
 		t.Fatalf("what ask reported: %v\n%s", err, &errs)
 	}

@@ -89,7 +89,7 @@ func TestGoGetAnswers(t *testing.T) {
 	question := []string{"-raw", "-max", "12", tiny(t, "llama-spm", 5), "The quick brown fox"}
 	cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "program"), question...)
 	cmd.Dir, cmd.Env = dir, append(without(envBundle, envCache), envCache+"="+cache)
-	got, want := asked(t, cmd), ask(t, question...)
+	got, want := runAsk(t, cmd), ask(t, question...)
 	if got.Text != want.Text || got.Yielded == 0 || got.Yielded != want.Yielded || got.Info != want.Info {
 		t.Errorf("the program said %d tokens %q, here there are %d %q", got.Yielded, got.Text, want.Yielded, want.Text)
 	}
