@@ -55,7 +55,7 @@ func TarDirectory(dir string, owner int, modTime time.Time) func(*tar.Writer) er
 	}
 }
 
-// ExtractFiles returns an [Output.Take] that writes files into dir, without the
+// ExtractFiles returns an [Output.Read] that writes files into dir, without the
 // directories that they are in.
 func ExtractFiles(dir string) func(*tar.Header, io.Reader) error {
 	return func(h *tar.Header, r io.Reader) error {

@@ -23,7 +23,7 @@ var installCommands = [][]string{
 	{"apt-get", "install", "-y", "--no-install-recommends", "docker.io", "iptables"},
 }
 
-// ErrNoEngine says that no container engine could be reached or started.
+// ErrNoEngine reports that no container engine could be reached or started.
 var ErrNoEngine = errors.New("no container engine is reachable")
 
 // ConnectOptions say what Connect may do when no engine answers.
@@ -33,7 +33,7 @@ type ConnectOptions struct {
 	MayInstall func() bool
 	// LogDir is where a daemon that Connect starts keeps its log.
 	LogDir string
-	// Log gets a line for each step that takes time.
+	// Log receives a line for each slow step.
 	Log io.Writer
 }
 
@@ -94,7 +94,7 @@ func try(ctx context.Context, opt client.Opt) (*client.Client, error) {
 	return api, nil
 }
 
-// cannotInstall gives the reason why this machine is not for us to change.
+// cannotInstall returns why an engine cannot be installed here, or "".
 func cannotInstall() string {
 	if os.Geteuid() != 0 {
 		return "this is not the root user"

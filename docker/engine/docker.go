@@ -16,8 +16,8 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// labelOwner marks our containers with the process that made them, so that a
-// later run can remove what a killed one left behind.
+// labelOwner is the label of our containers with the process that created them, so
+// that a later run can remove those of a killed one.
 const labelOwner = "org.lthn.go-rocm.owner"
 
 type docker struct {
@@ -70,7 +70,7 @@ func (d *docker) Pull(ctx context.Context, ref string, progress io.Writer) (Imag
 func (d *docker) Resolve(ctx context.Context, ref string) (string, error) {
 	info, err := d.api.DistributionInspect(ctx, ref, "")
 	if err != nil {
-		return "", fmt.Errorf("ask the registry for %s: %w", ref, err)
+		return "", fmt.Errorf("query the registry for %s: %w", ref, err)
 	}
 	return info.Descriptor.Digest.String(), nil
 }
@@ -93,7 +93,7 @@ func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader, label
 }
 
 // follow reads the engine's stream of JSON messages to its end, passes on the
-// finished steps and gives the error that the stream carries.
+// finished steps and returns the error in the stream.
 func follow(r io.Reader, progress io.Writer) error {
 	dec := json.NewDecoder(r)
 	for {
@@ -149,12 +149,12 @@ func (f *imageFiles) Stat(ctx context.Context, p string) (Entry, error) {
 	return Entry{Size: st.Size, LinkTarget: st.LinkTarget, Dir: st.Mode.IsDir()}, nil
 }
 
-func (f *imageFiles) Walk(ctx context.Context, p string, take func(*tar.Header, io.Reader) error) error {
-	return f.d.copyOut(ctx, f.id, p, take)
+func (f *imageFiles) Walk(ctx context.Context, p string, visit func(*tar.Header, io.Reader) error) error {
+	return f.d.copyOut(ctx, f.id, p, visit)
 }
 
-// copyOut streams a path of a container to take.
-func (d *docker) copyOut(ctx context.Context, id, p string, take func(*tar.Header, io.Reader) error) error {
+// copyOut streams the tar entries of a path of a container to visit.
+func (d *docker) copyOut(ctx context.Context, id, p string, visit func(*tar.Header, io.Reader) error) error {
 	r, _, err := d.api.CopyFromContainer(ctx, id, p)
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("%w: %s", ErrNotExist, p)
@@ -173,7 +173,7 @@ func (d *docker) copyOut(ctx context.Context, id, p string, take func(*tar.Heade
 			return fmt.Errorf("copy %s out: %w", p, err)
 		}
 		h.Name = path.Clean(h.Name)
-		if err := take(h, tr); err != nil {
+		if err := visit(h, tr); err != nil {
 			return fmt.Errorf("copy %s out: %w", h.Name, err)
 		}
 	}

@@ -7,7 +7,7 @@
 // Files travel through the API's archive calls, never through bind mounts, so
 // that the same build works against a daemon on another machine.
 //
-// It knows nothing about compilers, recipes or bundles.
+// The package does not depend on compilers, recipes or bundles.
 package engine
 
 import (
@@ -19,13 +19,13 @@ import (
 	"strings"
 )
 
-// ErrNoImage says that the engine does not hold the image that was named.
+// ErrNoImage reports that the engine does not have an image.
 var ErrNoImage = errors.New("no such image")
 
-// ErrNotExist says that an image holds no file of the path that was asked for.
+// ErrNotExist reports that an image has no such file.
 var ErrNotExist = errors.New("no such file in the image")
 
-// Image is what the engine tells of an image it holds.
+// Image describes an image of the engine.
 type Image struct {
 	// ID is the content digest of the image's configuration, "sha256:…".
 	ID string
@@ -37,24 +37,24 @@ type Image struct {
 
 // Engine is the part of a container engine that builds use.
 type Engine interface {
-	// Image looks an image up by reference or id. It gives ErrNoImage when
-	// the engine does not hold it.
+	// Image looks up an image by reference or id. The error is ErrNoImage when
+	// the engine does not have it.
 	Image(ctx context.Context, ref string) (Image, error)
-	// Pull fetches an image from its registry; progress gets one line for
+	// Pull fetches an image from its registry; progress receives one line for
 	// each finished layer.
 	Pull(ctx context.Context, ref string, progress io.Writer) (Image, error)
-	// Resolve asks an image's registry for the digest behind a reference,
-	// without fetching the image.
+	// Resolve returns the digest of a reference in the registry, without pulling
+	// the image.
 	Resolve(ctx context.Context, ref string) (digest string, err error)
 	// Import makes an image of one layer from the tar stream of a root
 	// file system.
 	Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error)
 	// Run runs a job to its end and removes its container, also when ctx
-	// ends first. A job that fails gives an *ExitError.
+	// ends first. A job that fails is an *ExitError.
 	Run(ctx context.Context, job Job) error
 	// Files opens the files of an image for reading, without running it.
 	Files(ctx context.Context, ref string) (Files, error)
-	// Close lets go of the connection.
+	// Close closes the connection.
 	Close() error
 }
 
@@ -70,7 +70,7 @@ func ImportFrom(ctx context.Context, e Engine, ref string, write func(io.Writer)
 	done := make(chan result, 1)
 	go func() {
 		img, err := e.Import(ctx, ref, pr, nil)
-		pr.CloseWithError(errors.Join(errors.New("the engine takes no more"), err))
+		pr.CloseWithError(errors.Join(errors.New("the engine stopped reading"), err))
 		done <- result{img, err}
 	}()
 	err := write(pw)
@@ -84,12 +84,12 @@ func ImportFrom(ctx context.Context, e Engine, ref string, write func(io.Writer)
 
 // Files reads single files and directories of an image.
 type Files interface {
-	// Stat gives the entry at path itself; a link is not followed.
+	// Stat returns the entry at path itself; a link is not followed.
 	Stat(ctx context.Context, path string) (Entry, error)
-	// Walk streams the file or directory at path as tar entries to take. The
+	// Walk streams the file or directory at path as tar entries to visit. The
 	// names begin with the last element of path.
-	Walk(ctx context.Context, path string, take func(*tar.Header, io.Reader) error) error
-	// Close removes what the engine keeps for it.
+	Walk(ctx context.Context, path string, visit func(*tar.Header, io.Reader) error) error
+	// Close removes the engine's container for the files.
 	Close() error
 }
 
@@ -115,15 +115,15 @@ type Job struct {
 	Network  bool
 	// Caps are capabilities added for jobs that make file systems.
 	Caps []string
-	// Volumes are absolute paths of writable directories. Each takes over the
+	// Volumes are absolute paths of writable directories. Each gets the
 	// owner of the image's directory of that path.
 	Volumes []string
 	// In fills directories before the start; each path must lie in a volume
 	// unless the root is writable.
 	In []Input
-	// Out takes files after a good end.
+	// Out reads files after the command succeeded.
 	Out []Output
-	// Log gets the command's standard output and error, merged.
+	// Log receives the command's standard output and error, merged.
 	Log io.Writer
 	// CPUs bounds the processors (0: all) and Memory the bytes (0: no bound).
 	CPUs   float64
@@ -141,13 +141,13 @@ type Input struct {
 	Write func(*tar.Writer) error
 }
 
-// Output is a file or directory to take out.
+// Output is a file or directory to copy out.
 type Output struct {
 	Path string
-	Take func(*tar.Header, io.Reader) error
+	Read func(*tar.Header, io.Reader) error
 }
 
-// ExitError says that a job's command ended with a status other than 0.
+// ExitError reports that a job's command ended with a status other than 0.
 type ExitError struct {
 	Job      string
 	Code     int64
@@ -158,9 +158,9 @@ type ExitError struct {
 // Error names the job, its exit status and the last lines it printed.
 func (e *ExitError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "job %s ended with status %d", e.Job, e.Code)
+	fmt.Fprintf(&b, "job %s exited with status %d", e.Job, e.Code)
 	if e.OOM {
-		b.WriteString(" because the machine or its memory limit (GOROCM_MEMORY) ran out of memory; give it more or fewer jobs (GOROCM_JOBS)")
+		b.WriteString(" because the machine or its memory limit (GOROCM_MEMORY) ran out of memory; raise the limit or use fewer jobs (GOROCM_JOBS)")
 	}
 	if len(e.LastLogs) > 0 {
 		b.WriteString("; its last lines:\n  ")

@@ -43,8 +43,8 @@ type tail struct {
 	parts []*part
 }
 
-// part is one stream of a tail. Streams end their lines on their own: what one
-// has begun must not run into what another writes.
+// part is one stream of a tail. An unfinished line of one stream is kept apart from
+// what another writes.
 type part struct {
 	tail *tail
 	text []byte
@@ -74,7 +74,7 @@ func (p *part) Write(b []byte) (int, error) {
 	}
 }
 
-// Lines gives the last lines, then what no line end followed.
+// Lines returns the last lines, unfinished ones at the end.
 func (t *tail) Lines() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

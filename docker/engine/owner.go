@@ -13,21 +13,22 @@ import (
 	"github.com/docker/docker/api/types/filters"
 )
 
-// owner names the process that made a container, so that it cannot be mistaken
-// for a later one of the same number or for one of another place.
+// owner identifies the process that created a container. A later process with the
+// same id, and one of another machine or namespace, has another owner.
 type owner struct {
 	machine string // the id of the installation, else "host:" and the host's name
 	boot    string // the kernel's id of this boot
-	space   string // the namespace in which the number counts
+	space   string // the PID namespace
 	pid     int
 	start   string // the kernel's start time of the process
 }
 
-// self is this process. Where there is no procfs it is never judged to be dead.
+// currentOwner returns the owner for this process. Without a procfs such an owner
+// never counts as exited.
 func currentOwner() (owner, error) {
 	o := owner{pid: os.Getpid(), start: startTime(os.Getpid()), boot: readWord("/proc/sys/kernel/random/boot_id")}
-	// Of systems without one, or with an empty one as containers have, nothing
-	// but the name is known (see machine-id(5)).
+	// Systems without one, or with an empty one as in containers, are identified
+	// by the host's name alone (see machine-id(5)).
 	if o.machine = readWord("/etc/machine-id"); o.machine == "" {
 		host, err := os.Hostname()
 		if err != nil {
@@ -39,7 +40,7 @@ func currentOwner() (owner, error) {
 	return o, nil
 }
 
-// content reads a file of one word, empty when there is none.
+// readWord reads a file of one word, empty when there is none.
 func readWord(name string) string {
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -48,7 +49,7 @@ func readWord(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// String gives the owner as a label holds it.
+// String returns the owner in the form of a label.
 func (o owner) String() string {
 	return strings.Join([]string{o.machine, o.boot, o.space, strconv.Itoa(o.pid), o.start}, "/")
 }
@@ -63,9 +64,9 @@ func parseOwner(label string) (o owner, ok bool) {
 	return owner{machine: part[0], boot: part[1], space: part[2], pid: pid, start: part[4]}, err == nil
 }
 
-// ended reports whether the process that a label names is known to be gone, as
-// seen from me. Of one on another machine or in another process namespace, which
-// may share host name and engine with this one, nothing is known.
+// hasExited reports whether the process of a label is known to have exited, as seen
+// from me. Nothing is known about processes on another machine or in another PID
+// namespace, which may share host name and engine with this one.
 func (o owner) hasExited(me owner, startTime func(pid int) string) bool {
 	switch {
 	case o.machine != me.machine:
@@ -85,7 +86,7 @@ func startTime(pid int) string {
 	if err != nil {
 		return ""
 	}
-	// The command in field 2 may hold spaces; fields are counted after it.
+	// The command in field 2 may contain spaces; fields are counted after it.
 	s := string(b)
 	rest := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
 	if len(rest) < 20 {
@@ -94,7 +95,7 @@ func startTime(pid int) string {
 	return rest[19]
 }
 
-// sweep removes containers whose maker is gone.
+// removeOrphans removes the containers of processes that have exited.
 func (d *docker) removeOrphans(ctx context.Context) error {
 	list, err := d.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelOwner))})
 	if err != nil {

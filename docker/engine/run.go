@@ -27,14 +27,14 @@ func (d *docker) Run(ctx context.Context, job Job) (err error) {
 			err = e
 		}
 	}()
-	if err := d.fill(ctx, id, job); err != nil {
+	if err := d.copyInputs(ctx, id, job); err != nil {
 		return fmt.Errorf("job %s: %w", job.Name, err)
 	}
 	if err := d.start(ctx, id, job); err != nil {
 		return err
 	}
 	for _, o := range job.Out {
-		if err := d.copyOut(ctx, id, o.Path, o.Take); err != nil {
+		if err := d.copyOut(ctx, id, o.Path, o.Read); err != nil {
 			return fmt.Errorf("job %s: %w", job.Name, err)
 		}
 	}
@@ -87,8 +87,8 @@ func (d *docker) create(ctx context.Context, job Job) (string, error) {
 	return c.ID, nil
 }
 
-// fill gives the inputs their content.
-func (d *docker) fill(ctx context.Context, id string, job Job) error {
+// copyInputs fills the directories of the job's inputs.
+func (d *docker) copyInputs(ctx context.Context, id string, job Job) error {
 	for _, in := range job.In {
 		if err := d.copyIn(ctx, id, in.Dir, in.Write); err != nil {
 			return err

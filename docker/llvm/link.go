@@ -109,7 +109,7 @@ func (b *Builder) Link(ctx context.Context, l toolchain.LLVM, in Inputs) (*stage
 			Env: append(environment(), fmt.Sprintf("SOURCE_DATE_EPOCH=%d", b.Time.Unix())),
 			Dir: "/build", UID: toolchain.User, GID: toolchain.User, Volumes: []string{"/src", "/build"},
 			In:  []engine.Input{{Dir: "/src", Write: engine.TarDirectory(src, toolchain.User, b.Time)}},
-			Out: []engine.Output{{Path: "/build/out", Take: engine.ExtractFiles(dir)}},
+			Out: []engine.Output{{Path: "/build/out", Read: engine.ExtractFiles(dir)}},
 			Log: log, Memory: b.Memory,
 		})
 		var exit *engine.ExitError

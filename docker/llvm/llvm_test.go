@@ -84,7 +84,7 @@ func (l *linker) Run(_ context.Context, job engine.Job) error {
 			return err
 		}
 	}
-	return job.Out[0].Take(&tar.Header{Name: "out/libLLVM.so.21.1", Typeflag: tar.TypeReg, Mode: 0o755}, strings.NewReader("linked"))
+	return job.Out[0].Read(&tar.Header{Name: "out/libLLVM.so.21.1", Typeflag: tar.TypeReg, Mode: 0o755}, strings.NewReader("linked"))
 }
 
 type discard struct{ io.Writer }

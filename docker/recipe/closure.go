@@ -25,8 +25,8 @@ type libraries struct {
 	excluded []elfdep.Verdict
 }
 
-// resolve computes the closure of the files in stage inside the image, and
-// brings every library of it, as well as what they open by name, into root.
+// resolve computes the closure of the files in stage inside the image, and copies
+// every library of it, as well as those that they open by name, into root.
 func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, rocm string) (*libraries, error) {
 	staged, err := elfFiles(stageDir)
 	if err != nil {
@@ -78,7 +78,7 @@ func (r *Recipe) complete(ctx context.Context, root *rootfs, roots []string, opt
 				return nil, fmt.Errorf("%s is opened by %s at run time: %w", v.Candidate.Name, v.Candidate.In, err)
 			}
 			if slices.Contains(roots, p) {
-				return nil, fmt.Errorf("%s was brought in as %s, which has another SONAME", v.Candidate.Name, p)
+				return nil, fmt.Errorf("%s was found as %s, which has another SONAME", v.Candidate.Name, p)
 			}
 			roots = append(roots, p)
 		}
@@ -104,7 +104,7 @@ func (r *Recipe) closureWithMissing(ctx context.Context, root *rootfs, roots []s
 	}
 }
 
-// find fetches the first file of that name in dirs and gives its path in the
+// find fetches the first file of that name in dirs and returns its path in the
 // image.
 func (r *rootfs) find(ctx context.Context, name string, dirs []string) (string, error) {
 	for _, d := range dirs {

@@ -19,7 +19,7 @@ import (
 )
 
 // collectRevision is part of the key of bundles: raise it when a change of this
-// code changes what goes into a bundle, or what a bundle is held to.
+// code changes what goes into a bundle, or what is checked in it.
 const collectRevision = 7
 
 // serverName is the program that a bundle is for.
@@ -48,7 +48,7 @@ type collectInputs struct {
 	Whole      string     `json:",omitempty"` // why libLLVM is whole
 }
 
-// Bundle gives the bundle directory of a variant, manifest included.
+// Bundle returns the bundle directory of a variant, with its manifest.
 func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	compiled, err := r.Compile(ctx, v)
 	if err != nil {
@@ -74,7 +74,7 @@ func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
 	return res, err
 }
 
-// collectInputs gives what keys a variant's bundle.
+// collectInputs returns what keys a variant's bundle.
 func (r *Recipe) collectInputs(v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result) (in collectInputs, err error) {
 	spec := r.toolchainSpec(v.Set)
 	in = collectInputs{
@@ -127,7 +127,7 @@ type collector struct {
 	compiled  map[string]*stage.Result
 	dir       string
 	image     string     // the digest of the toolchain's image, where it was made from a given one
-	llvm      *llvm.Plan // nil: libLLVM, if there is one, is taken whole
+	llvm      *llvm.Plan // nil: libLLVM, if there is one, is bundled whole
 	// deviations are those of the toolchain, and where the bundle itself is
 	// not made as the lock files say.
 	deviations []string
@@ -136,8 +136,8 @@ type collector struct {
 	libs     *libraries
 	excluded []bundle.Excluded
 	objects  []bundle.CodeObjects
-	// Of the system flavour alone: what it asks of the host, and the toolchain's
-	// libraries that stand for the host's in proofs.
+	// Of the system flavour alone: what it requires of the host, and the toolchain's
+	// libraries that represent the host's in proofs.
 	host     *bundle.Host
 	fromHost []elfdep.Lib
 }
@@ -243,13 +243,13 @@ func (c *collector) copyLibraries() error {
 			mode = 0o755
 		}
 		if err := sparse.CopyFile(l.Path, filepath.Join(c.dir, l.SONAME), mode); err != nil {
-			return fmt.Errorf("take %s: %w", l.InRoot, err)
+			return fmt.Errorf("copy %s: %w", l.InRoot, err)
 		}
 		if l.SONAME == loaderName {
 			continue
 		}
-		// The loader is told where the libraries are; a path of the
-		// toolchain's machine would only mislead.
+		// The loader gets the libraries' directory as an argument; a path of
+		// the build machine would be searched first.
 		if _, err := elfdep.RemoveRunpath(filepath.Join(c.dir, l.SONAME)); err != nil {
 			return err
 		}

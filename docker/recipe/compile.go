@@ -23,8 +23,7 @@ var compileScript string
 // exitUnusedOption is the script's status when CMake did not use an option.
 const exitUnusedOption = 64
 
-// UnknownOptionError says that the project does not know CMake options that
-// it was given.
+// UnknownOptionError reports CMake options that the project does not declare.
 type UnknownOptionError struct {
 	Component string
 	Options   []string
@@ -32,7 +31,7 @@ type UnknownOptionError struct {
 
 // Error names the options.
 func (e *UnknownOptionError) Error() string {
-	return fmt.Sprintf("compile %s: llama.cpp does not know the CMake option %s: check the spelling in GOROCM_CMAKE, or write COMPONENT:NAME=VALUE for an option of one component",
+	return fmt.Sprintf("compile %s: llama.cpp has no CMake option %s: check the spelling in GOROCM_CMAKE, or write COMPONENT:NAME=VALUE for an option of one component",
 		e.Component, strings.Join(e.Options, ", "))
 }
 
@@ -47,7 +46,7 @@ type compileInputs struct {
 	Script    string
 }
 
-// compile gives the stage result of one component.
+// compile compiles one component, as a stage of the cache.
 func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t *toolchain.Toolchain) (*stage.Result, error) {
 	in, err := r.compileInputs(c, src, t)
 	if err != nil {
@@ -71,7 +70,7 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 			Dir: "/build", UID: toolchain.User, GID: toolchain.User,
 			Volumes: []string{"/src", "/build"},
 			In:      []engine.Input{{Dir: "/src", Write: engine.TarDirectory(src.Dir, toolchain.User, r.Lock.Time())}},
-			Out:     []engine.Output{{Path: "/build/out", Take: engine.ExtractFiles(dir)}},
+			Out:     []engine.Output{{Path: "/build/out", Read: engine.ExtractFiles(dir)}},
 			Log:     io.MultiWriter(log, &limitedWriter{w: &configure, left: 1 << 20}),
 			CPUs:    0, Memory: r.Memory,
 		})
@@ -83,7 +82,7 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 	})
 }
 
-// compileInputs gives what keys a component's compile.
+// compileInputs returns what keys a component's compile.
 func (r *Recipe) compileInputs(c Component, src *stage.Result, t *toolchain.Toolchain) (compileInputs, error) {
 	known, err := declaredOptions(src.Dir)
 	if err != nil {
@@ -100,8 +99,8 @@ func (r *Recipe) compileInputs(c Component, src *stage.Result, t *toolchain.Tool
 	return in, nil
 }
 
-// environment is the whole environment of a compile. What it holds is fixed:
-// the results must not depend on the machine.
+// environment returns the whole environment of a compile. It is fixed, since the
+// results must not depend on the machine.
 func (r *Recipe) environment(c Component) []string {
 	rocm := ""
 	if c.Set == toolchain.HIP {

@@ -14,14 +14,14 @@ import (
 )
 
 // libcParts are the parts of the C library that older programs name apart.
-// A bundle of the system flavour brings them beside its libc: libraries of the
+// A bundle of the system flavour has them beside its libc: libraries of the
 // host may name them, and the host's own would not fit that libc.
 var libcParts = []string{
 	"libanl.so.1", "libdl.so.2", "libmvec.so.1", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libutil.so.1",
 }
 
-// excludeROCm makes a bundle of the system flavour out of the full closure: it
-// keeps what is not ROCm's, and records what the host must have instead. Only
+// excludeROCm reduces the full closure to the system flavour. It keeps the libraries
+// that are not ROCm's, and records what the host must have instead. Only
 // reviewed libraries may be left out.
 func (c *collector) excludeROCm(ctx context.Context, root *rootfs) error {
 	table, err := hostlib.Reviewed()
@@ -76,12 +76,12 @@ func (c *collector) closureWithout(ctx context.Context, root *rootfs, left []str
 }
 
 // recordHostRequirements records the libraries that the compiled files name and that are
-// left to the host, with the symbol versions asked of them. A library of the
-// image that names one is itself a part of ROCm which the table does not know.
+// left to the host, with the symbol versions required of them. A library of the
+// image that names one is itself a part of ROCm that the table lacks.
 func (c *collector) recordHostRequirements(kept *libraries, left []string, table *hostlib.Table) error {
 	for _, soname := range left {
 		known, _ := table.Lookup(soname)
-		ask := bundle.HostLibrary{SONAME: soname, Debian: known.Debian, AMD: known.AMD}
+		entry := bundle.HostLibrary{SONAME: soname, Debian: known.Debian, AMD: known.AMD}
 		for _, l := range kept.all {
 			if !slices.Contains(l.Needed, soname) {
 				continue
@@ -89,25 +89,25 @@ func (c *collector) recordHostRequirements(kept *libraries, left []string, table
 			if l.InRoot != "" {
 				return fmt.Errorf("%s needs %s, which the %s flavour leaves to the host: decide about it in pkg/hostlib/libraries.txt", l.SONAME, soname, bundle.FlavourSystem)
 			}
-			ask.NeededBy = append(ask.NeededBy, filepath.Base(l.Path))
+			entry.NeededBy = append(entry.NeededBy, filepath.Base(l.Path))
 			for _, v := range l.Versions {
 				if v.Library == soname {
-					ask.Versions = append(ask.Versions, v.Versions...)
+					entry.Versions = append(entry.Versions, v.Versions...)
 				}
 			}
 		}
-		if len(ask.NeededBy) > 0 {
-			slices.Sort(ask.NeededBy)
-			slices.Sort(ask.Versions)
-			ask.Versions = slices.Compact(ask.Versions)
-			c.host.Libraries = append(c.host.Libraries, ask)
+		if len(entry.NeededBy) > 0 {
+			slices.Sort(entry.NeededBy)
+			slices.Sort(entry.Versions)
+			entry.Versions = slices.Compact(entry.Versions)
+			c.host.Libraries = append(c.host.Libraries, entry)
 		}
 	}
 	slices.SortFunc(c.host.Libraries, func(a, b bundle.HostLibrary) int { return strings.Compare(a.SONAME, b.SONAME) })
 	return nil
 }
 
-// provided gives the highest symbol version of each kind that libs define.
+// provided returns the highest symbol version of each kind that libs define.
 func provided(libs []elfdep.Lib) ([]string, error) {
 	highest := map[string]string{}
 	for _, l := range libs {
@@ -130,7 +130,8 @@ func provided(libs []elfdep.Lib) ([]string, error) {
 	return out, nil
 }
 
-// recordExcludedLibraries says in the manifest what was left out and which package has it.
+// recordExcludedLibraries records in the manifest which libraries were left out, and
+// their packages.
 // Where the image is Debian's, its own file lists must agree with the table.
 func (c *collector) recordExcludedLibraries(ctx context.Context, root *rootfs, full, kept *libraries, table *hostlib.Table) error {
 	owners, err := root.owners(ctx)
@@ -154,7 +155,7 @@ func (c *collector) recordExcludedLibraries(ctx context.Context, root *rootfs, f
 		}
 		owner := owners[mergedPath(resolved)]
 		if c.recipe.Toolchain.Kind == "debian" && !known.MatchesPackage(owner) {
-			wrong = append(wrong, fmt.Errorf("%s is in the package %q of this toolchain, pkg/hostlib/libraries.txt says %q: correct it", l.SONAME, owner, known.Debian))
+			wrong = append(wrong, fmt.Errorf("%s is in the package %q of this toolchain, pkg/hostlib/libraries.txt has %q: correct it", l.SONAME, owner, known.Debian))
 		}
 		why := "needed by ROCm's libraries alone"
 		if known.ROCm {
@@ -179,7 +180,7 @@ func packagesOf(l hostlib.Library) string {
 	return "package " + l.Debian + " of Debian and Ubuntu, " + l.AMD + " of AMD"
 }
 
-// release tells the ROCm release of the toolchain: the upstream version of
+// release returns the ROCm release of the toolchain: the upstream version of
 // Debian's HIP package, else the number that HIP's SONAME shares with it.
 func (c *collector) release(owner, soname string) string {
 	if c.recipe.Toolchain.Kind == "debian" {

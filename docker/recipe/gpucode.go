@@ -18,7 +18,7 @@ const (
 )
 
 // gpuFilePatterns are patterns of the files that a bundle must have with GPU code. A
-// bundle of the system flavour takes rocBLAS of the host.
+// bundle of the system flavour uses the host's rocBLAS.
 func (c *collector) gpuFilePatterns() []string {
 	if c.variant.Flavour == bundle.FlavourSystem {
 		return []string{hipModule}
@@ -26,7 +26,7 @@ func (c *collector) gpuFilePatterns() []string {
 	return []string{hipModule, rocBLAS}
 }
 
-// slim takes the code of other targets out of every file, and records what is
+// slim removes the code of other targets from every file, and records what is
 // left. Every file with GPU code must then have it for exactly our targets.
 func (c *collector) slim() error {
 	names, err := elfFiles(c.dir)
@@ -58,7 +58,7 @@ func (c *collector) slim() error {
 	}
 	for _, must := range c.gpuFilePatterns() {
 		if !slices.ContainsFunc(c.objects, func(o bundle.CodeObjects) bool { return matches(must, o.File) }) {
-			return fmt.Errorf("%s holds no GPU code", must)
+			return fmt.Errorf("%s has no GPU code", must)
 		}
 	}
 	return nil
@@ -69,8 +69,8 @@ func matches(pattern, name string) bool {
 	return ok && err == nil
 }
 
-// checkKernelCounts holds a file's number of kernels for gfx1100 against that for
-// gfx1101: both are compiled of the same source, which tells them apart nowhere.
+// checkKernelCounts compares a file's numbers of kernels for gfx1100 and gfx1101.
+// Both are compiled from the same source, which treats them alike.
 func checkKernelCounts(file string, objects []offload.CodeObjects) error {
 	count := map[gfx.Target]int{}
 	for _, o := range objects {
@@ -79,7 +79,7 @@ func checkKernelCounts(file string, objects []offload.CodeObjects) error {
 	a, hasA := count[gfx.GFX1100]
 	b, hasB := count[gfx.GFX1101]
 	if hasA && hasB && a != b {
-		return fmt.Errorf("%s holds %d kernels for %s and %d for %s, and should have the same ones for both: a part of it was not compiled for one of them",
+		return fmt.Errorf("%s has %d kernels for %s and %d for %s, and must have the same ones for both: a part of it was not compiled for one of them",
 			file, a, gfx.GFX1100, b, gfx.GFX1101)
 	}
 	return nil

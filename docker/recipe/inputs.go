@@ -10,7 +10,7 @@ import (
 )
 
 // CheckToolchain fails where the toolchain is of another kind than the one that
-// m records, and says what to set.
+// m records. The error names the settings to change.
 func (r *Recipe) CheckToolchain(v Variant, m *bundle.Manifest) error {
 	now, recorded := r.toolchainSpec(v.Set).Name(), m.Toolchain.Kind
 	if now == recorded {
@@ -22,7 +22,7 @@ func (r *Recipe) CheckToolchain(v Variant, m *bundle.Manifest) error {
 	} else if suite, ok := strings.CutPrefix(recorded, "debian-"); ok {
 		remedy = "GOROCM_TOOLCHAIN=debian and GOROCM_SUITE=" + suite + ", and unset GOROCM_BASE_IMAGE"
 	}
-	return fmt.Errorf("the manifest is of the toolchain %s, this build would be of %s: set %s", recorded, now, remedy)
+	return fmt.Errorf("the manifest records the toolchain %s, this build uses %s: set %s", recorded, now, remedy)
 }
 
 // CheckInputs fails where a compile of v would be given other options or another
@@ -69,24 +69,24 @@ func (r *Recipe) CheckInputs(ctx context.Context, v Variant, m *bundle.Manifest)
 	case own:
 		remedy = "unset GOROCM_CMAKE"
 	}
-	return fmt.Errorf("the compiles would be given something else than the manifest records, so the files cannot come out the same: %s:\n  %s", remedy, strings.Join(diff, "\n  "))
+	return fmt.Errorf("the inputs of the compiles differ from those in the manifest, so the files cannot be the same: %s:\n  %s", remedy, strings.Join(diff, "\n  "))
 }
 
-// diffInputs says, a line each, what only one of the two lists of a compile's
+// diffInputs returns a line for each entry that only one of the two lists of a compile's
 // inputs has, or that their order differs.
 func diffInputs(compile string, recorded, now []string) (diff []string) {
 	for _, s := range recorded {
 		if !slices.Contains(now, s) {
-			diff = append(diff, compile+" was given "+s)
+			diff = append(diff, compile+" had "+s)
 		}
 	}
 	for _, s := range now {
 		if !slices.Contains(recorded, s) {
-			diff = append(diff, compile+" would be given "+s)
+			diff = append(diff, compile+" has "+s)
 		}
 	}
 	if len(diff) == 0 && !slices.Equal(recorded, now) {
-		diff = append(diff, fmt.Sprintf("%s was given %q, now in another order or number: %q", compile, recorded, now))
+		diff = append(diff, fmt.Sprintf("%s had %q, and has them in another order or number: %q", compile, recorded, now))
 	}
 	return diff
 }

@@ -8,9 +8,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// A build that would be given something else than a manifest records is told from
+// A build that has something else than a manifest records is told from
 // one that would not, by what differs and what to set.
-func TestSameInputs(t *testing.T) {
+func TestCheckInputs(t *testing.T) {
 	const ours = "use the checkout of that release"
 	for _, tc := range []struct {
 		name  string
@@ -19,16 +19,16 @@ func TestSameInputs(t *testing.T) {
 		want  []string // parts of the error; nil: none
 	}{
 		{"the same", []string{"hip:GGML_HIP_GRAPHS=OFF"}, nil, nil},
-		{"an option less", nil, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-hip was given -DGGML_HIP_GRAPHS=OFF"}},
-		{"an option more", []string{"hip:GGML_HIP_GRAPHS=OFF", "LLAMA_X=1"}, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-core would be given -DLLAMA_X=1\n  compile-hip would be given -DLLAMA_X=1"}},
-		{"another value", []string{"hip:GGML_HIP_GRAPHS=ON"}, nil, []string{"was given -DGGML_HIP_GRAPHS=OFF", "would be given -DGGML_HIP_GRAPHS=ON"}},
+		{"an option less", nil, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-hip had -DGGML_HIP_GRAPHS=OFF"}},
+		{"an option more", []string{"hip:GGML_HIP_GRAPHS=OFF", "LLAMA_X=1"}, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-core has -DLLAMA_X=1\n  compile-hip has -DLLAMA_X=1"}},
+		{"another value", []string{"hip:GGML_HIP_GRAPHS=ON"}, nil, []string{"had -DGGML_HIP_GRAPHS=OFF", "has -DGGML_HIP_GRAPHS=ON"}},
 		{"none recorded", []string{"LLAMA_X=1"}, func(_ *Recipe, m *bundle.Manifest) {
 			hip := &m.Stages[1]
 			hip.Options = hip.Options[:len(hip.Options)-1]
-		}, []string{"unset GOROCM_CMAKE", "compile-core would be given -DLLAMA_X=1"}},
+		}, []string{"unset GOROCM_CMAKE", "compile-core has -DLLAMA_X=1"}},
 		{"an option twice", []string{"hip:GGML_HIP_GRAPHS=OFF", "hip:GGML_HIP_GRAPHS=OFF"}, nil, []string{"order or number"}},
-		{"an option of the checkout", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages[0].Options[0] = "-DCMAKE_BUILD_TYPE=Debug" }, []string{ours, "compile-core was given -DCMAKE_BUILD_TYPE=Debug"}},
-		{"an environment of the checkout", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages[1].Env[0] = "PATH=/opt" }, []string{ours, "compile-hip was given PATH=/opt"}},
+		{"an option of the checkout", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages[0].Options[0] = "-DCMAKE_BUILD_TYPE=Debug" }, []string{ours, "compile-core had -DCMAKE_BUILD_TYPE=Debug"}},
+		{"an environment of the checkout", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages[1].Env[0] = "PATH=/opt" }, []string{ours, "compile-hip had PATH=/opt"}},
 		{"another time", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(r *Recipe, _ *bundle.Manifest) { r.Lock.Epoch++ }, []string{ours, "SOURCE_DATE_EPOCH="}},
 		{"other targets", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(r *Recipe, _ *bundle.Manifest) { r.Targets = r.Targets[:1] }, []string{"-DCMAKE_HIP_ARCHITECTURES=gfx1100;gfx1101"}},
 		{"a compile that is not recorded", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages = m.Stages[:1] }, []string{ours, "compile-hip is not recorded"}},
@@ -60,7 +60,7 @@ func TestSameInputs(t *testing.T) {
 	}
 }
 
-func TestSameToolchain(t *testing.T) {
+func TestCheckToolchain(t *testing.T) {
 	specs := map[string]toolchain.Spec{
 		"debian-forky": {Kind: "debian", Suite: "forky"}, "debian-image": {Kind: "debian", Suite: "forky", BaseImage: "somebody/rocm"},
 		"amd": {Kind: "amd"}, "amd-image": {Kind: "amd", BaseImage: "somebody/rocm"},

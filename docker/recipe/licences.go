@@ -17,11 +17,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
-// licenceDirectory holds a copyright file for every package whose files are in
+// licenceDirectory has a copyright file for every package whose files are in
 // the bundle, and the full texts that those refer to.
 const licenceDirectory = "licenses"
 
-// copyLicences collects what the licences of the bundled files ask for.
+// copyLicences copies the texts that the licences of the bundled files require.
 func (c *collector) copyLicences(ctx context.Context, root *rootfs) error {
 	if err := c.copyUpstreamLicences(); err != nil {
 		return err
@@ -57,7 +57,7 @@ func (c *collector) copyLicences(ctx context.Context, root *rootfs) error {
 	return err
 }
 
-// copyUpstreamLicences takes llama.cpp's own licence texts.
+// copyUpstreamLicences copies llama.cpp's own licence texts.
 func (c *collector) copyUpstreamLicences() error {
 	src, ok, err := c.recipe.Cache.Lookup("source", map[string]string{"tree": c.recipe.Lock.Tree})
 	if err != nil || !ok {
@@ -83,7 +83,7 @@ func (c *collector) copyUpstreamLicences() error {
 	return nil
 }
 
-// owner gives the package that a library of the image belongs to.
+// owner returns the package that a library of the image belongs to.
 func (r *rootfs) owner(ctx context.Context, inRoot string) (string, error) {
 	resolved, err := r.resolve(ctx, inRoot)
 	if err != nil {
@@ -125,7 +125,7 @@ func (r *rootfs) owners(ctx context.Context) (map[string]string, error) {
 	return owners, nil
 }
 
-// mergedPath gives a path as it is in merged-/usr systems.
+// mergedPath returns a path as it is on merged-/usr systems.
 func mergedPath(p string) string {
 	for _, top := range []string{"/lib/", "/lib64/"} {
 		if strings.HasPrefix(p, top) {

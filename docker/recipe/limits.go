@@ -11,8 +11,8 @@ import (
 // growth is how much larger than its record a bundle may be: 3 %.
 const growth = 0.03
 
-// Bars are what a bundle may have at most, in bytes, whatever is recorded: packed,
-// and on disk for one target and for both. Those of hip are for gfx1100 and gfx1101.
+// Fixed limits in bytes, whatever is recorded: packed, and on disk for one target
+// and for both. Those of hip are for gfx1100 and gfx1101.
 const (
 	cpuPackedLimit    = 12_000_000
 	hipPackedLimit    = 115_000_000
@@ -20,53 +20,54 @@ const (
 	hipBothLimit      = 1_150_000_000
 )
 
-// SizeError says that a bundle has outgrown its record, or its bar.
+// SizeError reports that a bundle is larger than its record allows, or than a fixed
+// limit.
 type SizeError struct {
 	Variant, What string
-	Limit, Size   int64 // bytes: the recorded size or the bar, and what the bundle has
-	Fixed         bool
+	Limit, Size   int64 // bytes
+	Fixed         bool  // Limit is fixed, and not a recorded size
 }
 
 // Error names both sizes, and the way to accept the new one where there is one.
 func (e *SizeError) Error() string {
 	size, limit := float64(e.Size)/1e6, float64(e.Limit)/1e6
 	if e.Fixed {
-		return fmt.Sprintf("the %s bundle is %.1f MB %s, and %.1f MB is the most it may be, which `mage lock` does not change: make it smaller", e.Variant, size, e.What, limit)
+		return fmt.Sprintf("the %s bundle is %.1f MB %s, and %.1f MB is the limit, which `mage lock` does not change: make it smaller", e.Variant, size, e.What, limit)
 	}
 	return fmt.Sprintf("the %s bundle is %.1f MB %s, more than 3 %% over the recorded %.1f MB: find out why, or accept it with `mage lock`", e.Variant, size, e.What, limit)
 }
 
-// CheckSizeLimits holds a bundle against the sizes that no record moves. A hip bundle
-// with code for other targets than gfx1100 and gfx1101 has no bar.
+// CheckSizeLimits compares a bundle with the fixed limits. A hip bundle with code
+// for other targets than gfx1100 and gfx1101 has none.
 func CheckSizeLimits(variant string, now Sizes) error {
-	type bar struct {
-		what       string
-		limit, now int64
+	type limit struct {
+		what      string
+		most, now int64
 	}
-	var all []bar
+	var all []limit
 	switch variant {
 	case "cpu":
-		all = []bar{{"packed", cpuPackedLimit, now.Packed}}
+		all = []limit{{"packed", cpuPackedLimit, now.Packed}}
 	case "hip":
 		if slices.ContainsFunc(now.Targets, func(t string) bool { return t != gfx.GFX1100.String() && t != gfx.GFX1101.String() }) {
 			return nil
 		}
-		all = []bar{{"packed", hipPackedLimit, now.Packed}, {onDisk(allTargets), hipBothLimit, now.Disk[allTargets]}}
+		all = []limit{{"packed", hipPackedLimit, now.Packed}, {onDisk(allTargets), hipBothLimit, now.Disk[allTargets]}}
 		for _, t := range now.Targets {
-			all = append(all, bar{onDisk(t), hipOneTargetLimit, now.Disk[t]})
+			all = append(all, limit{onDisk(t), hipOneTargetLimit, now.Disk[t]})
 		}
 	}
-	for _, b := range all {
-		if b.now > b.limit {
-			return &SizeError{Variant: variant, What: b.what, Limit: b.limit, Size: b.now, Fixed: true}
+	for _, l := range all {
+		if l.now > l.most {
+			return &SizeError{Variant: variant, What: l.what, Limit: l.most, Size: l.now, Fixed: true}
 		}
 	}
 	return nil
 }
 
-// CheckSize holds a bundle against its bars and against the record. Bundles with
-// other targets than the recorded ones, or of a variant without a record, are
-// held against the bars alone.
+// CheckSize compares a bundle with the fixed limits and with the record. Bundles
+// with other targets than the recorded ones, and of a variant without a record,
+// are compared with the limits alone.
 func CheckSize(recorded map[string]Sizes, variant string, now Sizes) error {
 	if err := CheckSizeLimits(variant, now); err != nil {
 		return err

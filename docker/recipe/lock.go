@@ -3,7 +3,7 @@
 // options that are data, and collects the result with everything it needs at
 // run time.
 //
-// Each step is a stage of the cache, keyed by the digest of what goes in, so a
+// Each step is a stage of the cache, keyed by the digest of its inputs, so a
 // changed option redoes exactly the steps that depend on it.
 package recipe
 
@@ -35,7 +35,7 @@ type Lock struct {
 
 var treeForm = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// SourceLock gives the lock that is compiled in.
+// SourceLock returns the lock that is compiled in.
 func SourceLock() (Lock, error) { return ParseLock(lockJSON) }
 
 // ParseLock reads and checks a source lock; unknown fields are errors.

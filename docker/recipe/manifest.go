@@ -56,7 +56,7 @@ func (c *collector) writeManifest() error {
 	return bundle.WriteManifest(c.dir, full)
 }
 
-// toolchainRecord says what was compiled with.
+// toolchainRecord returns the manifest's entry about the toolchain.
 func (c *collector) toolchainRecord() bundle.Toolchain {
 	spec := c.recipe.toolchainSpec(c.variant.Set)
 	t := bundle.Toolchain{
@@ -72,7 +72,7 @@ func (c *collector) toolchainRecord() bundle.Toolchain {
 	return t
 }
 
-// stages says how the components were compiled.
+// stages returns the manifest's entries about the compiles.
 func (c *collector) stages() ([]bundle.Stage, error) {
 	src, err := c.recipe.cachedSource()
 	if err != nil {
@@ -90,8 +90,8 @@ func (c *collector) stages() ([]bundle.Stage, error) {
 	return out, nil
 }
 
-// parts tells what each target alone needs of a file with code for several, so
-// that a machine with one of them need not hold the rest.
+// parts returns the extents that each target alone needs of a file with code for
+// several, so that a machine with one target need not store the rest.
 func (c *collector) parts(path string) ([]bundle.Part, error) {
 	if len(c.targets) < 2 {
 		return nil, nil

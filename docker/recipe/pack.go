@@ -16,7 +16,7 @@ import (
 )
 
 // packRevision is part of the key of packs: raise it when packing the same
-// bundle gives other bytes than before.
+// bundle returns other bytes than before.
 const packRevision = 2
 
 // packLevel is the level of zstd; docs/pack.md has the figures.
@@ -33,7 +33,7 @@ type Packed struct {
 	Size     int64 // of File, in bytes
 }
 
-// Pack gives a variant's bundle, packed.
+// Pack returns a variant's bundle, packed.
 func (r *Recipe) Pack(ctx context.Context, v Variant) (*Packed, error) {
 	b, err := r.Bundle(ctx, v)
 	if err != nil {
@@ -100,7 +100,7 @@ func (r *Recipe) encoder(t *toolchain.Toolchain) bundle.Encoder {
 				_, err := io.Copy(w, src)
 				return err
 			}}},
-			Out: []engine.Output{{Path: "/build/frame.zst", Take: func(_ *tar.Header, body io.Reader) error {
+			Out: []engine.Output{{Path: "/build/frame.zst", Read: func(_ *tar.Header, body io.Reader) error {
 				_, err := io.Copy(dst, body)
 				return err
 			}}},

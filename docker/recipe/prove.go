@@ -15,7 +15,7 @@ import (
 // compiler finds no call to fortify.
 var unfortified = []string{
 	// Calls memcpy, memmove, memset and readlink alone, each with memory whose
-	// size the compiler has proven or cannot know.
+	// size the compiler has proven or cannot determine.
 	"libggml.so.*",
 }
 
@@ -55,8 +55,8 @@ func (c *collector) prove() error {
 	return errors.Join(errs...)
 }
 
-// ours tells the files that were compiled or linked here from those that were
-// taken of the image.
+// ours reports whether a file was compiled or linked here, and not copied from the
+// image.
 func (c *collector) ours(base string) bool {
 	return !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
 }
@@ -95,7 +95,7 @@ func (c *collector) proveBuilt(name string, h elfdep.Protections) error {
 		return err
 	}
 	for _, l := range leaks {
-		errs = append(errs, fmt.Errorf("%s holds the build path %q", base, l.Text))
+		errs = append(errs, fmt.Errorf("%s contains the build path %q", base, l.Text))
 	}
 	return errors.Join(errs...)
 }

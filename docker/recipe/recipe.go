@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// Recipe holds what every step needs.
+// Recipe has the settings and services of all steps.
 type Recipe struct {
 	Engine    engine.Engine
 	Cache     *stage.Cache
@@ -26,7 +26,7 @@ type Recipe struct {
 	Progress  Progress
 }
 
-// Progress gives the place for the output of a long step.
+// Progress opens the log of a long step.
 type Progress interface {
 	Open(step string) (io.WriteCloser, error)
 }

@@ -17,8 +17,8 @@ import (
 )
 
 // rootfs is the part of an image's file system that was asked for so far, as
-// a directory of this machine. Whole toolchain images are gigabytes; what a
-// bundle takes from them is a few dozen files.
+// a directory of this machine. Whole toolchain images are gigabytes; a
+// bundle needs a few dozen of their files.
 type rootfs struct {
 	files engine.Files
 	dir   string
@@ -46,8 +46,8 @@ func newRootfs(ctx context.Context, files engine.Files, dir string) (*rootfs, er
 	return r, nil
 }
 
-// fetch brings a file of the image, links followed, to its place below dir.
-// engine.ErrNotExist says that the image has none.
+// fetch copies a file of the image, links followed, to its path below dir.
+// The error is engine.ErrNotExist when the image has none.
 func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
 	local := filepath.Join(r.dir, filepath.FromSlash(p))
 	if _, err := os.Lstat(local); err == nil {
@@ -104,7 +104,7 @@ func (r *rootfs) resolve(ctx context.Context, p string) (string, error) {
 	return "", fmt.Errorf("%s: too many links", p)
 }
 
-// directory brings the regular files of a directory to to, those that want takes.
+// copyDirectory copies the regular files of a directory that match want.
 func (r *rootfs) copyDirectory(ctx context.Context, p, to string, want func(name string) bool) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err

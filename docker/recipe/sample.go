@@ -15,8 +15,8 @@ import (
 //go:embed sample.sh
 var sampleScript string
 
-// sampled are files of the HIP component that stand for all of it where the
-// whole would take too long: small and large kernels, templates, and one that
+// sampled are files of the HIP component that represent all of it where compiling
+// the whole would be too slow: small and large kernels, templates, and one that
 // calls rocBLAS.
 var sampled = []string{"argsort", "getrows", "norm", "rope", "softmax", "template-instances/mmq-instance-q8_0"}
 
@@ -28,7 +28,7 @@ type sampleInputs struct {
 }
 
 // Sample compiles a handful of the HIP module's files by the options of the
-// whole module and gives the objects.
+// whole module and returns the objects.
 func (r *Recipe) Sample(ctx context.Context) (*stage.Result, error) {
 	c := components(r.Lock, r.Targets)["hip"]
 	src, err := Source(ctx, r.Cache, r.Lock, r.Source, r.Log)
@@ -62,7 +62,7 @@ func (r *Recipe) Sample(ctx context.Context) (*stage.Result, error) {
 			Dir: "/build", UID: toolchain.User, GID: toolchain.User,
 			Volumes: []string{"/src", "/build"},
 			In:      []engine.Input{{Dir: "/src", Write: engine.TarDirectory(src.Dir, toolchain.User, r.Lock.Time())}},
-			Out:     []engine.Output{{Path: "/build/out", Take: engine.ExtractFiles(dir)}},
+			Out:     []engine.Output{{Path: "/build/out", Read: engine.ExtractFiles(dir)}},
 			Log:     log, Memory: r.Memory,
 		})
 		if err != nil {

@@ -21,7 +21,7 @@ import (
 type Sizes struct {
 	Packed   int64 `json:"packed"`
 	Unpacked int64 `json:"unpacked"` // the sum of the files, holes included
-	// Disk is what unpacking takes in blocks (bundle.Reader.DiskUsage), by the target
+	// Disk is the space of the unpacked bundle in blocks (bundle.Reader.DiskUsage), by the target
 	// that it is done for, and under allTargets for all of them.
 	Disk map[string]int64 `json:"disk"`
 	// Targets are the GPU targets that the record is for.
@@ -31,7 +31,7 @@ type Sizes struct {
 	Tensile map[string]TensileCount `json:"tensile,omitempty"`
 }
 
-// TensileCount says how much of rocBLAS's directory a bundle ships for a target.
+// TensileCount is how much of rocBLAS's directory a bundle ships for a target.
 type TensileCount struct {
 	Files   int `json:"files"`
 	Kernels int `json:"kernels"`
@@ -45,7 +45,7 @@ const (
 //go:embed sizes.lock.json
 var sizesJSON []byte
 
-// RecordedSizes gives the sizes of each bundle, by its label, as `mage lock` recorded them.
+// RecordedSizes returns the sizes of each bundle, by its label, as `mage lock` recorded them.
 func RecordedSizes() (map[string]Sizes, error) { return ParseSizes(sizesJSON) }
 
 // ParseSizes reads recorded sizes; unknown fields and text behind them are errors.
@@ -62,7 +62,7 @@ func ParseSizes(b []byte) (map[string]Sizes, error) {
 	return all, nil
 }
 
-// FormatSizes writes sizes as the lock file holds them.
+// FormatSizes formats sizes as in the lock file.
 func FormatSizes(all map[string]Sizes) ([]byte, error) {
 	b, err := json.MarshalIndent(all, "", "  ")
 	return append(b, '\n'), err
@@ -110,7 +110,7 @@ func countTensile(m *bundle.Manifest) map[string]TensileCount {
 	return count
 }
 
-// TensileError says that a bundle ships other kernels of rocBLAS than recorded.
+// TensileError reports that a bundle ships other kernels of rocBLAS than recorded.
 type TensileError struct {
 	Variant       string
 	Recorded, Now map[string]TensileCount
@@ -133,9 +133,9 @@ func (e *TensileError) Error() string {
 		e.Variant, strings.Join(parts, "; "))
 }
 
-// CheckTensile holds the kernels of rocBLAS in a bundle against the record, in
-// both directions: a kernel too few shows on a GPU alone. Bundles that CheckSize
-// does not judge pass.
+// CheckTensile compares the kernels of rocBLAS in a bundle with the record. Fewer
+// kernels are an error too, since a missing one shows on a GPU alone. Bundles that
+// CheckSize does not compare with the record pass.
 func CheckTensile(recorded map[string]Sizes, variant string, now Sizes) error {
 	old, ok := recorded[variant]
 	if !ok || !slices.Equal(old.Targets, now.Targets) || maps.Equal(old.Tensile, now.Tensile) {

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
-// TreeMismatchError says that a source is not the one that the lock pins.
+// TreeMismatchError reports that a source is not the locked one.
 type TreeMismatchError struct {
 	From      string
 	Want, Got string
@@ -22,11 +22,11 @@ type TreeMismatchError struct {
 
 // Error names both hashes and what to do.
 func (e *TreeMismatchError) Error() string {
-	return fmt.Sprintf("source from %s has git tree %s, the lock wants %s: give the source of that release, or change the lock", e.From, e.Got, e.Want)
+	return fmt.Sprintf("source from %s has git tree %s, the lock has %s: use the source of that release, or change the lock", e.From, e.Got, e.Want)
 }
 
-// Source gives the checked source tree as a stage result. A path given by the
-// user is checked each time, even when the cache holds the tree.
+// Source returns the checked source tree as a stage result. A path from the
+// user is checked each time, even when the cache has the tree.
 func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string, log io.Writer) (*stage.Result, error) {
 	inputs := map[string]string{"tree": lock.Tree}
 	if userPath != "" {
@@ -71,11 +71,11 @@ func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string,
 				return err
 			}
 		}
-		return fmt.Errorf("no way led to the source (give it in GOROCM_SOURCE as a git repository, git bundle or tarball): %w", errors.Join(errs...))
+		return fmt.Errorf("the source could not be fetched (set GOROCM_SOURCE to a git repository, git bundle or tarball): %w", errors.Join(errs...))
 	})
 }
 
-// cachedSource gives the source that the compiles before were given.
+// cachedSource returns the source of the earlier compiles.
 func (r *Recipe) cachedSource() (*stage.Result, error) {
 	src, ok, err := r.Cache.Lookup("source", map[string]string{"tree": r.Lock.Tree})
 	if err != nil || !ok {
@@ -112,7 +112,7 @@ func treeHash(ctx context.Context, dir, tmp string) (string, error) {
 	return git(ctx, "--git-dir="+repo, "write-tree")
 }
 
-// git runs git without the user's or the system's configuration and gives
+// git runs git without the user's or the system's configuration and returns
 // its trimmed output.
 func git(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"-c", "core.autocrlf=false", "-c", "advice.detachedHead=false"}, args...)...)
@@ -128,7 +128,7 @@ func git(ctx context.Context, args ...string) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// repositoryVariables are the variables by which git tells its hooks about the
+// repositoryVariables are the variables in which git passes its hooks the
 // repository that they are called for, as git-rev-parse(1) lists them with
 // --local-env-vars.
 var repositoryVariables = []string{

@@ -22,7 +22,7 @@ import (
 
 // copyTensile copies the matrix kernels of our targets, into the directory beside
 // rocBLAS where it looks first. Files for complex, double precision and integer
-// numbers stay out, since nothing in the bundle can ask for them.
+// numbers are left out, since nothing in the bundle can request them.
 func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
 	from, directory, err := c.tensileSource(ctx, root)
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
 		return err
 	}
 	// The kernels of a target are spread over many files; the target's index
-	// stands for them in the manifest.
+	// represents them in the manifest.
 	for _, o := range objects {
 		i := slices.IndexFunc(sel.Keep, func(f tensile.File) bool {
 			return f.Kind == tensile.Index && f.Target.Target == o.Target
@@ -73,7 +73,7 @@ func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
 	return nil
 }
 
-// isUnusedTensile tells the files that nothing in the bundle can ask for.
+// isUnusedTensile reports whether nothing in the bundle can request a file.
 func isUnusedTensile(f tensile.File) bool { return f.Complex() || f.Double() || f.Integer() }
 
 // tensileSource finds the kernels' directory in the image, and its place relative
@@ -104,7 +104,7 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, dire
 		}
 		return "", "", fmt.Errorf("the image has rocBLAS at %s but no kernels in any of %s beside it", resolved, strings.Join(directories, ", "))
 	}
-	return "", "", errors.New("the hip module does not need rocBLAS: the recipe does not know this version of ggml")
+	return "", "", errors.New("the hip module does not need rocBLAS: this version of ggml is not supported by the recipe")
 }
 
 // excludedTypes are how hipBLAS, rocBLAS and HIP spell their data and compute types of
@@ -114,8 +114,8 @@ var excludedTypes = regexp.MustCompile(`\b(?:(?:CUDA|HIP|HIPBLAS)_(?:R_(?:\d+[IU
 
 // proveUnusedTypes proves that no matrix function for complex, double precision
 // or integer numbers can be called: those that have functions of their own for
-// them must not be imported, and the functions that take a type as an argument
-// can get none that does not stand in the module's source.
+// them must not be imported, and the functions with a type as an argument can
+// get none that the module's source does not name.
 func (c *collector) proveUnusedTypes() error {
 	if err := unusedTypes(filepath.Join(c.dir, hipModule)); err != nil {
 		return err
@@ -164,8 +164,8 @@ func unusedTypes(module string) error {
 	return nil
 }
 
-// isManagement tells functions whose names begin with Create or Destroy from
-// those that calculate.
+// isManagement reports whether a function creates or destroys a handle, which its
+// name can be mistaken for a data type by.
 func isManagement(name string) bool {
 	switch name {
 	case "hipblasCreate", "hipblasDestroy", "rocblas_create_handle", "rocblas_destroy_handle":

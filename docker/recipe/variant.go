@@ -58,7 +58,7 @@ func (v Variant) WithFlavour(flavour string) (Variant, error) {
 	case flavour == bundle.FlavourSystem && slices.Contains(v.Components, "hip"):
 		v.Flavour = flavour
 	case flavour == bundle.FlavourSystem:
-		return v, fmt.Errorf("the %s variant holds nothing of ROCm, so it has no %s flavour", v.Name, flavour)
+		return v, fmt.Errorf("the %s variant contains nothing of ROCm, so it has no %s flavour", v.Name, flavour)
 	default:
 		return v, fmt.Errorf("there is no flavour %q", flavour)
 	}
@@ -122,8 +122,7 @@ func shared(lock Lock) []Option {
 	}
 }
 
-// components gives every component by name. ROCm lies under rocm, its clang
-// is found by the compile script.
+// components returns every component by name.
 func components(lock Lock, targets []gfx.Target) map[string]Component {
 	core := Component{
 		Name: "core", Set: toolchain.CPU,
@@ -160,7 +159,7 @@ func components(lock Lock, targets []gfx.Target) map[string]Component {
 	return map[string]Component{core.Name: core, hip.Name: hip}
 }
 
-// arguments gives a component's options as CMake arguments, with the user's
+// arguments returns a component's options as CMake arguments, with the user's
 // own last. extra entries are NAME=VALUE, or COMPONENT:NAME=VALUE for one
 // component alone.
 func (c Component) arguments(extra []string, known func(option string) bool) []string {

@@ -14,8 +14,8 @@ import (
 )
 
 // Prune removes the results that nobody has asked for since a time, and what
-// killed builds had begun before it; it gives their names. What another process
-// is making stays.
+// killed builds left unfinished before it, and returns their names. Stages that
+// another process is filling stay.
 func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
@@ -41,14 +41,14 @@ func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 	return removed, nil
 }
 
-// prune removes one directory while it holds the lock of the result final. The lock's
+// prune removes one directory while it has the lock of the result final. The lock's
 // file stays, since somebody may wait for it.
 func prune(dir, final string, since time.Time) (bool, error) {
 	lock := flock.New(final + ".lock")
 	if ok, err := lock.TryLock(); err != nil || !ok {
 		return false, err
 	}
-	defer lock.Unlock() //nolint:errcheck // the lock goes with the process anyway
+	defer lock.Unlock() //nolint:errcheck // the lock is released with the process
 	used, err := lastUse(dir)
 	if err != nil || !used.Before(since) {
 		return false, err

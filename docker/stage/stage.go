@@ -2,8 +2,8 @@
 // inputs, so that a step whose inputs did not change is not done again.
 //
 // A result is a directory that appears whole or not at all, also after a power cut: it
-// is filled beside its place, handed to the disk and renamed there. Two processes that want the same result wait
-// for each other; what a killed one left half done is removed by the next.
+// is filled under another name, synced and renamed. Of two processes that want the
+// same result one waits for the other; what a killed one left half done is removed by the next.
 //
 // It caches whole steps and never single objects: HIP objects compiled through
 // an object cache differ from those compiled without one.
@@ -66,7 +66,7 @@ func Key(inputs any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Lookup gives a finished result without making it.
+// Lookup returns a finished result without making it.
 func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
 	key, err := Key(inputs)
 	if err != nil {
@@ -79,8 +79,8 @@ func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
 	return r, err == nil, err
 }
 
-// Do gives the result of the step name for inputs. When the cache lacks it,
-// fill is given an empty directory to put it into.
+// Do returns the result of the step name for inputs. When the cache lacks it, fill
+// fills an empty directory with it.
 func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx context.Context, dir string) error) (*Result, error) {
 	key, err := Key(inputs)
 	if err != nil {
@@ -94,7 +94,7 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx c
 	if ok, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil || !ok {
 		return nil, fmt.Errorf("stage %s: wait for another build of it: %w", name, err)
 	}
-	defer lock.Unlock() //nolint:errcheck // the lock goes with the process anyway
+	defer lock.Unlock() //nolint:errcheck // the lock is released with the process
 	if r, err := load(final); !errors.Is(err, fs.ErrNotExist) {
 		return r, err
 	}
@@ -153,10 +153,9 @@ func writeRecord(dir string, r *Result) error {
 	return os.WriteFile(filepath.Join(dir, recordName), append(b, '\n'), 0o644)
 }
 
-// Finalize gives a finished directory its final name, in the same parent directory. What
-// is in it has reached the disk before: after a power cut the name stands for all
-// of it or is not there, and a result is never looked into again to find that it
-// is empty.
+// Finalize renames a finished directory in the same parent directory, after its
+// content is on disk: after a power cut the final name has all of the content or
+// does not exist.
 func Finalize(work, final string) error {
 	if err := syncTree(work, (*os.File).Sync); err != nil {
 		return err

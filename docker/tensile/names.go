@@ -11,8 +11,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
-// File is what the name of a file in rocBLAS's library directory says. It
-// is code or an index for matrix multiplication made by AMD's Tensile.
+// Package tensile reads the names of rocBLAS's kernel files, which AMD's Tensile
+// generates, and selects those that a bundle needs.
+
+// File is the parsed name of a file in rocBLAS's library directory.
 type File struct {
 	Name string
 	Kind Kind
@@ -33,18 +35,18 @@ type File struct {
 	Fallback bool
 }
 
-// Kind says what a file holds.
+// Kind is the kind of content of a file.
 type Kind string
 
 // The kinds of file in a Tensile library directory.
 const (
 	Index   Kind = "index"   // TensileLibrary_lazy_*.dat: which files to load for which problem
 	Kernels Kind = "kernels" // *.co, *.hsaco of one type: machine code
-	Map     Kind = "map"     // *.dat of one type: which kernel to take for which size
+	Map     Kind = "map"     // *.dat of one type: which kernel to use for which size
 	Common  Kind = "common"  // Kernels.so-*.hsaco: kernels that Tensile itself needs
 )
 
-// tensileName matches the names that Tensile's lazy library loading gives
+// tensileName matches the names that of Tensile's lazy library loading
 // (rocBLAS 4.x, ROCm 5.5 and later).
 const tensileName = `^(?:` +
 	`Kernels\.so-000-(` + tensileTarget + `)\.hsaco|` +
@@ -56,8 +58,8 @@ const tensileName = `^(?:` +
 const tensileTarget = `gfx[0-9a-z]+(?:-xnack[+-])?`
 
 // ParseName classifies a file of rocBLAS's library directory by its name.
-// A name of another form is an error: a bundle must not ship or leave out what
-// nobody has understood.
+// A name of another form is an error: a bundle must not ship or leave out files of
+// unknown content.
 func ParseName(name string) (File, error) {
 	m := regexp.MustCompile(tensileName).FindStringSubmatch(name)
 	if m == nil {
@@ -145,7 +147,7 @@ func Select(names []string, targets []gfx.Target, skip func(File) bool) (Selecti
 }
 
 // Code reads the code of the selected files below dir, checks that each
-// is for the target that its name tells, and adds up the kernels of each
+// is for the target in its name, and adds up the kernels of each
 // target, in the order of gfx.Compare.
 func (sel Selection) Code(dir string) ([]offload.CodeObjects, error) {
 	var parts []offload.CodeObjects
@@ -158,7 +160,7 @@ func (sel Selection) Code(dir string) ([]offload.CodeObjects, error) {
 			return nil, err
 		}
 		if c.Target != f.Target.Target {
-			return nil, fmt.Errorf("%s holds code for %s", filepath.Join(dir, f.Name), c.Target)
+			return nil, fmt.Errorf("%s has code for %s", filepath.Join(dir, f.Name), c.Target)
 		}
 		parts = append(parts, c)
 	}

@@ -34,7 +34,7 @@ func (s Spec) mmdebstrapArgs() []string {
 		"--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--include=" + strings.Join(s.Set.Packages(), ","),
-		// Volumes take over the owner of the directory they are mounted on.
+		// Volumes get the owner of the directory they are mounted on.
 		`--customize-hook=install -d -o 1000 -g 1000 "$1/src" "$1/build"`,
 		`--customize-hook=chroot "$1" sh -euc '` + strings.ReplaceAll(recordScript, "'", `'\''`) + `'`,
 		s.Suite, "-",
@@ -66,6 +66,6 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 // of some gigabytes.
 const cleanupTime = 30 * time.Second
 
-// downloadSize tells a person what to expect: the sum of the packages' sizes in
+// downloadSize is for the log: the sum of the packages' sizes in
 // Debian forky of November 2026.
 var downloadSize = map[Set]string{CPU: "140 MB", HIP: "550 MB"}

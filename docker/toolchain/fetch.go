@@ -13,14 +13,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
-// FetchedPackage is the name of the file that Fetch gives.
+// FetchedPackage is the name of the file that Fetch returns.
 const FetchedPackage = "package.deb"
 
 // exitNotInArchive is the fetch script's status when the archive has no such
 // version.
 const exitNotInArchive = 65
 
-// fetchScript takes one package from the archive that the image was made of:
+// fetchScript downloads one package from the archive that the image was made of:
 // $1 is its name, $2 its version, $3 its architecture. It needs no root and
 // leaves the image as it is. apt checks the archive's signature and the
 // package's digest in it.
@@ -35,7 +35,7 @@ apt-get "$@" download "$name"
 mv ./*.deb /build/package.deb
 `
 
-// NotInArchiveError says that the archive has no such version of a package.
+// NotInArchiveError reports that the archive has no such version of a package.
 type NotInArchiveError struct{ Package Package }
 
 // Error names the package.
@@ -44,8 +44,8 @@ func (e *NotInArchiveError) Error() string {
 		e.Package.Name, e.Package.Version, e.Package.Arch)
 }
 
-// Fetch gives a package that is not installed in the toolchain's image, from
-// the archive that the image takes its packages from, as the file
+// Fetch returns a package that is not installed in the toolchain's image, from
+// the archive that the image's packages come from, as the file
 // FetchedPackage. Where p has a SHA256, the package must have it.
 func Fetch(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, t *Toolchain, p Package, log io.Writer) (*stage.Result, error) {
 	return cache.Do(ctx, "package-"+p.Name, p, func(ctx context.Context, dir string) error {
@@ -58,7 +58,7 @@ func Fetch(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, t
 			Cmd: []string{"/bin/sh", "-eu", "-c", fetchScript, "fetch", p.Name, p.Version, p.Arch},
 			Env: []string{"LC_ALL=C.UTF-8", "TZ=UTC", "HOME=/build", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 			Dir: "/build", UID: User, GID: User, Network: true, Volumes: []string{"/build"}, Log: log,
-			Out: []engine.Output{{Path: "/build/" + FetchedPackage, Take: func(_ *tar.Header, r io.Reader) error {
+			Out: []engine.Output{{Path: "/build/" + FetchedPackage, Read: func(_ *tar.Header, r io.Reader) error {
 				f, err := os.Create(file)
 				if err != nil {
 					return err

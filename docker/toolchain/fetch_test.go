@@ -31,7 +31,7 @@ func (a *archive) Run(_ context.Context, job engine.Job) error {
 	if a.err != nil {
 		return a.err
 	}
-	return job.Out[0].Take(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader(a.gives))
+	return job.Out[0].Read(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader(a.gives))
 }
 
 func TestFetch(t *testing.T) {

@@ -24,7 +24,7 @@ func (s Spec) makeDebianInContainer(ctx context.Context, eng engine.Engine, tag 
 			Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/make"},
 			Dir:     "/make",
 			Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/make"}, Log: log,
-			Out: []engine.Output{{Path: "/make/rootfs.tar", Take: func(_ *tar.Header, r io.Reader) error {
+			Out: []engine.Output{{Path: "/make/rootfs.tar", Read: func(_ *tar.Header, r io.Reader) error {
 				_, err := io.Copy(rootfs, r)
 				return err
 			}}},
@@ -36,8 +36,7 @@ func (s Spec) makeDebianInContainer(ctx context.Context, eng engine.Engine, tag 
 	})
 }
 
-// addScript brings a foreign image up to what a compile needs and records its
-// packages. $1 is a list of packages.
+// addScript adds what a compile needs to a given image and records its packages. $1 is a list of packages.
 const addScript = `
 for p in $1; do dpkg-query -W "$p" >/dev/null 2>&1 || missing="${missing-} $p"; done
 apt-get -o Acquire::Check-Valid-Until=false update

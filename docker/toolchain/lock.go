@@ -11,14 +11,14 @@ import (
 	"strings"
 )
 
-// locks holds debian-cpu.lock and debian-hip.lock, one package a line,
+// locks has debian-cpu.lock and debian-hip.lock, one package a line,
 // debian-llvm.lock with one that is fetched when it is needed, and amd.lock,
 // the reference of AMD's image with its digest.
 //
 //go:embed *.lock
 var locks embed.FS
 
-// Locked gives the locked packages of a set.
+// Locked returns the locked packages of a set.
 func Locked(s Set) ([]Package, error) {
 	b, err := locks.ReadFile(LockName(s))
 	if err != nil {
@@ -72,7 +72,7 @@ func FormatLock(w io.Writer, pkgs []Package) error {
 	return nil
 }
 
-// parseLock reads a lock file; a line "image ID" gives the image's id.
+// parseLock reads a lock file; a line "image ID" has the image's id.
 func parseLock(r io.Reader) (image string, pkgs []Package, err error) {
 	sc := bufio.NewScanner(r)
 	for n := 1; sc.Scan(); n++ {

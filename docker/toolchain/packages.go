@@ -15,7 +15,7 @@ import (
 )
 
 // Package is one installed Debian package. SHA256 is the digest of the .deb
-// as the signed archive index gives it, empty when no index knows it.
+// as the signed archive index gives it, empty when no index has it.
 type Package struct {
 	Name, Version, Arch, SHA256 string
 }
@@ -38,7 +38,7 @@ func readPackages(ctx context.Context, eng engine.Engine, image string) (pkgs []
 }
 
 // ParsePackages reads the stanzas that apt-cache show prints (deb822, see
-// deb822(5)) and gives the packages sorted by name, each once.
+// deb822(5)) and returns the packages sorted by name, each once.
 func ParsePackages(r io.Reader) ([]Package, error) {
 	tp := textproto.NewReader(bufio.NewReader(r))
 	byName := map[string]Package{}
@@ -71,7 +71,7 @@ func ParsePackages(r io.Reader) ([]Package, error) {
 	return pkgs, nil
 }
 
-// Compare says, a sentence each, where found differs from locked.
+// Compare returns a sentence for each difference of found from locked.
 func Compare(locked, found []Package) []string {
 	byName := map[string]Package{}
 	for _, p := range locked {

@@ -1,5 +1,5 @@
 // Package toolchain provides the images that llama.cpp is compiled in, and
-// says exactly what is in them.
+// lists what is in them.
 //
 // There are three kinds: Debian (made here from the signed archive by
 // mmdebstrap and imported), AMD's own ROCm image by registry digest, and any
@@ -24,7 +24,7 @@ import (
 // the jobs there. Any number other than root's would do.
 const User = 1000
 
-// Set says which tools an image must hold.
+// Set is the set of tools of an image.
 type Set string
 
 // The two sets: CPU is enough for everything but HIP code.
@@ -39,7 +39,7 @@ var (
 	hipPackages  = []string{"hipcc", "libamdhip64-dev", "libhipblas-dev", "librocblas-dev"}
 )
 
-// Packages are the Debian packages that the set asks for by name.
+// Packages returns the Debian packages that the set names.
 func (s Set) Packages() []string {
 	if s == HIP {
 		return append(append([]string{}, basePackages...), hipPackages...)
@@ -47,7 +47,7 @@ func (s Set) Packages() []string {
 	return basePackages
 }
 
-// Spec says which image is wanted.
+// Spec describes the wanted image.
 type Spec struct {
 	Kind  string // debian or amd
 	Set   Set
@@ -68,7 +68,7 @@ type Toolchain struct {
 	ID       string
 	Tag      string
 	Packages []Package
-	// Deviations says, a sentence each, where the packages differ from the
+	// Deviations has a sentence for each difference of the packages from the
 	// lock file.
 	Deviations []string
 }
@@ -112,7 +112,7 @@ func (s Spec) base() string {
 // is then more than its packages.
 func (s Spec) HasBaseImage() bool { return s.base() != "" }
 
-// Name tells the kind in a word: the suite of Debian, "image" where the user names
+// Name returns the kind in a word: the suite of Debian, "image" where the user names
 // an image.
 func (s Spec) Name() string {
 	switch {
@@ -127,11 +127,11 @@ func (s Spec) Name() string {
 // listFile is the stage's output: the packages as a lock file has them.
 const listFile = "packages.lock"
 
-// Describe gives the toolchain's content from the cache, or makes the image to
+// Describe returns the toolchain's content from the cache, or makes the image to
 // find out. Ensure must be called before a job runs in it.
 func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, log io.Writer) (*Toolchain, error) {
 	if s.Locked && s.HasBaseImage() {
-		return nil, errors.New("toolchain: the lock speaks of the packages of the Debian image that is made here, not of a given one (GOROCM_LOCKED=true): unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
+		return nil, errors.New("toolchain: the lock is about the packages of the Debian image that is made here, not of a given one (GOROCM_LOCKED=true): unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
 	}
 	in := s.inputs()
 	key, err := stage.Key(in)
@@ -159,7 +159,7 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	}
 	t := &Toolchain{Kind: s.Kind, ID: id, Tag: tag, Packages: pkgs}
 	if s.HasBaseImage() {
-		return t, nil // the lock file speaks of the Debian image
+		return t, nil // the lock file is about the Debian image
 	}
 	locked, err := Locked(s.Set)
 	if err != nil {
@@ -173,7 +173,7 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	return t, nil
 }
 
-// Ensure makes sure that the engine holds the image described, or one with the
+// Ensure makes sure that the engine has the described image, or one with the
 // very same packages, whose ID t then has.
 func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io.Writer) error {
 	img, err := eng.Image(ctx, t.ID)
@@ -197,8 +197,8 @@ func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io
 	return nil
 }
 
-// ChangedError says that an image had to be made again and came out with
-// other packages than the cached results were compiled with.
+// ChangedError reports that an image was made again and has other
+// packages than the cached results were compiled with.
 type ChangedError struct {
 	Image       string
 	Differences []string
@@ -216,7 +216,7 @@ func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Wr
 	return s.makeDebian(ctx, eng, tag, log)
 }
 
-// Version gives the version of an installed package, empty for none.
+// Version returns the version of an installed package, empty for none.
 func (t *Toolchain) Version(name string) string {
 	for _, p := range t.Packages {
 		if p.Name == name {

@@ -10,16 +10,16 @@ import (
 	"strings"
 )
 
-// Options says where Closure looks.
+// Options are where Closure looks.
 type Options struct {
 	// Root is a directory that stands for "/" (an unpacked image); "" is the
 	// machine's own root.
 	Root string
-	// Stage are directories of this machine, outside Root, whose files are taken
-	// before those of Root: what a build just made.
+	// Stage are directories of this machine, outside Root, whose files are
+	// preferred to those of Root: what a build just made.
 	Stage []string
 	// SearchPaths are directories inside Root in the order in which the loader's
-	// cache would give them; nil means DefaultSearchPaths(). Their
+	// cache would list them; nil means DefaultSearchPaths(). Their
 	// glibc-hwcaps subfolders, for newer processors only, are left aside: what
 	// is found must run on every processor.
 	SearchPaths []string
@@ -27,7 +27,7 @@ type Options struct {
 	// LD_LIBRARY_PATH is.
 	LibraryPaths []string
 	// Stop names libraries that are neither looked for nor followed, such as
-	// those which a flavour takes from the host.
+	// those that a flavour leaves to the host.
 	Stop []string
 }
 
@@ -54,7 +54,7 @@ type Lib struct {
 	Size     int64 // bytes
 }
 
-// Requires returns the highest version of a prefix that the file asks for,
+// Requires returns the highest version of a prefix that the file requires,
 // such as "GLIBC_2.38" for "GLIBC", or "".
 func (l Lib) Requires(prefix string) string {
 	best := ""
@@ -79,7 +79,7 @@ type MissingError struct {
 
 // Error implements error.
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("library %s, needed by %s, is in none of %s; install the package that holds it or add its directory",
+	return fmt.Sprintf("library %s, needed by %s, is in none of %s; install the package that has it or add its directory",
 		e.Name, e.NeededBy, strings.Join(e.Searched, ", "))
 }
 

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// Protections is what the flags of an ELF file tell about the protections it was
-// built with.
+// Protections are the protections that an ELF file was built with, as its flags
+// and symbols show them.
 type Protections struct {
 	PIE             bool // position independent: a PIE program or a shared library
 	RELRO           bool // a part of the data is made read-only after loading
@@ -24,7 +24,7 @@ type Protections struct {
 }
 
 // Hardening reads the protections of the ELF file at path. StackProtector and
-// Fortify tell that a file uses these functions; a small file may have nothing
+// Fortify report that a file uses these functions; a small file may have nothing
 // to protect.
 func Hardening(path string) (Protections, error) {
 	var h Protections

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// Leak is a path of the build machine that stands in a file.
+// Leak is a path of the build machine in a file.
 type Leak struct {
 	Offset int64  // of the path in the file
 	Text   string // the path and the printable text after it, cut at maxLeak bytes

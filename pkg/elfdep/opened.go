@@ -16,7 +16,7 @@ import (
 // Candidate is a name in a file's read-only data that looks like a library
 // opened at run time.
 type Candidate struct {
-	Name string // as it stands there, without directories
+	Name string // without directories
 	In   string // SONAME of the file
 	// CanOpen is true where the file itself imports or defines dlopen or
 	// dlmopen. Otherwise the name is most likely data, such as an argument
@@ -37,10 +37,10 @@ const maxNameLen = 512
 
 // OpenedNames returns the names of libraries that the ELF file at path may
 // open at run time, sorted, each once. It looks at complete strings of
-// sections that hold initialised data (not at the names in the dynamic
+// sections with initialised data (not at the names in the dynamic
 // section, and not at GPU code), and at names that the compiler cut into two
 // overlapping 16-byte constants. Names that are put together from smaller
-// pieces, or that stand in instructions, are not found: the result is material
+// pieces, or are in instructions, are not found: the result is material
 // for Review, no proof that there are no others.
 func OpenedNames(path string) ([]Candidate, error) {
 	var out []Candidate
@@ -104,7 +104,7 @@ func DataStrings(path, marker string) ([]string, error) {
 	return out, err
 }
 
-// Imports returns the symbols that the ELF file at path takes from others and
+// Imports returns the symbols that the ELF file at path imports and
 // whose names begin with prefix, sorted: the proof of which functions of a
 // library a program can call at all.
 func Imports(path, prefix string) ([]string, error) {
@@ -157,7 +157,7 @@ func wholeNames(data []byte, re *regexp.Regexp, add func(string, bool)) {
 	}
 }
 
-// stringsWith gives the NUL-terminated strings of data that contain marker and
+// stringsWith returns the NUL-terminated strings of data that contain marker and
 // are shorter than maxNameLen before and after it, once for each marker.
 func stringsWith(data []byte, marker string) iter.Seq[string] {
 	return func(yield func(string) bool) {

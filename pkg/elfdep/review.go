@@ -85,10 +85,10 @@ type Verdict struct {
 	Decision
 }
 
-// Review decides about candidates. present tells whether a SONAME is in the
+// Review decides about candidates. present reports whether a SONAME is in the
 // closure already (such a name needs no decision). bundle are the names to add
 // to the closure, excluded those left out, with reasons; both are sorted by
-// name. Candidates about which no decision says anything are returned as one
+// name. Candidates without a decision are returned as one
 // *UnreviewedError.
 func Review(candidates []Candidate, decisions []Decision, present func(soname string) bool) (bundle, excluded []Verdict, err error) {
 	var open []Candidate

@@ -73,7 +73,7 @@ func isMissing(err error) bool {
 }
 
 // Resolve follows the symbolic links of a path inside root, a directory that
-// stands for "/" ("" or "/" is the machine's own), and gives the final path
+// stands for "/" ("" or "/" is the machine's own), and returns the final path
 // inside it and on this machine. Links cannot lead out of root.
 func Resolve(root, name string) (inside, host string, err error) {
 	return rootFS(root).resolve(name)

@@ -13,7 +13,7 @@ import (
 
 const dynEntrySize = 16 // of ELF64: tag and value
 
-// RemoveRunpath takes DT_RUNPATH and DT_RPATH out of the ELF file at path and
+// RemoveRunpath removes DT_RUNPATH and DT_RPATH from the ELF file at path and
 // reports whether there were any. The entries after them move up and the
 // section ends earlier, which the loader reads like before: only the order of
 // DT_NEEDED entries among themselves has a meaning, and that stays. The string

@@ -7,7 +7,7 @@ import (
 )
 
 // find looks for name as ld.so(8) describes: a name with a slash is a path;
-// else DT_RPATH of the file and of those that brought it in (only where the
+// else DT_RPATH of the file and of those that needed it (only where the
 // file has no DT_RUNPATH), the library path, DT_RUNPATH, the configured
 // directories.
 func (w *walker) find(name string, by *node) (*node, []string, error) {
@@ -61,7 +61,7 @@ func (w *walker) places(by *node) []place {
 }
 
 // expand replaces the tokens of ld.so(8) in RPATH or RUNPATH entries. Those
-// that begin at a file of Stage lie on this machine, all others in the root.
+// that begin at a file of Stage are on this machine, all others in the root.
 func (n *node) expand(entries []string) []place {
 	tokens := strings.NewReplacer(
 		"${ORIGIN}", n.dir, "$ORIGIN", n.dir,

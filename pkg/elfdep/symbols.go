@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// Symbol is a symbol that one file takes from another.
+// Symbol is a symbol that one file imports from another.
 type Symbol struct {
 	Name    string
 	Version string // "" where the file does not say which
 }
 
-// String gives the form that the tools of binutils print: name@version.
+// String returns name@version, as the tools of binutils print it.
 func (s Symbol) String() string {
 	if s.Version == "" {
 		return s.Name
@@ -25,7 +25,7 @@ func (s Symbol) String() string {
 // Undefined is a symbol that nothing in a closure defines.
 type Undefined struct {
 	Symbol
-	In string // SONAME of the file that asks for it
+	In string // SONAME of the file that needs it
 }
 
 // UnresolvedError lists the symbols that nothing defines.
@@ -41,17 +41,17 @@ func (e *UnresolvedError) Error() string {
 	if more := len(e.Symbols) - most; more > 0 {
 		parts = append(parts, fmt.Sprintf("and %d more", more))
 	}
-	return "symbols that no library of the closure defines in the version asked for: " + strings.Join(parts, ", ")
+	return "symbols that no library of the closure defines in the required version: " + strings.Join(parts, ", ")
 }
 
 // definitions are the versions in which a closure defines a symbol.
 type definitions struct {
 	versions []string
-	any      bool // by a file without versions, which the loader takes for every one
+	any      bool // by a file without versions, which the loader accepts for every one
 }
 
-// Unresolved returns the symbols that the files of a closure ask for and that
-// none of them defines in the version asked for, weak ones aside, in the order
+// Unresolved returns the symbols that the files of a closure import and that
+// none of them defines in the required version, weak ones aside, in the order
 // of libs. With BIND_NOW each of them would stop the program at start.
 func Unresolved(libs []Lib) ([]Undefined, error) {
 	defined := map[string]*definitions{}
@@ -89,10 +89,10 @@ func Unresolved(libs []Lib) ([]Undefined, error) {
 	}), nil
 }
 
-// ImportsFrom returns the symbols that the ELF file at path asks for and that
-// the library at library defines in the version asked for, sorted by name:
-// what that library must keep for that file. The version is the one that the
-// library gives.
+// ImportsFrom returns the symbols that the ELF file at path imports and that
+// the library at library defines in the required version, sorted by name:
+// what that library must keep for that file. The version is that of the
+// library.
 func ImportsFrom(path, library string) ([]Symbol, error) {
 	defined := map[Symbol]bool{}
 	err := WithFile(library, func(f *elf.File, _ *os.File) error {

@@ -16,17 +16,16 @@ type VersionError struct {
 	Version  string // such as "GLIBC_2.43"
 	Library  string // SONAME of the library that should define it
 	Path     string // where that library was found
-	NeededBy string // SONAME of the file that asks for it
+	NeededBy string // SONAME of the file that needs it
 }
 
 // Error implements error.
 func (e *VersionError) Error() string {
-	return fmt.Sprintf("%s needs version %s of %s, which %s does not define; take a newer one, or build against an older one",
+	return fmt.Sprintf("%s needs version %s of %s, which %s does not define; use a newer one, or build against an older one",
 		e.NeededBy, e.Version, e.Library, e.Path)
 }
 
-// checkVersions holds every version need against the library that answers to
-// the name. A library that defines no versions at all satisfies everything, as
+// checkVersions compares every version need with the library of that name. A library that defines no versions at all satisfies everything, as
 // it does for the loader.
 func (w *walker) checkVersions() []error {
 	var errs []error

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// CodeObjects sums up what a file holds for one target.
+// CodeObjects sums up the code of a file for one target.
 type CodeObjects struct {
 	Target  gfx.Target
 	Objects int   // code objects that are there
@@ -25,7 +25,7 @@ type CodeObjects struct {
 // kernelSuffix ends the symbol of a kernel descriptor, by the AMDHSA ABI.
 const kernelSuffix = ".kd"
 
-// kernelDescriptorSize is what the AMDHSA ABI gives a kernel descriptor.
+// kernelDescriptorSize is the size of a kernel descriptor in the AMDHSA ABI.
 const kernelDescriptorSize = 64
 
 // CountKernels returns the target of an AMDGPU code object and the number of
@@ -63,7 +63,7 @@ func CountKernels(code io.ReaderAt) (gfx.ID, int, error) {
 	return id, n, nil
 }
 
-// elfFlags reads e_flags, which debug/elf does not give.
+// elfFlags reads e_flags, which debug/elf does not have.
 func elfFlags(r io.ReaderAt) (uint32, error) {
 	const offset = 48 // of e_flags in an ELF64 header
 	var flags uint32
@@ -71,9 +71,9 @@ func elfFlags(r io.ReaderAt) (uint32, error) {
 	return flags, noEOF(err)
 }
 
-// ReadCodeObjects lists what the ELF file at path holds for each target, in
+// ReadCodeObjects lists the code of the ELF file at path for each target, in
 // the order of gfx.Compare. It reads every code object and checks that each is
-// for the target that the bundle says. ErrNoFatBinary says that there is none.
+// for the target that the bundle names. The error is ErrNoFatBinary when there is none.
 func ReadCodeObjects(path string) ([]CodeObjects, error) {
 	var out []CodeObjects
 	err := withFatBinary(path, func(fb *FatBinary, _ *os.File) (err error) {
@@ -83,7 +83,7 @@ func ReadCodeObjects(path string) ([]CodeObjects, error) {
 	return out, err
 }
 
-// CodeObjects lists what the fat binary holds for each target, in the order of
+// CodeObjects lists the code of the fat binary for each target, in the order of
 // gfx.Compare.
 func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 	var parts []CodeObjects
@@ -99,7 +99,7 @@ func (fb *FatBinary) CodeObjects() ([]CodeObjects, error) {
 			}
 			id, n, err := CountKernels(io.NewSectionReader(content, e.Offset, e.Size))
 			if err == nil && id.Target != e.ID.ID.Target {
-				err = &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("entry %s holds code for %s", e.ID, id)}
+				err = &elfdep.FormatError{What: "offload bundle", Err: fmt.Errorf("entry %s has code for %s", e.ID, id)}
 			}
 			if err != nil {
 				return nil, fmt.Errorf("bundle at offset %#x, entry %s: %w", b.Offset, e.ID, err)
@@ -138,8 +138,8 @@ func SumTargets(parts []CodeObjects) []CodeObjects {
 	return slices.SortedFunc(maps.Values(sums), func(a, b CodeObjects) int { return gfx.Compare(a.Target, b.Target) })
 }
 
-// TargetError says that a file or a part of it does not hold code for exactly the targets that
-// it should.
+// TargetError reports a file, or a part of one, without code for exactly the wanted
+// targets.
 type TargetError struct {
 	Where   string       // the file, or what part of it
 	Lacks   []gfx.Target // wanted, and not in the file or without any kernel
@@ -158,7 +158,7 @@ func (e *TargetError) Error() string {
 	return e.Where + " " + strings.Join(parts, " and ")
 }
 
-// CheckTargets proves that the ELF file at path holds kernels for exactly the
+// CheckTargets checks that the ELF file at path has kernels for exactly the
 // targets of want; otherwise the error is a *TargetError. A file without GPU
 // code lacks them all.
 func CheckTargets(path string, want []gfx.Target) ([]CodeObjects, error) {

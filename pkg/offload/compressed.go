@@ -19,13 +19,13 @@ type Compression struct {
 	Hash     uint64 // truncated MD5 of the unpacked bundle, as written
 }
 
-// maxUnpacked bounds what one compressed bundle may claim to hold. The largest
+// maxUnpacked bounds the size that one compressed bundle may claim. The largest
 // plain bundle of Debian's rocBLAS is below 200 MiB.
 const maxUnpacked = 2 << 30
 
 // maxWindow bounds the zstd window of one, in bytes, which is allocated before
 // any data is seen: 2^27, the largest of zstd's levels (ZSTD_WINDOWLOG_LIMIT_DEFAULT)
-// and what clang's long distance matching takes.
+// and what clang's long distance matching uses.
 const maxWindow = 128 << 20
 
 // methodName names the values of llvm::compression::Format.
@@ -58,7 +58,7 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	var total, unpacked uint64
 	switch version {
 	case 1:
-		return nil, errors.New("compressed header of version 1 (LLVM before 19) does not tell where its bundle ends; build with a newer compiler or with --no-offload-compress")
+		return nil, errors.New("compressed header of version 1 (LLVM before 19) does not have the size of its bundle; build with a newer compiler or with --no-offload-compress")
 	case 2:
 		var t, u uint32
 		err = errors.Join(read(head, &t), read(head, &u))
@@ -88,7 +88,7 @@ func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 		return nil, err
 	}
 	if !bytes.HasPrefix(data, []byte(bundleMagic)) {
-		return nil, errors.New("compressed bundle: holds no offload bundle")
+		return nil, errors.New("compressed bundle: no offload bundle in it")
 	}
 	b.Entries, _, err = readEntries(bytes.NewReader(data), c.Unpacked)
 	return b, err
@@ -98,8 +98,8 @@ func read[T uint16 | uint32 | uint64](r io.Reader, v *T) error {
 	return binary.Read(r, binary.LittleEndian, v)
 }
 
-// unpack gives the content of a compressed bundle of r. It takes more or fewer
-// bytes than its header tells for an error, and grows its buffer as they come: a
+// unpack returns the content of a compressed bundle of r. More or fewer
+// bytes than in its header are an error. The buffer grows as they come, so that a
 // lying header costs at most a window.
 func unpack(r io.ReaderAt, b *Bundle) ([]byte, error) {
 	c := b.Compressed
@@ -114,7 +114,7 @@ func unpack(r io.ReaderAt, b *Bundle) ([]byte, error) {
 		return nil, fmt.Errorf("compressed bundle: %w", err)
 	}
 	if n != c.Unpacked {
-		return nil, fmt.Errorf("compressed bundle: unpacks to other than the %d bytes its header tells", c.Unpacked)
+		return nil, fmt.Errorf("compressed bundle: unpacks to other than the %d bytes in its header", c.Unpacked)
 	}
 	return buf.Bytes(), nil
 }

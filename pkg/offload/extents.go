@@ -14,13 +14,13 @@ import (
 // Extent is a run of bytes in a file.
 type Extent struct{ Offset, Size int64 }
 
-// TargetExtents is what one target alone needs of a fat binary.
+// TargetExtents are the bytes of a fat binary that one target alone needs.
 type TargetExtents struct {
 	Target  gfx.Target
 	Extents []Extent // ascending, and apart from those of other shares
 }
 
-// extents gives where an entry's code is in the file, and where the bundle's
+// extents returns where an entry's code is in the file, and where the bundle's
 // table has its size.
 func (b *Bundle) extents(e Entry) (code, sizeField sparse.Range) {
 	at := b.Offset + e.Offset

@@ -24,8 +24,8 @@ const (
 	maxIDLen   = 1024
 )
 
-// ErrNoFatBinary says that a file carries no GPU code at all.
-var ErrNoFatBinary = errors.New("no " + FatBinarySection + " section: the file holds no GPU code")
+// ErrNoFatBinary reports that a file has no GPU code.
+var ErrNoFatBinary = errors.New("no " + FatBinarySection + " section: the file has no GPU code")
 
 // Entry is one code object of an offload bundle.
 type Entry struct {
@@ -33,7 +33,7 @@ type Entry struct {
 	Offset int64 // from the start of the bundle (of the unpacked one, if compressed)
 	Size   int64 // bytes; 0 for the host's entry and for one that Slim took out
 
-	sizeField int64 // where Size stands, from the start of the bundle
+	sizeField int64 // offset of the field with Size, from the start of the bundle
 }
 
 // Bundle is one offload bundle: what one translation unit was compiled to.
@@ -54,8 +54,8 @@ type FatBinary struct {
 	r io.ReaderAt
 }
 
-// ReadFatBinary lists the offload bundles of an ELF file. ErrNoFatBinary says
-// that it has none.
+// ReadFatBinary lists the offload bundles of an ELF file. The error is
+// ErrNoFatBinary when it has none.
 func ReadFatBinary(r io.ReaderAt) (*FatBinary, error) {
 	f, err := elfdep.Open(r)
 	if err != nil {
@@ -121,7 +121,7 @@ func skipZeros(r io.ReaderAt, off, end int64) (int64, error) {
 	return end, nil
 }
 
-// readFull fills b. A reader may tell the end of its data together with the
+// readFull fills b. A reader may report the end of its data together with the
 // last bytes.
 func readFull(r io.ReaderAt, b []byte, off int64) error {
 	if n, err := r.ReadAt(b, off); n < len(b) {
@@ -208,7 +208,7 @@ func readEntries(r io.ReaderAt, limit int64) (entries []Entry, size int64, err e
 	size = pos
 	for i, e := range entries {
 		if e.Offset+e.Size > limit {
-			return nil, 0, fmt.Errorf("entry %d (%s): bytes %#x to %#x lie outside of the %#x there are", i, e.ID, e.Offset, e.Offset+e.Size, limit)
+			return nil, 0, fmt.Errorf("entry %d (%s): bytes %#x to %#x are outside of the %#x there are", i, e.ID, e.Offset, e.Offset+e.Size, limit)
 		}
 		if e.Size > 0 && e.Offset < pos {
 			return nil, 0, fmt.Errorf("entry %d (%s): starts inside the table", i, e.ID)
@@ -218,7 +218,7 @@ func readEntries(r io.ReaderAt, limit int64) (entries []Entry, size int64, err e
 	return entries, size, nil
 }
 
-// Content gives the bundle that the offsets of its entries are counted in: from its
+// Content returns the bundle that the offsets of its entries are counted in: from its
 // magic on, and unpacked where it is compressed. It is unpacked anew each time: a
 // file has hundreds of bundles, and all of them at once would take gigabytes.
 func (fb *FatBinary) Content(b *Bundle) (io.ReaderAt, error) {

@@ -176,7 +176,7 @@ func TestCodeObjectsRefuses(t *testing.T) {
 		code []byte
 		want string
 	}{
-		{"code for another target", elfgen.CodeObject(mach1101, []string{"k"}, 10), "holds code for gfx1101"},
+		{"code for another target", elfgen.CodeObject(mach1101, []string{"k"}, 10), "has code for gfx1101"},
 		{"no ELF", []byte("LLVM bitcode, say"), "bad ELF header"},
 		{"code for the CPU", elfgen.Library("x").Bytes(), "EM_X86_64, want AMDGPU"},
 		{"unknown processor", elfgen.CodeObject(0xfe, nil, 10), "invalid GPU machine number"},

@@ -12,21 +12,21 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// SlimStats says what Slim took out.
+// SlimStats is what Slim removed.
 type SlimStats struct {
 	Bundles int          // offload bundles seen
 	Kept    int          // code objects that stay
-	Removed int          // code objects taken out
-	Bytes   int64        // size of those taken out
-	Dropped []gfx.Target // targets taken out, sorted
+	Removed int          // removed code objects
+	Bytes   int64        // size of the removed ones
+	Dropped []gfx.Target // removed targets, sorted
 }
 
-// ErrCompressedBundle says that Slim met a compressed offload bundle. Its
+// ErrCompressedBundle reports a compressed offload bundle. Its
 // entries cannot be cleared in place: build with --no-offload-compress, as
 // Debian's rocBLAS and this module's recipes do.
 var ErrCompressedBundle = errors.New("compressed offload bundle cannot be slimmed in place; build with --no-offload-compress")
 
-// Slim takes the code objects of all targets but keep out of the ELF file at
+// Slim removes the code objects of all targets but keep from the ELF file at
 // path: their bytes become zero and their size in the bundle's table 0, so the
 // HIP runtime finds no code for such a device instead of broken code. All
 // offsets stay, so nothing else in the file changes; the file's size stays,
@@ -34,7 +34,7 @@ var ErrCompressedBundle = errors.New("compressed offload bundle cannot be slimme
 // slim comes out byte for byte the same.
 //
 // The new file replaces the old one at once, under a new inode, with the old
-// mode; a process killed meanwhile leaves a file .slim-* beside the old one. A kept target that some bundle lacks is a *TargetError, and the file
+// mode; a process killed meanwhile leaves a file .rewrite-* beside the old one. A kept target that some bundle lacks is a *TargetError, and the file
 // stays as it was.
 func Slim(path string, keep []gfx.Target) (SlimStats, error) {
 	if len(keep) == 0 {

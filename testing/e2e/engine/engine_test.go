@@ -110,7 +110,7 @@ func TestFilesInAndOut(t *testing.T) {
 			}
 			return err
 		}}},
-		Out: []engine.Output{{Path: "/out", Take: func(h *tar.Header, r io.Reader) error {
+		Out: []engine.Output{{Path: "/out", Read: func(h *tar.Header, r io.Reader) error {
 			b, err := io.ReadAll(r)
 			got[h.Name] = string(b)
 			return err
