@@ -6,8 +6,8 @@ import (
 	"iter"
 )
 
-// Array is a metadata array that stays in the file; its methods read it anew
-// each time through a small buffer.
+// Array is a metadata array whose elements stay in the file. Its methods read them
+// through a small buffer on each call.
 type Array struct {
 	r    io.ReaderAt
 	off  int64 // of the first element
@@ -25,9 +25,9 @@ func (a Array) Elem() ValueType { return a.elem }
 // Bytes is the size of the elements in the file, lengths included.
 func (a Array) Bytes() int64 { return a.end - a.off }
 
-// Strings walks an array of strings in order. An error ends the walk and comes
-// with an empty string; an array of another type gives ErrType at once, a string
-// of more than 16 MiB ErrMalformed.
+// Strings yields the elements of an array of strings. It stops at the first error,
+// which it yields with an empty string: ErrType for an array of another type,
+// ErrMalformed for a string of more than 16 MiB.
 func (a Array) Strings() iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
 		if a.elem != String {
@@ -56,7 +56,7 @@ func (a Array) Strings() iter.Seq2[string, error] {
 	}
 }
 
-// Values walks an array of numbers or bools in order.
+// Values yields the elements of an array of numbers or bools.
 func (a Array) Values() iter.Seq2[Value, error] {
 	return func(yield func(Value, error) bool) {
 		w := a.elem.width()
@@ -79,11 +79,11 @@ func (a Array) Values() iter.Seq2[Value, error] {
 	}
 }
 
-// Uints reads an array of non-negative integers (or bools, as 0 and 1) whole.
-// An array longer than limit is an error rather than an allocation.
+// Uints returns the elements of an array of non-negative integers, or of bools as 0
+// and 1. It returns an error for an array longer than limit.
 func (a Array) Uints(limit int) ([]uint64, error) {
 	if a.n > uint64(max(limit, 0)) {
-		return nil, fmt.Errorf("%w: an array of %d elements where at most %d make sense", ErrMalformed, a.n, limit)
+		return nil, fmt.Errorf("%w: an array of %d elements but at most %d are valid", ErrMalformed, a.n, limit)
 	}
 	out := make([]uint64, 0, a.n)
 	for v, err := range a.Values() {

@@ -7,13 +7,12 @@ import (
 	"io"
 )
 
-// windowBytes is the size of the read buffer: large enough that a vocabulary
-// of several megabytes costs few system calls, small enough to stay in the
-// second-level cache while lengths are walked.
+// windowBytes is the size of the read buffer: large enough that a vocabulary of
+// several megabytes needs few system calls, small enough for the second-level cache.
 const windowBytes = 64 << 10
 
-// cursor walks a file front to back through one buffer. It never reads past
-// size, and every advance is checked against what is left.
+// cursor reads a file sequentially through one buffer. It never reads past size and
+// checks every advance against the remaining bytes.
 type cursor struct {
 	r    io.ReaderAt
 	size int64
@@ -101,10 +100,10 @@ func number(b []byte, width int) uint64 {
 	}
 }
 
-// skip moves n bytes on without reading them.
+// skip skips n bytes without reading them.
 func (c *cursor) skip(n uint64) error {
 	if n > c.left() {
-		return c.fail(ErrTruncated, "%d bytes announced, %d left", n, c.left())
+		return c.fail(ErrTruncated, "%d bytes but only %d bytes remain", n, c.left())
 	}
 	if in := uint64(len(c.buf) - c.pos); n <= in {
 		c.pos += int(n)
@@ -115,10 +114,10 @@ func (c *cursor) skip(n uint64) error {
 	return nil
 }
 
-// appendBytes reads n bytes onto dst.
+// appendBytes reads n bytes and appends them to dst.
 func (c *cursor) appendBytes(dst []byte, n uint64) ([]byte, error) {
 	if n > c.left() {
-		return dst, c.fail(ErrTruncated, "%d bytes announced, %d left", n, c.left())
+		return dst, c.fail(ErrTruncated, "%d bytes but only %d bytes remain", n, c.left())
 	}
 	for n > 0 {
 		if c.pos == len(c.buf) {
@@ -134,12 +133,12 @@ func (c *cursor) appendBytes(dst []byte, n uint64) ([]byte, error) {
 	return dst, nil
 }
 
-// skipStrings moves over n length-prefixed strings. The loop works on local
-// copies: a vocabulary has several hundred thousand of them and this is where
-// the time of opening a model goes.
+// skipStrings skips n length-prefixed strings. The loop works on local copies: a
+// vocabulary has several hundred thousand strings, and most of the time of opening
+// a model is spent here.
 func (c *cursor) skipStrings(n uint64) error {
 	if n > c.left()/8 {
-		return c.fail(ErrTruncated, "an array of %d strings announced, %d bytes left", n, c.left())
+		return c.fail(ErrTruncated, "an array of %d strings but only %d bytes remain", n, c.left())
 	}
 	for n > 0 {
 		buf, pos := c.buf, c.pos

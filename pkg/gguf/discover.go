@@ -15,7 +15,7 @@ import (
 	"strings"
 )
 
-// Found is a model in a directory tree.
+// Found is a model that Discover found.
 type Found struct {
 	Path          string `json:"path"`   // of the file, or of the first part, or of the directory
 	Format        string `json:"format"` // "gguf" or "safetensors"
@@ -31,7 +31,7 @@ type Found struct {
 	Err           error  `json:"-"` // the file looks like a model and cannot be read
 }
 
-// maxConfig bounds a config.json that is read.
+// maxConfig limits the size of a config.json, in bytes.
 const maxConfig = 1 << 20
 
 // Discover walks the directory tree below root and yields each model: GGUF files
@@ -84,8 +84,8 @@ func candidate(p string) (Found, bool) {
 	return Describe(p), true
 }
 
-// Describe reads the facts of the GGUF model at path; Err is set when that
-// fails.
+// Describe returns a description of the GGUF model at path. Err is set if the file
+// cannot be read.
 func Describe(path string) Found {
 	out := Found{Path: path, Format: "gguf"}
 	f, err := Open(path)
@@ -106,7 +106,7 @@ func Describe(path string) Found {
 	return out
 }
 
-// sizeClass shortens a number of parameters: "135M", "8.2B".
+// sizeClass formats a number of parameters: "135M", "8.2B".
 func sizeClass(n uint64) string {
 	format := func(v float64, unit string) string {
 		s := strconv.FormatFloat(v, 'f', 1, 64)
@@ -139,7 +139,7 @@ func safetensors(dir string) (Found, bool) {
 		}
 	}
 	config := filepath.Join(dir, "config.json")
-	b, err := readSome(config)
+	b, err := readLimited(config)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Found{}, false
 	}
@@ -170,7 +170,7 @@ func escape(dir string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(dir)
 }
 
-func readSome(p string) ([]byte, error) {
+func readLimited(p string) ([]byte, error) {
 	f, err := openRegular(p)
 	if err != nil {
 		return nil, err

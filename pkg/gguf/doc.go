@@ -1,19 +1,18 @@
-// Package gguf reads the facts of a GGUF model file: its metadata, its tensor
-// table and what follows from the two (architecture, sizes, quantisation,
-// parameter count, tokenizer kind).
+// Package gguf reads the header of a GGUF model file: the metadata, the tensor table
+// and properties derived from them (architecture, sizes, quantisation, parameter
+// count, tokenizer).
 //
-// It exists because every decision before a model is loaded (does it fit, how
-// many layers, which template) needs those facts in about a millisecond and
-// without trusting the file. So the reader keeps only scalars, strings and the
-// tensor table; arrays (a vocabulary has hundreds of thousands of entries) are
-// checked for their extent and left in the file until they are asked for.
+// Every decision before a model is loaded (whether it fits, how many layers, which
+// template) needs this information within about a millisecond and without trusting
+// the file. The reader therefore keeps only scalars, strings and the tensor table.
+// It checks the extent of arrays (a vocabulary has hundreds of thousands of
+// entries) and reads their elements from the file on demand.
 //
-// Every length that the file states is compared with the bytes that are left
-// before anything is allocated, products are checked for overflow, and the
-// tensor table must describe the data section exactly: in order, aligned,
-// without gaps, and within the file. These are the conditions under which
-// llama.cpp itself accepts a file.
+// The reader compares every length in the file with the remaining bytes before it
+// allocates, and checks products for overflow. The tensor table must describe the
+// data section exactly: in order, aligned, without gaps, and within the file.
+// llama.cpp accepts a file under the same conditions.
 //
-// Versions 2 and 3, little-endian, are read. It does not read tensor data, does
-// not write files and knows nothing about devices.
+// The package supports versions 2 and 3, little-endian. It does not read tensor data
+// and does not write files.
 package gguf

@@ -5,28 +5,28 @@ import (
 	"fmt"
 )
 
-// Conditions that errors of this package wrap.
+// Sentinel errors, for errors.Is.
 var (
-	// ErrNotGGUF: the file does not begin with the GGUF magic.
+	// ErrNotGGUF means that the file does not begin with the GGUF magic.
 	ErrNotGGUF = errors.New("not a GGUF file")
-	// ErrVersion: a GGUF version other than 2 and 3.
+	// ErrVersion means a GGUF version other than 2 and 3.
 	ErrVersion = errors.New("unsupported GGUF version")
-	// ErrBigEndian: a file written for big-endian machines.
+	// ErrBigEndian means that the file was written for big-endian machines.
 	ErrBigEndian = errors.New("big-endian GGUF file")
-	// ErrTruncated: the file ends before what it announces.
-	ErrTruncated = errors.New("GGUF file is cut short")
-	// ErrMalformed: a field contradicts the format.
+	// ErrTruncated means that the file ends before the end of its contents.
+	ErrTruncated = errors.New("GGUF file is truncated")
+	// ErrMalformed means that a field violates the format.
 	ErrMalformed = errors.New("malformed GGUF file")
-	// ErrSplit: the parts of a split model do not belong together.
+	// ErrSplit means that the parts of a split model do not belong together.
 	ErrSplit = errors.New("split model is incomplete or inconsistent")
-	// ErrNotFound: no value under the key.
+	// ErrNotFound means that the metadata has no such key.
 	ErrNotFound = errors.New("no such metadata key")
-	// ErrType: the value under the key has another type.
+	// ErrType means that the value of the key has another type.
 	ErrType = errors.New("metadata value has another type")
 )
 
-// FormatError says where in the file the reader stopped and why. It wraps one
-// of ErrNotGGUF, ErrVersion, ErrBigEndian, ErrTruncated and ErrMalformed.
+// FormatError is an error at a position of the file. It wraps one of ErrNotGGUF,
+// ErrVersion, ErrBigEndian, ErrTruncated and ErrMalformed.
 type FormatError struct {
 	Offset int64  // bytes from the start of the file
 	Part   string // "header", "metadata", "tensors" or "data"
@@ -39,5 +39,5 @@ func (e *FormatError) Error() string {
 	return fmt.Sprintf("%v: %s at byte %d: %s", e.Err, e.Part, e.Offset, e.Reason)
 }
 
-// Unwrap returns the condition.
+// Unwrap returns the sentinel error.
 func (e *FormatError) Unwrap() error { return e.Err }

@@ -7,7 +7,8 @@ import (
 	"slices"
 )
 
-// maxLayers bounds per-layer arrays; llama.cpp's LLAMA_MAX_LAYERS is 512.
+// maxLayers limits the length of per-layer arrays; llama.cpp's LLAMA_MAX_LAYERS is
+// 512.
 const maxLayers = 512
 
 // Architecture is general.architecture ("llama", "qwen3", …), empty when absent.
@@ -40,8 +41,8 @@ func (f *File) text(key string) string {
 // "llama.block_count".
 func (f *File) ArchKey(key string) string { return f.Architecture() + "." + key }
 
-// ArchUint returns an integer under an architecture key, and whether it is there.
-// An array gives its largest element, as its bound.
+// ArchUint returns the integer of an architecture key, and whether the key exists.
+// For an array it returns the largest element.
 func (f *File) ArchUint(key string) (uint64, bool) {
 	v, ok := f.Lookup(f.ArchKey(key))
 	if !ok {
@@ -57,8 +58,8 @@ func (f *File) ArchUint(key string) (uint64, bool) {
 	return slices.Max(per), true
 }
 
-// ArchUints returns a value per layer: an array as it is, a scalar once. It
-// wraps ErrNotFound when the key is absent.
+// ArchUints returns the elements of an array with a value per layer, or the single
+// value of a scalar. The error wraps ErrNotFound if the key does not exist.
 func (f *File) ArchUints(key string) ([]uint64, error) {
 	key = f.ArchKey(key)
 	v, ok := f.Lookup(key)
@@ -138,7 +139,7 @@ func (f *File) TensorBytes() uint64 {
 // ChatTemplate is the model's default chat template (Jinja), empty when none.
 func (f *File) ChatTemplate() string { return f.text("tokenizer.chat_template") }
 
-// Tokenizer describes how a model cuts text into tokens.
+// Tokenizer describes a model's tokenizer.
 type Tokenizer struct {
 	Model string `json:"model"` // as stored: "llama", "gpt2", "bert", "t5", "gemma4", …
 	Kind  string `json:"kind"`  // "SPM", "BPE", "WPM", "UGM", "RWKV", "none" or "" when unknown
@@ -146,7 +147,8 @@ type Tokenizer struct {
 	Size  int    `json:"size"`
 }
 
-// Tokenizer returns the tokenizer's facts; ErrNotFound when the file has none.
+// Tokenizer returns a description of the tokenizer, or ErrNotFound if the file has
+// none.
 func (f *File) Tokenizer() (Tokenizer, error) {
 	model, err := f.Text("tokenizer.ggml.model")
 	if err != nil {

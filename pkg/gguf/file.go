@@ -6,8 +6,8 @@ import (
 	"iter"
 )
 
-// File holds the facts of one model: a single GGUF file, or all parts of a
-// split one. It is safe for concurrent use; arrays are read from the file.
+// File is the header of one model: of a single GGUF file, or of all parts of a split
+// model. It is safe for concurrent use.
 type File struct {
 	r       io.ReaderAt
 	closer  io.Closer // of r, where Open opened it
@@ -22,7 +22,7 @@ type File struct {
 	byName  map[string]int32
 }
 
-// Close closes the file that Open keeps open; arrays cannot be read after it.
+// Close closes the file that Open keeps open. Arrays cannot be read afterwards.
 func (f *File) Close() error {
 	if f.closer == nil {
 		return nil
@@ -47,7 +47,7 @@ func (f *File) Alignment() uint64 { return f.align }
 // DataOffset is where the tensor data of the first file begins, in bytes.
 func (f *File) DataOffset() int64 { return f.dataOff }
 
-// Lookup returns the metadata value under key.
+// Lookup returns the metadata value of key, and whether it exists.
 func (f *File) Lookup(key string) (Value, bool) {
 	i, ok := f.index[key]
 	if !ok {
@@ -56,7 +56,7 @@ func (f *File) Lookup(key string) (Value, bool) {
 	return f.pairs[i].value, true
 }
 
-// Metadata walks keys and values in the order of the file.
+// Metadata yields keys and values in the order of the file.
 func (f *File) Metadata() iter.Seq2[string, Value] {
 	return func(yield func(string, Value) bool) {
 		for i := range f.pairs {
@@ -67,11 +67,11 @@ func (f *File) Metadata() iter.Seq2[string, Value] {
 	}
 }
 
-// Tensors is the tensor table in the order of the files. The slice is the
-// file's own and must not be changed.
+// Tensors returns the tensor table in the order of the files. The caller must not
+// modify it.
 func (f *File) Tensors() []Tensor { return f.tensors }
 
-// Tensor finds a tensor by name.
+// Tensor returns the tensor with the given name, and whether it exists.
 func (f *File) Tensor(name string) (Tensor, bool) {
 	i, ok := f.byName[name]
 	if !ok {
@@ -80,7 +80,8 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 	return f.tensors[i], true
 }
 
-// Uint returns a non-negative integer. ErrNotFound and ErrType tell the failures.
+// Uint returns a non-negative integer, or an error that wraps ErrNotFound or
+// ErrType.
 func (f *File) Uint(key string) (uint64, error) {
 	return typed(f, key, "a non-negative integer", Value.Uint)
 }
@@ -113,7 +114,7 @@ func typed[T any](f *File, key, want string, get func(Value) (T, bool)) (T, erro
 	}
 	t, ok := get(v)
 	if !ok {
-		return zero, fmt.Errorf("%w: %.80q is %s %s, not %s", ErrType, key, v.typ, v.brief(), want)
+		return zero, fmt.Errorf("%w: %.80q is %s %s, not %s", ErrType, key, v.typ, v.truncated(), want)
 	}
 	return t, nil
 }

@@ -86,12 +86,12 @@ func TestSplitErrors(t *testing.T) {
 		want          string
 	}{
 		"a part is missing":        {part(0, 2, 2, "a"), nil, "", "no such file"},
-		"parts of another model":   {part(0, 2, 2, "a"), part(0, 2, 2, "b"), "", "says part 1 where 2"},
+		"parts of another model":   {part(0, 2, 2, "a"), part(0, 2, 2, "b"), "", "is part 1, want part 2"},
 		"another count":            {part(0, 2, 2, "a"), part(1, 3, 2, "b"), "", "3 parts"},
 		"a tensor twice":           {part(0, 2, 2, "a"), part(1, 2, 2, "a"), "", "in two parts"},
-		"a tensor is missing":      {part(0, 2, 5, "a"), part(1, 2, 5, "b"), "", "5 tensors announced"},
+		"a tensor is missing":      {part(0, 2, 5, "a"), part(1, 2, 5, "b"), "", "5 tensors expected, 2 found"},
 		"a part is garbage":        {part(0, 2, 2, "a"), &raw{[]byte("nothing")}, "", "not a GGUF file"},
-		"the name says no numbers": {part(0, 2, 2, "a"), nil, "m.gguf", "not called"},
+		"the name says no numbers": {part(0, 2, 2, "a"), nil, "m.gguf", "its name is not NAME-00001"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

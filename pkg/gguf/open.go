@@ -55,20 +55,20 @@ func openPart(path string) (*File, error) {
 	return f, nil
 }
 
-// openRegular opens nothing but a regular file: to open a FIFO would wait for
-// somebody who writes to it, whatever the caller's context says.
+// openRegular opens a regular file and rejects others: opening a FIFO would block
+// until there is a writer.
 func openRegular(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: it is no regular file", path, ErrNotGGUF)
+		return nil, fmt.Errorf("%s: %w: not a regular file", path, ErrNotGGUF)
 	}
 	return os.Open(path)
 }
 
-// addParts reads the parts after the first and joins their tensors.
+// addParts reads the parts after the first and adds their tensors.
 func (f *File) addParts(path string, count uint64) error {
 	if count > maxParts {
 		return fmt.Errorf("%w: %d parts, more than %d", ErrSplit, count, maxParts)
@@ -89,7 +89,7 @@ func (f *File) addParts(path string, count uint64) error {
 		if err != nil {
 			return fmt.Errorf("%w: part %d of %d: %w", ErrSplit, i, count, err)
 		}
-		// Arrays are read from the first part alone: this one has told all it has to.
+		// Arrays are read from the first part alone: the tensor table of this part has been read.
 		if err := errors.Join(f.join(p, i-1, count), p.Close()); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
@@ -97,17 +97,17 @@ func (f *File) addParts(path string, count uint64) error {
 	f.parts = int(count)
 	want, err := f.Uint(keySplitTensors)
 	if err == nil && want != uint64(len(f.tensors)) {
-		return fmt.Errorf("%w: %d tensors announced, %d found in %d parts", ErrSplit, want, len(f.tensors), count)
+		return fmt.Errorf("%w: %d tensors expected, %d found in %d parts", ErrSplit, want, len(f.tensors), count)
 	}
 	return nil
 }
 
 func (f *File) join(p *File, no int, count uint64) error {
 	if n, err := p.Uint(keySplitNo); err != nil || n != uint64(no) {
-		return fmt.Errorf("%w: it says part %d where %d was expected", ErrSplit, n+1, no+1)
+		return fmt.Errorf("%w: it is part %d, want part %d", ErrSplit, n+1, no+1)
 	}
 	if n, err := p.Uint(keySplitCount); err != nil || n != count {
-		return fmt.Errorf("%w: it says %d parts, the first part %d", ErrSplit, n, count)
+		return fmt.Errorf("%w: it has %d parts, the first part has %d", ErrSplit, n, count)
 	}
 	for _, t := range p.tensors {
 		if _, twice := f.byName[t.Name]; twice {
@@ -121,8 +121,8 @@ func (f *File) join(p *File, no int, count uint64) error {
 	return nil
 }
 
-// SplitName takes apart the name of a part of a split model. ok is false for
-// a name that does not follow NAME-00001-of-00003.gguf.
+// SplitName parses the name of a part of a split model. ok is false for a name that
+// does not have the form NAME-00001-of-00003.gguf.
 func SplitName(path string) (prefix string, no, count int, ok bool) {
 	m := regexp.MustCompile(`^(.*)-(\d{5})-of-(\d{5})\.gguf$`).FindStringSubmatch(path)
 	if m == nil {
@@ -134,11 +134,12 @@ func SplitName(path string) (prefix string, no, count int, ok bool) {
 	return m[1], no, count, ok
 }
 
-// PartPath names part no (from 1) of the split model that path is a part of.
+// PartPath returns the path of part no (from 1) of the split model to which path
+// belongs.
 func PartPath(path string, no, count int) (string, error) {
 	prefix, _, stated, ok := SplitName(path)
 	if !ok || stated != count {
-		return "", fmt.Errorf("%w: the file says %d parts but is not called NAME-00001-of-%05d.gguf", ErrSplit, count, count)
+		return "", fmt.Errorf("%w: the file has %d parts but its name is not NAME-00001-of-%05d.gguf", ErrSplit, count, count)
 	}
 	return fmt.Sprintf("%s-%05d-of-%05d.gguf", prefix, no, count), nil
 }

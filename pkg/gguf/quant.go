@@ -1,7 +1,7 @@
 package gguf
 
-// fileTypeName names general.file_type, numbered as llama.h's llama_ftype
-// (v0.5.0); empty for a number without a name.
+// fileTypeName returns the name of a general.file_type, a llama_ftype of llama.h
+// (v0.5.0), or "" for an unknown number.
 func fileTypeName(n uint64) string {
 	names := [...]string{
 		0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1",
@@ -17,8 +17,8 @@ func fileTypeName(n uint64) string {
 	return ""
 }
 
-// DominantType is the storage type that holds most of the model's bytes, and
-// false for a file without tensors.
+// DominantType returns the tensor type with most of the model's bytes, and false for
+// a file without tensors.
 func (f *File) DominantType() (TensorType, bool) {
 	var bytes [64]uint64
 	var best TensorType
@@ -33,8 +33,8 @@ func (f *File) DominantType() (TensorType, bool) {
 	return best, found
 }
 
-// Quantisation names how the weights are stored: the file's own statement
-// ("Q4_K_M") or, without one, the dominant tensor type.
+// Quantisation returns the name of the quantisation: the file's own ("Q4_K_M") or,
+// without one, the dominant tensor type.
 func (f *File) Quantisation() string {
 	if n, err := f.Uint("general.file_type"); err == nil {
 		if name := fileTypeName(n); name != "" {
@@ -74,7 +74,7 @@ func (f *File) QuantBits() int {
 	return 4
 }
 
-// QuantGroup is how many weights share a block in the dominant type, 0 when
+// QuantGroup returns the number of weights in a block of the dominant type, or 0 if
 // it is not quantised.
 func (f *File) QuantGroup() int {
 	t, ok := f.DominantType()
@@ -84,7 +84,7 @@ func (f *File) QuantGroup() int {
 	return int(t.BlockElements())
 }
 
-// BitsPerWeight is the average over all tensors, scales included.
+// BitsPerWeight returns the average over all tensors, including scales.
 func (f *File) BitsPerWeight() float64 {
 	p := f.Parameters()
 	if p == 0 {

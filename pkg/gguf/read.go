@@ -10,7 +10,7 @@ const (
 	maxDims     = 4         // GGML_MAX_DIMS
 	maxName     = 63        // GGML_MAX_NAME less the final zero
 	maxKey      = 1<<16 - 1 // bytes, as the format's description has it
-	maxHeld     = 256 << 20 // bytes of strings held in memory, a bound against hostile sparse files
+	maxArena    = 256 << 20 // bytes of strings held in memory, a bound against hostile sparse files
 	maxElement  = 16 << 20  // bytes of one string of an array that is asked for
 	maxStrings  = 1 << 24   // strings in an array; the largest vocabularies have half a million merges
 	defaultPad  = 32        // GGUF_DEFAULT_ALIGNMENT
@@ -20,8 +20,8 @@ const (
 	presizedMax = 4096 // entries allocated ahead on the file's word alone
 )
 
-// pair is a metadata entry; its key, and its text when it is a string, are
-// ranges of the arena until reading is over.
+// pair is a metadata entry. Its key, and its value if that is a string, are ranges
+// of the arena until resolvePairs.
 type pair struct {
 	key   string
 	value Value
@@ -31,8 +31,8 @@ type pair struct {
 	sLen  int
 }
 
-// reader gathers one file. All strings go into one arena, so that the number
-// of allocations does not grow with the number of keys and tensors.
+// reader reads one file. All strings are stored in one arena, so that the number of
+// allocations does not grow with the number of keys and tensors.
 type reader struct {
 	c       *cursor
 	f       *File
@@ -41,9 +41,9 @@ type reader struct {
 	dataLen uint64
 }
 
-// NewReader reads the header of one GGUF file of size bytes. Arrays are read
-// from r later, when asked for; r must stay usable as long as they are. The
-// tensor data of a part of a split model may lie in other files: see Open.
+// NewReader reads the header of one GGUF file of size bytes. Arrays are read from r
+// on demand, so r must stay usable. NewReader does not read the other parts of a
+// split model: see Open.
 func NewReader(r io.ReaderAt, size int64) (*File, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("%w: negative size %d", ErrMalformed, size)
@@ -91,7 +91,7 @@ func (rd *reader) header() (kvs, tensors uint64, err error) {
 	case v == 1:
 		return 0, 0, c.fail(ErrVersion, "version 1 is obsolete; convert the model again with a current llama.cpp")
 	case v != 2 && v != 3:
-		return 0, 0, c.fail(ErrVersion, "version %d, where 2 and 3 are read", v)
+		return 0, 0, c.fail(ErrVersion, "version %d, only 2 and 3 are supported", v)
 	}
 	rd.f.version = v
 	if tensors, err = c.u64(); err != nil {
@@ -101,21 +101,21 @@ func (rd *reader) header() (kvs, tensors uint64, err error) {
 		return 0, 0, err
 	}
 	if n := c.left() / minPair; kvs > n {
-		return 0, 0, c.fail(ErrTruncated, "%d metadata entries announced, room for %d", kvs, n)
+		return 0, 0, c.fail(ErrTruncated, "%d metadata entries, but the file has room for %d", kvs, n)
 	}
 	if n := c.left() / minTensor; tensors > n {
-		return 0, 0, c.fail(ErrTruncated, "%d tensors announced, room for %d", tensors, n)
+		return 0, 0, c.fail(ErrTruncated, "%d tensors, but the file has room for %d", tensors, n)
 	}
 	return kvs, tensors, nil
 }
 
-// hold reads a string of n bytes into the arena.
-func (rd *reader) hold(n uint64) (off, length int, err error) {
+// appendString reads a string of n bytes into the arena.
+func (rd *reader) appendString(n uint64) (off, length int, err error) {
 	if n > rd.c.left() {
-		return 0, 0, rd.c.fail(ErrTruncated, "a string of %d bytes announced, %d left", n, rd.c.left())
+		return 0, 0, rd.c.fail(ErrTruncated, "a string of %d bytes but only %d bytes remain", n, rd.c.left())
 	}
-	if n > maxHeld || uint64(len(rd.arena)) > maxHeld-n {
-		return 0, 0, rd.c.fail(ErrMalformed, "more than %d bytes of strings", maxHeld)
+	if n > maxArena || uint64(len(rd.arena)) > maxArena-n {
+		return 0, 0, rd.c.fail(ErrMalformed, "more than %d bytes of strings", maxArena)
 	}
 	off = len(rd.arena)
 	rd.arena, err = rd.c.appendBytes(rd.arena, n)
@@ -139,7 +139,7 @@ func (rd *reader) metadata(n uint64) error {
 			return c.fail(ErrMalformed, "entry %d has a key of %d bytes, more than %d", i, l, maxKey)
 		}
 		var p pair
-		if p.kOff, p.kLen, err = rd.hold(l); err != nil {
+		if p.kOff, p.kLen, err = rd.appendString(l); err != nil {
 			return err
 		}
 		t, err := c.u32()
@@ -163,7 +163,7 @@ func (rd *reader) value(p *pair) (err error) {
 		if err != nil {
 			return err
 		}
-		p.sOff, p.sLen, err = rd.hold(l)
+		p.sOff, p.sLen, err = rd.appendString(l)
 		return err
 	case ArrayOf:
 		p.value.arr, err = rd.array()
@@ -181,7 +181,7 @@ func (rd *reader) value(p *pair) (err error) {
 	}
 }
 
-// array checks the extent of an array and moves past it.
+// array checks the extent of an array and skips it.
 func (rd *reader) array() (Array, error) {
 	c := rd.c
 	t, err := c.u32()
@@ -201,7 +201,7 @@ func (rd *reader) array() (Array, error) {
 	case w == 0:
 		return Array{}, c.fail(ErrMalformed, "an array of %s, which the format does not have", a.elem)
 	case n > c.left()/uint64(w):
-		return Array{}, c.fail(ErrTruncated, "an array of %d %s announced, %d bytes left", n, a.elem, c.left())
+		return Array{}, c.fail(ErrTruncated, "an array of %d %s but only %d bytes remain", n, a.elem, c.left())
 	default:
 		err = c.skip(n * uint64(w))
 	}
@@ -209,7 +209,7 @@ func (rd *reader) array() (Array, error) {
 	return a, err
 }
 
-// resolvePairs turns arena ranges into strings, indexes the keys and takes the
+// resolvePairs converts arena ranges to strings, indexes the keys and reads the
 // alignment.
 func (rd *reader) resolvePairs() error {
 	text := string(rd.arena)
@@ -228,7 +228,7 @@ func (rd *reader) resolvePairs() error {
 	}
 	if v, ok := rd.f.Lookup(keyAlign); ok {
 		if v.typ != Uint32 || bits.OnesCount64(v.num) != 1 {
-			return rd.c.fail(ErrMalformed, "alignment %s (%s) is no power of two in 32 bits", v.brief(), v.typ)
+			return rd.c.fail(ErrMalformed, "alignment %s (%s) is not a power of two of at most 32 bits", v.truncated(), v.typ)
 		}
 		rd.f.align = v.num
 	}

@@ -29,7 +29,7 @@ func (rd *reader) tensorTable(n uint64) error {
 		if l == 0 || l > maxName {
 			return c.fail(ErrMalformed, "tensor %d has a name of %d bytes, where 1 to %d are allowed", i, l, maxName)
 		}
-		off, length, err := rd.hold(l)
+		off, length, err := rd.appendString(l)
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (rd *reader) tensor(t *Tensor, name []byte) error {
 		}
 		p, ok := mul(elements, t.Dims[j])
 		if !ok || p > math.MaxInt64 || t.Dims[j] > math.MaxInt64 {
-			return c.fail(ErrMalformed, "tensor %q has more elements than 63 bits count", name)
+			return c.fail(ErrMalformed, "tensor %q has too many elements", name)
 		}
 		elements = p
 	}
@@ -81,7 +81,7 @@ func (rd *reader) tensor(t *Tensor, name []byte) error {
 	}
 	size, ok := mul(row, rows)
 	if !ok || size > math.MaxInt64 {
-		return c.fail(ErrMalformed, "tensor %q has more bytes than 63 bits count", name)
+		return c.fail(ErrMalformed, "tensor %q has too many bytes", name)
 	}
 	t.Bytes = size
 	rel, err := c.u64()
@@ -94,14 +94,14 @@ func (rd *reader) tensor(t *Tensor, name []byte) error {
 	t.Offset = int64(rel)
 	padded, ok := pad(size, rd.f.align)
 	if !ok || rd.dataLen > math.MaxInt64-padded {
-		return c.fail(ErrMalformed, "tensor %q ends beyond what 63 bits count", name)
+		return c.fail(ErrMalformed, "tensor %q ends beyond 2^63 bytes", name)
 	}
 	rd.dataLen += padded
 	return nil
 }
 
-// finish names the tensors, places the data section and compares it with the
-// size of the file.
+// finish sets the names of the tensors and compares the data section with the size
+// of the file.
 func (rd *reader) finish() error {
 	c, f := rd.c, rd.f
 	c.part = "data"
@@ -119,7 +119,7 @@ func (rd *reader) finish() error {
 	}
 	start, ok := pad(uint64(c.offset()), f.align)
 	if !ok || start > math.MaxInt64 {
-		return c.fail(ErrMalformed, "the data section begins beyond what 63 bits count")
+		return c.fail(ErrMalformed, "the data section begins beyond 2^63 bytes")
 	}
 	f.dataOff = int64(start)
 	if len(f.tensors) == 0 {

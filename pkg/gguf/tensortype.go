@@ -6,7 +6,7 @@ import "fmt"
 type TensorType uint32
 
 // The storage types that appear in GGUF files. Numbers that ggml has retired
-// (4, 5, 31 to 33, 36 to 38) have no name here and are refused by the reader.
+// (4, 5, 31 to 33, 36 to 38) have no name here; the reader rejects them.
 const (
 	F32     TensorType = 0
 	F16     TensorType = 1
@@ -45,8 +45,8 @@ const (
 	Q2_0    TensorType = 42
 )
 
-// layout says how elements are stored: block elements take size bytes.
-// A zero block means that the number is no known type.
+// layout describes the storage of elements: block elements are stored in size bytes.
+// A zero block means an unknown type.
 type layout struct {
 	name  string
 	block uint64
@@ -160,7 +160,7 @@ func (t TensorType) RowBytes(n uint64) (uint64, error) {
 		return 0, fmt.Errorf("tensor type %d is unknown", uint32(t))
 	}
 	if n%l.block != 0 {
-		return 0, fmt.Errorf("%d elements are no multiple of the %s block of %d", n, l.name, l.block)
+		return 0, fmt.Errorf("%d elements are not a multiple of the %s block of %d", n, l.name, l.block)
 	}
 	b, ok := mul(n/l.block, l.size)
 	if !ok {

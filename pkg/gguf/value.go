@@ -55,8 +55,7 @@ func (t ValueType) String() string {
 	return fmt.Sprintf("type(%d)", uint32(t))
 }
 
-// Value is one metadata value. Scalars and strings are held; an array is a
-// reference into the file.
+// Value is one metadata value. An array is a reference into the file.
 type Value struct {
 	typ ValueType
 	num uint64 // a scalar's bits, as stored
@@ -111,7 +110,7 @@ func (v Value) Text() (string, bool) { return v.str, v.typ == String }
 // Array returns an array.
 func (v Value) Array() (Array, bool) { return v.arr, v.typ == ArrayOf }
 
-// String shows the value for people; an array as its type and length.
+// String formats the value; an array as its type and length.
 func (v Value) String() string {
 	switch v.typ {
 	case String:
@@ -130,8 +129,9 @@ func (v Value) String() string {
 	return fmt.Sprint(v.num)
 }
 
-// brief is the value for an error's text: a string quoted, and not all of it.
-func (v Value) brief() string {
+// truncated returns the value for an error message: a string is quoted and
+// truncated.
+func (v Value) truncated() string {
 	if v.typ == String {
 		return fmt.Sprintf("%.80q", v.str)
 	}
@@ -159,8 +159,8 @@ func float(bits uint64, t ValueType) float64 {
 	return math.Float64frombits(bits)
 }
 
-// Stored returns the little-endian bytes of a number or bool as the file has
-// them; nil for strings and arrays.
+// Stored returns the little-endian bytes of a number or bool in the file; nil for
+// strings and arrays.
 func (v Value) Stored() []byte {
 	w := v.typ.width()
 	if w == 0 {
