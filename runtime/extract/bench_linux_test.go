@@ -10,8 +10,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// benchPack is a pack of a real bundle to measure with, from
-// GOROCM_BENCH_PACK; without it the benchmarks take the small test bundle.
+// benchPack returns the pack of a real bundle from GOROCM_BENCH_PACK, else the small test
+// bundle.
 func benchPack(b *testing.B) (*bundle.Reader, string) {
 	b.Helper()
 	file := os.Getenv("GOROCM_BENCH_PACK")
@@ -27,8 +27,8 @@ func benchPack(b *testing.B) (*bundle.Reader, string) {
 	return p.Reader, file
 }
 
-// BenchmarkWarm is the check of an installed bundle at each start.
-func BenchmarkWarm(b *testing.B) {
+// BenchmarkCheckFast measures the check of an installed bundle at each start.
+func BenchmarkCheckFast(b *testing.B) {
 	r, _ := benchPack(b)
 	o := Options{CacheDir: cacheDir(b)}
 	inst, err := Extract(context.Background(), r, o)
@@ -44,8 +44,8 @@ func BenchmarkWarm(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen reads index and manifest of the pack, which a start from the
-// embedded bundle does too.
+// BenchmarkOpen measures reading the index and the manifest of a pack, as at each start
+// from the embedded bundle.
 func BenchmarkOpen(b *testing.B) {
 	_, file := benchPack(b)
 	b.ReportAllocs()
@@ -60,8 +60,8 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkCold installs into an empty cache, syncs included.
-func BenchmarkCold(b *testing.B) {
+// BenchmarkInstall measures an installation into an empty cache, including syncs.
+func BenchmarkInstall(b *testing.B) {
 	r, _ := benchPack(b)
 	base := b.TempDir()
 	b.SetBytes(r.Manifest().Size())
@@ -77,9 +77,9 @@ func BenchmarkCold(b *testing.B) {
 	}
 }
 
-// BenchmarkColdPeer is `zstd -dc | tar x` of the same pack, and its variant
-// that makes the files durable as an install does.
-func BenchmarkColdPeer(b *testing.B) {
+// BenchmarkInstallPeer measures `zstd -dc | tar x` of the same pack, without and with
+// syncing the files.
+func BenchmarkInstallPeer(b *testing.B) {
 	r, file := benchPack(b)
 	for name, script := range map[string]string{
 		"tar":      `zstd -dcq "$1" | tar xp -C "$2"`,

@@ -11,17 +11,17 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// SupersededAge is how long a bundle must have been unused before an install of
-// another one of the same name removes it.
+// SupersededAge is how long a bundle must be unused before the installation of
+// another bundle with the same name removes it.
 const SupersededAge = 30 * 24 * time.Hour
 
-// Lease keeps an installed bundle from being removed by Prune, whichever process
-// calls it. It is a lock that ends when the last process that has it open
-// closes it or dies, so a child that inherits it holds the bundle too.
+// Lease protects an installed bundle from Prune, in any process. It is a lock on an
+// open file. The kernel releases it when the last process that has the file open
+// closes it or exits, so a child that inherits the file keeps the lease.
 type Lease struct{ f atomic.Pointer[os.File] }
 
-// File is what a child inherits to hold the bundle; nil where nothing can be
-// held, such as in a cache that cannot be written to.
+// File returns the file that a child inherits to keep the lease; nil if there is no
+// lock, for example in a read-only cache.
 func (h *Lease) File() *os.File {
 	if h == nil {
 		return nil
@@ -29,7 +29,7 @@ func (h *Lease) File() *os.File {
 	return h.f.Load()
 }
 
-// Release lets go, for this process. It may be called more than once.
+// Release ends the lease in this process. It may be called more than once.
 func (h *Lease) Release() error {
 	if h == nil {
 		return nil
@@ -40,20 +40,20 @@ func (h *Lease) Release() error {
 	return nil
 }
 
-// Cached is a bundle in a cache folder.
+// Cached is a bundle in a cache directory.
 type Cached struct {
-	// Digest is the bundle's content address, Dir where it lies.
+	// Digest is the bundle's content address, Dir its directory.
 	Digest string `json:"digest"`
 	Dir    string `json:"dir"`
-	// Name, Version and Targets are what the folder holds by its manifest and
-	// seal; empty where these cannot be read.
+	// Name, Version and Targets are read from the manifest and the stamp; they
+	// are empty if these cannot be read.
 	Name    string       `json:"name,omitempty"`
 	Version string       `json:"version,omitempty"`
 	Targets []gfx.Target `json:"targets,omitempty"`
-	// Bytes is what it takes on the disk.
+	// Bytes is the disk space that the bundle occupies.
 	Bytes int64 `json:"bytes"`
-	// LastUsed is when it was last asked for, InUse whether a process holds it or
-	// installs it right now.
+	// LastUsed is the time of the last Extract. InUse reports whether a process
+	// has a lease on the bundle or is installing it.
 	LastUsed time.Time `json:"used"`
 	InUse    bool      `json:"inUse"`
 }
@@ -62,26 +62,26 @@ type Cached struct {
 type PruneOptions struct {
 	// CacheDir is as in Options.
 	CacheDir string
-	// UnusedFor is how long a bundle must not have been asked for.
+	// UnusedFor is how long a bundle must be unused to be removed.
 	UnusedFor time.Duration
-	// Keep are digests of bundles that stay.
+	// Keep lists the digests of bundles that are not removed.
 	Keep []string
-	// Name, when not empty, limits it to bundles of that name.
+	// Name, if not empty, limits Prune to bundles of that name.
 	Name string
 	// DryRun removes nothing.
 	DryRun bool
-	// Log gets what is removed, and what cannot be; nil is silent.
+	// Log receives removals and failures; nil disables it.
 	Log *slog.Logger
 
-	// trace is told each step; tests stop or die there.
+	// trace is called at each step; tests stop or exit there.
 	trace func(step string)
 }
 
-// List returns the bundles in the folders that Extract would try, the least
-// recently used first within each. It makes and changes nothing.
+// List returns the bundles in the directories that Extract would try, the least
+// recently used first within each. It changes nothing.
 func List(cacheDir string) ([]Cached, error) {
 	var out []Cached
-	err := eachStore(cacheDir, func(s *store) error {
+	err := forEachStore(cacheDir, func(s *store) error {
 		list, err := s.list()
 		out = append(out, list...)
 		return err
@@ -89,16 +89,16 @@ func List(cacheDir string) ([]Cached, error) {
 	return out, err
 }
 
-// Prune removes bundles that nobody uses from the folders that Extract would
-// try, and what killed processes left behind there. It returns the bundles
-// removed, or with DryRun those that would be. A bundle that a process holds
-// or installs stays, however long ago that began. Killed at any moment it
-// leaves every bundle whole or gone.
+// Prune removes unused bundles from the directories that Extract would try, and the
+// remains of killed processes. It returns the removed bundles, or with DryRun those
+// that it would remove. It never removes a bundle that a process has a lease on or
+// is installing. If Prune is killed at any moment, each bundle is either whole or
+// gone.
 func Prune(ctx context.Context, o PruneOptions) ([]Cached, error) {
 	o.setDefaults()
 	var out []Cached
 	var errs []error
-	err := eachStore(o.CacheDir, func(s *store) error {
+	err := forEachStore(o.CacheDir, func(s *store) error {
 		list, err := s.prune(ctx, o)
 		out = append(out, list...)
 		errs = append(errs, err)

@@ -9,49 +9,50 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errSwept says that the cache was removed while it was in use; the work is
-// begun again.
-var errSwept = errors.New("cache folder was removed meanwhile")
+// errCacheRemoved means that the cache was removed while it was in use. The
+// installation starts again.
+var errCacheRemoved = errors.New("cache directory was removed during the installation")
 
-// placeError explains why a folder cannot be made or opened.
-func placeError(p place, err error) error {
+// locationError adds the cause and the remedy to an error of creating or opening a
+// directory.
+func locationError(p location, err error) error {
 	switch {
 	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%w: %s (from %s) is on a read-only file system; set %s to a folder that can be written: %w", ErrReadOnly, p.dir, p.from, CacheEnv, err)
+		return fmt.Errorf("%w: %s (from %s) is on a read-only file system; set %s to a writable directory: %w", ErrReadOnly, p.dir, p.from, CacheEnv, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: no permission for %s (from %s); set %s to a folder of your own: %w", ErrReadOnly, p.dir, p.from, CacheEnv, err)
+		return fmt.Errorf("%w: no permission for %s (from %s); set %s to a directory of your own: %w", ErrReadOnly, p.dir, p.from, CacheEnv, err)
 	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("%w: a part of %s (from %s) is not a folder: %w", ErrUnsafe, p.dir, p.from, err)
+		return fmt.Errorf("%w: a part of %s (from %s) is not a directory: %w", ErrUnsafe, p.dir, p.from, err)
 	case errors.Is(err, unix.ELOOP):
-		return fmt.Errorf("%w: %s (from %s) leads through a symbolic link: %w", ErrUnsafe, p.dir, p.from, err)
+		return fmt.Errorf("%w: %s (from %s) contains a symbolic link: %w", ErrUnsafe, p.dir, p.from, err)
 	}
-	return fmt.Errorf("cache folder %s (from %s): %w", p.dir, p.from, explain(err))
+	return fmt.Errorf("cache directory %s (from %s): %w", p.dir, p.from, addRemedy(err))
 }
 
-// explain gives system errors that have a remedy their sentinel.
-func explain(err error) error {
+// addRemedy wraps system errors that have a remedy in their sentinel.
+func addRemedy(err error) error {
 	switch {
 	case errors.Is(err, unix.EMFILE):
-		return fmt.Errorf("%w: this process has used up its descriptors; raise its limit (ulimit -n) or close files: %w", ErrTooManyFiles, err)
+		return fmt.Errorf("%w: this process has no file descriptors left; raise its limit (ulimit -n) or close files: %w", ErrTooManyFiles, err)
 	case errors.Is(err, unix.ENFILE):
-		return fmt.Errorf("%w: the system has used up its descriptors (fs.file-max): %w", ErrTooManyFiles, err)
+		return fmt.Errorf("%w: the system has no file descriptors left (fs.file-max): %w", ErrTooManyFiles, err)
 	case errors.Is(err, unix.EIO):
-		return fmt.Errorf("%w: look at the kernel log (dmesg) and set %s to a folder on another disk: %w", ErrDisk, CacheEnv, err)
+		return fmt.Errorf("%w: check the kernel log (dmesg) and set %s to a directory on another disk: %w", ErrDisk, CacheEnv, err)
 	case errors.Is(err, unix.EROFS):
-		return fmt.Errorf("%w: set %s to a folder that can be written: %w", ErrReadOnly, CacheEnv, err)
+		return fmt.Errorf("%w: set %s to a writable directory: %w", ErrReadOnly, CacheEnv, err)
 	}
 	return err
 }
 
-// full reports an error of a file system or a quota that is used up.
-func full(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// isFull reports whether err means a full file system or an exhausted quota.
+func isFull(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-// spaceError turns a full file system or quota at dir into a SpaceError, unless
-// it is one. need and inodes are what the work takes in all.
+// spaceError converts the error of a full file system or quota at dir to a
+// SpaceError, unless it is one. need and inodes are the total requirement.
 func spaceError(dir string, err error, need, inodes int64) error {
-	var said *SpaceError
+	var converted *SpaceError
 	switch {
-	case !full(err), errors.As(err, &said):
+	case !isFull(err), errors.As(err, &converted):
 		return err
 	case errors.Is(err, unix.EDQUOT):
 		return &SpaceError{Dir: dir, Resource: "quota", Need: need, Have: -1, Err: err}
@@ -63,7 +64,7 @@ func spaceError(dir string, err error, need, inodes int64) error {
 	return &SpaceError{Dir: dir, Resource: "bytes", Need: need, Have: max(free, 0), Err: err}
 }
 
-// checkSpace compares what will be written with what is free.
+// checkSpace compares the required with the free space.
 func (s *store) checkSpace(need, inodes int64) error {
 	free, freeInodes := s.free()
 	if free >= 0 && free < need {
@@ -75,8 +76,8 @@ func (s *store) checkSpace(need, inodes int64) error {
 	return nil
 }
 
-// free returns the bytes and inodes that this user may still take, -1 where
-// the file system does not tell: some make inodes as they need them.
+// free returns the bytes and inodes available to this user, -1 for unknown: some
+// file systems create inodes as needed.
 func (s *store) free() (bytes, inodes int64) {
 	var st unix.Statfs_t
 	if unix.Fstatfs(s.fd(), &st) != nil {
@@ -85,8 +86,8 @@ func (s *store) free() (bytes, inodes int64) {
 	return freeOf(&st)
 }
 
-// freeAt is free for a folder that may not be there yet: then its nearest parent
-// counts.
+// freeAt is free for a directory that may not exist yet: then it uses the nearest
+// existing parent.
 func freeAt(dir string) (bytes, inodes int64) {
 	var st unix.Statfs_t
 	for {
@@ -118,15 +119,15 @@ func freeOf(st *unix.Statfs_t) (bytes, inodes int64) {
 	return bytes, int64(min(st.Ffree, 1<<62))
 }
 
-// checkExec refuses a file system that runs no programs. The flag is the
-// mount's, so a remount shows at once.
+// checkExec rejects a file system that is mounted noexec. The flag is that of the
+// mount, so a remount takes effect at once.
 func (s *store) checkExec() error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(s.fd(), &st); err != nil {
-		return fmt.Errorf("cache folder: %w", &fs.PathError{Op: "statfs", Path: s.dir, Err: err})
+		return fmt.Errorf("cache directory: %w", &fs.PathError{Op: "statfs", Path: s.dir, Err: err})
 	}
 	if st.Flags&unix.ST_NOEXEC != 0 {
-		return fmt.Errorf("%w: %s; set %s to a folder on a file system that may run programs", ErrNoExec, s.dir, CacheEnv)
+		return fmt.Errorf("%w: %s; set %s to a directory on a file system that allows running programs", ErrNoExec, s.dir, CacheEnv)
 	}
 	return nil
 }

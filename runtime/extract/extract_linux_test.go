@@ -15,28 +15,28 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-func TestInstallAndCommand(t *testing.T) {
+func TestExtractInstallsRunnableBundle(t *testing.T) {
 	b := newBundle(t, true)
 	o := Options{CacheDir: cacheDir(t)}
 	var done, total int64
 	o.Progress = func(d, n int64) { done, total = d, n }
 	inst := mustExtract(t, b, o)
 	if !inst.Changed || done != total || total < bundleSize {
-		t.Errorf("fresh %v, progress %d of %d", inst.Changed, done, total)
+		t.Errorf("changed %v, progress %d of %d", inst.Changed, done, total)
 	}
 	want := []string{filepath.Join(inst.Dir, loaderName), "--library-path", inst.Dir, filepath.Join(inst.Dir, programName)}
 	if got := inst.Command(); !slices.Equal(got, want) {
 		t.Errorf("command %q, want %q", got, want)
 	}
-	want[2] += ":/opt/rocm/lib:/usr/lib64" // after the bundle's own, in this order
+	want[2] += ":/opt/rocm/lib:/usr/lib64" // after the bundle, in this order
 	if got := inst.Command("/opt/rocm/lib", "/usr/lib64"); !slices.Equal(got, want) {
-		t.Errorf("with the host's folders: command %q, want %q", got, want)
+		t.Errorf("with the host's directories: command %q, want %q", got, want)
 	}
 	startServer(t, inst).stopServer()
 	done = -1
-	mustBeWarm(t, b, o)
+	mustBeFast(t, b, o)
 	if done != -1 {
-		t.Error("a warm start called Progress")
+		t.Error("Progress was called although nothing was written")
 	}
 	for _, d := range []string{o.CacheDir, filepath.Dir(inst.Dir), inst.Dir, filepath.Join(inst.Dir, "rocblas", "library")} {
 		if st, err := os.Stat(d); err != nil || st.Mode().Perm() != 0o700 {
@@ -52,7 +52,7 @@ func TestInstallAndCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sys.Blocks*512 > st.Size()/2 {
-		t.Errorf("the sparse file of %d bytes takes %d", st.Size(), sys.Blocks*512)
+		t.Errorf("the sparse file of %d bytes occupies %d", st.Size(), sys.Blocks*512)
 	}
 	system := &Installed{Dir: "/x", Manifest: &bundle.Manifest{Entry: bundle.Entry{Program: "llama-server"}}}
 	if got := system.Command(); !slices.Equal(got, []string{"/x/llama-server"}) {
@@ -60,7 +60,7 @@ func TestInstallAndCommand(t *testing.T) {
 	}
 }
 
-func TestCancel(t *testing.T) {
+func TestExtractReturnsCauseOfCancellation(t *testing.T) {
 	b := newBundle(t, false)
 	why := errors.New("enough")
 	for _, step := range []string{"locked", "staged"} {
@@ -79,9 +79,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestDamagedPack: what is damaged in the pack itself cannot be installed,
-// and nothing of it is left.
-func TestDamagedPack(t *testing.T) {
+// A damaged pack is not installed, and nothing is left behind.
+func TestExtractRejectsDamagedPack(t *testing.T) {
 	b := newBundle(t, false)
 	packed, err := os.ReadFile(b.file)
 	if err != nil {
@@ -94,13 +93,13 @@ func TestDamagedPack(t *testing.T) {
 	}
 	o := Options{CacheDir: cacheDir(t)}
 	if _, err := Extract(context.Background(), r, o); !errors.Is(err, bundle.ErrContent) {
-		t.Errorf("got %v, want that the pack is damaged", err)
+		t.Errorf("got %v, want ErrContent", err)
 	}
 	mustBeTidy(t, o.CacheDir)
 	mustExtract(t, b, o)
 }
 
-func TestOpenInstalled(t *testing.T) {
+func TestOpenInstalledFindsTargets(t *testing.T) {
 	b := newBundle(t, false)
 	o := Options{CacheDir: cacheDir(t)}
 	dir := mustExtract(t, b, o).Dir
@@ -122,12 +121,12 @@ func TestOpenInstalled(t *testing.T) {
 		t.Errorf("short file: %v", err)
 	}
 	if _, err := OpenInstalled(t.TempDir()); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("empty folder: %v", err)
+		t.Errorf("empty directory: %v", err)
 	}
 }
 
-func TestExplain(t *testing.T) {
-	s, err := openStore(place{cacheDir(t), "test"})
+func TestErrorsHaveRemedies(t *testing.T) {
+	s, err := openStore(location{cacheDir(t), "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +134,7 @@ func TestExplain(t *testing.T) {
 	for errno, want := range map[unix.Errno]error{
 		unix.EMFILE: ErrTooManyFiles, unix.ENFILE: ErrTooManyFiles, unix.EIO: ErrDisk, unix.EROFS: ErrReadOnly, unix.ENOENT: os.ErrNotExist,
 	} {
-		if err := explain(&os.PathError{Op: "open", Path: "x", Err: errno}); !errors.Is(err, want) || !errors.Is(err, errno) {
+		if err := addRemedy(&os.PathError{Op: "open", Path: "x", Err: errno}); !errors.Is(err, want) || !errors.Is(err, errno) {
 			t.Errorf("%v becomes %v", errno, err)
 		}
 	}
@@ -143,7 +142,7 @@ func TestExplain(t *testing.T) {
 		for _, dir := range []string{s.dir, filepath.Join(s.dir, "not", "there")} {
 			var se *SpaceError
 			err := spaceError(dir, &os.PathError{Op: "write", Path: "x", Err: errno}, 5<<20, 1)
-			if !errors.As(err, &se) || se.Resource != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !tryElsewhere(err) {
+			if !errors.As(err, &se) || se.Resource != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !canTryNext(err) {
 				t.Errorf("%v becomes %v", errno, err)
 			}
 			if again := spaceError("/", err, 1, 1); again != err { //nolint:errorlint // the very same

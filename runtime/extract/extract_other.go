@@ -11,12 +11,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// installAt has no meaning elsewhere: bundles hold Linux programs.
-func installAt(_ context.Context, r *bundle.Reader, _ place, _ []gfx.Target, _ Options) (*Installed, error) {
-	return nil, fmt.Errorf("bundle %s holds Linux programs: %w", r.Manifest().Name, errors.ErrUnsupported)
+// installAt fails: bundles contain Linux programs.
+func installAt(_ context.Context, r *bundle.Reader, _ location, _ []gfx.Target, _ Options) (*Installed, error) {
+	return nil, fmt.Errorf("bundle %s contains Linux programs: %w", r.Manifest().Name, errors.ErrUnsupported)
 }
 
-// store is never made here.
+// store is never created on this system.
 type store struct{}
 
 func (*store) list() ([]Cached, error) { return nil, errors.ErrUnsupported }
@@ -25,5 +25,5 @@ func (*store) prune(context.Context, PruneOptions) ([]Cached, error) {
 	return nil, errors.ErrUnsupported
 }
 
-// eachStore finds none: bundles are only installed on Linux.
-func eachStore(string, func(*store) error) error { return nil }
+// forEachStore finds none: bundles are only installed on Linux.
+func forEachStore(string, func(*store) error) error { return nil }

@@ -9,13 +9,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-func TestFault15TextBusy(t *testing.T) {
+func TestFault15_TextBusy(t *testing.T) {
 	b := newBundle(t, true)
 	torture.Rounds(t, func(t *testing.T) {
 		// Other goroutines start programs all the time: each fork copies
@@ -45,9 +43,9 @@ func TestFault15TextBusy(t *testing.T) {
 	})
 }
 
-// TestFault15Writer: somebody holds the program open for writing while the
-// bundle is repaired; Extract waits for them, but not for ever.
-func TestFault15Writer(t *testing.T) {
+// Another process has the program open for writing during a repair. Extract waits for
+// it, for a limited time.
+func TestFault15_WaitsForWriter(t *testing.T) {
 	b := newBundle(t, true)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
@@ -61,25 +59,31 @@ func TestFault15Writer(t *testing.T) {
 		if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrBusy) {
 			t.Errorf("with a writer that stays: %v", err)
 		}
-		done := make(chan error, 1)
+		var once sync.Once
+		done, closed := make(chan error, 1), make(chan error, 1)
 		go func() {
-			_, err := Extract(context.Background(), b.Reader, o)
+			waiting := o
+			waiting.trace = func(step string) {
+				if step == "waiting for writer" {
+					once.Do(func() { closed <- writer.Close() })
+				}
+			}
+			_, err := Extract(context.Background(), b.Reader, waiting)
 			done <- err
 		}()
-		time.Sleep(30 * time.Millisecond)
-		if err := writer.Close(); err != nil {
+		if err := <-closed; err != nil {
 			t.Error(err)
 		}
 		if err := <-done; err != nil {
-			t.Errorf("with a writer that goes: %v", err)
+			t.Errorf("with a writer that closes the file: %v", err)
 		}
 		startServer(t, inst).stopServer()
 	})
 }
 
-// TestFault16NoDescriptors lets descriptors run out at every point of an
-// install, a warm start and a repair.
-func TestFault16NoDescriptors(t *testing.T) {
+// TestFault16_NoDescriptors lets descriptors run out at every point of an
+// install, the check of an installed bundle, and a repair.
+func TestFault16_NoDescriptors(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		failed, whole := 0, 0
@@ -88,12 +92,12 @@ func TestFault16NoDescriptors(t *testing.T) {
 			c := startChild(t, "few descriptors", b, cache, withEnv(stepEnv+"="+strconv.Itoa(left)))
 			out, err := c.wait()
 			if strings.Contains(out, "damaged") {
-				t.Errorf("with %d descriptors the shortage passed for damage: %s", left, out)
+				t.Errorf("with %d descriptors the shortage was reported as damage: %s", left, out)
 			}
 			if err == nil {
 				whole++
 			} else if failed++; !strings.Contains(out, ErrTooManyFiles.Error()) || !strings.Contains(out, "ulimit -n") {
-				t.Errorf("with %d descriptors the error does not say what to do: %s", left, out)
+				t.Errorf("with %d descriptors the error does not name a remedy: %s", left, out)
 			}
 			mustBeTidy(t, cache)
 		}
@@ -101,46 +105,14 @@ func TestFault16NoDescriptors(t *testing.T) {
 			cache := cacheDir(t)
 			try(left, cache)
 			inst := mustExtract(t, b, Options{CacheDir: cache})
-			// A shortage must not pass for damage when the bundle is there.
-			remove(t, inst.Dir+".seal")
+			// A shortage must not be reported as damage of an installed bundle.
+			remove(t, inst.Dir+".stamp")
 			remove(t, filepath.Join(inst.Dir, "libcore.so"))
 			try(left, cache)
 			mustExtract(t, b, Options{CacheDir: cache})
 		}
 		if failed == 0 || whole == 0 {
-			t.Errorf("%d runs failed and %d did not: descriptors did not run out on the way", failed, whole)
+			t.Errorf("%d runs failed and %d did not: descriptors did not run out in between", failed, whole)
 		}
 	})
 }
-
-func TestTargetsOnDemand(t *testing.T) {
-	b := newBundle(t, false)
-	o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{}}
-	for i, targets := range [][]gfx.Target{{}, {"gfx1101"}, {"gfx1100"}, nil} {
-		o.Targets = targets
-		inst := mustExtract(t, b, o)
-		if len(inst.Targets) != min(i, 2) {
-			t.Errorf("asked for %v: the folder has %v", targets, inst.Targets)
-		}
-		if inst.Changed != (i < 3) {
-			t.Errorf("asked for %v: fresh is %v", targets, inst.Changed)
-		}
-		mustBeWarm(t, b, o)
-		if got, err := OpenInstalled(inst.Dir); err != nil || !equalTargets(got.Targets, inst.Targets) {
-			t.Errorf("opened: %+v, %v", got, err)
-		}
-	}
-	o.Targets = []gfx.Target{"gfx90a"}
-	if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrTarget) {
-		t.Errorf("a target that the bundle lacks: %v", err)
-	}
-	// Damage in one target is repaired when another one is asked for: what is
-	// there must be right.
-	o.Targets = []gfx.Target{"gfx1100"}
-	dir := mustExtract(t, b, o).Dir
-	flip(t, filepath.Join(dir, "rocblas/library/a_gfx1101.co"), 9)
-	mustExtract(t, b, o)
-	mustBeTidy(t, o.CacheDir)
-}
-
-func equalTargets(a, b []gfx.Target) bool { return gfx.Join(a, ",") == gfx.Join(b, ",") }

@@ -16,12 +16,12 @@ import (
 // The tests of this file and its neighbours inject the faults 1 to 17 of
 // docs/faults.md.
 
-// steps are the points of a first install where a process is killed.
+// steps returns the steps of an installation at which tests kill a process.
 func steps() []string {
-	return []string{"locked", "staged", "extracted", "synced", "renamed", "folder synced", "sealed"}
+	return []string{"locked", "staged", "extracted", "synced", "renamed", "cache synced", "stamped"}
 }
 
-func TestFault01ManyProcesses(t *testing.T) {
+func TestFault01_ManyProcesses(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
@@ -30,46 +30,46 @@ func TestFault01ManyProcesses(t *testing.T) {
 			children[i] = startChild(t, "plain", b, cache)
 		}
 		var wg sync.WaitGroup
-		freshHere := make([]bool, 6)
-		for i := range freshHere {
+		changedHere := make([]bool, 6)
+		for i := range changedHere {
 			wg.Go(func() {
 				inst, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache})
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				freshHere[i] = inst.Changed
+				changedHere[i] = inst.Changed
 			})
 		}
 		wg.Wait()
-		fresh := 0
-		for _, f := range freshHere {
+		changed := 0
+		for _, f := range changedHere {
 			if f {
-				fresh++
+				changed++
 			}
 		}
 		for _, c := range children {
 			if c.succeeded() {
-				fresh++
+				changed++
 			}
 		}
-		if fresh != 1 {
-			t.Errorf("%d processes and goroutines wrote the bundle, want 1", fresh)
+		if changed != 1 {
+			t.Errorf("%d processes and goroutines wrote the bundle, want 1", changed)
 		}
-		mustBeWarm(t, b, Options{CacheDir: cache})
+		mustBeFast(t, b, Options{CacheDir: cache})
 		mustExtract(t, b, Options{CacheDir: cache})
 		mustBeTidy(t, cache)
 	})
 }
 
-func TestFault02KilledInExtraction(t *testing.T) {
+func TestFault02_KilledDuringInstall(t *testing.T) {
 	b := newBundle(t, false)
 	kill := func(t *testing.T, part, step string) {
 		cache := cacheDir(t)
 		startChild(t, part, b, cache, withEnv(stepEnv+"="+step)).killed()
 		mustExtract(t, b, Options{CacheDir: cache})
 		mustBeTidy(t, cache)
-		mustBeWarm(t, b, Options{CacheDir: cache})
+		mustBeFast(t, b, Options{CacheDir: cache})
 	}
 	torture.Rounds(t, func(t *testing.T) {
 		kill(t, "die while writing", "")
@@ -79,12 +79,12 @@ func TestFault02KilledInExtraction(t *testing.T) {
 	})
 }
 
-// TestFault02KilledInRepair kills where an installed bundle is put right: the
-// old files must be there, or the new ones, and never halves.
-func TestFault02KilledInRepair(t *testing.T) {
+// A process that is killed during a repair leaves each file old or new, never partly
+// written.
+func TestFault02_KilledDuringRepair(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
-		for _, s := range []string{"locked", "staged", "extracted", "synced", "replaced", "sealed"} {
+		for _, s := range []string{"locked", "staged", "extracted", "synced", "replaced", "stamped"} {
 			cache := cacheDir(t)
 			inst := mustExtract(t, b, Options{CacheDir: cache})
 			flip(t, filepath.Join(inst.Dir, "libcore.so.1"), 77)
@@ -92,23 +92,23 @@ func TestFault02KilledInRepair(t *testing.T) {
 			startChild(t, "die at step", b, cache, withEnv(stepEnv+"="+s)).killed()
 			mustExtract(t, b, Options{CacheDir: cache})
 			mustBeTidy(t, cache)
-			mustBeWarm(t, b, Options{CacheDir: cache})
+			mustBeFast(t, b, Options{CacheDir: cache})
 		}
 	})
 }
 
-// TestFault02LockOfTheDead: a process that dies frees the lock; one that only
-// stops keeps it, and a waiter's context still ends the wait.
-func TestFault02LockOfTheDead(t *testing.T) {
+// The lock of a killed process is released. A stopped process keeps it, and a waiter's
+// context still ends the wait.
+func TestFault02_LockOfKilledProcess(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		holder := startChild(t, "stop at step", b, cache, withEnv(stepEnv+"=locked"))
-		holder.awaitStop()
+		holder.waitStopped()
 		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
 		defer cancel()
 		if _, err := Extract(ctx, b.Reader, Options{CacheDir: cache}); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("waiting for a held lock gave %v", err)
+			t.Errorf("waiting for the lock returned %v", err)
 		}
 		waiter := startChild(t, "plain", b, cache)
 		holder.signal(syscall.SIGKILL)
@@ -120,7 +120,7 @@ func TestFault02LockOfTheDead(t *testing.T) {
 	})
 }
 
-func TestFault07FlippedByte(t *testing.T) {
+func TestFault07_FlippedByte(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
@@ -132,21 +132,21 @@ func TestFault07FlippedByte(t *testing.T) {
 			for _, at := range []int64{0, f.Size / 2, f.Size - 1} {
 				flip(t, filepath.Join(inst.Dir, f.Path), at)
 				if again := mustExtract(t, b, o); !again.Changed {
-					t.Errorf("a flipped byte at %d of %s was not seen", at, f.Path)
+					t.Errorf("a flipped byte at %d of %s was not found", at, f.Path)
 				}
 			}
 		}
-		mustBeWarm(t, b, o)
+		mustBeFast(t, b, o)
 		mustBeTidy(t, o.CacheDir)
 	})
 }
 
-func TestFault08Truncated(t *testing.T) {
+func TestFault08_TruncatedFile(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		inst := mustExtract(t, b, o)
-		seal := inst.Dir + ".seal"
+		stampFile := inst.Dir + ".stamp"
 		for _, path := range []string{"manifest.json", "libcore.so", "libholes.so", programName, "rocblas/library/a_gfx1100.co"} {
 			path = filepath.Join(inst.Dir, path)
 			st, err := os.Stat(path)
@@ -156,23 +156,23 @@ func TestFault08Truncated(t *testing.T) {
 			for _, size := range []int64{0, st.Size() / 2, st.Size() - 1} {
 				truncate(t, path, size)
 				if again := mustExtract(t, b, o); !again.Changed {
-					t.Errorf("%s cut to %d bytes was not seen", path, size)
+					t.Errorf("%s truncated to %d bytes was not found", path, size)
 				}
 			}
 		}
-		// A torn seal costs a look at the content, not a new install.
+		// A truncated stamp requires verifying the content, but no new installation.
 		for _, size := range []int64{0, 10, 200} {
-			truncate(t, seal, size)
+			truncate(t, stampFile, size)
 			if again := mustExtract(t, b, o); again.Changed {
-				t.Errorf("files were written because the seal was cut to %d bytes", size)
+				t.Errorf("files were written because the stamp was truncated to %d bytes", size)
 			}
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		}
 		mustBeTidy(t, o.CacheDir)
 	})
 }
 
-func TestFault09RemovedWhileRunning(t *testing.T) {
+func TestFault09_FilesRemovedWhileRunning(t *testing.T) {
 	b := newBundle(t, true)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
@@ -184,17 +184,17 @@ func TestFault09RemovedWhileRunning(t *testing.T) {
 			}
 		}
 		if again := mustExtract(t, b, o); !again.Changed || again.Dir != inst.Dir {
-			t.Errorf("repair gave %+v", again)
+			t.Errorf("repair returned %+v", again)
 		}
 		second := startServer(t, inst) // no ETXTBSY, no missing file
 		server.stopServer()
 		second.stopServer()
 		mustBeTidy(t, o.CacheDir)
-		mustBeWarm(t, b, o)
+		mustBeFast(t, b, o)
 	})
 }
 
-func TestFault10SweptAway(t *testing.T) {
+func TestFault10_CacheRemoved(t *testing.T) {
 	b := newBundle(t, true)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
@@ -205,16 +205,16 @@ func TestFault10SweptAway(t *testing.T) {
 				t.Fatal(err)
 			}
 			if again := mustExtract(t, b, o); !again.Changed {
-				t.Error("nothing was written into a swept cache")
+				t.Error("nothing was written to a removed cache")
 			}
 		}
 		server.stopServer()
 	})
 }
 
-// TestFault10SweptInExtraction removes the cache at every step of an install
-// that runs, and while a second process waits for the lock.
-func TestFault10SweptInExtraction(t *testing.T) {
+// The test removes the cache at every step of an installation, and while a second
+// process waits for the lock.
+func TestFault10_CacheRemovedDuringInstall(t *testing.T) {
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range steps() {
@@ -226,10 +226,10 @@ func TestFault10SweptInExtraction(t *testing.T) {
 				}
 			}})
 			if err != nil {
-				t.Errorf("swept at %q: %v", step, err)
+				t.Errorf("removed at %q: %v", step, err)
 				continue
 			}
-			if step != "sealed" { // then it was whole when Extract looked last
+			if step != "stamped" { // at the last step it was already verified
 				mustVerify(t, inst)
 			}
 			mustExtract(t, b, Options{CacheDir: cache})
@@ -237,7 +237,7 @@ func TestFault10SweptInExtraction(t *testing.T) {
 		}
 		cache := cacheDir(t)
 		holder := startChild(t, "stop at step", b, cache, withEnv(stepEnv+"=staged"))
-		holder.awaitStop()
+		holder.waitStopped()
 		waiter := startChild(t, "plain", b, cache)
 		removeAll(t, cache)
 		if !waiter.succeeded() {
@@ -246,6 +246,6 @@ func TestFault10SweptInExtraction(t *testing.T) {
 		holder.signal(syscall.SIGCONT)
 		holder.succeeded()
 		mustBeTidy(t, cache)
-		mustBeWarm(t, b, Options{CacheDir: cache})
+		mustBeFast(t, b, Options{CacheDir: cache})
 	})
 }

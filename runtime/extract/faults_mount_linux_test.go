@@ -17,71 +17,70 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-// powerCutAt installs the bundle on an ext4 file system in a process that
-// stops at the step, cuts the power there, and returns the cache as it is
-// after the machine came up again.
+// powerCutAt installs the bundle on an ext4 file system in a process that stops at the
+// step, simulates a power cut there, and returns the cache as it is after the next
+// boot.
 func powerCutAt(t *testing.T, b testBundle, step string) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "disk.img")
 	newExt4(t, image, 24)
-	// Commit far apart: only what is synced gets to the disk.
+	// Commits are far apart, so that only synced data reaches the disk.
 	cache := filepath.Join(mountImage(t, image, "commit=300,noauto_da_alloc"), "cache")
 	c := startChild(t, "stop at step", b, cache, withEnv(stepEnv+"="+step))
-	c.awaitStop()
+	c.waitStopped()
 	after := filepath.Join(mountImage(t, powerCut(t, image), ""), "cache")
 	c.signal(syscall.SIGKILL)
 	c.killed()
 	return after
 }
 
-// TestFault03TornWrite cuts the power before anything is synced, and in the
-// middle of syncing.
-func TestFault03TornWrite(t *testing.T) {
-	realRoot(t)
+// The power is cut before anything is synced, and during the sync.
+func TestFault03_PowerCutBeforeSync(t *testing.T) {
+	requireMachineRoot(t)
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range []string{"staged", "extracted", "synced"} {
 			o := Options{CacheDir: powerCutAt(t, b, step)}
 			if inst := mustExtract(t, b, o); !inst.Changed {
-				t.Errorf("power cut at %q: there was a bundle before it had its name", step)
+				t.Errorf("power cut at %q: the bundle existed before its rename", step)
 			}
 			mustBeTidy(t, o.CacheDir)
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		}
 	})
 }
 
-// TestFault04RenamedNotSynced cuts the power when the bundle has its name in
-// memory and perhaps not on the disk: it must be whole or not there.
-func TestFault04RenamedNotSynced(t *testing.T) {
-	realRoot(t)
+// The power is cut when the bundle is renamed in memory but possibly not on disk: it
+// must be undamaged or missing.
+func TestFault04_PowerCutAfterRename(t *testing.T) {
+	requireMachineRoot(t)
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: powerCutAt(t, b, "renamed")}
 		mustExtract(t, b, o)
 		mustBeTidy(t, o.CacheDir)
-		mustBeWarm(t, b, o)
+		mustBeFast(t, b, o)
 
-		// From here on the bundle must have survived as it is.
-		for _, step := range []string{"folder synced", "sealed"} {
+		// From here on the bundle must survive unchanged.
+		for _, step := range []string{"cache synced", "stamped"} {
 			o := Options{CacheDir: powerCutAt(t, b, step)}
 			if inst := mustExtract(t, b, o); inst.Changed {
 				t.Errorf("power cut at %q: files had to be written again", step)
 			}
 			mustBeTidy(t, o.CacheDir)
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		}
 	})
 }
 
-func TestFault05DiskFull(t *testing.T) {
+func TestFault05_DiskFull(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, false)
 		torture.Rounds(t, func(t *testing.T) {
-			// Seen before a byte is written.
+			// Detected before a byte is written.
 			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=1m"), "cache")}
-			mustForesee(t, b, o, "bytes")
-			// Seen when it happens: somebody else fills the disk meanwhile.
+			mustRejectForSpace(t, b, o, "bytes")
+			// Detected while writing: another program fills the disk.
 			mnt := mountTmpfs(t, 0, "size=64m")
 			o = Options{CacheDir: filepath.Join(mnt, "cache")}
 			filler := filepath.Join(mnt, "filler")
@@ -89,46 +88,45 @@ func TestFault05DiskFull(t *testing.T) {
 			_, err := Extract(context.Background(), b.Reader, o)
 			lacksSpace(t, err, o, "bytes")
 			if !errors.Is(err, syscall.ENOSPC) {
-				t.Errorf("error %v does not carry ENOSPC", err)
+				t.Errorf("error %v does not wrap ENOSPC", err)
 			}
 			remove(t, filler)
 			o.Progress = nil
 			mustExtract(t, b, o)
-			mustBeWarm(t, b, o)
-			// In a repair what is there must stay.
+			mustBeFast(t, b, o)
+			// A repair must keep the installed files.
 			dir := mustExtract(t, b, o).Dir
 			flip(t, filepath.Join(dir, "libcore.so"), 3)
 			fill(t, filler)
 			mustLackSpace(t, b, o, "bytes")
 			remove(t, filler)
 			mustExtract(t, b, o)
-			// A whole bundle is used, though there is no room to say that it was
-			// looked at.
-			remove(t, dir+".seal")
+			// An undamaged bundle is used, even without space for its stamp.
+			remove(t, dir+".stamp")
 			fill(t, filler)
-			mustLookCloser(t, b, o)
+			mustRehash(t, b, o)
 			remove(t, filler)
-			mustLookCloser(t, b, o)
-			if _, err := os.Stat(dir + ".seal"); err != nil {
-				t.Errorf("with room again it was not sealed: %v", err)
+			mustRehash(t, b, o)
+			if _, err := os.Stat(dir + ".stamp"); err != nil {
+				t.Errorf("with free space again it was not stamped: %v", err)
 			}
 		})
 	})
 }
 
-func TestFault05NoInodes(t *testing.T) {
+func TestFault05_NoInodes(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, false)
 		torture.Rounds(t, func(t *testing.T) {
 			o := Options{CacheDir: filepath.Join(mountTmpfs(t, 0, "size=64m,nr_inodes=16"), "cache")}
-			mustForesee(t, b, o, "inodes")
+			mustRejectForSpace(t, b, o, "inodes")
 		})
 	})
 }
 
-// TestFault05NoInodeAtAll: not even the folders or the locks can be made. What is
-// installed and right is used all the same.
-func TestFault05NoInodeAtAll(t *testing.T) {
+// Not even directories or locks can be created. An installed, undamaged bundle is still
+// used.
+func TestFault05_NoInodeLeft(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, false)
 		torture.Rounds(t, func(t *testing.T) {
@@ -139,21 +137,21 @@ func TestFault05NoInodeAtAll(t *testing.T) {
 			mnt := mountTmpfs(t, 0, "size=64m,nr_inodes=100")
 			o := Options{CacheDir: filepath.Join(mnt, "cache")}
 			dir := mustExtract(t, b, o).Dir
-			for _, name := range []string{".seal", ".lock", ".use"} {
+			for _, name := range []string{".stamp", ".lock", ".use"} {
 				remove(t, dir+name)
 			}
 			useUpInodes(t, filepath.Join(mnt, "filler"))
-			mustLookCloser(t, b, o)
+			mustRehash(t, b, o)
 			flip(t, filepath.Join(dir, "libcore.so"), 3)
 			mustLackSpace(t, b, o, "inodes")
 			removeAll(t, filepath.Join(mnt, "filler"))
 			mustExtract(t, b, o)
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		})
 	})
 }
 
-// useUpInodes makes a folder and files in it until there is no inode left.
+// useUpInodes creates a directory and files in it until no inode is left.
 func useUpInodes(t *testing.T, dir string) {
 	t.Helper()
 	mkdirs(t, dir)
@@ -168,28 +166,28 @@ func useUpInodes(t *testing.T, dir string) {
 	}
 }
 
-// mustLackSpace extracts and checks that there is too little room for it.
+// mustLackSpace checks that Extract fails for lack of space.
 func mustLackSpace(t *testing.T, b testBundle, o Options, what string) {
 	t.Helper()
 	_, err := Extract(context.Background(), b.Reader, o)
 	lacksSpace(t, err, o, what)
 }
 
-// mustForesee extracts and checks that it is seen before the first byte is written
-// that there is too little room.
-func mustForesee(t *testing.T, b testBundle, o Options, what string) {
+// mustRejectForSpace checks that Extract fails for lack of space before it writes the
+// first byte.
+func mustRejectForSpace(t *testing.T, b testBundle, o Options, what string) {
 	t.Helper()
 	o.Progress = func(done, total int64) { t.Errorf("%d of %d bytes were written", done, total) }
 	_, err := Extract(context.Background(), b.Reader, o)
 	lacksSpace(t, err, o, what)
 	var se *SpaceError
 	if errors.As(err, &se) && se.Err != nil {
-		t.Errorf("the system had to say so: %v", err)
+		t.Errorf("detected by a system error only: %v", err)
 	}
 }
 
-// lacksSpace checks that the error says how much is needed, and that nothing
-// is left behind.
+// lacksSpace checks that the error has the required amount, and that nothing is left
+// behind.
 func lacksSpace(t *testing.T, err error, o Options, what string) {
 	t.Helper()
 	var se *SpaceError
@@ -202,7 +200,7 @@ func lacksSpace(t *testing.T, err error, o Options, what string) {
 	mustBeTidy(t, o.CacheDir)
 }
 
-// fill takes what is left of the file system.
+// fill uses up the free space of the file system.
 func fill(t *testing.T, file string) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
@@ -224,14 +222,14 @@ func fill(t *testing.T, file string) {
 	}
 }
 
-// TestFault06DiskError writes to a disk that gives out in the middle of it:
-// the page cache still takes the writes, and fsync reports EIO.
-func TestFault06DiskError(t *testing.T) {
-	realRoot(t)
+// The disk fails during the installation: the page cache still accepts writes, and
+// fsync reports EIO.
+func TestFault06_DiskError(t *testing.T) {
+	requireMachineRoot(t)
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
-		// A sealed memory file refuses writes, which a loop device over it
-		// hands on as an input/output error.
+		// A sealed memory file rejects writes, and a loop device on it reports an
+		// input/output error.
 		fd, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 		if err != nil {
 			t.Fatal(err)
@@ -257,10 +255,10 @@ func TestFault06DiskError(t *testing.T) {
 	})
 }
 
-// TestFault06DiskLies writes to a thin disk: its file system shows room that
-// the storage below does not have, and says so only at fsync.
-func TestFault06DiskLies(t *testing.T) {
-	realRoot(t)
+// The file system on a thin disk shows more free space than the storage has, and
+// reports an error only at fsync.
+func TestFault06_ThinDisk(t *testing.T) {
+	requireMachineRoot(t)
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		image := filepath.Join(mountTmpfs(t, 0, "size=1m"), "disk.img")
@@ -275,10 +273,10 @@ func TestFault06DiskLies(t *testing.T) {
 	})
 }
 
-// TestFault06Quota writes to a file system on which its user's share is used up:
-// there is room, and every write fails with EDQUOT.
-func TestFault06Quota(t *testing.T) {
-	realRoot(t)
+// The file system has free space, but the quota is exhausted: every write fails with
+// EDQUOT.
+func TestFault06_Quota(t *testing.T) {
+	requireMachineRoot(t)
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
 		mnt := newBtrfs(t)
@@ -287,8 +285,8 @@ func TestFault06Quota(t *testing.T) {
 		o := Options{CacheDir: filepath.Join(share, "cache")}
 		limit := func(size string) {
 			t.Helper()
-			// The first subvolume has the number 256. It is named by it, since to
-			// lift the limit through its own folder would be over the limit too.
+			// The first subvolume has the number 256. Using its path would exceed the
+			// limit too.
 			runProgram(t, "btrfs-progs", "btrfs", "qgroup", "limit", size, "0/256", mnt)
 		}
 		mustReachQuota := func(when string) {
@@ -296,15 +294,15 @@ func TestFault06Quota(t *testing.T) {
 			_, err := Extract(context.Background(), b.Reader, o)
 			lacksSpace(t, err, o, "quota")
 			if !errors.Is(err, syscall.EDQUOT) || !strings.Contains(err.Error(), "quota") {
-				t.Errorf("%s: error %v does not carry EDQUOT", when, err)
+				t.Errorf("%s: error %v does not wrap EDQUOT", when, err)
 			}
 		}
-		const little = "1m" // less than the bundle takes
+		const little = "1m" // less than the bundle needs
 		limit(little)
 		mustReachQuota("install")
 		limit("none")
 		inst := mustExtract(t, b, o)
-		mustBeWarm(t, b, o)
+		mustBeFast(t, b, o)
 
 		flip(t, filepath.Join(inst.Dir, "libcore.so"), 3)
 		limit(little)
@@ -314,22 +312,22 @@ func TestFault06Quota(t *testing.T) {
 			t.Error("a damaged file was not written again")
 		}
 
-		// What is there does: sealed, without its seal, without a lock.
+		// An installed bundle is used: stamped, without its stamp, without a lock.
 		limit(little)
-		mustBeWarm(t, b, o)
-		remove(t, inst.Dir+".seal")
-		mustLookCloser(t, b, o)
+		mustBeFast(t, b, o)
+		remove(t, inst.Dir+".stamp")
+		mustRehash(t, b, o)
 		remove(t, inst.Dir+".lock")
 		remove(t, inst.Dir+".use")
-		mustLookCloser(t, b, o)
+		mustRehash(t, b, o)
 		limit("none")
-		mustLookCloser(t, b, o)
+		mustRehash(t, b, o)
 		mustBeTidy(t, o.CacheDir)
 	})
 }
 
-// asUser makes a child run as another user, with a copy of this binary and of
-// the pack that this user can read.
+// asUser runs a child as another user, with copies of this binary and of the pack that
+// this user can read.
 func asUser(t *testing.T, b testBundle, uid uint32) func(*exec.Cmd) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "extract-user-")

@@ -10,10 +10,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-// TestFault13Planted puts links, folders and files where the cache and the
-// bundle have something else. Nothing outside may be read, written or
-// followed.
-func TestFault13Planted(t *testing.T) {
+// The test plants symbolic links, directories and files in the cache and the bundle.
+// Nothing outside may be read or written, and no link followed.
+func TestFault13_PlantedFiles(t *testing.T) {
 	b := newBundle(t, false)
 	digest := b.Digest()
 	torture.Rounds(t, func(t *testing.T) {
@@ -40,7 +39,7 @@ func TestFault13Planted(t *testing.T) {
 			}
 		})
 		t.Run("before an install", func(t *testing.T) {
-			for _, name := range []string{digest, digest + ".seal", digest + ".lock", digest + ".seal.new", stagePrefix(digest) + "00"} {
+			for _, name := range []string{digest, digest + ".stamp", digest + ".lock", digest + ".stamp.new", stagePrefix(digest) + "00"} {
 				for kind, plant := range planters(outside, secret) {
 					o := Options{CacheDir: cacheDir(t)}
 					store := filepath.Join(o.CacheDir, bundlesName)
@@ -51,7 +50,7 @@ func TestFault13Planted(t *testing.T) {
 						t.Fatalf("with a %s at %s", kind, name)
 					}
 					mustBeTidy(t, o.CacheDir)
-					mustBeWarm(t, b, o)
+					mustBeFast(t, b, o)
 				}
 			}
 		})
@@ -65,12 +64,12 @@ func TestFault13Planted(t *testing.T) {
 					}
 					plant(t, filepath.Join(dir, name))
 					if inst := mustExtract(t, b, o); !inst.Changed {
-						t.Errorf("a %s at %s was not seen", kind, name)
+						t.Errorf("a %s at %s was not found", kind, name)
 					}
 				}
 			}
 			mustBeTidy(t, o.CacheDir)
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		})
 		if got, err := os.ReadFile(secret); err != nil || string(got) != "secret" {
 			t.Errorf("the file outside is %q, %v", got, err)
@@ -81,19 +80,19 @@ func TestFault13Planted(t *testing.T) {
 	})
 }
 
-// planters are ways to put something foreign at a path.
+// planters returns functions that create something foreign at a path.
 func planters(outside, secret string) map[string]func(t *testing.T, path string) {
 	return map[string]func(t *testing.T, path string){
-		"link to a folder": func(t *testing.T, p string) { t.Helper(); symlink(t, outside, p) },
-		"link to a file":   func(t *testing.T, p string) { t.Helper(); symlink(t, secret, p) },
-		"dangling link":    func(t *testing.T, p string) { t.Helper(); symlink(t, filepath.Join(outside, "new"), p) },
+		"link to a directory": func(t *testing.T, p string) { t.Helper(); symlink(t, outside, p) },
+		"link to a file":      func(t *testing.T, p string) { t.Helper(); symlink(t, secret, p) },
+		"dangling link":       func(t *testing.T, p string) { t.Helper(); symlink(t, filepath.Join(outside, "new"), p) },
 		"file": func(t *testing.T, p string) {
 			t.Helper()
 			if err := os.WriteFile(p, []byte("planted"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		},
-		"folder": func(t *testing.T, p string) {
+		"directory": func(t *testing.T, p string) {
 			t.Helper()
 			mkdirs(t, filepath.Join(p, "deep", "er"))
 		},
@@ -114,13 +113,13 @@ func mkdirs(t *testing.T, dir string) {
 	}
 }
 
-func TestFault14Mode(t *testing.T) {
+func TestFault14_WrongMode(t *testing.T) {
 	b := newBundle(t, true)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t)}
 		dir := mustExtract(t, b, o).Dir
-		// A folder that others can write to is not repaired: what is in it
-		// may be theirs, and so may be what comes next.
+		// A directory that others can write to is not repaired: its content may be
+		// theirs, now or later.
 		for _, d := range []string{o.CacheDir, filepath.Dir(dir)} {
 			for _, mode := range []os.FileMode{0o777, 0o770, 0o720} {
 				chmod(t, d, mode)
@@ -130,14 +129,14 @@ func TestFault14Mode(t *testing.T) {
 			}
 			chmod(t, d, 0o700)
 		}
-		mustBeWarm(t, b, o)
-		// One that others can read is closed.
+		mustBeFast(t, b, o)
+		// A directory that others can read gets mode 0700.
 		chmod(t, filepath.Dir(dir), 0o755)
-		mustBeWarm(t, b, o)
+		mustBeFast(t, b, o)
 		if st, err := os.Stat(filepath.Dir(dir)); err != nil || st.Mode().Perm() != 0o700 {
 			t.Errorf("mode of the store: %v, %v", st.Mode(), err)
 		}
-		// Inside, behind a closed door, modes are put right.
+		// Inside the private directory, modes are corrected.
 		for path, mode := range map[string]os.FileMode{
 			"": 0o777, "rocblas": 0o777, "rocblas/library": 0o500, programName: 0o644, loaderName: 0o4755, "libcore.so": 0o666, "manifest.json": 0o600,
 		} {
@@ -149,7 +148,7 @@ func TestFault14Mode(t *testing.T) {
 				}
 			}
 			startServer(t, inst).stopServer()
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		}
 		mustBeTidy(t, o.CacheDir)
 	})
@@ -166,8 +165,8 @@ func chmod(t *testing.T, path string, mode os.FileMode) {
 	}
 }
 
-func TestFault14Owner(t *testing.T) {
-	realRoot(t)
+func TestFault14_WrongOwner(t *testing.T) {
+	requireMachineRoot(t)
 	const other = 4242
 	b := newBundle(t, false)
 	torture.Rounds(t, func(t *testing.T) {
@@ -185,7 +184,7 @@ func TestFault14Owner(t *testing.T) {
 			if inst := mustExtract(t, b, o); !inst.Changed {
 				t.Errorf("another user's %s was kept", path)
 			}
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 		}
 		mustBeTidy(t, o.CacheDir)
 	})

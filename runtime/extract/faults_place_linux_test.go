@@ -16,18 +16,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-func TestFault11NoExec(t *testing.T) {
+func TestFault11_NoExec(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, true)
 		torture.Rounds(t, func(t *testing.T) {
 			mnt := mountTmpfs(t, unix.MS_NOEXEC, "size=64m")
 			_, err := Extract(context.Background(), b.Reader, Options{CacheDir: filepath.Join(mnt, "cache")})
 			if !errors.Is(err, ErrNoExec) || !strings.Contains(err.Error(), CacheEnv) {
-				t.Errorf("got %v, want that the mount is noexec", err)
+				t.Errorf("got %v, want ErrNoExec", err)
 			}
 			mustBeTidy(t, filepath.Join(mnt, "cache"))
 
-			// A folder that nobody named is only a try: the next one is used.
+			// Without a directory chosen by the user, the next one is tried.
 			home := t.TempDir()
 			for k, v := range map[string]string{CacheEnv: "", "CACHE_DIRECTORY": "", "XDG_CACHE_HOME": mnt, "HOME": home, "XDG_DATA_HOME": ""} {
 				t.Setenv(k, v)
@@ -38,7 +38,7 @@ func TestFault11NoExec(t *testing.T) {
 			}
 			startServer(t, inst).stopServer()
 
-			// A cache that turns noexec later is seen by the warm start.
+			// A later remount with noexec is detected for an installed bundle too.
 			remount(t, mnt, 0)
 			o := Options{CacheDir: filepath.Join(mnt, "cache")}
 			mustExtract(t, b, o)
@@ -50,7 +50,7 @@ func TestFault11NoExec(t *testing.T) {
 	})
 }
 
-func TestFault12ReadOnly(t *testing.T) {
+func TestFault12_ReadOnlyCache(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newBundle(t, true)
 		torture.Rounds(t, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestFault12ReadOnly(t *testing.T) {
 				t.Helper()
 				_, err := Extract(context.Background(), b.Reader, o)
 				if !errors.Is(err, ErrReadOnly) || !strings.Contains(err.Error(), CacheEnv) {
-					t.Errorf("%s: got %v, want that the cache is read-only", when, err)
+					t.Errorf("%s: got %v, want ErrReadOnly", when, err)
 				}
 			}
 			readOnly(true)
@@ -75,15 +75,15 @@ func TestFault12ReadOnly(t *testing.T) {
 			readOnly(false)
 			inst := mustExtract(t, b, o)
 
-			readOnly(true) // what is there does
-			mustBeWarm(t, b, o)
+			readOnly(true) // the installed bundle is used
+			mustBeFast(t, b, o)
 			startServer(t, inst).stopServer()
 
 			readOnly(false)
-			remove(t, inst.Dir+".seal")
+			remove(t, inst.Dir+".stamp")
 			remove(t, inst.Dir+".lock")
-			readOnly(true) // whole, though nothing vouches for it but its bytes
-			mustLookCloser(t, b, o)
+			readOnly(true) // undamaged, but without a stamp
+			mustRehash(t, b, o)
 
 			readOnly(false)
 			flip(t, filepath.Join(inst.Dir, "libcore.so"), 1)
@@ -95,9 +95,9 @@ func TestFault12ReadOnly(t *testing.T) {
 	})
 }
 
-// TestFault17NoHome runs as a user that is in no passwd file and has an empty
-// environment, as in a container with a random user id.
-func TestFault17NoHome(t *testing.T) {
+// The user has no passwd entry and an empty environment, as in a container with a random
+// user id.
+func TestFault17_NoHome(t *testing.T) {
 	b := newBundle(t, false)
 	const user = 424242
 	strip := func(c *exec.Cmd) {
@@ -119,9 +119,9 @@ func TestFault17NoHome(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		out := startChild(t, "plain", b, "", strip, as(t)).failed()
 		if !strings.Contains(out, ErrNoCache.Error()) || !strings.Contains(out, CacheEnv) || !strings.Contains(out, "424242") {
-			t.Errorf("the error does not say what to do: %s", out)
+			t.Errorf("the error does not name a remedy: %s", out)
 		}
-		// systemd gives a service without a home its own cache folder.
+		// systemd sets a cache directory for a service without a home directory.
 		dir := t.TempDir()
 		if os.Geteuid() == 0 {
 			dir = filepath.Join("/var/tmp", filepath.Base(filepath.Dir(dir)))
@@ -135,11 +135,11 @@ func TestFault17NoHome(t *testing.T) {
 	})
 }
 
-// In a place where nothing could be made the lock may be had and is let go, and an
-// end that the caller asked for is no complaint about the place.
-func TestFault12LockIsLetGo(t *testing.T) {
+// In a read-only store the lock is released, and a cancellation is not reported as
+// ErrReadOnly.
+func TestFault12_ReleasesLock(t *testing.T) {
 	b := newBundle(t, false)
-	s, err := openStore(place{cacheDir(t), "test"})
+	s, err := openStore(location{cacheDir(t), "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,24 +147,24 @@ func TestFault12LockIsLetGo(t *testing.T) {
 	s.readOnly = true
 	j := &job{store: s, r: b.Reader, m: b.Manifest(), digest: b.Digest(), o: Options{Log: slog.New(slog.DiscardHandler), trace: func(string) {}}}
 	var held *lock
-	if _, err := j.slow(t.Context()); !errors.Is(err, ErrReadOnly) {
+	if _, err := j.verifyAndRepair(t.Context()); !errors.Is(err, ErrReadOnly) {
 		t.Errorf("got %v, want ErrReadOnly", err)
 	}
 	if held, err = s.tryLock(j.digest); err != nil || held == nil {
-		t.Fatalf("the lock was kept: %v", err)
+		t.Fatalf("the lock was not released: %v", err)
 	}
-	gone := errors.New("the user went home")
+	gone := errors.New("the caller gave up")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)
 	for _, readOnly := range []bool{true, false} {
 		s.readOnly = readOnly
-		if _, err := j.slow(ctx); !errors.Is(err, gone) || errors.Is(err, ErrReadOnly) {
+		if _, err := j.verifyAndRepair(ctx); !errors.Is(err, gone) || errors.Is(err, ErrReadOnly) {
 			t.Errorf("read-only %v: got %v, want the cause of the cancellation", readOnly, err)
 		}
 	}
 	held.release()
 	s.readOnly = true
-	if _, err := j.slow(ctx); !errors.Is(err, gone) || errors.Is(err, ErrReadOnly) {
+	if _, err := j.verifyAndRepair(ctx); !errors.Is(err, gone) || errors.Is(err, ErrReadOnly) {
 		t.Errorf("got %v, want the cause of the cancellation", err)
 	}
 }

@@ -16,11 +16,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// attempts bounds how often an install begins again after the cache was
-// removed under it or descriptors ran out.
+// attempts limits the installations after the cache was removed or file descriptors
+// ran out.
 const attempts = 5
 
-// job is one call of Extract at one place.
+// job is one call of Extract at one location.
 type job struct {
 	*store
 	r       *bundle.Reader
@@ -31,9 +31,9 @@ type job struct {
 	spare   reserve
 }
 
-// installAt makes sure the bundle is in that place, beginning again when the
-// ground moves.
-func installAt(ctx context.Context, r *bundle.Reader, p place, targets []gfx.Target, o Options) (*Installed, error) {
+// installAt ensures that the bundle is installed at the location. It starts again if
+// the cache is removed or file descriptors run out.
+func installAt(ctx context.Context, r *bundle.Reader, p location, targets []gfx.Target, o Options) (*Installed, error) {
 	var err error
 	for try := range attempts {
 		if try > 0 {
@@ -48,21 +48,21 @@ func installAt(ctx context.Context, r *bundle.Reader, p place, targets []gfx.Tar
 		if inst, err = installOnce(ctx, r, p, targets, o); err == nil {
 			return inst, nil
 		}
-		if full(err) { // not only data needs room: folders and locks do too
-			need, inodes := needFor(r, bundle.ForTargets(targets), r.Manifest().ProjectionFor(targets))
+		if isFull(err) { // directories and locks need space too
+			need, inodes := spaceNeeded(r, bundle.ForTargets(targets), r.Manifest().ProjectionFor(targets))
 			return nil, spaceError(p.dir, err, need, inodes)
 		}
-		if !errors.Is(err, errSwept) && !errors.Is(err, ErrTooManyFiles) {
+		if !errors.Is(err, errCacheRemoved) && !errors.Is(err, ErrTooManyFiles) {
 			return nil, err
 		}
 	}
 	return nil, err
 }
 
-func installOnce(ctx context.Context, r *bundle.Reader, p place, targets []gfx.Target, o Options) (*Installed, error) {
+func installOnce(ctx context.Context, r *bundle.Reader, p location, targets []gfx.Target, o Options) (*Installed, error) {
 	s, err := openStore(p)
 	if err != nil {
-		return nil, explain(err)
+		return nil, addRemedy(err)
 	}
 	defer func() { _ = s.close() }()
 	j := &job{store: s, r: r, m: r.Manifest(), digest: r.Digest(), targets: targets, o: o}
@@ -75,55 +75,55 @@ func installOnce(ctx context.Context, r *bundle.Reader, p place, targets []gfx.T
 	if err := s.checkExec(); err != nil {
 		return nil, err
 	}
-	hold, err := s.hold(ctx, j.digest)
+	lease, err := s.lease(ctx, j.digest)
 	if err != nil {
 		return nil, err
 	}
 	inst, err := j.ensure(ctx)
 	if err != nil || !o.Lease {
-		return inst, errors.Join(err, hold.Release())
+		return inst, errors.Join(err, lease.Release())
 	}
-	inst.Lease = hold
+	inst.Lease = lease
 	return inst, nil
 }
 
-// ensure takes what is there, or installs it.
+// ensure returns the installed bundle, or installs it.
 func (j *job) ensure(ctx context.Context) (*Installed, error) {
-	have, err := j.warm(j.digest, j.targets)
+	have, err := j.checkFast(j.digest, j.targets)
 	if err == nil {
 		return j.installed(have, false), nil
 	}
-	j.o.Log.Debug("bundle is not ready", "dir", j.dir, "reason", err)
+	j.o.Log.Debug("bundle does not match its stamp", "dir", j.dir, "reason", err)
 	j.o.trace("stale")
-	inst, err := j.slow(ctx)
-	if err != nil && j.gone() && ctx.Err() == nil {
-		err = fmt.Errorf("%w: %w", errSwept, err)
+	inst, err := j.verifyAndRepair(ctx)
+	if err != nil && j.wasRemoved() && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", errCacheRemoved, err)
 	}
 	if err != nil {
-		return nil, explain(err)
+		return nil, addRemedy(err)
 	}
 	return inst, nil
 }
 
-func (j *job) installed(targets []gfx.Target, fresh bool) *Installed {
-	return &Installed{Dir: filepath.Join(j.dir, j.digest), Manifest: j.m, Targets: targets, Changed: fresh}
+func (j *job) installed(targets []gfx.Target, changed bool) *Installed {
+	return &Installed{Dir: filepath.Join(j.dir, j.digest), Manifest: j.m, Targets: targets, Changed: changed}
 }
 
-// slow installs, completes or repairs the bundle under the lock.
-func (j *job) slow(ctx context.Context) (*Installed, error) {
+// verifyAndRepair installs, completes or repairs the bundle while it has the lock.
+func (j *job) verifyAndRepair(ctx context.Context) (*Installed, error) {
 	l, err := j.acquire(ctx, j.digest, j.o.Log)
 	if err == nil {
 		defer l.release()
 	}
 	switch {
-	case unwritable(err) || full(err) || j.readOnly:
-		return j.asItIs(ctx, err)
+	case isUnwritable(err) || isFull(err) || j.readOnly:
+		return j.useUnsealed(ctx, err)
 	case err != nil:
 		return nil, err
 	}
 	j.o.trace("locked")
-	// Whoever held the lock before may have done the work.
-	if have, err := j.warm(j.digest, j.targets); err == nil {
+	// The previous owner of the lock may have installed the bundle.
+	if have, err := j.checkFast(j.digest, j.targets); err == nil {
 		return j.installed(have, false), nil
 	}
 	if err := j.fillReserve(); err != nil {
@@ -135,7 +135,7 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 			j.o.Log.Warn("abandoned stages cannot be removed", "dir", j.dir, "error", err)
 		}
 	}
-	if err := j.clearGoal(); err != nil {
+	if err := j.clearDestination(); err != nil {
 		return nil, err
 	}
 	put := j.repair
@@ -144,30 +144,30 @@ func (j *job) slow(ctx context.Context) (*Installed, error) {
 	if absent {
 		put = j.install
 	}
-	fresh, have, err := put(ctx)
+	changed, have, err := put(ctx)
 	if err != nil {
 		return nil, err
 	}
 	j.freeReserve()
-	if err := j.waitWriters(ctx); err != nil {
+	if err := j.waitNoWriters(ctx); err != nil {
 		return nil, err
 	}
-	switch err := j.writeSeal(ctx, j.m, j.digest, have); {
-	case full(err):
-		// Every byte of it was just looked at: it does, seal or not.
-		j.o.Log.Warn("there is no room for the bundle's seal, every start hashes it until there is", "dir", j.dir, "error", err)
+	switch err := j.writeStamp(ctx, j.m, j.digest, have); {
+	case isFull(err):
+		// Every byte was just verified, so the bundle can be used without a stamp.
+		j.o.Log.Warn("no space for the bundle's stamp, every start hashes the bundle", "dir", j.dir, "error", err)
 	case err != nil:
 		return nil, err
 	}
-	j.o.trace("sealed")
+	j.o.trace("stamped")
 	if absent {
 		j.removeSuperseded(ctx)
 	}
-	return j.installed(have, fresh), nil
+	return j.installed(have, changed), nil
 }
 
-// removeSuperseded removes bundles of the same name that nobody asked for in a
-// long time. That it fails must not keep the new one from being used.
+// removeSuperseded removes bundles of the same name that have not been used for a
+// long time. A failure does not keep the new bundle from being used.
 func (j *job) removeSuperseded(ctx context.Context) {
 	o := PruneOptions{UnusedFor: SupersededAge, Keep: []string{j.digest}, Name: j.m.Name, Log: j.o.Log, trace: j.o.trace}
 	if _, err := j.prune(ctx, o); err != nil {
@@ -175,31 +175,31 @@ func (j *job) removeSuperseded(ctx context.Context) {
 	}
 }
 
-func unwritable(err error) bool {
+func isUnwritable(err error) bool {
 	return errors.Is(err, unix.EROFS) || errors.Is(err, fs.ErrPermission)
 }
 
-// asItIs is what is left where nothing can be written, not even a lock: a bundle
-// that is there and hashes right will do, sealed or not.
-func (j *job) asItIs(ctx context.Context, cause error) (*Installed, error) {
+// useUnsealed returns an installed bundle from a location where nothing can be
+// written, not even a lock, if its content is right. It needs no stamp.
+func (j *job) useUnsealed(ctx context.Context, cause error) (*Installed, error) {
 	err := bundle.VerifyTargets(ctx, filepath.Join(j.dir, j.digest), j.m, j.targets)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return nil, context.Cause(ctx)
-	case full(cause):
+	case isFull(cause):
 		return nil, cause
 	default:
-		return nil, fmt.Errorf("%w: %s does not hold the bundle, whole and for the targets wanted; set %s to a folder that can be written: %w",
+		return nil, fmt.Errorf("%w: %s does not contain the bundle, undamaged and for the requested targets; set %s to a writable directory: %w",
 			ErrReadOnly, j.dir, CacheEnv, errors.Join(cause, err))
 	}
-	j.o.Log.Warn("cache cannot be written, every start hashes the bundle", "dir", j.dir)
+	j.o.Log.Warn("cache is not writable, every start hashes the bundle", "dir", j.dir)
 	return j.installed(j.targets, false), nil
 }
 
-// clearGoal removes what stands where the bundle's folder must be and is no
-// folder: only we write here, so it was planted or is an accident.
-func (j *job) clearGoal() error {
+// clearDestination removes anything but a directory from the bundle's path. Only
+// this package writes in the store, so it was planted or is an accident.
+func (j *job) clearDestination() error {
 	st, err := j.statNoFollow(j.digest)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -207,7 +207,7 @@ func (j *job) clearGoal() error {
 	case err != nil:
 		return err
 	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		j.o.Log.Warn("removing what stands in the bundle's place", "path", filepath.Join(j.dir, j.digest))
+		j.o.Log.Warn("removing a foreign file from the bundle's path", "path", filepath.Join(j.dir, j.digest))
 		return j.root.Remove(j.digest)
 	case int(st.Uid) != os.Geteuid():
 		return fmt.Errorf("%w: %s belongs to user %d; remove it", ErrUnsafe, filepath.Join(j.dir, j.digest), st.Uid)
@@ -217,17 +217,17 @@ func (j *job) clearGoal() error {
 	return nil
 }
 
-// install stages the bundle and gives it its name. Like repair it returns whether
-// it wrote anything there, and the targets that are there now.
-func (j *job) install(ctx context.Context) (fresh bool, have []gfx.Target, err error) {
+// install unpacks the bundle into a stage and renames it. Like repair it returns
+// whether it wrote anything, and the targets that are installed now.
+func (j *job) install(ctx context.Context) (changed bool, have []gfx.Target, err error) {
 	name, err := j.stage(ctx, bundle.ForTargets(j.targets), j.m.ProjectionFor(j.targets), true)
 	if err != nil {
 		return false, nil, err
 	}
 	err = j.renameNoReplace(name, j.digest)
 	if errors.Is(err, fs.ErrExist) {
-		// Somebody without our lock was faster. What is there is checked
-		// against the manifest like any other find.
+		// A process without the lock was faster. Its bundle is verified like any
+		// other.
 		j.o.Log.Warn("another install took the name first", "digest", j.digest)
 		if err := j.root.RemoveAll(name); err != nil {
 			return false, nil, err
@@ -239,46 +239,32 @@ func (j *job) install(ctx context.Context) (fresh bool, have []gfx.Target, err e
 	}
 	j.o.trace("renamed")
 	if err := j.handle.Sync(); err != nil {
-		return false, nil, fmt.Errorf("sync cache folder: %w", err)
+		return false, nil, fmt.Errorf("sync cache directory: %w", err)
 	}
-	j.o.trace("folder synced")
+	j.o.trace("cache synced")
 	j.o.Log.Info("installed bundle", "dir", filepath.Join(j.dir, j.digest), "targets", gfx.Join(j.targets, ","))
 	return true, j.targets, nil
 }
 
-func (s *store) renameNoReplace(from, to string) error {
-	err := unix.Renameat2(s.fd(), from, s.fd(), to, unix.RENAME_NOREPLACE)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		// The file system lacks the flag. A rename of a folder replaces an
-		// empty folder at most, so nothing of value is lost.
-		err = unix.Renameat(s.fd(), from, s.fd(), to)
-		if errors.Is(err, unix.ENOTEMPTY) {
-			err = unix.EEXIST
-		}
-	}
-	if err != nil {
-		return &os.LinkError{Op: "rename", Old: filepath.Join(s.dir, from), New: filepath.Join(s.dir, to), Err: err}
-	}
-	return nil
-}
-
-// waitWriters waits until nobody holds the programs of the bundle open for
-// writing, ours included: a child forked while another goroutine wrote one
-// keeps the descriptor until its exec. A read lease is only granted then.
-func (j *job) waitWriters(ctx context.Context) error {
+// waitNoWriters waits until no process has a program of the bundle open for writing,
+// including this one: a child that was forked while another goroutine wrote the
+// program has the descriptor open until its exec. The kernel grants a read lease
+// only if there is no writer.
+func (j *job) waitNoWriters(ctx context.Context) error {
 	for _, path := range []string{j.m.Entry.Loader, j.m.Entry.Program} {
 		if path == "" {
 			continue
 		}
 		wait := time.Millisecond
 		for waited := time.Duration(0); ; waited += wait {
-			free, err := j.leaseFree(path)
+			free, err := j.hasNoWriter(path)
 			if err != nil {
 				return err
 			}
 			if free {
 				break
 			}
+			j.o.trace("waiting for writer")
 			if waited > 2*time.Second {
 				return fmt.Errorf("%w: %s; find the writer with: fuser -v %s", ErrBusy, path, filepath.Join(j.dir, j.digest, path))
 			}
@@ -293,14 +279,14 @@ func (j *job) waitWriters(ctx context.Context) error {
 	return nil
 }
 
-// leaseFree reports whether the file has no writer. File systems without
-// leases give the benefit of the doubt.
-func (j *job) leaseFree(path string) (bool, error) {
+// hasNoWriter reports whether the file has no writer. It returns true on file systems
+// without leases.
+func (j *job) hasNoWriter(path string) (bool, error) {
 	f, err := j.openNoFollow(filepath.Join(j.digest, path), unix.O_RDONLY)
 	if err != nil {
 		return false, err
 	}
-	defer func() { _ = f.Close() }() // ends the lease too
+	defer func() { _ = f.Close() }() // also ends the lease
 	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
 	if err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
@@ -308,9 +294,9 @@ func (j *job) leaseFree(path string) (bool, error) {
 	return !errors.Is(err, unix.EAGAIN), nil
 }
 
-// sortedTargets returns the union of both lists in order; never nil, which
-// would mean all targets.
-func sortedTargets(a, b []gfx.Target) []gfx.Target {
+// unionTargets returns the sorted union of both lists. It is never nil, which would
+// mean all targets.
+func unionTargets(a, b []gfx.Target) []gfx.Target {
 	out := append(append([]gfx.Target{}, a...), b...)
 	gfx.Sort(out)
 	return slices.Compact(out)

@@ -20,26 +20,26 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-// The test binary plays three parts: the tests, the other processes that the
-// tests need (childEnv is set), and the programs inside the test bundle
-// (its name is that of an entry).
+// The test binary has three roles: the tests, the other processes that the tests
+// need (childEnv is set), and the programs of the test bundle (its name is that of
+// an entry).
 const (
-	childEnv = "GOROCM_EXTRACT_CHILD" // a key of children
+	childEnv = "GOROCM_EXTRACT_CHILD" // behaviour of a child
 	packEnv  = "GOROCM_EXTRACT_PACK"  // path of the pack to install
-	stepEnv  = "GOROCM_EXTRACT_STEP"  // where to stop or die
+	stepEnv  = "GOROCM_EXTRACT_STEP"  // step at which to stop or exit
 )
 
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case loaderName, programName:
-		os.Exit(playServer())
+		os.Exit(serverMain())
 	}
 	switch name := os.Getenv(childEnv); name {
 	case "":
 	case mapperName:
-		os.Exit(playMapper())
+		os.Exit(mapperMain())
 	default:
-		os.Exit(playChild(name))
+		os.Exit(childMain(name))
 	}
 	os.Exit(torture.Main(m))
 }
@@ -49,7 +49,7 @@ const (
 	programName = "llama-server"
 )
 
-// data returns n bytes that compress a little.
+// data returns n bytes that are slightly compressible.
 func data(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 7))
 	b := make([]byte, n)
@@ -59,17 +59,17 @@ func data(seed uint64, n int) []byte {
 	return b
 }
 
-// testBundle is a packed bundle and the file it is in.
+// testBundle is a packed bundle and its file.
 type testBundle struct {
 	*bundle.Reader
 	file string // the pack
 }
 
-// bundleSize is the data in the bundle of newBundle without its programs.
+// bundleSize is the size of the data in the bundle of newBundle, without programs.
 const bundleSize = 3 * 512 << 10
 
-// newBundle packs a bundle of a few MiB. Programs of the bundle are small
-// scripts unless runs asks for ones that run.
+// newBundle packs a bundle of a few MiB. Its programs are small scripts, or with runs
+// programs that can be started.
 func newBundle(t testing.TB, runs bool) testBundle {
 	t.Helper()
 	files := map[string][]byte{
@@ -99,7 +99,7 @@ func newBundle(t testing.TB, runs bool) testBundle {
 	return packFiles(t, files, nil)
 }
 
-// packFiles packs these files as a bundle; known are manifest entries to keep.
+// packFiles packs the files as a bundle. known are manifest entries to keep.
 func packFiles(t testing.TB, files map[string][]byte, known []bundle.File) testBundle {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "bundle")
@@ -141,7 +141,7 @@ func packFiles(t testing.TB, files map[string][]byte, known []bundle.File) testB
 	return testBundle{r, file}
 }
 
-// mustExtract installs and checks every byte of what came of it.
+// mustExtract installs the bundle and verifies every byte.
 func mustExtract(t *testing.T, b testBundle, o Options) *Installed {
 	t.Helper()
 	inst, err := Extract(context.Background(), b.Reader, o)
@@ -159,21 +159,21 @@ func mustVerify(t *testing.T, inst *Installed) {
 	}
 }
 
-// mustBeWarm checks that the next call finds the bundle by its seal: it reads no
-// content, takes no lock and writes nothing.
-func mustBeWarm(t *testing.T, b testBundle, o Options) {
+// mustBeFast checks that the next call accepts the stamp: it reads no content, acquires
+// no lock and writes nothing.
+func mustBeFast(t *testing.T, b testBundle, o Options) {
 	t.Helper()
 	if steps := mustKeep(t, b, o); len(steps) > 0 {
-		t.Errorf("a warm start took the steps %q", steps)
+		t.Errorf("Extract needed the steps %q", steps)
 	}
 }
 
-// mustLookCloser checks that the next call finds no seal that fits, and writes no
-// file of the bundle all the same.
-func mustLookCloser(t *testing.T, b testBundle, o Options) {
+// mustRehash checks that the next call finds no valid stamp, and still writes no file
+// of the bundle.
+func mustRehash(t *testing.T, b testBundle, o Options) {
 	t.Helper()
 	if steps := mustKeep(t, b, o); !slices.Contains(steps, "stale") {
-		t.Errorf("the seal was believed: the steps are %q", steps)
+		t.Errorf("the stamp was accepted: the steps are %q", steps)
 	}
 }
 
@@ -184,15 +184,15 @@ func mustKeep(t *testing.T, b testBundle, o Options) (steps []string) {
 	o.trace = func(s string) { steps = append(steps, s) }
 	inst, err := Extract(context.Background(), b.Reader, o)
 	if err != nil {
-		t.Fatalf("start with a bundle in place: %v", err)
+		t.Fatalf("start with an installed bundle: %v", err)
 	}
 	if inst.Changed {
-		t.Error("a start with a whole bundle in place wrote files")
+		t.Error("a start with an undamaged bundle wrote files")
 	}
 	return steps
 }
 
-// mustBeTidy checks that the store holds bundles, seals and locks alone.
+// mustBeTidy checks that the store contains only bundles, stamps and locks.
 func mustBeTidy(t *testing.T, cache string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(cache, bundlesName))
@@ -203,22 +203,21 @@ func mustBeTidy(t *testing.T, cache string) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".lock"), ".seal"), ".use")
+		name := strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".lock"), ".stamp"), ".use")
 		if b, err := hex.DecodeString(name); err != nil || len(b) != sha256.Size {
 			t.Errorf("left behind: %s", e.Name())
 		}
 	}
 }
 
-// cacheDir returns a new, empty cache folder.
+// cacheDir returns the path of a new cache directory.
 func cacheDir(t testing.TB) string {
 	t.Helper()
 	return filepath.Join(t.TempDir(), "cache")
 }
 
-// playServer is the bundle's program: it says that it runs and waits for its
-// input to end.
-func playServer() int {
+// serverMain is the bundle's program. It prints a line and waits until its input ends.
+func serverMain() int {
 	fmt.Println("running")
 	var b [1]byte
 	for {

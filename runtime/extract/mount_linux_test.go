@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// withMounts runs a test that mounts file systems. Root just runs it; anybody
-// else runs it again as root of a user namespace. Where neither is possible
-// the test fails in CI and is skipped elsewhere, saying why.
+// withMounts runs a test that mounts file systems. A user other than root runs it again
+// as root of a user namespace. If that is impossible, the test fails in CI and is
+// skipped elsewhere, with the reason.
 func withMounts(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -37,7 +37,7 @@ func withMounts(t *testing.T, test func(t *testing.T)) {
 	out, err := cmd.CombinedOutput()
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EACCES):
-		unable(t, "needs root, or user namespaces for everybody (the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns): "+err.Error())
+		skipOrFail(t, "needs root, or user namespaces for all users (the sysctls user.max_user_namespaces, kernel.unprivilegedTests_userns_clone and kernel.apparmor_restrict_unprivilegedTests_userns): "+err.Error())
 	case err != nil:
 		t.Fatalf("in a user namespace: %v\n%s", err, out)
 	default:
@@ -45,8 +45,8 @@ func withMounts(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// unable fails in CI, where every fault must be injected, and skips elsewhere.
-func unable(t *testing.T, why string) {
+// skipOrFail fails in CI, where every fault must be injected, and skips elsewhere.
+func skipOrFail(t *testing.T, why string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(why)
@@ -54,25 +54,25 @@ func unable(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// realRoot says that the test needs root of the machine, not of a namespace:
-// for block devices, or for files of other users.
-func realRoot(t *testing.T) {
+// requireMachineRoot skips or fails a test without root of the machine, not of a
+// namespace: for block devices, or for files of other users.
+func requireMachineRoot(t *testing.T) {
 	t.Helper()
-	if !ofMachine() {
-		unable(t, "needs root")
+	if !isMachineRoot() {
+		skipOrFail(t, "needs root")
 	}
 }
 
-// ofMachine reports whether this process is root outside of any user namespace,
-// or in one that maps root to itself.
-func ofMachine() bool {
+// isMachineRoot reports whether this process is root outside any user namespace, or in
+// one that maps root to itself.
+func isMachineRoot() bool {
 	m, err := os.ReadFile("/proc/self/uid_map")
 	f := strings.Fields(string(m))
 	return err == nil && os.Geteuid() == 0 && len(f) >= 3 && f[1] == "0"
 }
 
 // mountTmpfs mounts a memory file system with the options, such as
-// "size=4m,nr_inodes=40", and returns its folder.
+// "size=4m,nr_inodes=40", and returns its directory.
 func mountTmpfs(t *testing.T, flags uintptr, options string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -94,7 +94,7 @@ func remount(t *testing.T, dir string, flags uintptr) {
 func unmount(t *testing.T, dir string) {
 	t.Helper()
 	var err error
-	for range 200 { // a process that just died may hold it for a moment
+	for range 200 { // a process that just exited may still use it
 		if err = unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
 			break
 		}
@@ -105,7 +105,7 @@ func unmount(t *testing.T, dir string) {
 	}
 }
 
-// newExt4 makes a file with an ext4 file system of that size in MiB.
+// newExt4 creates a file with an ext4 file system of that size in MiB.
 func newExt4(t *testing.T, file string, size int64, options ...string) {
 	t.Helper()
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -119,8 +119,7 @@ func newExt4(t *testing.T, file string, size int64, options ...string) {
 	runProgram(t, "e2fsprogs", "mkfs.ext4", append(args, file)...)
 }
 
-// newBtrfs makes a file with a btrfs file system, counts what is written to it
-// and mounts it.
+// newBtrfs creates a file with a btrfs file system, mounts it and enables quotas.
 func newBtrfs(t *testing.T) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "disk.img")
@@ -128,7 +127,7 @@ func newBtrfs(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const size = 256 << 20 // mkfs.btrfs wants 109 MiB at least; what is not written takes no room
+	const size = 256 << 20 // mkfs.btrfs needs at least 109 MiB; the file is sparse
 	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +138,7 @@ func newBtrfs(t *testing.T) string {
 	return dir
 }
 
-// runProgram runs a program that a package has.
+// runProgram runs a program of a distribution package.
 func runProgram(t *testing.T, pkg, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
@@ -164,7 +163,7 @@ func mountAs(t *testing.T, file, kind, options string) string {
 	return dir
 }
 
-// attachLoop gives the file a block device, see loop(4).
+// attachLoop attaches the file to a loop device, see loop(4).
 func attachLoop(t *testing.T, file string) string {
 	t.Helper()
 	ctl, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
@@ -177,7 +176,7 @@ func attachLoop(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	defer func() { _ = back.Close() }()
-	for range 50 { // somebody else may take the free number first
+	for range 50 { // another process may attach the free device first
 		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
 			t.Fatal(err)
@@ -200,12 +199,12 @@ func attachLoop(t *testing.T, file string) string {
 			t.Fatalf("attach %s: %v", name, err)
 		}
 	}
-	t.Fatal("no loop device to be had")
+	t.Fatal("no loop device available")
 	return ""
 }
 
-// powerCut copies a file system's image as the device has it now: what is
-// only in the kernel's memory is lost, as when the power goes.
+// powerCut copies a file system's image as the device has it now. Data that is only in
+// the kernel's memory is lost, as in a power cut.
 func powerCut(t *testing.T, image string) string {
 	t.Helper()
 	copied := filepath.Join(t.TempDir(), "after.img")

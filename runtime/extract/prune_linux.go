@@ -18,17 +18,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// digests lists what the store has names of, and whether there is a bundle.
+// digests returns all digests with files in the store, and whether the bundle itself
+// is there.
 func (s *store) digests() (map[string]bool, error) {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
-		return nil, fmt.Errorf("read cache folder: %w", err)
+		return nil, fmt.Errorf("read cache directory: %w", err)
 	}
 	out := make(map[string]bool)
 	for _, e := range entries {
 		digest, _, _ := strings.Cut(e.Name(), ".")
 		if b, err := hex.DecodeString(digest); err != nil || len(b) != 32 || hex.EncodeToString(b) != digest {
-			continue // not ours
+			continue // a foreign file
 		}
 		out[digest] = out[digest] || e.Name() == digest && e.IsDir()
 	}
@@ -44,7 +45,7 @@ func (s *store) list() ([]Cached, error) {
 	for d, there := range digests {
 		if there {
 			c := s.describe(d)
-			c.InUse = s.busy(d)
+			c.InUse = s.inUse(d)
 			out = append(out, c)
 		}
 	}
@@ -52,26 +53,26 @@ func (s *store) list() ([]Cached, error) {
 	return out, nil
 }
 
-// describe tells what is known of a bundle without its locks.
+// describe describes a bundle. It needs no lock.
 func (s *store) describe(digest string) Cached {
 	c := Cached{Digest: digest, Dir: filepath.Join(s.dir, digest), LastUsed: s.lastUsed(digest)}
 	if m, err := bundle.ReadManifest(c.Dir); err == nil {
 		c.Name, c.Version = m.Name, m.Version
 	}
-	if rec, err := s.readSeal(digest); err == nil {
+	if rec, err := s.readStamp(digest); err == nil {
 		c.Targets = rec.targets
 	}
 	c.Bytes = s.diskUse(digest)
 	return c
 }
 
-// diskUse adds up the blocks below a folder, each inode once.
+// diskUse returns the size of all blocks below a directory, each inode once.
 func (s *store) diskUse(name string) int64 {
 	seen := make(map[uint64]bool)
 	var sum int64
 	_ = fs.WalkDir(s.root.FS(), name, func(p string, _ fs.DirEntry, err error) error {
 		if err != nil {
-			return nil //nolint:nilerr // a figure for people; what cannot be seen does not count
+			return nil //nolint:nilerr // an approximate figure; unreadable files are ignored
 		}
 		if st, err := s.statNoFollow(p); err == nil && !seen[st.Ino] {
 			seen[st.Ino] = true
@@ -82,9 +83,9 @@ func (s *store) diskUse(name string) int64 {
 	return sum
 }
 
-// busy reports whether a process holds or installs the bundle. It makes no
-// lock file that is not there.
-func (s *store) busy(digest string) bool {
+// inUse reports whether a process has a lease on the bundle or is installing it. It
+// creates no lock file.
+func (s *store) inUse(digest string) bool {
 	for _, name := range []string{lockName(digest), useName(digest)} {
 		f, err := s.openNoFollow(name, unix.O_RDONLY)
 		if err != nil {
@@ -99,8 +100,8 @@ func (s *store) busy(digest string) bool {
 	return false
 }
 
-// prune removes what the options choose. One bundle that resists does not keep
-// the others.
+// prune removes the bundles that the options select. A failure does not keep it from
+// removing the other bundles.
 func (s *store) prune(ctx context.Context, o PruneOptions) ([]Cached, error) {
 	digests, err := s.digests()
 	if err != nil {
@@ -115,14 +116,14 @@ func (s *store) prune(ctx context.Context, o PruneOptions) ([]Cached, error) {
 		if ctx.Err() != nil {
 			break
 		}
-		if !s.chosen(d, there, o) {
+		if !s.matches(d, there, o) {
 			continue
 		}
 		c := s.describe(d)
 		var removed bool
 		if o.DryRun {
-			removed = there && !s.busy(d)
-		} else if removed, err = s.pruneOne(c, there, o); err != nil {
+			removed = there && !s.inUse(d)
+		} else if removed, err = s.pruneBundle(c, there, o); err != nil {
 			errs = append(errs, fmt.Errorf("remove %s: %w", c.Dir, err))
 		}
 		if removed {
@@ -137,9 +138,9 @@ func byUse(a, b Cached) int {
 	return cmp.Or(a.LastUsed.Compare(b.LastUsed), cmp.Compare(a.Digest, b.Digest))
 }
 
-// chosen reports whether the options mean a bundle, or what is left of one
-// that is not there any more.
-func (s *store) chosen(digest string, there bool, o PruneOptions) bool {
+// matches reports whether the options select the bundle, or the remains of one that
+// was removed.
+func (s *store) matches(digest string, there bool, o PruneOptions) bool {
 	switch {
 	case slices.Contains(o.Keep, digest):
 		return false
@@ -154,9 +155,9 @@ func (s *store) chosen(digest string, there bool, o PruneOptions) bool {
 	return err == nil && m.Name == o.Name
 }
 
-// pruneOne removes one bundle, or what is left of one. Both locks are held: the
-// one of those who install, and, alone, the one of those who use.
-func (s *store) pruneOne(c Cached, there bool, o PruneOptions) (removed bool, err error) {
+// pruneBundle removes one bundle or its remains. It acquires both locks: that of
+// installations, and that of leases exclusively.
+func (s *store) pruneBundle(c Cached, there bool, o PruneOptions) (removed bool, err error) {
 	install, err := s.tryLock(c.Digest)
 	if err != nil || install == nil {
 		return false, err
@@ -169,41 +170,41 @@ func (s *store) pruneOne(c Cached, there bool, o PruneOptions) (removed bool, er
 		return false, err
 	}
 	defer use.release()
-	if unrecorded { // to lock it is not to use it
+	if unrecorded { // creating the file for the lock is no use of the bundle
 		if err := s.root.Chtimes(useName(c.Digest), c.LastUsed, c.LastUsed); err != nil {
 			return false, err
 		}
 	}
 	if !install.held || !use.held {
-		return false, nil // nobody can tell who uses it
+		return false, nil // it may be in use
 	}
 	o.trace("prune: locked")
-	// It may have been used, removed or installed since it was looked at.
+	// It may have been used, removed or installed in the meantime.
 	st, err := s.statNoFollow(c.Digest)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return false, err
 	}
 	now := err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
-	if now && (!there || !s.chosen(c.Digest, there, o)) {
+	if now && (!there || !s.matches(c.Digest, there, o)) {
 		return false, nil
 	}
 	if there = now; there {
 		var id [8]byte
 		_, _ = rand.Read(id[:]) // never fails
-		// From here on it is an abandoned stage, which anybody may sweep.
+		// From here on it is an abandoned stage, which any process may remove.
 		if err := s.root.Rename(c.Digest, stagePrefix(c.Digest)+hex.EncodeToString(id[:])); err != nil {
 			return false, err
 		}
 		o.trace("prune: renamed")
-		o.Log.Info("removing a bundle that is not used", "dir", c.Dir, "name", c.Name, "version", c.Version, "used", c.LastUsed)
+		o.Log.Info("removing an unused bundle", "dir", c.Dir, "name", c.Name, "version", c.Version, "used", c.LastUsed)
 	}
-	return there, s.removeTraces(c.Digest, o)
+	return there, s.removeRemains(c.Digest, o)
 }
 
-// removeTraces removes stages, seal and, last, the locks of a bundle that is
-// gone. Who waits for a lock sees that its name leads elsewhere, and makes a
-// new one.
-func (s *store) removeTraces(digest string, o PruneOptions) error {
+// removeRemains removes the stages, the stamp and finally the locks of a removed
+// bundle. A process that waits for a lock notices that its name refers to another
+// file, and creates a new one.
+func (s *store) removeRemains(digest string, o PruneOptions) error {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
 		return err
@@ -217,7 +218,7 @@ func (s *store) removeTraces(digest string, o PruneOptions) error {
 	}
 	o.trace("prune: removed")
 	var errs []error
-	for _, name := range []string{sealName(digest) + ".new", sealName(digest), useName(digest), lockName(digest)} {
+	for _, name := range []string{stampName(digest) + ".new", stampName(digest), useName(digest), lockName(digest)} {
 		if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}

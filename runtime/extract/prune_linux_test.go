@@ -16,7 +16,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-// newVersion packs a small bundle of that name and version.
+// newVersion packs a small bundle of that version.
 func newVersion(t testing.TB, version string) testBundle {
 	t.Helper()
 	return packFiles(t, map[string][]byte{
@@ -24,7 +24,7 @@ func newVersion(t testing.TB, version string) testBundle {
 	}, nil)
 }
 
-// age makes a bundle look unused for that long.
+// age makes a bundle unused for that long.
 func age(t *testing.T, inst *Installed, by time.Duration) {
 	t.Helper()
 	then := time.Now().Add(-by)
@@ -42,7 +42,7 @@ func exists(t *testing.T, path string) bool {
 	return err == nil
 }
 
-// mustPrune prunes and checks how many bundles went.
+// mustPrune prunes and checks the number of removed bundles.
 func mustPrune(t *testing.T, o PruneOptions, want int) {
 	t.Helper()
 	removed, err := Prune(context.Background(), o)
@@ -51,13 +51,13 @@ func mustPrune(t *testing.T, o PruneOptions, want int) {
 	}
 }
 
-func TestListAndPrune(t *testing.T) {
+func TestPruneRemovesUnused(t *testing.T) {
 	cache := cacheDir(t)
 	if list, err := List(cache); err != nil || len(list) > 0 {
-		t.Errorf("a cache that is not there: %v, %v", list, err)
+		t.Errorf("a missing cache: %v, %v", list, err)
 	}
 	if exists(t, cache) {
-		t.Error("listing made a cache")
+		t.Error("List created a cache")
 	}
 	first, second := newVersion(t, "one"), newVersion(t, "two")
 	a := mustExtract(t, first, Options{CacheDir: cache})
@@ -77,25 +77,26 @@ func TestListAndPrune(t *testing.T) {
 	mustPrune(t, PruneOptions{CacheDir: cache, Name: "other"}, 0)
 	mustVerify(t, a)
 	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: 9 * 24 * time.Hour}, 1)
-	for _, suffix := range []string{"", ".seal", ".use", ".lock"} {
+	for _, suffix := range []string{"", ".stamp", ".use", ".lock"} {
 		if exists(t, a.Dir+suffix) {
-			t.Errorf("%s is still there", a.Dir+suffix)
+			t.Errorf("%s still exists", a.Dir+suffix)
 		}
 	}
-	mustBeWarm(t, second, Options{CacheDir: cache})
+	mustBeFast(t, second, Options{CacheDir: cache})
 	mustBeTidy(t, cache)
-	// Asking for a bundle makes it recent, and one that went comes back.
+	// Extract makes a bundle recent, and installs a removed bundle again.
 	age(t, b, 365*24*time.Hour)
-	mustBeWarm(t, second, Options{CacheDir: cache})
+	mustBeFast(t, second, Options{CacheDir: cache})
 	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: time.Hour}, 0)
 	if again := mustExtract(t, first, Options{CacheDir: cache}); !again.Changed {
 		t.Error("a removed bundle was not written again")
 	}
-	// The record may lie ahead, where the clock was set back: to prune all means it.
+	// The time of last use may be in the future, if the clock was set back. Pruning
+	// everything includes such bundles.
 	age(t, b, -2*time.Hour)
 	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: time.Hour}, 0)
 	mustPrune(t, PruneOptions{CacheDir: cache, DryRun: true}, 2)
-	// Without a record of use, as older programs leave it, the seal counts.
+	// Without a time of last use, as older programs left it, the stamp's time is used.
 	if err := os.Remove(b.Dir + ".use"); err != nil {
 		t.Fatal(err)
 	}
@@ -106,15 +107,14 @@ func TestListAndPrune(t *testing.T) {
 	}
 }
 
-// TestPruneLeavesWhatIsUsed: what another process holds stays, however old,
-// also when only a child of a dead holder has it.
-func TestPruneLeavesWhatIsUsed(t *testing.T) {
+// A bundle stays while any process has a lease on it, also a child that inherited it.
+func TestPruneKeepsLeased(t *testing.T) {
 	b := newVersion(t, "one")
 	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		holder := startChild(t, "hold", b, cache)
-		if got := holder.line(); got != "held" {
-			t.Fatalf("the holder said %q", got)
+		if got := holder.line(); got != "leased" {
+			t.Fatalf("the holder printed %q", got)
 		}
 		inst := mustExtract(t, b, Options{CacheDir: cache})
 		stays := func() {
@@ -130,7 +130,7 @@ func TestPruneLeavesWhatIsUsed(t *testing.T) {
 		stays()
 		holder.stopServer()
 
-		// A holder in this process, and a child that inherits and outlives it.
+		// A lease of this process, and a child that inherits it and keeps it longer.
 		mine, err := Extract(context.Background(), b.Reader, Options{CacheDir: cache, Lease: true})
 		if err != nil {
 			t.Fatal(err)
@@ -138,7 +138,7 @@ func TestPruneLeavesWhatIsUsed(t *testing.T) {
 		stays()
 		heir := startChild(t, "wait", b, cache, func(c *exec.Cmd) { c.ExtraFiles = []*os.File{mine.Lease.File()} })
 		if got := heir.line(); got != "waiting" {
-			t.Fatalf("the heir said %q", got)
+			t.Fatalf("the heir printed %q", got)
 		}
 		if err := errors.Join(mine.Lease.Release(), mine.Lease.Release()); err != nil {
 			t.Error(err)
@@ -147,14 +147,14 @@ func TestPruneLeavesWhatIsUsed(t *testing.T) {
 		heir.stopServer()
 		mustPrune(t, PruneOptions{CacheDir: cache}, 1)
 		if exists(t, inst.Dir) {
-			t.Error("it is still there")
+			t.Error("the bundle still exists")
 		}
 	})
 }
 
-// TestPruneKilled kills a pruner at each step: the bundle is whole or gone,
-// and the next one finishes the work.
-func TestPruneKilled(t *testing.T) {
+// If Prune is killed at any step, the bundle is undamaged or gone, and the next Prune
+// finishes the removal.
+func TestPruneSurvivesKill(t *testing.T) {
 	b := newVersion(t, "one")
 	torture.Rounds(t, func(t *testing.T) {
 		for _, step := range []string{"prune: locked", "prune: renamed", "prune: removed"} {
@@ -176,9 +176,9 @@ func TestPruneKilled(t *testing.T) {
 	})
 }
 
-// TestPruneSweepsBesideWhatStays: the stage of a killed process goes, though its
-// bundle stays, and that of a living one does not.
-func TestPruneSweepsBesideWhatStays(t *testing.T) {
+// Prune removes the stage of a killed process even if its bundle stays, but not that of a
+// running process.
+func TestPruneRemovesAbandonedStages(t *testing.T) {
 	b := newFatBundle(t)
 	torture.Rounds(t, func(t *testing.T) {
 		for name, prune := range map[string]PruneOptions{
@@ -196,21 +196,21 @@ func TestPruneSweepsBesideWhatStays(t *testing.T) {
 			}
 			startChild(t, "die at step", b, o.CacheDir, withEnv(stepEnv+"=extracted")).killed()
 			if stages() != 1 {
-				t.Fatalf("%s: %d stages are left by a killed process", name, stages())
+				t.Fatalf("%s: a killed process left %d stages", name, stages())
 			}
 			dry := prune
 			dry.DryRun = true
 			if mustPrune(t, dry, 0); stages() != 1 {
-				t.Errorf("%s: to look at it removed the stage", name)
+				t.Errorf("%s: a dry run removed the stage", name)
 			}
 			mustPrune(t, prune, 0)
 			mustBeTidy(t, o.CacheDir)
-			mustBeWarm(t, b, o)
+			mustBeFast(t, b, o)
 
 			living := startChild(t, "stop at step", b, o.CacheDir, withEnv(stepEnv+"=extracted"))
-			living.awaitStop()
+			living.waitStopped()
 			if mustPrune(t, prune, 0); stages() != 1 {
-				t.Errorf("%s: the stage of a living process is gone", name)
+				t.Errorf("%s: the stage of a running process was removed", name)
 			}
 			living.signal(syscall.SIGCONT)
 			living.succeeded()
@@ -219,8 +219,8 @@ func TestPruneSweepsBesideWhatStays(t *testing.T) {
 	})
 }
 
-// TestPruneTwice: what one finds gone, another has removed, or will.
-func TestPruneTwice(t *testing.T) {
+// Two calls at once remove each bundle exactly once.
+func TestPruneTwiceAtOnce(t *testing.T) {
 	first, second := newVersion(t, "one"), newVersion(t, "two")
 	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
@@ -238,15 +238,15 @@ func TestPruneTwice(t *testing.T) {
 	})
 }
 
-// TestPruneMeetsInstall: a bundle that comes back while its traces are about to
-// be removed stays, and its seal with it.
-func TestPruneMeetsInstall(t *testing.T) {
+// A bundle that is installed again while its remains are being removed stays, with its
+// stamp.
+func TestPruneDuringInstall(t *testing.T) {
 	gone := newVersion(t, "one")
 	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
 		inst := mustExtract(t, gone, Options{CacheDir: cache})
 		startChild(t, "prune", gone, cache, withEnv(stepEnv+"=prune: removed")).killed()
-		store, err := openStore(place{dir: cache})
+		store, err := openStore(location{dir: cache})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -255,11 +255,11 @@ func TestPruneMeetsInstall(t *testing.T) {
 		mustExtract(t, gone, Options{CacheDir: cache})
 		o := PruneOptions{}
 		o.setDefaults()
-		if removed, err := store.pruneOne(c, false, o); removed || err != nil {
+		if removed, err := store.pruneBundle(c, false, o); removed || err != nil {
 			t.Errorf("removed: %v, %v", removed, err)
 		}
 		mustVerify(t, inst)
-		for _, suffix := range []string{".seal", ".use", ".lock"} {
+		for _, suffix := range []string{".stamp", ".use", ".lock"} {
 			if !exists(t, inst.Dir+suffix) {
 				t.Errorf("%s was removed", suffix)
 			}
@@ -268,9 +268,9 @@ func TestPruneMeetsInstall(t *testing.T) {
 	})
 }
 
-// TestPruneAgainstInstalls prunes all the time while processes and goroutines
-// install: whoever holds the bundle has it whole.
-func TestPruneAgainstInstalls(t *testing.T) {
+// While Prune runs continuously, processes and goroutines install. A bundle with a lease
+// is undamaged.
+func TestPruneAmongInstalls(t *testing.T) {
 	b := newVersion(t, "one")
 	torture.Rounds(t, func(t *testing.T) {
 		cache := cacheDir(t)
@@ -301,7 +301,7 @@ func TestPruneAgainstInstalls(t *testing.T) {
 						return
 					}
 					if err := bundle.Verify(context.Background(), inst.Dir, inst.Manifest); err != nil {
-						t.Errorf("while it is held: %v", err)
+						t.Errorf("with a lease: %v", err)
 					}
 					if err := inst.Lease.Release(); err != nil {
 						t.Error(err)
@@ -320,9 +320,8 @@ func TestPruneAgainstInstalls(t *testing.T) {
 	})
 }
 
-// TestSuperseded: an install removes bundles of its name that were not used
-// for long, and no others.
-func TestSuperseded(t *testing.T) {
+// An installation removes bundles of its name that were not used for long, and no others.
+func TestInstallRemovesSuperseded(t *testing.T) {
 	cache := cacheDir(t)
 	old, recent, held := mustExtract(t, newVersion(t, "1"), Options{CacheDir: cache}), mustExtract(t, newVersion(t, "2"), Options{CacheDir: cache}), newVersion(t, "3")
 	inUse, err := Extract(context.Background(), held.Reader, Options{CacheDir: cache, Lease: true})

@@ -20,11 +20,11 @@ import (
 
 func stagePrefix(digest string) string { return digest + ".stage-" }
 
-// stage writes the selected files into a new folder beside the goal, those
-// with parts for the only target or whole. It returns the folder's name; on an
-// error nothing is left of it.
+// stage writes the selected files to a new directory beside the bundle's, those with
+// parts for the target only or whole. It returns the directory's name. After an
+// error it removes the directory.
 func (j *job) stage(ctx context.Context, want func(bundle.File) bool, only gfx.Target, manifest bool) (string, error) {
-	need, inodes := needFor(j.r, want, only)
+	need, inodes := spaceNeeded(j.r, want, only)
 	if err := j.checkSpace(need, inodes); err != nil {
 		return "", err
 	}
@@ -41,14 +41,14 @@ func (j *job) stage(ctx context.Context, want func(bundle.File) bool, only gfx.T
 	err = spaceError(j.dir, err, need, inodes)
 	j.freeReserve()
 	if rerr := j.root.RemoveAll(name); rerr != nil {
-		j.o.Log.Warn("stage is left behind", "name", name, "error", rerr)
+		j.o.Log.Warn("stage cannot be removed", "name", name, "error", rerr)
 	}
 	return "", err
 }
 
-// needFor is what an install of the selected files takes on a disk, in bytes and
-// inodes, with folders, manifest, seal and locks.
-func needFor(r *bundle.Reader, want func(bundle.File) bool, only gfx.Target) (bytes, inodes int64) {
+// spaceNeeded returns the disk space for an installation of the selected files, in
+// bytes and inodes, including directories, manifest, stamp and locks.
+func spaceNeeded(r *bundle.Reader, want func(bundle.File) bool, only gfx.Target) (bytes, inodes int64) {
 	bytes, inodes = r.DiskUsage(want, only)
 	return bytes + int64(len(r.ManifestBytes())) + 64<<10, inodes + 16
 }
@@ -70,17 +70,17 @@ func (j *job) fillStage(ctx context.Context, name string, want func(bundle.File)
 		return err
 	}
 	j.o.trace("extracted")
-	if err := syncTree(root, j.o.synced); err != nil {
+	if err := syncDirs(root, j.o.synced); err != nil {
 		return err
 	}
 	j.o.trace("synced")
 	return nil
 }
 
-// guard keeps this process from forking while a program that somebody will
-// start is open for writing: the child would hold the descriptor until its
-// own exec, and a start in that moment fails with ETXTBSY. Libraries are
-// mapped, not executed, and need no guard.
+// guard prevents this process from forking while a program is open for writing: the
+// child would have the descriptor open until its own exec, and starting the program
+// in that moment fails with ETXTBSY. Libraries are mapped, not executed, and need
+// no guard.
 func (j *job) guard(f bundle.File) func() {
 	if f.Mode&0o111 == 0 || (f.Path != j.m.Entry.Loader && f.Path != j.m.Entry.Program && strings.Contains(filepath.Base(f.Path), ".so")) {
 		return func() {}
@@ -89,8 +89,8 @@ func (j *job) guard(f bundle.File) func() {
 	return syscall.ForkLock.RUnlock
 }
 
-// sweep removes stages that nobody will finish: those of the caller's own
-// bundle, whose lock it holds, and those of others whose lock is free.
+// sweep removes abandoned stages: those of the caller's own bundle, whose lock it has,
+// and those of other bundles whose lock is free.
 func (s *store) sweep(own string, log *slog.Logger) error {
 	entries, err := fs.ReadDir(s.root.FS(), ".")
 	if err != nil {
@@ -108,7 +108,7 @@ func (s *store) sweep(own string, log *slog.Logger) error {
 		}
 		l, err := s.tryLock(digest)
 		if err != nil || l == nil {
-			continue // it is being written
+			continue // another process is writing it
 		}
 		if l.held {
 			errs = append(errs, s.removeStage(e.Name(), log))
@@ -123,11 +123,11 @@ func (s *store) removeStage(name string, log *slog.Logger) error {
 	return s.root.RemoveAll(name)
 }
 
-// reserve holds descriptors that cleaning up will need: when they run out in
-// the middle of an install, removing the stage takes some too.
+// reserve has file descriptors for cleaning up: after they run out during an
+// installation, removing the stage needs some.
 type reserve []int
 
-// spareDescriptors cover a walk down the deepest bundle and the seal.
+// spareDescriptors suffice for removing the deepest bundle, and for the stamp.
 const spareDescriptors = 10
 
 func (j *job) fillReserve() error {
@@ -144,7 +144,7 @@ func (j *job) fillReserve() error {
 
 func (j *job) freeReserve() {
 	for _, fd := range j.spare {
-		_ = unix.Close(fd) // a duplicate that nothing was written to
+		_ = unix.Close(fd) // a duplicate, to which nothing was written
 	}
 	j.spare = nil
 }

@@ -12,27 +12,26 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
-// unprivileged are the tests that an ordinary user takes another way through
-// than root: in a user namespace of its own (true), or against permissions that
-// root passes over.
-var unprivileged = map[string]bool{ //nolint:gochecknoglobals // a constant of the tests
-	"TestFault05DiskFull":          true,
-	"TestFault05NoInodes":          true,
-	"TestFault05NoInodeAtAll":      true,
-	"TestFault05OneTargetFits":     true,
-	"TestFault11NoExec":            true,
-	"TestFault12ReadOnly":          true,
-	"TestFault12OneTargetReadOnly": true,
-	"TestFault13Planted":           false,
-	"TestFault14Mode":              false,
-	"TestFault17NoHome":            false,
+// unprivilegedTests are the tests that behave differently for an ordinary user: in a user
+// namespace (true), or with permissions that root ignores.
+var unprivilegedTests = map[string]bool{ //nolint:gochecknoglobals // a constant of the tests
+	"TestFault05_DiskFull":                 true,
+	"TestFault05_NoInodes":                 true,
+	"TestFault05_NoInodeLeft":              true,
+	"TestFault05_OneTargetFits":            true,
+	"TestFault11_NoExec":                   true,
+	"TestFault12_ReadOnlyCache":            true,
+	"TestFault12_ReadOnlyCacheOfOneTarget": true,
+	"TestFault13_PlantedFiles":             false,
+	"TestFault14_WrongMode":                false,
+	"TestFault17_NoHome":                   false,
 }
 
-// TestUnprivileged runs them once more as a user without any rights, since CI
-// runs as root and would never go those ways.
-func TestUnprivileged(t *testing.T) {
-	if !ofMachine() {
-		t.Skip("this user is one: the tests go these ways by themselves")
+// The test runs unprivilegedTests again as a user without privileges, since CI runs as
+// root.
+func TestFaultsWithoutPrivileges(t *testing.T) {
+	if !isMachineRoot() {
+		t.Skip("this user has no privileges, so the tests themselves cover this")
 	}
 	const user = 424243
 	dir, err := os.MkdirTemp("", "extract-user-")
@@ -49,26 +48,26 @@ func TestUnprivileged(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	for name := range unprivileged {
+	for name := range unprivilegedTests {
 		names = append(names, name)
 	}
 	cmd := exec.CommandContext(t.Context(), copyTo(t, self, filepath.Join(dir, "test")), "-test.v", "-test.run=^("+strings.Join(names, "|")+")$")
 	cmd.Dir = home
-	// Where namespaces are forbidden that is a failure and no reason to skip.
+	// If user namespaces are forbidden, the tests must fail and not be skipped.
 	cmd.Env = append(os.Environ(), "CI=true", "HOME="+home, "TMPDIR="+home, torture.Env+"=")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: user, Gid: user}}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("as user %d: %v\n%s", user, err, out)
 	}
-	said := string(out)
-	for name, inNamespace := range unprivileged {
-		_, own, found := strings.Cut(said, "=== RUN   "+name+"\n")
+	log := string(out)
+	for name, inNamespace := range unprivilegedTests {
+		_, own, found := strings.Cut(log, "=== RUN   "+name+"\n")
 		own, _, ended := strings.Cut(own, "\n--- PASS: "+name+" ")
 		if !found || !ended {
-			t.Errorf("%s did not run to its end as user %d:\n%s", name, user, said)
+			t.Errorf("%s did not pass as user %d:\n%s", name, user, log)
 		} else if inNamespace != strings.Contains(own, "in a user namespace:") {
-			t.Errorf("%s went the wrong way as user %d:\n%s", name, user, own)
+			t.Errorf("%s used a namespace or not, contrary to the list, as user %d:\n%s", name, user, own)
 		}
 	}
 }

@@ -9,16 +9,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// TestFault15NoForkWhileWritten: while a file that somebody will start is written
-// this process cannot fork, and while any other is written it can.
-func TestFault15NoForkWhileWritten(t *testing.T) {
+// While a program is being written this process cannot fork; while any other file is
+// written, it can.
+func TestFault15_NoForkWhileWriting(t *testing.T) {
 	j := &job{m: &bundle.Manifest{Entry: bundle.Entry{Loader: "ld.so.2", Program: programName}}}
 	for _, c := range []struct {
 		path string
 		mode uint32
 		held bool
 	}{
-		{"ld.so.2", 0o755, true}, // though its name is a library's
+		{"ld.so.2", 0o755, true}, // although its name looks like a library
 		{programName, 0o755, true},
 		{"llama-cli", 0o755, true},
 		{"libcore.so", 0o755, false},
@@ -27,16 +27,16 @@ func TestFault15NoForkWhileWritten(t *testing.T) {
 	} {
 		release := j.guard(bundle.File{Path: c.path, Mode: c.mode})
 		if canFork() == c.held {
-			t.Errorf("%s: it can fork: %v, want %v", c.path, c.held, !c.held)
+			t.Errorf("%s: can fork: %v, want %v", c.path, c.held, !c.held)
 		}
 		release()
 		if !canFork() {
-			t.Errorf("%s: it cannot fork when the file is written", c.path)
+			t.Errorf("%s: cannot fork after the file was written", c.path)
 		}
 	}
 }
 
-// canFork reports whether nobody keeps this process from forking.
+// canFork reports whether this process can fork now.
 func canFork() bool {
 	if !syscall.ForkLock.TryLock() {
 		return false
@@ -45,29 +45,29 @@ func canFork() bool {
 	return true
 }
 
-// TestFault16DescriptorsAreKeptBack: while the stage is filled there are descriptors
-// that its removal can have, and none when the bundle is installed.
-func TestFault16DescriptorsAreKeptBack(t *testing.T) {
+// While the stage is filled, descriptors are reserved for its removal. After the
+// installation none are left open.
+func TestFault16_ReservesDescriptors(t *testing.T) {
 	b := newBundle(t, false)
 	o := Options{CacheDir: cacheDir(t)}
 	store := filepath.Join(o.CacheDir, bundlesName)
-	told := false
+	staged := false
 	o.trace = func(s string) {
 		if s != "staged" {
 			return
 		}
-		told = true
+		staged = true
 		if n := opened(t, store); n < spareDescriptors {
-			t.Errorf("%d descriptors of the store, want %d to spare at least", n, spareDescriptors)
+			t.Errorf("%d descriptors of the store, want at least %d", n, spareDescriptors)
 		}
 	}
 	mustExtract(t, b, o)
-	if n := opened(t, store); n != 0 || !told {
-		t.Errorf("%d descriptors of the store are left (a stage was filled: %v)", n, told)
+	if n := opened(t, store); n != 0 || !staged {
+		t.Errorf("%d descriptors of the store are left (a stage was filled: %v)", n, staged)
 	}
 }
 
-// opened counts this process's descriptors of the file at path.
+// opened counts this process's descriptors for the file at path.
 func opened(t *testing.T, path string) int {
 	t.Helper()
 	const fds = "/proc/self/fd"

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// What is done to files in the tests, each with its times turned back, as
-// somebody would who does not want it to show.
+// These helpers change files and then reset their times, to hide the change.
 
 func flip(t *testing.T, path string, at int64) {
 	t.Helper()
@@ -56,8 +55,7 @@ func remove(t *testing.T, path string) {
 	}
 }
 
-// removeAll removes a folder that others write to: it may fill up again
-// while it is emptied.
+// removeAll removes a directory while other processes may create files in it.
 func removeAll(t *testing.T, dir string) {
 	t.Helper()
 	var err error
@@ -69,8 +67,8 @@ func removeAll(t *testing.T, dir string) {
 	t.Error(err)
 }
 
-// startServer runs the bundle's program as the supervisor does, and waits
-// until it says that it runs.
+// startServer starts the bundle's program as the supervisor does, and waits until it
+// runs.
 func startServer(t *testing.T, inst *Installed) *child {
 	t.Helper()
 	argv := inst.Command()
@@ -78,12 +76,12 @@ func startServer(t *testing.T, inst *Installed) *child {
 	cmd.Dir = inst.Dir
 	c := start(t, cmd)
 	if got := c.line(); got != "running" {
-		t.Fatalf("the server said %q", got)
+		t.Fatalf("the server printed %q", got)
 	}
 	return c
 }
 
-// stopServer ends the server's input, which ends it.
+// stopServer closes the server's input, which stops it.
 func (c *child) stopServer() {
 	c.t.Helper()
 	if err := c.in.Close(); err != nil {

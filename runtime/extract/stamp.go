@@ -12,48 +12,49 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// A seal records what every file and folder of an installed bundle looked
-// like to lstat(2) right after it was written and hashed. The change time is
-// what makes it tell: no system call sets it, so a file that was written to,
-// replaced, or had its times turned back does not fit its seal any more.
+// stamp records the lstat(2) result of every file and directory of an installed
+// bundle, right after it was written and hashed. It relies on the change time: no
+// system call sets it, so a file no longer matches its stamp after it is written,
+// replaced, or its times are set back.
 //
-// The form is text, one entry a line, with the SHA-256 of all lines before it
-// at the end, so that a torn record is no record:
+// The encoding is text with one entry on each line. The last line has the SHA-256 of
+// all lines before it, so that a partly written stamp is invalid:
 //
-//	go-rocm seal 1
+//	go-rocm stamp 1
 //	bundle DIGEST
 //	targets gfx1100,gfx1101
 //	d . INODE MODE UID MTIME CTIME
 //	f libfoo.so SIZE INODE MODE UID MTIME CTIME
 //	sum SHA256
-type seal struct {
+type stamp struct {
 	digest  string
 	targets []gfx.Target
-	entries []sealEntry // folders first, each kind sorted by path
+	entries []stampEntry // directories first, each kind sorted by path
 }
 
-// sealEntry is one lstat result. Times are in nanoseconds since 1970.
-type sealEntry struct {
+// stampEntry is one lstat result. Times are in nanoseconds since 1970.
+type stampEntry struct {
 	path         string
 	dir          bool
-	size         int64 // of files; a folder's means nothing
+	size         int64 // of files only
 	inode        uint64
 	mode, uid    uint32
 	mtime, ctime int64
 }
 
 const (
-	sealHead = "go-rocm seal 1"
-	// maxSealSize bounds a record in bytes; 100 000 files of 1 KiB names fit.
-	maxSealSize = 128 << 20
+	stampHeader = "go-rocm stamp 1"
+	// maxStampSize limits a stamp, in bytes. It suffices for 100 000 files with
+	// names of 1 KiB.
+	maxStampSize = 128 << 20
 )
 
-var errSeal = errors.New("seal is damaged")
+var errStamp = errors.New("stamp is damaged")
 
-// encode writes the record.
-func (s *seal) encode() []byte {
+// encode returns the encoded stamp.
+func (s *stamp) encode() []byte {
 	b := make([]byte, 0, 160*(len(s.entries)+2))
-	b = fmt.Appendf(b, "%s\nbundle %s\ntargets %s\n", sealHead, s.digest, gfx.Join(s.targets, ","))
+	b = fmt.Appendf(b, "%s\nbundle %s\ntargets %s\n", stampHeader, s.digest, gfx.Join(s.targets, ","))
 	for i := range s.entries {
 		e := &s.entries[i]
 		if e.dir {
@@ -76,54 +77,54 @@ func (s *seal) encode() []byte {
 	return fmt.Appendf(b, "sum %x\n", sum)
 }
 
-// parseSeal reads a record. Its error wraps errSeal.
-func parseSeal(b []byte) (*seal, error) {
+// parseStamp decodes a stamp. The error wraps errStamp.
+func parseStamp(b []byte) (*stamp, error) {
 	at := len(b) - len("sum \n") - hex.EncodedLen(sha256.Size)
 	if at <= 0 || b[at-1] != '\n' || !bytes.HasPrefix(b[at:], []byte("sum ")) || b[len(b)-1] != '\n' {
-		return nil, fmt.Errorf("%w: it ends early", errSeal)
+		return nil, fmt.Errorf("%w: unexpected end", errStamp)
 	}
 	sum := sha256.Sum256(b[:at])
 	if string(b[at+4:len(b)-1]) != hex.EncodeToString(sum[:]) {
-		return nil, fmt.Errorf("%w: its sum does not fit", errSeal)
+		return nil, fmt.Errorf("%w: wrong checksum", errStamp)
 	}
-	p := sealParser{rest: string(b[:at])}
-	s := &seal{entries: make([]sealEntry, 0, bytes.Count(b, []byte{'\n'}))}
-	if p.line() != sealHead {
-		return nil, fmt.Errorf("%w: unknown form", errSeal)
+	p := stampParser{rest: string(b[:at])}
+	s := &stamp{entries: make([]stampEntry, 0, bytes.Count(b, []byte{'\n'}))}
+	if p.line() != stampHeader {
+		return nil, fmt.Errorf("%w: unknown version", errStamp)
 	}
 	var ok1, ok2 bool
 	s.digest, ok1 = strings.CutPrefix(p.line(), "bundle ")
 	targets, ok2 := strings.CutPrefix(p.line(), "targets ")
 	if !ok1 || !ok2 {
-		return nil, fmt.Errorf("%w: bad head", errSeal)
+		return nil, fmt.Errorf("%w: bad header", errStamp)
 	}
 	var err error
 	if s.targets, err = gfx.ParseList(targets); err != nil {
-		return nil, fmt.Errorf("%w: %w", errSeal, err)
+		return nil, fmt.Errorf("%w: %w", errStamp, err)
 	}
 	if s.targets == nil {
-		s.targets = []gfx.Target{} // none; nil would mean all
+		s.targets = []gfx.Target{} // nil would mean all
 	}
 	for p.rest != "" {
 		e, ok := p.entry()
 		if !ok {
-			return nil, fmt.Errorf("%w: bad entry %d", errSeal, len(s.entries))
+			return nil, fmt.Errorf("%w: bad entry %d", errStamp, len(s.entries))
 		}
 		s.entries = append(s.entries, e)
 	}
 	return s, nil
 }
 
-// sealParser takes lines and fields off a string without copying them.
-type sealParser struct{ rest string }
+// stampParser splits a string into lines without copying them.
+type stampParser struct{ rest string }
 
-func (p *sealParser) line() string {
+func (p *stampParser) line() string {
 	line, rest, _ := strings.Cut(p.rest, "\n")
 	p.rest = rest
 	return line
 }
 
-func (p *sealParser) entry() (e sealEntry, ok bool) {
+func (p *stampParser) entry() (e stampEntry, ok bool) {
 	f := fields{rest: p.line()}
 	kind := f.next()
 	e.path = f.next()

@@ -12,11 +12,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-func sampleSeal() *seal {
-	return &seal{
+func sampleStamp() *stamp {
+	return &stamp{
 		digest:  strings.Repeat("0f", 32),
 		targets: []gfx.Target{"gfx1100", "gfx1101"},
-		entries: []sealEntry{
+		entries: []stampEntry{
 			{path: ".", dir: true, inode: 12, mode: 0o40700, uid: 1000, mtime: 1_700_000_000_123_456_789, ctime: 1_700_000_001_000_000_000},
 			{path: "libfoo.so.1", size: 70_001, inode: 1<<63 + 5, mode: 0o100644, uid: 1000, mtime: -1, ctime: 7},
 			{path: "rocblas/library/a_gfx1100.co", size: 0, inode: 14, mode: 0o100755, uid: 0, mtime: 0, ctime: 0},
@@ -24,9 +24,9 @@ func sampleSeal() *seal {
 	}
 }
 
-func TestSealRoundTrip(t *testing.T) {
-	for _, s := range []*seal{sampleSeal(), {digest: "x", targets: []gfx.Target{}, entries: []sealEntry{}}} {
-		got, err := parseSeal(s.encode())
+func TestStampRoundTrip(t *testing.T) {
+	for _, s := range []*stamp{sampleStamp(), {digest: "x", targets: []gfx.Target{}, entries: []stampEntry{}}} {
+		got, err := parseStamp(s.encode())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,56 +36,55 @@ func TestSealRoundTrip(t *testing.T) {
 	}
 }
 
-// TestSealDamage cuts the record at every byte and flips every bit: nothing
-// of that may pass.
-func TestSealDamage(t *testing.T) {
-	good := sampleSeal().encode()
+// The test truncates the stamp at every byte and flips every bit.
+func TestParseStampRejectsDamage(t *testing.T) {
+	good := sampleStamp().encode()
 	for i := range good {
-		if _, err := parseSeal(good[:i]); !errors.Is(err, errSeal) {
-			t.Fatalf("cut to %d bytes: %v", i, err)
+		if _, err := parseStamp(good[:i]); !errors.Is(err, errStamp) {
+			t.Fatalf("truncated to %d bytes: %v", i, err)
 		}
 		for bit := range 8 {
 			bad := bytes.Clone(good)
 			bad[i] ^= 1 << bit
-			if _, err := parseSeal(bad); !errors.Is(err, errSeal) {
+			if _, err := parseStamp(bad); !errors.Is(err, errStamp) {
 				t.Fatalf("bit %d of byte %d flipped: %v", bit, i, err)
 			}
 		}
 	}
-	if _, err := parseSeal(append(good, '\n')); !errors.Is(err, errSeal) {
-		t.Errorf("more after the end: %v", err)
+	if _, err := parseStamp(append(good, '\n')); !errors.Is(err, errStamp) {
+		t.Errorf("trailing data: %v", err)
 	}
 }
 
-func FuzzSeal(f *testing.F) {
-	f.Add(sampleSeal().encode())
-	f.Add([]byte("go-rocm seal 1\n"))
-	f.Add((&seal{digest: "d"}).encode())
+func FuzzStamp(f *testing.F) {
+	f.Add(sampleStamp().encode())
+	f.Add([]byte("go-rocm stamp 1\n"))
+	f.Add((&stamp{digest: "d"}).encode())
 	for _, entry := range []string{"f a 1 2 3 4 5", "d . 1 9 0 0 0", "f  1 1 1 1 1 1", "x a", "f a 99999999999999999999 1 1 1 1 1"} {
-		// With a right sum, so that the fuzzer gets past it.
-		s := &seal{digest: "d", entries: []sealEntry{{path: "%"}}}
+		// With a correct checksum, so that the fuzzer gets past it.
+		s := &stamp{digest: "d", entries: []stampEntry{{path: "%"}}}
 		body, _, _ := strings.Cut(string(s.encode()), "f %")
-		f.Add(resum([]byte(body + entry + "\n")))
+		f.Add(withChecksum([]byte(body + entry + "\n")))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := parseSeal(b)
+		s, err := parseStamp(b)
 		if err != nil {
-			if !errors.Is(err, errSeal) {
+			if !errors.Is(err, errStamp) {
 				t.Errorf("error of another kind: %v", err)
 			}
-			s, err = parseSeal(resum(b))
+			s, err = parseStamp(withChecksum(b))
 			if err != nil {
 				return
 			}
 		}
-		again, err := parseSeal(s.encode())
+		again, err := parseStamp(s.encode())
 		if err != nil || !reflect.DeepEqual(s, again) {
 			t.Errorf("%+v\nbecomes %+v, %v", s, again, err)
 		}
 	})
 }
 
-// resum puts the right sum under the lines.
-func resum(b []byte) []byte {
+// withChecksum appends the correct checksum to the lines.
+func withChecksum(b []byte) []byte {
 	return fmt.Appendf(bytes.Clone(b), "sum %x\n", sha256.Sum256(b))
 }

@@ -23,27 +23,27 @@ func TestFindPlaces(t *testing.T) {
 			env:  map[string]string{"HOME": "/h", "XDG_CACHE_HOME": "/c", "XDG_DATA_HOME": "/d"},
 			want: []string{"/c/go-rocm", "/h/.cache/go-rocm", "/d/go-rocm", "/h/.local/share/go-rocm"},
 		},
-		"relative xdg counts for nothing": {env: map[string]string{"XDG_CACHE_HOME": "c", "HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
-		"systemd":                         {env: map[string]string{"CACHE_DIRECTORY": "/var/cache/a:/var/cache/b"}, want: []string{"/var/cache/a/go-rocm"}},
-		"passwd":                          {home: "/srv/u", want: []string{"/srv/u/.cache/go-rocm", "/srv/u/.local/share/go-rocm"}},
-		"same home twice":                 {home: "/h", env: map[string]string{"HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
-		"home is public":                  {home: "/nonexistent", env: map[string]string{"HOME": "/tmp/"}, err: ErrNoCache},
-		"home is the root":                {env: map[string]string{"HOME": "/"}, err: ErrNoCache},
-		"nothing":                         {err: ErrNoCache},
+		"relative xdg is ignored": {env: map[string]string{"XDG_CACHE_HOME": "c", "HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
+		"systemd":                 {env: map[string]string{"CACHE_DIRECTORY": "/var/cache/a:/var/cache/b"}, want: []string{"/var/cache/a/go-rocm"}},
+		"passwd":                  {home: "/srv/u", want: []string{"/srv/u/.cache/go-rocm", "/srv/u/.local/share/go-rocm"}},
+		"same home twice":         {home: "/h", env: map[string]string{"HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
+		"home is public":          {home: "/nonexistent", env: map[string]string{"HOME": "/tmp/"}, err: ErrNoCache},
+		"home is the root":        {env: map[string]string{"HOME": "/"}, err: ErrNoCache},
+		"nothing":                 {err: ErrNoCache},
 	} {
 		t.Run(name, func(t *testing.T) {
-			places, err := findPlaces(c.dir, func(k string) string { return c.env[k] }, func() string { return c.home })
+			places, err := findLocations(c.dir, func(k string) string { return c.env[k] }, func() string { return c.home })
 			if !errors.Is(err, c.err) {
 				t.Fatalf("error %v, want %v", err, c.err)
 			}
 			if err != nil && !strings.Contains(err.Error(), "absolute path") && !strings.Contains(err.Error(), "set "+CacheEnv) {
-				t.Errorf("the error does not say what to do: %v", err)
+				t.Errorf("the error does not name a remedy: %v", err)
 			}
 			var got []string
 			for _, p := range places {
 				got = append(got, p.dir)
 				if p.from == "" {
-					t.Errorf("%s comes from nowhere", p.dir)
+					t.Errorf("%s has no source", p.dir)
 				}
 			}
 			if !slices.Equal(got, c.want) {

@@ -22,7 +22,7 @@ import (
 // fatName is a library of newFatBundle with 2 MiB of code for each target.
 const fatName = "libggml-hip.so"
 
-// fatLibrary makes a fat binary for two targets, and what a manifest knows of it.
+// fatLibrary returns a fat binary for two targets and its manifest entry.
 func fatLibrary(t testing.TB) ([]byte, bundle.File) {
 	t.Helper()
 	unit := func(fill int) []byte {
@@ -51,8 +51,7 @@ func fatLibrary(t testing.TB) ([]byte, bundle.File) {
 	return fat, known
 }
 
-// newFatBundle packs a bundle with a fat binary, and with files that single
-// targets need.
+// newFatBundle packs a bundle with a fat binary and with files for single targets.
 func newFatBundle(t testing.TB) testBundle {
 	t.Helper()
 	fat, parts := fatLibrary(t)
@@ -71,16 +70,16 @@ func newFatBundle(t testing.TB) testBundle {
 	return packFiles(t, files, known)
 }
 
-// mustBeFor checks what the folder of the bundle holds, by its bytes.
+// mustBeFor checks by content for which targets the bundle is installed.
 func mustBeFor(t *testing.T, inst *Installed, want string) {
 	t.Helper()
 	found, err := bundle.VerifyInstalled(context.Background(), inst.Dir, inst.Manifest)
 	if err != nil || gfx.Join(found, ",") != want {
-		t.Errorf("the folder is for %q (%v), want %q", gfx.Join(found, ","), err, want)
+		t.Errorf("the directory is for %q (%v), want %q", gfx.Join(found, ","), err, want)
 	}
-	const most = 3 << 20 // the code of one target takes 2 MiB
+	const most = 3 << 20 // the code of one target has 2 MiB
 	if used := diskUse(t, filepath.Join(inst.Dir, fatName)); (used < most) != (want != "gfx1100,gfx1101") {
-		t.Errorf("for %q the fat binary takes %d bytes on the disk", want, used)
+		t.Errorf("for %q the fat binary occupies %d bytes", want, used)
 	}
 }
 
@@ -93,14 +92,13 @@ func diskUse(t *testing.T, path string) int64 {
 	return st.Blocks * 512
 }
 
-// TestOneTargetOnTheDisk goes from nothing to one target to both, and back to
-// asking for one.
-func TestOneTargetOnTheDisk(t *testing.T) {
+// The steps request no target, one target and both, in different orders.
+func TestExtractAddsTargets(t *testing.T) {
 	b := newFatBundle(t)
 	for name, c := range map[string][]struct {
-		ask   []gfx.Target
-		has   string // by content
-		fresh bool
+		ask     []gfx.Target
+		has     string // by content
+		changed bool
 	}{
 		"one":             {{[]gfx.Target{"gfx1100"}, "gfx1100", true}, {[]gfx.Target{"gfx1100"}, "gfx1100", false}, {[]gfx.Target{}, "gfx1100", false}},
 		"one, other":      {{[]gfx.Target{"gfx1101"}, "gfx1101", true}, {[]gfx.Target{"gfx1100"}, "gfx1100,gfx1101", true}, {[]gfx.Target{"gfx1101"}, "gfx1100,gfx1101", false}},
@@ -114,11 +112,11 @@ func TestOneTargetOnTheDisk(t *testing.T) {
 			for i, step := range c {
 				o.Targets = step.ask
 				inst := mustExtract(t, b, o)
-				if inst.Changed != step.fresh {
-					t.Errorf("step %d: fresh is %v", i, inst.Changed)
+				if inst.Changed != step.changed {
+					t.Errorf("step %d: changed is %v", i, inst.Changed)
 				}
 				mustBeFor(t, inst, step.has)
-				mustBeWarm(t, b, o)
+				mustBeFast(t, b, o)
 				if got, err := OpenInstalled(inst.Dir); err != nil || !equalTargets(got.Targets, inst.Targets) {
 					t.Errorf("opened: %+v, %v", got, err)
 				}
@@ -128,9 +126,9 @@ func TestOneTargetOnTheDisk(t *testing.T) {
 	}
 }
 
-// TestOpenInstalledByParts: where no file is for one target alone, what the
-// folder was unpacked for shows in the holes, also in a copy that has none.
-func TestOpenInstalledByParts(t *testing.T) {
+// Without files for one target alone, the zeros in files with parts show the targets,
+// also in a copy without holes.
+func TestOpenInstalledFindsTargetByHoles(t *testing.T) {
 	fat, parts := fatLibrary(t)
 	b := packFiles(t, map[string][]byte{
 		fatName: fat, "libcore.so": data(1, 100_000), loaderName: []byte("#!/bin/true\n"), programName: []byte("#!/bin/true\n# server\n"),
@@ -156,12 +154,12 @@ func TestOpenInstalledByParts(t *testing.T) {
 	}
 }
 
-// mapperName plays a server of another process that has the file of stepEnv
-// mapped: it tells the digest of what it sees each time it is asked, and ends
-// with its input.
+// mapperName is the behaviour of a child that maps the file of stepEnv, as a server does.
+// For each byte of input it prints the digest of the mapping. It exits when its input
+// ends.
 const mapperName = "map file"
 
-func playMapper() int {
+func mapperMain() int {
 	f, err := os.Open(os.Getenv(stepEnv))
 	if err != nil {
 		fmt.Println(err)
@@ -187,9 +185,9 @@ func playMapper() int {
 	}
 }
 
-// TestSecondTargetBesideServer adds a target while another process has the
-// one-target file mapped: that one must go on seeing its file, byte for byte.
-func TestSecondTargetBesideServer(t *testing.T) {
+// A target is added while another process has the file for one target mapped. The
+// mapping must not change.
+func TestAddingTargetKeepsMappedFile(t *testing.T) {
 	b := newFatBundle(t)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}}
@@ -202,7 +200,7 @@ func TestSecondTargetBesideServer(t *testing.T) {
 		file, _ := inst.Manifest.File(fatName)
 		server := startChild(t, mapperName, b, o.CacheDir, withEnv(stepEnv+"="+path))
 		if got := server.line(); got != "running" {
-			t.Fatalf("the server said %q", got)
+			t.Fatalf("the server printed %q", got)
 		}
 		sees := func(want string) {
 			t.Helper()
@@ -219,7 +217,7 @@ func TestSecondTargetBesideServer(t *testing.T) {
 		}
 		sees(file.Parts[0].SHA256)
 		o.Targets = nil
-		mustBeWarm(t, b, o)
+		mustBeFast(t, b, o)
 		mustBeFor(t, inst, "gfx1100,gfx1101")
 		after, err := os.Stat(path)
 		if err != nil {
@@ -233,13 +231,13 @@ func TestSecondTargetBesideServer(t *testing.T) {
 	})
 }
 
-// TestFault02KilledInSecondTarget kills where a second target is added. What
-// is left must serve the first one, whoever asks for what next.
-func TestFault02KilledInSecondTarget(t *testing.T) {
+// After a process is killed while it adds a second target, the bundle must be right for
+// the first one, whatever is requested next.
+func TestFault02_KilledWhileAddingTarget(t *testing.T) {
 	b := newFatBundle(t)
 	one := []gfx.Target{"gfx1100"}
 	torture.Rounds(t, func(t *testing.T) {
-		for _, step := range []string{"locked", "staged", "extracted", "synced", "replaced", "sealed"} {
+		for _, step := range []string{"locked", "staged", "extracted", "synced", "replaced", "stamped"} {
 			for _, next := range [][]gfx.Target{one, nil} {
 				o := Options{CacheDir: cacheDir(t), Targets: one}
 				dir := mustExtract(t, b, o).Dir
@@ -250,12 +248,12 @@ func TestFault02KilledInSecondTarget(t *testing.T) {
 				o.Targets = next
 				inst := mustExtract(t, b, o)
 				want := "gfx1100,gfx1101"
-				if next != nil && step != "replaced" && step != "sealed" {
+				if next != nil && step != "replaced" && step != "stamped" {
 					want = "gfx1100"
 				}
 				mustBeFor(t, inst, want)
-				mustBeWarm(t, b, o)
-				o.Targets = nil // a warm start sweeps nothing, this one does
+				mustBeFast(t, b, o)
+				o.Targets = nil // removes the stage, which the fast check does not
 				mustBeFor(t, mustExtract(t, b, o), "gfx1100,gfx1101")
 				mustBeTidy(t, o.CacheDir)
 			}
@@ -263,10 +261,9 @@ func TestFault02KilledInSecondTarget(t *testing.T) {
 	})
 }
 
-// TestFault07InsideHole: bytes written where another target's code was left
-// out, and code of the present target that went, are put right, and the folder
-// stays one for one target.
-func TestFault07InsideHole(t *testing.T) {
+// Bytes written into the holes for another target's code, and removed code of the
+// installed target, are repaired. The directory remains one for one target.
+func TestFault07_FlippedByteInHole(t *testing.T) {
 	b := newFatBundle(t)
 	torture.Rounds(t, func(t *testing.T) {
 		o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1101"}}
@@ -280,13 +277,12 @@ func TestFault07InsideHole(t *testing.T) {
 					t.Errorf("a byte at %d of %s's: %v", x.Offset+x.Size/2, part.Target, err)
 				}
 				if again := mustExtract(t, b, o); !again.Changed {
-					t.Errorf("a flipped byte at %d of %s's was not seen", x.Offset+x.Size/2, part.Target)
+					t.Errorf("a flipped byte at %d of %s's was not found", x.Offset+x.Size/2, part.Target)
 				}
 				mustBeFor(t, inst, "gfx1101")
 			}
 		}
-		// The other target's file, whole and right in itself, is not what this
-		// folder is for.
+		// The projection for the other target is wrong here, although it is valid.
 		other, err := Extract(context.Background(), b.Reader, Options{CacheDir: cacheDir(t), Targets: []gfx.Target{"gfx1100"}})
 		if err != nil {
 			t.Fatal(err)
@@ -302,9 +298,8 @@ func TestFault07InsideHole(t *testing.T) {
 	})
 }
 
-// TestFault05OneTargetFits: where both targets do not fit, one does, and
-// failing to add the second leaves the first as it was.
-func TestFault05OneTargetFits(t *testing.T) {
+// If both targets do not fit, one does, and a failed addition leaves it unchanged.
+func TestFault05_OneTargetFits(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newFatBundle(t)
 		torture.Rounds(t, func(t *testing.T) {
@@ -314,22 +309,22 @@ func TestFault05OneTargetFits(t *testing.T) {
 			one.Targets = []gfx.Target{"gfx1100"}
 			inst := mustExtract(t, b, one)
 			mustLackSpace(t, b, all, "bytes")
-			mustBeWarm(t, b, one)
+			mustBeFast(t, b, one)
 			mustBeFor(t, inst, "gfx1100")
 		})
 	})
 }
 
-// TestFault12OneTargetReadOnly: a folder for one target that cannot be written
-// serves that target, and says that it lacks the other.
-func TestFault12OneTargetReadOnly(t *testing.T) {
+// A read-only directory for one target is used for that target, and rejected for the
+// other.
+func TestFault12_ReadOnlyCacheOfOneTarget(t *testing.T) {
 	withMounts(t, func(t *testing.T) {
 		b := newFatBundle(t)
 		torture.Rounds(t, func(t *testing.T) {
 			mnt := mountTmpfs(t, 0, "size=64m")
 			o := Options{CacheDir: filepath.Join(mnt, "cache"), Targets: []gfx.Target{"gfx1100"}}
 			inst := mustExtract(t, b, o)
-			remove(t, inst.Dir+".seal")
+			remove(t, inst.Dir+".stamp")
 			if err := unix.Mount("", mnt, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 				t.Fatal(err)
 			}
@@ -338,15 +333,14 @@ func TestFault12OneTargetReadOnly(t *testing.T) {
 			}
 			o.Targets = nil
 			if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrReadOnly) {
-				t.Errorf("both targets from a folder for one: %v", err)
+				t.Errorf("both targets from a directory for one: %v", err)
 			}
 		})
 	})
 }
 
-// TestStatedSums: the manifest's digests of the projections are those of the
-// file slimmed to one target.
-func TestStatedSums(t *testing.T) {
+// The manifest's digests of the projections are those of the file slimmed to one target.
+func TestProjectionEqualsSlimmedFile(t *testing.T) {
 	b := newFatBundle(t)
 	whole := mustExtract(t, b, Options{CacheDir: cacheDir(t)})
 	file, _ := whole.Manifest.File(fatName)
@@ -376,3 +370,35 @@ func TestStatedSums(t *testing.T) {
 		}
 	}
 }
+
+func TestTargetsOnDemand(t *testing.T) {
+	b := newBundle(t, false)
+	o := Options{CacheDir: cacheDir(t), Targets: []gfx.Target{}}
+	for i, targets := range [][]gfx.Target{{}, {"gfx1101"}, {"gfx1100"}, nil} {
+		o.Targets = targets
+		inst := mustExtract(t, b, o)
+		if len(inst.Targets) != min(i, 2) {
+			t.Errorf("requested %v: the directory has %v", targets, inst.Targets)
+		}
+		if inst.Changed != (i < 3) {
+			t.Errorf("requested %v: changed is %v", targets, inst.Changed)
+		}
+		mustBeFast(t, b, o)
+		if got, err := OpenInstalled(inst.Dir); err != nil || !equalTargets(got.Targets, inst.Targets) {
+			t.Errorf("opened: %+v, %v", got, err)
+		}
+	}
+	o.Targets = []gfx.Target{"gfx90a"}
+	if _, err := Extract(context.Background(), b.Reader, o); !errors.Is(err, ErrTarget) {
+		t.Errorf("a target that the bundle lacks: %v", err)
+	}
+	// Damage in one target is repaired when another one is requested: all installed
+	// files must be right.
+	o.Targets = []gfx.Target{"gfx1100"}
+	dir := mustExtract(t, b, o).Dir
+	flip(t, filepath.Join(dir, "rocblas/library/a_gfx1101.co"), 9)
+	mustExtract(t, b, o)
+	mustBeTidy(t, o.CacheDir)
+}
+
+func equalTargets(a, b []gfx.Target) bool { return gfx.Join(a, ",") == gfx.Join(b, ",") }

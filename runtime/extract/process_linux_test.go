@@ -24,10 +24,10 @@ import (
 
 var fastEncoder = bundle.GoEncoder(zstd.SpeedFastest, 1<<20) //nolint:gochecknoglobals // a constant of the tests
 
-// playChild is another process that installs the pack of packEnv into the
-// cache of CacheEnv. It prints "ok DIR FRESH" or "error TEXT" and ends with
-// 0 or 3. name says what else it does on the way.
-func playChild(name string) int {
+// childMain is the main function of another process. It installs the pack of packEnv
+// in the cache of CacheEnv, prints "ok DIR CHANGED" or "error TEXT", and returns 0 or
+// 3. name selects a different behaviour.
+func childMain(name string) int {
 	p, err := bundle.OpenFile(os.Getenv(packEnv))
 	if err != nil {
 		fmt.Println("error", err)
@@ -36,12 +36,12 @@ func playChild(name string) int {
 	defer func() { _ = p.Close() }()
 	switch name {
 	case "hold":
-		return playHolder(p.Reader)
-	case "wait": // with what it inherited
+		return leaseMain(p.Reader)
+	case "wait": // with an inherited lease
 		fmt.Println("waiting")
-		return awaitEnd()
+		return readToEOF()
 	case "prune":
-		return playPruner()
+		return pruneMain()
 	}
 	o, ok := childOptions(name)
 	if !ok {
@@ -57,30 +57,30 @@ func playChild(name string) int {
 	return 0
 }
 
-// playHolder holds the bundle until its input ends.
-func playHolder(r *bundle.Reader) int {
+// leaseMain keeps a lease until its input ends.
+func leaseMain(r *bundle.Reader) int {
 	inst, err := Extract(context.Background(), r, Options{Lease: true})
 	if err != nil {
 		fmt.Println("error", err)
 		return 3
 	}
-	fmt.Println("held")
-	status := awaitEnd()
+	fmt.Println("leased")
+	status := readToEOF()
 	if err := inst.Lease.Release(); err != nil {
 		return 3
 	}
 	return status
 }
 
-func awaitEnd() int {
+func readToEOF() int {
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return 3
 	}
 	return 0
 }
 
-// playPruner removes all it may and dies at its step.
-func playPruner() int {
+// pruneMain prunes everything and kills itself at its step.
+func pruneMain() int {
 	_, err := Prune(context.Background(), PruneOptions{trace: func(s string) {
 		if s == os.Getenv(stepEnv) {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -91,7 +91,7 @@ func playPruner() int {
 	return 3
 }
 
-// childOptions returns the Options that make a child misbehave.
+// childOptions returns the Options for a child's behaviour.
 func childOptions(name string) (Options, bool) {
 	step := os.Getenv(stepEnv)
 	at := func(do func()) Options {
@@ -107,7 +107,7 @@ func childOptions(name string) (Options, bool) {
 		return Options{}, true
 	case "no targets":
 		return Options{Targets: nil}, true
-	case "die at step": // SIGKILL: no deferred call runs
+	case "die at step": // by SIGKILL: no deferred call runs
 		return at(func() { _ = syscall.Kill(self, syscall.SIGKILL); select {} }), true
 	case "die while writing":
 		return Options{Progress: func(done, total int64) {
@@ -119,8 +119,7 @@ func childOptions(name string) (Options, bool) {
 	case "stop at step":
 		return at(func() {
 			fmt.Println("stopped")
-			// To this very thread, which then does not run on until another
-			// one has taken the signal.
+			// The signal is sent to this thread, so that it stops at once.
 			runtime.LockOSThread()
 			_ = unix.Tgkill(self, unix.Gettid(), unix.SIGSTOP)
 			runtime.UnlockOSThread()
@@ -131,7 +130,7 @@ func childOptions(name string) (Options, bool) {
 	return Options{}, false
 }
 
-// child is a running other process.
+// child is another process.
 type child struct {
 	t   *testing.T
 	cmd *exec.Cmd
@@ -139,7 +138,7 @@ type child struct {
 	in  io.WriteCloser
 }
 
-// startChild starts this binary in the given part. Its cache is cache.
+// startChild starts this binary with that behaviour and cache.
 func startChild(t *testing.T, name string, b testBundle, cache string, change ...func(*exec.Cmd)) *child {
 	t.Helper()
 	self, err := os.Executable()
@@ -186,7 +185,7 @@ func (c *child) line() string {
 	return strings.TrimSuffix(s, "\n")
 }
 
-// wait returns all the child still says, and how it ended.
+// wait returns the rest of the child's output and its exit error.
 func (c *child) wait() (string, error) {
 	c.t.Helper()
 	rest, err := io.ReadAll(c.out)
@@ -197,13 +196,13 @@ func (c *child) wait() (string, error) {
 	return strings.TrimSuffix(string(rest), "\n"), err
 }
 
-// killed waits for the child and checks that it died of SIGKILL.
+// killed waits for the child and checks that SIGKILL ended it.
 func (c *child) killed() {
 	c.t.Helper()
 	out, err := c.wait()
 	var ee *exec.ExitError
 	if !errors.As(err, &ee) {
-		c.t.Fatalf("child ended by itself: %q %v", out, err)
+		c.t.Fatalf("child exited: %q %v", out, err)
 	}
 	if ws, ok := ee.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGKILL {
 		c.t.Fatalf("child ended with %v: %q", err, out)
@@ -218,11 +217,11 @@ func (c *child) signal(s syscall.Signal) {
 	}
 }
 
-// awaitStop waits until the child has stopped itself at its step.
-func (c *child) awaitStop() {
+// waitStopped waits until the child has stopped at its step.
+func (c *child) waitStopped() {
 	c.t.Helper()
 	if got := c.line(); got != "stopped" {
-		c.t.Fatalf("child said %q, want that it stopped", got)
+		c.t.Fatalf("child printed %q, want that it stopped", got)
 	}
 	var state string
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
@@ -238,7 +237,7 @@ func (c *child) awaitStop() {
 }
 
 // succeeded waits for the child and returns whether it wrote files.
-func (c *child) succeeded() (fresh bool) {
+func (c *child) succeeded() (changed bool) {
 	c.t.Helper()
 	out, err := c.wait()
 	if err != nil || !strings.HasPrefix(out, "ok ") {
@@ -258,7 +257,7 @@ func (c *child) failed() string {
 	return out
 }
 
-// useUpDescriptors leaves this process as many descriptors as stepEnv says.
+// useUpDescriptors opens files until only stepEnv descriptors are left.
 func useUpDescriptors() bool {
 	left, err := strconv.Atoi(os.Getenv(stepEnv))
 	if err != nil {
