@@ -1,13 +1,13 @@
-// Package payload holds the packed bundles that were compiled into the
-// program, and writes the parts that get compiled in.
+// Package payload embeds packed bundles in the program, and writes the parts to
+// embed.
 //
-// A bundle is cut into parts of at most 95 MiB, since Go module proxies and
-// git hosts refuse larger single files. The parts are read in place, without
-// a copy and without joining them: they stay in the program's own pages,
-// which the kernel loads when they are read and drops when memory is short.
+// A bundle is split into parts of at most 95 MiB, since git hosts reject larger
+// files. The parts are read in place, without copying or joining them: they are
+// pages of the executable, which the kernel loads on access and drops when memory
+// is short.
 //
-// The package unpacks nothing; see runtime/extract. Without a bundle it still
-// compiles, and Open says what is missing.
+// The package unpacks nothing; see runtime/extract. It compiles without a bundle,
+// and then Open returns [ErrNotEmbedded].
 package payload
 
 import (
@@ -24,19 +24,19 @@ import (
 )
 
 const (
-	// folder is where the parts are, in the embedded tree and below this
-	// package in the source.
-	folder = "payload"
-	prefix = "llama-"
-	// packSuffix ends a pack's name; a dot and three digits number the part.
+	// directory contains the parts, in the embedded tree and below this package
+	// in the source.
+	directory = "payload"
+	prefix    = "llama-"
+	// packSuffix ends a pack's name. A dot and three digits number the part.
 	packSuffix = ".tar.zst"
 )
 
-// ErrNotEmbedded means that no bundle was compiled into this program.
+// ErrNotEmbedded means that this program has no embedded bundle.
 var ErrNotEmbedded = errors.New("no bundle is built in; run mage build, install the go-rocm-llama-hip package, or set GOROCM_BUNDLE")
 
-// Open returns a reader of the bundle that was compiled in. A program with
-// several variants built in must name one, see OpenVariant.
+// Open returns a reader of the embedded bundle. A program with several embedded
+// variants must choose one with OpenVariant.
 func Open() (*bundle.Reader, error) {
 	vs, err := Variants()
 	if err != nil {
@@ -48,17 +48,16 @@ func Open() (*bundle.Reader, error) {
 	case 1:
 		return OpenVariant(vs[0])
 	}
-	return nil, fmt.Errorf("several bundles are built in (%s): choose one by its variant", strings.Join(vs, ", "))
+	return nil, fmt.Errorf("several bundles are embedded (%s): choose one by its variant", strings.Join(vs, ", "))
 }
 
-// Embedded is the tree with the parts that were compiled in, for VariantsIn and
-// OpenIn.
-func Embedded() fs.FS { return built }
+// Embedded returns the tree with the embedded parts, for VariantsIn and OpenIn.
+func Embedded() fs.FS { return embedded }
 
-// Variants lists the variants that were compiled in, such as "cpu" and "hip".
-func Variants() ([]string, error) { return VariantsIn(built) }
+// Variants returns the embedded variants, such as "cpu" and "hip".
+func Variants() ([]string, error) { return VariantsIn(embedded) }
 
-// VariantsIn lists the variants whose parts lie in the folder "payload" of fsys.
+// VariantsIn returns the variants with parts in the directory "payload" of fsys.
 func VariantsIn(fsys fs.FS) ([]string, error) {
 	packs, err := listParts(fsys)
 	if err != nil {
@@ -68,13 +67,13 @@ func VariantsIn(fsys fs.FS) ([]string, error) {
 }
 
 // OpenVariant returns a reader of one variant's bundle. The error wraps
-// ErrNotEmbedded when it is not there.
+// ErrNotEmbedded if there is none.
 func OpenVariant(variant string) (*bundle.Reader, error) {
-	return OpenIn(built, variant)
+	return OpenIn(embedded, variant)
 }
 
-// OpenIn is OpenVariant for parts in the folder "payload" of fsys, whose files
-// must be io.ReaderAt.
+// OpenIn is OpenVariant for parts in the directory "payload" of fsys, whose files
+// must implement io.ReaderAt.
 func OpenIn(fsys fs.FS, variant string) (*bundle.Reader, error) {
 	packs, err := listParts(fsys)
 	if err != nil {
@@ -86,24 +85,24 @@ func OpenIn(fsys fs.FS, variant string) (*bundle.Reader, error) {
 	}
 	parts, err := openParts(fsys, names)
 	if err != nil {
-		return nil, fmt.Errorf("built-in bundle: %w", err)
+		return nil, fmt.Errorf("embedded bundle: %w", err)
 	}
 	r, err := bundle.Open(parts, parts.Size())
 	if err != nil {
-		return nil, fmt.Errorf("built-in bundle: %w; build the program again", err)
+		return nil, fmt.Errorf("embedded bundle: %w; build the program again", err)
 	}
 	if got := r.Manifest().Variant; got != variant {
-		return nil, fmt.Errorf("built-in bundle: the parts named %s hold the variant %s; build the program again", variant, got)
+		return nil, fmt.Errorf("embedded bundle: the parts named %s contain the variant %s; build the program again", variant, got)
 	}
 	return r, nil
 }
 
-// listParts returns the part names of each variant in order, and refuses a
-// row with a gap: a missing part would else look like a damaged bundle.
+// listParts returns the part names of each variant in order. It rejects a missing
+// part, which would otherwise look like a damaged bundle.
 func listParts(fsys fs.FS) (map[string][]string, error) {
-	entries, err := fs.ReadDir(fsys, folder)
+	entries, err := fs.ReadDir(fsys, directory)
 	if err != nil {
-		return nil, fmt.Errorf("list built-in bundles: %w", err)
+		return nil, fmt.Errorf("list embedded bundles: %w", err)
 	}
 	packs := make(map[string][]string)
 	for _, e := range entries { // sorted by name
@@ -112,7 +111,7 @@ func listParts(fsys fs.FS) (map[string][]string, error) {
 			continue
 		}
 		if want := len(packs[variant]); number != want {
-			return nil, fmt.Errorf("built-in bundle %s: part %03d is missing; build the program again", variant, want)
+			return nil, fmt.Errorf("embedded bundle %s: part %03d is missing; build the program again", variant, want)
 		}
 		packs[variant] = append(packs[variant], e.Name())
 	}
@@ -122,7 +121,7 @@ func listParts(fsys fs.FS) (map[string][]string, error) {
 func openParts(fsys fs.FS, names []string) (*MultiReaderAt, error) {
 	p := new(MultiReaderAt)
 	for _, n := range names {
-		f, err := fsys.Open(path.Join(folder, n))
+		f, err := fsys.Open(path.Join(directory, n))
 		if err != nil {
 			return nil, err
 		}

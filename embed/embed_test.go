@@ -46,8 +46,8 @@ func newPack(t testing.TB, variant string) []byte {
 	return b.Bytes()
 }
 
-// embedded lays the parts in a folder out as go:embed would.
-func embedded(t *testing.T, dir string) fstest.MapFS {
+// embeddedFS returns the parts in a directory as go:embed would.
+func embeddedFS(t *testing.T, dir string) fstest.MapFS {
 	t.Helper()
 	out := fstest.MapFS{"payload/README": &fstest.MapFile{Data: []byte("text")}}
 	entries, err := os.ReadDir(dir)
@@ -64,11 +64,11 @@ func embedded(t *testing.T, dir string) fstest.MapFS {
 	return out
 }
 
-func TestWriteAndOpenParts(t *testing.T) {
+func TestWritePartsRoundTrip(t *testing.T) {
 	packed := newPack(t, "cpu")
 	for _, size := range []int64{1 << 10, 4096, 100_000, int64(len(packed)), int64(len(packed)) / 2, 0} {
 		dir := t.TempDir()
-		if size == 1<<10 { // 1000 parts do not hold it at a few bytes each
+		if size == 1<<10 { // 1000 parts of a few bytes are too small
 			if _, err := WriteParts(dir, "cpu", bytes.NewReader(packed), 16); err == nil {
 				t.Error("too many parts were written")
 			}
@@ -80,7 +80,7 @@ func TestWriteAndOpenParts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fsys := embedded(t, dir)
+		fsys := embeddedFS(t, dir)
 		r, err := OpenIn(fsys, "cpu")
 		if err != nil {
 			t.Fatalf("%d parts of %d bytes: %v", len(names), size, err)
@@ -100,9 +100,9 @@ func TestWriteAndOpenParts(t *testing.T) {
 	}
 }
 
-// TestWritePartsAgain: a smaller bundle leaves no part of the larger one, and
-// a failure leaves the earlier bundle as it was.
-func TestWritePartsAgain(t *testing.T) {
+// A smaller bundle leaves no part of a larger one, and a failure leaves the earlier
+// bundle unchanged.
+func TestWritePartsReplacesEarlierParts(t *testing.T) {
 	packed := newPack(t, "cpu")
 	dir := t.TempDir()
 	write := func(r io.Reader, size int64) ([]string, error) { return WriteParts(dir, "cpu", r, size) }
@@ -112,7 +112,7 @@ func TestWritePartsAgain(t *testing.T) {
 	if _, err := write(io.MultiReader(bytes.NewReader(packed[:120_000]), iotest.ErrReader(errors.New("cut off"))), 50_000); err == nil || !strings.Contains(err.Error(), "cut off") {
 		t.Errorf("a reader that fails: %v", err)
 	}
-	if _, err := OpenIn(embedded(t, dir), "cpu"); err != nil {
+	if _, err := OpenIn(embeddedFS(t, dir), "cpu"); err != nil {
 		t.Errorf("after a failure: %v", err)
 	}
 	names, err := write(bytes.NewReader(packed), 200_000)
@@ -128,33 +128,33 @@ func TestWritePartsAgain(t *testing.T) {
 		left = append(left, e.Name())
 	}
 	if !slices.Equal(left, names) {
-		t.Errorf("folder holds %q, want %q", left, names)
+		t.Errorf("the directory contains %q, want %q", left, names)
 	}
 	for _, bad := range []struct {
 		variant string
 		size    int64
 	}{{"cpu", -1}, {"cpu", MaxPartSize + 1}, {"", 0}, {"../x", 0}} {
 		if _, err := WriteParts(dir, bad.variant, bytes.NewReader(packed), bad.size); err == nil {
-			t.Errorf("%+v was taken", bad)
+			t.Errorf("%+v was accepted", bad)
 		}
 	}
 	if _, err := write(bytes.NewReader(nil), 0); err == nil {
-		t.Error("an empty pack was taken")
+		t.Error("an empty pack was accepted")
 	}
 }
 
-func TestWrongVariant(t *testing.T) {
+func TestOpenRejectsWrongVariant(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := WriteParts(dir, "hip", bytes.NewReader(newPack(t, "cpu")), 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenIn(embedded(t, dir), "hip"); err == nil || !strings.Contains(err.Error(), "cpu") {
+	if _, err := OpenIn(embeddedFS(t, dir), "hip"); err == nil || !strings.Contains(err.Error(), "cpu") {
 		t.Errorf("parts of another variant: %v", err)
 	}
 }
 
-// TestPartsReadAt compares reads over every border with the joined bytes.
-func TestPartsReadAt(t *testing.T) {
+// The test compares reads across every boundary with the concatenated bytes.
+func TestMultiReaderAt(t *testing.T) {
 	whole := []byte("the quick brown fox jumps over the lazy dog")
 	var readers []io.ReaderAt
 	var sizes []int64
@@ -176,7 +176,7 @@ func TestPartsReadAt(t *testing.T) {
 			gn, gerr := p.ReadAt(got, int64(off))
 			wn, werr := bytes.NewReader(whole).ReadAt(want, int64(off))
 			if n == 0 {
-				werr = nil // bytes.Reader says io.EOF for nothing at the end; both are right
+				werr = nil // bytes.Reader returns io.EOF for an empty read at the end; both are right
 				gerr = nil
 			}
 			if gn != wn || !bytes.Equal(got, want) || !errors.Is(gerr, werr) {
@@ -185,23 +185,23 @@ func TestPartsReadAt(t *testing.T) {
 		}
 	}
 	if _, err := p.ReadAt(nil, -1); err == nil {
-		t.Error("a negative offset was taken")
+		t.Error("a negative offset was accepted")
 	}
 	short, err := NewMultiReaderAt([]io.ReaderAt{bytes.NewReader(whole)}, []int64{100})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := short.ReadAt(make([]byte, 60), 0); !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Errorf("a part that is shorter than it said: %v", err)
+		t.Errorf("a part that is shorter than its size: %v", err)
 	}
 	if _, err := NewMultiReaderAt(readers, nil); err == nil {
-		t.Error("parts without sizes were taken")
+		t.Error("parts without sizes were accepted")
 	}
 }
 
-// TestBuilt opens what is compiled into the test itself: every variant must
-// open, and without one the error must say what to do.
-func TestBuilt(t *testing.T) {
+// The test opens every bundle that is embedded in the test itself. Without one, Open
+// returns ErrNotEmbedded.
+func TestOpenEmbedded(t *testing.T) {
 	vs, err := Variants()
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func FuzzPartName(f *testing.F) {
 	})
 }
 
-// zeros never end.
+// zeros is an endless reader of zeros.
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) {
@@ -240,8 +240,8 @@ func (zeros) Read(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// A bundle is cut at 95 MiB: git hosts refuse files of 100 MB.
-func TestPartsAreOfASizeThatHostsTake(t *testing.T) {
+// Parts have at most 95 MiB, since git hosts reject files of 100 MB.
+func TestDefaultPartSize(t *testing.T) {
 	const most = 99_614_720
 	dir := t.TempDir()
 	names, err := WriteParts(dir, "hip", io.LimitReader(zeros{}, most+1), 0)

@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// MaxPartSize is the size of a part in bytes: 95 MiB, below the 100 MB that
-// git hosts allow.
+// MaxPartSize is the size of a part in bytes: 95 MiB, below the 100 MB limit of git
+// hosts.
 const MaxPartSize = 95 << 20
 
 const maxParts = 1000
 
-// MultiReaderAt joins several readers into one io.ReaderAt. It is safe for concurrent
+// MultiReaderAt is the concatenation of several readers. It is safe for concurrent
 // use if its parts are.
 type MultiReaderAt struct {
 	parts []io.ReaderAt
-	ends  []int64 // of each part in the whole
+	ends  []int64 // offset of the end of each part
 }
 
-// NewMultiReaderAt joins readers of the given sizes in bytes.
+// NewMultiReaderAt concatenates readers of the given sizes in bytes.
 func NewMultiReaderAt(parts []io.ReaderAt, sizes []int64) (*MultiReaderAt, error) {
 	if len(parts) != len(sizes) {
 		return nil, fmt.Errorf("%d parts and %d sizes", len(parts), len(sizes))
@@ -43,7 +43,7 @@ func (p *MultiReaderAt) add(r io.ReaderAt, size int64) {
 	p.ends = append(p.ends, p.Size()+size)
 }
 
-// Size returns the size of the whole in bytes.
+// Size returns the total size in bytes.
 func (p *MultiReaderAt) Size() int64 {
 	if len(p.ends) == 0 {
 		return 0
@@ -51,14 +51,14 @@ func (p *MultiReaderAt) Size() int64 {
 	return p.ends[len(p.ends)-1]
 }
 
-// ReadAt implements io.ReaderAt over the border between parts.
+// ReadAt implements io.ReaderAt.
 func (p *MultiReaderAt) ReadAt(b []byte, off int64) (int, error) {
 	if off < 0 {
 		return 0, errors.New("read bundle parts: negative offset")
 	}
 	i, found := slices.BinarySearch(p.ends, off)
 	if found {
-		i++ // off is where part i ends, so the next one has it
+		i++ // part i ends at off, so the next part contains it
 	}
 	n := 0
 	for ; n < len(b) && i < len(p.parts); i++ {
@@ -75,7 +75,7 @@ func (p *MultiReaderAt) ReadAt(b []byte, off int64) (int, error) {
 		n += k
 		if int64(k) < want {
 			if err == nil || errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF // the part is shorter than it said
+				err = io.ErrUnexpectedEOF // the part is shorter than its size
 			}
 			return n, fmt.Errorf("read bundle part %d: %w", i, err)
 		}
@@ -91,7 +91,7 @@ func PartName(variant string, n int) string {
 	return fmt.Sprintf("%s%s%s.%03d", prefix, variant, packSuffix, n)
 }
 
-// parsePartName is the reverse of PartName; ok is false for other names.
+// parsePartName is the inverse of PartName; ok is false for other names.
 func parsePartName(name string) (variant string, n int, ok bool) {
 	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok || len(rest) < 4 || rest[len(rest)-4] != '.' {
@@ -105,10 +105,10 @@ func parsePartName(name string) (variant string, n int, ok bool) {
 	return variant, n, true
 }
 
-// WriteParts cuts a variant's packed bundle into parts of at most partSize
-// bytes (0: MaxPartSize) in dir, and returns their names. Parts of that
-// variant from an earlier build are removed, but only after the new ones are
-// written, and each part gets its name when it is whole.
+// WriteParts splits a variant's packed bundle into parts of at most partSize bytes
+// (0: MaxPartSize) in dir, and returns their names. It writes all parts under
+// temporary names, renames them, and then removes additional parts of an earlier
+// build of that variant.
 func WriteParts(dir, variant string, packed io.Reader, partSize int64) ([]string, error) {
 	if partSize == 0 {
 		partSize = MaxPartSize
@@ -127,7 +127,7 @@ func WriteParts(dir, variant string, packed io.Reader, partSize int64) ([]string
 	names, err := writeParts(root, variant, packed, partSize)
 	if err != nil {
 		for _, n := range names {
-			_ = root.Remove(tempName(n)) // the first error is the one to report
+			_ = root.Remove(tempName(n)) // the caller reports the first error
 		}
 		return nil, fmt.Errorf("write bundle parts: %w", err)
 	}
@@ -179,7 +179,7 @@ func writePart(root *os.Root, name string, r io.Reader) (int64, error) {
 	return n, errors.Join(err, f.Close())
 }
 
-// removeLater removes parts from number n on, left by a larger bundle.
+// removeLater removes the parts from number n on, of an earlier, larger bundle.
 func removeLater(root *os.Root, variant string, n int) error {
 	for ; n < maxParts; n++ {
 		err := root.Remove(PartName(variant, n))
