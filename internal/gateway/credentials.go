@@ -133,13 +133,18 @@ func (g *Gateway) authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// apiKey returns the key that a client sent.
+// apiKey returns the key that a client sent: a bearer token (RFC 6750; the name of
+// the scheme is case-insensitive, RFC 9110 11.1), a bare key as llama-server
+// accepts it, or the value of Anthropic's X-Api-Key.
 func apiKey(r *http.Request) string {
-	key := r.Header.Get("Authorization")
+	key := strings.TrimSpace(r.Header.Get("Authorization"))
 	if key == "" {
-		key = r.Header.Get("X-Api-Key") // Anthropic's header
+		return strings.TrimSpace(r.Header.Get("X-Api-Key"))
 	}
-	return strings.TrimPrefix(key, "Bearer ")
+	if scheme, token, ok := strings.Cut(key, " "); ok && strings.EqualFold(scheme, "Bearer") {
+		return strings.TrimSpace(token)
+	}
+	return key
 }
 
 // readKeys returns the key of the environment and those of a file: its lines,

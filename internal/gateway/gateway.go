@@ -10,6 +10,7 @@
 //	authenticate     compares the client's API key
 //	checkRoute       rejects paths and methods that are not offered
 //	requireBackend   answers 503 until a backend is set
+//	serveModel       answers /v1/models/NAME
 //	validateRequest  limits the body and rejects remote media
 //	forward          sends the request to the backend
 //
@@ -51,11 +52,12 @@ type Gateway struct {
 func New(credentials *CredentialStore, log *slog.Logger) *Gateway {
 	g := &Gateway{credentials: credentials, routes: routes(), log: log}
 	proxy := &httputil.ReverseProxy{
-		Rewrite:       g.rewrite,
-		FlushInterval: -1, // tokens reach the client at once
-		ErrorHandler:  g.handleProxyError,
-		Transport:     roundTripperFunc(g.roundTrip),
-		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Rewrite:        g.rewrite,
+		ModifyResponse: filterResponse,
+		FlushInterval:  -1, // tokens reach the client at once
+		ErrorHandler:   g.handleProxyError,
+		Transport:      roundTripperFunc(g.roundTrip),
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	g.handler = chain(proxy,
 		g.checkOrigin,
@@ -64,6 +66,7 @@ func New(credentials *CredentialStore, log *slog.Logger) *Gateway {
 		g.authenticate,
 		g.checkRoute,
 		g.requireBackend,
+		g.serveModel,
 		g.validateRequest,
 	)
 	return g

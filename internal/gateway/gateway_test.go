@@ -3,10 +3,12 @@ package gateway
 import (
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,6 +31,9 @@ func newBackend(t *testing.T, h http.Handler) *testBackend {
 	t.Helper()
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
+	if transport, ok := srv.Client().Transport.(*http.Transport); ok {
+		transport.DisableCompression = true // as that of a supervise.Child
+	}
 	return &testBackend{srv: srv, state: supervise.Ready}
 }
 
@@ -144,6 +149,12 @@ func TestWithoutKeysOnlyThisMachineIsServed(t *testing.T) {
 		"remote page":   {[]string{"Origin", "http://evil.example"}, 403},
 		"opaque origin": {[]string{"Origin", "null"}, 403},
 		"local page":    {[]string{"Origin", "http://localhost:3000"}, 200},
+		"case of Host":  {[]string{"Host", "LocalHost:80"}, 200},
+		"root dot":      {[]string{"Host", "localhost."}, 200},
+		"IPv6":          {[]string{"Host", "[::1]:8080"}, 200},
+		"mapped IPv4":   {[]string{"Host", "[::ffff:127.0.0.1]"}, 200},
+		"loopback.evil": {[]string{"Host", "localhost.evil.example"}, 403},
+		"two dots":      {[]string{"Host", "localhost.."}, 403},
 		"rebound name":  {[]string{"Host", "evil.example"}, 403},
 		"any key":       {[]string{"Authorization", "Bearer whatever"}, 200},
 	} {
@@ -165,6 +176,10 @@ func TestWithKeysEveryRequestNeedsOne(t *testing.T) {
 		"wrong":          {"/v1/models", []string{"Authorization", "Bearer third"}, 401},
 		"empty":          {"/v1/models", []string{"Authorization", "Bearer "}, 401},
 		"first":          {"/v1/models", []string{"Authorization", "Bearer first"}, 200},
+		"lower case":     {"/v1/models", []string{"Authorization", "bearer first"}, 200},
+		"upper case":     {"/v1/models", []string{"Authorization", "BEARER  first"}, 200},
+		"bare":           {"/v1/models", []string{"Authorization", "second"}, 200},
+		"other scheme":   {"/v1/models", []string{"Authorization", "Basic first"}, 401},
 		"x-api-key":      {"/v1/models", []string{"X-Api-Key", "second"}, 200},
 		"of a page":      {"/v1/models", []string{"Authorization", "Bearer first", "Origin", "http://page.example"}, 200},
 		"unknown path":   {"/nothing", nil, 401},
@@ -210,16 +225,81 @@ func TestHealthFollowsTheState(t *testing.T) {
 	}
 }
 
-// The backend's client authenticates itself; the client's credentials stay here.
-func TestForwardsNoCredentials(t *testing.T) {
+// Of a client's headers none but the type of the body is forwarded; the backend's
+// client authenticates itself.
+func TestForwardsAllowedHeaders(t *testing.T) {
 	t.Parallel()
 	got := make(chan http.Header, 1)
-	b := newBackend(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header }))
+	b := newBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		got <- r.Header
+		w.Header().Set("Server", "llama.cpp")
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Set-Cookie", "a=b")
+		w.Header().Set("X-Accel-Buffering", "no")
+	}))
 	url := serveGateway(t, newGateway(t, b, "secret"))
-	send(t, "GET", url+"/v1/models", "", "Authorization", "Bearer secret", "X-Api-Key", "secret", "Cookie", "a=secret", "Origin", "http://secret.example")
+	res := send(t, "POST", url+"/completion?conv_id=a&action=b", `{"prompt":"x"}`, "Authorization", "Bearer secret", "X-Api-Key", "secret",
+		"Cookie", "a=secret", "Origin", "http://page.example", "X-Conversation-Id", "a", "Expect", "100-continue", "X-Forwarded-For", "1.2.3.4",
+		"Accept-Encoding", "gzip", "User-Agent", "a", "Content-Type", "text/plain", "Upgrade", "h2c", "Connection", "Upgrade")
 	for name, values := range <-got {
-		if strings.Contains(strings.Join(values, " "), "secret") {
+		switch name {
+		case "Content-Type":
+			if values[0] != "application/json" {
+				t.Errorf("Content-Type %q", values)
+			}
+		case "Content-Length":
+		default:
 			t.Errorf("%s: %q was forwarded", name, values)
+		}
+	}
+	for name := range res.header {
+		switch name {
+		case "Content-Length", "Content-Type", "Date", "X-Accel-Buffering":
+		default:
+			t.Errorf("%s: %q came back", name, res.header[name])
+		}
+	}
+}
+
+func TestForwardsAllowedParameters(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.RawQuery) }))
+	url := serveGateway(t, newGateway(t, b))
+	if got := send(t, "GET", url+"/slots?conv_id=a&fail_on_no_slot=1&x=%zz", "").body; got != "fail_on_no_slot=1" {
+		t.Errorf("query %q", got)
+	}
+}
+
+// A client that waits for "100 Continue" gets it once.
+func TestContinuesOnce(t *testing.T) {
+	t.Parallel()
+	b := newBackend(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	host := strings.TrimPrefix(serveGateway(t, newGateway(t, b)), "http://")
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	const body = `{"prompt":"x"}`
+	if _, err := io.WriteString(conn, "POST /completion HTTP/1.1\r\nHost: "+host+"\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: "+strconv.Itoa(len(body))+"\r\n\r\n"+body); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(conn)
+	if err != nil || strings.Count(string(raw), "100 Continue") != 1 || !strings.Contains(string(raw), "200 OK") {
+		t.Errorf("%s, %v", raw, err)
+	}
+}
+
+func TestServesSingleModels(t *testing.T) {
+	t.Parallel()
+	url := serveGateway(t, newGateway(t, newFakeBackend(t, fakellama.Script{Alias: "org/small"})))
+	got := send(t, "GET", url+"/v1/models/org/small", "")
+	if got.status != 200 || !strings.Contains(got.body, `"id":"org/small"`) {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	for _, name := range []string{"small", "org/small/", "org"} {
+		if got := send(t, "GET", url+"/v1/models/"+name, ""); got.status != 404 {
+			t.Errorf("%s: %d %s", name, got.status, got.body)
 		}
 	}
 }

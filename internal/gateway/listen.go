@@ -57,13 +57,8 @@ func IsLocal(address string) (bool, error) {
 		}
 		return true, nil
 	}
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(address); err != nil {
 		return false, fmt.Errorf("%w; write host:port or unix:PATH", err)
 	}
-	if host == "localhost" {
-		return true, nil
-	}
-	ip := net.ParseIP(strings.Trim(host, "[]"))
-	return ip != nil && ip.IsLoopback(), nil
+	return isLoopbackHost(address), nil
 }

@@ -36,13 +36,14 @@ func isSameMachine(r *http.Request) bool {
 }
 
 // isLoopbackHost reports whether a host, with or without a port, is a loopback
-// address or "localhost".
+// address or "localhost". Host names are case-insensitive and may be written with
+// the dot of the root (RFC 9110 4.2.3, RFC 3986 3.2.2).
 func isLoopbackHost(hostport string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
-	host = strings.Trim(host, "[]")
+	host = strings.TrimSuffix(strings.ToLower(strings.Trim(host, "[]")), ".") // a name's root dot
 	if host == "localhost" {
 		return true
 	}

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httputil"
-	"net/url"
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
@@ -25,21 +23,6 @@ func (f roundTripperFunc) RoundTrip(r *http.Request) (*http.Response, error) { r
 // roundTrip sends a request through the backend's own transport.
 func (g *Gateway) roundTrip(r *http.Request) (*http.Response, error) {
 	return g.currentBackend().HTTPClient().Transport.RoundTrip(r)
-}
-
-// rewrite addresses the request to the backend and removes the client's key; the
-// backend's client adds its own.
-func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
-	target, err := url.Parse(g.currentBackend().BaseURL())
-	if err != nil {
-		return // the transport reports the request without a host
-	}
-	p.SetURL(target)
-	p.Out.Host = target.Host
-	p.Out.GetBody = p.In.GetBody
-	for _, h := range []string{"Authorization", "X-Api-Key", "Cookie", "Origin", "Accept-Encoding"} {
-		p.Out.Header.Del(h)
-	}
 }
 
 // handleProxyError answers a request that the backend did not.

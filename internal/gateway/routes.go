@@ -45,6 +45,9 @@ func (g *Gateway) findRoute(path string) (route, bool) {
 	if slot, ok := strings.CutPrefix(path, "/slots/"); ok && !strings.Contains(slot, "/") {
 		return route{method: http.MethodPost}, true // llama-server answers only with --slot-save-path
 	}
+	if _, ok := modelName(path); ok {
+		return route{method: http.MethodGet}, true
+	}
 	rt, ok := g.routes[path]
 	return rt, ok
 }
