@@ -10,7 +10,10 @@ import (
 var (
 	errTooLarge    = errors.New("the request is larger than 100 MiB, the limit of llama-server; send less")
 	errTooDeep     = errors.New("the JSON is nested more than 1000 levels deep, which can crash llama-server; nest it less")
-	errEncoded     = errors.New("the body must be plain JSON: neither compressed nor a form")
+	errEncoded     = errors.New("the body must be plain JSON (a multipart form for transcriptions), not compressed")
+	errForm        = errors.New("the body is not a multipart form")
+	errTooSlow     = errors.New("the body arrived too slowly; send it faster or send less")
+	errBusy        = errors.New("too many requests are running or waiting; retry later")
 	errNotJSON     = errors.New("the body is not a single JSON value")
 	errRemoteMedia = errors.New("remote media are not fetched; send the image or sound inline as data:image/png;base64,…")
 )
@@ -21,8 +24,15 @@ func statusFor(err error) int {
 	switch {
 	case errors.Is(err, errTooLarge):
 		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, errTooDeep), errors.Is(err, errEncoded), errors.Is(err, errNotJSON), errors.Is(err, errRemoteMedia):
-		return http.StatusBadRequest
+	case errors.Is(err, errTooSlow):
+		return http.StatusRequestTimeout
+	case errors.Is(err, errBusy):
+		return http.StatusTooManyRequests
+	}
+	for _, bad := range []error{errTooDeep, errEncoded, errForm, errNotJSON, errRemoteMedia, errField, errDuplicate, errGrammar} {
+		if errors.Is(err, bad) {
+			return http.StatusBadRequest
+		}
 	}
 	return 0
 }
@@ -37,6 +47,12 @@ func writeError(w http.ResponseWriter, status int, kind, message string) {
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(raw)
+}
+
+// writeBusy answers 429: the client is to wait.
+func writeBusy(w http.ResponseWriter, err error) {
+	w.Header().Set("Retry-After", "5")
+	writeError(w, http.StatusTooManyRequests, "rate_limit_error", err.Error())
 }
 
 // writeLoading answers a request that came before the model was loaded.

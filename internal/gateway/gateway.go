@@ -4,21 +4,24 @@
 // A request passes a chain of middleware, in the order in which New lists them.
 // Each part either answers the request itself or calls the next one:
 //
-//	checkOrigin      rejects web pages where no API key protects the service
-//	serveHealth      answers /health from the state of the backend
-//	forwardPreflight forwards a browser's CORS preflight, which carries no key
-//	authenticate     compares the client's API key
-//	checkRoute       rejects paths and methods that are not offered
-//	requireBackend   answers 503 until a backend is set
-//	serveModel       answers /v1/models/NAME
-//	validateRequest  limits the body and rejects remote media
-//	forward          sends the request to the backend
+//	allowOrigins    answers CORS preflights, and adds the headers of CORS
+//	checkOrigin     rejects web pages where no API key protects the service
+//	serveHealth     answers /health from the state of the backend
+//	authenticate    compares the client's API key
+//	checkRoute      rejects paths and methods that are not offered
+//	requireBackend  answers 503 until a backend is set
+//	readBody        reads the body into memory, checks and filters its fields
+//	limitRequests   lets no more requests pass than llama-server has slots
+//	serveModel      answers /v1/models/NAME
+//	limitResponse   ends a request that takes too long or answers too much
+//	proxy           sends the request to the backend
 //
 // The package starts no process and reads no command line: a Backend can be an
 // httptest.Server.
 package gateway
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"net/http"
@@ -42,15 +45,40 @@ type Backend interface {
 // Gateway is the http.Handler in front of a backend.
 type Gateway struct {
 	credentials *CredentialStore
+	origins     []string
+	limits      Limits
 	routes      map[string]route
+	slotRoute   route
+	memory      *bodyMemory
+	pace        bodyPace
+	heavy       *queue // requests that need a slot
+	light       *queue
 	log         *slog.Logger
 	backend     atomic.Pointer[Backend]
 	handler     http.Handler
 }
 
+// Options configure a gateway.
+type Options struct {
+	Credentials *CredentialStore
+	// Origins are the web pages that may use the service besides those of this
+	// machine, such as "https://chat.example"; "*" for all. See allowOrigins.
+	Origins []string
+	Limits  Limits
+	Log     *slog.Logger
+}
+
 // New returns a gateway that answers 503 until SetBackend is called.
-func New(credentials *CredentialStore, log *slog.Logger) *Gateway {
-	g := &Gateway{credentials: credentials, routes: routes(), log: log}
+func New(o Options) *Gateway {
+	limits, log := o.Limits.withDefaults(), o.Log
+	g := &Gateway{
+		credentials: o.Credentials, origins: o.Origins, limits: limits, log: log,
+		routes: routes(), slotRoute: route{method: http.MethodPost, fields: slotFields()},
+		memory: newBodyMemory(limits.BodyMemory, limits.BodyMemoryPerClient),
+		pace:   bodyPace{limits.BodyGrace, float64(limits.BodyRate)},
+		heavy:  newQueue(defaultSlots, limits.Queue, limits.QueuePerClient),
+		light:  newQueue(lightRequests, limits.Queue, limits.QueuePerClient),
+	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:        g.rewrite,
 		ModifyResponse: filterResponse,
@@ -60,20 +88,25 @@ func New(credentials *CredentialStore, log *slog.Logger) *Gateway {
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	g.handler = chain(proxy,
+		g.allowOrigins,
 		g.checkOrigin,
 		g.serveHealth,
-		g.forwardPreflight(proxy),
 		g.authenticate,
 		g.checkRoute,
 		g.requireBackend,
+		g.readBody,
+		g.limitRequests,
 		g.serveModel,
-		g.validateRequest,
 	)
 	return g
 }
 
-// SetBackend forwards requests to b from now on.
-func (g *Gateway) SetBackend(b Backend) { g.backend.Store(&b) }
+// SetBackend forwards requests to b from now on, at most slots of them side by
+// side; 0 means 4, llama-server's own number.
+func (g *Gateway) SetBackend(b Backend, slots int) {
+	g.heavy.setPlaces(cmp.Or(slots, defaultSlots))
+	g.backend.Store(&b)
+}
 
 // currentBackend returns the backend, nil before SetBackend.
 func (g *Gateway) currentBackend() Backend {

@@ -58,9 +58,9 @@ func newGateway(t *testing.T, b Backend, keys ...string) *Gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := New(credentials, log)
+	g := New(Options{Credentials: credentials, Log: log})
 	if b != nil {
-		g.SetBackend(b)
+		g.SetBackend(b, 0)
 	}
 	return g
 }
@@ -203,7 +203,7 @@ func TestAnswers503UntilTheModelIsLoaded(t *testing.T) {
 			t.Errorf("%s: %d, %v; want 503 with Retry-After", path, got.status, got.header)
 		}
 	}
-	g.SetBackend(newFakeBackend(t, fakellama.Script{}))
+	g.SetBackend(newFakeBackend(t, fakellama.Script{}), 2)
 	for _, path := range []string{"/health", "/v1/models"} {
 		if got := send(t, "GET", url+path, ""); got.status != 200 {
 			t.Errorf("%s: %d, want 200", path, got.status)
@@ -239,7 +239,7 @@ func TestForwardsAllowedHeaders(t *testing.T) {
 	}))
 	url := serveGateway(t, newGateway(t, b, "secret"))
 	res := send(t, "POST", url+"/completion?conv_id=a&action=b", `{"prompt":"x"}`, "Authorization", "Bearer secret", "X-Api-Key", "secret",
-		"Cookie", "a=secret", "Origin", "http://page.example", "X-Conversation-Id", "a", "Expect", "100-continue", "X-Forwarded-For", "1.2.3.4",
+		"Cookie", "a=secret", "X-Conversation-Id", "a", "Expect", "100-continue", "X-Forwarded-For", "1.2.3.4",
 		"Accept-Encoding", "gzip", "User-Agent", "a", "Content-Type", "text/plain", "Upgrade", "h2c", "Connection", "Upgrade")
 	for name, values := range <-got {
 		switch name {

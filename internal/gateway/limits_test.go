@@ -1,125 +1,192 @@
 package gateway
 
 import (
-	"bytes"
-	"encoding/json"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// blanks returns a reader of n spaces.
-func blanks(n int64) io.Reader { return io.LimitReader(endlessBlanks{}, n) }
-
-type endlessBlanks struct{}
-
-// Read implements io.Reader.
-func (endlessBlanks) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = ' '
-	}
-	return len(p), nil
+func TestQueueSharesPlacesBetweenClients(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1, 10, 10)
+		if err := q.acquire(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		got := make(chan string, 10)
+		for _, client := range []string{"a", "a", "a", "b"} {
+			go func() {
+				if q.acquire(t.Context(), client) == nil {
+					got <- client
+				}
+			}()
+			synctest.Wait()
+		}
+		var order strings.Builder
+		last := "a"
+		for range 4 {
+			q.release(last)
+			last = <-got
+			order.WriteString(last)
+		}
+		q.release(last)
+		if order.String() != "aaab" && order.String() != "baaa" && order.String() != "abaa" || q.count != 0 || len(q.active) != 0 || len(q.waits) != 0 {
+			t.Errorf("%s, left %+v", order.String(), q)
+		}
+	})
 }
 
-// Bodies that llama-server rejects without an answer, or that crash it, are not
-// forwarded.
-func TestLimitsBodies(t *testing.T) {
+// With two places, a client that has one waits behind a client that has none.
+func TestQueuePrefersTheClientWithFewerPlaces(t *testing.T) {
 	t.Parallel()
-	url := serveGateway(t, newGateway(t, newFakeBackend(t, fakellama.Script{})))
-	deep := func(n int) io.Reader {
-		return strings.NewReader(`{"content":"x","http":` + strings.Repeat("[", n) + strings.Repeat("]", n) + "}")
-	}
-	long := func(text string) io.Reader {
-		return io.MultiReader(blanks(maxReplay), strings.NewReader(text)) // longer than a body that is kept for a replay
-	}
-	quoted := `{"content":"\"` + strings.Repeat("[", 2*maxNesting) + `"}`
-	for name, tt := range map[string]struct {
-		path   string
-		body   io.Reader
-		length int64 // -1: chunked
-		header string
-		status int
-		says   string
-	}{
-		"deep":               {"/tokenize", deep(maxNesting - 1), -1, "", 200, ""},
-		"too deep":           {"/tokenize", deep(maxNesting), -1, "", 400, "1000 levels"},
-		"too deep a chat":    {"/v1/chat/completions", deep(maxNesting), -1, "", 400, "1000 levels"},
-		"never closed":       {"/v1/chat/completions", strings.NewReader(`["http",` + strings.Repeat("[", maxNesting)), -1, "", 400, "1000 levels"},
-		"objects":            {"/completion", strings.NewReader(strings.Repeat(`{"a":`, maxNesting+1)), -1, "", 400, "1000 levels"},
-		"deep and long":      {"/tokenize", long(strings.Repeat("[", maxNesting+1)), -1, "", 400, "1000 levels"},
-		"in a string":        {"/tokenize", strings.NewReader(quoted), -1, "", 200, ""},
-		"wide":               {"/tokenize", strings.NewReader(`{"content":"x","y":[` + strings.Repeat("[],", 2*maxNesting) + "0]}"), -1, "", 200, ""},
-		"long":               {"/tokenize", long(`{"content":"x"}`), -1, "", 200, ""},
-		"curl -d":            {"/tokenize", long(`{"content":"x"}`), -1, "Content-Type: application/x-www-form-urlencoded", 200, ""},
-		"form":               {"/v1/audio/transcriptions", strings.NewReader(strings.Repeat("[", 2*maxNesting)), -1, "Content-Type: multipart/form-data; boundary=x", 404, ""},
-		"not quite a form":   {"/tokenize", strings.NewReader(strings.Repeat("[", 2*maxNesting)), -1, "Content-Type: Multipart/Form-Data; boundary=x", 400, "1000 levels"},
-		"compressed":         {"/tokenize", strings.NewReader("x"), -1, "Content-Encoding: gzip", 400, "compressed"},
-		"too large":          {"/tokenize", blanks(maxBody + 1), maxBody + 1, "", 413, "100 MiB"},
-		"too large, chunked": {"/tokenize", blanks(maxBody + 1), -1, "", 413, "100 MiB"},
-		"too large a chat":   {"/v1/chat/completions", blanks(maxBody + 1), -1, "", 413, "100 MiB"},
-	} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+tt.path, io.NopCloser(tt.body))
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(2, 10, 10)
+		for range 2 {
+			if err := q.acquire(t.Context(), "a"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := make(chan string, 2)
+		for _, client := range []string{"a", "b"} {
+			go func() {
+				if q.acquire(t.Context(), client) == nil {
+					got <- client
+				}
+			}()
+			synctest.Wait()
+		}
+		q.release("a")
+		if first := <-got; first != "b" {
+			t.Errorf("the place went to %s", first)
+		}
+		q.release("a")
+		<-got
+	})
+}
+
+func TestQueueRejectsWhatIsTooMuch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(1, 3, 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := q.acquire(ctx, "a"); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			go func() { _ = q.acquire(ctx, "a") }()
+		}
+		synctest.Wait()
+		if err := q.acquire(ctx, "a"); !errors.Is(err, errBusy) {
+			t.Errorf("a third of one client waits: %v", err)
+		}
+		go func() { _ = q.acquire(ctx, "b") }()
+		synctest.Wait()
+		if err := q.acquire(ctx, "c"); !errors.Is(err, errBusy) {
+			t.Errorf("a fourth waits: %v", err)
+		}
+		cancel()
+		synctest.Wait()
+		if len(q.waiting) != 0 || q.count != 1 || len(q.waits) != 0 {
+			t.Errorf("left %+v", q)
+		}
+		q.release("a")
+	})
+}
+
+// Uploads that never end cost llama-server nothing, and other clients no time.
+func TestSlowUploadsOccupyNoSlot(t *testing.T) {
+	t.Parallel()
+	b := newFakeBackend(t, fakellama.Script{Reply: "quick"})
+	url := serveGateway(t, newGateway(t, b))
+	host := strings.TrimPrefix(url, "http://")
+	for range 200 {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", host)
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.ContentLength = tt.length
-		if key, value, ok := strings.Cut(tt.header, ": "); ok {
-			req.Header.Set(key, value)
+		defer func() { _ = conn.Close() }()
+		if _, err := fmt.Fprintf(conn, "POST /completion HTTP/1.1\r\nHost: %s\r\nContent-Length: 20000000\r\n\r\n{", host); err != nil {
+			t.Fatal(err)
 		}
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Errorf("%s: %v", name, err)
-			continue
-		}
-		got, err := io.ReadAll(res.Body)
-		_ = res.Body.Close()
-		if err != nil || res.StatusCode != tt.status || !strings.Contains(string(got), tt.says) {
-			t.Errorf("%s: %d %.200s, %v; want %d that says %q", name, res.StatusCode, got, err, tt.status, tt.says)
-		}
+	}
+	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 200 || !strings.Contains(got.body, "quick") {
+		t.Errorf("%d %s", got.status, got.body)
 	}
 }
 
-// FuzzNesting compares the counted nesting with that of encoding/json.
-func FuzzNesting(f *testing.F) {
-	for _, s := range []string{`[[]]`, `{"a":["]","\"[","\\"]}`, `"["`, `"\u005b"`, `[{"[":{}}]`, `[[`, `]]`, `"\`} {
-		f.Add([]byte(s))
+func TestSlowUploadsEnd(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, newFakeBackend(t, fakellama.Script{}))
+	g.pace = bodyPace{grace: 50 * time.Millisecond, bytes: 1 << 20}
+	r, w := io.Pipe()
+	defer func() { _ = w.Close() }()
+	req, err := http.NewRequestWithContext(t.Context(), "POST", serveGateway(t, g)+"/completion", r)
+	if err != nil {
+		t.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, body []byte) {
-		var b limitedBody
-		deepest := 0
-		for _, c := range body {
-			b.count([]byte{c})
-			deepest = max(deepest, b.depth)
+	go func() { _, _ = io.WriteString(w, "{") }()
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _ = res.Body.Close(); res.StatusCode != http.StatusRequestTimeout {
+		t.Errorf("%d", res.StatusCode)
+	}
+}
+
+func TestBodiesShareMemory(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, newFakeBackend(t, fakellama.Script{}))
+	g.memory = newBodyMemory(1<<20, 1<<19)
+	url := serveGateway(t, g)
+	large := `{"prompt":"x","user":"` + strings.Repeat("x", 1<<20) + `"}`
+	if got := send(t, "POST", url+"/completion", large); got.status != 429 || got.header.Get("Retry-After") == "" {
+		t.Errorf("%d %v, want 429", got.status, got.header)
+	}
+	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 200 {
+		t.Errorf("a small one: %d %s", got.status, got.body)
+	}
+	if g.memory.used != 0 || len(g.memory.client) != 0 {
+		t.Errorf("left %+v", g.memory)
+	}
+}
+
+// A client that waits without end is one of several.
+func TestRequestsBeyondTheQueueAre429(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	arrived := make(chan struct{}, 10)
+	b := newBackend(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-release }))
+	g := newGateway(t, b)
+	g.heavy = newQueue(1, 1, 1)
+	url := serveGateway(t, g)
+	var done sync.WaitGroup
+	defer done.Wait()
+	defer close(release)
+	for range 2 {
+		done.Go(func() { send(t, "POST", url+"/completion", `{"prompt":"x"}`) })
+	}
+	<-arrived
+	for {
+		g.heavy.mu.Lock()
+		n := len(g.heavy.waiting)
+		g.heavy.mu.Unlock()
+		if n == 1 {
+			break
 		}
-		if !json.Valid(body) {
-			return
-		}
-		if b.depth != 0 || b.inString || b.escape {
-			t.Fatalf("%q is valid JSON, but the count ended with %+v", body, b)
-		}
-		want, depth := 0, 0
-		for dec := json.NewDecoder(bytes.NewReader(body)); ; {
-			token, err := dec.Token()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch token {
-			case json.Delim('['), json.Delim('{'):
-				depth++
-			case json.Delim(']'), json.Delim('}'):
-				depth--
-			}
-			want = max(want, depth)
-		}
-		if deepest != want {
-			t.Errorf("%q: %d levels, want %d", body, deepest, want)
-		}
-	})
+		time.Sleep(time.Millisecond)
+	}
+	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 429 || got.header.Get("Retry-After") == "" {
+		t.Errorf("%d %v, want 429", got.status, got.header)
+	}
 }

@@ -1,18 +1,12 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net/http"
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
-
-// maxReplay is the size up to which a body is kept in memory, so that the
-// request can be sent again when llama-server exits before it answers.
-const maxReplay = 16 << 20
 
 // roundTripperFunc is a function that implements http.RoundTripper.
 type roundTripperFunc func(*http.Request) (*http.Response, error)
@@ -51,26 +45,4 @@ func (g *Gateway) handleProxyError(w http.ResponseWriter, r *http.Request, err e
 	default:
 		writeError(w, http.StatusBadGateway, "server_error", "llama-server did not answer")
 	}
-}
-
-// keepForReplay reads a small body into memory, so that the request can be sent
-// again.
-func keepForReplay(r *http.Request) error {
-	if r.Body == nil || r.Body == http.NoBody || r.ContentLength > maxReplay {
-		return nil
-	}
-	head, err := io.ReadAll(io.LimitReader(r.Body, maxReplay+1))
-	if err != nil {
-		return err
-	}
-	if len(head) > maxReplay {
-		r.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.MultiReader(bytes.NewReader(head), r.Body), r.Body}
-		return nil
-	}
-	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(head)), nil }
-	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(head)), int64(len(head))
-	return nil
 }

@@ -2,51 +2,54 @@ package gateway
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 )
 
 // route describes a path that is forwarded.
 type route struct {
 	method string
+	// fields are those that the JSON body may have; nil: no body is forwarded.
+	fields fields
+	// form says that the body is a multipart form instead.
+	form bool
+	// light says that the request needs no slot of llama-server's.
+	light bool
 }
 
 // routes returns the forwarded paths: the endpoints that llama-server v0.5.0
 // offers by default (tools/server/server.cpp). Left out are the endpoints that
-// llama-server offers only on request (tools, MCP, changing its properties) and
-// those of its web page.
+// llama-server offers only on request (tools, MCP, changing its properties), those
+// of its web page, and those that control the requests of other clients
+// (/v1/stream, /v1/chat/completions/control).
 func routes() map[string]route {
-	get, post := route{method: http.MethodGet}, route{method: http.MethodPost}
+	get := route{method: http.MethodGet, light: true}
+	post := func(f fields) route { return route{method: http.MethodPost, fields: f} }
+	light := func(f fields) route { return route{method: http.MethodPost, fields: f, light: true} }
+	completion, chat, responses, anthropic := completionFields(), chatFields(), responsesFields(), anthropicFields()
+	embedding, rerank := embeddingFields(), rerankFields()
+	transcription := route{method: http.MethodPost, form: true}
 	return map[string]route{
-		"/metrics": get, "/props": get, "/models": get, "/v1/models": get, "/slots": get,
-		"/completion": post, "/completions": post, "/v1/completions": post,
-		"/chat/completions": post, "/v1/chat/completions": post,
-		"/v1/responses": post, "/responses": post, "/v1/messages": post,
-		"/v1/audio/transcriptions": post, "/audio/transcriptions": post,
-		"/infill": post, "/embedding": post, "/embeddings": post, "/v1/embeddings": post,
-		"/rerank": post, "/reranking": post, "/v1/rerank": post, "/v1/reranking": post,
-		"/tokenize": post, "/detokenize": post, "/apply-template": post,
-		"/chat/completions/input_tokens": post, "/v1/chat/completions/input_tokens": post,
-		"/responses/input_tokens": post, "/v1/responses/input_tokens": post,
-		"/v1/messages/count_tokens": post, "/lora-adapters": get,
+		"/metrics": get, "/props": get, "/models": get, "/v1/models": get, "/slots": get, "/lora-adapters": get,
+		"/completion": post(completion), "/completions": post(completion), "/v1/completions": post(completion), "/infill": post(infillFields()),
+		"/chat/completions": post(chat), "/v1/chat/completions": post(chat),
+		"/responses": post(responses), "/v1/responses": post(responses), "/v1/messages": post(anthropic),
+		"/audio/transcriptions": transcription, "/v1/audio/transcriptions": transcription,
+		"/embedding": post(embedding), "/embeddings": post(embedding), "/v1/embeddings": post(embedding),
+		"/rerank": post(rerank), "/reranking": post(rerank), "/v1/rerank": post(rerank), "/v1/reranking": post(rerank),
+		"/tokenize": light(tokenizeFields()), "/detokenize": light(detokenizeFields()), "/apply-template": light(chat),
+		"/chat/completions/input_tokens": light(chat), "/v1/chat/completions/input_tokens": light(chat),
+		"/responses/input_tokens": light(responses), "/v1/responses/input_tokens": light(responses),
+		"/v1/messages/count_tokens": light(anthropic),
 	}
-}
-
-// isChat reports whether the body of a path holds messages, in which
-// llama-server accepts addresses of media and fetches them (handle_media in
-// server-common.cpp).
-func isChat(path string) bool {
-	return path == "/apply-template" || slices.ContainsFunc([]string{"/chat/completions", "/responses", "/messages"},
-		func(part string) bool { return strings.Contains(path, part) })
 }
 
 // findRoute returns the route of a path.
 func (g *Gateway) findRoute(path string) (route, bool) {
 	if slot, ok := strings.CutPrefix(path, "/slots/"); ok && !strings.Contains(slot, "/") {
-		return route{method: http.MethodPost}, true // llama-server answers only with --slot-save-path
+		return g.slotRoute, true // llama-server answers only with --slot-save-path
 	}
 	if _, ok := modelName(path); ok {
-		return route{method: http.MethodGet}, true
+		return route{method: http.MethodGet, light: true}, true
 	}
 	rt, ok := g.routes[path]
 	return rt, ok
@@ -66,20 +69,4 @@ func (g *Gateway) checkRoute(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
-}
-
-// forwardPreflight forwards a CORS preflight: a browser sends it before the
-// request, and without the key. A service without keys offers none, since its
-// clients are not web pages of other origins.
-func (g *Gateway) forwardPreflight(proxy http.Handler) middleware {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, known := g.routes[r.URL.Path]
-			if r.Method == http.MethodOptions && known && g.credentials.HasKeys() && g.currentBackend() != nil {
-				proxy.ServeHTTP(w, r)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
-	}
 }

@@ -216,19 +216,22 @@ func TestServeSurvivesDeepNesting(t *testing.T) {
 	array := strings.Repeat("[", levels) + strings.Repeat("]", levels)
 	schema := strings.Repeat(`{"items":`, levels) + "{}" + strings.Repeat("}", levels)
 	chat := `{"max_tokens":1,"messages":[{"role":"user","content":"x"}],`
-	for name, c := range map[string]struct{ path, body string }{
-		"schema":    {"/completion", `{"n_predict":1,"prompt":"x","json_schema":` + schema + "}"},
-		"tools":     {"/v1/chat/completions", chat + `"tools":[{"type":"function","function":{"name":"a","parameters":` + schema + "}}]}"},
-		"variables": {"/v1/chat/completions", chat + `"chat_template_kwargs":{"a":` + array + "}}"},
-		"message":   {"/v1/chat/completions", `{"max_tokens":1,"messages":[{"role":"user","content":"x","z":` + array + "}]}"},
+	for name, c := range map[string]struct {
+		path, body string
+		status     int
+	}{
+		"schema":    {"/completion", `{"n_predict":1,"prompt":"x","json_schema":` + schema + "}", http.StatusBadRequest},
+		"tools":     {"/v1/chat/completions", chat + `"tools":[{"type":"function","function":{"name":"a","parameters":` + schema + "}}]}", http.StatusBadRequest},
+		"variables": {"/v1/chat/completions", chat + `"chat_template_kwargs":{"a":` + array + "}}", http.StatusOK},
+		"message":   {"/v1/chat/completions", `{"max_tokens":1,"messages":[{"role":"user","content":"x","z":` + array + "}]}", http.StatusOK},
 	} {
 		res, err := http.Post(s.url+c.path, "application/json", strings.NewReader(c.body))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_ = res.Body.Close()
-		if res.StatusCode != http.StatusOK {
-			t.Errorf("%s: status %d", name, res.StatusCode)
+		if res.StatusCode != c.status {
+			t.Errorf("%s: status %d, want %d", name, res.StatusCode, c.status)
 		}
 	}
 	if now := children(t, s.cmd.Process.Pid); !slices.Equal(now, before) {

@@ -29,6 +29,7 @@ type serveFlags struct {
 	tlsCert, tlsKey        string
 	embeddings, reranking  bool
 	slotDir                string
+	origins                []string
 	drain                  time.Duration
 	noRestart              bool
 }
@@ -63,6 +64,11 @@ key. Put the keys into a file, one per line, for --api-key-file, or one key into
 $` + gateway.EnvAPIKey + `. Without a key, serve does not listen on an address that
 other machines can reach.
 
+Requests are checked before llama-server sees them: endpoints, headers and fields
+are allow-lists; bodies, grammars and schemas are limited in size and structure.
+Requests wait for a slot in a queue that clients share; more are answered with
+status 429.
+
 SIGHUP reloads the API keys and the certificate. If serve runs in a terminal,
 SIGHUP stops it, because the terminal was closed.
 
@@ -81,6 +87,7 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 	fs.StringVar(&f.config, "config", "", "read the model and the flags from this TOML file")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on: host:port, or unix:PATH")
 	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the API keys that clients must send, one per line")
+	fs.StringArrayVar(&f.origins, "cors-origin", nil, "let web pages of this origin use the service, such as https://chat.example, or * for all (repeat it; default: pages of this machine, and all pages with an API key)")
 	fs.StringVar(&f.alias, "alias", "", "name of the model in the API (default: the file's name)")
 	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve HTTPS with the certificate in this PEM file")
 	fs.StringVar(&f.tlsKey, "tls-key", "", "PEM file with the certificate's private key")
@@ -134,7 +141,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	if err != nil {
 		return err
 	}
-	handler := gateway.New(credentials, log)
+	handler := gateway.New(gateway.Options{Credentials: credentials, Origins: f.origins, Log: log})
 	srv := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -151,7 +158,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		}
 		return err
 	}
-	handler.SetBackend(server.Child)
+	handler.SetBackend(server.Child, server.Plan.Slots)
 	notifier.Ready("serving " + server.Path)
 	url := gateway.URL(l, credentials)
 	log.Info("serving", "model", server.Path, "address", url, "bundle", server.BundleDir)
@@ -194,6 +201,12 @@ func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStor
 	}, log)
 	if err != nil {
 		return nil, err
+	}
+	if err := gateway.CheckOrigins(f.origins); err != nil {
+		return nil, fmt.Errorf("%w: --cors-origin: %w", errUsage, err)
+	}
+	if len(f.origins) > 0 && !credentials.HasKeys() {
+		return nil, fmt.Errorf("%w: --cors-origin lets web pages of other machines in, so an API key is required: set --api-key-file or $%s", errUsage, gateway.EnvAPIKey)
 	}
 	if !local && !credentials.HasKeys() {
 		return nil, fmt.Errorf("%w: other machines can reach %s, so an API key is required: set --api-key-file or $%s", errUsage, f.listen, gateway.EnvAPIKey)

@@ -1,0 +1,97 @@
+package gateway
+
+import (
+	"log/slog"
+	"net/http"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// preflight asks as a browser does before a page's request.
+func preflight(t *testing.T, url, origin string) response {
+	t.Helper()
+	return send(t, http.MethodOptions, url, "", "Origin", origin, "Access-Control-Request-Method", "POST",
+		"Access-Control-Request-Headers", "authorization,content-type,x-stainless-os", "Access-Control-Request-Private-Network", "true")
+}
+
+func TestPagesThatMayReadAnswers(t *testing.T) {
+	t.Parallel()
+	const page, local = "https://chat.example", "http://localhost:3000"
+	for name, tt := range map[string]struct {
+		keys, origins []string
+		origin        string
+		allowed       bool
+		status        int // of a request with the key
+	}{
+		"with a key, any page":       {keys: []string{"k"}, origin: page, allowed: true, status: 200},
+		"with a key, an opaque one":  {keys: []string{"k"}, origin: "null", allowed: true, status: 200},
+		"with a list, one of it":     {keys: []string{"k"}, origins: []string{page}, origin: page, allowed: true, status: 200},
+		"with a list, another":       {keys: []string{"k"}, origins: []string{page}, origin: "https://evil.example", status: 200},
+		"with a list, another port":  {keys: []string{"k"}, origins: []string{page}, origin: page + ":8443", status: 200},
+		"with a list, this machine":  {keys: []string{"k"}, origins: []string{page}, origin: local, allowed: true, status: 200},
+		"with a star":                {keys: []string{"k"}, origins: []string{"*"}, origin: page, allowed: true, status: 200},
+		"without a key, any page":    {origin: page, status: 403},
+		"without a key, local":       {origin: local, allowed: true, status: 200},
+		"without a key, opaque":      {origin: "null", status: 403},
+		"without a key, a file":      {origin: "file://localhost", status: 403},
+		"without a key, a extension": {origin: "chrome-extension://abc", status: 403},
+	} {
+		g := newGateway(t, newFakeBackend(t, fakellama.Script{}), tt.keys...)
+		g.origins = tt.origins
+		url := serveGateway(t, g)
+		want := ""
+		if tt.allowed {
+			want = tt.origin
+		}
+		before := preflight(t, url+"/v1/chat/completions", tt.origin)
+		if got := before.header.Get("Access-Control-Allow-Origin"); got != want || (before.status == 204) != tt.allowed {
+			t.Errorf("%s: preflight %d for %q", name, before.status, got)
+		}
+		if tt.allowed && (before.header.Get("Access-Control-Allow-Methods") != "POST" || before.header.Get("Access-Control-Allow-Headers") != "authorization,content-type,x-stainless-os" ||
+			before.header.Get("Access-Control-Allow-Private-Network") != "true" || before.header.Get("Vary") != "Origin") {
+			t.Errorf("%s: preflight %v", name, before.header)
+		}
+		for path, status := range map[string]int{"/v1/models": tt.status, "/health": 0, "/nothing": 0} {
+			got := send(t, "GET", url+path, "", "Origin", tt.origin, "Authorization", "Bearer k")
+			if got.header.Get("Access-Control-Allow-Origin") != want || got.header.Get("Access-Control-Allow-Credentials") != "" || status != 0 && got.status != status {
+				t.Errorf("%s: %s is %d, %v", name, path, got.status, got.header)
+			}
+		}
+		if len(tt.keys) > 0 {
+			if got := send(t, "GET", url+"/v1/models", "", "Origin", tt.origin); got.status != 401 || got.header.Get("Access-Control-Allow-Origin") != want {
+				t.Errorf("%s: without the key %d, %v", name, got.status, got.header)
+			}
+		}
+	}
+}
+
+// A page whose name leads to this machine is not one of it.
+func TestPreflightOfARebindingPageIsRejected(t *testing.T) {
+	t.Parallel()
+	url := serveGateway(t, newGateway(t, nil))
+	if got := send(t, http.MethodOptions, url+"/v1/models", "", "Origin", "http://localhost", "Host", "evil.example", "Access-Control-Request-Method", "GET"); got.status != 403 {
+		t.Errorf("%d", got.status)
+	}
+}
+
+func TestPreflightNeedsNoBackend(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, nil)
+	g.log = slog.New(slog.DiscardHandler)
+	if got := preflight(t, serveGateway(t, g)+"/v1/models", "http://127.0.0.1:3000"); got.status != 204 {
+		t.Errorf("%d", got.status)
+	}
+}
+
+func TestCheckOrigins(t *testing.T) {
+	t.Parallel()
+	if err := CheckOrigins([]string{"*", "https://chat.example", "http://[::1]:80", "chrome-extension://abc"}); err != nil {
+		t.Error(err)
+	}
+	for _, origin := range []string{"", "chat.example", "https://chat.example/", "https://u@chat.example", "https://chat.example?x", "null"} {
+		if CheckOrigins([]string{origin}) == nil {
+			t.Errorf("%q is accepted", origin)
+		}
+	}
+}
