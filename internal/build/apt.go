@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -34,9 +33,9 @@ func (s *Session) sourceDate(ctx context.Context, root string) (time.Time, error
 	if date := s.Settings.SourceDate; !date.IsZero() {
 		return date, nil
 	}
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "log", "-1", "--format=%ct").Output()
+	out, err := git(ctx, root, nil, "log", "-1", "--format=%ct")
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read the time of the commit: %w; set SOURCE_DATE_EPOCH", err)
+		return time.Time{}, fmt.Errorf("read the time of the commit: %w; set SOURCE_DATE_EPOCH, or build in a git checkout", err)
 	}
 	return settings.ParseEpoch(strings.TrimSpace(string(out)))
 }

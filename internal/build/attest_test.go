@@ -12,8 +12,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/licences"
 )
 
-// git runs git in dir with an author and returns its trimmed output.
-func git(t *testing.T, dir string, args ...string) string {
+// runGit runs git in dir with an author and returns its trimmed output.
+func runGit(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.org"}, args...)...).CombinedOutput()
 	if err != nil {
@@ -35,11 +35,11 @@ func readFile(t *testing.T, name string) string {
 // commitModule commits a small module in root and returns its files.
 func commitModule(t *testing.T, root string) []string {
 	t.Helper()
-	git(t, root, "init", "--quiet")
+	runGit(t, root, "init", "--quiet")
 	writeFile(t, filepath.Join(root, "go.mod"), "module "+modulePath+"\n\ngo 1.26\n")
 	writeFile(t, filepath.Join(root, "a.go"), "package a\n")
-	git(t, root, "add", "go.mod", "a.go")
-	git(t, root, "commit", "--quiet", "-m", "first")
+	runGit(t, root, "add", "go.mod", "a.go")
+	runGit(t, root, "commit", "--quiet", "-m", "first")
 	return []string{"go.mod", "a.go"}
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,7 +27,7 @@ func (s *Session) trackedFiles(ctx context.Context, root string) ([]string, erro
 // listFiles returns the existing files that `git ls-files` lists with args,
 // without the outputs of a build.
 func (s *Session) listFiles(ctx context.Context, root string, args ...string) ([]string, error) {
-	out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root, "ls-files", "-z"}, args...)...).Output()
+	out, err := git(ctx, root, nil, append([]string{"ls-files", "-z"}, args...)...)
 	if err != nil {
 		return nil, fmt.Errorf("list the files of the checkout: %w", err)
 	}
@@ -40,7 +39,7 @@ func (s *Session) listFiles(ctx context.Context, root string, args ...string) ([
 // uncommittedFiles lists the files in which the checkout differs from its commit,
 // untracked files included, ignored files excluded.
 func (s *Session) uncommittedFiles(ctx context.Context, root string) ([]string, error) {
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "--no-optional-locks", "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all").Output()
+	out, err := git(ctx, root, nil, "--no-optional-locks", "status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
 	if err != nil {
 		return nil, fmt.Errorf("compare the checkout with its commit: %w", err)
 	}
@@ -66,7 +65,7 @@ func (s *Session) revision(ctx context.Context, root string) (string, error) {
 	if len(names) > 0 {
 		return "", s.printf("provenance: it names no commit, because the checkout differs from its commit:\n  %s", joinLines(names))
 	}
-	out, err := exec.CommandContext(ctx, "git", "-C", root, "rev-parse", "HEAD").Output()
+	out, err := git(ctx, root, nil, "rev-parse", "HEAD")
 	if err != nil {
 		return "", fmt.Errorf("read the commit of this checkout: %w", err)
 	}
@@ -84,6 +83,22 @@ func (s *Session) checkCommitted(ctx context.Context, root string) error {
 		return err
 	}
 	return fmt.Errorf("%w; commit these files, or move files that do not belong to it, such as keys, out of the checkout:\n  %s", errUncommitted, joinLines(names))
+}
+
+// checkGit checks before a build everything that a release reads from git, so that an
+// error of git appears at once and not after the compiles.
+func (s *Session) checkGit(ctx context.Context, root string) error {
+	if _, err := s.sourceDate(ctx, root); err != nil {
+		return err
+	}
+	if _, err := s.trackedFiles(ctx, root); err != nil {
+		return err
+	}
+	if _, err := git(ctx, root, nil, "rev-parse", "HEAD"); err != nil {
+		return fmt.Errorf("read the commit of this checkout: %w", err)
+	}
+	_, err := s.uncommittedFiles(ctx, root)
+	return err
 }
 
 // isBuildOutput reports whether name, relative to the root, is an output of a
@@ -108,17 +123,15 @@ func isWithin(dir, name string) bool {
 // module contains the tracked files. Untracked files are copied because they may
 // be compiled.
 func (s *Session) copyCheckout(ctx context.Context, root, to string) error {
-	if out, err := exec.CommandContext(ctx, "git", "clone", "--quiet", "--no-checkout", root, to).CombinedOutput(); err != nil {
-		return fmt.Errorf("clone the checkout: %w\n%s", err, out)
+	if _, err := git(ctx, root, nil, "clone", "--quiet", "--no-checkout", root, to); err != nil {
+		return fmt.Errorf("clone the checkout: %w", err)
 	}
-	index, err := exec.CommandContext(ctx, "git", "-C", root, "ls-files", "-z", "--stage").Output()
+	index, err := git(ctx, root, nil, "ls-files", "-z", "--stage")
 	if err != nil {
 		return fmt.Errorf("read the index of the checkout: %w", err)
 	}
-	track := exec.CommandContext(ctx, "git", "-C", to, "update-index", "-z", "--index-info")
-	track.Stdin = bytes.NewReader(index)
-	if out, err := track.CombinedOutput(); err != nil {
-		return fmt.Errorf("write the index of the copy: %w\n%s", err, out)
+	if _, err := git(ctx, to, bytes.NewReader(index), "update-index", "-z", "--index-info"); err != nil {
+		return fmt.Errorf("write the index of the copy: %w", err)
 	}
 	names, err := s.listFiles(ctx, root, "--cached", "--others", "--exclude-standard")
 	if err != nil {

@@ -4,10 +4,12 @@ import (
 	"archive/zip"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
@@ -17,18 +19,18 @@ import (
 func TestCopyCheckoutKeepsTreeAndCommit(t *testing.T) {
 	root, to := t.TempDir(), filepath.Join(t.TempDir(), "copy")
 	s := &Session{Settings: &settings.Settings{Dist: "out", Cache: filepath.Join(root, "cache")}}
-	git(t, root, "init", "--quiet")
+	runGit(t, root, "init", "--quiet")
 	writeFile(t, filepath.Join(root, "a"), "committed")
 	writeFile(t, filepath.Join(root, "gone"), "committed")
 	writeFile(t, filepath.Join(root, ".gitignore"), "ignored\n")
-	git(t, root, "add", "--all")
-	git(t, root, "commit", "--quiet", "-m", "first")
+	runGit(t, root, "add", "--all")
+	runGit(t, root, "commit", "--quiet", "-m", "first")
 	writeFile(t, filepath.Join(root, "a"), "changed")
 	if err := errors.Join(os.Remove(filepath.Join(root, "gone")), os.Symlink("a", filepath.Join(root, "link"))); err != nil {
 		t.Fatal(err)
 	}
 	writeFile(t, filepath.Join(root, "staged"), "not committed")
-	git(t, root, "add", "staged")
+	runGit(t, root, "add", "staged")
 	writeFile(t, filepath.Join(root, "new", "b"), "untracked")
 	left := []string{"ignored/c", "out/go-rocm", "out.part/go-rocm", "out.old/go-rocm", "cache/stages/x"}
 	for _, name := range left {
@@ -47,7 +49,7 @@ func TestCopyCheckoutKeepsTreeAndCommit(t *testing.T) {
 			t.Errorf("%s was copied", name)
 		}
 	}
-	if a, b := git(t, root, "rev-parse", "HEAD"), git(t, to, "rev-parse", "HEAD"); a != b {
+	if a, b := runGit(t, root, "rev-parse", "HEAD"), runGit(t, to, "rev-parse", "HEAD"); a != b {
 		t.Errorf("revisions %s and %s", a, b)
 	}
 	for _, dir := range []string{root, to} {
@@ -69,7 +71,7 @@ func TestModuleContainsTrackedFilesOnly(t *testing.T) {
 	s.Settings.Published = filepath.Join(d.root, "served")
 	commitModule(t, d.root)
 	writeFile(t, filepath.Join(d.root, "docs/a.md"), "text")
-	git(t, d.root, "add", "docs")
+	runGit(t, d.root, "add", "docs")
 	for _, name := range []string{"archive.asc", "keys/private.pem", "do/go-rocm", "served/apt/pool/x.deb"} {
 		writeFile(t, filepath.Join(d.root, name), "private")
 	}
@@ -104,7 +106,7 @@ func TestSignedReleaseNeedsACleanCheckout(t *testing.T) {
 	s, d := newSession(t, "GOROCM_SIGNING_KEY="+provenanceKey(t))
 	commitModule(t, d.root)
 	clean, err := s.revision(t.Context(), d.root)
-	if want := git(t, d.root, "rev-parse", "HEAD"); err != nil || clean != want {
+	if want := runGit(t, d.root, "rev-parse", "HEAD"); err != nil || clean != want {
 		t.Errorf("revision %s, %v; want %s", clean, err, want)
 	}
 	for name, change := range map[string]func(){
@@ -116,8 +118,8 @@ func TestSignedReleaseNeedsACleanCheckout(t *testing.T) {
 		if !errors.Is(err, errUncommitted) || !strings.Contains(err.Error(), "\n  "+name) {
 			t.Errorf("with %s: %v", name, err)
 		}
-		git(t, d.root, "clean", "--quiet", "--force", "archive.asc")
-		git(t, d.root, "checkout", "--quiet", ".")
+		runGit(t, d.root, "clean", "--quiet", "--force", "archive.asc")
+		runGit(t, d.root, "checkout", "--quiet", ".")
 	}
 	writeFile(t, filepath.Join(d.root, "new.go"), "package a\n")
 	s.Settings.SigningKey = ""
@@ -126,5 +128,75 @@ func TestSignedReleaseNeedsACleanCheckout(t *testing.T) {
 	}
 	if stated := readFile(t, filepath.Join(d.dir, "provenance.json")); strings.Contains(stated, "gitCommit") || strings.Contains(stated, clean) {
 		t.Error("the provenance names a commit that differs from the checkout")
+	}
+}
+
+// Every error of git contains the message of git, which names the remedy.
+func TestGitErrorsContainItsMessage(t *testing.T) {
+	s, d := newSession(t)
+	s.Settings.SourceDate = time.Time{}
+	commitModule(t, d.root)
+	t.Setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1") // git's own tests use it
+	for name, call := range map[string]func() error{
+		"ls-files": func() error { _, err := s.trackedFiles(t.Context(), d.root); return err },
+		"status":   func() error { _, err := s.uncommittedFiles(t.Context(), d.root); return err },
+		"revision": func() error { _, err := s.revision(t.Context(), d.root); return err },
+		"log":      func() error { _, err := s.sourceDate(t.Context(), d.root); return err },
+		"clone":    func() error { return s.copyCheckout(t.Context(), d.root, filepath.Join(t.TempDir(), "copy")) },
+		"checkGit": func() error { return s.checkGit(t.Context(), d.root) },
+		"index": func() error {
+			_, err := git(t.Context(), d.root, nil, "update-index", "-z", "--index-info")
+			return err
+		},
+		"index list": func() error { _, err := git(t.Context(), d.root, nil, "ls-files", "-z", "--stage"); return err },
+	} {
+		if err := call(); err == nil || !strings.Contains(err.Error(), "dubious ownership") || !strings.Contains(err.Error(), "safe.directory") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A release reads everything from git before it builds, with or without a key.
+func TestReleaseReadsGitFirst(t *testing.T) {
+	s, root := inCheckout(t)
+	if err := s.release(t.Context()); err == nil || !strings.Contains(err.Error(), "not a git repository") {
+		t.Errorf("outside a repository: %v", err)
+	}
+	runGit(t, root, "init", "--quiet")
+	if err := s.release(t.Context()); err == nil || !strings.Contains(err.Error(), "does not have any commits") {
+		t.Errorf("without a commit: %v", err)
+	}
+}
+
+// Without HOME mage writes nothing to the checkout.
+func TestMageWithoutHomeLeavesTheCheckoutClean(t *testing.T) {
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, tmp := t.TempDir(), t.TempDir()
+	cache, err := goEnv(t.Context(), "GOCACHE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules, err := goEnv(t.Context(), "GOMODCACHE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"go.mod", "go.sum", "mage.go"} {
+		writeFile(t, filepath.Join(dir, name), readFile(t, filepath.Join(root, name)))
+	}
+	writeFile(t, filepath.Join(dir, "magefiles", "magefile.go"), "//go:build mage\n\npackage main\n\nfunc Nothing() {}\n")
+	cmd := exec.CommandContext(t.Context(), "go", "run", "mage.go", "nothing")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "HOME=", "MAGEFILE_CACHE=", "GOCACHE="+cache, "GOMODCACHE="+modules, "GOFLAGS=-mod=mod", "TMPDIR="+tmp)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if exists(filepath.Join(dir, ".magefile")) {
+		t.Error(".magefile was written to the checkout")
+	}
+	if left, err := filepath.Glob(filepath.Join(tmp, "magefile-*")); err != nil || len(left) > 0 {
+		t.Errorf("remains %v, %v", left, err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
 // commandPackage is the path of the command's package from the root.
@@ -51,6 +52,9 @@ func (s *Session) Version(root string) (string, error) {
 		}
 		v = string(m[1])
 	}
+	if err := settings.CheckVersion(v); err != nil {
+		return "", fmt.Errorf("the version in CHANGELOG.md or GOROCM_VERSION: %w", err)
+	}
 	v, _, _ = strings.Cut(strings.TrimPrefix(v, "v"), "+")
 	return v + "+llama." + strings.TrimPrefix(s.Recipe.Lock.Tag, "v"), nil
 }
@@ -84,11 +88,8 @@ func (s *Session) bareCommand(ctx context.Context, root, out, version string) (s
 
 // goEnv returns a variable of `go env`.
 func goEnv(ctx context.Context, name string) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", name).Output()
-	if err != nil {
-		return "", fmt.Errorf("go env %s: %w", name, err)
-	}
-	return strings.TrimSpace(string(out)), nil
+	out, err := output(exec.CommandContext(ctx, "go", "env", name), "go env "+name)
+	return strings.TrimSpace(string(out)), err
 }
 
 // goVersion returns the version of Go that compiles.

@@ -11,25 +11,24 @@ import (
 	"golang.org/x/mod/semver"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 )
 
-const (
-	modulePath = "forge.lthn.ai/core/go-rocm"
-	// plainSuffix marks the version of a release without a bundle. That version sorts
-	// before the release, so that the newest version is the one with the bundle.
-	plainSuffix = "-plain"
-)
+// modulePath is the path of the Go module.
+const modulePath = "forge.lthn.ai/core/go-rocm"
 
 // moduleVersions returns the module's version with the bundle inside and, for a
-// release, the version without. Go modules have no build metadata.
+// release, the version without. The version without a bundle sorts before the release,
+// so that the newest version is the one with the bundle. Go modules have no build
+// metadata.
 func moduleVersions(version string) (full, plain string, err error) {
-	full, _, _ = strings.Cut("v"+strings.TrimPrefix(version, "v"), "+")
-	if !semver.IsValid(full) || semver.Canonical(full) != full {
-		return "", "", fmt.Errorf("%q is not a valid version of a Go module; set one such as 0.1.0", version)
+	if err := settings.CheckVersion(version); err != nil {
+		return "", "", err
 	}
+	full, _, _ = strings.Cut("v"+strings.TrimPrefix(version, "v"), "+")
 	if semver.Prerelease(full) == "" {
-		plain = full + plainSuffix
+		plain = full + settings.PlainSuffix
 	}
 	return full, plain, nil
 }

@@ -46,7 +46,13 @@ func (s *Session) release(ctx context.Context, more ...step) error {
 	if err != nil {
 		return err
 	}
-	// Report unusable keys now and not after an hour.
+	if err := s.prepare(ctx, buildPrograms); err != nil {
+		return err
+	}
+	// Report problems with git and unusable keys now and not after an hour.
+	if err := s.checkGit(ctx, root); err != nil {
+		return err
+	}
 	if _, err := s.publicKeys(ctx, root); err != nil {
 		return err
 	}

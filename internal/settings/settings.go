@@ -4,6 +4,7 @@
 package settings
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/caarlos0/env/v11"
 	"github.com/docker/go-units"
+	"golang.org/x/mod/semver"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
@@ -107,13 +109,22 @@ func Read() (*Settings, error) {
 func Parse(environ []string) (*Settings, error) {
 	values := env.ToMap(environ)
 	for name, v := range values {
-		if v == "" {
+		if strings.TrimSpace(v) == "" {
 			delete(values, name) // empty means unset
 		}
 	}
+	// CI systems set CI to true, to 1 or to their name.
+	if v, ok := values["CI"]; ok {
+		if _, err := parseBool(v); err != nil {
+			values["CI"] = "true"
+		}
+	}
+	if err := trimLists(values); err != nil {
+		return nil, err
+	}
 	s := &Settings{}
-	if err := env.ParseWithOptions(s, env.Options{Environment: values}); err != nil {
-		return nil, fmt.Errorf("settings: %w", err)
+	if err := env.ParseWithOptions(s, env.Options{Environment: values, FuncMap: parsers}); err != nil {
+		return nil, explain(err, values)
 	}
 	if err := unknown(values); err != nil {
 		return nil, err
@@ -160,6 +171,97 @@ func (s *Settings) Paths() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// parsers parse the types for which the errors of the standard library name no remedy.
+var parsers = map[reflect.Type]env.ParserFunc{
+	reflect.TypeFor[bool](): func(v string) (any, error) { return parseBool(v) },
+	reflect.TypeFor[int](): func(v string) (any, error) {
+		n, err := strconv.Atoi(strings.TrimSpace(v))
+		if err != nil {
+			return nil, errors.New("is not a number; set one such as 4")
+		}
+		return n, nil
+	},
+	reflect.TypeFor[time.Duration](): func(v string) (any, error) {
+		d, err := time.ParseDuration(strings.TrimSpace(v))
+		if err != nil {
+			return nil, errors.New("is not a duration; set one such as 2160h")
+		}
+		return d, nil
+	},
+}
+
+// parseBool parses a boolean, in the forms that are usual in environment variables.
+func parseBool(v string) (bool, error) {
+	switch strings.ToLower(strings.TrimSpace(v)) {
+	case "1", "t", "true", "y", "yes", "on":
+		return true, nil
+	case "0", "f", "false", "n", "no", "off":
+		return false, nil
+	}
+	return false, errors.New("is not a boolean; set true or false")
+}
+
+// explain returns the errors of the parser with the names of the variables instead of
+// those of the fields.
+func explain(err error, values map[string]string) error {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return fmt.Errorf("settings: %w", err)
+	}
+	var errs []error
+	for _, err := range all.Errors {
+		var parse env.ParseError
+		if !errors.As(err, &parse) {
+			errs = append(errs, fmt.Errorf("settings: %w", err))
+			continue
+		}
+		name := parse.Name
+		if f, ok := reflect.TypeFor[Settings]().FieldByName(parse.Name); ok {
+			name = f.Tag.Get("env")
+		}
+		value := ""
+		if _, named := parsers[parse.Type]; named {
+			value = fmt.Sprintf("%q ", values[name])
+		}
+		remedy := ""
+		if parse.Type == reflect.TypeFor[[]gfx.Target]() {
+			remedy = "; set targets such as gfx1100,gfx1101"
+		}
+		errs = append(errs, fmt.Errorf("settings: %s: %s%w%s", name, value, parse.Err, remedy))
+	}
+	return errors.Join(errs...)
+}
+
+// trimLists removes spaces around the elements of lists, and empty elements. It returns
+// an error for a list without elements.
+func trimLists(values map[string]string) error {
+	var errs []error
+	for f := range reflect.TypeFor[Settings]().Fields() {
+		name := f.Tag.Get("env")
+		v, ok := values[name]
+		if !ok || f.Type.Kind() != reflect.Slice {
+			continue
+		}
+		sep := separator(f)
+		var parts []string
+		for part := range strings.SplitSeq(v, sep) {
+			if part = strings.TrimSpace(part); part != "" {
+				parts = append(parts, part)
+			}
+		}
+		if len(parts) == 0 {
+			errs = append(errs, fmt.Errorf("settings: %s: %q lists nothing; unset it for the default, %q", name, v, f.Tag.Get("envDefault")))
+		}
+		values[name] = strings.Join(parts, sep)
+	}
+	return errors.Join(errs...)
+}
+
+// separator returns the separator of a list.
+func separator(f reflect.StructField) string {
+	return cmp.Or(f.Tag.Get("envSeparator"), ",")
 }
 
 // unknown returns an error for each variable that begins with GOROCM_ and is no
@@ -226,6 +328,9 @@ func (s *Settings) check() error {
 		bad("GOROCM_TARGETS", "the hip variant needs at least one target, such as gfx1100")
 	}
 	for i, t := range s.Targets {
+		if _, ok := t.ELFMach(); !ok {
+			bad("GOROCM_TARGETS", "%s is not a target that the compiler has; choose such as gfx1100, gfx1101, gfx1102", t)
+		}
 		if slices.Contains(s.Targets[:i], t) {
 			bad("GOROCM_TARGETS", "%s is listed twice", t)
 		}
@@ -244,6 +349,17 @@ func (s *Settings) check() error {
 		case strings.Contains(option, ":"):
 			bad("GOROCM_CMAKE", "%q has a type; write NAME=VALUE", o)
 		}
+	}
+	if err := CheckVersion(s.Version); s.Version != "" && err != nil {
+		bad("GOROCM_VERSION", "%w", err)
+	}
+	for _, name := range s.Bench {
+		if !slices.Contains(Benchmarks, name) {
+			bad("GOROCM_BENCH", "%q is not a benchmark; choose from %s", name, strings.Join(Benchmarks, ", "))
+		}
+	}
+	if strings.ContainsFunc(s.Suite, func(r rune) bool { return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyz0123456789-", r) }) {
+		bad("GOROCM_SUITE", "%q is not a Debian suite; set one such as forky", s.Suite)
 	}
 	if s.Jobs < 1 {
 		bad("GOROCM_JOBS", "%d is not a number of jobs; set 1 or more", s.Jobs)
@@ -276,6 +392,24 @@ func (s *Settings) check() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Benchmarks are the names of all benchmarks, in the order of docs/benchmarks.md.
+var Benchmarks = []string{"tokens", "ready", "first", "flow", "cancel", "batch", "memory", "extract", "pack", "compile", "unchanged", "go"}
+
+// CheckVersion checks that a version is valid for a Go module.
+func CheckVersion(version string) error {
+	v, _, _ := strings.Cut("v"+strings.TrimPrefix(version, "v"), "+")
+	switch {
+	case !semver.IsValid(v) || semver.Canonical(v) != v:
+		return fmt.Errorf("%q is not a version; set one such as 0.1.0 or 0.2.0-rc.1", version)
+	case semver.Prerelease(v) == PlainSuffix:
+		return fmt.Errorf("%q is the name of the module of %s without a bundle, which each release contains; set %[2]s", version, strings.TrimSuffix(v, PlainSuffix)[1:])
+	}
+	return nil
+}
+
+// PlainSuffix marks the version of the Go module without a bundle.
+const PlainSuffix = "-plain"
 
 // Signed reports whether any key is set.
 func (s *Settings) Signed() bool {
@@ -341,11 +475,7 @@ func (s *Settings) rows(params []env.FieldParams) []string {
 			for j := range parts {
 				parts[j] = fmt.Sprint(f.Index(j).Interface())
 			}
-			sep := v.Type().Field(i).Tag.Get("envSeparator")
-			if sep == "" {
-				sep = ","
-			}
-			value = strings.Join(parts, sep)
+			value = strings.Join(parts, separator(v.Type().Field(i)))
 		}
 		rows = append(rows, p.Key+"\t"+value+"\t"+v.Type().Field(i).Tag.Get("help"))
 	}

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 func TestParse(t *testing.T) {
@@ -44,7 +47,15 @@ func TestParse(t *testing.T) {
 		{"bad target", []string{"GOROCM_TARGETS=rx7900"}, "rx7900", nil},
 		{"bad jobs", []string{"GOROCM_JOBS=-2"}, "-2 is not a number of jobs", nil},
 		{"bad memory", []string{"GOROCM_MEMORY=lots"}, "is not a size", nil},
-		{"bad bool", []string{"GOROCM_LOCKED=maybe"}, "maybe", nil},
+		{"bad version", []string{"GOROCM_VERSION=latest"}, `GOROCM_VERSION: "latest" is not a version; set one such as 0.1.0`, nil},
+		{"version of two numbers", []string{"GOROCM_VERSION=0.1"}, `GOROCM_VERSION: "0.1" is not a version`, nil},
+		{"version of the module without a bundle", []string{"GOROCM_VERSION=0.1.0-plain"}, "GOROCM_VERSION: \"0.1.0-plain\" is the name of the module of 0.1.0 without a bundle, which each release contains; set 0.1.0", nil},
+		{"pre-release", []string{"GOROCM_VERSION=v0.2.0-rc.1+x"}, "", func(s *Settings) bool { return s.Version == "v0.2.0-rc.1+x" }},
+		{"target that no compiler has", []string{"GOROCM_TARGETS=gfx1100,gfx1109"}, "GOROCM_TARGETS: gfx1109 is not a target", nil},
+		{"unknown benchmark", []string{"GOROCM_BENCH=ready,frist"}, `GOROCM_BENCH: "frist" is not a benchmark; choose from tokens`, nil},
+		{"bad suite", []string{"GOROCM_SUITE=forky/updates"}, `GOROCM_SUITE: "forky/updates" is not a Debian suite`, nil},
+		{"spaces in lists", []string{"GOROCM_VARIANTS= hip, cpu,", "GOROCM_TARGETS=gfx1100, gfx1101"}, "", func(s *Settings) bool { return len(s.Variants) == 2 && s.Variants[1] == "cpu" && len(s.Targets) == 2 }},
+		{"list without elements", []string{"GOROCM_FLAVOURS=,"}, `GOROCM_FLAVOURS: "," lists nothing; unset it for the default, "hermetic"`, nil},
 		{"bad epoch", []string{"SOURCE_DATE_EPOCH=yesterday"}, `settings: SOURCE_DATE_EPOCH: "yesterday" is not a number of seconds`, nil},
 		{"times", []string{"SOURCE_DATE_EPOCH=1", "GOROCM_RELEASE_DATE=2"}, "", func(s *Settings) bool { return s.SourceDate.Unix() == 1 && s.ReleaseDate.Unix() == 2 }},
 		{"the earliest time", []string{"SOURCE_DATE_EPOCH=0"}, "", func(s *Settings) bool {
@@ -82,6 +93,54 @@ func TestParse(t *testing.T) {
 				t.Errorf("got %+v", s)
 			}
 		})
+	}
+}
+
+// Some CI systems set CI to 1 or to their name.
+func TestAnyCIIsTrue(t *testing.T) {
+	for value, want := range map[string]bool{"woodpecker": true, "1": true, "true": true, "drone": true, "false": false, "0": false, "": false, "no": false} {
+		s, err := Parse([]string{"CI=" + value, "HOME=/nonexistent"})
+		if err != nil || s.CI != want {
+			t.Errorf("CI=%s: %+v, %v, want %t", value, s, err, want)
+		}
+	}
+}
+
+// Every error names the variable and not the field, and says what to set.
+func TestErrorsNameTheVariable(t *testing.T) {
+	for field := range reflect.TypeFor[Settings]().Fields() {
+		name := field.Tag.Get("env")
+		var values, ok []string
+		remedy := ""
+		switch field.Type {
+		case reflect.TypeFor[bool]():
+			values, ok, remedy = []string{"maybe", "2", "tru"}, []string{"true", "FALSE", "1", "0", "yes", "no", "On", "off", " true "}, "set true or false"
+		case reflect.TypeFor[int]():
+			values, ok, remedy = []string{"many", "1.5", "99999999999999999999"}, []string{"3", " 3 "}, "set one such as 4"
+		case reflect.TypeFor[time.Duration]():
+			values, ok, remedy = []string{"soon", "5", "90d"}, []string{"5h"}, "set one such as 2160h"
+		case reflect.TypeFor[Bytes]():
+			values, ok, remedy = []string{"lots", "-1"}, []string{"1GiB"}, "16GiB"
+		case reflect.TypeFor[[]gfx.Target]():
+			values, ok, remedy = []string{"rx7900", "gfx"}, []string{"gfx1102"}, "gfx1100"
+		default:
+			continue
+		}
+		for _, v := range values {
+			_, err := Parse([]string{name + "=" + v, "HOME=/nonexistent"})
+			if name == "CI" {
+				continue // any value is valid
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "settings: "+name+": ") || !strings.Contains(err.Error(), remedy) || !strings.Contains(err.Error(), v) || strings.Contains(err.Error(), "field") {
+				t.Errorf("%s=%s: %v", name, v, err)
+			}
+		}
+		for _, v := range ok {
+			environ := []string{name + "=" + v, "HOME=/nonexistent", "GOROCM_APT_URL=https://example.org/apt"}
+			if _, err := Parse(environ); err != nil {
+				t.Errorf("%s=%s: %v", name, v, err)
+			}
+		}
 	}
 }
 

@@ -35,9 +35,12 @@ func Files(t testing.TB) []goproxy.File {
 
 func git(t testing.TB, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "git", args...).Output()
+	cmd := exec.CommandContext(t.Context(), "git", args...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("git %s: %v", strings.Join(args, " "), err)
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, &stderr)
 	}
 	return string(out)
 }
