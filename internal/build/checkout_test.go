@@ -156,9 +156,14 @@ func TestGitErrorsContainItsMessage(t *testing.T) {
 	}
 }
 
-// A release reads everything from git before it builds, with or without a key.
-func TestReleaseReadsGitFirst(t *testing.T) {
+// A release checks its changelog and everything that it reads from git before it builds,
+// with or without a key.
+func TestReleaseChecksGitAndChangelogFirst(t *testing.T) {
 	s, root := inCheckout(t)
+	if err := s.release(t.Context()); err == nil || !strings.Contains(err.Error(), "SOURCE_DATE_EPOCH") {
+		t.Errorf("a changelog entry older than the one below it: %v", err)
+	}
+	s.Epoch = time.Now()
 	if err := s.release(t.Context()); err == nil || !strings.Contains(err.Error(), "not a git repository") {
 		t.Errorf("outside a repository: %v", err)
 	}

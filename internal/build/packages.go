@@ -55,6 +55,15 @@ func (s *Session) packageOptions(version, revision string) deb.Options {
 	return deb.Options{Version: version, Revision: revision, Epoch: s.Epoch, Maintainer: s.Settings.Maintainer}
 }
 
+// checkPackageVersion rejects a version that cannot be packaged, before anything is built.
+func (s *Session) checkPackageVersion(root string) error {
+	version, err := s.Version(root)
+	if err != nil {
+		return err
+	}
+	return deb.CheckChangelogDate(s.packageOptions(version, ""))
+}
+
 // packageInputs returns the key of a package that is built from content with the
 // options o by the code in directories below packaging.
 func (s *Session) packageInputs(root string, o deb.Options, content string, dirs ...string) (packageInputs, error) {

@@ -22,6 +22,13 @@ func Build() error {
 // Package does the work of Build and builds the Debian packages.
 func Package() error {
 	return withCheckout(func(ctx context.Context, s *Session) error {
+		root, err := Root()
+		if err != nil {
+			return err
+		}
+		if err := s.checkPackageVersion(root); err != nil {
+			return err
+		}
 		return s.deliver(ctx, nil, s.buildInto, s.packageInto)
 	})
 }
@@ -47,6 +54,9 @@ func (s *Session) release(ctx context.Context, more ...step) error {
 		return err
 	}
 	if err := s.prepare(ctx, buildPrograms); err != nil {
+		return err
+	}
+	if err := s.checkPackageVersion(root); err != nil {
 		return err
 	}
 	// Report problems with git and unusable keys now and not after an hour.

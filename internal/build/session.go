@@ -44,6 +44,12 @@ func Open() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.CI {
+		// Programs and tests that run below compare CI with "true".
+		if err := os.Setenv("CI", "true"); err != nil {
+			return nil, err
+		}
+	}
 	lock, err := recipe.SourceLock()
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package deb
 
 import (
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"fmt"
 	"strings"
@@ -16,10 +17,19 @@ const maintainerMark = "@MAINTAINER@"
 // that version, its entry is completed with what only the build knows: the
 // llama.cpp release, the revision and the time.
 func commandChangelog(o Options, v Version) ([]byte, error) {
+	text, err := changelogText(o, v)
+	if err != nil {
+		return nil, err
+	}
+	return compress([]byte(text))
+}
+
+// changelogText is commandChangelog without the compression.
+func changelogText(o Options, v Version) (string, error) {
 	const name = "go-rocm"
 	history, err := readAsset("changelog")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	text := strings.ReplaceAll(string(history), maintainerMark, o.Maintainer)
 	plain := v
@@ -32,7 +42,42 @@ func commandChangelog(o Options, v Version) ([]byte, error) {
 	} else {
 		text = fmt.Sprintf("%s (%s) unstable; urgency=medium\n\n  * Build of version %s.\n%s\n%s", name, v, v.Upstream(), trailer(o), text)
 	}
-	return compress([]byte(text))
+	return text, nil
+}
+
+// CheckChangelogDate checks that the changelog entry of the command's version would be
+// later than the entry below it, as lintian demands.
+func CheckChangelogDate(o Options) error {
+	packed, v, err := changelogOf(o)
+	if err != nil {
+		return err
+	}
+	var dates []time.Time
+	for line := range strings.Lines(packed) {
+		if _, date, ok := strings.Cut(line, ">  "); ok && strings.HasPrefix(line, " -- ") {
+			at, err := time.Parse(time.RFC1123Z, strings.TrimSpace(date))
+			if err != nil {
+				return fmt.Errorf("the changelog asset: %w", err)
+			}
+			dates = append(dates, at)
+		}
+	}
+	if len(dates) > 1 && !dates[0].After(dates[1]) {
+		return fmt.Errorf("%w: the changelog entry of version %s would be dated %s, but the entry below it is dated %s: set SOURCE_DATE_EPOCH to a later time, such as the output of `git log -1 --format=%%ct`",
+			ErrOptions, v.Upstream(), dates[0].UTC().Format(time.RFC3339), dates[1].UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// changelogOf returns the text of the command's changelog for the version of o.
+func changelogOf(o Options) (string, Version, error) {
+	v, err := ParseVersion(o.Version, o.Revision)
+	if err != nil {
+		return "", v, err
+	}
+	o.Maintainer = cmp.Or(o.Maintainer, DefaultMaintainer)
+	text, err := changelogText(o, v)
+	return text, v, err
 }
 
 // bundleChangelog has one entry, about the bundle. Anything that changes with the

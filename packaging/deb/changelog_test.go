@@ -3,6 +3,7 @@ package deb
 import (
 	"bytes"
 	"compress/gzip"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -32,5 +33,30 @@ func TestChangelogCompletesTheNewestEntry(t *testing.T) {
 	}
 	if !strings.Contains(text, "* First release") || !strings.HasSuffix(text, " -- A <a@example.org>  Mon, 28 Sep 2026 00:41:12 +0000\n") {
 		t.Errorf("got\n%s", text)
+	}
+}
+
+// An entry that is not later than the entry below it is rejected, with the setting that
+// changes its date.
+func TestChangelogDateMustBeLaterThanTheEntryBelow(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		version string
+		epoch   string
+		ok      bool
+	}{
+		{"0.1.0+llama.0.5.0", "2026-09-28T00:00:00Z", true}, // the newest entry itself
+		{"0.2.0+llama.0.5.0", "2026-09-28T00:00:00Z", false},
+		{"0.2.0-rc.1", "2026-11-23T00:00:00Z", false},
+		{"0.2.0", "2026-11-23T00:00:01Z", true},
+	} {
+		epoch, err := time.Parse(time.RFC3339, tc.epoch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = CheckChangelogDate(Options{Version: tc.version, Epoch: epoch})
+		if (err == nil) != tc.ok || err != nil && (!errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "SOURCE_DATE_EPOCH")) {
+			t.Errorf("%s at %s: %v", tc.version, tc.epoch, err)
+		}
 	}
 }
