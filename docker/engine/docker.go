@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"path"
-	"strconv"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -16,16 +15,12 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// labelOwner is the label of our containers with the process that created them, so
-// that a later run can remove those of a killed one.
-const labelOwner = "org.lthn.go-rocm.owner"
-
 type docker struct {
 	api   *client.Client
 	owner owner
 }
 
-// newDocker wraps an API client and removes the containers of dead runs.
+// newDocker wraps an API client and removes the containers of killed runs.
 func newDocker(ctx context.Context, api *client.Client) (*docker, error) {
 	owner, err := currentOwner()
 	if err != nil {
@@ -76,12 +71,8 @@ func (d *docker) Resolve(ctx context.Context, ref string) (string, error) {
 }
 
 func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error) {
-	var changes []string
-	for _, k := range sortedKeys(labels) {
-		changes = append(changes, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(labels[k]))
-	}
 	r, err := d.api.ImageImport(ctx, image.ImportSource{Source: rootfs, SourceName: "-"}, ref,
-		image.ImportOptions{Changes: changes, Platform: "linux/amd64"})
+		image.ImportOptions{Changes: labelChanges(labels), Platform: "linux/amd64"})
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", ref, err)
 	}
@@ -125,13 +116,11 @@ type imageFiles struct {
 }
 
 func (d *docker) Files(ctx context.Context, ref string) (Files, error) {
-	c, err := d.api.ContainerCreate(ctx, &container.Config{
-		Image: ref, Cmd: []string{"/nothing"}, Labels: map[string]string{labelOwner: d.owner.String()},
-	}, nil, nil, nil, "")
+	id, err := d.newContainer(ctx, &container.Config{Image: ref, Cmd: []string{"/nothing"}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open the files of image %s: %w", ref, err)
 	}
-	return &imageFiles{d: d, id: c.ID}, nil
+	return &imageFiles{d: d, id: id}, nil
 }
 
 func (f *imageFiles) Close() error {

@@ -1,16 +1,10 @@
 package engine
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
-
-	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 )
 
 // owner identifies the process that created a container. A later process with the
@@ -93,22 +87,4 @@ func startTime(pid int) string {
 		return ""
 	}
 	return rest[19]
-}
-
-// removeOrphans removes the containers of processes that have exited.
-func (d *docker) removeOrphans(ctx context.Context) error {
-	list, err := d.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", labelOwner))})
-	if err != nil {
-		return fmt.Errorf("list left-over containers: %w", err)
-	}
-	for _, c := range list {
-		if o, ok := parseOwner(c.Labels[labelOwner]); !ok || !o.hasExited(d.owner, startTime) {
-			continue
-		}
-		err := d.remove(c.ID)
-		if err != nil && !errdefs.IsNotFound(errors.Unwrap(err)) && !errdefs.IsConflict(errors.Unwrap(err)) {
-			return err
-		}
-	}
-	return nil
 }

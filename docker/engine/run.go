@@ -9,13 +9,19 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 )
 
-func sortedKeys(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+// labelChanges returns the instructions that put labels on a new image.
+func labelChanges(labels map[string]string) []string {
+	var changes []string
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		changes = append(changes, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(labels[k]))
+	}
+	return changes
+}
 
 func (d *docker) Run(ctx context.Context, job Job) (err error) {
 	id, err := d.create(ctx, job)
@@ -41,11 +47,9 @@ func (d *docker) Run(ctx context.Context, job Job) (err error) {
 	if job.CommitAs == "" {
 		return nil
 	}
-	var changes []string
-	for _, k := range sortedKeys(job.CommitLabels) {
-		changes = append(changes, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(job.CommitLabels[k]))
-	}
-	if _, err := d.api.ContainerCommit(ctx, id, container.CommitOptions{Reference: job.CommitAs, Changes: changes}); err != nil {
+	labels := map[string]string{labelOwner: "", labelName: ""} // the image is nobody's container
+	maps.Copy(labels, job.CommitLabels)
+	if _, err := d.api.ContainerCommit(ctx, id, container.CommitOptions{Reference: job.CommitAs, Changes: labelChanges(labels)}); err != nil {
 		return fmt.Errorf("job %s: keep the image %s: %w", job.Name, job.CommitAs, err)
 	}
 	return nil
@@ -74,17 +78,12 @@ func (d *docker) create(ctx context.Context, job Job) (string, error) {
 	for _, v := range job.Volumes {
 		volumes[v] = struct{}{}
 	}
-	c, err := d.api.ContainerCreate(ctx, &container.Config{
+	return d.newContainer(ctx, &container.Config{
 		Hostname: cmp.Or(job.Host, "build"), Image: job.Image, Entrypoint: job.Cmd[:1], Cmd: job.Cmd[1:],
 		Env: job.Env, WorkingDir: job.Dir, Volumes: volumes,
 		User:         fmt.Sprintf("%d:%d", job.UID, job.GID),
-		Labels:       map[string]string{labelOwner: d.owner.String()},
 		AttachStdout: true, AttachStderr: true,
-	}, host, nil, nil, "")
-	if err != nil {
-		return "", fmt.Errorf("create the container: %w", err)
-	}
-	return c.ID, nil
+	}, host)
 }
 
 // copyInputs fills the directories of the job's inputs.
@@ -156,15 +155,4 @@ func (d *docker) start(ctx context.Context, id string, job Job) error {
 		}
 		return fmt.Errorf("job %s: wait for its end: %w", job.Name, err)
 	}
-}
-
-// remove ends and deletes a container with its volumes. It has a time of its
-// own, since it must also work after the job's context ended.
-func (d *docker) remove(id string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	if err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
-		return fmt.Errorf("remove container %.12s: %w", id, err)
-	}
-	return nil
 }

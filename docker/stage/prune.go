@@ -29,6 +29,10 @@ func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 		if err := ctx.Err(); err != nil {
 			return removed, err
 		}
+		// A directory that is neither a result nor an unfinished one is not ours.
+		if !strings.HasSuffix(e.Name(), unfinished) && !isResult(filepath.Join(c.dir, e.Name())) {
+			continue
+		}
 		final := filepath.Join(c.dir, strings.TrimSuffix(e.Name(), unfinished))
 		gone, err := prune(filepath.Join(c.dir, e.Name()), final, since)
 		if err != nil {
@@ -61,6 +65,12 @@ func prune(dir, final string, since time.Time) (bool, error) {
 		dir = work
 	}
 	return true, os.RemoveAll(dir)
+}
+
+// isResult reports whether a directory is a finished result.
+func isResult(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, recordName))
+	return err == nil
 }
 
 // lastUse is when a result was last asked for, and of what is no result when it

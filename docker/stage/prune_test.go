@@ -47,6 +47,11 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// A person's own directory in the cache is as old, and no stage.
+	foreign := filepath.Join(c.dir, "notes-about-stages")
+	if err := errors.Join(os.Mkdir(foreign, 0o700), os.Chtimes(foreign, long, long)); err != nil {
+		t.Fatal(err)
+	}
 	check := func(want ...string) {
 		t.Helper()
 		got, err := c.Prune(t.Context(), time.Now().Add(-30*24*time.Hour))
@@ -58,7 +63,7 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	check(killed, old)
-	for _, dir := range []string{looked, done, held, running} {
+	for _, dir := range []string{looked, done, held, running, foreign} {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
 		}

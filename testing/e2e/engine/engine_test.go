@@ -228,6 +228,57 @@ func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 	}
 }
 
+// A job's labels are inherited by the image that is committed from it, and by the
+// containers that a person creates from that image. The next build must leave those
+// alone.
+func TestContainersOfCommittedImagesAreKept(t *testing.T) {
+	const committed = "go-rocm/test-committed:latest"
+	if os.Getenv("TEST_COMMIT") != "" {
+		e := containertest.Engine(t)
+		if err := e.Run(t.Context(), engine.Job{Name: "commit", Image: image, Cmd: []string{"/probe", "facts"}, Dir: "/", CommitAs: committed, CommitLabels: map[string]string{"test": "kept"}}); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	e := containertest.Engine(t)
+	probeImage(t, e)
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestContainersOfCommittedImagesAreKept$")
+	cmd.Env = append(os.Environ(), "TEST_COMMIT=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	img, err := e.Image(t.Context(), committed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range img.Labels {
+		if strings.HasPrefix(name, "org.lthn.go-rocm.") && value != "" {
+			t.Errorf("the image has the job's label %s=%q", name, value)
+		}
+	}
+	if img.Labels["test"] != "kept" {
+		t.Errorf("labels of the image: %v", img.Labels)
+	}
+	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer api.Close()
+	own, err := api.ContainerCreate(t.Context(), &container.Config{Image: committed, Cmd: []string{"/probe", "facts"}}, nil, nil, nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := api.ContainerRemove(context.Background(), own.ID, container.RemoveOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	containertest.Engine(t)
+	if _, err := api.ContainerInspect(t.Context(), own.ID); err != nil {
+		t.Errorf("the next run removed a person's container: %v", err)
+	}
+}
+
 // An incomplete root file system makes no image, even if the received part is a
 // complete archive.
 func TestFailedImportMakesNoImage(t *testing.T) {
