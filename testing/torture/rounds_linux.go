@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,8 +108,7 @@ func waitReleased(before snapshot) error {
 			return nil
 		}
 		if time.Now().After(end) {
-			stacks := make([]byte, 1<<20)
-			return fmt.Errorf("leaked:\n%s\n\n%s", strings.Join(more, "\n"), stacks[:runtime.Stack(stacks, true)])
+			return fmt.Errorf("leaked:\n%s\n\n%s", strings.Join(more, "\n"), stacks())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package torture
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -78,6 +79,73 @@ func TestLeaksAreDetected(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A goroutine or file that is released meanwhile does not hide a leak.
+func TestReleasesDoNotHideLeaks(t *testing.T) {
+	ending, leaked := make(chan struct{}), make(chan struct{})
+	ended := make(chan struct{})
+	go func() { <-ending; close(ended) }()
+	pipe, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := takeSnapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { <-leaked }()
+	file, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(ending)
+	<-ended
+	if err := errors.Join(pipe.Close(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	now, err := takeSnapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := strings.Join(now.since(before), "\n")
+	for _, want := range []string{"1 goroutines of", "TestReleasesDoNotHideLeaks", "/dev/zero"} {
+		if !strings.Contains(more, want) {
+			t.Errorf("%q is not in %q", want, more)
+		}
+	}
+	close(leaked)
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := waitReleased(before); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGoroutinesCountsByFunctionAndCreator(t *testing.T) {
+	const trace = `goroutine 1 [running]:
+main.main()
+	/src/main.go:10 +0x1d
+
+goroutine 7 [chan receive, 2 minutes]:
+runtime.gopark(...)
+	/go/proc.go:1
+net/http.(*persistConn).readLoop(0xc0000b2000)
+	/go/transport.go:2 +0x9
+created by net/http.(*Transport).dialConn in goroutine 5
+	/go/transport.go:3 +0x8
+
+goroutine 8 [select]:
+net/http.(*persistConn).readLoop(0xc0000b4000)
+	/go/transport.go:2 +0x9
+created by net/http.(*Transport).dialConn in goroutine 6
+	/go/transport.go:3 +0x8
+`
+	want := map[string]int{"main.main": 1, "net/http.(*persistConn).readLoop, created by net/http.(*Transport).dialConn": 2}
+	if got := goroutines(trace); !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

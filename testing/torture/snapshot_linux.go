@@ -3,6 +3,7 @@ package torture
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,16 +16,16 @@ import (
 
 // snapshot lists the resources that a test may leak.
 type snapshot struct {
-	goroutines int
-	files      []string // open files, as "DESCRIPTOR TARGET"
-	children   []string // running processes, orphans included, as "PID NAME"
-	temporary  []string // files in the directory for temporary files
-	mounts     []string // mount points below that directory
+	goroutines map[string]int // number by function and creator
+	files      []string       // open files, as "DESCRIPTOR TARGET"
+	children   []string       // running processes, orphans included, as "PID NAME"
+	temporary  []string       // files in the directory for temporary files
+	mounts     []string       // mount points below that directory
 }
 
 // takeSnapshot lists the current resources of this process.
 func takeSnapshot() (snapshot, error) {
-	s := snapshot{goroutines: runtime.NumGoroutine()}
+	s := snapshot{goroutines: goroutines(stacks())}
 	var err error
 	if s.files, err = openFiles(); err != nil {
 		return s, err
@@ -49,14 +50,20 @@ func takeSnapshot() (snapshot, error) {
 }
 
 // since lists the resources that the snapshot has and before does not have. It compares
-// goroutines and open files by number: both change all the time.
+// goroutines and open files by their number for each function and target: they are
+// replaced all the time, and one that is about to end must not hide a new one.
 func (s snapshot) since(before snapshot) []string {
 	var more []string
-	if s.goroutines > before.goroutines {
-		more = append(more, fmt.Sprintf("%d goroutines, %d before", s.goroutines, before.goroutines))
+	for _, name := range slices.Sorted(maps.Keys(s.goroutines)) {
+		if n, old := s.goroutines[name], before.goroutines[name]; n > old {
+			more = append(more, fmt.Sprintf("%d goroutines of %s, %d before", n, name, old))
+		}
 	}
-	if len(s.files) > len(before.files) {
-		more = append(more, fmt.Sprintf("%d open files, %d before: %s", len(s.files), len(before.files), strings.Join(s.files, ", ")))
+	now, old := byTarget(s.files), byTarget(before.files)
+	for _, target := range slices.Sorted(maps.Keys(now)) {
+		if len(now[target]) > len(old[target]) {
+			more = append(more, fmt.Sprintf("%d open files, %d before: %s", len(now[target]), len(old[target]), strings.Join(now[target], ", ")))
+		}
 	}
 	for _, kind := range []struct {
 		what        string
@@ -69,6 +76,52 @@ func (s snapshot) since(before snapshot) []string {
 		}
 	}
 	return more
+}
+
+// stacks returns the stacks of all goroutines.
+func stacks() string {
+	for b := make([]byte, 1<<20); ; b = make([]byte, 2*len(b)) {
+		if n := runtime.Stack(b, true); n < len(b) {
+			return string(b[:n])
+		}
+	}
+}
+
+// goroutines counts the goroutines in a trace of runtime.Stack by the function that
+// they run and the function that created them.
+func goroutines(trace string) map[string]int {
+	count := map[string]int{}
+	for block := range strings.SplitSeq(trace, "\n\n") {
+		var function, creator string
+		for line := range strings.Lines(block) {
+			line = strings.TrimSuffix(line, "\n")
+			switch by, ok := strings.CutPrefix(line, "created by "); {
+			case ok:
+				by, _, _ = strings.Cut(by, " in goroutine ")
+				creator = ", created by " + by
+			case strings.HasPrefix(line, "goroutine "), strings.HasPrefix(line, "\t"), line == "":
+			default:
+				function = line[:max(0, strings.LastIndexByte(line, '('))]
+			}
+		}
+		if function != "" {
+			count[function+creator]++
+		}
+	}
+	return count
+}
+
+// byTarget groups open files by their target, sockets and pipes by their type.
+func byTarget(files []string) map[string][]string {
+	groups := map[string][]string{}
+	for _, f := range files {
+		_, target, _ := strings.Cut(f, " ")
+		if kind, _, ok := strings.Cut(target, ":["); ok {
+			target = kind
+		}
+		groups[target] = append(groups[target], f)
+	}
+	return groups
 }
 
 // openFiles lists the descriptors of this process, without the one of the listing.
