@@ -13,19 +13,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// BatchGenerate implements inference.TextModel: all prompts run over the slots,
-// a new one beginning where one has ended. When ctx ends, or the model is
-// closed, before all are done, the error says so and each unfinished prompt
-// carries it too; the others keep their results. A prompt that fails for itself
-// has its error in its result alone.
+// BatchGenerate implements inference.TextModel. All prompts run over the slots.
+// When ctx ends or the model is closed before all prompts are done, BatchGenerate
+// returns that error, each unfinished result has it too, and the others are
+// complete. The error of a single prompt is in its result only.
 func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...inference.GenerateOption) ([]inference.BatchResult, error) {
 	cfg := inference.ApplyGenerateOpts(opts)
 	start := time.Now()
-	err := m.open()
+	err := m.checkOpen()
 	out := make([]inference.BatchResult, len(prompts))
 	sums := make([]inference.GenerateMetrics, len(prompts))
-	m.spread(len(prompts), func(i int) {
-		s := m.Stream(ctx, Request{Prompt: prompts[i], GenerateConfig: cfg})
+	m.forEach(len(prompts), func(i int) {
+		s := m.Stream(ctx, Request{Prompt: TextPrompt(prompts[i]), GenerateConfig: cfg})
 		for t := range s.All() {
 			out[i].Tokens = append(out[i].Tokens, t)
 		}
@@ -36,40 +35,39 @@ func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...inf
 			err = r.Err
 		}
 	}
-	m.ended(err, sum(sums, time.Since(start)))
+	m.record(err, sum(sums, time.Since(start)))
 	return out, err
 }
 
-// open is ErrClosed once the model is closed.
-func (m *Model) open() error {
+// checkOpen returns ErrClosed after Close.
+func (m *Model) checkOpen() error {
 	if m.life.Err() != nil {
 		return ErrClosed
 	}
 	return nil
 }
 
-// Classify implements inference.TextModel. One token is sampled after one
-// prefill for each prompt, batched over the slots. With logits each result
-// carries the natural logarithms of the probabilities before sampling, indexed
-// by token id: they differ from the network's raw logits by one constant, so
-// order, differences and softmax are the same. At temperature 0 the largest is
-// that of the token. The result is all or nothing: the error is the first that a
-// prompt met, and says which.
+// Classify implements inference.TextModel. It samples one token for each prompt,
+// batched over the slots. With logits each result has the natural logarithms of
+// the probabilities before sampling, indexed by token id: they differ from the
+// network's raw logits by one constant, so order, differences and softmax are the
+// same. At temperature 0 the largest logit is the token's. Classify returns all
+// results or the first error, which names its prompt.
 //
-// llama-server tells no probabilities where the sampled token only begins a rune.
-// With logits such a prompt is sent a second time, and Metrics count both: its
-// prompt and its token twice, and the time of both.
+// llama-server sends no probabilities where the sampled token only begins a rune.
+// With logits such a prompt is sent a second time, and Metrics count both
+// requests.
 func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inference.GenerateOption) ([]inference.ClassifyResult, error) {
 	cfg := inference.ApplyGenerateOpts(opts)
 	cfg.MaxTokens = 1
 	start := time.Now()
-	joined, cancel := m.during(ctx)
+	joined, cancel := m.joinContexts(ctx)
 	defer cancel()
 	out := make([]inference.ClassifyResult, len(prompts))
 	sums := make([]inference.GenerateMetrics, len(prompts))
 	var mu sync.Mutex
-	first := m.open()
-	m.spread(len(prompts), func(i int) {
+	first := m.checkOpen()
+	m.forEach(len(prompts), func(i int) {
 		var err error
 		out[i], sums[i], err = m.classify(joined, prompts[i], cfg)
 		if err == nil {
@@ -78,11 +76,11 @@ func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inferenc
 		mu.Lock()
 		defer mu.Unlock()
 		if first == nil {
-			first = fmt.Errorf("prompt %d: %w", i, m.explain(ctx, err))
+			first = fmt.Errorf("prompt %d: %w", i, m.translateError(ctx, err))
 			cancel() // the result is all or nothing
 		}
 	})
-	m.ended(first, sum(sums, time.Since(start)))
+	m.record(first, sum(sums, time.Since(start)))
 	if first != nil {
 		return nil, first
 	}
@@ -91,15 +89,12 @@ func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inferenc
 
 func (m *Model) classify(ctx context.Context, prompt string, cfg inference.GenerateConfig) (inference.ClassifyResult, inference.GenerateMetrics, error) {
 	var none inference.ClassifyResult
-	req := Request{Prompt: prompt, GenerateConfig: cfg}
-	r, err := req.wire()
-	if err != nil {
+	req := Request{GenerateConfig: cfg}
+	if err := errors.Join(req.validate(), ctx.Err()); err != nil {
 		return none, inference.GenerateMetrics{}, err
 	}
-	if err := ctx.Err(); err != nil {
-		return none, inference.GenerateMetrics{}, err
-	}
-	r.StopIDs = nil // the one token is the result, whichever it is
+	r := req.completion(&preparedPrompt{text: prompt})
+	r.StopIDs = nil // the token is the result, whichever it is
 	vocab := m.srv.Info.VocabSize
 	if cfg.ReturnLogits {
 		r.Probs = vocab
@@ -109,7 +104,7 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 		return none, inference.GenerateMetrics{}, err
 	}
 	c := res[0]
-	if err := begun(c.Final); err != nil {
+	if err := checkPromptTokens(c.Final); err != nil {
 		return none, inference.GenerateMetrics{}, err
 	}
 	spent := []inference.GenerateMetrics{metricsOf(c.Final, 0)}
@@ -132,10 +127,10 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 	return result, sum(spent, 0), nil
 }
 
-// positions asks again for an answer that came without any: llama-server tells no
-// probabilities for a token that only begins a rune (process_token in
-// server-context.cpp). They are taken from the network before any bias, so a
-// second request that is made to sample a whole letter tells the same.
+// positions repeats a request whose answer had no probabilities: llama-server
+// sends none for a token that only begins a rune (process_token in
+// server-context.cpp). The probabilities are the network's before any bias, so a
+// second request that is biased towards a whole letter returns the same.
 func (m *Model) positions(ctx context.Context, r *llamaapi.CompletionRequest) (llamaapi.Completion, error) {
 	again := *r
 	again.Extra = map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}
@@ -149,13 +144,14 @@ func (m *Model) positions(ctx context.Context, r *llamaapi.CompletionRequest) (l
 	return res[0], nil
 }
 
-// spread runs work for 0 to n-1. Twice as many as there are slots are under way,
-// so that the server always has a next one at hand.
-func (m *Model) spread(n int, work func(i int)) {
+// forEach runs work for 0 to n-1 concurrently. Twice as many requests as slots are
+// in flight, so that the server always has the next one. An errgroup would do the
+// same, and would be a third module that every user of the library downloads.
+func (m *Model) forEach(n int, work func(i int)) {
 	next := make(chan int)
-	var wg sync.WaitGroup
+	var workers sync.WaitGroup
 	for range min(n, 2*m.slots) {
-		wg.Go(func() {
+		workers.Go(func() {
 			for i := range next {
 				work(i)
 			}
@@ -165,11 +161,11 @@ func (m *Model) spread(n int, work func(i int)) {
 		next <- i
 	}
 	close(next)
-	wg.Wait()
+	workers.Wait()
 }
 
-// sum adds up the metrics of a batch; the rates are tokens over the wall time of
-// the whole, since its parts ran side by side.
+// sum adds up the metrics of a batch. The rates are tokens over the wall time of
+// the batch, because its parts ran concurrently.
 func sum(parts []inference.GenerateMetrics, total time.Duration) inference.GenerateMetrics {
 	all := inference.GenerateMetrics{TotalDuration: total}
 	for _, p := range parts {

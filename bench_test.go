@@ -15,12 +15,12 @@ import (
 // the imitation's own work included.
 func BenchmarkStream(b *testing.B) {
 	path := fakebundle.Use(b, fakellama.Script{NeverEnds: true, ContextLen: 1 << 30})
-	m, err := (&rocm.Backend{}).Load(b.Context(), path, rocm.DefaultSettings())
+	m, err := (&rocm.Backend{}).Load(b.Context(), path, rocm.Settings{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer func() { _ = m.Close() }()
-	s := m.Stream(b.Context(), rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 28}})
+	s := m.Stream(b.Context(), rocm.Request{Prompt: rocm.TextPrompt("Go on"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 28}})
 	defer func() { _ = s.Close() }()
 	if _, ok := s.Next(); !ok {
 		b.Fatal(s.Err())

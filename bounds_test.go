@@ -30,8 +30,8 @@ func TestHugeLimits(t *testing.T) {
 
 func TestRequestsOutOfRange(t *testing.T) {
 	path := fakebundle.Use(t, fakellama.Script{Slots: 2})
-	s := rocm.DefaultSettings()
-	s.ParallelSlots = 2
+	s := rocm.Settings{}
+	s.Slots = 2
 	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 	if err != nil {
 		t.Fatal(err)
@@ -41,24 +41,24 @@ func TestRequestsOutOfRange(t *testing.T) {
 		req  rocm.Request
 		says string
 	}{
-		"negative seed": {rocm.Request{Prompt: "x", Seed: new(int64(-1))}, "nil"},
-		"random seed":   {rocm.Request{Prompt: "x", Seed: new(int64(math.MaxUint32))}, "4294967294"},
-		"huge seed":     {rocm.Request{Prompt: "x", Seed: new(int64(1<<32 + 7))}, "4294967294"},
-		"empty stop":    {rocm.Request{Prompt: "x", Stop: []string{"a", ""}}, "stop text 1"},
-		"slot":          {rocm.Request{Prompt: "x", Slot: new(2)}, "0 to 1"},
-		"negative slot": {rocm.Request{Prompt: "x", Slot: new(-1)}, "nil"},
-		"no adapter":    {rocm.Request{Prompt: "x", Adapters: []llamaapi.LoRAScale{{ID: 0, Scale: 1}}}, "without adapters"},
+		"negative seed": {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: new(int64(-1))}, "nil"},
+		"random seed":   {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: new(int64(math.MaxUint32))}, "4294967294"},
+		"huge seed":     {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: new(int64(1<<32 + 7))}, "4294967294"},
+		"empty stop":    {rocm.Request{Prompt: rocm.TextPrompt("x"), Stop: []string{"a", ""}}, "stop text 1"},
+		"slot":          {rocm.Request{Prompt: rocm.TextPrompt("x"), Slot: new(2)}, "0 to 1"},
+		"negative slot": {rocm.Request{Prompt: rocm.TextPrompt("x"), Slot: new(-1)}, "nil"},
+		"no adapter":    {rocm.Request{Prompt: rocm.TextPrompt("x"), Adapters: []llamaapi.LoRAScale{{ID: 0, Scale: 1}}}, "without adapters"},
 		"nothing":       {rocm.Request{}, "no tokens"},
-		"no token":      {rocm.Request{Tokens: []int32{}}, "no tokens"},
+		"no token":      {rocm.Request{Prompt: rocm.TokenPrompt(nil)}, "no tokens"},
 	} {
 		tt.req.GenerateConfig = inference.GenerateConfig{MaxTokens: 4}
 		st := m.Stream(t.Context(), tt.req)
-		if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrOption) || !strings.Contains(st.Err().Error(), tt.says) {
+		if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrInvalidOption) || !strings.Contains(st.Err().Error(), tt.says) {
 			t.Errorf("%s: %v; want an ErrOption that says %q", name, st.Err(), tt.says)
 		}
 	}
 	for _, seed := range []int64{0, math.MaxUint32 - 1} {
-		st := m.Stream(t.Context(), rocm.Request{Prompt: "x", Seed: &seed, Slot: new(1), GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
+		st := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: &seed, Slot: new(1), GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
 		if n := len(collect(st.All())); n == 0 || st.Err() != nil {
 			t.Errorf("seed %d in slot 1: %d tokens, %v", seed, n, st.Err())
 		}
@@ -70,7 +70,7 @@ func TestEmptyPrompts(t *testing.T) {
 	m := load(t, fakellama.Script{})
 	refused := func(name string, err error) {
 		t.Helper()
-		if !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "no tokens") {
+		if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "no tokens") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -93,8 +93,8 @@ func TestEmptyPrompts(t *testing.T) {
 // llama-server takes any slot, by its remainder, and any adapter.
 func TestSlotsAndAdaptersOutOfRange(t *testing.T) {
 	path := fakebundle.Use(t, fakellama.Script{Slots: 2, SlotSave: true, Adapters: []string{"a.gguf", "b.gguf"}})
-	s := rocm.DefaultSettings()
-	s.SlotDir, s.ParallelSlots = t.TempDir(), 2
+	s := rocm.Settings{}
+	s.SlotDir, s.Slots = t.TempDir(), 2
 	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 	if err != nil {
 		t.Fatal(err)
@@ -102,10 +102,10 @@ func TestSlotsAndAdaptersOutOfRange(t *testing.T) {
 	defer func() { _ = m.Close() }()
 	ctx := t.Context()
 	for _, slot := range []int{-1, 2, 9} {
-		if f, err := m.SaveSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "0 to 1") {
+		if f, err := m.SaveSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "0 to 1") {
 			t.Errorf("saved slot %d as %+v, %v", slot, f, err)
 		}
-		if f, err := m.RestoreSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrOption) {
+		if f, err := m.RestoreSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrInvalidOption) {
 			t.Errorf("restored slot %d as %+v, %v", slot, f, err)
 		}
 	}
@@ -113,15 +113,15 @@ func TestSlotsAndAdaptersOutOfRange(t *testing.T) {
 		t.Error(err)
 	}
 	for _, id := range []int{-1, 2, 7} {
-		if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 1}, {ID: id}}); !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "0 to 1") {
+		if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 1}, {ID: id}}); !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "0 to 1") {
 			t.Errorf("set adapter %d: %v", id, err)
 		}
 	}
 	if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 0.5}}); err != nil {
 		t.Error(err)
 	}
-	st := m.Stream(ctx, rocm.Request{Prompt: "x", Adapters: []llamaapi.LoRAScale{{ID: 7}}, GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
-	if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrOption) {
+	st := m.Stream(ctx, rocm.Request{Prompt: rocm.TextPrompt("x"), Adapters: []llamaapi.LoRAScale{{ID: 7}}, GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
+	if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrInvalidOption) {
 		t.Errorf("a request with adapter 7: %v", st.Err())
 	}
 }

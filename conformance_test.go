@@ -26,7 +26,7 @@ func TestConformance(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			conformance.Run(t, conformance.Subject{
 				// A Close that waits for who reads would not be back before the check is over.
-				Backend: &rocm.Backend{Defaults: rocm.Settings{DrainTimeout: time.Hour}}, Model: fakebundle.Use(t, script),
+				Backend: &rocm.Backend{Defaults: rocm.Settings{Timeouts: rocm.Timeouts{Drain: time.Hour}}}, Model: fakebundle.Use(t, script),
 				Logits: true, Chat: true, Steady: true, TooLong: strings.Repeat("word ", 2000),
 			})
 		})

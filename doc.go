@@ -1,7 +1,13 @@
-// Package rocm is the inference backend "rocm": llama.cpp's llama-server on AMD
-// GPUs (RDNA 3), run as a supervised child process.
+// Package rocm runs llama.cpp's llama-server on AMD GPUs (RDNA 3), as a supervised
+// child process, and is the inference backend "rocm".
 //
-// Importing it registers the backend:
+// Use [Model.Stream] when several goroutines share a model: each [Stream] has its
+// own error, metrics and end. The Err and Metrics methods of the contract report
+// on whichever operation ended last.
+//
+// # Loading a model
+//
+// Importing the package registers the backend with pkg/inference:
 //
 //	import (
 //		"forge.lthn.ai/core/go-rocm/pkg/inference"
@@ -10,18 +16,24 @@
 //
 //	model, err := inference.LoadModel("model.gguf")
 //
-// It is the only place where everything on the run side meets: the bundle
-// (found, or unpacked from this program), the GPUs, the model's header, the plan
-// made from both, the supervisor and the HTTP client. A GPU driver that crashes
-// takes the child process along and not the program.
+// [Backend.Load] does the same with [Settings], which have more options than the
+// contract. The zero value of every setting is its default.
 //
-// What goes beyond the contract of pkg/inference is offered beside it: Backend.Load
-// takes Settings, Model.Stream takes a Request and gives a handle with its own
-// error and metrics for concurrent callers, and *Model implements Tokenizer,
-// Embedder, Reranker, SlotKeeper, AdapterSwitcher and Multimodal.
+// # Beyond the contract
 //
-// The package decides nothing about memory (runtime/plan does), knows no wire
-// format (pkg/llamaapi does) and no processes (runtime/supervise does). It runs
-// on linux/amd64; elsewhere the backend is registered and says that it is not
-// available.
+// A *[Model] also implements [Tokenizer], [Embedder], [Reranker], [SlotStore],
+// [AdapterController] and [Multimodal]. A [Request] has more options than the
+// contract's, such as grammars, seeds and stop texts. [Launch] starts a
+// llama-server without a model around it, for programs that speak its HTTP API.
+//
+// # What the package does
+//
+// Load finds the bundle with llama-server (runtime/locate), reads the GPUs, the
+// memory and the model's header (runtime/machine), plans what runs where
+// (runtime/plan), starts the child (runtime/supervise) and speaks its HTTP API
+// (pkg/llamaapi). A GPU driver that crashes ends the child process and not the
+// program.
+//
+// The package runs on linux/amd64. On other platforms the backend is registered
+// and reports that it is not available.
 package rocm

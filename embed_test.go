@@ -12,7 +12,7 @@ import (
 )
 
 func TestEmbedAndRerank(t *testing.T) {
-	s := rocm.DefaultSettings()
+	s := rocm.Settings{}
 	s.Embeddings, s.Pooling = true, "mean"
 	m, err := (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s)
 	if err != nil {
@@ -34,7 +34,7 @@ func TestEmbedAndRerank(t *testing.T) {
 		t.Error(err)
 	}
 
-	s = rocm.DefaultSettings()
+	s = rocm.Settings{}
 	s.Reranking = true
 	if m, err = (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s); err != nil {
 		t.Fatal(err)

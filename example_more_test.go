@@ -13,6 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
@@ -21,7 +23,7 @@ import (
 // A conversation goes through the model's own template; each answer is added to
 // it before the next question.
 func ExampleModel_Chat() {
-	model, done := loaded(fakellama.Script{Reply: "Rome."}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{Reply: "Rome."}, rocm.Settings{})
 	defer done()
 
 	turns := []inference.Message{
@@ -43,7 +45,7 @@ func ExampleModel_Chat() {
 
 // A model with a projector goes on from a text with an image in it.
 func ExampleModel_GenerateMedia() {
-	model, done := loaded(fakellama.Script{Reply: " a cat.", Vision: true}, rocm.DefaultSettings()) // Settings.Projector names the file
+	model, done := loaded(fakellama.Script{Reply: " a cat.", Vision: true}, rocm.Settings{}) // Settings.Projector names the file
 	defer done()
 
 	picture := []rocm.Media{{Data: imagegen.PNG(64, 1), Type: "image/png"}}
@@ -59,7 +61,7 @@ func ExampleModel_GenerateMedia() {
 
 // Ids are those of the model's own vocabulary; others are refused with their place.
 func ExampleModel_Detokenize() {
-	model, done := loaded(fakellama.Script{}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{}, rocm.Settings{})
 	defer done()
 
 	ctx := context.Background()
@@ -71,7 +73,7 @@ func ExampleModel_Detokenize() {
 	text, err := model.Detokenize(ctx, ids[:2])
 	fmt.Printf("%q %v\n", text, err)
 	_, err = model.Detokenize(ctx, []int32{ids[0], -1})
-	fmt.Println(errors.Is(err, rocm.ErrOption), err)
+	fmt.Println(errors.Is(err, rocm.ErrInvalidOption), err)
 	// Output:
 	// "a small" <nil>
 	// true invalid option: id 1 is -1; the vocabulary has the ids from 0 to 49151
@@ -79,8 +81,8 @@ func ExampleModel_Detokenize() {
 
 // Whether a prompt leaves room for its answer in a slot's context.
 func ExampleModel_CountTokens() {
-	settings := rocm.DefaultSettings()
-	settings.ContextLen, settings.ParallelSlots = 512, 1
+	settings := rocm.Settings{}
+	settings.Context, settings.Slots = 512, 1
 	model, done := loaded(fakellama.Script{}, settings)
 	defer done()
 
@@ -90,7 +92,7 @@ func ExampleModel_CountTokens() {
 		return
 	}
 	const answer = 256
-	fmt.Println(n, n+answer <= settings.ContextLen/model.Slots())
+	fmt.Println(n, n+answer <= settings.Context/model.Slots())
 	// Output: 7 true
 }
 
@@ -103,14 +105,14 @@ func ExampleModel_SaveSlot() {
 		return
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	settings := rocm.DefaultSettings()
+	settings := rocm.Settings{}
 	settings.SlotDir = dir
 	model, done := loaded(fakellama.Script{Reply: "ok"}, settings)
 	defer done()
 
 	ctx, slot, reuse := context.Background(), 0, true
 	config := inference.DefaultGenerateConfig()
-	stream := model.Stream(ctx, rocm.Request{Prompt: "it is a small green stone", GenerateConfig: config, Slot: &slot, ReuseCache: &reuse})
+	stream := model.Stream(ctx, rocm.Request{Prompt: rocm.TextPrompt("it is a small green stone"), GenerateConfig: config, Slot: &slot, ReuseCache: &reuse})
 	for range stream.All() {
 	}
 	saved, err := model.SaveSlot(ctx, slot, "stone.bin")
@@ -123,11 +125,10 @@ func ExampleModel_SaveSlot() {
 	// Output: stone.bin true true <nil>
 }
 
-// An adapter that was loaded with Settings.AdapterPath, or several with
-// Settings.Plan, is made weaker for all later requests. One request alone takes
+// An adapter that was loaded with Settings.Adapters is made weaker for all later requests. One request alone takes
 // its scales from Request.Adapters.
 func ExampleModel_SetAdapters() {
-	model, done := loaded(fakellama.Script{Adapters: []string{"formal.gguf"}}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{Adapters: []string{"formal.gguf"}}, rocm.Settings{})
 	defer done()
 
 	ctx := context.Background()
@@ -150,7 +151,7 @@ func ExampleModel_SetAdapters() {
 func ExampleLaunch() {
 	defer fakebundle.Example(fakellama.Script{})()
 
-	server, err := rocm.Launch(context.Background(), os.Getenv("MODEL"), rocm.DefaultSettings())
+	server, err := rocm.Launch(context.Background(), os.Getenv("MODEL"), rocm.Settings{})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -168,8 +169,8 @@ func ExampleLaunch() {
 }
 
 // The GPUs that models could run on, and why others could not.
-func ExampleDevices() {
-	devices, err := rocm.Devices()
+func Example_devices() {
+	devices, err := machine.Devices()
 	if err != nil {
 		fmt.Println(err) // of one of them; the others are there
 	}
@@ -183,13 +184,13 @@ func ExampleDevices() {
 }
 
 // Memory in use on all GPUs that this process may use; 0 of 0 without one.
-func ExampleActiveMemory() {
-	used, err := rocm.ActiveMemory()
+func Example_usedMemory() {
+	used, err := machine.UsedMemory()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	total, err := rocm.TotalMemory()
+	total, err := machine.TotalMemory()
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -204,7 +205,7 @@ func noGPU() (settings rocm.Settings, done func()) {
 	if err != nil {
 		panic(err)
 	}
-	settings = rocm.DefaultSettings()
+	settings = rocm.Settings{}
 	settings.SysRoot = root
 	return settings, func() { _ = os.RemoveAll(root) }
 }
@@ -212,7 +213,7 @@ func noGPU() (settings rocm.Settings, done func()) {
 // What would become of a model, with nothing started.
 func ExamplePlan() {
 	defer fakebundle.Example(fakellama.Script{})()
-	settings, done := noGPU() // rocm.DefaultSettings() for this machine
+	settings, done := noGPU() // rocm.Settings{} for this machine
 	defer done()
 
 	plan, err := rocm.Plan(os.Getenv("MODEL"), settings)
@@ -228,23 +229,23 @@ func ExamplePlan() {
 }
 
 // The machine is read once, and every model of a folder planned for it.
-func ExampleNewMachine() {
+func Example_machine() {
 	defer fakebundle.Example(fakellama.Script{})()
 	settings, done := noGPU()
 	defer done()
 
-	machine, err := rocm.NewMachine(settings)
+	m, err := machine.Detect("", machine.Config{SysRoot: settings.SysRoot})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	for model := range inference.Discover(filepath.Dir(os.Getenv("MODEL"))) {
-		plan, err := machine.Plan(model.Path)
+		p, err := m.Plan(model.Path, plan.Options{})
 		if err != nil {
 			fmt.Println(err)
 			continue
 		}
-		fmt.Println(filepath.Base(model.Path), model.ModelType, plan.Layers, "layers on GPUs")
+		fmt.Println(filepath.Base(model.Path), model.ModelType, p.Layers, "layers on GPUs")
 	}
 	// Output: smollm2-135m.gguf llama 0 layers on GPUs
 }

@@ -11,7 +11,9 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
@@ -42,10 +44,10 @@ func Example() {
 func ExampleBackend_Load() {
 	defer fakebundle.Example(fakellama.Script{})()
 
-	settings := rocm.DefaultSettings()
-	settings.ContextLen, settings.ParallelSlots = 8192, 8
-	settings.Restart = supervise.RestartOnFailure()
-	settings.CacheLimit = 1 << 30
+	settings := rocm.Settings{}
+	settings.Context, settings.Slots = 8192, 8
+	settings.Cache.HostLimit = 1 << 30
+	settings.Restart.MaxFailures = 3
 	model, err := (&rocm.Backend{}).Load(context.Background(), os.Getenv("MODEL"), settings)
 	if err != nil {
 		fmt.Println(err)
@@ -76,12 +78,12 @@ func loaded(script fakellama.Script, settings rocm.Settings) (model *rocm.Model,
 // touch, and takes more options than the contract: here a seed and a schema for
 // the answer.
 func ExampleModel_Stream() {
-	model, done := loaded(fakellama.Script{Reply: `{"city":"Rome","country":"Italy"}`}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{Reply: `{"city":"Rome","country":"Italy"}`}, rocm.Settings{})
 	defer done()
 
 	seed := int64(42)
 	stream := model.Stream(context.Background(), rocm.Request{
-		Messages:       []inference.Message{{Role: "user", Content: "Name a city and its country."}},
+		Prompt:         rocm.ChatPrompt([]inference.Message{{Role: "user", Content: "Name a city and its country."}}),
 		GenerateConfig: inference.GenerateConfig{MaxTokens: 100, Temperature: 0.8, TopP: 0.95},
 		Seed:           &seed,
 		JSONSchema:     []byte(`{"type":"object","properties":{"city":{"type":"string"},"country":{"type":"string"}},"required":["city","country"]}`),
@@ -98,7 +100,7 @@ func ExampleModel_Stream() {
 
 // Leaving the loop ends the generation and is no failure.
 func ExampleModel_Generate() {
-	model, done := loaded(fakellama.Script{NeverEnds: true}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{NeverEnds: true}, rocm.Settings{})
 	defer done()
 
 	n := 0
@@ -110,7 +112,7 @@ func ExampleModel_Generate() {
 	fmt.Println(n, model.Err())
 
 	model.Generate(context.Background(), "x", inference.WithTemperature(-1))(func(inference.Token) bool { return true })
-	fmt.Println(errors.Is(model.Err(), rocm.ErrOption))
+	fmt.Println(errors.Is(model.Err(), rocm.ErrInvalidOption))
 	// Output:
 	// 3 <nil>
 	// true
@@ -118,7 +120,7 @@ func ExampleModel_Generate() {
 
 // A batch runs over the slots; its results keep the order of the prompts.
 func ExampleModel_BatchGenerate() {
-	model, done := loaded(fakellama.Script{Reply: "yes", Slots: 2}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{Reply: "yes", Slots: 2}, rocm.Settings{})
 	defer done()
 
 	prompts := []string{"Is water wet?", "Is fire hot?", "Is ice cold?"}
@@ -142,7 +144,7 @@ func ExampleModel_BatchGenerate() {
 
 // One token is sampled for each prompt; the logits are there when asked for.
 func ExampleModel_Classify() {
-	model, done := loaded(fakellama.Script{Reply: "+"}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{Reply: "+"}, rocm.Settings{})
 	defer done()
 
 	results, err := model.Classify(context.Background(), []string{"I love it.\nVerdict, + or -: "}, inference.WithLogits())
@@ -156,7 +158,7 @@ func ExampleModel_Classify() {
 
 // Text becomes tokens and comes back.
 func ExampleModel_Tokenize() {
-	model, done := loaded(fakellama.Script{}, rocm.DefaultSettings())
+	model, done := loaded(fakellama.Script{}, rocm.Settings{})
 	defer done()
 
 	ctx := context.Background()
@@ -172,7 +174,7 @@ func ExampleModel_Tokenize() {
 
 // A vector for each text, from a model that was made for it.
 func ExampleModel_Embed() {
-	settings := rocm.DefaultSettings()
+	settings := rocm.Settings{}
 	settings.Embeddings, settings.Pooling = true, "mean"
 	model, done := loaded(fakellama.Script{}, settings)
 	defer done()
@@ -188,7 +190,7 @@ func ExampleModel_Embed() {
 
 // The documents that answer a query best come first.
 func ExampleModel_Rerank() {
-	settings := rocm.DefaultSettings()
+	settings := rocm.Settings{}
 	settings.Reranking = true
 	model, done := loaded(fakellama.Script{}, settings)
 	defer done()
@@ -205,7 +207,7 @@ func ExampleModel_Rerank() {
 
 // A model with a projector answers about images; the answer here is scripted.
 func ExampleModel_ChatMedia() {
-	model, done := loaded(fakellama.Script{Reply: "A cat and a dog.", Vision: true}, rocm.DefaultSettings()) // Settings.Projector names the file
+	model, done := loaded(fakellama.Script{Reply: "A cat and a dog.", Vision: true}, rocm.Settings{}) // Settings.Projector names the file
 	defer done()
 
 	question := []rocm.MediaMessage{{
@@ -230,10 +232,10 @@ func ExampleModel_ChatMedia() {
 }
 
 // Where the llama-server would come from.
-func ExampleFindBundle() {
+func Example_locate() {
 	defer fakebundle.Example(fakellama.Script{})()
 
-	found, err := rocm.FindBundle("")
+	found, err := locate.Find("")
 	if err != nil {
 		fmt.Println(err) // it says where was looked, and what to set
 		return
@@ -244,10 +246,10 @@ func ExampleFindBundle() {
 }
 
 // Whether a model would fit a card that is not here.
-func ExampleMachine_Imagine() {
+func Example_simulate() {
 	defer fakebundle.Example(fakellama.Script{})()
 
-	machine, err := rocm.NewMachine(rocm.DefaultSettings())
+	m, err := machine.Detect("", machine.Config{})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -257,15 +259,15 @@ func ExampleMachine_Imagine() {
 		fmt.Println(err)
 		return
 	}
-	if err := machine.Imagine(card, 24<<30); err != nil {
+	if err := m.Simulate(card, 24<<30); err != nil {
 		fmt.Println(err)
 		return
 	}
-	plan, err := machine.Plan(os.Getenv("MODEL"))
+	p, err := m.Plan(os.Getenv("MODEL"), plan.Options{})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(plan.Fits, plan.Layers == plan.TotalLayers)
+	fmt.Println(p.Fits, p.Layers == p.TotalLayers)
 	// Output: true true
 }

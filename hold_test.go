@@ -13,6 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
@@ -53,8 +54,8 @@ func packSelf(t *testing.T) string {
 // that its server runs from; afterwards it can go.
 func TestServerHoldsItsBundle(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
-	t.Setenv(rocm.EnvBundle, packSelf(t))
-	m, err := (&rocm.Backend{}).Load(t.Context(), model, rocm.DefaultSettings())
+	t.Setenv(locate.EnvBundle, packSelf(t))
+	m, err := (&rocm.Backend{}).Load(t.Context(), model, rocm.Settings{})
 	if err != nil {
 		t.Fatal(err)
 	}

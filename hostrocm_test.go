@@ -14,6 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
@@ -69,7 +70,7 @@ func TestHostROCm(t *testing.T) {
 		"no kernels":    {map[string]string{at + "librocblas.so.4": library}, false, "no kernels beside it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := machine(t, "rx7900xtx")
+			root := sysRoot(t, "rx7900xtx")
 			for name, data := range c.files {
 				file := filepath.Join(root, name)
 				if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(data), 0o600)); err != nil {
@@ -77,7 +78,7 @@ func TestHostROCm(t *testing.T) {
 				}
 			}
 			var log bytes.Buffer
-			s := rocm.DefaultSettings()
+			s := rocm.Settings{}
 			s.Bundle, s.SysRoot, s.Log = dir, root, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			p, err := rocm.Plan(model, s)
 			if err != nil {
@@ -89,23 +90,21 @@ func TestHostROCm(t *testing.T) {
 			if said := p.Fallback + log.String(); !strings.Contains(said, c.says) || (c.says == "" && said != "") {
 				t.Errorf("said %q, want %q", said, c.says)
 			}
-			o := plan.DefaultOptions()
-			o.RequireGPU = true
-			s.Plan = &o
+			s.Devices.Required = true
 			if _, err := rocm.Plan(model, s); (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.says))) {
 				t.Errorf("with a GPU required: %v", err)
 			}
-			s.Plan = nil
-			m, err := rocm.NewMachine(s)
+			s.Devices.Required = false
+			m, err := machine.Detect(dir, machine.Config{SysRoot: root, Log: s.Log})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := m.Imagine(gfx.GFX1100, 24<<30); err == nil {
-				if p, err := m.Plan(model); err != nil || !p.GPU {
-					t.Errorf("the imagined card is not used: %+v, %v", p, err)
+			if err := m.Simulate(gfx.GFX1100, 24<<30); err == nil {
+				if p, err := m.Plan(model, plan.Options{}); err != nil || !p.GPU {
+					t.Errorf("the simulated card is not used: %+v, %v", p, err)
 				}
 			} else if c.gpu {
-				t.Errorf("imagine: %v", err)
+				t.Errorf("simulate: %v", err)
 			}
 		})
 	}

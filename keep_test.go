@@ -12,7 +12,6 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
@@ -35,13 +34,13 @@ func loadWith(t *testing.T, script fakellama.Script, s rocm.Settings) *rocm.Mode
 
 // TestSlotIsKept saves a slot, empties it and takes it back.
 func TestSlotIsKept(t *testing.T) {
-	s := rocm.DefaultSettings()
-	s.SlotDir, s.ParallelSlots = t.TempDir(), 2
+	s := rocm.Settings{}
+	s.SlotDir, s.Slots = t.TempDir(), 2
 	m := loadWith(t, fakellama.Script{}, s)
 	if argv := m.Server().Child.Diagnose().Argv; !slices.Contains(argv, s.SlotDir) || argv[slices.Index(argv, s.SlotDir)-1] != "--slot-save-path" {
 		t.Errorf("no folder for slots in %q", argv)
 	}
-	stream := m.Stream(t.Context(), rocm.Request{Prompt: "a prompt of some length", GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
+	stream := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("a prompt of some length"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
 	if toks := collect(stream.All()); len(toks) != 1 || stream.Err() != nil {
 		t.Fatal(toks, stream.Err())
 	}
@@ -75,14 +74,12 @@ func TestAdaptersAreSet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s := rocm.DefaultSettings()
-	s.AdapterPath = "one.gguf"
+	s := rocm.Settings{}
+	s.Adapters = []string{"one.gguf"}
 	one := loadWith(t, fakellama.Script{}, s)
 	holdsAdapters(t, one, llamaapi.LoRA{ID: 0, Path: filepath.Join(dir, "one.gguf"), Scale: 1})
 
-	o := plan.DefaultOptions()
-	o.Adapters = []string{filepath.Join(dir, "two.gguf"), "one.gguf"}
-	s.AdapterPath, s.Plan = "", &o
+	s.Adapters = []string{filepath.Join(dir, "two.gguf"), "one.gguf"}
 	both := loadWith(t, fakellama.Script{}, s)
 	if err := both.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 1, Scale: 0.25}, {ID: 0, Scale: -2}}); err != nil {
 		t.Fatal(err)

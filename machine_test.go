@@ -19,6 +19,8 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
@@ -26,8 +28,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// machine unpacks a machine of runtime/gpu's tests, with 64 GiB of memory.
-func machine(t *testing.T, name string) string {
+// sysRoot unpacks a machine of runtime/gpu's tests, with 64 GiB of memory.
+func sysRoot(t *testing.T, name string) string {
 	t.Helper()
 	a, err := txtar.ParseFile(filepath.Join("runtime", "gpu", "testdata", name+".txtar"))
 	if err != nil {
@@ -57,7 +59,7 @@ func machine(t *testing.T, name string) string {
 // replaces its llama-server by a script when there is one.
 func withGPUCode(t *testing.T, script string) {
 	t.Helper()
-	dir := os.Getenv(rocm.EnvBundle)
+	dir := os.Getenv(locate.EnvBundle)
 	module := elfgen.Spec{Sections: []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
 		elfgen.Entry{ID: "host-x86_64-unknown-linux-gnu-"},
 		elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1100", Code: elfgen.CodeObject(0x41, []string{"k"}, 10)},
@@ -86,10 +88,10 @@ const vramUsed = "sys/class/drm/renderD128/device/mem_info_vram_used"
 func TestOnADescribedMachine(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{Reply: "a b c"})
 	withGPUCode(t, "")
-	root := machine(t, "dgpu-raphael")
+	root := sysRoot(t, "dgpu-raphael")
 	t.Setenv("HIP_VISIBLE_DEVICES", "0")
-	s := rocm.DefaultSettings()
-	s.SysRoot, s.CacheLimit = root, 100<<20+1
+	s := rocm.Settings{}
+	s.SysRoot, s.Cache.HostLimit = root, 100<<20+1
 	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
 	if err != nil {
 		t.Fatal(err)
@@ -124,8 +126,8 @@ func TestGPUThatDoesNotComeUp(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
 	withGPUCode(t, `case "$*" in *ROCm0*) echo 'error while handling argument "--device": invalid device: ROCm0' >&2; exit 1;; esac`)
 	var logged bytes.Buffer
-	s := rocm.DefaultSettings()
-	s.SysRoot, s.Log = machine(t, "rx7900xtx"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s := rocm.Settings{}
+	s.SysRoot, s.Log = sysRoot(t, "rx7900xtx"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
 	if err != nil {
 		t.Fatal(err)
@@ -138,10 +140,10 @@ func TestGPUThatDoesNotComeUp(t *testing.T) {
 		t.Error(err)
 	}
 	for name, o := range map[string]plan.Options{
-		"required": {Layers: plan.AutoLayers, RequireGPU: true},
+		"required": {Devices: plan.Devices{Required: true}},
 		"by count": {Layers: plan.AllLayers},
 	} {
-		s.Plan = &o
+		s.Options = o
 		if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, supervise.ErrNoDevice) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -154,8 +156,8 @@ func TestFallbackIsSaid(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
 	withGPUCode(t, "")
 	var logged bytes.Buffer
-	s := rocm.DefaultSettings()
-	s.SysRoot, s.Log = machine(t, "container-no-render"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	s := rocm.Settings{}
+	s.SysRoot, s.Log = sysRoot(t, "container-no-render"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +168,7 @@ func TestFallbackIsSaid(t *testing.T) {
 	if said := logged.String(); strings.Count(said, "running on the CPU") != 1 || !strings.Contains(said, "--device /dev/dri") {
 		t.Errorf("said %s", said)
 	}
-	s.Plan = &plan.Options{Layers: plan.AutoLayers, RequireGPU: true}
+	s.Devices.Required = true
 	if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "--device /dev/dri") {
 		t.Errorf("required: %v", err)
 	}
@@ -178,8 +180,8 @@ func TestSlowPrompt(t *testing.T) {
 	for name, want := range map[string]error{"none": nil, "rx7900xtx": supervise.ErrStalled} {
 		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 12 * time.Second, PromptBusy: true})
 		withGPUCode(t, "")
-		s := rocm.DefaultSettings()
-		s.SysRoot, s.StallTimeout = machine(t, name), 4*time.Second
+		s := rocm.Settings{}
+		s.SysRoot, s.Timeouts.Stall = sysRoot(t, name), 4*time.Second
 		m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
 		if err != nil {
 			t.Fatal(err)
@@ -198,16 +200,16 @@ func TestSlowPrompt(t *testing.T) {
 func TestImaginedCard(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	t.Setenv("ROCR_VISIBLE_DEVICES", "")
-	s := rocm.DefaultSettings()
-	s.SysRoot = machine(t, "none")
-	m, err := rocm.NewMachine(s)
+	s := rocm.Settings{}
+	s.SysRoot = sysRoot(t, "none")
+	m, err := machine.Detect("", machine.Config{SysRoot: s.SysRoot})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Imagine(gfx.GFX1101, 16<<30); err != nil {
+	if err := m.Simulate(gfx.GFX1101, 16<<30); err != nil {
 		t.Fatal(err)
 	}
-	p, err := m.Plan(model)
+	p, err := m.Plan(model, plan.Options{})
 	if err != nil || !p.Fits || p.Devices[0].Total != 16<<30 {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -215,10 +217,10 @@ func TestImaginedCard(t *testing.T) {
 		t.Errorf("this machine: %+v, %v", p, err)
 	}
 	withGPUCode(t, "")
-	if m, err = rocm.NewMachine(s); err != nil {
+	if m, err = machine.Detect("", machine.Config{SysRoot: s.SysRoot}); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Imagine("gfx90a", 64<<30); !errors.Is(err, rocm.ErrOption) {
+	if err := m.Simulate("gfx90a", 64<<30); !errors.Is(err, rocm.ErrInvalidOption) {
 		t.Errorf("a card without code: %v", err)
 	}
 }
@@ -228,9 +230,9 @@ func TestImaginedCard(t *testing.T) {
 func TestDiscoverPlans(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	withGPUCode(t, "")
-	s := rocm.DefaultSettings()
-	s.SysRoot = machine(t, "rx7800xt")
-	m, err := rocm.NewMachine(s)
+	s := rocm.Settings{}
+	s.SysRoot = sysRoot(t, "rx7800xt")
+	m, err := machine.Detect("", machine.Config{SysRoot: s.SysRoot})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,21 +240,21 @@ func TestDiscoverPlans(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "z.gguf"), []byte("no model"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var found []rocm.Found
-	for f := range m.Discover(t.Context(), dir) {
+	var found []machine.FoundModel
+	for f := range m.Discover(t.Context(), dir, plan.Options{}) {
 		found = append(found, f)
 	}
-	if len(found) != 2 || found[0].Path != model || !found[0].Fits || found[0].Here != "fits" || found[0].Layers != found[0].TotalLayers || found[1].Loadable || found[1].Why == "" {
+	if len(found) != 2 || found[0].Path != model || !found[0].Fits || found[0].Verdict != "fits" || found[0].Layers != found[0].TotalLayers || found[1].Loadable || found[1].Why == "" {
 		t.Errorf("%+v", found)
 	}
-	for range m.Discover(t.Context(), dir) {
+	for range m.Discover(t.Context(), dir, plan.Options{}) {
 		break
 	}
 }
 
 // TestMemoryOfThisMachine: whatever is here, the sums agree with the list.
 func TestMemoryOfThisMachine(t *testing.T) {
-	devices, err := rocm.Devices()
+	devices, err := machine.Devices()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,11 +267,11 @@ func TestMemoryOfThisMachine(t *testing.T) {
 			}
 		}
 	}
-	total, err := rocm.TotalMemory()
+	total, err := machine.TotalMemory()
 	if err != nil || total != want {
 		t.Errorf("total %d, want %d: %v", total, want, err)
 	}
-	if active, err := rocm.ActiveMemory(); err != nil || active > total {
+	if active, err := machine.UsedMemory(); err != nil || active > total {
 		t.Errorf("active %d of %d: %v", active, total, err)
 	}
 }

@@ -15,18 +15,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// MediaMarker stands in a prompt or a message where a medium goes. It is the
-// marker of llama.cpp's own programs (mtmd_default_marker in mtmd.cpp); the
-// server's is a secret of each Server, so that no text of a user's is taken for
-// one where there are no media.
+// MediaMarker marks the place of an image or a sound in a prompt or a message. It
+// is the marker of llama.cpp's own programs (mtmd_default_marker in mtmd.cpp). The
+// marker that the server accepts is random, so that a user's text cannot contain
+// it by chance.
 const MediaMarker = "<__media__>"
 
 var (
-	// ErrNoProjector means that the model was loaded without a projector, or with
+	// ErrNoProjector reports that the model was loaded without a projector, or with
 	// one for another kind of media.
 	ErrNoProjector = errors.New("the model cannot read media")
-	// ErrMedia means that an image or a sound cannot be decoded. Where the server
-	// found out, the error wraps its *llamaapi.APIError too.
+	// ErrMedia reports that an image or a sound cannot be decoded. Where the server
+	// rejected it, the error wraps the server's *llamaapi.APIError too.
 	ErrMedia = errors.New("unreadable media")
 )
 
@@ -36,26 +36,26 @@ type Media struct {
 	// picture), BMP, PSD, TGA, HDR and PNM (stb_image), and WAV, MP3 and FLAC
 	// (miniaudio).
 	Data []byte
-	// Type is the media type, such as "image/png"; empty: what the bytes say.
+	// Type is the media type, such as "image/png"; empty: detected from Data.
 	Type string
 }
 
-// MediaMessage is a turn of a conversation with the media that it shows. They
-// stand at the places of MediaMarker in the content, as many as there are media,
-// or before the content where it has none.
+// MediaMessage is a message of a conversation with images or sounds. Its media
+// stand at the places of MediaMarker in the content, which has as many markers as
+// media, or before the content where it has no marker.
 type MediaMessage struct {
 	inference.Message
 
 	Media []Media
 }
 
-// Multimodal answers about images and sounds. The model must have been loaded
-// with Settings.Projector.
+// Multimodal generates text about images and sounds. It needs a model that was
+// loaded with Settings.Projector.
 type Multimodal interface {
-	// Modalities are the kinds of media that the model reads.
+	// Modalities returns the kinds of media that the model reads.
 	Modalities() llamaapi.Modalities
 	// GenerateMedia is Generate with media at the places of MediaMarker in the
-	// prompt, or before it where it has none.
+	// prompt, or before the prompt where it has no marker.
 	GenerateMedia(ctx context.Context, prompt string, media []Media, opts ...inference.GenerateOption) iter.Seq[inference.Token]
 	// ChatMedia is Chat with media.
 	ChatMedia(ctx context.Context, messages []MediaMessage, opts ...inference.GenerateOption) iter.Seq[inference.Token]
@@ -63,21 +63,22 @@ type Multimodal interface {
 
 var _ Multimodal = (*Model)(nil)
 
-// Modalities implements Multimodal, as the server tells it; none where it does
-// not answer.
+// Modalities implements Multimodal. It returns none where the server does not
+// answer.
 func (m *Model) Modalities() llamaapi.Modalities {
 	ctx, cancel := context.WithTimeout(m.life, 5*time.Second)
 	defer cancel()
-	p, err := m.known(ctx)
+	p, err := m.serverProps(ctx)
 	if err != nil {
 		return llamaapi.Modalities{}
 	}
 	return p.Modalities
 }
 
-// known are the server's properties. What concerns media stays as it is when the
-// process is started again: the projector is an argument, the marker ours.
-func (m *Model) known(ctx context.Context) (*llamaapi.Props, error) {
+// serverProps returns the server's properties, which it reads once. The properties
+// of media do not change with a restart: the projector is an argument, and the
+// marker is ours.
+func (m *Model) serverProps(ctx context.Context) (*llamaapi.Props, error) {
 	if p := m.props.Load(); p != nil {
 		return p, nil
 	}
@@ -90,135 +91,99 @@ func (m *Model) known(ctx context.Context) (*llamaapi.Props, error) {
 }
 
 // GenerateMedia implements Multimodal. Err wraps ErrNoProjector, ErrMedia, or
-// ErrOption where markers and media are not equally many.
+// ErrInvalidOption where the numbers of markers and media differ.
 func (m *Model) GenerateMedia(ctx context.Context, prompt string, media []Media, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
 	return m.run(ctx, func() Request {
-		return Request{Prompt: prompt, Media: media, GenerateConfig: inference.ApplyGenerateOpts(opts)}
+		return Request{Prompt: TextPrompt(prompt, media...), GenerateConfig: inference.ApplyGenerateOpts(opts)}
 	})
 }
 
-// ChatMedia implements Multimodal; its errors are those of GenerateMedia.
+// ChatMedia implements Multimodal. Its errors are those of GenerateMedia.
 func (m *Model) ChatMedia(ctx context.Context, messages []MediaMessage, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
-	if messages == nil {
-		messages = []MediaMessage{} // a chat all the same, and an empty one
-	}
 	return m.run(ctx, func() Request {
-		return Request{MediaMessages: messages, GenerateConfig: inference.ApplyGenerateOpts(opts)}
+		return Request{Prompt: MediaChatPrompt(messages), GenerateConfig: inference.ApplyGenerateOpts(opts)}
 	})
 }
 
-// withMedia gives the request as the server wants it: the server's marker in the
-// text for each medium, and all media in their order. A marker in a message that
-// carries no media is mere text.
-func (m *Model) withMedia(ctx context.Context, r Request) (Request, error) {
-	if err := r.validate(); err != nil {
-		return r, err
-	}
-	switch {
-	case len(r.Media) > 0 && (len(r.Tokens) > 0 || len(r.Messages) > 0 || r.MediaMessages != nil):
-		return r, fmt.Errorf("%w: Media belong to a Prompt; for a conversation use MediaMessages", ErrOption)
-	case len(r.Media) > 0:
-		var err error
-		r.Prompt, err = m.place(ctx, r.Prompt, r.Media)
-		return r, err
-	case r.MediaMessages == nil:
-		return r, nil
-	}
-	r.Messages = make([]inference.Message, len(r.MediaMessages))
-	for i, msg := range r.MediaMessages {
-		r.Messages[i] = msg.Message
-		if len(msg.Media) == 0 {
-			continue
-		}
-		var err error
-		if r.Messages[i].Content, err = m.place(ctx, msg.Content, msg.Media); err != nil {
-			return r, fmt.Errorf("message %d: %w", i, err)
-		}
-		r.Media = append(r.Media, msg.Media...)
-	}
-	r.MediaMessages = nil
-	return r, nil
-}
-
-// place puts the server's markers into a text.
-func (m *Model) place(ctx context.Context, text string, media []Media) (string, error) {
-	if err := m.Readable(ctx, media...); err != nil {
+// insertMarkers returns the text with the server's marker for each medium.
+func (m *Model) insertMarkers(ctx context.Context, text string, media []Media) (string, error) {
+	if err := m.CheckMedia(ctx, media...); err != nil {
 		return "", err
 	}
-	marker := m.props.Load().MediaMarker // Readable has asked for it
+	marker := m.props.Load().MediaMarker // CheckMedia has read it
 	switch n := strings.Count(text, MediaMarker); n {
 	case 0:
 		return strings.Repeat(marker+"\n", len(media)) + text, nil
 	case len(media):
 		return strings.ReplaceAll(text, MediaMarker, marker), nil
 	default:
-		return "", fmt.Errorf("%w: %d markers %s for %d media; write one for each, or none to have the media before the text",
-			ErrOption, n, MediaMarker, len(media))
+		return "", invalidOption("%d markers %s for %d media; write one for each, or none to put the media before the text", n, MediaMarker, len(media))
 	}
 }
 
-// Readable compares the kinds of media with what the model's projector is for. It
-// wraps ErrNoProjector, ErrMedia or ErrOption; that a file is whole is found out
-// only when the model reads it.
-func (m *Model) Readable(ctx context.Context, media ...Media) error {
-	p, err := m.known(ctx)
+// CheckMedia compares the kinds of media with the kinds that the model's projector
+// reads. Its error wraps ErrNoProjector, ErrMedia or ErrInvalidOption. A damaged
+// file is detected only when the model reads it.
+func (m *Model) CheckMedia(ctx context.Context, media ...Media) error {
+	p, err := m.serverProps(ctx)
 	if err != nil {
 		return err
 	}
 	reads := p.Modalities
 	if !reads.Vision && !reads.Audio {
-		return fmt.Errorf("%w: %s was loaded without a projector; set Settings.Projector (--mmproj) to the one made for it",
+		return fmt.Errorf("%w: %s was loaded without a projector; set Settings.Projector (--mmproj) to the model's projector",
 			ErrNoProjector, m.srv.Path)
 	}
-	for i, one := range media {
-		kind, err := one.kind()
+	for i, medium := range media {
+		kind, err := medium.kind()
 		switch {
 		case err != nil:
 			return fmt.Errorf("medium %d: %w", i, err)
 		case kind == "image" && !reads.Vision:
-			return fmt.Errorf("%w: medium %d is an image, and the projector of %s is for sound", ErrNoProjector, i, m.srv.Path)
+			return fmt.Errorf("%w: medium %d is an image, but the projector of %s is for sound", ErrNoProjector, i, m.srv.Path)
 		case kind == "audio" && !reads.Audio:
-			return fmt.Errorf("%w: medium %d is a sound, and the projector of %s is for images", ErrNoProjector, i, m.srv.Path)
+			return fmt.Errorf("%w: medium %d is a sound, but the projector of %s is for images", ErrNoProjector, i, m.srv.Path)
 		}
 	}
 	return nil
 }
 
-// undecodable are kinds of images that llama.cpp's stb_image does not know.
-func undecodable() []string {
+// unsupportedTypes returns image types that llama.cpp's stb_image does not decode.
+func unsupportedTypes() []string {
 	return []string{"image/webp", "image/avif", "image/heic", "image/heif", "image/svg+xml", "image/tiff", "image/x-icon"}
 }
 
-// kind is "image", "audio", or empty where the bytes do not say.
+// kind returns "image" or "audio", or an empty string where the data does not
+// show the kind.
 func (m Media) kind() (string, error) {
 	if len(m.Data) == 0 {
-		return "", fmt.Errorf("%w: it is empty", ErrMedia)
+		return "", fmt.Errorf("%w: the data is empty", ErrMedia)
 	}
-	seen := http.DetectContentType(m.Data)
-	said := seen
+	detected := http.DetectContentType(m.Data)
+	declared := detected
 	if m.Type != "" {
 		var err error
-		if said, _, err = mime.ParseMediaType(m.Type); err != nil {
-			return "", fmt.Errorf("%w: the media type %q: %w; give one such as image/png", ErrOption, m.Type, err)
+		if declared, _, err = mime.ParseMediaType(m.Type); err != nil {
+			return "", invalidOption("the media type %q: %w; use a type such as image/png", m.Type, err)
 		}
 	}
-	for _, t := range []string{seen, said} {
-		if slices.Contains(undecodable(), t) {
+	for _, t := range []string{detected, declared} {
+		if slices.Contains(unsupportedTypes(), t) {
 			return "", fmt.Errorf("%w: llama.cpp does not decode %s; convert it to PNG or JPEG", ErrMedia, t)
 		}
 	}
-	kind, _, _ := strings.Cut(said, "/")
+	kind, _, _ := strings.Cut(declared, "/")
 	switch {
 	case kind == "image" || kind == "audio":
 		return kind, nil
 	case m.Type != "":
-		return "", fmt.Errorf("%w: the media type %q; images and sounds can be read", ErrOption, m.Type)
+		return "", invalidOption("the media type %q; only images and sounds can be read", m.Type)
 	}
-	return "", nil // the server may know it
+	return "", nil // the server may detect it
 }
 
-// files are the bytes of media.
-func files(media []Media) [][]byte {
+// mediaData returns the data of media.
+func mediaData(media []Media) [][]byte {
 	var out [][]byte
 	for _, m := range media {
 		out = append(out, m.Data)
@@ -226,15 +191,15 @@ func files(media []Media) [][]byte {
 	return out
 }
 
-// mediaError adds the condition and a remedy to what the server said of a
-// request with media.
+// mediaError adds ErrMedia and a remedy to the server's error for a request with
+// media.
 func mediaError(err error) error {
-	var said *llamaapi.APIError
+	var apiErr *llamaapi.APIError
 	switch {
 	case errors.Is(err, llamaapi.ErrMedia):
-		return fmt.Errorf("%w: %w; see that the file is whole, and convert it to PNG or JPEG if it is of another kind", ErrMedia, err)
-	case errors.As(err, &said) && said.Status == http.StatusRequestEntityTooLarge:
-		return fmt.Errorf("%w: the request with it is larger than llama-server takes: %w; scale the image down", ErrMedia, err)
+		return fmt.Errorf("%w: %w; check that the file is complete, and convert other image types to PNG or JPEG", ErrMedia, err)
+	case errors.As(err, &apiErr) && apiErr.Status == http.StatusRequestEntityTooLarge:
+		return fmt.Errorf("%w: the request is larger than llama-server accepts: %w; scale the image down", ErrMedia, err)
 	}
 	return err
 }

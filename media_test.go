@@ -16,7 +16,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
-	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
@@ -64,7 +63,7 @@ func images(seeds ...uint64) []rocm.Media {
 
 // The server's words depend on every image and its place.
 func TestImages(t *testing.T) {
-	m := seeing(t, rocm.DefaultSettings())
+	m := seeing(t, rocm.Settings{})
 	if got := m.Modalities(); got != (llamaapi.Modalities{Vision: true}) {
 		t.Errorf("it reads %+v", got)
 	}
@@ -104,7 +103,7 @@ func TestImages(t *testing.T) {
 }
 
 func TestImagesInAChat(t *testing.T) {
-	m := seeing(t, rocm.DefaultSettings())
+	m := seeing(t, rocm.Settings{})
 	turn := func(role, content string, media ...rocm.Media) rocm.MediaMessage {
 		return rocm.MediaMessage{Message: inference.Message{Role: role, Content: content}, Media: media}
 	}
@@ -130,7 +129,7 @@ func TestImagesInAChat(t *testing.T) {
 		t.Errorf("without images %q, Chat gives %q, %v", got, want, m.Err())
 	}
 	for _, none := range [][]rocm.MediaMessage{nil, {}} {
-		if got := collect(m.ChatMedia(t.Context(), none)); len(got) > 0 || !errors.Is(m.Err(), rocm.ErrOption) {
+		if got := collect(m.ChatMedia(t.Context(), none)); len(got) > 0 || !errors.Is(m.Err(), rocm.ErrInvalidOption) {
 			t.Errorf("a chat without messages gave %d tokens and %v", len(got), m.Err())
 		}
 	}
@@ -138,7 +137,7 @@ func TestImagesInAChat(t *testing.T) {
 
 // What cannot be done is said before anything is sent, or in the server's words.
 func TestImageMistakes(t *testing.T) {
-	m := seeing(t, rocm.DefaultSettings())
+	m := seeing(t, rocm.Settings{})
 	blind := load(t, fakellama.Script{})
 	good := images(1)[0]
 	webp := []byte("RIFF\x00\x00\x00\x00WEBPVP8 ")
@@ -149,26 +148,22 @@ func TestImageMistakes(t *testing.T) {
 		want  error
 		says  string
 	}{
-		"no projector":      {blind, rocm.Request{Prompt: "x", Media: images(1)}, rocm.ErrNoProjector, "--mmproj"},
-		"no projector chat": {blind, rocm.Request{MediaMessages: one}, rocm.ErrNoProjector, "smollm2"},
-		"sound":             {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: []byte("RIFF\x24\x00\x00\x00WAVEfmt ")}}}, rocm.ErrNoProjector, "for images"},
-		"damaged":           {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data[:40]}}}, rocm.ErrMedia, "Failed to load image or audio file"},
-		"damaged in chat":   {m, rocm.Request{MediaMessages: []rocm.MediaMessage{{Message: one[0].Message, Media: []rocm.Media{{Data: []byte("noise")}}}}}, rocm.ErrMedia, "Failed to load"},
-		"webp":              {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: webp}}}, rocm.ErrMedia, "PNG or JPEG"},
-		"webp by name":      {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: []byte("..."), Type: "image/webp"}}}, rocm.ErrMedia, "PNG or JPEG"},
-		"empty":             {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Type: "image/png"}}}, rocm.ErrMedia, "empty"},
-		"media type":        {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data, Type: "png;"}}}, rocm.ErrOption, "images and sounds"},
-		"no media type":     {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data, Type: "image/"}}}, rocm.ErrOption, "such as image/png"},
-		"document":          {m, rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: good.Data, Type: "application/pdf"}}}, rocm.ErrOption, "images and sounds"},
-		"markers":           {m, rocm.Request{Prompt: strings.Repeat(rocm.MediaMarker, 2), Media: images(1)}, rocm.ErrOption, "2 markers"},
-		"few markers":       {m, rocm.Request{Prompt: rocm.MediaMarker, Media: images(1, 2, 3)}, rocm.ErrOption, "3 media"},
-		"markers of turn": {m, rocm.Request{MediaMessages: append(slices.Clone(one), rocm.MediaMessage{
+		"no projector":      {blind, rocm.Request{Prompt: rocm.TextPrompt("x", images(1)...)}, rocm.ErrNoProjector, "--mmproj"},
+		"no projector chat": {blind, rocm.Request{Prompt: rocm.MediaChatPrompt(one)}, rocm.ErrNoProjector, "smollm2"},
+		"sound":             {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: []byte("RIFF\x24\x00\x00\x00WAVEfmt ")})}, rocm.ErrNoProjector, "for images"},
+		"damaged":           {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: good.Data[:40]})}, rocm.ErrMedia, "Failed to load image or audio file"},
+		"damaged in chat":   {m, rocm.Request{Prompt: rocm.MediaChatPrompt([]rocm.MediaMessage{{Message: one[0].Message, Media: []rocm.Media{{Data: []byte("noise")}}}})}, rocm.ErrMedia, "Failed to load"},
+		"webp":              {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: webp})}, rocm.ErrMedia, "PNG or JPEG"},
+		"webp by name":      {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: []byte("..."), Type: "image/webp"})}, rocm.ErrMedia, "PNG or JPEG"},
+		"empty":             {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Type: "image/png"})}, rocm.ErrMedia, "empty"},
+		"media type":        {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: good.Data, Type: "png;"})}, rocm.ErrInvalidOption, "images and sounds"},
+		"no media type":     {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: good.Data, Type: "image/"})}, rocm.ErrInvalidOption, "such as image/png"},
+		"document":          {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: good.Data, Type: "application/pdf"})}, rocm.ErrInvalidOption, "images and sounds"},
+		"markers":           {m, rocm.Request{Prompt: rocm.TextPrompt(strings.Repeat(rocm.MediaMarker, 2), images(1)...)}, rocm.ErrInvalidOption, "2 markers"},
+		"few markers":       {m, rocm.Request{Prompt: rocm.TextPrompt(rocm.MediaMarker, images(1, 2, 3)...)}, rocm.ErrInvalidOption, "3 media"},
+		"markers of turn": {m, rocm.Request{Prompt: rocm.MediaChatPrompt(append(slices.Clone(one), rocm.MediaMessage{
 			Message: inference.Message{Content: strings.Repeat(rocm.MediaMarker, 3)}, Media: images(1),
-		})}, rocm.ErrOption, "message 1"},
-		"tokens":           {m, rocm.Request{Tokens: []int32{5}, Media: images(1)}, rocm.ErrOption, "belong to a Prompt"},
-		"messages":         {m, rocm.Request{Messages: []inference.Message{one[0].Message}, Media: images(1)}, rocm.ErrOption, "MediaMessages"},
-		"two of a kind":    {m, rocm.Request{Prompt: "x", MediaMessages: one}, rocm.ErrOption, "exclude each other"},
-		"media and a chat": {m, rocm.Request{MediaMessages: one, Media: images(1)}, rocm.ErrOption, "MediaMessages"},
+		}))}, rocm.ErrInvalidOption, "message 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.req.MaxTokens = 4
@@ -191,8 +186,8 @@ func TestImageMistakes(t *testing.T) {
 // The marker that the server takes is ours, so that a request that goes to the
 // next process means the same there.
 func TestImagesAfterARestart(t *testing.T) {
-	s := rocm.DefaultSettings()
-	s.Restart = supervise.RestartPolicy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
+	s := rocm.Settings{}
+	s.Restart.MinBackoff = time.Millisecond
 	m := seeing(t, s)
 	say := func() string {
 		return text(collect(m.GenerateMedia(t.Context(), "What?", images(1), inference.WithMaxTokens(10))))
@@ -221,12 +216,12 @@ func TestProjectorFile(t *testing.T) {
 		"missing":      {model, filepath.Join(dir, "absent.gguf"), "no such file"},
 		"folder":       {model, dir, "name the file"},
 		"noise":        {model, noise, "projector"},
-		"a model":      {model, model, "no projector"},
+		"a model":      {model, model, "not a projector"},
 		"as the model": {mmproj, "", "Settings.Projector"},
 		"both":         {mmproj, mmproj, "load its model"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := rocm.DefaultSettings()
+			s := rocm.Settings{}
 			s.Projector = tt.projector
 			_, err := (&rocm.Backend{}).Load(t.Context(), tt.model, s)
 			_, planned := rocm.Plan(tt.model, s)
@@ -237,14 +232,9 @@ func TestProjectorFile(t *testing.T) {
 			}
 		})
 	}
-	// It counts in the estimate, and goes before that of a plan's options.
-	s := rocm.DefaultSettings()
-	o := plan.DefaultOptions()
-	o.Projector = filepath.Join(dir, "absent.gguf")
-	s.Plan, s.Projector = &o, mmproj
+	// It counts in the estimate, and its path becomes absolute.
 	t.Chdir(filepath.Dir(mmproj))
-	s.Projector = filepath.Base(mmproj)
-	p, err := rocm.Plan(model, s)
+	p, err := rocm.Plan(model, rocm.Settings{Options: plan.Options{Projector: filepath.Base(mmproj)}})
 	if err != nil {
 		t.Fatal(err)
 	}

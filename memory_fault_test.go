@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forge.lthn.ai/core/go-rocm"
-	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -65,31 +64,30 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 		"--ctx-size 16384 --cache-type-k q8_0 --device none --gpu-layers 0",
 	}
 	for name, c := range map[string]struct {
-		body   string
-		gpu    bool // required
-		starts int
-		err    error
-		again  supervise.RestartMode
+		body    string
+		gpu     bool // required
+		starts  int
+		err     error
+		restart bool
 	}{
-		"enough":                     {"true", false, 1, nil, supervise.Never},
-		"once":                       {"[ $n != 1 ] || no_vram", false, 2, nil, supervise.Never},
-		"always":                     {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, supervise.Never},
-		"always, as a service":       {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, supervise.OnFailure},
-		"always, with a GPU needed":  {"no_vram", true, 5, supervise.ErrOutOfMemory, supervise.Never},
-		"always, and the host's":     {`case "$*" in *ROCm0*) no_vram;; esac; no_ram`, false, 6, supervise.ErrHostMemory, supervise.OnFailure},
-		"of the host":                {"no_ram", false, 1, supervise.ErrHostMemory, supervise.Never},
-		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory, supervise.Never},
+		"enough":                     {"true", false, 1, nil, false},
+		"once":                       {"[ $n != 1 ] || no_vram", false, 2, nil, false},
+		"always":                     {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, false},
+		"always, as a service":       {`case "$*" in *ROCm0*) no_vram;; esac`, false, 6, nil, true},
+		"always, with a GPU needed":  {"no_vram", true, 5, supervise.ErrOutOfMemory, false},
+		"always, and the host's":     {`case "$*" in *ROCm0*) no_vram;; esac; no_ram`, false, 6, supervise.ErrHostMemory, true},
+		"of the host":                {"no_ram", false, 1, supervise.ErrHostMemory, false},
+		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			script, told := starts(t, c.body)
 			model := fakebundle.Use(t, fakellama.Script{})
 			withGPUCode(t, script)
-			o := plan.DefaultOptions()
-			o.RequireGPU = c.gpu
 			var logged bytes.Buffer
-			s := rocm.DefaultSettings()
-			s.Restart = supervise.RestartPolicy{Mode: c.again, MinBackoff: time.Millisecond}
-			s.SysRoot, s.Plan, s.Log = machine(t, "rx7900xtx"), &o, slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+			s := rocm.Settings{}
+			s.Restart = rocm.Restart{Disabled: !c.restart, MinBackoff: time.Millisecond}
+			s.Devices.Required = c.gpu
+			s.SysRoot, s.Log = sysRoot(t, "rx7900xtx"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
 			srv, err := rocm.Launch(t.Context(), model, s)
 			if !errors.Is(err, c.err) || (c.err == nil && err != nil) {
 				t.Errorf("got %v, want %v", err, c.err)
@@ -105,7 +103,7 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 			if d := cmp.Diff(ladder[:c.starts], told()); d != "" {
 				t.Errorf("starts (-want +got):\n%s", d)
 			}
-			if got := strings.Count(logged.String(), "trying again with less memory"); got != c.starts-1 {
+			if got := strings.Count(logged.String(), "retrying with less memory"); got != c.starts-1 {
 				t.Errorf("%d steps were said: %s", got, &logged)
 			}
 		})

@@ -14,21 +14,21 @@ import (
 )
 
 // Model is a loaded model. It implements inference.TextModel; Stream, Embed and
-// the other methods go beyond it. All methods may be called concurrently.
+// others go beyond the contract. All methods may be called concurrently.
 type Model struct {
 	srv   *Server
 	api   *llamaapi.Client
 	slots int
-	// props are the server's, asked for when media are first spoken of.
+	// props are the server's properties, read when media are used first.
 	props atomic.Pointer[llamaapi.Props]
-	// adapters is how many LoRA adapters the server has, once that was asked.
+	// adapters is the number of LoRA adapters, read when a request first sets one.
 	adapters atomic.Pointer[int]
 
-	// life ends with Close and with it every operation.
-	life  context.Context //nolint:containedctx // the life of the model itself
-	end   context.CancelCauseFunc
-	close sync.Once
-	gone  error
+	// life ends with Close, and every operation with it.
+	life     context.Context //nolint:containedctx // the life of the model itself
+	end      context.CancelCauseFunc
+	close    sync.Once
+	closeErr error
 
 	mu      sync.Mutex
 	err     error
@@ -41,21 +41,21 @@ var _ inference.TextModel = (*Model)(nil)
 func newModel(ctx context.Context, srv *Server) (*Model, error) {
 	m := &Model{srv: srv, api: llamaapi.New(srv.Child.BaseURL(), srv.Child.HTTPClient())}
 	var err error
-	if m.slots, err = m.settle(ctx); err != nil {
+	if m.slots, err = m.waitDecodeLoop(ctx); err != nil {
 		return nil, fmt.Errorf("load %s: %w", srv.Path, err)
 	}
 	m.life, m.end = context.WithCancelCause(context.Background())
-	m.peak = srv.memory()
+	m.peak = srv.usedMemory()
 	return m, nil
 }
 
-// settle waits for the loop that decodes, which llama-server enters after it has
-// said that it is ready, and gives the number of slots. Asked to end in between,
-// it would forget that and have to be killed after StopTimeout: start_loop sets
-// what terminate has cleared (server-queue.cpp). /slots is answered by that loop.
-// A server that does not show its slots tells their number in /props; if the loop
-// does not answer, the first request meets the reason.
-func (m *Model) settle(ctx context.Context) (slots int, err error) {
+// waitDecodeLoop waits until llama-server runs the loop that decodes, and returns
+// the number of slots. llama-server enters the loop after it has reported that it
+// is ready. A request to stop in between would be lost, and the process would have
+// to be killed: start_loop sets what terminate has cleared (server-queue.cpp). The
+// loop answers /slots. A server that hides its slots has their number in /props;
+// where the loop does not answer, the first request fails with the reason.
+func (m *Model) waitDecodeLoop(ctx context.Context) (slots int, err error) {
 	short, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if all, err := m.api.Slots(short); err == nil && len(all) > 0 {
@@ -68,70 +68,71 @@ func (m *Model) settle(ctx context.Context) (slots int, err error) {
 	return max(1, props.TotalSlots), nil
 }
 
-// Server is what the model stands on: process, plan and paths.
+// Server returns the model's server: process, plan and paths.
 func (m *Model) Server() *Server { return m.srv }
 
-// API is the client of the model's llama-server, for what this package does not
-// offer itself.
+// API returns the client of the model's llama-server, for requests that this
+// package has no method for.
 func (m *Model) API() *llamaapi.Client { return m.api }
 
-// Slots is how many sequences are decoded together.
+// Slots returns the number of sequences that are decoded together.
 func (m *Model) Slots() int { return m.slots }
 
-// ModelType implements inference.TextModel: the architecture.
+// ModelType implements inference.TextModel. It returns the architecture.
 func (m *Model) ModelType() string { return m.srv.Info.Architecture }
 
-// Info implements inference.TextModel, from the model's header.
+// Info implements inference.TextModel. It returns facts from the model's header.
 func (m *Model) Info() inference.ModelInfo { return m.srv.Info }
 
-// Metrics implements inference.TextModel. Times are the server's own;
-// PromptTokens counts those found in the cache too, while PrefillTokensPerSec
-// speaks of the computed ones. A generation that was left before its end, by a
-// break, a context or Close, has counts and TotalDuration, but no other times: the
-// server tells them in its final event. Memory is what is used on the GPUs of the plan.
+// Metrics implements inference.TextModel: the metrics of the operation that ended
+// last. Times are the server's. PromptTokens includes tokens found in the cache;
+// PrefillTokensPerSec is the rate of the computed ones. A generation that was left
+// before its end, by a break, a context or Close, has counts and TotalDuration
+// only: the server sends the other times in its final event. Memory is the memory
+// in use on the GPUs of the plan.
 func (m *Model) Metrics() inference.GenerateMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.metrics
 }
 
-// Err implements inference.TextModel.
+// Err implements inference.TextModel: the error of the operation that ended last.
 func (m *Model) Err() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.err
 }
 
-// Close implements inference.TextModel: what runs ends with ErrClosed, whether it
-// is being read or not, and the process is gone when it returns. A loop over
-// tokens may call it in its body. What was asked through API or the Server alone
-// has Settings.DrainTimeout to end.
+// Close implements inference.TextModel. Running operations end with ErrClosed,
+// whether they are being read or not, and the process has exited when Close
+// returns. A loop over tokens may call Close in its body. Requests that were sent
+// through API or Server may take Settings.Timeouts.Drain to end.
 func (m *Model) Close() error {
 	m.close.Do(func() {
 		m.end(ErrClosed)
-		m.gone = m.srv.Close()
+		m.closeErr = m.srv.Close()
 	})
-	return m.gone
+	return m.closeErr
 }
 
 // Generate implements inference.TextModel.
 func (m *Model) Generate(ctx context.Context, prompt string, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
-	return m.run(ctx, func() Request { return Request{Prompt: prompt, GenerateConfig: inference.ApplyGenerateOpts(opts)} })
-}
-
-// Chat implements inference.TextModel with the model's own template. For a file
-// without one llama-server takes ChatML, which few such models were made for:
-// Settings.ChatTemplateFile names another.
-func (m *Model) Chat(ctx context.Context, messages []inference.Message, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
-	if messages == nil {
-		messages = []inference.Message{} // a chat all the same, and an empty one
-	}
 	return m.run(ctx, func() Request {
-		return Request{Messages: messages, GenerateConfig: inference.ApplyGenerateOpts(opts)}
+		return Request{Prompt: TextPrompt(prompt), GenerateConfig: inference.ApplyGenerateOpts(opts)}
 	})
 }
 
-// run makes a loop of a request; each ranging over it sends the request anew.
+// Chat implements inference.TextModel with the model's own template. For a file
+// without a template llama-server uses ChatML, which few such models were made
+// for; Settings.ChatTemplateFile replaces the template.
+func (m *Model) Chat(ctx context.Context, messages []inference.Message, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
+	return m.run(ctx, func() Request {
+		return Request{Prompt: ChatPrompt(messages), GenerateConfig: inference.ApplyGenerateOpts(opts)}
+	})
+}
+
+// run returns a loop over the tokens of a request. Each range over the loop sends
+// the request again.
 func (m *Model) run(ctx context.Context, req func() Request) iter.Seq[inference.Token] {
 	return func(yield func(inference.Token) bool) {
 		s := m.Stream(ctx, req())
@@ -143,9 +144,9 @@ func (m *Model) run(ctx context.Context, req func() Request) iter.Seq[inference.
 	}
 }
 
-// ended notes the end of an operation for Err and Metrics.
-func (m *Model) ended(err error, g inference.GenerateMetrics) inference.GenerateMetrics {
-	g.ActiveMemoryBytes = m.srv.memory()
+// record stores the result of an operation for Err and Metrics.
+func (m *Model) record(err error, g inference.GenerateMetrics) inference.GenerateMetrics {
+	g.ActiveMemoryBytes = m.srv.usedMemory()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.peak = max(m.peak, g.ActiveMemoryBytes)
@@ -154,15 +155,15 @@ func (m *Model) ended(err error, g inference.GenerateMetrics) inference.Generate
 	return g
 }
 
-// during joins the caller's context with the model's life.
-func (m *Model) during(ctx context.Context) (context.Context, context.CancelFunc) {
+// joinContexts returns a context that ends with the caller's or with the model.
+func (m *Model) joinContexts(ctx context.Context) (context.Context, context.CancelFunc) {
 	joined, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(m.life, func() { cancel(ErrClosed) })
 	return joined, func() { stop(); cancel(context.Canceled) }
 }
 
-// explain makes the caller's error of one that came through during's context.
-func (m *Model) explain(ctx context.Context, err error) error {
+// translateError returns the caller's error for an error of a joined context.
+func (m *Model) translateError(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -174,7 +175,7 @@ func (m *Model) explain(ctx context.Context, err error) error {
 	return err
 }
 
-// metricsOf translates the server's measurements.
+// metricsOf returns the contract's metrics of the server's last event.
 func metricsOf(f llamaapi.Final, total time.Duration) inference.GenerateMetrics {
 	t := f.Timings
 	return inference.GenerateMetrics{

@@ -67,7 +67,7 @@ func TestEmbedWithoutPooling(t *testing.T) {
 
 func TestBadInputsArePointedOut(t *testing.T) {
 	path := fakebundle.Use(t, fakellama.Script{})
-	s := rocm.DefaultSettings()
+	s := rocm.Settings{}
 	s.Embeddings = true
 	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 	if err != nil {
@@ -77,12 +77,12 @@ func TestBadInputsArePointedOut(t *testing.T) {
 
 	var said *llamaapi.APIError
 	_, err = m.Embed(t.Context(), []string{"a", "bb", ""})
-	if !errors.Is(err, rocm.ErrOption) || !errors.As(err, &said) || said.Status != http.StatusBadRequest || !strings.Contains(err.Error(), "text 2") {
+	if !errors.Is(err, rocm.ErrInvalidOption) || !errors.As(err, &said) || said.Status != http.StatusBadRequest || !strings.Contains(err.Error(), "text 2") {
 		t.Errorf("an empty text: %v; want ErrOption, the server's words and the text's place", err)
 	}
 	size := int32(m.Info().VocabSize)
 	for _, id := range []int32{size, -1} {
-		if _, err := m.Detokenize(t.Context(), []int32{5, id}); !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "id 1 ") {
+		if _, err := m.Detokenize(t.Context(), []int32{5, id}); !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "id 1 ") {
 			t.Errorf("id %d of a vocabulary of %d: %v; want ErrOption and its place", id, size, err)
 		}
 	}

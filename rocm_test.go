@@ -19,6 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -111,7 +112,7 @@ func TestChat(t *testing.T) {
 	}
 
 	for _, none := range [][]inference.Message{nil, {}} {
-		if got := collect(m.Chat(t.Context(), none)); len(got) > 0 || !errors.Is(m.Err(), rocm.ErrOption) {
+		if got := collect(m.Chat(t.Context(), none)); len(got) > 0 || !errors.Is(m.Err(), rocm.ErrInvalidOption) {
 			t.Errorf("a chat without messages gave %d tokens and %v", len(got), m.Err())
 		}
 	}
@@ -171,7 +172,7 @@ func TestCloseEndsLoops(t *testing.T) {
 		var wg sync.WaitGroup
 		streams := make([]*rocm.Stream, 4)
 		for i := range streams {
-			streams[i] = m.Stream(t.Context(), rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
+			streams[i] = m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("Go on"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
 			if _, ok := streams[i].Next(); !ok {
 				t.Fatal(streams[i].Err())
 			}
@@ -213,8 +214,8 @@ func TestCloseEndsLoops(t *testing.T) {
 func draining(t *testing.T) *rocm.Model {
 	t.Helper()
 	path := fakebundle.Use(t, fakellama.Script{NeverEnds: true, Slots: 4, TokenDelay: time.Millisecond})
-	s := rocm.DefaultSettings()
-	s.DrainTimeout = time.Hour
+	s := rocm.Settings{}
+	s.Timeouts.Drain = time.Hour
 	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func draining(t *testing.T) *rocm.Model {
 }
 
 func endless(ctx context.Context, m *rocm.Model, progress func(llamaapi.Progress)) *rocm.Stream {
-	return m.Stream(ctx, rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}, Progress: progress})
+	return m.Stream(ctx, rocm.Request{Prompt: rocm.TextPrompt("Go on"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}, Progress: progress})
 }
 
 // Close ends what nobody reads on at the moment; a test of it that fails hangs.
@@ -301,7 +302,7 @@ func TestCloseWaitsForNoReader(t *testing.T) {
 // A stream may be closed by another goroutine while it is read.
 func TestStreamClosedFromOutside(t *testing.T) {
 	m := load(t, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond})
-	s := m.Stream(t.Context(), rocm.Request{Prompt: "Go on", GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
+	s := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("Go on"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
 	if _, ok := s.Next(); !ok {
 		t.Fatal(s.Err())
 	}
@@ -453,8 +454,8 @@ func TestDeathInMidStream(t *testing.T) {
 func TestRestart(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		path := fakebundle.Use(t, fakellama.Script{})
-		s := rocm.DefaultSettings()
-		s.Restart = supervise.RestartPolicy{Mode: supervise.OnFailure, MinBackoff: time.Millisecond}
+		s := rocm.Settings{}
+		s.Restart.MinBackoff = time.Millisecond
 		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 		if err != nil {
 			t.Fatal(err)
@@ -496,13 +497,9 @@ func TestBadOptions(t *testing.T) {
 		"max tokens": inference.WithMaxTokens(-1), "temperature": inference.WithTemperature(nan), "negative temperature": inference.WithTemperature(-1),
 		"top-k": inference.WithTopK(-1), "top-p": inference.WithTopP(2), "penalty": inference.WithRepeatPenalty(nan),
 	} {
-		if got := collect(m.Generate(t.Context(), "x", opt)); len(got) != 0 || !errors.Is(m.Err(), rocm.ErrOption) {
+		if got := collect(m.Generate(t.Context(), "x", opt)); len(got) != 0 || !errors.Is(m.Err(), rocm.ErrInvalidOption) {
 			t.Errorf("%s: %d tokens, %v; want ErrOption", name, len(got), m.Err())
 		}
-	}
-	s := m.Stream(t.Context(), rocm.Request{Prompt: "x", Tokens: []int32{1}})
-	if _, ok := s.Next(); ok || !errors.Is(s.Err(), rocm.ErrOption) {
-		t.Errorf("prompt and tokens: %v", s.Err())
 	}
 }
 
@@ -555,9 +552,9 @@ func TestLoadFailures(t *testing.T) {
 		"safetensors":     {safe, nil, rocm.ErrModelFile, "convert_hf_to_gguf"},
 		"adapter missing": {good, []inference.LoadOption{inference.WithAdapterPath(filepath.Join(dir, "no.gguf"))}, rocm.ErrModelFile, "no.gguf"},
 		"adapter foreign": {good, []inference.LoadOption{inference.WithAdapterPath(file("lora.safetensors", "x"))}, rocm.ErrModelFile, "convert_lora_to_gguf"},
-		"adapter a model": {good, []inference.LoadOption{inference.WithAdapterPath(good)}, rocm.ErrModelFile, "no adapter"},
-		"context":         {good, []inference.LoadOption{inference.WithContextLen(-5)}, rocm.ErrOption, "context"},
-		"slots":           {good, []inference.LoadOption{inference.WithParallelSlots(-5)}, rocm.ErrOption, "slots"},
+		"adapter a model": {good, []inference.LoadOption{inference.WithAdapterPath(good)}, rocm.ErrModelFile, "not an adapter"},
+		"context":         {good, []inference.LoadOption{inference.WithContextLen(-5)}, rocm.ErrInvalidOption, "context"},
+		"slots":           {good, []inference.LoadOption{inference.WithParallelSlots(-5)}, rocm.ErrInvalidOption, "slots"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m, err := inference.LoadModel(tt.path, append(tt.opts, inference.WithBackend(rocm.Name))...)
@@ -569,7 +566,7 @@ func TestLoadFailures(t *testing.T) {
 			}
 		})
 	}
-	t.Setenv(rocm.EnvBundle, filepath.Join(dir, "nowhere"))
+	t.Setenv(locate.EnvBundle, filepath.Join(dir, "nowhere"))
 	if _, err := inference.LoadModel(good, inference.WithBackend(rocm.Name)); !errors.Is(err, rocm.ErrNoBundle) && !errors.Is(err, inference.ErrBackendUnavailable) {
 		t.Errorf("without a bundle: %v", err)
 	}
@@ -586,7 +583,7 @@ func TestBundleOfNoManifest(t *testing.T) {
 		if err := put(filepath.Join(dir, bundle.ManifestName)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := rocm.FindBundle(dir); !errors.Is(err, bundle.ErrManifest) || !strings.Contains(err.Error(), dir) {
+		if _, err := locate.Find(dir); !errors.Is(err, bundle.ErrManifest) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

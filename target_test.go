@@ -118,10 +118,8 @@ func TestUnpackedForWhatRuns(t *testing.T) {
 			if c.env != "" {
 				t.Setenv("HSA_OVERRIDE_GFX_VERSION", c.env)
 			}
-			o := plan.DefaultOptions()
-			o.Override = c.override
-			s := rocm.DefaultSettings()
-			s.Bundle, s.SysRoot, s.Plan = splitPack(t, ""), machine(t, c.machine), &o
+			s := rocm.Settings{}
+			s.Bundle, s.SysRoot, s.Devices.Override = splitPack(t, ""), sysRoot(t, c.machine), c.override
 			srv, err := rocm.Launch(t.Context(), model, s)
 			if err != nil {
 				t.Fatal(err)
@@ -152,8 +150,8 @@ func TestUnpackedForWhatRuns(t *testing.T) {
 // the folder before the server starts again.
 func TestOtherCardAfterOutOfMemory(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
-	root, once := machine(t, "two-cards"), filepath.Join(t.TempDir(), "once")
-	s := rocm.DefaultSettings()
+	root, once := sysRoot(t, "two-cards"), filepath.Join(t.TempDir(), "once")
+	s := rocm.Settings{}
 	s.SysRoot = root
 	s.Bundle = splitPack(t, fmt.Sprintf(`case "$*" in *--help*) ;; *)
 if mkdir %s 2>/dev/null; then
@@ -214,8 +212,8 @@ func TestPartlyUnpackedFolder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := rocm.DefaultSettings()
-		s.Bundle, s.SysRoot = in.Dir, machine(t, c.machine)
+		s := rocm.Settings{}
+		s.Bundle, s.SysRoot = in.Dir, sysRoot(t, c.machine)
 		srv, err := rocm.Launch(t.Context(), model, s)
 		if err != nil {
 			t.Fatal(err)

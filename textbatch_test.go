@@ -19,15 +19,15 @@ func TestEmbeddingsFillTheContext(t *testing.T) {
 		change func(*rocm.Settings)
 		want   string
 	}{
-		"embeddings":      {func(s *rocm.Settings) { s.Embeddings, s.ContextLen = true, 3000 }, "--batch-size 3000 --ubatch-size 3000"},
-		"reranking":       {func(s *rocm.Settings) { s.Reranking, s.ContextLen = true, 3000 }, "--batch-size 3000 --ubatch-size 3000"},
+		"embeddings":      {func(s *rocm.Settings) { s.Embeddings, s.Context = true, 3000 }, "--batch-size 3000 --ubatch-size 3000"},
+		"reranking":       {func(s *rocm.Settings) { s.Reranking, s.Context = true, 3000 }, "--batch-size 3000 --ubatch-size 3000"},
 		"model's context": {func(s *rocm.Settings) { s.Embeddings = true }, "--batch-size 8192 --ubatch-size 8192"},
 		"text":            {func(*rocm.Settings) {}, ""},
 		"own": {func(s *rocm.Settings) {
 			s.Embeddings, s.Args = true, []string{"--ubatch-size", "700"}
 		}, "--ubatch-size 700"},
 	} {
-		s := rocm.DefaultSettings()
+		s := rocm.Settings{}
 		tt.change(&s)
 		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 		if err != nil {

@@ -91,8 +91,8 @@ func TestRequestOnTheWire(t *testing.T) {
 		want map[string]any // beside the plain ones
 	}{
 		"zero values":    {func(*Request) {}, nil},
-		"prompt":         {func(r *Request) { r.Prompt = "a <b> & c" }, map[string]any{"prompt": "a <b> & c"}},
-		"tokens":         {func(r *Request) { r.Tokens = []int32{7, 1, 300} }, map[string]any{"prompt": []any{7., 1., 300.}}},
+		"prompt":         {func(r *Request) { r.Prompt = TextPrompt("a <b> & c") }, map[string]any{"prompt": "a <b> & c"}},
+		"tokens":         {func(r *Request) { r.Prompt = TokenPrompt([]int32{7, 1, 300}) }, map[string]any{"prompt": []any{7., 1., 300.}}},
 		"max tokens":     {func(r *Request) { r.MaxTokens = 11 }, map[string]any{"n_predict": 11.}},
 		"temperature":    {func(r *Request) { r.Temperature = 0.25 }, map[string]any{"temperature": 0.25, "cache_prompt": true}},
 		"top-k":          {func(r *Request) { r.TopK = 12 }, map[string]any{"top_k": 12.}},
@@ -184,7 +184,7 @@ func TestTemplateOnTheWire(t *testing.T) {
 		"variables":    {map[string]any{"enable_thinking": false, "n": 2}, map[string]any{"messages": turns, "chat_template_kwargs": map[string]any{"enable_thinking": false, "n": 2.}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := m.Stream(t.Context(), Request{Messages: talk, TemplateVars: tc.vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
+			s := m.Stream(t.Context(), Request{Prompt: ChatPrompt(talk), TemplateVars: tc.vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
 			if got := slices.Collect(s.All()); s.Err() != nil || len(got) != 1 {
 				t.Fatalf("%v, %v", got, s.Err())
 			}
@@ -219,7 +219,7 @@ func TestMinPRange(t *testing.T) {
 	m := tapped(t, tap)
 	for _, bad := range []float32{-0.01, 1.01, float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
 		s := m.Stream(t.Context(), Request{MinP: bad, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
-		if got := slices.Collect(s.All()); len(got) != 0 || !errors.Is(s.Err(), ErrOption) {
+		if got := slices.Collect(s.All()); len(got) != 0 || !errors.Is(s.Err(), ErrInvalidOption) {
 			t.Errorf("min-p %v: %v, %v", bad, got, s.Err())
 		}
 	}

@@ -1,8 +1,6 @@
 package goinference
 
 import (
-	"context"
-
 	goinf "forge.lthn.ai/core/go-inference"
 
 	"forge.lthn.ai/core/go-rocm"
@@ -30,14 +28,14 @@ func (b *Backend) Available() bool { return (&rocm.Backend{Defaults: b.Defaults}
 // LoadModel implements the contract. The model is a *Model.
 func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) (goinf.TextModel, error) {
 	cfg := goinf.ApplyLoadOpts(opts)
-	s := b.Defaults
-	s.LoadConfig = inference.LoadConfig{
-		Backend: cfg.Backend, ContextLen: cfg.ContextLen, GPULayers: cfg.GPULayers,
-		ParallelSlots: cfg.ParallelSlots, AdapterPath: cfg.AdapterPath,
-	}
-	m, err := (&rocm.Backend{}).Load(context.Background(), path, s)
+	m, err := (&rocm.Backend{Defaults: b.Defaults}).LoadModel(path, func(c *inference.LoadConfig) {
+		*c = inference.LoadConfig{
+			Backend: cfg.Backend, ContextLen: cfg.ContextLen, GPULayers: cfg.GPULayers,
+			ParallelSlots: cfg.ParallelSlots, AdapterPath: cfg.AdapterPath,
+		}
+	})
 	if err != nil {
 		return nil, err // not a nil *Model in an interface that is not nil
 	}
-	return Wrap(m), nil
+	return Wrap(m.(*rocm.Model)), nil
 }

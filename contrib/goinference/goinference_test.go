@@ -17,6 +17,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/contrib/goinference"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/testing/conformance"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -129,7 +130,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestRegistered(t *testing.T) {
-	t.Setenv(rocm.EnvBundle, t.TempDir()) // which holds none
+	t.Setenv(locate.EnvBundle, t.TempDir()) // which holds none
 	b, ok := goinf.Get("rocm")
 	if !ok || b.Name() != "rocm" {
 		t.Fatalf("registered: %v", goinf.List())
@@ -158,8 +159,8 @@ func TestOptions(t *testing.T) {
 		"temperature": goinf.WithTemperature(-1), "top-k": goinf.WithTopK(-1),
 		"top-p": goinf.WithTopP(2), "penalty": goinf.WithRepeatPenalty(-1),
 	} {
-		if _, n := text(m.Generate(t.Context(), "x", bad)); n != 0 || !errors.Is(m.Err(), rocm.ErrOption) {
-			t.Errorf("%s: %d tokens, %v; want rocm.ErrOption", name, n, m.Err())
+		if _, n := text(m.Generate(t.Context(), "x", bad)); n != 0 || !errors.Is(m.Err(), rocm.ErrInvalidOption) {
+			t.Errorf("%s: %d tokens, %v; want rocm.ErrInvalidOption", name, n, m.Err())
 		}
 	}
 }

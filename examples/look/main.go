@@ -40,8 +40,8 @@ func look(ctx context.Context, mmproj, path, file, question string, limit int) (
 	if err != nil {
 		return err
 	}
-	settings := rocm.DefaultSettings()
-	settings.ContextLen, settings.Projector = 4096, mmproj
+	settings := rocm.Settings{}
+	settings.Context, settings.Projector = 4096, mmproj
 	model, err := (&rocm.Backend{}).Load(ctx, path, settings)
 	if err != nil {
 		return err

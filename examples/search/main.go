@@ -35,7 +35,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	// What the contract has no words for is said in Settings.
-	s := rocm.DefaultSettings()
+	s := rocm.Settings{}
 	s.Embeddings, s.Pooling = true, *pooling
 	err := search(ctx, flag.Arg(0), s, flag.Arg(1), *top, os.Stdin, os.Stdout)
 	stop()

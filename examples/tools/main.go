@@ -70,14 +70,14 @@ func main() {
 }
 
 func use(ctx context.Context, path, request string) (err error) {
-	model, err := (&rocm.Backend{}).Load(ctx, path, rocm.DefaultSettings())
+	model, err := (&rocm.Backend{}).Load(ctx, path, rocm.Settings{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, model.Close()) }()
 
 	stream := model.Stream(ctx, rocm.Request{
-		Messages:       []inference.Message{{Role: "system", Content: instructions}, {Role: "user", Content: request}},
+		Prompt:         rocm.ChatPrompt([]inference.Message{{Role: "system", Content: instructions}, {Role: "user", Content: request}}),
 		GenerateConfig: inference.GenerateConfig{MaxTokens: 400},
 		JSONSchema:     json.RawMessage(schema),
 	})

@@ -42,8 +42,8 @@ func main() {
 }
 
 func serve(ctx context.Context, address, path string, slots, limit int) (err error) {
-	s := rocm.DefaultSettings()
-	s.ParallelSlots = slots
+	s := rocm.Settings{}
+	s.Slots = slots
 	model, err := (&rocm.Backend{}).Load(ctx, path, s)
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The request's context ends with its client, and the stream with it. Each
 	// stream has its own error, which those beside it do not touch.
 	stream := a.model.Stream(r.Context(), rocm.Request{
-		Messages:       []inference.Message{{Role: "user", Content: string(question)}},
+		Prompt:         rocm.ChatPrompt([]inference.Message{{Role: "user", Content: string(question)}}),
 		GenerateConfig: inference.GenerateConfig{MaxTokens: a.limit, Temperature: 0.7},
 	})
 	defer func() { _ = stream.Close() }()

@@ -15,12 +15,12 @@ const worthSaying = 64 * MiB
 
 // loadOf turns options into how the model is run, the context left out.
 func loadOf(o Options) (load, error) {
-	l := load{slots: uint64(o.Slots), unified: !o.SplitContext, batch: uint64(o.Batch), flash: !o.NoFlash, fullWindow: o.FullSWA}
+	l := load{slots: uint64(o.Slots), unified: !o.SplitContext, batch: uint64(o.Batch), flash: !o.NoFlashAttention, fullWindow: o.Cache.FullSWA}
 	var err error
-	if l.keyType, err = kvType(o.KVTypeK); err != nil {
+	if l.keyType, err = kvType(o.Cache.KeyType); err != nil {
 		return l, err
 	}
-	if l.valueType, err = kvType(o.KVTypeV); err != nil {
+	if l.valueType, err = kvType(o.Cache.ValueType); err != nil {
 		return l, err
 	}
 	if o.Slots == 0 {
@@ -66,7 +66,7 @@ func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 
 // deviceRow starts the row of a device: its memory before the model.
 func (p *Plan) deviceRow(d gpu.Device) Estimate {
-	margin := p.Request.Options.Margin
+	margin := p.Request.Options.Devices.Margin
 	if margin == 0 {
 		margin = DefaultMargin
 	}
@@ -81,7 +81,7 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 func (p *Plan) companions() (e Estimate) {
 	r := p.Request
 	if r.Projector != nil {
-		e.Projector = projectorBytes(r.Projector, !r.Options.NoFlash)
+		e.Projector = projectorBytes(r.Projector, !r.Options.NoFlashAttention)
 	}
 	for _, a := range r.Adapters {
 		e.Adapters += a.TensorBytes()
@@ -137,7 +137,7 @@ func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
 // wantLayers is how many entries are to be on devices at best.
 func (p *Plan) wantLayers(m *model) int {
 	all := len(m.layers) + 1
-	if n := p.Request.Options.Layers; n >= 0 {
+	if n := p.Request.Options.Layers; n > 0 {
 		return min(n, all)
 	}
 	return all

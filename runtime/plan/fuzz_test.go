@@ -46,8 +46,7 @@ func FuzzMake(f *testing.F) {
 		}
 		free %= 1 << 40
 		device := gpu.Device{Target: gfx.GFX1100, VRAMTotal: free, Visible: true}
-		o := DefaultOptions()
-		o.Slots, o.Context, o.Overcommit = int(slots), int(context), true
+		o := Options{Slots: int(slots), Context: int(context), Overcommit: true}
 		p, err := Make(Request{Model: m, Devices: []gpu.Device{device}, BundleTargets: []gfx.Target{gfx.GFX1100}, HostTotal: 64 << 30, Options: o})
 		if err != nil {
 			return

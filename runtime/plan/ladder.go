@@ -62,22 +62,22 @@ func (l *Ladder) margin(o Options, _ *Plan) (Options, string, bool) {
 	if o.Layers != AutoLayers {
 		return o, "", false
 	}
-	if o.Margin == 0 {
-		o.Margin = DefaultMargin
+	if o.Devices.Margin == 0 {
+		o.Devices.Margin = DefaultMargin
 	}
-	o.Margin += DefaultMargin
-	return o, fmt.Sprintf("keeping %s free instead of %s", size(o.Margin), size(o.Margin-DefaultMargin)), true
+	o.Devices.Margin += DefaultMargin
+	return o, fmt.Sprintf("keeping %s free instead of %s", size(o.Devices.Margin), size(o.Devices.Margin-DefaultMargin)), true
 }
 
 func (l *Ladder) cache(o Options, p *Plan) (Options, string, bool) {
-	if l.start.KVTypeK != "" || l.start.KVTypeV != "" || o.NoFlash {
+	if l.start.Cache.KeyType != "" || l.start.Cache.ValueType != "" || o.NoFlashAttention {
 		return o, "", false
 	}
 	m, err := newModel(p.Request.Model)
 	if err != nil || m.takes(load{keyType: gguf.Q8_0, valueType: gguf.Q8_0}) != nil {
 		return o, "", false
 	}
-	o.KVTypeK, o.KVTypeV = "q8_0", "q8_0"
+	o.Cache.KeyType, o.Cache.ValueType = "q8_0", "q8_0"
 	return o, "keeping the cache in 8 bits (q8_0) instead of 16", true
 }
 
@@ -91,7 +91,7 @@ func (l *Ladder) context(o Options, p *Plan) (Options, string, bool) {
 
 func (l *Ladder) layers(o Options, p *Plan) (Options, string, bool) {
 	n := p.Layers * 3 / 4
-	if l.start.Layers >= 0 || n < 1 {
+	if l.start.Layers > 0 || n < 1 {
 		return o, "", false
 	}
 	o.Layers = n
@@ -99,9 +99,9 @@ func (l *Ladder) layers(o Options, p *Plan) (Options, string, bool) {
 }
 
 func (l *Ladder) cpu(o Options, _ *Plan) (Options, string, bool) {
-	if l.start.RequireGPU {
+	if l.start.Devices.Required {
 		return o, "", false
 	}
-	o.Layers = 0
+	o.Layers = CPUOnly
 	return o, "the CPU instead of the GPU", true
 }

@@ -47,7 +47,7 @@ func TestLadder(t *testing.T) {
 // TestLadderKeepsWishes: what the user has set is not changed.
 func TestLadderKeepsWishes(t *testing.T) {
 	r := request(t, "qwen3-8b-Q4_K_M", xtx(0))
-	r.Options.Context, r.Options.KVTypeK, r.Options.Layers, r.Options.RequireGPU = 8192, "f16", 20, true
+	r.Options.Context, r.Options.Cache.KeyType, r.Options.Layers, r.Options.Devices.Required = 8192, "f16", 20, true
 	p := make1(t, r)
 	l := plan.NewLadder(r.Options)
 	if s, ok := l.Next(p); ok {

@@ -56,7 +56,7 @@ type model struct {
 // newModel reads the sizes of a model.
 func newModel(f *gguf.File) (*model, error) {
 	if f == nil {
-		return nil, fmt.Errorf("%w: no model", ErrOption)
+		return nil, fmt.Errorf("%w: no model", ErrInvalidOption)
 	}
 	m := &model{
 		file: f, arch: f.Architecture(), train: uint64(f.ContextLength()),
@@ -66,7 +66,7 @@ func newModel(f *gguf.File) (*model, error) {
 	n := f.BlockCount() - int(min(next, 512))
 	if m.arch == "" || n <= 0 || n > 512 || m.embd == 0 || m.embd > maxWidth || m.vocab > maxWidth || m.train > 1<<32 {
 		return nil, fmt.Errorf("%w: a file of kind %.80q, architecture %.80q, %d layers of width %d is no model that runs by itself",
-			ErrOption, f.Kind(), m.arch, n, m.embd)
+			ErrInvalidOption, f.Kind(), m.arch, n, m.embd)
 	}
 	m.layers = make([]layer, n)
 	m.placeTensors()
@@ -86,7 +86,7 @@ func (m *model) takes(l load) error {
 	}{{"key", m.heads.key, l.keyType}, {"value", m.heads.value, l.valueType}} {
 		if m.cached && c.size%c.typ.BlockElements() != 0 {
 			return fmt.Errorf("%w: a %s cache of type %s needs heads of a multiple of %d, this model's have %d",
-				ErrOption, c.what, strings.ToLower(c.typ.String()), c.typ.BlockElements(), c.size)
+				ErrInvalidOption, c.what, strings.ToLower(c.typ.String()), c.typ.BlockElements(), c.size)
 		}
 	}
 	return nil

@@ -3,7 +3,7 @@ package plan
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"math"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -13,85 +13,122 @@ import (
 const (
 	// MiB is 2^20 bytes, the unit of llama.cpp's memory arguments.
 	MiB = 1 << 20
-	// DefaultMargin is left free on each GPU beside what graphics programs
-	// hold; llama.cpp's own default for --fit-target.
+	// DefaultMargin is the memory that stays free on each GPU besides the memory
+	// of graphics programs; llama.cpp's own default for --fit-target.
 	DefaultMargin = 1024 * MiB
-	// AllLayers asks for every layer on the GPU.
-	AllLayers = -1
-	// AutoLayers lets --fit decide.
-	AutoLayers = -2
-	// minFitContext is the context below which --fit rather moves layers to
-	// the host; llama.cpp's default for --fit-ctx.
+	// minFitContext is the context below which --fit moves layers to the host
+	// instead; llama.cpp's default for --fit-ctx.
 	minFitContext = 4096
-	// Bounds of options, above what any model or machine has use for.
+	// Limits of options, above what any model or machine can use.
 	maxContext = 1 << 30
 	maxBatch   = 1 << 20
 )
 
+// Values of Options.Layers that are no number of layers.
+const (
+	AutoLayers = 0  // as many as fit (the default)
+	AllLayers  = -1 // every layer, whether it fits or not
+	CPUOnly    = -2 // no layer, and no GPU driver is initialised
+)
+
 // Conditions that errors of this package wrap.
 var (
-	// ErrNoGPU: RequireGPU was set and no device can be used.
+	// ErrNoGPU reports that Devices.Required is set and no device can be used.
 	ErrNoGPU = errors.New("no usable GPU")
-	// ErrDoesNotFit: the model does not fit even the host's memory.
+	// ErrDoesNotFit reports that the model does not even fit the host's memory.
 	ErrDoesNotFit = errors.New("model does not fit")
-	// ErrOption: an option is out of its range.
-	ErrOption = errors.New("invalid option")
+	// ErrInvalidOption reports an option out of its range.
+	ErrInvalidOption = errors.New("invalid option")
 )
 
-// Override says whether a device may run code of a close relative of its
-// target, by HSA_OVERRIDE_GFX_VERSION.
-type Override string
-
-// The two words an Override may be, beside a version such as "11.0.0".
-const (
-	OverrideOff  Override = "off"  // never (the default)
-	OverrideAuto Override = "auto" // when the bundle lacks the target but has a relative
-)
-
-// Options are a user's wishes. The zero value asks for nothing in particular
-// on the CPU-or-GPU; use DefaultOptions for the usual ones.
+// Options are a user's choices about memory and devices. The zero value is the
+// default of every field.
 type Options struct {
-	Context      int      `json:"context"`       // tokens in all, 0: the model's own, reduced to fit
-	Slots        int      `json:"slots"`         // parallel sequences, 0: llama-server chooses (4, sharing one context)
-	Batch        int      `json:"batch"`         // tokens computed at once (-ub), 0: 512
-	KVTypeK      string   `json:"kv_type_k"`     // cache type of keys, "": f16
-	KVTypeV      string   `json:"kv_type_v"`     // cache type of values, "": f16
-	Layers       int      `json:"layers"`        // AutoLayers, AllLayers, 0: CPU only, or a number
-	Margin       uint64   `json:"margin"`        // bytes to leave free on each GPU, 0: DefaultMargin
-	Projector    string   `json:"projector"`     // path of a multimodal projector
-	Adapters     []string `json:"adapters"`      // paths of LoRA adapters
-	Draft        string   `json:"draft"`         // path of a draft model
-	GPUs         int      `json:"gpus"`          // how many equal cards to use together, 0: one
-	Device       string   `json:"device"`        // PCI address or unique id of the card to use, "": choose
-	RequireGPU   bool     `json:"require_gpu"`   // fail rather than fall back to the CPU
-	Override     Override `json:"override"`      // HSA_OVERRIDE_GFX_VERSION policy
-	CacheRAM     int      `json:"cache_ram"`     // MiB of host memory for saved prompts, 0: llama-server's default, -1: none
-	FullSWA      bool     `json:"full_swa"`      // keep the whole context of sliding-window layers
-	NoFlash      bool     `json:"no_flash"`      // no flash attention
-	SplitContext bool     `json:"split_context"` // slots do not share the context
-	Overcommit   bool     `json:"overcommit"`    // accept a model larger than the host's memory
+	// Context is the number of tokens that all slots share. 0: the model's own
+	// context, reduced until everything fits.
+	Context int
+	// Slots is the number of sequences that are decoded together. 0: llama-server's
+	// default, 4 slots that share one context.
+	Slots int
+	// SplitContext divides the context between the slots.
+	SplitContext bool
+	// Batch is the number of tokens that are computed at once (--ubatch-size). 0: 512.
+	Batch int
+	// Layers is the number of layers on the GPU, or AutoLayers (the default),
+	// AllLayers or CPUOnly.
+	Layers int
+	// Adapters are paths of LoRA adapters (GGUF).
+	Adapters []string
+	// Projector is the path of the model's multimodal projector (mmproj, GGUF),
+	// with which the model reads images or sound.
+	Projector string
+	// Draft is the path of a draft model for speculative decoding (GGUF).
+	Draft string
+	// Cache configures the KV cache.
+	Cache Cache
+	// Devices selects the GPUs.
+	Devices Devices
+	// NoFlashAttention disables flash attention.
+	NoFlashAttention bool
+	// Overcommit accepts a model larger than the host's memory.
+	Overcommit bool
 }
 
-// DefaultOptions lets --fit choose layers and context.
-func DefaultOptions() Options { return Options{Layers: AutoLayers, Override: OverrideOff} }
+// Cache configures the KV cache. The zero value is the default of every field.
+type Cache struct {
+	// KeyType and ValueType are the types of keys and values, such as "q8_0";
+	// empty: f16.
+	KeyType, ValueType string
+	// FullSWA keeps the whole context of layers with a sliding window.
+	FullSWA bool
+	// HostLimit is the main memory, in bytes, for the state of earlier prompts that
+	// the server may meet again, rounded up to MiB. 0: llama-server's default
+	// (8 GiB); negative: none.
+	HostLimit int64
+}
 
-// Request is what a plan is made from.
+// Devices selects GPUs. The zero value selects the best one, or the CPU where no
+// GPU can be used.
+type Devices struct {
+	// ID is the PCI address or the unique id of the GPU to use; empty: the best one.
+	ID string
+	// Count is the number of equal GPUs to use together. 0: one.
+	Count int
+	// Required makes planning fail where no GPU can be used.
+	Required bool
+	// Margin is the memory in bytes that stays free on each GPU. 0: DefaultMargin.
+	Margin uint64
+	// Override is the policy for HSA_OVERRIDE_GFX_VERSION; empty: OverrideOff.
+	Override Override
+}
+
+// Override says whether a device may run the code of a related target, with
+// HSA_OVERRIDE_GFX_VERSION.
+type Override string
+
+// The values of an Override besides a version such as "11.0.0".
+const (
+	OverrideOff  Override = "off"  // never (the default)
+	OverrideAuto Override = "auto" // where the bundle lacks the target but has a related one
+)
+
+// Request is the input of a plan.
 type Request struct {
 	Model         *gguf.File
 	ModelPath     string
-	Projector     *gguf.File   // facts of Options.Projector; nil when there is none
-	Adapters      []*gguf.File // facts of Options.Adapters
-	Draft         *gguf.File   // facts of Options.Draft; nil when there is none
+	Projector     *gguf.File   // header of Options.Projector; nil without one
+	Adapters      []*gguf.File // headers of Options.Adapters
+	Draft         *gguf.File   // header of Options.Draft; nil without one
 	Devices       []gpu.Device
-	Environ       []string // the environment whose masks count, as os.Environ gives it
+	Environ       []string // the environment whose masks apply, as os.Environ returns it
 	BundleTargets []gfx.Target
 	HIPBLASLt     []gfx.Target // targets that the bundle has hipBLASLt kernels for
 	HostTotal     uint64       // bytes of memory of the host (or its limit), 0: unknown
-	Barred        string       // why no GPU can be used whatever there is, "": one can
+	NoGPU         string       // why no GPU can be used, whatever Devices are; empty: one can
 	Options       Options
 }
 
-// kvTypes lists what llama-server takes for --cache-type-k and -v.
+// kvTypes lists the values that llama-server accepts for --cache-type-k and -v.
 func kvTypes() []string {
 	return []string{"f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"}
 }
@@ -117,38 +154,38 @@ func kvType(name string) (gguf.TensorType, error) {
 	case "q5_1":
 		return gguf.Q5_1, nil
 	}
-	return 0, fmt.Errorf("%w: cache type %q; use one of %v", ErrOption, name, kvTypes())
+	return 0, fmt.Errorf("%w: cache type %q; use one of %v", ErrInvalidOption, name, kvTypes())
 }
 
-// Validate checks each option by itself.
+// Validate checks each option by itself. Its error wraps [ErrInvalidOption].
 func (o Options) Validate() error {
-	if _, err := kvType(o.KVTypeK); err != nil {
+	if _, err := kvType(o.Cache.KeyType); err != nil {
 		return err
 	}
-	v, err := kvType(o.KVTypeV)
+	v, err := kvType(o.Cache.ValueType)
 	if err != nil {
 		return err
 	}
 	switch {
 	case o.Context < 0:
-		return fmt.Errorf("%w: context %d is negative", ErrOption, o.Context)
-	case o.Slots < 0 || o.Slots > 256:
-		return fmt.Errorf("%w: %d slots, where 0 to 256 are possible", ErrOption, o.Slots)
+		return fmt.Errorf("%w: a context of %d tokens; use 0 for the model's own", ErrInvalidOption, o.Context)
 	case o.Context > maxContext:
-		return fmt.Errorf("%w: context %d, where %d is the most", ErrOption, o.Context, maxContext)
+		return fmt.Errorf("%w: a context of %d tokens; the largest is %d", ErrInvalidOption, o.Context, maxContext)
+	case o.Slots < 0 || o.Slots > 256:
+		return fmt.Errorf("%w: %d slots; use 1 to 256, or 0 for the default", ErrInvalidOption, o.Slots)
 	case o.Batch < 0 || o.Batch > maxBatch:
-		return fmt.Errorf("%w: batch %d, where 0 to %d are possible", ErrOption, o.Batch, maxBatch)
-	case o.Layers < AutoLayers:
-		return fmt.Errorf("%w: %d layers", ErrOption, o.Layers)
-	case o.GPUs < 0:
-		return fmt.Errorf("%w: %d GPUs", ErrOption, o.GPUs)
-	case o.CacheRAM < -1:
-		return fmt.Errorf("%w: cache of %d MiB", ErrOption, o.CacheRAM)
-	case o.NoFlash && v.Quantised():
-		return fmt.Errorf("%w: a quantised value cache (%s) needs flash attention", ErrOption, o.KVTypeV)
+		return fmt.Errorf("%w: a batch of %d tokens; use 1 to %d, or 0 for the default", ErrInvalidOption, o.Batch, maxBatch)
+	case o.Layers < CPUOnly:
+		return fmt.Errorf("%w: %d GPU layers", ErrInvalidOption, o.Layers)
+	case o.Devices.Count < 0:
+		return fmt.Errorf("%w: %d GPUs", ErrInvalidOption, o.Devices.Count)
+	case o.Cache.HostLimit > math.MaxInt32*MiB:
+		return fmt.Errorf("%w: a host cache of %d bytes", ErrInvalidOption, o.Cache.HostLimit)
+	case o.NoFlashAttention && v.Quantised():
+		return fmt.Errorf("%w: a quantised value cache (%s) needs flash attention", ErrInvalidOption, o.Cache.ValueType)
 	}
-	if o.Override != "" && !slices.Contains([]Override{OverrideOff, OverrideAuto}, o.Override) {
-		if _, err := overrideTarget(string(o.Override)); err != nil {
+	if ov := o.Devices.Override; ov != "" && ov != OverrideOff && ov != OverrideAuto {
+		if _, err := overrideTarget(string(ov)); err != nil {
 			return err
 		}
 	}

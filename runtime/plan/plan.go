@@ -57,7 +57,7 @@ type Plan struct {
 	Request Request      `json:"-"`
 }
 
-// Make plans. It fails with ErrOption for options that make no sense, with
+// Make plans. It fails with ErrInvalidOption for options that make no sense, with
 // ErrNoGPU when a GPU is required and none can be used, and with ErrDoesNotFit
 // when not even the host has room.
 func Make(r Request) (*Plan, error) {
@@ -74,7 +74,7 @@ func Make(r Request) (*Plan, error) {
 	}
 	p := &Plan{Request: r}
 	if len(sel.devices) == 0 {
-		if r.Options.RequireGPU {
+		if r.Options.Devices.Required {
 			return nil, fmt.Errorf("%w: %s", ErrNoGPU, sel.why)
 		}
 		p.Fallback = sel.why
@@ -111,22 +111,22 @@ func (p *Plan) arguments(sel selection) {
 	if o.Batch > 0 {
 		add("--ubatch-size", strconv.Itoa(o.Batch))
 	}
-	if o.KVTypeK != "" {
-		add("--cache-type-k", o.KVTypeK)
+	if o.Cache.KeyType != "" {
+		add("--cache-type-k", o.Cache.KeyType)
 	}
-	if o.KVTypeV != "" {
-		add("--cache-type-v", o.KVTypeV)
+	if o.Cache.ValueType != "" {
+		add("--cache-type-v", o.Cache.ValueType)
 	}
-	if o.FullSWA {
+	if o.Cache.FullSWA {
 		add("--swa-full")
 	}
-	if o.NoFlash {
+	if o.NoFlashAttention {
 		add("--flash-attn", "off")
 	}
 	switch {
-	case o.CacheRAM > 0:
-		add("--cache-ram", strconv.Itoa(o.CacheRAM))
-	case o.CacheRAM < 0:
+	case o.Cache.HostLimit > 0:
+		add("--cache-ram", strconv.FormatInt((o.Cache.HostLimit+MiB-1)/MiB, 10))
+	case o.Cache.HostLimit < 0:
 		add("--cache-ram", "0")
 	}
 	if o.Projector != "" {
@@ -157,7 +157,7 @@ func (p *Plan) placement(sel selection, add func(...string)) {
 	switch n := p.Request.Options.Layers; {
 	case n == AllLayers:
 		add("--gpu-layers", "all")
-	case n >= 0:
+	case n > 0:
 		add("--gpu-layers", strconv.Itoa(n))
 	}
 	margins := make([]string, len(p.Devices))

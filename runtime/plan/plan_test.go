@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,7 +100,7 @@ func request(t testing.TB, id string, devices ...gpu.Device) plan.Request {
 	t.Helper()
 	return plan.Request{
 		Model: shapes(t, id), ModelPath: "/models/" + id + ".gguf", Devices: devices,
-		BundleTargets: []gfx.Target{gfx.GFX1100, gfx.GFX1101}, HostTotal: 64 * gib, Options: plan.DefaultOptions(),
+		BundleTargets: []gfx.Target{gfx.GFX1100, gfx.GFX1101}, HostTotal: 64 * gib,
 	}
 }
 
@@ -165,19 +166,19 @@ func TestGolden(t *testing.T) {
 		"cpu":     func(r *plan.Request) { r.Devices = nil; r.Options.Context = 4096 },
 		"two": func(r *plan.Request) {
 			r.Devices = []gpu.Device{xtx(0), xtx(1)}
-			r.Options.GPUs = 2
+			r.Options.Devices.Count = 2
 			r.Model = shapes(t, "llama3-70b-Q4_K_M")
 		},
 		"override": func(r *plan.Request) {
 			r.Devices = []gpu.Device{card(0, "RX 7600", "gfx1102", 8176*plan.MiB, 20*plan.MiB)}
-			r.Options.Override = plan.OverrideAuto
+			r.Options.Devices.Override = plan.OverrideAuto
 		},
 		"companions": func(r *plan.Request) {
 			small := shapes(t, "smollm2-135m-Q8_0")
 			r.Options.Projector, r.Projector = "/models/mmproj.gguf", small
 			r.Options.Adapters, r.Adapters = []string{"/models/lora.gguf"}, []*gguf.File{small}
 			r.Options.Draft, r.Draft = "/models/draft.gguf", small
-			r.Options.Context, r.Options.KVTypeK, r.Options.KVTypeV = 8192, "q8_0", "q8_0"
+			r.Options.Context, r.Options.Cache.KeyType, r.Options.Cache.ValueType = 8192, "q8_0", "q8_0"
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -220,7 +221,7 @@ func TestMargin(t *testing.T) {
 	if i := slices.Index(p.Args, "--fit-target"); i < 0 || p.Args[i+1] != "3024" {
 		t.Errorf("args %q, want a target of 1024 and 2000 MiB", p.Args)
 	}
-	r.Options.Margin = 100*plan.MiB + 1
+	r.Options.Devices.Margin = 100*plan.MiB + 1
 	if p = make1(t, r); p.Args[slices.Index(p.Args, "--fit-target")+1] != "2101" {
 		t.Errorf("args %q, want a target rounded up", p.Args)
 	}
@@ -253,31 +254,31 @@ func TestOptionErrors(t *testing.T) {
 		"slots":           func(o *plan.Options) { o.Slots = 257 },
 		"batch":           func(o *plan.Options) { o.Batch = -5 },
 		"layers":          func(o *plan.Options) { o.Layers = -3 },
-		"gpus":            func(o *plan.Options) { o.GPUs = -1 },
-		"cache type":      func(o *plan.Options) { o.KVTypeK = "q3_0" },
-		"value type":      func(o *plan.Options) { o.KVTypeV = "Q8_0" },
-		"no flash":        func(o *plan.Options) { o.NoFlash, o.KVTypeV = true, "q8_0" },
-		"override word":   func(o *plan.Options) { o.Override = "yes" },
-		"override number": func(o *plan.Options) { o.Override = "11.0" },
-		"override part":   func(o *plan.Options) { o.Override = "11.16.0" },
-		"cache ram":       func(o *plan.Options) { o.CacheRAM = -2 },
+		"gpus":            func(o *plan.Options) { o.Devices.Count = -1 },
+		"cache type":      func(o *plan.Options) { o.Cache.KeyType = "q3_0" },
+		"value type":      func(o *plan.Options) { o.Cache.ValueType = "Q8_0" },
+		"no flash":        func(o *plan.Options) { o.NoFlashAttention, o.Cache.ValueType = true, "q8_0" },
+		"override word":   func(o *plan.Options) { o.Devices.Override = "yes" },
+		"override number": func(o *plan.Options) { o.Devices.Override = "11.0" },
+		"override part":   func(o *plan.Options) { o.Devices.Override = "11.16.0" },
+		"cache ram":       func(o *plan.Options) { o.Cache.HostLimit = math.MaxInt64 },
 	} {
 		r := request(t, "smollm2-135m-Q8_0", xtx(0))
 		change(&r.Options)
-		if _, err := plan.Make(r); !errors.Is(err, plan.ErrOption) {
+		if _, err := plan.Make(r); !errors.Is(err, plan.ErrInvalidOption) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	r := request(t, "phi3-mini-Q4_K_M", xtx(0)) // heads of 96
-	r.Options.KVTypeK = "q8_0"
+	r.Options.Cache.KeyType = "q8_0"
 	if _, err := plan.Make(r); err != nil {
 		t.Errorf("heads of 96 in blocks of 32: %v", err)
 	}
 	r.Model = odd(t)
-	if _, err := plan.Make(r); !errors.Is(err, plan.ErrOption) || !strings.Contains(err.Error(), "multiple of 32, this model's have 16") {
+	if _, err := plan.Make(r); !errors.Is(err, plan.ErrInvalidOption) || !strings.Contains(err.Error(), "multiple of 32, this model's have 16") {
 		t.Errorf("heads of 16 in blocks of 32: %v", err)
 	}
-	if _, err := plan.Make(plan.Request{}); !errors.Is(err, plan.ErrOption) {
+	if _, err := plan.Make(plan.Request{}); !errors.Is(err, plan.ErrInvalidOption) {
 		t.Errorf("no model: %v", err)
 	}
 }
@@ -289,13 +290,14 @@ func TestArguments(t *testing.T) {
 		t.Errorf("default args %q", p.Args)
 	}
 	r.Options = plan.Options{
-		Context: 8192, Slots: 2, Batch: 256, KVTypeK: "q8_0", KVTypeV: "q4_0", Layers: 12, FullSWA: true, CacheRAM: 512,
+		Context: 8192, Slots: 2, Batch: 256, Layers: 12,
+		Cache: plan.Cache{KeyType: "q8_0", ValueType: "q4_0", FullSWA: true, HostLimit: 511*plan.MiB + 1},
 	}
 	want := "--ctx-size 8192 --parallel 2 --kv-unified --ubatch-size 256 --cache-type-k q8_0 --cache-type-v q4_0 --swa-full --cache-ram 512 --device ROCm0 --gpu-layers 12"
 	if p := make1(t, r); !strings.Contains(strings.Join(p.Args, " "), want) {
 		t.Errorf("args %q", p.Args)
 	}
-	r.Options = plan.Options{Layers: plan.AllLayers, CacheRAM: -1, NoFlash: true, Slots: 2, SplitContext: true}
+	r.Options = plan.Options{Layers: plan.AllLayers, Cache: plan.Cache{HostLimit: -1}, NoFlashAttention: true, Slots: 2, SplitContext: true}
 	want = "--parallel 2 --flash-attn off --cache-ram 0 --device ROCm0 --gpu-layers all"
 	if p := make1(t, r); !strings.Contains(strings.Join(p.Args, " "), want) {
 		t.Errorf("args %q", p.Args)

@@ -34,12 +34,12 @@ type candidate struct {
 func selectDevices(r *Request) (selection, error) {
 	var sel selection
 	o := r.Options
-	if o.Layers == 0 {
+	if o.Layers == CPUOnly {
 		sel.why = "the options ask for the CPU (0 layers on the GPU)"
 		return sel, nil
 	}
-	if r.Barred != "" {
-		sel.why = r.Barred
+	if r.NoGPU != "" {
+		sel.why = r.NoGPU
 		return sel, nil
 	}
 	unheeded := notPassedOn(gpu.TargetOverrides(r.Environ))
@@ -50,7 +50,7 @@ func selectDevices(r *Request) (selection, error) {
 	)
 	devices := mask.Apply(r.Devices)
 	for _, d := range devices {
-		if o.Device != "" && !names(d, o.Device) {
+		if o.Devices.ID != "" && !names(d, o.Devices.ID) {
 			continue
 		}
 		c, why, err := judge(d, r)
@@ -68,7 +68,7 @@ func selectDevices(r *Request) (selection, error) {
 		return sel, nil
 	}
 	slices.SortStableFunc(cands, compareCandidates)
-	chosen, err := take(cands, o.GPUs)
+	chosen, err := take(cands, o.Devices.Count)
 	if err != nil {
 		return sel, err
 	}
@@ -91,7 +91,7 @@ func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
 	if !d.Visible {
 		return c, d.UnusableReason, nil
 	}
-	if forced := string(r.Options.Override); forced != "" && r.Options.Override != OverrideOff && r.Options.Override != OverrideAuto {
+	if forced := string(r.Options.Devices.Override); forced != "" && r.Options.Devices.Override != OverrideOff && r.Options.Devices.Override != OverrideAuto {
 		t, err := overrideTarget(forced)
 		if err != nil {
 			return c, "", err
@@ -110,7 +110,7 @@ func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
 	if len(overrides) == 0 || !overrides[0].SameISA {
 		return c, fmt.Sprintf("the bundle has no code for %s (it has %s)", d.Target, gfx.Join(r.BundleTargets, ", ")), nil
 	}
-	if r.Options.Override != OverrideAuto {
+	if r.Options.Devices.Override != OverrideAuto {
 		return c, fmt.Sprintf("the bundle has no code for %s; its relative %s may work with the override set to auto", d.Target, overrides[0].Target), nil
 	}
 	c.override, c.target = overrides[0].Version, overrides[0].Target
@@ -121,13 +121,13 @@ func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
 func overrideTarget(v string) (gfx.Target, error) {
 	parts := strings.Split(v, ".")
 	if len(parts) != 3 {
-		return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrOption, v)
+		return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrInvalidOption, v)
 	}
 	var n [3]uint64
 	for i, p := range parts {
 		u, err := strconv.ParseUint(p, 10, 8)
 		if err != nil || (i > 0 && u > 15) {
-			return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrOption, v)
+			return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrInvalidOption, v)
 		}
 		n[i] = u
 	}
@@ -224,8 +224,8 @@ func noneReason(o Options, devices []gpu.Device, rejected []string) string {
 	switch {
 	case len(rejected) > 0:
 		return strings.Join(rejected, "; ")
-	case o.Device != "":
-		return fmt.Sprintf("no device is called %s", o.Device)
+	case o.Devices.ID != "":
+		return fmt.Sprintf("no device is called %s", o.Devices.ID)
 	case len(devices) == 0:
 		return "no AMD GPU was found"
 	default:

@@ -29,22 +29,22 @@ func TestSelection(t *testing.T) {
 		{"discrete before integrated", []gpu.Device{raphael(0), xtx(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "using RX 7900 XTX", true},
 		{"most free memory", []gpu.Device{xt(0), xtx(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "not using RX 7800 XT at 0000:03:00.0: it has less free memory", true},
 		{"free, not total", []gpu.Device{busy, xt(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
-		{"named by address", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Device = "0000:04:00.0" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
-		{"named by id", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Device = "gpu-B85E402C0FB37501" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
-		{"named and absent", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Device = "0000:99:00.0" }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "no device is called 0000:99:00.0", false},
+		{"named by address", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Devices.ID = "0000:04:00.0" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named by id", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Devices.ID = "gpu-B85E402C0FB37501" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
+		{"named and absent", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Devices.ID = "0000:99:00.0" }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "no device is called 0000:99:00.0", false},
 		{"inherited mask", []gpu.Device{xtx(0), xt(1)}, []string{"ROCR_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "hidden by ROCR_VISIBLE_DEVICES", true},
 		{"inherited mask by position", []gpu.Device{raphael(0), xtx(1)}, []string{"HIP_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "masks in the environment", true},
 		{"mask hides all", []gpu.Device{xtx(0)}, []string{"ROCR_VISIBLE_DEVICES="}, nil, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "hidden by ROCR_VISIBLE_DEVICES", false},
 		{"no permission", []gpu.Device{hidden}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "join its group", false},
 		{"unknown target", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "the bundle has no code for gfx1030 (it has gfx1100, gfx1101)", false},
 		{"relative, not allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "its relative gfx1100 may work", false},
-		{"relative, allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, func(o *plan.Options) { o.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0"}, "AMD does not support this", true},
-		{"forced version", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, func(o *plan.Options) { o.Override = "11.0.1" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.1"}, "runs code for gfx1101", true},
-		{"forced to a missing target", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Override = "10.3.0" }, []string{"ROCR_VISIBLE_DEVICES="}, "the override 10.3.0 makes it gfx1030", false},
-		{"native before overridden", []gpu.Device{card(0, "RX 7600", "gfx1102", 40*gib, 0), xt(1)}, nil, func(o *plan.Options) { o.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "it needs an override", true},
+		{"relative, allowed", []gpu.Device{card(0, "RX 7600", "gfx1102", 8*gib, 0)}, nil, func(o *plan.Options) { o.Devices.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.0"}, "AMD does not support this", true},
+		{"forced version", []gpu.Device{card(0, "RX 6800", "gfx1030", 16*gib, 0)}, nil, func(o *plan.Options) { o.Devices.Override = "11.0.1" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500", "HIP_VISIBLE_DEVICES=0", "HSA_OVERRIDE_GFX_VERSION=11.0.1"}, "runs code for gfx1101", true},
+		{"forced to a missing target", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Devices.Override = "10.3.0" }, []string{"ROCR_VISIBLE_DEVICES="}, "the override 10.3.0 makes it gfx1030", false},
+		{"native before overridden", []gpu.Device{card(0, "RX 7600", "gfx1102", 40*gib, 0), xt(1)}, nil, func(o *plan.Options) { o.Devices.Override = plan.OverrideAuto }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "it needs an override", true},
 		{"integrated when alone and served", []gpu.Device{func() gpu.Device { d := raphael(0); d.Target = gfx.GFX1100; d.VRAMTotal = 32 * gib; return d }()}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=0", "HIP_VISIBLE_DEVICES=0"}, "integrated", true},
-		{"two equal cards", []gpu.Device{xtx(0), xt(1), xtx(2)}, nil, func(o *plan.Options) { o.GPUs = 2 }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500,GPU-b85e402c0fb37502", "HIP_VISIBLE_DEVICES=0,1"}, "using RX 7900 XTX at 0000:05:00.0", true},
-		{"cpu asked for", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Layers = 0 }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "ask for the CPU", false},
+		{"two equal cards", []gpu.Device{xtx(0), xt(1), xtx(2)}, nil, func(o *plan.Options) { o.Devices.Count = 2 }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37500,GPU-b85e402c0fb37502", "HIP_VISIBLE_DEVICES=0,1"}, "using RX 7900 XTX at 0000:05:00.0", true},
+		{"cpu asked for", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Layers = plan.CPUOnly }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "ask for the CPU", false},
 		{"nothing there", nil, nil, nil, []string{"ROCR_VISIBLE_DEVICES="}, "no AMD GPU was found", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -67,30 +67,30 @@ func TestSelection(t *testing.T) {
 				t.Errorf("args %q", p.Args)
 			}
 			// Required, the same wish fails with the same reason.
-			r.Options.RequireGPU = true
+			r.Options.Devices.Required = true
 			if _, err := plan.Make(r); (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.reason))) {
 				t.Errorf("with a GPU required: %v", err)
 			}
 		})
 	}
 	r := request(t, "smollm2-135m-Q8_0", xtx(0), xt(1))
-	r.Options.GPUs = 2
+	r.Options.Devices.Count = 2
 	if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) {
 		t.Errorf("two equal cards of two different ones: %v", err)
 	}
 }
 
-// TestBarred: what keeps every GPU from being used is the reason, whether there
+// TestNoGPU: what keeps every GPU from being used is the reason, whether there
 // is one or not, and a GPU that is required is refused with it.
-func TestBarred(t *testing.T) {
+func TestNoGPU(t *testing.T) {
 	const why = "the host's ROCm cannot be used: libamdhip64.so.6 is missing"
 	for _, devices := range [][]gpu.Device{nil, {xtx(0)}} {
 		r := request(t, "smollm2-135m-Q8_0", devices...)
-		r.Barred = why
+		r.NoGPU = why
 		if p := make1(t, r); p.GPU || p.Fallback != why {
 			t.Errorf("%d devices: gpu %v, fallback %q", len(devices), p.GPU, p.Fallback)
 		}
-		r.Options.RequireGPU = true
+		r.Options.Devices.Required = true
 		if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), why) {
 			t.Errorf("%d devices: got %v, want ErrNoGPU that says why", len(devices), err)
 		}
@@ -113,7 +113,7 @@ func TestOverrideInEnvironment(t *testing.T) {
 	} {
 		for _, set := range []string{"HSA_OVERRIDE_GFX_VERSION=10.3.0", "HSA_OVERRIDE_GFX_VERSION_1=10.3.0"} {
 			r := request(t, "smollm2-135m-Q8_0", c.device)
-			r.Environ, r.Options.Override = []string{"HSA_OVERRIDE_GFX_VERSIONS=x", set}, c.option
+			r.Environ, r.Options.Devices.Override = []string{"HSA_OVERRIDE_GFX_VERSIONS=x", set}, c.option
 			p := make1(t, r)
 			if p.Target != c.target || p.GPU != (c.target != "") {
 				t.Errorf("%s, %s: target %q, gpu %v", name, set, p.Target, p.GPU)

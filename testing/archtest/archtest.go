@@ -64,6 +64,8 @@ func Rules() []Rule {
 		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
 		{"runtime/host", nil},
 		{"runtime/supervise", []string{sys}},
+		{"runtime/locate", own("embed", "pkg/bundle", "pkg/offload", "pkg/gfx", "runtime/extract", "runtime/supervise")},
+		{"runtime/machine", own("pkg/bundle", "pkg/gfx", "pkg/gguf", "runtime/gpu", "runtime/host", "runtime/hostrocm", "runtime/locate", "runtime/plan")},
 		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
 		{".", append(own("pkg", "runtime", "embed"), sys)},
 		{"internal/sdnotify", nil},

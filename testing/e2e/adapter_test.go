@@ -27,7 +27,7 @@ func TestAdapterChangesTheText(t *testing.T) {
 	says := func(m *rocm.Model, scales ...llamaapi.LoRAScale) string {
 		t.Helper()
 		s := m.Stream(t.Context(), rocm.Request{
-			Prompt: "Once upon a time", Adapters: scales, GenerateConfig: inference.GenerateConfig{MaxTokens: 16},
+			Prompt: rocm.TextPrompt("Once upon a time"), Adapters: scales, GenerateConfig: inference.GenerateConfig{MaxTokens: 16},
 		})
 		var text string
 		for tok := range s.All() {

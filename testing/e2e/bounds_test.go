@@ -36,10 +36,10 @@ func TestHugeLimit(t *testing.T) {
 // TestEmptyPrompt: this tokenizer puts nothing before a prompt, the other does.
 func TestEmptyPrompt(t *testing.T) {
 	model := load(t, tiny(t, "qwen2", 1))
-	if got := slices.Collect(model.Generate(t.Context(), "")); len(got) > 0 || !errors.Is(model.Err(), rocm.ErrOption) {
+	if got := slices.Collect(model.Generate(t.Context(), "")); len(got) > 0 || !errors.Is(model.Err(), rocm.ErrInvalidOption) {
 		t.Errorf("Generate: %d tokens, %v", len(got), model.Err())
 	}
-	if _, err := model.Classify(t.Context(), []string{"x", ""}); !errors.Is(err, rocm.ErrOption) {
+	if _, err := model.Classify(t.Context(), []string{"x", ""}); !errors.Is(err, rocm.ErrInvalidOption) {
 		t.Errorf("Classify: %v", err)
 	}
 	model = load(t, tiny(t, "llama-spm", 1))

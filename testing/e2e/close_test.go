@@ -19,9 +19,9 @@ func TestCloseRightAfterLoad(t *testing.T) {
 	path := tiny(t, "llama-spm", 1)
 	for range 8 {
 		var log bytes.Buffer
-		s := rocm.DefaultSettings()
-		s.ContextLen, s.Log = 512, slog.New(slog.NewTextHandler(&log, nil))
-		s.StopTimeout = 20 * time.Second // for a busy machine
+		s := rocm.Settings{}
+		s.Context, s.Log = 512, slog.New(slog.NewTextHandler(&log, nil))
+		s.Timeouts.Stop = 20 * time.Second // for a busy machine
 		model, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 		if err != nil {
 			t.Fatal(err)

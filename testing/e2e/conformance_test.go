@@ -23,7 +23,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal("the backend is not registered")
 	}
 	// A Close that waits for readers would not return before the end of the check.
-	settings := rocm.Settings{DrainTimeout: time.Hour}
+	settings := rocm.Settings{Timeouts: rocm.Timeouts{Drain: time.Hour}}
 	oneThread := settings
 	oneThread.Args = []string{"--threads", "1"}
 	random := func(tokenizer string) string { return tiny(t, tokenizer, 3) }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"forge.lthn.ai/core/go-rocm"
-	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -23,7 +22,7 @@ import (
 func TestHIPBundleOnSimulatedCard(t *testing.T) {
 	hipBundle(t)
 	path := realModel(t, models.SmolLM2())
-	s := rocm.DefaultSettings()
+	s := rocm.Settings{}
 	s.SysRoot = t.TempDir()
 	card, err := txtar.ParseFile("../../runtime/gpu/testdata/rx7900xtx.txtar")
 	if err != nil {
@@ -38,11 +37,11 @@ func TestHIPBundleOnSimulatedCard(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.Plan = &plan.Options{Context: 2048, Layers: plan.AutoLayers, RequireGPU: true}
+	s.Context, s.Devices.Required = 2048, true
 	if _, err := new(rocm.Backend).Load(t.Context(), path, s); !errors.Is(err, supervise.ErrNoDevice) {
 		t.Errorf("with a GPU required: %v", err)
 	}
-	s.Plan.RequireGPU = false
+	s.Devices.Required = false
 	model, err := new(rocm.Backend).Load(t.Context(), path, s)
 	if err != nil {
 		t.Fatal(err)

@@ -86,8 +86,8 @@ func generated(t *testing.T, model *rocm.Model, r rocm.Request) answered {
 // has no meaning, but it depends on the images.
 func TestImages(t *testing.T) {
 	shape := ggufgen.ProjectorOptions{Seed: 9}
-	s := rocm.DefaultSettings()
-	s.ContextLen, s.Projector = 2048, projector(t, shape)
+	s := rocm.Settings{}
+	s.Context, s.Projector = 2048, projector(t, shape)
 	model, err := (&rocm.Backend{}).Load(t.Context(), tiny(t, "llama-spm", 3), s)
 	if err != nil {
 		t.Fatal(err)
@@ -104,24 +104,24 @@ func TestImages(t *testing.T) {
 	one, two := picture(1), picture(2)
 
 	t.Run("tokens", func(t *testing.T) {
-		text := generated(t, model, rocm.Request{Prompt: "\n" + prompt}) // the marker has a line of its own
-		with := generated(t, model, rocm.Request{Prompt: prompt, Media: []rocm.Media{one}})
+		text := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt("\n" + prompt)}) // the marker has a line of its own
+		with := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(prompt, one)})
 		if len(with.ids) == 0 || with.prompt != text.prompt+shape.Tokens() {
 			t.Errorf("%d tokens with an image of %d, %d without", with.prompt, shape.Tokens(), text.prompt)
 		}
-		if again := generated(t, model, rocm.Request{Prompt: rocm.MediaMarker + "\n" + prompt, Media: []rocm.Media{one}}); !slices.Equal(again.ids, with.ids) {
+		if again := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(rocm.MediaMarker+"\n"+prompt, one)}); !slices.Equal(again.ids, with.ids) {
 			t.Errorf("%v, with its marker written out %v", with.ids, again.ids)
 		}
-		other := generated(t, model, rocm.Request{Prompt: prompt, Media: []rocm.Media{two}})
+		other := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(prompt, two)})
 		if slices.Equal(other.ids, with.ids) || slices.Equal(text.ids, with.ids) {
 			t.Errorf("%v for an image, %v for another, %v for none", with.ids, other.ids, text.ids)
 		}
-		both := generated(t, model, rocm.Request{Prompt: prompt, Media: []rocm.Media{one, two}})
-		swapped := generated(t, model, rocm.Request{Prompt: prompt, Media: []rocm.Media{two, one}})
+		both := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(prompt, one, two)})
+		swapped := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(prompt, two, one)})
 		if slices.Equal(both.ids, swapped.ids) || both.prompt <= with.prompt+shape.Tokens() {
 			t.Errorf("%v of %d tokens for two images, %v the other way round", both.ids, both.prompt, swapped.ids)
 		}
-		if got := generated(t, model, rocm.Request{Prompt: prompt, Media: []rocm.Media{asJPEG(t, one)}}); got.prompt != with.prompt {
+		if got := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(prompt, asJPEG(t, one))}); got.prompt != with.prompt {
 			t.Errorf("as JPEG it has %d tokens, as PNG %d", got.prompt, with.prompt)
 		}
 	})
@@ -136,11 +136,11 @@ func TestImages(t *testing.T) {
 	})
 	t.Run("chat", func(t *testing.T) {
 		talk := func(first rocm.Media) rocm.Request {
-			return rocm.Request{MediaMessages: []rocm.MediaMessage{
+			return rocm.Request{Prompt: rocm.MediaChatPrompt([]rocm.MediaMessage{
 				{Message: inference.Message{Role: "user", Content: "This is " + rocm.MediaMarker + "."}, Media: []rocm.Media{first}},
 				{Message: inference.Message{Role: "assistant", Content: "I see."}},
 				{Message: inference.Message{Role: "user", Content: "And this?"}, Media: []rocm.Media{two}},
-			}}
+			})}
 		}
 		a, b := generated(t, model, talk(one)), generated(t, model, talk(two))
 		if a.prompt != b.prompt || a.prompt < 2*shape.Tokens() || slices.Equal(a.ids, b.ids) {
@@ -185,7 +185,7 @@ func farthest(a, b []float32) float64 {
 // imageMistakes are told in the server's words, or before it is asked.
 func imageMistakes(t *testing.T, model *rocm.Model, good rocm.Media) {
 	for name, bad := range map[string][]byte{"cut": good.Data[:len(good.Data)/2], "noise": []byte("this is no image")} {
-		stream := model.Stream(t.Context(), rocm.Request{Prompt: "x", Media: []rocm.Media{{Data: bad}}, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
+		stream := model.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: bad}), GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
 		for range stream.All() {
 			t.Errorf("%s: it gives tokens", name)
 		}
@@ -201,7 +201,7 @@ func imageMistakes(t *testing.T, model *rocm.Model, good rocm.Media) {
 	if !errors.Is(err, llamaapi.ErrInvalidRequest) || !strings.Contains(err.Error(), "Failed to tokenize prompt") {
 		t.Errorf("an image without a marker: %v", err)
 	}
-	if got := generated(t, model, rocm.Request{Prompt: "x", Media: []rocm.Media{good}}); len(got.ids) == 0 {
+	if got := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt("x", good)}); len(got.ids) == 0 {
 		t.Error("after them it gives no tokens")
 	}
 }
@@ -227,7 +227,7 @@ func TestImagesWithoutAProjector(t *testing.T) {
 // TestProjectorOfAnotherModel has a projector of the wrong width, which only the
 // server notices.
 func TestProjectorOfAnotherModel(t *testing.T) {
-	s := rocm.DefaultSettings()
+	s := rocm.Settings{}
 	s.Projector = projector(t, ggufgen.ProjectorOptions{Output: 96})
 	_, err := (&rocm.Backend{}).Load(t.Context(), tiny(t, "llama-spm", 3), s)
 	if !errors.Is(err, supervise.ErrModelInvalid) || !strings.Contains(err.Error(), "mismatch between text model (n_embd = 64) and mmproj (n_embd = 96)") ||

@@ -18,6 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
@@ -160,7 +161,7 @@ func TestProcessesExtractTogether(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	found, err := rocm.FindBundle("")
+	found, err := locate.Find("")
 	if err != nil {
 		t.Fatal(err)
 	}

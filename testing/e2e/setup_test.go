@@ -16,13 +16,14 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
 const (
-	envBundle    = rocm.EnvBundle
+	envBundle    = locate.EnvBundle
 	envHIPBundle = "GOROCM_HIP_BUNDLE"
 	envCLI       = "GOROCM_CLI"
 	envCache     = "GOROCM_CACHE"

@@ -16,9 +16,9 @@ import (
 // TestSlotOutlivesItsServer saves the state of a slot and restores it in another
 // process, which computes only the last tokens of the prompt again.
 func TestSlotOutlivesItsServer(t *testing.T) {
-	settings := rocm.DefaultSettings()
+	settings := rocm.Settings{}
 	settings.SlotDir = t.TempDir()
-	settings.ContextLen, settings.ParallelSlots = 1024, 2
+	settings.Context, settings.Slots = 1024, 2
 	path := tiny(t, "llama-spm", 6)
 	start := func() *rocm.Model {
 		m, err := (&rocm.Backend{}).Load(t.Context(), path, settings)
@@ -35,7 +35,7 @@ func TestSlotOutlivesItsServer(t *testing.T) {
 	reuse := true
 	says := func(m *rocm.Model, slot int) (string, llamaapi.Final) {
 		s := m.Stream(t.Context(), rocm.Request{
-			Prompt: strings.Repeat("A long tale. ", 20), Slot: &slot, ReuseCache: &reuse, GenerateConfig: inference.GenerateConfig{MaxTokens: 4},
+			Prompt: rocm.TextPrompt(strings.Repeat("A long tale. ", 20)), Slot: &slot, ReuseCache: &reuse, GenerateConfig: inference.GenerateConfig{MaxTokens: 4},
 		})
 		var text strings.Builder
 		for tok := range s.All() {

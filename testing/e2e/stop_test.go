@@ -61,7 +61,7 @@ func before(text, stop string) string {
 func generate(t *testing.T, m *rocm.Model, limit int, stop ...string) (string, []inference.Token) {
 	t.Helper()
 	const prompt = "Once upon a time"
-	s := m.Stream(t.Context(), rocm.Request{Prompt: prompt, Stop: stop, GenerateConfig: inference.GenerateConfig{MaxTokens: limit}})
+	s := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt(prompt), Stop: stop, GenerateConfig: inference.GenerateConfig{MaxTokens: limit}})
 	var text strings.Builder
 	var tokens []inference.Token
 	for token := range s.All() {

@@ -72,8 +72,8 @@ func loadTemplate(t *testing.T, c templateCase) *rocm.Model {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := rocm.DefaultSettings()
-	s.ContextLen, s.ChatTemplateFile = 1024, abs
+	s := rocm.Settings{}
+	s.Context, s.ChatTemplateFile = 1024, abs
 	model, err := (&rocm.Backend{}).Load(t.Context(), tiny(t, c.Tokenizer, 1), s)
 	if err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	}
 	// A chat runs on the very same text: no token more, none less.
 	stream := model.Stream(t.Context(), rocm.Request{
-		Messages: talk.Messages, TemplateVars: vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1},
+		Prompt: rocm.ChatPrompt(talk.Messages), TemplateVars: vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1},
 	})
 	for range stream.All() {
 	}

@@ -23,7 +23,7 @@ import (
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
@@ -108,17 +108,17 @@ func Make(dir string, s fakellama.Script) (env map[string]string, err error) {
 	env = map[string]string{
 		name: value, envRole: "server",
 		supervise.EnvInherit: name + "," + envRole,
-		rocm.EnvBundle:       filepath.Join(dir, "bundle"),
+		locate.EnvBundle:     filepath.Join(dir, "bundle"),
 		"XDG_RUNTIME_DIR":    filepath.Join(dir, "run"),
 		"GOROCM_CACHE":       filepath.Join(dir, "cache"),
 		EnvModel:             filepath.Join(dir, "smollm2-135m.gguf"),
 	}
-	for _, sub := range []string{env[rocm.EnvBundle], env["XDG_RUNTIME_DIR"], env["GOROCM_CACHE"]} {
+	for _, sub := range []string{env[locate.EnvBundle], env["XDG_RUNTIME_DIR"], env["GOROCM_CACHE"]} {
 		if err := os.Mkdir(sub, 0o700); err != nil {
 			return nil, fmt.Errorf("fake bundle: %w", err)
 		}
 	}
-	if err := os.Symlink(self, filepath.Join(env[rocm.EnvBundle], "llama-server")); err != nil {
+	if err := os.Symlink(self, filepath.Join(env[locate.EnvBundle], "llama-server")); err != nil {
 		return nil, fmt.Errorf("fake bundle: %w", err)
 	}
 	return env, writeModel(env[EnvModel])

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 )
 
 const day = 24 * time.Hour
@@ -60,7 +60,7 @@ bundle in use is always kept. A removed bundle is unpacked again when needed.`,
 			o := extract.PruneOptions{UnusedFor: time.Duration(days) * day, DryRun: dryRun, Log: logger(cmd)}
 			if all {
 				o.UnusedFor = 0
-			} else if b, err := rocm.FindBundle(""); err == nil {
+			} else if b, err := locate.Find(""); err == nil {
 				if b.Manifest != nil {
 					o.Keep = []string{b.Manifest.Digest()}
 				}

@@ -137,7 +137,7 @@ func (s *session) reply(ctx context.Context, interrupts <-chan os.Signal) error 
 		}
 	}()
 	req := s.base
-	req.MediaMessages = s.flags.withSystemMessage(s.messages...)
+	req.Prompt = rocm.MediaChatPrompt(s.flags.withSystemMessage(s.messages...))
 	text, err := answer(ctx, s.cmd, s.model, s.flags, req)
 	if text != "" {
 		s.messages = append(s.messages, newMessage("assistant", text))
@@ -153,7 +153,7 @@ func (s *session) reply(ctx context.Context, interrupts <-chan os.Signal) error 
 		return err
 	default:
 	}
-	for _, invalid := range []error{rocm.ErrMedia, rocm.ErrNoProjector, rocm.ErrOption} {
+	for _, invalid := range []error{rocm.ErrMedia, rocm.ErrNoProjector, rocm.ErrInvalidOption} {
 		if errors.Is(err, invalid) {
 			s.messages = s.messages[:len(s.messages)-1] // otherwise every later request fails too
 			break
@@ -168,7 +168,7 @@ func (s *session) reply(ctx context.Context, interrupts <-chan os.Signal) error 
 func (s *session) attach(name string) {
 	media, err := readMedia(name)
 	if err == nil {
-		err = s.model.Readable(s.cmd.Context(), media...)
+		err = s.model.CheckMedia(s.cmd.Context(), media...)
 	}
 	if err != nil {
 		s.print("error: %s\n", sanitizeTerminal(err.Error()))

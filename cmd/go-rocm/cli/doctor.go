@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 )
 
 func doctorCommand() *cobra.Command {
@@ -78,7 +78,7 @@ const bundleRemedy = "install or build the bundle again"
 
 // checkBundle checks the bundle that would be used and the place it runs from.
 func checkBundle(ctx context.Context, m doctor.Machine, path string, log *slog.Logger) []doctor.Finding {
-	b, err := rocm.FindBundle(path)
+	b, err := locate.Find(path)
 	if err != nil {
 		return []doctor.Finding{{Check: "bundle", Status: doctor.Failure, Detail: err.Error(), Remedy: bundleRemedy}}
 	}
@@ -103,13 +103,13 @@ func checkBundle(ctx context.Context, m doctor.Machine, path string, log *slog.L
 }
 
 // checkIntegrity compares every byte of the bundle with its manifest.
-func checkIntegrity(ctx context.Context, b *rocm.Bundle) doctor.Finding {
+func checkIntegrity(ctx context.Context, b *locate.Bundle) doctor.Finding {
 	where := string(b.Origin)
 	if b.Path != "" {
 		where += ", " + b.Path
 	}
 	switch err := b.Verify(ctx); {
-	case errors.Is(err, rocm.ErrNoManifest):
+	case errors.Is(err, locate.ErrNoManifest):
 		return doctor.Finding{Check: "bundle", Status: doctor.Warning, Detail: where + ": " + err.Error(), Remedy: "nothing, if this is your own build"}
 	case err != nil:
 		return doctor.Finding{Check: "bundle", Status: doctor.Failure, Detail: where + ": " + err.Error(), Remedy: bundleRemedy}
@@ -120,7 +120,7 @@ func checkIntegrity(ctx context.Context, b *rocm.Bundle) doctor.Finding {
 // checkCache checks the directory that a packed bundle is unpacked to. If the
 // bundle is already there, in dir, only space for the files of other GPUs may be
 // missing.
-func checkCache(m doctor.Machine, b *rocm.Bundle, dir string) doctor.Finding {
+func checkCache(m doctor.Machine, b *locate.Bundle, dir string) doctor.Finding {
 	if dir != "" {
 		return m.CheckCache([]string{dir}, 0)
 	}
@@ -131,5 +131,5 @@ func checkCache(m doctor.Machine, b *rocm.Bundle, dir string) doctor.Finding {
 			Remedy: "set " + extract.CacheEnv + " to a directory on a disk that allows running programs",
 		}
 	}
-	return m.CheckCache(dirs, uint64(max(b.Need(), 0)))
+	return m.CheckCache(dirs, uint64(max(b.UnpackedSize(), 0)))
 }

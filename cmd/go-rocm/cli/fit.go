@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
@@ -38,16 +38,14 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := m.options()
-			s := rocm.DefaultSettings()
-			s.Plan, s.Bundle, s.Log = &o, m.bundle, logger(cmd)
-			machine, err := sim.machine(s)
+			hardware, err := sim.machine(m.bundle, machine.Config{Log: logger(cmd)})
 			if err != nil {
 				return err
 			}
 			if len(args) > 1 {
-				return fitAll(cmd.OutOrStdout(), machine, args, asJSON)
+				return fitAll(cmd.OutOrStdout(), hardware, o, args, asJSON)
 			}
-			p, err := machine.Plan(args[0])
+			p, err := hardware.Plan(args[0], o)
 			if err != nil {
 				return err
 			}
@@ -65,13 +63,13 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 
 // fitAll plans every model. A model that cannot be planned does not hide the
 // others.
-func fitAll(out io.Writer, m *rocm.Machine, paths []string, asJSON bool) error {
+func fitAll(out io.Writer, m *machine.Machine, o plan.Options, paths []string, asJSON bool) error {
 	list := make([]modelPlan, len(paths))
 	var errs []error
 	for i, path := range paths {
 		list[i].Path = path
 		var err error
-		if list[i].Plan, err = m.Plan(path); err != nil {
+		if list[i].Plan, err = m.Plan(path, o); err != nil {
 			list[i].Error = err.Error()
 			errs = append(errs, err)
 		}
@@ -118,8 +116,8 @@ func (s *simulation) register(fs *pflag.FlagSet) {
 }
 
 // machine reads this machine's hardware and replaces what is simulated.
-func (s *simulation) machine(settings rocm.Settings) (*rocm.Machine, error) {
-	m, err := rocm.NewMachine(settings)
+func (s *simulation) machine(bundle string, c machine.Config) (*machine.Machine, error) {
+	m, err := machine.Detect(bundle, c)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +133,7 @@ func (s *simulation) machine(settings rocm.Settings) (*rocm.Machine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: --card %s: %w", errUsage, s.card, err)
 	}
-	return m, m.Imagine(target, bytes)
+	return m, m.Simulate(target, bytes)
 }
 
 // parseCard parses TARGET:SIZE.

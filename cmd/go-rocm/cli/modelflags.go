@@ -35,7 +35,7 @@ func (f *modelFlags) registerPlan(fs *pflag.FlagSet) {
 	fs.StringVar(&f.bundle, "bundle", "", "run llama-server from this bundle, a directory or a packed file (default: $GOROCM_BUNDLE, else the installed bundle, else the embedded one)")
 	fs.IntVarP(&f.context, "context", "c", 0, "context size in tokens, shared by the slots (0: the model's own, reduced to fit)")
 	fs.IntVar(&f.slots, "slots", 0, "number of requests processed in parallel (0: 4)")
-	fs.IntVar(&f.layers, "gpu-layers", plan.AutoLayers, "number of layers on the GPU (-2: as many as fit, -1: all, 0: none)")
+	fs.IntVar(&f.layers, "gpu-layers", -2, "number of layers on the GPU (-2: as many as fit, -1: all, 0: none)")
 	fs.IntVar(&f.gpus, "gpus", 0, "number of identical GPUs to split the model over (0: one)")
 	fs.StringVar(&f.device, "device", "", "GPU to use, by PCI address or GPU- id")
 	fs.BoolVar(&f.requireGPU, "require-gpu", false, "fail instead of running on the CPU")
@@ -50,20 +50,25 @@ func (f *modelFlags) registerPlan(fs *pflag.FlagSet) {
 }
 
 func (f *modelFlags) options() plan.Options {
-	o := plan.DefaultOptions()
-	o.Context, o.Slots, o.Layers, o.GPUs = f.context, f.slots, f.layers, f.gpus
-	o.Device, o.RequireGPU, o.Override = f.device, f.requireGPU, plan.Override(f.override)
-	o.Adapters, o.Projector, o.Draft = f.adapters, f.projector, f.draft
-	o.KVTypeK, o.KVTypeV, o.CacheRAM = f.cacheTypeK, f.cacheTypeV, f.cacheRAM
-	o.Overcommit = f.overcommit
-	return o
+	layers := f.layers
+	switch layers { // the flag's 0 is no layer; the option's is the default
+	case 0:
+		layers = plan.CPUOnly
+	case -2:
+		layers = plan.AutoLayers
+	}
+	return plan.Options{
+		Context: f.context, Slots: f.slots, Layers: layers,
+		Devices:  plan.Devices{ID: f.device, Count: f.gpus, Required: f.requireGPU, Override: plan.Override(f.override)},
+		Adapters: f.adapters, Projector: f.projector, Draft: f.draft, Overcommit: f.overcommit,
+		Cache: plan.Cache{KeyType: f.cacheTypeK, ValueType: f.cacheTypeV, HostLimit: int64(f.cacheRAM) * plan.MiB},
+	}
 }
 
 func (f *modelFlags) settings(cmd *cobra.Command) rocm.Settings {
-	s := rocm.DefaultSettings()
-	o := f.options()
-	s.Plan, s.Bundle, s.ChatTemplateFile, s.Args = &o, f.bundle, f.template, f.serverArgs
-	s.StartTimeout, s.StallTimeout = f.startTimeout, f.stallTimeout
-	s.Log = logger(cmd)
-	return s
+	return rocm.Settings{
+		Options: f.options(), Bundle: f.bundle, ChatTemplateFile: f.template, Args: f.serverArgs, Log: logger(cmd),
+		Timeouts: rocm.Timeouts{Start: f.startTimeout, Stall: f.stallTimeout},
+		Restart:  rocm.Restart{Disabled: true},
+	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
@@ -18,7 +18,7 @@ func modelsCommand() *cobra.Command {
 	var asJSON bool
 	var bundle string
 	var sim simulation
-	o := plan.DefaultOptions()
+	var o plan.Options
 	cmd := &cobra.Command{
 		Use:   "models [DIR]",
 		Short: "list the models in a directory and whether they fit this machine",
@@ -35,14 +35,12 @@ fit" shows the details.`,
 			if _, err := os.ReadDir(dir); err != nil {
 				return fmt.Errorf("models: %w", err)
 			}
-			s := rocm.DefaultSettings()
-			s.Plan, s.Bundle, s.Log = &o, bundle, logger(cmd)
-			machine, err := sim.machine(s)
+			m, err := sim.machine(bundle, machine.Config{Log: logger(cmd)})
 			if err != nil {
 				return err
 			}
-			list := []rocm.Found{}
-			for f := range machine.Discover(cmd.Context(), dir) {
+			list := []machine.FoundModel{}
+			for f := range m.Discover(cmd.Context(), dir, o) {
 				list = append(list, f)
 			}
 			if asJSON {
@@ -59,7 +57,7 @@ fit" shows the details.`,
 	return cmd
 }
 
-func printModels(out io.Writer, dir string, list []rocm.Found) error {
+func printModels(out io.Writer, dir string, list []machine.FoundModel) error {
 	if len(list) == 0 {
 		_, err := fmt.Fprintf(out, "no models in %s\n", printable(dir))
 		return err
@@ -71,7 +69,7 @@ func printModels(out io.Writer, dir string, list []rocm.Found) error {
 		if err != nil {
 			path = m.Path
 		}
-		here, tokens := m.Here, ""
+		here, tokens := m.Verdict, ""
 		if m.Why != "" {
 			here = m.Why
 		}

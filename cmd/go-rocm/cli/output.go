@@ -104,16 +104,18 @@ func (p *progressLine) clear() { p.show("") }
 
 // attach makes the line show how unpacking and loading with s proceed.
 func (p *progressLine) attach(s *rocm.Settings) {
-	s.Unpacking = func(done, total int64) {
-		p.show("unpacking llama-server: %d %%", 100*done/max(total, 1))
-	}
-	s.Loading = func(e supervise.Event) {
-		switch e.To {
-		case supervise.Starting:
+	s.Progress = func(l rocm.LoadProgress) {
+		switch l.Stage {
+		case rocm.StageUnpack:
+			p.show("unpacking llama-server: %.0f %%", 100*l.Done)
+		case rocm.StageStart:
 			p.show("starting llama-server")
-		case supervise.Loading:
-			p.show("loading the model: %.0f %%", 100*e.Progress)
-		default:
+		case rocm.StageLoad:
+			p.show("loading the model: %.0f %%", 100*l.Done)
+		}
+	}
+	s.OnEvent = func(e supervise.Event) {
+		if e.To != supervise.Starting && e.To != supervise.Loading {
 			p.clear()
 		}
 	}

@@ -121,9 +121,9 @@ func run(cmd *cobra.Command, path string, m *modelFlags, g *generationFlags) err
 	}
 	req := base
 	if g.raw {
-		req.Prompt, req.Media = prompt, media
+		req.Prompt = rocm.TextPrompt(prompt, media...)
 	} else {
-		req.MediaMessages = g.withSystemMessage(newMessage("user", prompt, media...))
+		req.Prompt = rocm.MediaChatPrompt(g.withSystemMessage(newMessage("user", prompt, media...)))
 	}
 	_, err = answer(ctx, cmd, model, g, req)
 	if errors.Is(err, syscall.EPIPE) {

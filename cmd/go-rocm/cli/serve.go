@@ -229,13 +229,11 @@ func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, notifi
 	s := f.settings(cmd)
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
 	s.Pooling = f.pooling
-	if !f.noRestart {
-		s.Restart = supervise.RestartOnFailure()
-	}
-	s.DrainTimeout = -1 // the HTTP server drains
+	s.Restart.Disabled = f.noRestart
+	s.Timeouts.Drain = -1 // the HTTP server drains
 	newProgressLine(cmd).attach(&s)
-	draw := s.Loading
-	s.Loading = func(e supervise.Event) {
+	draw := s.OnEvent
+	s.OnEvent = func(e supervise.Event) {
 		draw(e)
 		notifyState(notifier, e)
 	}

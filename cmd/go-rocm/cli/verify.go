@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm"
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 )
 
 func verifyCommand() *cobra.Command {
@@ -57,14 +57,14 @@ downloaded.`,
 			case embedded:
 				return verifyEmbedded(ctx, out, payload.Embedded())
 			case installed:
-				return verifyInstalled(ctx, out, rocm.InstalledDir)
+				return verifyInstalled(ctx, out, locate.InstalledDir)
 			}
 			return verifyPath(ctx, out, args[0], keys)
 		},
 	}
 	fs := cmd.Flags()
 	fs.BoolVar(&embedded, "embedded", false, "check the bundle embedded in this program")
-	fs.BoolVar(&installed, "installed", false, "check the bundle in "+rocm.InstalledDir)
+	fs.BoolVar(&installed, "installed", false, "check the bundle in "+locate.InstalledDir)
 	fs.StringVar(&keys.minisign, "minisign-key", "", "require "+release.MinisignFile+" by the public key in this file")
 	fs.StringVar(&keys.openPGP, "openpgp-key", "", "require "+release.OpenPGPFile+" by an OpenPGP public key in this file")
 	fs.StringVar(&keys.provenance, "provenance-key", "", "require "+release.ProvenanceFile+" by the Ed25519 public key in this PEM file")

@@ -8,9 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 )
 
 // buildInfo describes the program.
@@ -24,7 +24,7 @@ type buildInfo struct {
 
 // bundleInfo describes the bundle that the program would use.
 type bundleInfo struct {
-	Origin    rocm.Origin      `json:"origin"`
+	Origin    locate.Origin    `json:"origin"`
 	Path      string           `json:"path,omitempty"`
 	Name      string           `json:"name,omitempty"`
 	Variant   string           `json:"variant,omitempty"`
@@ -54,7 +54,7 @@ func versionCommand(version string) *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info := versionInfo{buildInfo: readBuildInfo(version)}
-			b, err := rocm.FindBundle(path)
+			b, err := locate.Find(path)
 			if err != nil {
 				info.BundleError = err.Error()
 			} else {
@@ -93,7 +93,7 @@ func readBuildInfo(version string) buildInfo {
 	return b
 }
 
-func readBundleInfo(b *rocm.Bundle) *bundleInfo {
+func readBundleInfo(b *locate.Bundle) *bundleInfo {
 	info := &bundleInfo{Origin: b.Origin, Path: b.Path}
 	if m := b.Manifest; m != nil {
 		info.Name, info.Variant, info.Flavour, info.Version, info.Digest = m.Name, m.Variant, m.Flavour, m.Version, m.Digest()

@@ -1,8 +1,6 @@
 package result
 
 import (
-	"context"
-
 	core "dappco.re/go"
 	goinf "dappco.re/go/inference"
 
@@ -31,16 +29,16 @@ func (b *Backend) Available() bool { return (&rocm.Backend{Defaults: b.Defaults}
 // LoadModel implements the contract. The Result's Value is a *Model.
 func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) core.Result {
 	cfg := goinf.ApplyLoadOpts(opts)
-	s := b.Defaults
-	s.LoadConfig = inference.LoadConfig{
-		Backend: cfg.Backend, ContextLen: cfg.ContextLen, GPULayers: cfg.GPULayers,
-		ParallelSlots: cfg.ParallelSlots, AdapterPath: cfg.AdapterPath,
-	}
-	m, err := (&rocm.Backend{}).Load(context.Background(), path, s)
+	m, err := (&rocm.Backend{Defaults: b.Defaults}).LoadModel(path, func(c *inference.LoadConfig) {
+		*c = inference.LoadConfig{
+			Backend: cfg.Backend, ContextLen: cfg.ContextLen, GPULayers: cfg.GPULayers,
+			ParallelSlots: cfg.ParallelSlots, AdapterPath: cfg.AdapterPath,
+		}
+	})
 	if err != nil {
 		return outcome(nil, err)
 	}
-	return outcome(Wrap(m), nil)
+	return outcome(Wrap(m.(*rocm.Model)), nil)
 }
 
 // outcome is a Result: with the value, or with the error.

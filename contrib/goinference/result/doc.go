@@ -13,6 +13,6 @@
 //
 // A failed Result carries the error of package rocm in its Value, so that errors.Is
 // and errors.As work on it. An option that llama-server has no means for is
-// refused with rocm.ErrOption and never passed over in silence; options that only
+// refused with rocm.ErrInvalidOption and never passed over in silence; options that only
 // trace or tune an engine are none of these and have no effect.
 package result

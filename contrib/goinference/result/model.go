@@ -36,7 +36,7 @@ func (m *Model) ROCm() *rocm.Model { return m.m }
 // ends or the context is full.
 func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
 	return m.run(ctx, opts, func(r *rocm.Request) error {
-		r.Prompt = prompt
+		r.Prompt = rocm.TextPrompt(prompt)
 		return nil
 	})
 }
@@ -45,8 +45,9 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.Gener
 // handed to it as enable_thinking. Images and sounds want a model that was loaded
 // with rocm.Settings.Projector: see Wrap.
 func (m *Model) Chat(ctx context.Context, messages []goinf.Message, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
-	return m.run(ctx, opts, func(r *rocm.Request) (err error) {
-		r.MediaMessages, err = turns(messages)
+	return m.run(ctx, opts, func(r *rocm.Request) error {
+		list, err := turns(messages)
+		r.Prompt = rocm.MediaChatPrompt(list)
 		return err
 	})
 }

@@ -46,7 +46,7 @@ func seed(s uint64) int64 {
 
 func possible(c goinf.GenerateConfig) error {
 	refuse := func(format string, args ...any) error {
-		return fmt.Errorf("%w: %s", rocm.ErrOption, fmt.Sprintf(format, args...))
+		return fmt.Errorf("%w: %s", rocm.ErrInvalidOption, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case len(c.SuppressTokens) > 0:
@@ -69,7 +69,7 @@ func plain(opts []goinf.GenerateOption) (inference.GenerateOption, error) {
 		return nil, err
 	}
 	if c.Temperature != 0 && (c.MinP != 0 || c.SeedSet) { // greedy sampling heeds neither
-		return nil, fmt.Errorf("%w: seed and min-p are for Generate and Chat", rocm.ErrOption)
+		return nil, fmt.Errorf("%w: seed and min-p are for Generate and Chat", rocm.ErrInvalidOption)
 	}
 	return func(to *inference.GenerateConfig) { *to = contract(c) }, nil
 }
@@ -80,7 +80,7 @@ func turns(messages []goinf.Message) ([]rocm.MediaMessage, error) {
 	out := make([]rocm.MediaMessage, len(messages))
 	for i, m := range messages {
 		if n := len(m.Videos); n > 0 {
-			return nil, fmt.Errorf("%w: message %d carries %d videos; this backend reads images and sound, give frames as images", rocm.ErrOption, i, n)
+			return nil, fmt.Errorf("%w: message %d carries %d videos; this backend reads images and sound, give frames as images", rocm.ErrInvalidOption, i, n)
 		}
 		out[i].Message = inference.Message{Role: m.Role, Content: m.Content}
 		for _, data := range slices.Concat(m.Images, m.Audios) {

@@ -19,6 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/contrib/goinference/result"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/testing/conformance"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -198,7 +199,7 @@ func TestRefused(t *testing.T) {
 		}
 		errs["batch"] = err
 		for op, err := range errs {
-			if !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), name) {
+			if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), name) {
 				t.Errorf("%s with a %s: %v", op, name, err)
 			}
 		}
@@ -214,7 +215,7 @@ func TestRefused(t *testing.T) {
 		t.Errorf("an image: %d tokens, %v", n, err)
 	}
 	_, n, err = drain(m, m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "x", Videos: [][]byte{{1}}}}))
-	if n != 0 || !errors.Is(err, rocm.ErrOption) || !strings.Contains(err.Error(), "videos") {
+	if n != 0 || !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "videos") {
 		t.Errorf("a video: %d tokens, %v", n, err)
 	}
 	if got, _, err := drain(m, m.Generate(t.Context(), "x")); got != "yes" || err != nil {
@@ -265,7 +266,7 @@ func TestSeed(t *testing.T) {
 		t.Errorf("a seed where there is nothing to draw: %v", err)
 	}
 	drawn := with(func(c *goinf.GenerateConfig) { c.Temperature, c.Seed, c.SeedSet = 1, 7, true })
-	if _, err := take[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, drawn)); !errors.Is(err, rocm.ErrOption) {
+	if _, err := take[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, drawn)); !errors.Is(err, rocm.ErrInvalidOption) {
 		t.Errorf("a seed for a drawn batch: %v", err)
 	}
 }
@@ -293,7 +294,7 @@ func TestFailuresCarryErrors(t *testing.T) {
 	if _, err := take[any](goinf.LoadModel(filepath.Join(t.TempDir(), "absent.gguf"))); !errors.Is(err, rocm.ErrModelFile) {
 		t.Errorf("an absent model: %v", err)
 	}
-	t.Setenv(rocm.EnvBundle, t.TempDir())
+	t.Setenv(locate.EnvBundle, t.TempDir())
 	if r := goinf.LoadModel("model.gguf"); r.OK || r.Error() == "" {
 		t.Errorf("without a bundle: %+v", r)
 	}

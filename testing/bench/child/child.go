@@ -44,16 +44,16 @@ const prompt = "Once upon a time there was a town"
 
 // load loads a model with slots of per tokens each. An empty tcp means a unix socket.
 func (in *Input) load(ctx context.Context, m Model, slots, per int, tcp string) (*rocm.Model, error) {
-	s := rocm.DefaultSettings()
+	s := rocm.Settings{}
 	s.Bundle, s.TCP = in.Bundle, tcp
-	s.ParallelSlots, s.ContextLen = slots, slots*per
+	s.Slots, s.Context = slots, slots*per
 	s.Args = append([]string{"--ignore-eos"}, in.Args...)
 	return (&rocm.Backend{}).Load(ctx, m.Path, s)
 }
 
 // request returns a request that generates n tokens greedily.
 func request(n int) rocm.Request {
-	return rocm.Request{Prompt: prompt, GenerateConfig: inference.GenerateConfig{MaxTokens: n}}
+	return rocm.Request{Prompt: rocm.TextPrompt(prompt), GenerateConfig: inference.GenerateConfig{MaxTokens: n}}
 }
 
 // ours reads one stream to its end and calls first at its first token.

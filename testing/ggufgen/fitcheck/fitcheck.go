@@ -46,8 +46,8 @@ func Scenarios() []Scenario {
 		one("c4096", 512, plan.Options{Context: 4096}, "-c", "4096"),
 		one("c16384", 512, plan.Options{Context: 16384}, "-c", "16384"),
 		one("ub128", 128, plan.Options{Context: 4096, Batch: 128}, "-c", "4096", "-ub", "128"),
-		one("q8kv", 512, plan.Options{Context: 4096, KVTypeK: "q8_0", KVTypeV: "q8_0"}, "-c", "4096", "-ctk", "q8_0", "-ctv", "q8_0"),
-		one("noflash", 512, plan.Options{Context: 4096, NoFlash: true}, "-c", "4096", "-fa", "off"),
+		one("q8kv", 512, plan.Options{Context: 4096, Cache: plan.Cache{KeyType: "q8_0", ValueType: "q8_0"}}, "-c", "4096", "-ctk", "q8_0", "-ctv", "q8_0"),
+		one("noflash", 512, plan.Options{Context: 4096, NoFlashAttention: true}, "-c", "4096", "-fa", "off"),
 		one("np4", 512, plan.Options{Context: 4096, Slots: 4, SplitContext: true}, "-c", "4096", "-np", "4"),
 	}
 }

@@ -1,4 +1,4 @@
-package rocm
+package machine
 
 import (
 	"errors"
@@ -11,10 +11,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// modelFile finds the GGUF file that path names: itself, or the only model in a
-// folder. A split model is named by its first part.
-func modelFile(path string) (string, error) {
-	if path == "" { // filepath.Abs would make the current folder of it
+// ErrModelFile reports that a path names nothing that can be loaded.
+var ErrModelFile = errors.New("not a loadable model")
+
+// FindModel returns the absolute path of the GGUF file that path names: the file
+// itself, or the only model in a directory. Of a split model it returns the first
+// part.
+func FindModel(path string) (string, error) {
+	if path == "" { // filepath.Abs would return the current directory
 		return "", fmt.Errorf("%w: the path is empty", ErrModelFile)
 	}
 	abs, err := filepath.Abs(path)
@@ -33,10 +37,10 @@ func modelFile(path string) (string, error) {
 		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
 	var found []string
-	foreign := false
+	safetensors := false
 	for _, e := range entries {
 		name := e.Name()
-		foreign = foreign || strings.HasSuffix(name, ".safetensors")
+		safetensors = safetensors || strings.HasSuffix(name, ".safetensors")
 		if e.IsDir() || !strings.HasSuffix(name, ".gguf") || strings.HasPrefix(name, "mmproj") {
 			continue
 		}
@@ -50,40 +54,40 @@ func modelFile(path string) (string, error) {
 		return filepath.Join(abs, found[0]), nil
 	case len(found) > 1:
 		slices.Sort(found)
-		return "", fmt.Errorf("%w: %s holds several models (%s); name one", ErrModelFile, abs, strings.Join(found, ", "))
-	case foreign:
-		return "", fmt.Errorf("%w: %s holds safetensors, which llama.cpp does not load; convert it with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, abs)
+		return "", fmt.Errorf("%w: %s contains several models (%s); name one of them", ErrModelFile, abs, strings.Join(found, ", "))
+	case safetensors:
+		return "", fmt.Errorf("%w: %s contains safetensors, which llama.cpp does not load; convert it with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, abs)
 	}
-	return "", fmt.Errorf("%w: %s holds no .gguf file", ErrModelFile, abs)
+	return "", fmt.Errorf("%w: %s contains no .gguf file", ErrModelFile, abs)
 }
 
-// openFacts reads a model's header and says what is wrong with it in the words
-// of somebody who wants to load it.
-func openFacts(path string) (*gguf.File, error) {
-	f, err := gguf.Open(path)
-	if err == nil {
-		return f, nil
-	}
-	if errors.Is(err, gguf.ErrNotGGUF) {
-		return nil, fmt.Errorf("%w: %s: %w; give a .gguf file, or convert the model with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, path, err)
-	}
-	return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
-}
-
-// openModel reads the header of what is to be a model.
-func openModel(path string) (*gguf.File, error) {
-	f, err := openFacts(path)
+// OpenModel reads the header of a model. It rejects projectors.
+func OpenModel(path string) (*gguf.File, error) {
+	f, err := openHeader(path)
 	if err != nil {
 		return nil, err
 	}
 	if isProjector(f) {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: %s is a projector; load its model, and give this as Settings.Projector (--mmproj)", ErrModelFile, path)
+		return nil, fmt.Errorf("%w: %s is a projector; load its model, and set this file as the projector (Settings.Projector, --mmproj)", ErrModelFile, path)
 	}
 	return f, nil
 }
 
-// openProjector reads the header of a projector, and gives its absolute path.
+// openHeader reads a GGUF header. Its errors are for a person who wants to load
+// the file.
+func openHeader(path string) (*gguf.File, error) {
+	f, err := gguf.Open(path)
+	if err == nil {
+		return f, nil
+	}
+	if errors.Is(err, gguf.ErrNotGGUF) {
+		return nil, fmt.Errorf("%w: %s: %w; use a .gguf file, or convert the model with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, path, err)
+	}
+	return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+}
+
+// openProjector reads the header of a projector and returns its absolute path.
 func openProjector(path string) (string, *gguf.File, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -91,23 +95,23 @@ func openProjector(path string) (string, *gguf.File, error) {
 	}
 	if info, err := os.Stat(abs); err != nil || info.IsDir() {
 		if err == nil {
-			err = errors.New("it is a folder; name the file")
+			err = errors.New("is a directory; name the file")
 		}
 		return "", nil, fmt.Errorf("%w: the projector %s: %w", ErrModelFile, abs, err)
 	}
-	f, err := openFacts(abs)
+	f, err := openHeader(abs)
 	if err != nil {
 		return "", nil, fmt.Errorf("projector: %w", err)
 	}
 	if !isProjector(f) {
 		_ = f.Close()
-		return "", nil, fmt.Errorf("%w: %s is a %.80q of the architecture %.80q and no projector; those are often called mmproj-*.gguf",
+		return "", nil, fmt.Errorf("%w: %s is a %.80q of the architecture %.80q, not a projector; projectors are often named mmproj-*.gguf",
 			ErrModelFile, abs, f.Kind(), f.Architecture())
 	}
 	return abs, f, nil
 }
 
-// isProjector knows projectors that are older than general.type, too.
+// isProjector also recognises projectors older than general.type.
 func isProjector(f *gguf.File) bool { return f.Kind() == "mmproj" || f.Architecture() == "clip" }
 
 // openAdapter reads the header of a LoRA adapter.
@@ -129,7 +133,7 @@ func openAdapter(path string) (*gguf.File, error) {
 	}
 	if kind := f.Kind(); kind != "adapter" {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: %s is a %.80q and no adapter", ErrModelFile, path, kind)
+		return nil, fmt.Errorf("%w: %s is a %.80q, not an adapter", ErrModelFile, path, kind)
 	}
 	return f, nil
 }

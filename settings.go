@@ -1,0 +1,182 @@
+package rocm
+
+import (
+	"log/slog"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+)
+
+// Settings are the options of loading a model. The zero value of every field is
+// its default.
+type Settings struct {
+	// Options are the choices about memory and devices: Context, Slots, Layers,
+	// Adapters, Projector, Draft, Cache, Devices and others.
+	plan.Options
+
+	// Bundle is the path of a bundle to use instead of the one that is found: a
+	// directory or a packed file.
+	Bundle string
+	// Alias is the model's name in the server's answers; empty: the file's name.
+	Alias string
+	// ChatTemplateFile is the path of a template that replaces the model's own.
+	ChatTemplateFile string
+	// Embeddings or Reranking start the server for that purpose alone, ready for
+	// texts of Context tokens, 8192 at most, unless Args set a batch size.
+	Embeddings, Reranking bool
+	// Pooling is how the vectors of a text's tokens become one: mean, cls, last or
+	// rank; empty: the model's own.
+	Pooling string
+	// SlotDir is the directory of saved slots; empty: slots cannot be saved.
+	SlotDir string
+	// Args are further arguments for llama-server. Loading fails with
+	// ErrInvalidOption for a flag that llama-server does not have.
+	Args []string
+	// TCP is a host:port for the child to listen on instead of a private socket.
+	TCP string
+	// SysRoot is the directory below which the kernel's files about GPUs and memory
+	// are read; empty: "/". A tree of text files describes another machine.
+	SysRoot string
+
+	// Timeouts limit how long the child may take.
+	Timeouts Timeouts
+	// Restart says when a child that failed is started again.
+	Restart Restart
+
+	// Log receives what happens; nil: nothing is logged.
+	Log *slog.Logger
+	// Progress is called while the model loads; nil: not called.
+	Progress func(LoadProgress)
+	// OnEvent is called with each change of the child's state, while the model
+	// loads and for the rest of its life. It must not block.
+	OnEvent func(supervise.Event)
+}
+
+// Timeouts limit how long the child may take. 0 is the default of each.
+type Timeouts struct {
+	// Start limits a start without a sign of progress; default: one minute and a
+	// second for every 32 MiB of the model.
+	Start time.Duration
+	// Stall limits how long requests may run without a token, and on the CPU
+	// without work. Default: 2 minutes, or 10 minutes where a GPU has only a part
+	// of the model; negative: no limit.
+	Stall time.Duration
+	// Drain is how long Close waits for requests that were sent without the
+	// Model's methods; default: 5 seconds; negative: not at all.
+	Drain time.Duration
+	// Stop is how long the child may take to exit before it is killed; default: 10
+	// seconds.
+	Stop time.Duration
+}
+
+// Restart limits how often a child that failed is started again. By default it is
+// restarted, unless the cause is one that a restart cannot cure: requests that were
+// running fail with the cause, and later requests wait for the new process.
+type Restart struct {
+	// Disabled leaves a failed child dead: every later request fails with its cause.
+	Disabled bool
+	// MaxFailures in a row end the child for good; default 5.
+	MaxFailures int
+	// MinBackoff and MaxBackoff limit the wait before a restart, which doubles with
+	// each failure in a row; defaults 500 ms and 1 minute.
+	MinBackoff, MaxBackoff time.Duration
+	// ResetAfter is how long a child must run without a fault to end the row of
+	// failures; default 10 minutes.
+	ResetAfter time.Duration
+}
+
+func (r Restart) policy() supervise.RestartPolicy {
+	if r.Disabled {
+		return supervise.RestartPolicy{Mode: supervise.Never}
+	}
+	return supervise.RestartPolicy{Mode: supervise.OnFailure, MinBackoff: r.MinBackoff, MaxBackoff: r.MaxBackoff, MaxFailures: r.MaxFailures, ResetAfter: r.ResetAfter}
+}
+
+// LoadStage is a part of loading a model.
+type LoadStage string
+
+// The stages of loading, in their order. A bundle that is unpacked already skips
+// the first.
+const (
+	StageUnpack LoadStage = "unpack" // the bundle is unpacked into the cache
+	StageStart  LoadStage = "start"  // llama-server starts
+	StageLoad   LoadStage = "load"   // llama-server reads the model
+)
+
+// LoadProgress is how far loading a model has come.
+type LoadProgress struct {
+	Stage LoadStage
+	// Done is the fraction of the stage that is done, from 0 to 1.
+	Done float64
+}
+
+// withLoadConfig returns the settings with what the contract's options change:
+// a field with its default in cfg leaves the setting alone.
+func (s Settings) withLoadConfig(cfg inference.LoadConfig) (Settings, error) {
+	if cfg.ContextLen != 0 {
+		s.Context = cfg.ContextLen
+	}
+	if cfg.ParallelSlots != 0 {
+		s.Slots = cfg.ParallelSlots
+	}
+	switch {
+	case cfg.GPULayers < -1:
+		return s, invalidOption("%d GPU layers; use -1 for as many as fit", cfg.GPULayers)
+	case cfg.GPULayers == 0:
+		s.Layers = plan.CPUOnly
+	case cfg.GPULayers > 0:
+		s.Layers = cfg.GPULayers
+	}
+	if cfg.AdapterPath != "" {
+		s.Adapters = []string{cfg.AdapterPath}
+	}
+	return s, nil
+}
+
+func (s *Settings) logger() *slog.Logger {
+	if s.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return s.Log
+}
+
+func (s *Settings) machine() machine.Config {
+	return machine.Config{SysRoot: s.SysRoot, Log: s.Log}
+}
+
+// onUnpack returns the callback for unpacking, nil without Progress.
+func (s *Settings) onUnpack() func(done, total int64) {
+	if s.Progress == nil {
+		return nil
+	}
+	return func(done, total int64) {
+		s.Progress(LoadProgress{StageUnpack, float64(done) / float64(max(total, 1))})
+	}
+}
+
+// onEvent returns the callback for the child's events, which also reports
+// progress until the child is ready for the first time.
+func (s *Settings) onEvent() func(supervise.Event) {
+	if s.Progress == nil {
+		return s.OnEvent
+	}
+	loaded := false
+	return func(e supervise.Event) {
+		switch {
+		case loaded:
+		case e.To == supervise.Starting:
+			s.Progress(LoadProgress{Stage: StageStart})
+		case e.To == supervise.Loading:
+			s.Progress(LoadProgress{StageLoad, e.Progress})
+		case e.To == supervise.Ready:
+			s.Progress(LoadProgress{StageLoad, 1})
+			loaded = true
+		}
+		if s.OnEvent != nil {
+			s.OnEvent(e)
+		}
+	}
+}
