@@ -61,6 +61,9 @@ func material(t *testing.T) attest.Inventory {
 // A release that is added to an earlier one describes only its own files in the
 // provenance.
 func TestProvenanceOmitsEarlierReleases(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it packs two releases; `mage test` runs this test")
+	}
 	key, published := "GOROCM_SIGNING_KEY="+provenanceKey(t), ""
 	for _, version := range []string{"v0.1.0", "v0.2.0"} {
 		s, d := newSession(t, key, "GOROCM_PUBLISHED="+published)

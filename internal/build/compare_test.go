@@ -101,6 +101,9 @@ func TestReusedStageIsEqualUnderAnotherUmask(t *testing.T) {
 
 // Two programs that differ in their data alone.
 func TestExplainELFNamesTheSection(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compares large programs; `mage test` runs this test")
+	}
 	program, err := os.ReadFile(os.Args[0])
 	if err != nil {
 		t.Fatal(err)

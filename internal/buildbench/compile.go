@@ -70,10 +70,10 @@ func CompareStage(ctx context.Context, in Input) (page.Section, error) {
 	return page.Section{
 		Name: "compile", Title: "The compile stage",
 		Text: []string{
-			fmt.Sprintf("The targets `%s` of the core component, compiled with the recipe's options by %d jobs: as a stage of the build, from its inputs to the hashed result, "+
-				"and by `docker run` with the source mounted, `cmake` and `ninja` alone. The image is the same. Medians of %d rounds, the order changing; the ratio is the median of the rounds' own.",
+			fmt.Sprintf("The targets `%s` of the core component, compiled with the recipe's options and %d jobs: as a stage of the build, from its inputs to the hashed result, "+
+				"and by `docker run` with the source mounted, `cmake` and `ninja` alone, in the same image. Medians of %d rounds, in alternating order; the ratio is the median of the ratios of the rounds.",
 				strings.Join(in.Targets, "`, `"), in.Recipe.Jobs, in.Rounds),
-			"What the stage adds does not grow with what is compiled, so its share of a whole compile, which takes many times as long, is smaller than here.",
+			"The overhead of the stage does not depend on the size of the compile, so its share of a whole compile, which takes many times as long, is smaller.",
 		},
 		Head: []string{"", "seconds", "`docker run`, `cmake` and `ninja`", "difference", "ratio"},
 		Rows: [][]string{{
@@ -155,9 +155,9 @@ func CompareUnchanged(ctx context.Context, root string, rounds int, log io.Write
 	}
 	got := page.Median(samples[0])
 	return page.Section{
-		Name: "unchanged", Title: "A build without a change",
-		Text: []string{fmt.Sprintf("`go run mage.go build` as a whole process when everything is built already, with the start of `go run` and of mage in it. Beside it `go build` of the command alone, "+
-			"when that is built already too. Medians of %d rounds.", rounds)},
+		Name: "unchanged", Title: "A build without changes",
+		Text: []string{fmt.Sprintf("`go run mage.go build` as a whole process when everything is built, including the start of `go run` and of mage. The peer is `go build` of the command alone, "+
+			"when it is built too. Medians of %d rounds.", rounds)},
 		Head: []string{"", "seconds"},
 		Rows: [][]string{
 			{"**`go run mage.go build`**", page.Figure(got)},

@@ -17,6 +17,9 @@ func TestOutputsSplitsLibrariesAndModules(t *testing.T) {
 
 // The test runs both commands on a small module.
 func TestCompareUnchanged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	dir := t.TempDir()
 	files := map[string]string{
 		"go.mod":              "module small\n\ngo 1.26\n",

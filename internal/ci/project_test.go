@@ -15,6 +15,9 @@ import (
 )
 
 func TestFuzzFindsEveryFuzzTest(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	fuzzer := func(name, body string) string {
 		return "package p\n\nimport \"testing\"\n\nfunc " + name + "(f *testing.F) {\n\tf.Add(\"x\")\n\tf.Fuzz(func(t *testing.T, s string) {\n" + body + "\n\t})\n}\n"
 	}
@@ -57,6 +60,9 @@ func TestModulesFindsNestedModules(t *testing.T) {
 }
 
 func TestChecksNameTheFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	p := writeModule(t, map[string]string{
 		"a/a.go":             "package a\nfunc  A() {}\n",
 		"b/b.go":             "package b\n\nimport \"fmt\"\n\n// B is wrong.\nfunc B() { fmt.Printf(\"%d\", \"x\") }\n",
@@ -142,6 +148,9 @@ func proxyWith(t *testing.T, module, version string, files map[string]string) st
 }
 
 func TestToolIsInstalledOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	proxy := proxyWith(t, "example.test/tool", "v1.2.3", map[string]string{
 		"cmd/probe/main.go": "package main\n\nfunc main() { println(\"probed\") }\n",
 	})
@@ -187,6 +196,9 @@ func TestToolIsInstalledOnce(t *testing.T) {
 // TestRaceCoversNestedModules has one module with a failing test, and one with a
 // benchmark alone, which does not fail.
 func TestRaceCoversNestedModules(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	p := writeModule(t, map[string]string{
 		"a/a_test.go":       "package a\n\nimport \"testing\"\n\nfunc TestA(*testing.T) {}\n",
 		"adapter/go.mod":    "module example.test/adapter\n\ngo 1.26\n",

@@ -11,6 +11,9 @@ import (
 // The suites get the paths of the products that were made, and a suite whose product
 // failed does not run.
 func TestProductStepsPassProductsToSuites(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	p := writeModule(t, map[string]string{
 		"bundle": "packed",
 		"other":  "packed too",

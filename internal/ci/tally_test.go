@@ -35,6 +35,9 @@ func writeModule(t *testing.T, files map[string]string) Project {
 const header = "package a\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nvar _ = os.Exit\n\n"
 
 func TestGoTestCountsTestsByOutcome(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	tests := map[string]struct {
 		body  string
 		want  Count

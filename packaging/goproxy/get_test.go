@@ -78,6 +78,9 @@ func smallParts(t *testing.T) []string {
 // Another module can get this one from the directory alone. The newest version is
 // the one with the bundle.
 func TestGoGetFromTheProxy(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it downloads and compiles modules; `mage test` runs this test")
+	}
 	t.Parallel()
 	const path = modtest.Path
 	proxy := filepath.Join(t.TempDir(), "proxy")

@@ -43,20 +43,20 @@ func Tokens(ctx context.Context, o TokensOptions) (s page.Section, plot string, 
 	s = page.Section{
 		Name: "tokens", Title: "The cost of a token from socket to program",
 		Text: []string{
-			fmt.Sprintf("Streams of %d events, each in a chunk of its own as llama-server writes them, from a server on the loopback interface that has the answer ready, in the same process. Medians of %d rounds of %d streams, all cases in turn.",
+			fmt.Sprintf("Streams of %d events, each in a chunk of its own as llama-server writes them, from a server on the loopback interface in the same process that has the whole response in memory. Medians of %d rounds of %d streams, all cases in turn.",
 				o.Tokens, o.Rounds, o.Streams),
-			"Processor time is that of the client and of the server that feeds it, which is the same for all. Clients of the OpenAI protocol read the chunks of `/v1/chat/completions`, the others those of `/completion`.",
+			"Processor time is that of the client and of the server, which is the same for all. Clients of the OpenAI protocol read the chunks of `/v1/chat/completions`, the others those of `/completion`.",
 		},
-		Head: []string{"", "µs a token", "processor µs a token", "allocations a token", "bytes a token"},
-		Plot: PlotName, PlotText: "bars of the µs a token, on a logarithmic scale",
+		Head: []string{"", "µs per token", "processor µs per token", "allocations per token", "bytes per token"},
+		Plot: PlotName, PlotText: "bars of the µs per token, on a logarithmic scale",
 	}
 	for _, r := range rows {
 		name := r.Name
 		if !r.Peer {
 			name = "**" + name + "**"
 			s.Goals = append(s.Goals,
-				page.Goal{What: r.Name + ", a token:", Got: r.Wall / 1000, Limit: 0.5, Unit: "µs"},
-				page.Goal{What: r.Name + ", a token:", Got: r.Allocs, Limit: 1, Unit: "allocations"})
+				page.Goal{What: r.Name + ", per token:", Got: r.Wall / 1000, Limit: 0.5, Unit: "µs"},
+				page.Goal{What: r.Name + ", per token:", Got: r.Allocs, Limit: 1, Unit: "allocations"})
 		}
 		s.Rows = append(s.Rows, []string{name, fmt.Sprintf("%.2f", r.Wall/1000), fmt.Sprintf("%.2f", r.CPU/1000), fmt.Sprintf("%.1f", r.Allocs), fmt.Sprintf("%.0f", r.Bytes)})
 	}

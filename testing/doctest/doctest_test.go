@@ -56,6 +56,9 @@ func FuzzExtract(f *testing.F) {
 // TestDocumentedProgramsCompile compiles every Go program in the documents, as a package
 // of this module.
 func TestDocumentedProgramsCompile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
 	documents, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
 		t.Fatal(err)

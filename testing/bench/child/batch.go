@@ -34,7 +34,7 @@ func Batch(ctx context.Context, in Input, prompts, tokens int) (page.Section, er
 		Name: "batch", Title: "Many prompts at once",
 		Text: []string{fmt.Sprintf("`BatchGenerate` of %d prompts over %d slots, %d tokens each, against a loop of `Generate` on the same child. Model: %s. Medians of %d rounds.",
 			prompts, slots, tokens, in.Real.Name, in.Rounds)},
-		Head: []string{"", "seconds", "tokens a second", "times the loop"},
+		Head: []string{"", "seconds", "tokens per second", "times the loop"},
 		Rows: [][]string{
 			{"**BatchGenerate**", page.Figure(b), page.Figure(all / b), page.Figure(page.Median(page.Ratios(samples[1], samples[0])))},
 			{"a loop of Generate", page.Figure(l), page.Figure(all / l), ""},

@@ -14,9 +14,9 @@ import (
 // Cancel measures how soon the slot of an abandoned stream is free.
 func Cancel(ctx context.Context, in Input) (page.Section, error) {
 	s := page.Section{
-		Name: "cancel", Title: "A stream that is left",
-		Text: []string{fmt.Sprintf("From leaving a stream after its first piece to the first answer of `/slots`, asked for two thousand times a second, in which its slot is free; the answer goes on for %d tokens if nobody leaves. "+
-			"llama-server looks for closed connections between two decodes, so that a long batch of a prompt goes to its end first. Model: %s. Medians of %d rounds, with the slowest.", slotTokens/2, in.Real.Name, in.Rounds)},
+		Name: "cancel", Title: "An abandoned stream",
+		Text: []string{fmt.Sprintf("From closing a stream after its first chunk to the first response of `/slots`, polled two thousand times per second, in which its slot is free; the response has another %d tokens otherwise. "+
+			"llama-server checks for closed connections between two decodes, so a long batch of a prompt is finished first. Model: %s. Medians of %d rounds, with the slowest.", slotTokens/2, in.Real.Name, in.Rounds)},
 		Head: []string{"", "ms until the slot is free", "slowest, ms"},
 	}
 	m, err := in.load(ctx, in.Real, 1, slotTokens, "")

@@ -32,13 +32,13 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 	s := page.Section{
 		Name: "flow", Title: "Concurrent streams over one child",
 		Text: []string{
-			"Tokens a second of all streams together, prompt included: `Model.Stream` in the program, and a reader that takes the bytes of the same answers off the same server and looks at nothing. " +
-				"The child has as many slots as the most streams. Medians of the rounds, the order changing; a ratio is the median of the rounds' own, and the range beside it holds the true one with a probability of 95 %.",
-			"One answer of the same server differs from the next by some percent. So each round has the raw reader twice, and the last column is its ratio to itself: what the measurement finds where there is nothing to find.",
-			fmt.Sprintf("Server and program share this machine's processors, so a token's cost in the program is taken from the server. The %s shows that at its worst: "+
+			"Tokens per second of all streams together, prompt included: `Model.Stream` in the program, and a raw reader that reads the bytes of the same responses from the same server and does not parse them. " +
+				"The child has a slot for each stream. Medians of the rounds, in alternating order; a ratio is the median of the ratios of the rounds, with its confidence interval of 95 %.",
+			"Two responses of the same server differ by a few per cent. Therefore each round measures the raw reader twice, and the last column is its ratio to itself: the noise of the measurement.",
+			fmt.Sprintf("Server and program share the processors of this machine, so the cost of a token in the program slows the server. The %s shows that at its worst: "+
 				"its tokens cost the server next to nothing. The goals are about the model that is of use, %s.", in.Tiny.Name, in.Real.Name),
 		},
-		Head: []string{"model", "over", "streams", "rounds", "tokens a second", "raw reader", "ratio", "raw reader to itself"},
+		Head: []string{"model", "over", "streams", "rounds", "tokens per second", "raw reader", "ratio", "raw reader to itself"},
 	}
 	var points []Point
 	for _, c := range []struct {
@@ -61,7 +61,7 @@ func Flow(ctx context.Context, in Input, useful, small []Level) (page.Section, [
 				points = append(points, p)
 				s.Rows = append(s.Rows, []string{p.Model, t.name, fmt.Sprint(l.Streams), fmt.Sprint(l.Rounds), page.Figure(p.Ours), page.Figure(p.Raw), interval(ratios), interval(control)})
 				if c.goal {
-					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens a second of the raw reader's:", l.Streams, t.name), Got: page.Median(ratios), Limit: 0.99, AtLeast: true})
+					s.Goals = append(s.Goals, page.Goal{What: fmt.Sprintf("%d streams over %s, tokens per second of the raw reader's:", l.Streams, t.name), Got: page.Median(ratios), Limit: 0.99, AtLeast: true})
 				}
 			}
 			if err := m.Close(); err != nil {
@@ -112,7 +112,7 @@ func (in *Input) level(ctx context.Context, m *rocm.Model, l Level) (p Point, ra
 	}
 	p = Point{Streams: l.Streams, Ours: page.Median(samples[0]), Raw: page.Median(samples[1])}
 	ratios, control = page.Ratios(samples[0], samples[1]), page.Ratios(samples[2], samples[1])
-	in.printf("ours %.1f, raw %.1f tokens a second, ratio %s, raw to itself %s", p.Ours, p.Raw, interval(ratios), interval(control))
+	in.printf("ours %.1f, raw %.1f tokens per second, ratio %s, raw to itself %s", p.Ours, p.Raw, interval(ratios), interval(control))
 	return p, ratios, control, nil
 }
 
@@ -132,8 +132,8 @@ func runConcurrently(n int, f func() error) error {
 func FirstToken(ctx context.Context, in Input) (page.Section, error) {
 	s := page.Section{
 		Name: "first", Title: "Time to the first token",
-		Text: []string{fmt.Sprintf("From the call to the first `Token`, and to the first byte that a raw reader sees, of a prompt of a few words with an empty cache. Model: %s. "+
-			"Medians of %d rounds; the difference is the median of the rounds' own.", in.Real.Name, in.Rounds)},
+		Text: []string{fmt.Sprintf("From the call to the first `Token`, and to the first byte of a raw reader, for a prompt of a few words with an empty cache. Model: %s. "+
+			"Medians of %d rounds; the difference is the median of the differences of the rounds.", in.Real.Name, in.Rounds)},
 		Head: []string{"over", "first token, ms", "first byte of a raw reader, ms", "difference, ms"},
 	}
 	for _, t := range transports {

@@ -33,9 +33,9 @@ type opener struct {
 func Memory(ctx context.Context, in Input, streams, idle int) (page.Section, error) {
 	s := page.Section{
 		Name: "memory", Title: "Memory of a stream",
-		Text: []string{fmt.Sprintf("Heap and stacks of the program after a collection, over what they were before, a stream. Running: %d streams over one child, each of which has given its first token and waits to be read on, "+
-			"its connection included. Idle: %d streams that were made and not read yet. Model: %s. Medians of %d rounds.", streams, idle, in.Tiny.Name, in.Rounds)},
-		Head: []string{"", "KiB a stream"},
+		Text: []string{fmt.Sprintf("Increase of the heap and the stacks of the program per stream, after a garbage collection. Running: %d streams over one child, each of which has returned its first token and waits for its reader, "+
+			"including its connection. Idle: %d streams that were created and not read yet. Model: %s. Medians of %d rounds.", streams, idle, in.Tiny.Name, in.Rounds)},
+		Head: []string{"", "KiB per stream"},
 	}
 	m, err := in.load(ctx, in.Tiny, streams, slotTokens, "")
 	if err != nil {

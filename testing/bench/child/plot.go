@@ -30,7 +30,7 @@ func Plot(points []Point) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="13">`+"\n", width, height)
 	fmt.Fprintf(&b, `<rect width="%d" height="%d" fill="#fff"/>`+"\n", width, height)
-	b.WriteString(`<text x="10" y="22" font-size="15">Tokens a second over the number of streams (logarithmic); line: raw reader, dots: go-rocm</text>` + "\n")
+	b.WriteString(`<text x="10" y="22" font-size="15">Tokens per second over the number of streams (logarithmic); line: raw reader, dots: go-rocm</text>` + "\n")
 	for e := math.Ceil(math.Log10(lowY)); e <= math.Log10(highY); e++ {
 		v := math.Pow(10, e)
 		fmt.Fprintf(&b, `<line x1="%d" y1="%.1f" x2="%d" y2="%.1f" stroke="#ddd"/>`+"\n", left, y(v), width-right, y(v))

@@ -24,10 +24,10 @@ func Ready(ctx context.Context, in Input, bundles ...string) (page.Section, erro
 	s := page.Section{
 		Name: "ready", Title: "A warm start",
 		Text: []string{
-			fmt.Sprintf("From the call of `Backend.Load` to a model that answers, with the bundle unpacked already: bundle checked, model read, GPUs looked for, plan made, child started. "+
-				"Beside it the same command line started by hand and asked for `/health` two thousand times a second. The model is the %s, so that little time goes into loading. "+
-				"Medians of %d rounds; the difference is the median of the rounds' own.", in.Tiny.Name, in.Rounds),
-			"The check of the unpacked bundle, which each start makes, is measured by itself: `extract.Extract` of what is there already, for one target.",
+			fmt.Sprintf("From the call of `Backend.Load` to a model that answers, with an unpacked bundle: check of the bundle, reading of the model, discovery of GPUs, planning, start of the child. "+
+				"The peer is the same command line without the supervisor; `/health` is polled two thousand times per second. The model is the %s, which takes little time to load. "+
+				"Medians of %d rounds; the difference is the median of the differences of the rounds.", in.Tiny.Name, in.Rounds),
+			"The check of the unpacked bundle, which is part of each start, is also measured alone: `extract.Extract` of an installed bundle, for one target.",
 		},
 		Head: []string{"bundle", "Load, ms", "bare, ms", "difference, ms", "check of the files, ms", "files"},
 	}

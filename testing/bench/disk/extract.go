@@ -117,9 +117,9 @@ func Extraction(ctx context.Context, in Input) (page.Section, error) {
 	return page.Section{
 		Name: "extract", Title: "Cold extraction for one target",
 		Text: []string{
-			fmt.Sprintf("`extract.Extract` of `%s` for %s into an empty cache, as a whole process, against `zstd -dc | tar x` of the same frames of the same pack, also as processes. "+
-				"Ours hashes every file, makes files and folders durable and seals the result; it leaves out of a file with code for several targets what the others need, where tar writes it whole. The third row is the peer that waits for the disk too. Medians of %d rounds.", base(in.Pack), in.Target, in.Rounds),
-			"Memory is the peak that the kernel counted for the process (VmHWM) less what it was before it began; the median of the rounds.",
+			fmt.Sprintf("`extract.Extract` of `%s` for %s into an empty cache, as a whole process, against `zstd -dc | tar x` of the same frames of the same pack. "+
+				"Ours hashes every file, makes files and directories durable and records the result; of a file with code for several targets it writes the code of one, tar writes all of it. The third row is the peer that also waits for the disk. Medians of %d rounds.", base(in.Pack), in.Target, in.Rounds),
+			"Memory is the increase of the peak memory of the process (VmHWM); the median of the rounds.",
 		},
 		Head: []string{"", "seconds", "ours against it"},
 		Rows: [][]string{

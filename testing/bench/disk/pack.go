@@ -32,10 +32,10 @@ func Packing(ctx context.Context, jobs ...Job) (page.Section, error) {
 	s := page.Section{
 		Name: "pack", Title: "Packing and unpacking a bundle",
 		Text: []string{
-			"Packing: `bundle.Pack` with the zstd program as its encoder, as releases are made, against `tar -S | zstd` with the same level, threads and largest window " +
-				"(8 MiB for the cpu bundle, 32 MiB for the hip bundle, where ours takes 8 MiB for most frames). Ours also compares every file with the manifest and decodes every frame again. " +
-				"A release is packed at level 19; the hip bundle takes minutes there on either side, so the table has it at a lower level.",
-			"Unpacking: all of the pack by `Reader.Extract`, which hashes every file, against `zstd -dc | tar x`. Neither waits for the disk.",
+			"Packing: `bundle.Pack` with the zstd program as its encoder, as in a release, against `tar -S | zstd` with the same level, threads and largest window " +
+				"(8 MiB for the cpu bundle, 32 MiB for the hip bundle, where ours uses 8 MiB for most frames). Ours also compares every file with the manifest and decodes every frame again. " +
+				"A release is packed at level 19; the hip bundle takes minutes at this level on both sides, so it is measured at a lower level.",
+			"Unpacking: the whole pack with `Reader.Extract`, which hashes every file, against `zstd -dc | tar x`. Neither waits for the disk.",
 		},
 		Head: []string{"", "seconds", "tar and zstd", "ratio", "size in MB", "tar and zstd"},
 	}

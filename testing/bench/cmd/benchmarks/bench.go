@@ -40,7 +40,7 @@ func benchmarks() []benchmark {
 		{"tokens", "cost of a token against other clients", 9, 0, false, tokens},
 		{"ready", "warm start against the bare program", 21, packs | modelFiles, false, ready},
 		{"first", "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
-		{"flow", "tokens a second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
+		{"flow", "tokens per second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
 		{"cancel", "time until the slot of a cancelled stream is free, against other clients", 51, packs | modelFiles, false, cancel},
 		{"batch", "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
 		{"memory", "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
@@ -146,7 +146,7 @@ func flow(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Plot, s.PlotText = child.PlotName, "lines of tokens a second over the number of streams"
+	s.Plot, s.PlotText = child.PlotName, "lines of tokens per second over the number of streams"
 	return s, b.picture(child.PlotName, child.Plot(points))
 }
 
