@@ -40,13 +40,17 @@ func statusFor(err error) int {
 // writeError answers with an error object as OpenAI's API and llama-server have
 // it.
 func writeError(w http.ResponseWriter, status int, kind, message string) {
-	raw, err := json.Marshal(map[string]any{"error": map[string]any{"message": message, "type": kind, "code": status}})
+	raw, err := json.Marshal(errorObject(status, kind, message))
 	if err != nil {
 		raw = []byte(`{}`)
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(raw)
+}
+
+func errorObject(status int, kind, message string) map[string]any {
+	return map[string]any{"error": map[string]any{"message": message, "type": kind, "code": status}}
 }
 
 // writeBusy answers 429: the client is to wait.

@@ -10,6 +10,7 @@
 //	authenticate    compares the client's API key
 //	checkRoute      rejects paths and methods that are not offered
 //	requireBackend  answers 503 until a backend is set
+//	limitCrashers   rejects clients whose requests crashed llama-server repeatedly
 //	readBody        reads the body into memory, checks and filters its fields
 //	limitRequests   lets no more requests pass than llama-server has slots
 //	serveModel      answers /v1/models/NAME
@@ -26,6 +27,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
+	"sync"
 	"sync/atomic"
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -53,6 +55,9 @@ type Gateway struct {
 	pace        bodyPace
 	heavy       *queue // requests that need a slot
 	light       *queue
+	crashes     crashes
+	restart     func()
+	checking    sync.Mutex // held by checkBackend
 	log         *slog.Logger
 	backend     atomic.Pointer[Backend]
 	handler     http.Handler
@@ -65,6 +70,8 @@ type Options struct {
 	// machine, such as "https://chat.example"; "*" for all. See allowOrigins.
 	Origins []string
 	Limits  Limits
+	// Restart restarts the backend's process; nil: it is left alone.
+	Restart func()
 	Log     *slog.Logger
 }
 
@@ -72,8 +79,9 @@ type Options struct {
 func New(o Options) *Gateway {
 	limits, log := o.Limits.withDefaults(), o.Log
 	g := &Gateway{
-		credentials: o.Credentials, origins: o.Origins, limits: limits, log: log,
-		routes: routes(), slotRoute: route{method: http.MethodPost, fields: slotFields()},
+		credentials: o.Credentials, origins: o.Origins, limits: limits, log: log, restart: o.Restart,
+		crashes: crashes{clients: map[string]*crashRecord{}},
+		routes:  routes(), slotRoute: route{method: http.MethodPost, fields: slotFields()},
 		memory: newBodyMemory(limits.BodyMemory, limits.BodyMemoryPerClient),
 		pace:   bodyPace{limits.BodyGrace, float64(limits.BodyRate)},
 		heavy:  newQueue(defaultSlots, limits.Queue, limits.QueuePerClient),
@@ -81,7 +89,7 @@ func New(o Options) *Gateway {
 	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:        g.rewrite,
-		ModifyResponse: filterResponse,
+		ModifyResponse: g.filterResponse,
 		FlushInterval:  -1, // tokens reach the client at once
 		ErrorHandler:   g.handleProxyError,
 		Transport:      roundTripperFunc(g.roundTrip),
@@ -94,9 +102,11 @@ func New(o Options) *Gateway {
 		g.authenticate,
 		g.checkRoute,
 		g.requireBackend,
+		g.limitCrashers,
 		g.readBody,
 		g.limitRequests,
 		g.serveModel,
+		g.limitResponse,
 	)
 	return g
 }

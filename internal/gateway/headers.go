@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -61,8 +63,25 @@ func forwardedQuery(u *url.URL) string {
 }
 
 // filterResponse is ReverseProxy.ModifyResponse.
-func filterResponse(res *http.Response) error {
+func (g *Gateway) filterResponse(res *http.Response) error {
 	keepHeaders(res.Header, responseHeaders())
 	res.Trailer = nil
+	res.Body = &watchedBody{res.Body, func(err error) { g.recordCrash(res.Request.Context(), err) }}
 	return nil
+}
+
+// watchedBody reports the error that breaks off an answer.
+type watchedBody struct {
+	io.ReadCloser
+
+	failed func(error)
+}
+
+// Read implements io.Reader.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.failed(err)
+	}
+	return n, err
 }

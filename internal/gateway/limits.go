@@ -22,10 +22,14 @@ type Limits struct {
 	// bytes. Defaults 30 s and 64 KiB.
 	BodyGrace time.Duration
 	BodyRate  int
-	// FirstByte is how long a request may run without a byte of its answer, Idle
-	// how long a stream may pause, counted from when it gets a slot. Negative: no
-	// limit. Defaults 30 and 10 minutes.
+	// FirstByte is how long a request that has a slot may run until its answer
+	// begins, Idle how long a stream may go on without a token. Negative: no limit.
+	// Defaults 30 and 5 minutes: a slow CPU takes minutes for a batch of a prompt,
+	// in which no stream gets a token.
 	FirstByte, Idle time.Duration
+	// Reclaim is how long llama-server may take to react after a request was ended
+	// that exceeded them. Default 5 minutes.
+	Reclaim time.Duration
 	// ResponseBytes bounds an answer. Default 256 MiB.
 	ResponseBytes int64
 }
@@ -54,7 +58,8 @@ func (l Limits) withDefaults() Limits {
 	set64(&l.ResponseBytes, 256<<20)
 	duration(&l.BodyGrace, 30*time.Second)
 	duration(&l.FirstByte, 30*time.Minute)
-	duration(&l.Idle, 10*time.Minute)
+	duration(&l.Idle, 5*time.Minute)
+	duration(&l.Reclaim, 5*time.Minute)
 	return l
 }
 
@@ -67,6 +72,9 @@ const defaultSlots = 4
 // slots they leave two of llama-server's HTTP threads, of which it has four more
 // than slots (server-http.cpp), to whoever watches it.
 const lightRequests = 2
+
+// clientKey is the key of a context's value: the client that a request counts for.
+type clientKey struct{}
 
 // clientID names the client that a request counts for: by its key, or else by its
 // address. Programs on one machine without keys are one client.
@@ -97,7 +105,7 @@ func (g *Gateway) limitRequests(next http.Handler) http.Handler {
 			return
 		}
 		defer q.release(client)
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), clientKey{}, client)))
 	})
 }
 

@@ -22,12 +22,13 @@ func (g *Gateway) roundTrip(r *http.Request) (*http.Response, error) {
 // handleProxyError answers a request that the backend did not.
 func (g *Gateway) handleProxyError(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) || r.Context().Err() != nil {
-		return // the client has disconnected
+		return // the client has disconnected, or limitResponse answers
 	}
 	if status := statusFor(err); status != 0 {
 		writeError(w, status, "invalid_request_error", err.Error())
 		return
 	}
+	g.recordCrash(r.Context(), err)
 	g.log.Warn("request failed", "path", r.URL.Path, "cause", err.Error())
 	// The log's tail, which err may hold, is for the machine's owner alone.
 	var exit *supervise.ExitError

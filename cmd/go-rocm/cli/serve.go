@@ -8,7 +8,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
 	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -141,7 +144,11 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	if err != nil {
 		return err
 	}
-	handler := gateway.New(gateway.Options{Credentials: credentials, Origins: f.origins, Log: log})
+	var loaded atomic.Pointer[rocm.Server]
+	handler := gateway.New(gateway.Options{
+		Credentials: credentials, Origins: f.origins, Log: log,
+		Restart: func() { killServer(loaded.Load()) },
+	})
 	srv := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -150,6 +157,9 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	go func() { served <- srv.Serve(l) }()
 	defer func() { _ = srv.Close() }()
 
+	if err := f.checkPooling(path); err != nil {
+		return err
+	}
 	server, err := rocm.Launch(ctx, path, f.serverSettings(cmd, log, notifier))
 	if err != nil {
 		notifyStopping(notifier, 0)
@@ -158,6 +168,10 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		}
 		return err
 	}
+	if err := f.checkPooling(server.Path); err != nil { // of a directory's model
+		return errors.Join(err, server.Close())
+	}
+	loaded.Store(server)
 	handler.SetBackend(server.Child, server.Plan.Slots)
 	notifier.Ready("serving " + server.Path)
 	url := gateway.URL(l, credentials)
@@ -214,6 +228,34 @@ func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStor
 	return credentials, nil
 }
 
+// killServer kills llama-server, which the supervisor then restarts.
+func killServer(server *rocm.Server) {
+	if server == nil {
+		return
+	}
+	if p, err := os.FindProcess(server.Child.Pid()); err == nil && p.Pid > 0 {
+		_ = p.Kill()
+	}
+}
+
+// checkPooling reports an embedding server that could not serve embeddings: a model
+// that was not made for them has no pooling of its own (llama.cpp then takes none),
+// and llama-server answers each request of OpenAI's API with status 400.
+func (f *serveFlags) checkPooling(path string) error {
+	if !f.embeddings || f.pooling != "" || slices.ContainsFunc(f.serverArgs, func(arg string) bool { return strings.HasPrefix(arg, "--pooling") }) {
+		return nil
+	}
+	file, err := gguf.Open(path)
+	if err != nil {
+		return nil // Launch reports it
+	}
+	defer func() { _ = file.Close() }()
+	if kind, ok := file.ArchUint("pooling_type"); ok && kind != 0 {
+		return nil
+	}
+	return fmt.Errorf("%s has no pooling of its own, so that it cannot serve embeddings; set --pooling to mean, cls or last, or to none for one vector a token on /embedding", path)
+}
+
 // shutdown lets running requests finish, for at most drain, and stops
 // llama-server.
 func shutdown(srv *http.Server, server *rocm.Server, drain time.Duration) error {
@@ -230,7 +272,8 @@ func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, notifi
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
 	s.Pooling = f.pooling
 	s.Restart.Disabled = f.noRestart
-	s.Timeouts.Drain = -1 // the HTTP server drains
+	s.Args = append(slices.Clone(s.Args), "--metrics") // GET /metrics is forwarded
+	s.Timeouts.Drain = -1                              // the HTTP server drains
 	newProgressLine(cmd).attach(&s)
 	draw := s.OnEvent
 	s.OnEvent = func(e supervise.Event) {

@@ -152,6 +152,30 @@ func TestServeToOpenAIClient(t *testing.T) {
 	s.end(t)
 }
 
+// GET /metrics is forwarded, so llama-server is started with it.
+func TestServeStartsLlamaServerWithMetrics(t *testing.T) {
+	w := newWorld(t, fakellama.Script{})
+	s := w.serve(t)
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", childOf(t, s.cmd.Process.Pid)))
+	if err != nil || !strings.Contains(string(raw)+"\x00", "\x00--metrics\x00") {
+		t.Errorf("%q, %v", raw, err)
+	}
+	s.end(t)
+}
+
+// A chat model has no pooling: all requests for embeddings would fail.
+func TestServeRejectsEmbeddingsWithoutPooling(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Embeddings: true})
+	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "127.0.0.1:0", "--embeddings"); status != exitFailure || !strings.Contains(errs, "--pooling") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+	s := w.serve(t, "--embeddings", "--pooling", "mean")
+	if status, body := fetch(t, "POST", s.url+"/v1/embeddings", `{"input":"x"}`); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	s.end(t)
+}
+
 // The flags reach the gateway; what it does with them is tested in its package.
 func TestServeAsksForKeys(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})

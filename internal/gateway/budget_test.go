@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+)
+
+func TestEndsRequestsWithoutToken(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		backend http.HandlerFunc
+		status  int
+		says    string
+	}{
+		"no answer": {func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then the server sees that the client leaves
+			<-r.Context().Done()
+		}, 504, "timeout_error"},
+		"pings alone": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = io.WriteString(w, "data: {}\n\n")
+			for r.Context().Err() == nil {
+				_, _ = io.WriteString(w, ": ping\n\n")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(10 * time.Millisecond)
+			}
+		}, 200, "timeout_error"},
+		"tokens": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			for range 20 {
+				_, _ = io.WriteString(w, "data: {}\n\n")
+				_ = http.NewResponseController(w).Flush()
+				time.Sleep(20 * time.Millisecond)
+			}
+			_, _ = io.WriteString(w, "data: [DONE]\n\n")
+		}, 200, "[DONE]"},
+		"endless": {func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header().Set("Content-Type", "text/event-stream")
+			for r.Context().Err() == nil {
+				if _, err := io.WriteString(w, "data: "+strings.Repeat("x", 1000)+"\n\n"); err != nil {
+					return
+				}
+			}
+		}, 200, "grew too large"},
+	} {
+		g := newGateway(t, newBackend(t, tt.backend))
+		g.limits.FirstByte, g.limits.Idle, g.limits.ResponseBytes = 300*time.Millisecond, 300*time.Millisecond, 1<<20
+		got := send(t, "POST", serveGateway(t, g)+"/completion", `{"prompt":"x","stream":true}`)
+		if got.status != tt.status || !strings.Contains(got.body, tt.says) {
+			t.Errorf("%s: %d ...%s", name, got.status, got.body[max(0, len(got.body)-200):])
+		}
+	}
+}
+
+// The process is restarted only if it does not react after the request was ended.
+func TestRestartsABackendThatDoesNotReact(t *testing.T) {
+	t.Parallel()
+	for name, stuck := range map[string]bool{"stuck": true, "slow": false} {
+		b := newBackend(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if r.Method == http.MethodPost || stuck {
+				<-r.Context().Done()
+			}
+		}))
+		restarted, checked := make(chan struct{}), make(chan struct{})
+		g := newGateway(t, b)
+		g.restart = func() { close(restarted) }
+		g.limits.FirstByte, g.limits.Reclaim = 50*time.Millisecond, 100*time.Millisecond
+		if got := send(t, "POST", serveGateway(t, g)+"/completion", `{"prompt":"x"}`); got.status != 504 {
+			t.Errorf("%s: %d", name, got.status)
+		}
+		if stuck {
+			<-restarted
+			continue
+		}
+		go func() { g.checkBackend(); close(checked) }()
+		<-checked
+		select {
+		case <-restarted:
+			t.Errorf("%s: restarted", name)
+		default:
+		}
+	}
+}
+
+// crashingTransport fails each request as the client of a supervise.Child does.
+type crashingBackend struct{ *testBackend }
+
+// HTTPClient implements Backend.
+func (crashingBackend) HTTPClient() *http.Client {
+	return &http.Client{Transport: roundTripperFunc(func(r *http.Request) (*http.Response, error) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		return nil, &supervise.ExitError{Code: -1}
+	})}
+}
+
+func TestClientsThatCrashTheServerPause(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, crashingBackend{newBackend(t, http.NotFoundHandler())}, "bad", "good")
+	url := serveGateway(t, g)
+	ask := func(key string) response {
+		return send(t, "POST", url+"/completion", `{"prompt":"x"}`, "Authorization", "Bearer "+key)
+	}
+	for i, want := range []int{502, 502, 429} {
+		if got := ask("bad"); got.status != want || want == 429 && got.header.Get("Retry-After") == "" {
+			t.Errorf("request %d: %d %v, want %d", i, got.status, got.header, want)
+		}
+	}
+	if got := ask("good"); got.status != 502 {
+		t.Errorf("another client: %d", got.status)
+	}
+}
+
+func TestCrashesAreForgotten(t *testing.T) {
+	t.Parallel()
+	c := crashes{clients: map[string]*crashRecord{}}
+	now := time.Now()
+	c.record("a", now)
+	c.record("a", now)
+	if got := c.pause("a", now); got != crashPause {
+		t.Errorf("after two %s", got)
+	}
+	c.record("a", now)
+	if got := c.pause("a", now); got != 2*crashPause {
+		t.Errorf("after three %s", got)
+	}
+	for range 100 {
+		c.record("a", now)
+	}
+	if got := c.pause("a", now); got != crashPauseMax {
+		t.Errorf("after many %s", got)
+	}
+	later := now.Add(crashWindow + time.Second)
+	if c.record("b", later); len(c.clients) != 1 || c.pause("a", later) != 0 {
+		t.Errorf("left %v", c.clients)
+	}
+}
