@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/docker/docker/client"
-
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
@@ -37,22 +35,22 @@ type ConnectOptions struct {
 	Log io.Writer
 }
 
-// Connect reaches the engine that DOCKER_HOST names, else the system's or the
-// user's own socket. With leave, on an apt-based system and as root, it
-// installs and starts one.
+// Connect connects to the engine that DOCKER_HOST or the docker context names, else
+// to the first of the sockets of Docker and Podman that answers. If MayInstall
+// agrees, it installs and starts Docker on an apt-based system as root.
 func Connect(ctx context.Context, o ConnectOptions) (Engine, error) {
-	api, err := reach(ctx)
+	api, chosen, err := reach(ctx)
 	if err == nil {
 		return newDocker(ctx, api)
 	}
-	if os.Getenv(client.EnvOverrideHost) != "" {
-		return nil, fmt.Errorf("%w: DOCKER_HOST=%s does not answer: %w", ErrNoEngine, os.Getenv(client.EnvOverrideHost), err)
+	if chosen {
+		return nil, fmt.Errorf("%w: %w", ErrNoEngine, err)
 	}
 	if reason := cannotInstall(); reason != "" {
-		return nil, fmt.Errorf("%w (%w): install Docker or set DOCKER_HOST; go-rocm does not do it here because %s", ErrNoEngine, err, reason)
+		return nil, fmt.Errorf("%w (%w): install Docker or Podman, or set DOCKER_HOST; go-rocm does not install one because %s", ErrNoEngine, err, reason)
 	}
 	if o.MayInstall == nil || !o.MayInstall() {
-		return nil, fmt.Errorf("%w; to have one, run as root:\n  apt-get update\n  apt-get install -y --no-install-recommends docker.io iptables\n  dockerd &", ErrNoEngine)
+		return nil, fmt.Errorf("%w; to install one, run as root:\n  apt-get update\n  apt-get install -y --no-install-recommends docker.io iptables\n  dockerd &\nor start Podman's:\n  systemctl start podman.socket", ErrNoEngine)
 	}
 	if err := install(ctx, o.Log); err != nil {
 		return nil, err
@@ -60,38 +58,11 @@ func Connect(ctx context.Context, o ConnectOptions) (Engine, error) {
 	if err := startDaemon(ctx, o); err != nil {
 		return nil, err
 	}
-	api, err = reach(ctx)
+	api, _, err = reach(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w after its start: %w", ErrNoEngine, err)
 	}
 	return newDocker(ctx, api)
-}
-
-// reach tries the environment's engine and then a rootless one.
-func reach(ctx context.Context) (*client.Client, error) {
-	api, err := try(ctx, client.FromEnv)
-	if err == nil || os.Getenv(client.EnvOverrideHost) != "" {
-		return api, err
-	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		if api, e := try(ctx, client.WithHost("unix://"+filepath.Join(dir, "docker.sock"))); e == nil {
-			return api, nil
-		}
-	}
-	return nil, err
-}
-
-func try(ctx context.Context, opt client.Opt) (*client.Client, error) {
-	api, err := client.NewClientWithOpts(opt, client.WithAPIVersionNegotiation())
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if _, err := api.Ping(ctx); err != nil {
-		return nil, errors.Join(err, api.Close())
-	}
-	return api, nil
 }
 
 // cannotInstall returns why an engine cannot be installed here, or "".
@@ -165,7 +136,7 @@ func startDaemon(ctx context.Context, o ConnectOptions) error {
 		case <-deadline.C:
 			return fmt.Errorf("dockerd did not answer within 90 s; see %s", name)
 		case <-tick.C:
-			if api, err := reach(ctx); err == nil {
+			if api, _, err := reach(ctx); err == nil {
 				return api.Close()
 			}
 		}

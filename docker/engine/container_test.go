@@ -1,7 +1,11 @@
 package engine
 
 import (
+	"archive/tar"
+	"encoding/base64"
 	"encoding/json"
+	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -20,6 +24,8 @@ type daemon struct {
 	mu      sync.Mutex
 	removed []string
 	created map[string]container.Config // by name
+	stat    container.PathStat
+	archive []tar.Header // what the archive of each path has
 }
 
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -36,6 +42,16 @@ func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		d.created[r.URL.Query().Get("name")] = c
 		w.WriteHeader(http.StatusCreated)
 		_ = json.NewEncoder(w).Encode(container.CreateResponse{ID: "new"})
+	case strings.HasSuffix(path, "/archive"):
+		b, _ := json.Marshal(d.stat)
+		w.Header().Set("X-Docker-Container-Path-Stat", base64.StdEncoding.EncodeToString(b))
+		if r.Method == http.MethodGet {
+			tw := tar.NewWriter(w)
+			for i := range d.archive {
+				_ = tw.WriteHeader(&d.archive[i])
+			}
+			_ = tw.Close()
+		}
 	case r.Method == http.MethodDelete:
 		d.removed = append(d.removed, strings.TrimPrefix(path, "containers/"))
 		w.WriteHeader(http.StatusNoContent)
@@ -106,5 +122,43 @@ func TestContainersAreNamedByTheirLabel(t *testing.T) {
 	}
 	if len(d.created) != 1 || !slices.Equal(d.removed, []string{"new"}) {
 		t.Errorf("created %v, removed %q", d.created, d.removed)
+	}
+}
+
+// Docker and Podman answer differently about the files of a container.
+func TestFilesOfDockerAndPodman(t *testing.T) {
+	for name, d := range map[string]*daemon{
+		"Docker": {
+			stat:    container.PathStat{Name: "lib", Size: 7, Mode: 0o644},
+			archive: []tar.Header{{Name: "lib/", Typeflag: tar.TypeDir}, {Name: "lib/a.so", Typeflag: tar.TypeReg}, {Name: "lib/lib/b.so", Typeflag: tar.TypeReg}},
+		},
+		"Podman": {
+			stat:    container.PathStat{Name: "lib", Size: 7, Mode: 0o644, LinkTarget: "/usr/lib"},
+			archive: []tar.Header{{Name: "/", Typeflag: tar.TypeDir}, {Name: "/a.so", Typeflag: tar.TypeReg}, {Name: "/lib/b.so", Typeflag: tar.TypeReg}},
+		},
+	} {
+		e, err := newDocker(t.Context(), connectTo(t, d))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files, err := e.Files(t.Context(), "image")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := files.Stat(t.Context(), "/usr/lib"); err != nil || got != (Entry{Size: 7}) {
+			t.Errorf("%s: a regular file: %+v, %v", name, got, err)
+		}
+		d.stat.Mode, d.stat.LinkTarget = 0o777|fs.ModeSymlink, "/elsewhere"
+		if got, err := files.Stat(t.Context(), "/usr/lib"); err != nil || got.LinkTarget != "/elsewhere" {
+			t.Errorf("%s: a link: %+v, %v", name, got, err)
+		}
+		var names []string
+		err = files.Walk(t.Context(), "/usr/lib", func(h *tar.Header, _ io.Reader) error {
+			names = append(names, h.Name)
+			return nil
+		})
+		if want := []string{"lib", "lib/a.so", "lib/lib/b.so"}; err != nil || !slices.Equal(names, want) {
+			t.Errorf("%s: names %q, %v, want %q", name, names, err, want)
+		}
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
@@ -56,7 +58,7 @@ func (d *docker) Pull(ctx context.Context, ref string, progress io.Writer) (Imag
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
 	defer r.Close()
-	if err := follow(r, progress); err != nil {
+	if _, err := follow(r, progress); err != nil {
 		return Image{}, fmt.Errorf("pull %s: %w", ref, err)
 	}
 	return d.Image(ctx, ref)
@@ -70,22 +72,30 @@ func (d *docker) Resolve(ctx context.Context, ref string) (string, error) {
 	return info.Descriptor.Digest.String(), nil
 }
 
-func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error) {
-	r, err := d.api.ImageImport(ctx, image.ImportSource{Source: rootfs, SourceName: "-"}, ref,
-		image.ImportOptions{Changes: labelChanges(labels), Platform: "linux/amd64"})
+func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader) (Image, error) {
+	// The image gets its name when it is complete: of a stream that ends early some
+	// engines make an image too.
+	r, err := d.api.ImageImport(ctx, image.ImportSource{Source: rootfs, SourceName: "-"}, "", image.ImportOptions{Platform: "linux/amd64"})
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", ref, err)
 	}
 	defer r.Close()
-	if err := follow(r, io.Discard); err != nil {
+	id, err := follow(r, io.Discard)
+	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", ref, err)
+	}
+	if err := ctx.Err(); err != nil {
+		return Image{}, fmt.Errorf("import %s: %w", ref, err)
+	}
+	if err := d.api.ImageTag(ctx, id, ref); err != nil {
+		return Image{}, fmt.Errorf("import %s: name the image %.19s: %w", ref, id, err)
 	}
 	return d.Image(ctx, ref)
 }
 
 // follow reads the engine's stream of JSON messages to its end, passes on the
-// finished steps and returns the error in the stream.
-func follow(r io.Reader, progress io.Writer) error {
+// finished steps and returns the last status, or the error in the stream.
+func follow(r io.Reader, progress io.Writer) (last string, err error) {
 	dec := json.NewDecoder(r)
 	for {
 		var m struct {
@@ -93,17 +103,18 @@ func follow(r io.Reader, progress io.Writer) error {
 		}
 		err := dec.Decode(&m)
 		if errors.Is(err, io.EOF) {
-			return nil
+			return last, nil
 		}
 		if err != nil {
-			return fmt.Errorf("read the engine's progress: %w", err)
+			return "", fmt.Errorf("read the engine's progress: %w", err)
 		}
 		if m.Error != "" {
-			return errors.New(m.Error)
+			return "", errors.New(m.Error)
 		}
+		last = m.Status
 		if m.Status == "Pull complete" || m.Status == "Already exists" || m.ID == "" {
 			if _, err := fmt.Fprintln(progress, m.ID, m.Status); err != nil {
-				return err
+				return "", err
 			}
 		}
 	}
@@ -135,7 +146,11 @@ func (f *imageFiles) Stat(ctx context.Context, p string) (Entry, error) {
 	if err != nil {
 		return Entry{}, fmt.Errorf("stat %s in the image: %w", p, err)
 	}
-	return Entry{Size: st.Size, LinkTarget: st.LinkTarget, Dir: st.Mode.IsDir()}, nil
+	e := Entry{Size: st.Size, Dir: st.Mode.IsDir()}
+	if st.Mode&fs.ModeSymlink != 0 { // Podman has a target for every file
+		e.LinkTarget = st.LinkTarget
+	}
+	return e, nil
 }
 
 func (f *imageFiles) Walk(ctx context.Context, p string, visit func(*tar.Header, io.Reader) error) error {
@@ -153,7 +168,8 @@ func (d *docker) copyOut(ctx context.Context, id, p string, visit func(*tar.Head
 	}
 	defer r.Close()
 	tr := tar.NewReader(r)
-	for {
+	root := "" // name of the first entry: Docker's is the last element of p, Podman's "/"
+	for first := true; ; first = false {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -161,7 +177,11 @@ func (d *docker) copyOut(ctx context.Context, id, p string, visit func(*tar.Head
 		if err != nil {
 			return fmt.Errorf("copy %s out: %w", p, err)
 		}
-		h.Name = path.Clean(h.Name)
+		name := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
+		if first {
+			root = name
+		}
+		h.Name = path.Join(path.Base(p), strings.TrimPrefix(name, root))
 		if err := visit(h, tr); err != nil {
 			return fmt.Errorf("copy %s out: %w", h.Name, err)
 		}

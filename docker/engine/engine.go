@@ -48,7 +48,7 @@ type Engine interface {
 	Resolve(ctx context.Context, ref string) (digest string, err error)
 	// Import makes an image of one layer from the tar stream of a root
 	// file system.
-	Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (Image, error)
+	Import(ctx context.Context, ref string, rootfs io.Reader) (Image, error)
 	// Run runs a job to its end and removes its container, also when ctx
 	// ends first. A job that fails is an *ExitError.
 	Run(ctx context.Context, job Job) error
@@ -69,7 +69,7 @@ func ImportFrom(ctx context.Context, e Engine, ref string, write func(io.Writer)
 	}
 	done := make(chan result, 1)
 	go func() {
-		img, err := e.Import(ctx, ref, pr, nil)
+		img, err := e.Import(ctx, ref, pr)
 		pr.CloseWithError(errors.Join(errors.New("the engine stopped reading"), err))
 		done <- result{img, err}
 	}()
@@ -130,8 +130,7 @@ type Job struct {
 	Memory int64
 	// CommitAs keeps the container's file system as an image of this
 	// reference; it makes the root writable while the job runs.
-	CommitAs     string
-	CommitLabels map[string]string
+	CommitAs string
 }
 
 // Input is a directory to fill.

@@ -6,22 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strconv"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/pkg/stdcopy"
 )
-
-// labelChanges returns the instructions that put labels on a new image.
-func labelChanges(labels map[string]string) []string {
-	var changes []string
-	for _, k := range slices.Sorted(maps.Keys(labels)) {
-		changes = append(changes, "LABEL "+strconv.Quote(k)+"="+strconv.Quote(labels[k]))
-	}
-	return changes
-}
 
 func (d *docker) Run(ctx context.Context, job Job) (err error) {
 	id, err := d.create(ctx, job)
@@ -47,12 +35,25 @@ func (d *docker) Run(ctx context.Context, job Job) (err error) {
 	if job.CommitAs == "" {
 		return nil
 	}
-	labels := map[string]string{labelOwner: "", labelName: ""} // the image is nobody's container
-	maps.Copy(labels, job.CommitLabels)
-	if _, err := d.api.ContainerCommit(ctx, id, container.CommitOptions{Reference: job.CommitAs, Changes: labelChanges(labels)}); err != nil {
+	if err := d.commit(ctx, id, job.CommitAs); err != nil {
 		return fmt.Errorf("job %s: keep the image %s: %w", job.Name, job.CommitAs, err)
 	}
 	return nil
+}
+
+// commit makes an image of a container, without the labels of the container.
+func (d *docker) commit(ctx context.Context, id, ref string) error {
+	info, err := d.api.ContainerInspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	// Labels cannot be removed, only cleared. Podman needs the configuration, which
+	// for Docker is the default.
+	_, err = d.api.ContainerCommit(ctx, id, container.CommitOptions{
+		Reference: ref, Config: info.Config,
+		Changes: []string{`LABEL "` + labelOwner + `"=""`, `LABEL "` + labelName + `"=""`},
+	})
+	return err
 }
 
 func (d *docker) create(ctx context.Context, job Job) (string, error) {
@@ -118,6 +119,11 @@ func (d *docker) copyIn(ctx context.Context, id, dir string, write func(*tar.Wri
 func (d *docker) start(ctx context.Context, id string, job Job) error {
 	hijack, err := d.api.ContainerAttach(ctx, id, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 	if err != nil {
+		// Some engines prepare the container when it is attached to. The reason of a
+		// failure is in the answer to the start alone.
+		if e := d.api.ContainerStart(ctx, id, container.StartOptions{}); e != nil {
+			err = e
+		}
 		return fmt.Errorf("job %s: follow its output: %w", job.Name, err)
 	}
 	defer hijack.Close()

@@ -22,7 +22,7 @@ type importer struct {
 	err    error
 }
 
-func (i *importer) Import(_ context.Context, _ string, rootfs io.Reader, _ map[string]string) (engine.Image, error) {
+func (i *importer) Import(_ context.Context, _ string, rootfs io.Reader) (engine.Image, error) {
 	if i.enough > 0 {
 		_, err := io.CopyN(io.Discard, rootfs, i.enough)
 		i.err = errors.Join(errors.New("disk is full"), err)

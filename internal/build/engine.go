@@ -62,13 +62,13 @@ func (l *lazyEngine) Resolve(ctx context.Context, ref string) (string, error) {
 	return eng.Resolve(ctx, ref)
 }
 
-func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader, labels map[string]string) (engine.Image, error) {
+func (l *lazyEngine) Import(ctx context.Context, ref string, rootfs io.Reader) (engine.Image, error) {
 	eng, err := l.get(ctx)
 	if err != nil {
 		return engine.Image{}, err
 	}
 	counted := l.display.Reader("import "+ref, -1, rootfs)
-	img, err := eng.Import(ctx, ref, struct{ io.Reader }{counted}, labels) // hides Close, which would end the display
+	img, err := eng.Import(ctx, ref, struct{ io.Reader }{counted}) // hides Close, which would end the display
 	return img, errors.Join(err, counted.Close())
 }
 

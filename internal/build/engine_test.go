@@ -18,7 +18,7 @@ type closing struct {
 	got string
 }
 
-func (c *closing) Import(_ context.Context, _ string, rootfs io.Reader, _ map[string]string) (engine.Image, error) {
+func (c *closing) Import(_ context.Context, _ string, rootfs io.Reader) (engine.Image, error) {
 	b, err := io.ReadAll(rootfs)
 	if closer, ok := rootfs.(io.Closer); ok && err == nil {
 		err = closer.Close()
@@ -36,7 +36,7 @@ func TestImportIsReportedOnce(t *testing.T) {
 	defer out.Close()
 	eng := &closing{}
 	l := &lazyEngine{display: progress.New(out, t.TempDir()), eng: eng}
-	img, err := l.Import(t.Context(), "tag", strings.NewReader("root"), nil)
+	img, err := l.Import(t.Context(), "tag", strings.NewReader("root"))
 	if err != nil || img.ID != "sha256:imported" || eng.got != "root" {
 		t.Fatalf("%+v of %q, %v", img, eng.got, err)
 	}

@@ -60,11 +60,11 @@ func probeImage(t *testing.T, e engine.Engine) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	img, err := e.Import(t.Context(), image, &rootfs, map[string]string{"test": `a "label"`})
+	img, err := e.Import(t.Context(), image, &rootfs)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if img.Labels["test"] != `a "label"` || !strings.HasPrefix(img.ID, "sha256:") {
+	if !strings.HasPrefix(img.ID, "sha256:") {
 		t.Errorf("imported %+v", img)
 	}
 }
@@ -86,9 +86,13 @@ func TestHermeticJob(t *testing.T) {
 			t.Errorf("missing %q in %q", want, lines)
 		}
 	}
+	podman := slices.Contains(lines, "env container=podman") // has variables of its own
 	for _, l := range lines {
 		if strings.HasPrefix(l, "interface ") && l != "interface lo" {
 			t.Errorf("the job has a network: %s", l)
+		}
+		if podman && (l == "env TERM=xterm" || l == "env container=podman") {
+			continue
 		}
 		if strings.HasPrefix(l, "env ") && l != "env A=1" && !strings.HasPrefix(l, "env PATH=") && !strings.HasPrefix(l, "env HOSTNAME=") && !strings.HasPrefix(l, "env HOME=") {
 			t.Errorf("the job has a variable nobody gave it: %s", l)
@@ -163,7 +167,7 @@ func TestCancelRemovesTheContainer(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	if left := containers(t); len(left) != 0 {
+	if left := containers(t, e); len(left) != 0 {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -173,14 +177,18 @@ type writer func([]byte)
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
 
 // containers lists our containers of the probe image.
-func containers(t *testing.T) []string {
+func containers(t *testing.T, e engine.Engine) []string {
 	t.Helper()
+	img, err := e.Image(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
 	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer api.Close()
-	list, err := api.ContainerList(t.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("ancestor", image))})
+	list, err := api.ContainerList(t.Context(), container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("ancestor", strings.TrimPrefix(img.ID, "sha256:")))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,12 +223,12 @@ func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // it was killed
-	if left := containers(t); len(left) != 1 {
+	if left := containers(t, e); len(left) != 1 {
 		t.Fatalf("expected the orphan, got %v", left)
 	}
 	containertest.Engine(t)
 	deadline := time.Now().Add(10 * time.Second)
-	for len(containers(t)) > 0 {
+	for len(containers(t, e)) > 0 {
 		if time.Now().After(deadline) {
 			t.Fatal("the orphan is still there")
 		}
@@ -235,7 +243,7 @@ func TestContainersOfCommittedImagesAreKept(t *testing.T) {
 	const committed = "go-rocm/test-committed:latest"
 	if os.Getenv("TEST_COMMIT") != "" {
 		e := containertest.Engine(t)
-		if err := e.Run(t.Context(), engine.Job{Name: "commit", Image: image, Cmd: []string{"/probe", "facts"}, Dir: "/", CommitAs: committed, CommitLabels: map[string]string{"test": "kept"}}); err != nil {
+		if err := e.Run(t.Context(), engine.Job{Name: "commit", Image: image, Cmd: []string{"/probe", "facts"}, Dir: "/", CommitAs: committed}); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -255,9 +263,6 @@ func TestContainersOfCommittedImagesAreKept(t *testing.T) {
 		if strings.HasPrefix(name, "org.lthn.go-rocm.") && value != "" {
 			t.Errorf("the image has the job's label %s=%q", name, value)
 		}
-	}
-	if img.Labels["test"] != "kept" {
-		t.Errorf("labels of the image: %v", img.Labels)
 	}
 	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
 	if err != nil {
@@ -316,7 +321,7 @@ func TestFilesOfAnImage(t *testing.T) {
 	if s, err := f.Stat(t.Context(), "/link"); err != nil || s.LinkTarget == "" {
 		t.Errorf("link: %+v, %v", s, err)
 	}
-	if s, err := f.Stat(t.Context(), "/probe"); err != nil || s.Size == 0 || s.Dir {
+	if s, err := f.Stat(t.Context(), "/probe"); err != nil || s.Size == 0 || s.Dir || s.LinkTarget != "" {
 		t.Errorf("file: %+v, %v", s, err)
 	}
 	if _, err := f.Stat(t.Context(), "/none"); !errors.Is(err, engine.ErrNotExist) {

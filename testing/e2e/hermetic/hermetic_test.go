@@ -57,7 +57,7 @@ func TestBundleRunsOnEveryDistribution(t *testing.T) {
 			t.Fatal(err)
 		}
 		const ref = "go-rocm/test-root:empty"
-		if _, err := eng.Import(t.Context(), ref, &rootfs, nil); err != nil {
+		if _, err := eng.Import(t.Context(), ref, &rootfs); err != nil {
 			t.Fatal(err)
 		}
 		answer(t, eng, ref, inputs)
