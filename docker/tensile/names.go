@@ -1,3 +1,5 @@
+// Package tensile reads the names of rocBLAS's kernel files, which AMD's Tensile
+// generates, and selects those that a bundle needs.
 package tensile
 
 import (
@@ -10,9 +12,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
-
-// Package tensile reads the names of rocBLAS's kernel files, which AMD's Tensile
-// generates, and selects those that a bundle needs.
 
 // File is the parsed name of a file in rocBLAS's library directory.
 type File struct {
