@@ -12,6 +12,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/packaging/deb"
 )
 
 // commandPackage is the path of the command's package from the root.
@@ -56,6 +57,9 @@ func (s *Session) Version(root string) (string, error) {
 		return "", fmt.Errorf("the version in CHANGELOG.md or GOROCM_VERSION: %w", err)
 	}
 	v, _, _ = strings.Cut(strings.TrimPrefix(v, "v"), "+")
+	if _, err := deb.ParseVersion(v, ""); err != nil {
+		return "", fmt.Errorf("the version in CHANGELOG.md or GOROCM_VERSION: %w", err)
+	}
 	return v + "+llama." + strings.TrimPrefix(s.Recipe.Lock.Tag, "v"), nil
 }
 

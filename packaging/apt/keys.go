@@ -83,6 +83,11 @@ func (k *Keys) signers(at time.Time) ([]*packet.PrivateKey, error) {
 			continue
 		}
 		key, ok := e.SigningKey(at)
+		if !e.PrimaryKey.CreationTime.After(at) {
+			if err := checkUserID(e, at); err != nil {
+				return nil, fmt.Errorf("%w: %s: %w", ErrKey, fingerprint(e), err)
+			}
+		}
 		switch {
 		case !ok || e.PrimaryKey.CreationTime.After(at) || key.PublicKey.CreationTime.After(at):
 			return nil, fmt.Errorf("%w: %s cannot sign at %s: it was created on %s, has expired by then, was revoked, or is not a signing key",
@@ -91,6 +96,9 @@ func (k *Keys) signers(at time.Time) ([]*packet.PrivateKey, error) {
 			return nil, fmt.Errorf("%w: %s: the private half of its signing key is missing", ErrKey, fingerprint(e))
 		case key.PublicKey.Version != 4 || !supportedAlgorithm(key.PublicKey.PubKeyAlgo):
 			return nil, fmt.Errorf("%w: %s: clients accept only Ed25519 and RSA keys of version 4: create one with `gpg --quick-generate-key NAME ed25519 sign`", ErrKey, fingerprint(e))
+		}
+		if err := checkClientPolicy(e, key, at); err != nil {
+			return nil, fmt.Errorf("%w: %s: %w", ErrKey, fingerprint(e), err)
 		}
 		out = append(out, key.PrivateKey)
 	}

@@ -35,7 +35,7 @@ func TestParseKeys(t *testing.T) {
 		"empty":            {nil, nil, "export-secret-keys"},
 		"no key":           {[]byte("hello"), nil, "export-secret-keys"},
 		"cut":              {export(t, plain, true)[:200], nil, "export-secret-keys"},
-		"another block":    {[]byte("-----BEGIN PGP MESSAGE-----\n\nyw==\n-----END PGP MESSAGE-----\n"), nil, "no key"},
+		"another block":    {[]byte("-----BEGIN PGP MESSAGE-----\n\nyw==\n-----END PGP MESSAGE-----\n"), nil, "is not a key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -159,7 +159,7 @@ func write(t *testing.T, path, body string) {
 func TestVersionsSortInDpkg(t *testing.T) {
 	t.Parallel()
 	ordered := []struct{ version, revision, want string }{
-		{"0.2.0-alpha-2", "", "0.2.0~alpha.2-1"},
+		{"0.2.0-alpha.2", "", "0.2.0~alpha.2-1"},
 		{"0.2.0-rc.1+llama.0.5.0", "", "0.2.0~rc.1+llama.0.5.0-1"},
 		{"v0.2.0", "", "0.2.0-1"},
 		{"0.2.0", "2", "0.2.0-2"},

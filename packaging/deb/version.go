@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
@@ -23,6 +24,13 @@ type Version struct {
 }
 
 // ParseVersion parses a Semantic Version. An empty revision means "1".
+//
+// It accepts only versions that sort in dpkg as they do in Go, so that apt upgrades
+// wherever Go does. Pre-releases are the difficult part: Go compares "beta2" and
+// "beta10" as text and dpkg by number, dpkg sorts "beta+llama" after "betas", and a
+// hyphen separates the revision. A pre-release therefore consists of numbers and
+// the words in prereleaseWords, separated by dots. No word is a prefix of another,
+// so two different words differ in a letter, which both compare by its code.
 func ParseVersion(version, revision string) (Version, error) {
 	sv, err := semver.StrictNewVersion(strings.TrimPrefix(version, "v"))
 	if err != nil {
@@ -34,11 +42,18 @@ func ParseVersion(version, revision string) (Version, error) {
 	if !validRevision.MatchString(revision) {
 		return Version{}, fmt.Errorf("%w: revision %q: use only letters, digits and . + ~", ErrOptions, revision)
 	}
+	for id := range strings.SplitSeq(sv.Prerelease(), ".") {
+		if id != "" && !isNumber(id) && !slices.Contains(prereleaseWords(), id) {
+			return Version{}, fmt.Errorf("%w: version %q: apt and Go would sort pre-releases with %q differently: use only numbers and %s, separated by dots, such as 0.2.0-rc.1",
+				ErrOptions, version, id, strings.Join(prereleaseWords(), ", "))
+		}
+	}
 	return Version{
 		Core:       fmt.Sprintf("%d.%d.%d", sv.Major(), sv.Minor(), sv.Patch()),
-		Prerelease: debianPart(sv.Prerelease()),
-		Metadata:   debianPart(sv.Metadata()),
-		Revision:   revision,
+		Prerelease: sv.Prerelease(),
+		// The last hyphen of a Debian version separates the revision.
+		Metadata: strings.ReplaceAll(sv.Metadata(), "-", "."),
+		Revision: revision,
 	}, nil
 }
 
@@ -53,9 +68,10 @@ func llamaVersion(tag string) (string, error) {
 
 var validRevision = regexp.MustCompile(`^[A-Za-z0-9.+~]+$`)
 
-// debianPart replaces hyphens, because the last hyphen of a Debian version
-// separates the revision.
-func debianPart(s string) string { return strings.ReplaceAll(s, "-", ".") }
+// prereleaseWords returns the words of pre-releases, none a prefix of another.
+func prereleaseWords() []string { return []string{"alpha", "beta", "dev", "pre", "rc"} }
+
+func isNumber(s string) bool { return strings.Trim(s, "0123456789") == "" }
 
 // Upstream returns the version without the revision.
 func (v Version) Upstream() string {

@@ -162,7 +162,7 @@ func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
 		sig, err := os.ReadFile(filepath.Join(dir, name))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return fmt.Errorf("%w: %s is missing", ErrUnsigned, name)
+			return fmt.Errorf("%w: there is no %s", ErrUnsigned, name)
 		case err != nil:
 			return fmt.Errorf("verify: %w", err)
 		}
@@ -189,7 +189,7 @@ func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
 func readProvenance(ctx context.Context, dir string, key *ProvenanceVerifier) (*Statement, error) {
 	f, err := os.Open(filepath.Join(dir, ProvenanceFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is missing", ErrUnsigned, ProvenanceFile)
+		return nil, fmt.Errorf("%w: there is no %s", ErrUnsigned, ProvenanceFile)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("verify: %w", err)

@@ -119,13 +119,19 @@ func (a *archive) client(suite, dir string) *client {
 func (c *client) state(name, dir string) {
 	c.t.Helper()
 	packed := filepath.Join(c.t.TempDir(), name+".tar")
-	if out, err := exec.CommandContext(c.t.Context(), "tar", "-C", dir, "-cf", packed, ".").CombinedOutput(); err != nil {
-		c.t.Fatalf("tar: %v\n%s", err, out)
-	}
+	pack(c.t, dir, packed)
 	if err := c.Copy(c.t.Context(), packed, "/srv/state.tar"); err != nil {
 		c.t.Fatal(err)
 	}
 	c.sh("mkdir /srv/state/" + name + " && tar -C /srv/state/" + name + " -xf /srv/state.tar && rm /srv/state.tar")
+}
+
+// pack writes a directory to a tar file.
+func pack(t *testing.T, dir, file string) {
+	t.Helper()
+	if out, err := exec.CommandContext(t.Context(), "tar", "-C", dir, "-cf", file, ".").CombinedOutput(); err != nil {
+		t.Fatalf("tar: %v\n%s", err, out)
+	}
 }
 
 // show puts a state where clients look.
