@@ -66,7 +66,7 @@ func TestHostROCm(t *testing.T) {
 		"other release": {map[string]string{at + "librocblas.so.5": library}, false, "(found /opt/rocm/lib/librocblas.so.5); this bundle was built for ROCm 6.x"},
 		"whole":         {map[string]string{at + "librocblas.so.4": library, kernels + "gfx1100.dat": "", kernels + "gfx1101.dat": ""}, true, ""},
 		"for this card": {map[string]string{at + "librocblas.so.4": library, kernels + "gfx1100.dat": ""}, true, "has no kernels for gfx1101"},
-		"for others":    {map[string]string{at + "librocblas.so.4": library, kernels + "gfx90a.dat": ""}, false, "has no kernels for gfx1100, gfx1101 (in /opt/rocm/lib/rocblas/library are those for gfx90a)"},
+		"for others":    {map[string]string{at + "librocblas.so.4": library, kernels + "gfx90a.dat": ""}, false, "has no kernels for gfx1100, gfx1101 (/opt/rocm/lib/rocblas/library has those for gfx90a)"},
 		"no kernels":    {map[string]string{at + "librocblas.so.4": library}, false, "no kernels beside it"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/runtime/host"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -298,7 +300,7 @@ func (l *launch) spec() supervise.Spec {
 	}
 	return supervise.Spec{
 		Argv: srv.program.Argv, Args: append(slices.Clone(srv.Plan.Args), s.serverArgs(srv.Path)...),
-		Env: append(slices.Clone(srv.Plan.Env), envMediaMarker+"="+srv.mediaMarker), Dir: srv.program.Dir, ExtraFiles: srv.program.LeaseFiles(),
+		Env: append(slices.Concat(threadEnv(os.Environ(), host.ReadCPUs("/")), srv.Plan.Env), envMediaMarker+"="+srv.mediaMarker), Dir: srv.program.Dir, ExtraFiles: srv.program.LeaseFiles(),
 		TCPAddr: s.TCP, ModelBytes: l.header.Size(), CPUOnly: !srv.Plan.GPU, Restart: restart, Log: s.logger(), OnEvent: s.onEvent(),
 		StartTimeout: s.Timeouts.Start, DrainTimeout: s.Timeouts.Drain, StopTimeout: s.Timeouts.Stop, StallTimeout: stallTimeout(srv.Plan, s.Timeouts.Stall),
 	}

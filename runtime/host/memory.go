@@ -1,5 +1,5 @@
-// Package host reads how much main memory a program may use: the machine's memory
-// and the limits of its control groups.
+// Package host reads how much main memory and how many processors a program may use:
+// the machine's, and the limits of its control groups and its affinity mask.
 //
 // A container or a systemd service with a memory limit is killed long before the
 // machine's memory is used up, so a plan must not count on the machine's total.
@@ -41,7 +41,7 @@ func ReadMemory(root string) Memory {
 	if raw, err := os.ReadFile(filepath.Join(root, "proc/meminfo")); err == nil {
 		m.Total, m.Available = parseMeminfo(raw)
 	}
-	for _, file := range limitFiles(root) {
+	for _, file := range groupFiles(root, "memory", "memory.max", "memory.limit_in_bytes") {
 		raw, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			continue // the group has no memory controller, or is not visible here
@@ -82,9 +82,10 @@ func parseMeminfo(raw []byte) (total, available uint64) {
 	return total, available
 }
 
-// limitFiles returns the files, relative to the root, that may limit this process:
-// those of its own group and of each group above, since all limits apply.
-func limitFiles(root string) []string {
+// groupFiles returns the files of a controller, relative to the root, that may limit
+// this process: those of its own control group and of each group above, since all
+// limits apply. v2 and v1 are the file's names in the versions of control groups.
+func groupFiles(root, controller, v2, v1 string) []string {
 	raw, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
 	if err != nil {
 		return nil
@@ -98,9 +99,9 @@ func limitFiles(root string) []string {
 		var base, file string
 		switch {
 		case parts[0] == "0" && parts[1] == "":
-			base, file = "sys/fs/cgroup", "memory.max"
-		case strings.Contains(","+parts[1]+",", ",memory,"):
-			base, file = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+			base, file = "sys/fs/cgroup", v2
+		case strings.Contains(","+parts[1]+",", ","+controller+","):
+			base, file = "sys/fs/cgroup/"+controller, v1
 		default:
 			continue
 		}
