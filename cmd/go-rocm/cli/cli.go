@@ -39,7 +39,10 @@ func Main(version string, args []string) int {
 	root.InitDefaultCompletionCmd(args...)
 	markUsageErrors(root)
 	root.SetArgs(args)
-	err := root.ExecuteContext(context.Background())
+	err := rejectUnknownCommand(root, args)
+	if err == nil {
+		err = root.ExecuteContext(context.Background())
+	}
 	if err == nil {
 		return 0
 	}
@@ -88,6 +91,25 @@ run on the CPU.`,
 }
 
 func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// rejectUnknownCommand fails if args name a command that does not exist. cobra
+// checks that too, but only after --help, which then prints the help of the parent
+// command and exits with 0.
+func rejectUnknownCommand(root *cobra.Command, args []string) error {
+	cmd, rest, err := root.Find(args)
+	if err != nil || !cmd.HasSubCommands() {
+		return nil // Execute reports the error
+	}
+	for _, arg := range rest {
+		switch {
+		case arg == "--" || arg == cobra.ShellCompRequestCmd || arg == cobra.ShellCompNoDescRequestCmd:
+			return nil
+		case !strings.HasPrefix(arg, "-"): // the commands with subcommands have no flags with values
+			return fmt.Errorf("%w: %sunknown command %q for %q", errUsage, commandPath(cmd), arg, cmd.CommandPath())
+		}
+	}
+	return nil
+}
 
 // rejectUnknownHelpTopics makes "help NAME" fail for an unknown NAME. cobra
 // prints the help of the parent command and exits with 0.
