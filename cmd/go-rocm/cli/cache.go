@@ -35,7 +35,7 @@ days. "go-rocm cache prune" removes more. A bundle in use is never removed.`, in
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), append([]extract.Cached{}, list...))
 			}
-			return printCache(cmd.OutOrStdout(), list)
+			return printCache(stdout(cmd), list)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON")
@@ -76,9 +76,9 @@ bundle in use is always kept. A removed bundle is unpacked again when needed.`,
 			var sum int64
 			for _, c := range removed {
 				sum += c.Bytes
-				_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", verb, c.Dir)
+				_, _ = fmt.Fprintf(stdout(cmd), "%s %s\n", verb, c.Dir)
 			}
-			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s %d bundles, %s\n", verb, len(removed), formatSize(sum))
+			_, _ = fmt.Fprintf(stdout(cmd), "%s %d bundles, %s\n", verb, len(removed), formatSize(sum))
 			if err != nil {
 				return fmt.Errorf("cache prune: %w", err)
 			}

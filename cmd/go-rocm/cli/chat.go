@@ -69,9 +69,9 @@ func chat(cmd *cobra.Command, model *rocm.Model, g *generationFlags, base rocm.R
 	}
 }
 
-// print writes to stderr: stdout is for answers.
+// print writes to stderr, sanitized: stdout is for answers.
 func (s *session) print(format string, args ...any) {
-	_, _ = fmt.Fprintf(s.cmd.ErrOrStderr(), format, args...)
+	_, _ = io.WriteString(s.cmd.ErrOrStderr(), sanitizeTerminal(fmt.Sprintf(format, args...)))
 }
 
 // handle processes one line of input, a command or a message.
@@ -159,7 +159,7 @@ func (s *session) reply(ctx context.Context, interrupts <-chan os.Signal) error 
 			break
 		}
 	}
-	s.print("error: %s\n", sanitizeTerminal(err.Error()))
+	s.print("error: %v\n", err)
 	return nil
 }
 
@@ -171,7 +171,7 @@ func (s *session) attach(name string) {
 		err = s.model.CheckMedia(s.cmd.Context(), media...)
 	}
 	if err != nil {
-		s.print("error: %s\n", sanitizeTerminal(err.Error()))
+		s.print("error: %v\n", err)
 		return
 	}
 	s.pending = append(s.pending, media...)

@@ -43,7 +43,7 @@ status is 78 if the file needs a change.`,
 			if err := checkConfig(path); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s: ok\n", path)
+			_, err := fmt.Fprintf(stdout(cmd), "%s: ok\n", path)
 			return err
 		},
 	}
@@ -51,7 +51,7 @@ status is 78 if the file needs a change.`,
 		Use:   "default",
 		Short: "print a configuration file with every key, its meaning and its default",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return writeDefaultConfig(cmd.OutOrStdout()) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return writeDefaultConfig(stdout(cmd)) },
 	}
 	cmd.AddCommand(check, show)
 	return cmd

@@ -37,7 +37,7 @@ exit status is then 1, otherwise 0.`,
 					return err
 				}
 			} else {
-				printFindings(cmd.OutOrStdout(), findings)
+				printFindings(stdout(cmd), findings)
 			}
 			for _, f := range findings {
 				if f.Status == doctor.Failure {
@@ -54,9 +54,9 @@ exit status is then 1, otherwise 0.`,
 
 func printFindings(w io.Writer, findings []doctor.Finding) {
 	for _, f := range findings {
-		_, _ = fmt.Fprintf(w, "%-8s %-13s %s\n", f.Status, f.Check, sanitizeTerminal(f.Detail))
+		_, _ = fmt.Fprintf(w, "%-8s %-13s %s\n", f.Status, f.Check, f.Detail)
 		if f.Remedy != "" {
-			_, _ = fmt.Fprintf(w, "%-8s %-13s -> %s\n", "", "", sanitizeTerminal(f.Remedy))
+			_, _ = fmt.Fprintf(w, "%-8s %-13s -> %s\n", "", "", f.Remedy)
 		}
 	}
 }

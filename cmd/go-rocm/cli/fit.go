@@ -43,7 +43,7 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 				return err
 			}
 			if len(args) > 1 {
-				return fitAll(cmd.OutOrStdout(), hardware, o, args, asJSON)
+				return fitAll(cmd, hardware, o, args, asJSON)
 			}
 			p, err := hardware.Plan(args[0], o)
 			if err != nil {
@@ -52,7 +52,7 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), p)
 			}
-			return printPlan(cmd.OutOrStdout(), p)
+			return printPlan(stdout(cmd), p)
 		},
 	}
 	m.registerPlan(cmd.Flags())
@@ -63,7 +63,7 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 
 // fitAll plans every model. A model that cannot be planned does not hide the
 // others.
-func fitAll(out io.Writer, m *machine.Machine, o plan.Options, paths []string, asJSON bool) error {
+func fitAll(cmd *cobra.Command, m *machine.Machine, o plan.Options, paths []string, asJSON bool) error {
 	list := make([]modelPlan, len(paths))
 	var errs []error
 	for i, path := range paths {
@@ -75,9 +75,9 @@ func fitAll(out io.Writer, m *machine.Machine, o plan.Options, paths []string, a
 		}
 	}
 	if asJSON {
-		return errors.Join(append(errs, printJSON(out, list))...)
+		return errors.Join(append(errs, printJSON(cmd.OutOrStdout(), list))...)
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(stdout(cmd), 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(w, "MODEL\tNEEDS\tON GPU\tON HOST\tLAYERS\tCONTEXT\tHERE")
 	for _, f := range list {
 		name := printable(strings.TrimSuffix(filepath.Base(f.Path), ".gguf"))
@@ -100,9 +100,9 @@ func printPlan(out io.Writer, p *plan.Plan) error {
 	if err := p.WriteTable(out); err != nil {
 		return err
 	}
-	_, _ = fmt.Fprintf(out, "llama-server %s\n", strings.Join(p.Args, " "))
+	_, _ = fmt.Fprintf(out, "llama-server %s\n", commandLine(p.Args))
 	if len(p.Env) > 0 {
-		_, _ = fmt.Fprintf(out, "with %s\n", strings.Join(p.Env, " "))
+		_, _ = fmt.Fprintf(out, "with %s\n", commandLine(p.Env))
 	}
 	return nil
 }

@@ -36,10 +36,10 @@ kernel's figure and includes all programs.`,
 				return ignoreNoDriver(err)
 			}
 			if errors.Is(err, gpu.ErrNoDriver) {
-				_, _ = fmt.Fprintln(cmd.OutOrStdout(), err)
+				_, _ = fmt.Fprintln(stdout(cmd), err)
 				return nil
 			}
-			return errors.Join(printGPUs(cmd.OutOrStdout(), devices), err)
+			return errors.Join(printGPUs(stdout(cmd), devices), err)
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, with sensors and ids")
@@ -61,7 +61,7 @@ func printGPUs(out io.Writer, devices []gpu.Device) error {
 		if !d.Visible {
 			usable = "no: " + d.UnusableReason
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.PCI, d.Target, d.Name, kind,
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.PCI, d.Target, printable(d.Name), kind,
 			usageBar(d.VRAMUsed, d.VRAMTotal), formatSize(d.VRAMFree()), formatSize(d.VRAMTotal), formatSensors(d.Sensors), usable)
 	}
 	return w.Flush()

@@ -46,7 +46,7 @@ fit" shows the details.`,
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), list)
 			}
-			return printModels(cmd.OutOrStdout(), dir, list)
+			return printModels(stdout(cmd), dir, list)
 		},
 	}
 	fs := cmd.Flags()

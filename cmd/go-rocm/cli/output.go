@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -15,12 +16,83 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
-// printJSON writes v indented.
+// printJSON writes v indented. It also escapes the control characters that JSON
+// allows in strings, DEL and C1, which some terminals obey.
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	var out strings.Builder
+	for _, r := range b.String() {
+		if r >= 0x7f && r <= 0x9f {
+			fmt.Fprintf(&out, `\u%04x`, r)
+			continue
+		}
+		out.WriteRune(r)
+	}
+	_, err := io.WriteString(w, out.String())
+	return err
+}
+
+// stdout returns the writer for a command's text, which quotes files, metadata and
+// paths of strangers: it removes control codes. Text for programs, such as JSON and
+// answers in a pipe, is written to cmd.OutOrStdout().
+func stdout(cmd *cobra.Command) io.Writer { return sanitizingWriter{cmd.OutOrStdout()} }
+
+// sanitizingWriter applies sanitizeTerminal to what is written to w. Each Write must
+// contain whole characters, as those of fmt and tabwriter do.
+type sanitizingWriter struct{ w io.Writer }
+
+// Write implements io.Writer.
+func (s sanitizingWriter) Write(p []byte) (int, error) {
+	if _, err := io.WriteString(s.w, sanitizeTerminal(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// commandLine formats arguments for a shell: those with characters that a shell
+// treats specially, or that a terminal does not print, are quoted.
+func commandLine(args []string) string {
+	quoted := make([]string, len(args))
+	for i, arg := range args {
+		switch safe := func(r rune) bool {
+			return r < 0x80 && (unicode.IsLetter(r) || unicode.IsDigit(r)) || strings.ContainsRune("-_=+,./:@%", r)
+		}; {
+		case arg != "" && strings.IndexFunc(arg, func(r rune) bool { return !safe(r) }) < 0:
+			quoted[i] = arg
+		case strings.IndexFunc(arg, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
+			quoted[i] = "$" + shellEscape(arg)
+		default:
+			quoted[i] = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(quoted, " ")
+}
+
+// shellEscape returns arg for $'…' of bash, with every unprintable byte escaped.
+func shellEscape(arg string) string {
+	var b strings.Builder
+	b.WriteByte('\'')
+	for i, r := range arg {
+		switch {
+		case r == '\'' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r != utf8.RuneError && unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			_, width := utf8.DecodeRuneInString(arg[i:])
+			for _, c := range []byte(arg[i : i+width]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		}
+	}
+	return b.String() + "'"
 }
 
 // formatSize formats a number of bytes in a binary unit.

@@ -40,6 +40,12 @@ import (
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: setupScript, Cmds: scriptCommands(), RequireExplicitExec: true, RequireUniqueNames: true,
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
 	})
 }
 
@@ -76,7 +82,7 @@ func setupScript(e *testscript.Env) error {
 		return err
 	}
 	e.Vars = append(e.Vars, env, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
-		"GOROCM_BUNDLE="+at("bundle"), "MODEL="+at("weights/smollm2-135m-Q8_0.gguf"), "ESC=\x1b", "BOM=\ufeff", "KEYS="+testdata)
+		"GOROCM_BUNDLE="+at("bundle"), "MODEL="+at("weights/smollm2-135m-Q8_0.gguf"), "ESC=\x1b", "BEL=\a", "CSI=\u009b", "BOM=\ufeff", "KEYS="+testdata)
 	return writeModel(at("weights/smollm2-135m-Q8_0.gguf"), "smollm2-135m-Q8_0")
 }
 
@@ -143,6 +149,12 @@ func scriptCommands() map[string]scriptCommand {
 			raw[len(raw)/2] ^= 0x40
 			return os.WriteFile(path, raw, 0o600)
 		}),
+		// chown UID FILE changes the owner of a file.
+		"chown": func(ts *testscript.TestScript, _ bool, args []string) {
+			uid, err := strconv.Atoi(args[0])
+			ts.Check(err)
+			ts.Check(os.Chown(ts.MkAbs(args[1]), uid, uid))
+		},
 		// overwrite FILE OFFSET overwrites a byte.
 		"overwrite": files(2, func(_ *testscript.TestScript, path string, args []string) error {
 			offset, err := strconv.ParseInt(args[0], 10, 64)

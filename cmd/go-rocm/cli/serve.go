@@ -176,7 +176,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	notifier.Ready("serving " + server.Path)
 	url := gateway.URL(l, credentials)
 	log.Info("serving", "model", server.Path, "address", url, "bundle", server.BundleDir)
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), "serving %s on %s\n", server.Path, url)
+	_, _ = fmt.Fprintf(stdout(cmd), "serving %s on %s\n", server.Path, url)
 	defer notifier.Watchdog(func() bool { return !server.Child.State().Final() })()
 
 	var failure error

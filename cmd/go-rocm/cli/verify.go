@@ -52,7 +52,7 @@ downloaded.`,
 			if keys != (keyFiles{}) && len(args) == 0 {
 				return fmt.Errorf("%w: verify: a key needs the FILE or DIR of a release", errUsage)
 			}
-			ctx, out := cmd.Context(), cmd.OutOrStdout()
+			ctx, out := cmd.Context(), stdout(cmd)
 			switch {
 			case embedded:
 				return verifyEmbedded(ctx, out, payload.Embedded())

@@ -64,7 +64,7 @@ func versionCommand(version string) *cobra.Command {
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), info)
 			}
-			info.print(cmd.OutOrStdout())
+			info.print(stdout(cmd))
 			return nil
 		},
 	}
@@ -104,7 +104,7 @@ func readBundleInfo(b *locate.Bundle) *bundleInfo {
 
 func (v *versionInfo) print(w io.Writer) {
 	row := func(name, format string, args ...any) {
-		_, _ = fmt.Fprintf(w, "%-10s %s\n", name, sanitizeTerminal(fmt.Sprintf(format, args...)))
+		_, _ = fmt.Fprintf(w, "%-10s %s\n", name, fmt.Sprintf(format, args...))
 	}
 	row("go-rocm", "%s (%s, %s)", v.Version, v.Platform, v.Go)
 	if v.Revision != "" {
