@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 )
 
 const (
@@ -28,15 +30,11 @@ func defaultSocketDir() (string, error) {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && usableBy(dir, os.Geteuid()) {
 		return filepath.Join(dir, "go-rocm"), nil
 	}
-	// A user who moved the cache may have no writable cache directory of their own.
-	if dir := os.Getenv("GOROCM_CACHE"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "run"), nil
-	}
-	cache, err := os.UserCacheDir()
+	dir, err := userdirs.Writable()
 	if err != nil {
-		return "", fmt.Errorf("no directory for the socket: %w; set XDG_RUNTIME_DIR, GOROCM_CACHE or HOME, or Spec.SocketDir", err)
+		return "", fmt.Errorf("no directory for the socket: %w, or XDG_RUNTIME_DIR, or Spec.SocketDir", err)
 	}
-	return filepath.Join(cache, "go-rocm", "run"), nil
+	return filepath.Join(dir, "run"), nil
 }
 
 // usableBy reports whether dir is a directory for the files of this user's

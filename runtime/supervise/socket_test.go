@@ -129,6 +129,40 @@ func TestDefaultSocketDir(t *testing.T) {
 	}
 }
 
+// Without XDG_RUNTIME_DIR, the socket is in the directory of the unpacked bundles,
+// also where HOME is unset or another user's.
+func TestDefaultSocketDirIsInCache(t *testing.T) {
+	service, home := t.TempDir(), t.TempDir()
+	for _, name := range []string{"XDG_RUNTIME_DIR", "GOROCM_CACHE", "XDG_CACHE_HOME", "HOME"} {
+		t.Setenv(name, "")
+	}
+	t.Setenv("CACHE_DIRECTORY", service)
+	want := filepath.Join(service, "go-rocm", "run")
+	if got, err := defaultSocketDir(); got != want || err != nil {
+		t.Errorf("HOME unset: %s, %v; want %s", got, err, want)
+	}
+	t.Setenv("HOME", home)
+	t.Setenv("CACHE_DIRECTORY", "")
+	want = filepath.Join(home, ".cache", "go-rocm", "run")
+	if got, err := defaultSocketDir(); got != want || err != nil {
+		t.Errorf("HOME: %s, %v; want %s", got, err, want)
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	users := mkdir(t, 0o755, t.TempDir(), "user")
+	if err := os.Chown(users, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(users, ".cache"))
+	if got, err := defaultSocketDir(); got != want || err != nil {
+		t.Errorf("root with a user's XDG_CACHE_HOME: %s, %v; want %s", got, err, want)
+	}
+	if left, err := os.ReadDir(users); err != nil || len(left) != 0 {
+		t.Errorf("left in the user's directory: %v, %v", left, err)
+	}
+}
+
 // Fault 26: another process answers on the child's socket.
 func TestFault26_WrongPeer(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {

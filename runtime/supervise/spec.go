@@ -40,8 +40,8 @@ type Spec struct {
 	// SocketDir is the directory for sockets and for the records of running
 	// children. Start creates it; an existing one must be private to this user (mode
 	// 0700). Empty means go-rocm in $XDG_RUNTIME_DIR unless that belongs to another
-	// user, else run in $GOROCM_CACHE, else go-rocm/run in the user's cache
-	// directory.
+	// user, else run in the cache directory, which internal/userdirs finds for
+	// bundles, too.
 	SocketDir string
 	// TCPAddr is a host:port to listen on instead of a unix socket. Port 0 lets the
 	// kernel choose. Each connection checks that the child owns the listening socket.
