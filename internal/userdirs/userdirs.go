@@ -69,6 +69,13 @@ func firstWritable(dirs []Dir) (string, error) {
 	return "", fmt.Errorf("%w that can be written to: %w; set %s to another directory", ErrNone, errors.Join(errs...), EnvCache)
 }
 
+// OwnedByOther reports whether dir, or its nearest existing parent, belongs to a
+// user other than the one who runs the program, root included, and to which.
+func OwnedByOther(dir string) (owner int, other bool) {
+	uid, ok := ownerOf(dir)
+	return uid, ok && uid != os.Geteuid()
+}
+
 // find is Cache for an environment, a home directory of /etc/passwd and a user.
 func find(env func(string) string, home func() string, euid int) ([]Dir, error) {
 	if dir := env(EnvCache); dir != "" {
@@ -83,7 +90,9 @@ func find(env func(string) string, home func() string, euid int) ([]Dir, error) 
 		if !filepath.IsAbs(base) || isShared(base) {
 			return
 		}
-		if owner, ok := ownedByOther(base, euid); ok {
+		// A directory of root's is for everybody: services and containers have such
+		// homes, and permissions decide there.
+		if owner, ok := ownerOf(base); ok && owner != euid && owner != 0 {
 			foreign = append(foreign, fmt.Sprintf("%s=%s belongs to user %d", source, base, owner))
 			return
 		}

@@ -21,27 +21,39 @@ func paths(dirs []Dir) []string {
 
 func TestFindOrder(t *testing.T) {
 	t.Parallel()
-	home, other := t.TempDir(), t.TempDir()
-	sub := func(dir string, names ...string) string { return filepath.Join(append([]string{dir}, names...)...) }
-	for name, tt := range map[string]struct {
-		env    map[string]string
-		passwd string
-		want   []string
+	for name, c := range map[string]struct {
+		home string
+		env  map[string]string
+		want []string
+		err  error
 	}{
-		"named":          {map[string]string{"GOROCM_CACHE": "/srv/cache/", "HOME": home}, home, []string{"/srv/cache"}},
-		"home":           {map[string]string{"HOME": home}, "", []string{sub(home, ".cache", "go-rocm"), sub(home, ".local", "share", "go-rocm")}},
-		"same in passwd": {map[string]string{"HOME": home}, home, []string{sub(home, ".cache", "go-rocm"), sub(home, ".local", "share", "go-rocm")}},
-		"HOME unset":     {nil, home, []string{sub(home, ".cache", "go-rocm"), sub(home, ".local", "share", "go-rocm")}},
-		"systemd": {map[string]string{"CACHE_DIRECTORY": other + ":/x", "HOME": "/"}, "/nonexistent",
-			[]string{sub(other, "go-rocm")}},
-		"XDG": {map[string]string{"XDG_CACHE_HOME": other, "HOME": home}, "",
-			[]string{sub(other, "go-rocm"), sub(home, ".cache", "go-rocm"), sub(home, ".local", "share", "go-rocm")}},
-		"relative and shared": {map[string]string{"XDG_CACHE_HOME": "cache", "HOME": "/tmp"}, home,
-			[]string{sub(home, ".cache", "go-rocm"), sub(home, ".local", "share", "go-rocm")}},
+		"variable":   {env: map[string]string{EnvCache: "/x/", "HOME": "/h"}, want: []string{"/x"}},
+		"named /tmp": {env: map[string]string{EnvCache: "/tmp/mine"}, want: []string{"/tmp/mine"}},
+		"relative":   {env: map[string]string{EnvCache: "x"}, err: ErrNone},
+		"home":       {env: map[string]string{"HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
+		"xdg": {
+			env:  map[string]string{"HOME": "/h", "XDG_CACHE_HOME": "/c", "XDG_DATA_HOME": "/d"},
+			want: []string{"/c/go-rocm", "/h/.cache/go-rocm", "/d/go-rocm", "/h/.local/share/go-rocm"},
+		},
+		"relative xdg is ignored": {env: map[string]string{"XDG_CACHE_HOME": "c", "HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
+		"systemd":                 {env: map[string]string{"CACHE_DIRECTORY": "/var/cache/a:/var/cache/b"}, want: []string{"/var/cache/a/go-rocm"}},
+		"HOME unset":              {home: "/srv/u", want: []string{"/srv/u/.cache/go-rocm", "/srv/u/.local/share/go-rocm"}},
+		"same home twice":         {home: "/h", env: map[string]string{"HOME": "/h"}, want: []string{"/h/.cache/go-rocm", "/h/.local/share/go-rocm"}},
+		"home is shared":          {home: "/nonexistent", env: map[string]string{"HOME": "/tmp/"}, err: ErrNone},
+		"home is the root":        {env: map[string]string{"HOME": "/"}, err: ErrNone},
+		"nothing":                 {err: ErrNone},
 	} {
-		got, err := find(func(k string) string { return tt.env[k] }, func() string { return tt.passwd }, os.Geteuid())
-		if err != nil || !slices.Equal(paths(got), tt.want) {
-			t.Errorf("%s: %q, %v; want %q", name, paths(got), err, tt.want)
+		dirs, err := find(func(k string) string { return c.env[k] }, func() string { return c.home }, os.Geteuid())
+		if !errors.Is(err, c.err) || !slices.Equal(paths(dirs), c.want) {
+			t.Errorf("%s: %q, %v; want %q, %v", name, paths(dirs), err, c.want, c.err)
+		}
+		if err != nil && !strings.Contains(err.Error(), "absolute path") && !strings.Contains(err.Error(), "set "+EnvCache) {
+			t.Errorf("%s: the error does not name a remedy: %v", name, err)
+		}
+		for _, d := range dirs {
+			if d.Source == "" {
+				t.Errorf("%s: %s has no source", name, d.Path)
+			}
 		}
 	}
 }

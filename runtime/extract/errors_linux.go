@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 )
 
 // errCacheRemoved means that the cache was removed while it was in use. The
@@ -20,7 +22,11 @@ func locationError(p location, err error) error {
 	case errors.Is(err, unix.EROFS):
 		return fmt.Errorf("%w: %s (from %s) is on a read-only file system; set %s to a writable directory: %w", ErrReadOnly, p.dir, p.from, CacheEnv, err)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w: no permission for %s (from %s); set %s to a directory of your own: %w", ErrReadOnly, p.dir, p.from, CacheEnv, err)
+		remedy := ""
+		if owner, foreign := userdirs.OwnedByOther(p.dir); foreign {
+			remedy = fmt.Sprintf("have user %d remove it, or ", owner)
+		}
+		return fmt.Errorf("%w: no permission for %s (from %s); %sset %s to a directory of your own: %w", ErrReadOnly, p.dir, p.from, remedy, CacheEnv, err)
 	case errors.Is(err, unix.ENOTDIR):
 		return fmt.Errorf("%w: a part of %s (from %s) is not a directory: %w", ErrUnsafe, p.dir, p.from, err)
 	case errors.Is(err, unix.ELOOP):

@@ -45,12 +45,13 @@ import (
 	"slices"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
 // CacheEnv is the environment variable with the cache directory.
-const CacheEnv = "GOROCM_CACHE"
+const CacheEnv = userdirs.EnvCache
 
 // Options configure Extract. The zero value uses the user's cache directory and all
 // targets.
@@ -172,7 +173,7 @@ func Extract(ctx context.Context, r *bundle.Reader, o Options) (*Installed, erro
 	if err != nil {
 		return nil, err
 	}
-	locations, err := findLocations(o.CacheDir, os.Getenv, passwdHome)
+	locations, err := findLocations(o.CacheDir)
 	if err != nil {
 		return nil, err
 	}

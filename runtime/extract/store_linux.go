@@ -214,7 +214,7 @@ func syncDirs(root *os.Root, synced func(path string)) error {
 
 // forEachStore opens the existing stores of all locations.
 func forEachStore(cacheDir string, do func(*store) error) error {
-	locations, err := findLocations(cacheDir, os.Getenv, passwdHome)
+	locations, err := findLocations(cacheDir)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
+
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -90,11 +92,9 @@ func (p *Program) LeaseFiles() []*os.File {
 // caches the result by the bundle's digest. A bundle of this project accepts every
 // flag that package plan writes; any other llama-server may not.
 func (p *Program) Flags(ctx context.Context) (*supervise.Flags, error) {
-	cache := os.Getenv(extract.CacheEnv)
-	if cache == "" {
-		if dir, err := os.UserCacheDir(); err == nil {
-			cache = filepath.Join(dir, "go-rocm")
-		}
+	cache, err := userdirs.Writable()
+	if err != nil {
+		cache = "" // the result is not cached
 	}
 	return p.probe(ctx, cache)
 }

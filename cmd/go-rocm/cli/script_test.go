@@ -27,6 +27,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
@@ -81,7 +82,7 @@ func setupScript(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	e.Vars = append(e.Vars, env, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
+	e.Vars = append(e.Vars, env, supervise.EnvInherit+"="+fakellama.EnvScript, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
 		"GOROCM_BUNDLE="+at("bundle"), "MODEL="+at("weights/smollm2-135m-Q8_0.gguf"), "ESC=\x1b", "BEL=\a", "CSI=\u009b", "BOM=\ufeff", "KEYS="+testdata)
 	return writeModel(at("weights/smollm2-135m-Q8_0.gguf"), "smollm2-135m-Q8_0")
 }
