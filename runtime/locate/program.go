@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 
 	"forge.lthn.ai/core/go-rocm/internal/userdirs"
-
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
