@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // EnvAPIKey is the environment variable with a key that clients may send, beside
@@ -58,13 +60,29 @@ func (f CredentialFiles) load() (*credentials, error) {
 		c.keys = append(c.keys, sha256.Sum256([]byte(k)))
 	}
 	if f.TLSCert != "" {
-		cert, err := tls.LoadX509KeyPair(f.TLSCert, f.TLSKey)
+		cert, err := loadCertificate(f.TLSCert, f.TLSKey)
 		if err != nil {
 			return nil, fmt.Errorf("tls: %s and %s: %w", f.TLSCert, f.TLSKey, err)
 		}
 		c.cert = &cert
 	}
 	return c, nil
+}
+
+// maxPEM limits the files of a certificate chain and its key, in bytes.
+const maxPEM = 1 << 20
+
+// loadCertificate is tls.LoadX509KeyPair for regular files of limited size.
+func loadCertificate(cert, key string) (tls.Certificate, error) {
+	certPEM, err := regfile.Read(cert, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	keyPEM, err := regfile.Read(key, maxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.X509KeyPair(certPEM, keyPEM)
 }
 
 // CredentialStore holds the current credentials. Its methods may be called from
@@ -160,7 +178,7 @@ func readKeys(file, env string) ([]string, error) {
 	if file == "" {
 		return keys, nil
 	}
-	f, err := os.Open(file)
+	f, err := regfile.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("api keys: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -47,7 +48,7 @@ func Build(dir string, m Manifest) (*Manifest, error) {
 		case d.IsDir() || p == ManifestName:
 			return nil
 		case !d.Type().IsRegular():
-			return fmt.Errorf("%w: %s is a %s; a bundle may only contain regular files", ErrContent, p, typeName(d.Type()))
+			return fmt.Errorf("%w: %s is a %s; a bundle may only contain regular files", ErrContent, p, regfile.Kind(d.Type()))
 		}
 		k, ok := known[p]
 		f, err := describeFile(root, p, k.Parts)
@@ -103,21 +104,11 @@ func ReadManifest(dir string) (*Manifest, error) {
 }
 
 func readManifest(root *os.Root) (*Manifest, error) {
-	// Opening a FIFO would block until another process opens it for writing.
-	st, err := root.Stat(ManifestName)
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s is a %s", ErrManifest, ManifestName, typeName(st.Mode().Type()))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
-	}
-	f, err := root.Open(ManifestName)
-	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, MaxManifestSize+1))
-	if err != nil {
+	b, err := regfile.ReadIn(root, ManifestName, MaxManifestSize)
+	switch {
+	case errors.Is(err, regfile.ErrNotRegular), errors.Is(err, regfile.ErrTooLarge):
+		return nil, fmt.Errorf("%w: %w", ErrManifest, err)
+	case err != nil:
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	return ParseManifest(b)
@@ -173,22 +164,4 @@ func targetInName(path string, targets []gfx.Target) gfx.Target {
 		found = t
 	}
 	return found
-}
-
-func typeName(m fs.FileMode) string {
-	switch {
-	case m&fs.ModeSymlink != 0:
-		return "symbolic link"
-	case m.IsDir():
-		return "directory"
-	case m&fs.ModeNamedPipe != 0:
-		return "named pipe"
-	case m&fs.ModeSocket != 0:
-		return "socket"
-	case m&fs.ModeDevice != 0:
-		return "device"
-	case m.IsRegular():
-		return "regular file"
-	}
-	return "special file"
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -54,20 +55,16 @@ func (p *PackFile) Close() error { return p.f.Close() }
 
 // OpenFile opens the packed bundle at path.
 func OpenFile(path string) (*PackFile, error) {
-	// Opening a FIFO would block until another process opens it for writing.
-	st, err := os.Stat(path)
-	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%w: %s is a %s", ErrNotPack, path, typeName(st.Mode().Type()))
+	f, err := regfile.Open(path)
+	if errors.Is(err, regfile.ErrNotRegular) {
+		err = fmt.Errorf("%w: %w", ErrNotPack, err)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open pack: %w", err)
-	}
-	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open pack: %w", err)
 	}
 	var r *Reader
-	if st, err = f.Stat(); err == nil {
+	st, err := f.Stat()
+	if err == nil {
 		r, err = Open(f, st.Size())
 	}
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -115,7 +116,7 @@ func scanFile(ctx context.Context, root *os.Root, f File) (*blob, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() != f.Size {
-		return nil, fmt.Errorf("%w: %s is a %s of %d bytes, the manifest says a file of %d", ErrContent, f.Path, typeName(st.Mode().Type()), st.Size(), f.Size)
+		return nil, fmt.Errorf("%w: %s is a %s of %d bytes, the manifest says a file of %d", ErrContent, f.Path, regfile.Kind(st.Mode().Type()), st.Size(), f.Size)
 	}
 	h, projections := sha256.New(), newProjector(&f)
 	ext, size, err := scanExtents(ctxio.Reader(ctx, in), io.MultiWriter(h, projections))

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -246,7 +247,7 @@ func StatFile(root *os.Root, f File) (d Difference, ok bool) {
 		return unreadable(f.Path, err), false
 	}
 	if !st.Mode().IsRegular() {
-		return Difference{Path: f.Path, Kind: WrongType, Want: typeName(0), Got: typeName(st.Mode().Type())}, false
+		return Difference{Path: f.Path, Kind: WrongType, Want: regfile.Kind(0), Got: regfile.Kind(st.Mode().Type())}, false
 	}
 	if st.Size() != f.Size {
 		return Difference{Path: f.Path, Kind: WrongSize, Want: strconv.FormatInt(f.Size, 10), Got: strconv.FormatInt(st.Size(), 10)}, false

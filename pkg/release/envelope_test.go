@@ -13,8 +13,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 // golden is a provenance written by packaging/attest.

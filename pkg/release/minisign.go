@@ -63,11 +63,10 @@ func (s *MinisignSigner) Sign(message []byte, comment string) ([]byte, error) {
 // Verify verifies the .minisig file of a message. It returns ErrSignature if the
 // signature is invalid.
 func (k *MinisignVerifier) Verify(message, signature []byte) error {
-	r := minisign.NewReader(bytes.NewReader(message))
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return fmt.Errorf("minisign: %w", err)
-	}
-	if !r.Verify(k.key, signature) {
+	// minisign.Verify hashes the message if the signature's algorithm requires it.
+	// minisign.Reader hashes it always, and so accepts a signature with the other
+	// algorithm, which minisign itself rejects.
+	if !minisign.Verify(k.key, message, signature) {
 		return fmt.Errorf("%w: not signed by the key %X", ErrSignature, k.key.ID())
 	}
 	return nil

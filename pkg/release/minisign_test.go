@@ -2,6 +2,7 @@ package release_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"os"
 	"path/filepath"
@@ -36,6 +37,20 @@ func minisignKey(t *testing.T, name string) *release.MinisignVerifier {
 		t.Fatal(err)
 	}
 	return k
+}
+
+// withAlgorithm returns the signature with another algorithm in its first two bytes,
+// which no signature covers.
+func withAlgorithm(t *testing.T, sig []byte, algorithm string) []byte {
+	t.Helper()
+	lines := strings.SplitAfter(string(sig), "\n")
+	raw, err := base64.StdEncoding.DecodeString(strings.TrimSpace(lines[1]))
+	if err != nil || string(raw[:2]) != "ED" {
+		t.Fatalf("signature %q: %v", lines[1], err)
+	}
+	copy(raw, algorithm)
+	lines[1] = base64.StdEncoding.EncodeToString(raw) + "\n"
+	return []byte(strings.Join(lines, ""))
 }
 
 // The signature equals that of minisign, except for the untrusted comment.
@@ -76,6 +91,8 @@ func TestMinisignRejects(t *testing.T) {
 		"another's key":   stranger.Verify(message, sig),
 		"no signature":    key.Verify(message, nil),
 		"cut":             key.Verify(message, sig[:len(sig)/2]),
+		"other algorithm": key.Verify(message, withAlgorithm(t, sig, "Ed")),
+		"no algorithm":    key.Verify(message, withAlgorithm(t, sig, "xx")),
 	} {
 		if !errors.Is(err, release.ErrSignature) {
 			t.Errorf("%s: %v", name, err)

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"regexp"
@@ -24,6 +25,7 @@ import (
 	"unicode"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // ChecksumsFile is the name of the list of checksums, at the top of a release.
@@ -45,33 +47,49 @@ func ComputeChecksums(ctx context.Context, dir string) ([]Checksum, error) {
 	}
 	defer func() { _ = root.Close() }()
 	var out []Checksum
-	err = fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case name == ".":
+	err = walkFiles(root, func(name string) error {
+		if strings.HasPrefix(name, ChecksumsFile+".") {
 			return nil
-		case strings.HasPrefix(path.Base(name), "."):
-			if d.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		case d.IsDir() || name == ChecksumsFile || strings.HasPrefix(name, ChecksumsFile+"."):
-			return nil
-		case !d.Type().IsRegular():
-			return fmt.Errorf("%s is not a regular file", name)
-		case strings.Contains(name, `\`) || strings.ContainsFunc(name, unicode.IsControl):
-			return fmt.Errorf("%q cannot be listed in %s", name, ChecksumsFile)
 		}
 		digest, err := digestIn(ctx, root, name)
 		out = append(out, Checksum{SHA256: digest, Path: name})
 		return err
-	})
+	}, isHidden)
 	if err != nil {
 		return nil, fmt.Errorf("compute checksums of %s: %w", dir, err)
 	}
 	slices.SortFunc(out, func(a, b Checksum) int { return strings.Compare(a.Path, b.Path) })
 	return out, nil
+}
+
+// isHidden reports whether a file or directory is left out of the list, such as the
+// files that a build writes before it renames them.
+func isHidden(name string) bool { return strings.HasPrefix(path.Base(name), ".") }
+
+// walkFiles calls visit with each file below root except the list itself, and those
+// that skip reports or that are below a directory that it reports. Files that no list
+// can contain are errors.
+func walkFiles(root *os.Root, visit func(name string) error, skip func(name string) bool) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name == ".":
+			return nil
+		case skip(name):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case d.IsDir() || name == ChecksumsFile:
+			return nil
+		case strings.Contains(name, `\`) || strings.ContainsFunc(name, unicode.IsControl):
+			return fmt.Errorf("%q cannot be listed in %s", name, ChecksumsFile)
+		case !d.Type().IsRegular():
+			return fmt.Errorf("%s is not a regular file", name)
+		}
+		return visit(name)
+	})
 }
 
 // fileDigest returns the digest of a file below dir.
@@ -89,15 +107,7 @@ func fileDigest(ctx context.Context, dir, name string) (string, error) {
 }
 
 func digestIn(ctx context.Context, root *os.Root, name string) (string, error) {
-	// Opening a FIFO would wait for a writer.
-	st, err := root.Stat(name)
-	if err != nil {
-		return "", err
-	}
-	if !st.Mode().IsRegular() {
-		return "", fmt.Errorf("%s is not a regular file", name)
-	}
-	f, err := root.Open(name)
+	f, err := regfile.OpenIn(root, name)
 	if err != nil {
 		return "", err
 	}
@@ -182,30 +192,40 @@ func (e *ChecksumError) Error() string {
 	return "the files do not match " + ChecksumsFile + ": " + strings.Join(parts, "; ")
 }
 
-// compare compares dir with a list. A difference is a *ChecksumError.
+// compare compares dir with a list. A difference is a *ChecksumError. Only the list
+// and its signatures need not be listed: unlike ComputeChecksums, it leaves out no
+// names, since anyone could add such files.
 func compare(ctx context.Context, dir string, want []Checksum) error {
-	have, err := ComputeChecksums(ctx, dir)
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return err
+		return fmt.Errorf("compute checksums: %w", err)
 	}
-	found := map[string]string{}
-	for _, s := range have {
-		found[s.Path] = s.SHA256
+	defer func() { _ = root.Close() }()
+	listed := map[string]string{}
+	for _, s := range want {
+		listed[s.Path] = s.SHA256
 	}
 	var diff ChecksumError
-	for _, s := range want {
-		switch got, ok := found[s.Path]; {
-		case !ok:
-			diff.Missing = append(diff.Missing, s.Path)
-		case got != s.SHA256:
-			diff.Changed = append(diff.Changed, s.Path)
+	err = walkFiles(root, func(name string) error {
+		digest, ok := listed[name]
+		delete(listed, name)
+		switch {
+		case ok:
+			got, err := digestIn(ctx, root, name)
+			if err == nil && got != digest {
+				diff.Changed = append(diff.Changed, name)
+			}
+			return err
+		case name != MinisignFile && name != OpenPGPFile:
+			diff.Unlisted = append(diff.Unlisted, name)
 		}
-		delete(found, s.Path)
+		return ctx.Err()
+	}, func(string) bool { return false })
+	if err != nil {
+		return fmt.Errorf("compute checksums of %s: %w", dir, err)
 	}
-	for name := range found {
-		diff.Unlisted = append(diff.Unlisted, name)
-	}
-	slices.Sort(diff.Unlisted)
+	diff.Missing = slices.Collect(maps.Keys(listed))
+	slices.Sort(diff.Missing)
 	if len(diff.Missing)+len(diff.Changed)+len(diff.Unlisted) > 0 {
 		return &diff
 	}

@@ -5,11 +5,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
 func writeTree(t *testing.T, files map[string]string) string {
@@ -49,6 +51,13 @@ func TestChecksumsVerifyWithSha256sum(t *testing.T) {
 	check.Dir = dir
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("sha256sum: %v\n%s", err, out)
+	}
+	var diff *release.ChecksumError
+	if _, err := release.Verify(t.Context(), dir, release.TrustedKeys{}); !errors.As(err, &diff) || !slices.Equal(diff.Unlisted, []string{".dir/e", ".hidden"}) {
+		t.Errorf("with hidden files: %v", err)
+	}
+	if err := errors.Join(os.RemoveAll(filepath.Join(dir, ".dir")), os.Remove(filepath.Join(dir, ".hidden"))); err != nil {
+		t.Fatal(err)
 	}
 	if r, err := release.Verify(t.Context(), dir, release.TrustedKeys{}); err != nil || len(r.Files) != 3 || r.Signatures != nil {
 		t.Errorf("%+v, %v", r, err)

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // Names of the signatures and the provenance, beside the list of checksums.
@@ -18,6 +20,12 @@ const (
 	OpenPGPFile = ChecksumsFile + ".asc"
 	// ProvenanceFile is the signed provenance of the files.
 	ProvenanceFile = "provenance.dsse.json"
+)
+
+// Limits of the files that are read before anything is verified, in bytes.
+const (
+	maxList      = 16 << 20 // about 100 000 lines
+	maxSignature = 1 << 20
 )
 
 // ErrUnsigned reports a missing signature for which a key was given.
@@ -153,13 +161,13 @@ func findRelease(file string) (dir, name string, err error) {
 
 // readList verifies the signatures of the list and parses it.
 func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
-	raw, err := os.ReadFile(filepath.Join(dir, ChecksumsFile))
+	raw, err := regfile.Read(filepath.Join(dir, ChecksumsFile), maxList)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrChecksums, err)
 	}
 	report := &Report{}
 	check := func(name string, verify func(message, signature []byte) error) error {
-		sig, err := os.ReadFile(filepath.Join(dir, name))
+		sig, err := regfile.Read(filepath.Join(dir, name), maxSignature)
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			return fmt.Errorf("%w: there is no %s", ErrUnsigned, name)
@@ -187,7 +195,7 @@ func readList(dir string, keys TrustedKeys) ([]Checksum, *Report, error) {
 }
 
 func readProvenance(ctx context.Context, dir string, key *ProvenanceVerifier) (*Statement, error) {
-	f, err := os.Open(filepath.Join(dir, ProvenanceFile))
+	f, err := regfile.Open(filepath.Join(dir, ProvenanceFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w: there is no %s", ErrUnsigned, ProvenanceFile)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
 )
@@ -183,6 +184,63 @@ func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// No file may stop the verification: a FIFO has no writer, and a sparse file has any
+// size.
+func TestVerifyRejectsSpecialAndHugeFiles(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{release.ChecksumsFile, release.MinisignFile, release.ProvenanceFile} {
+		for kind, tt := range map[string]struct {
+			plant func(path string) error
+			want  error
+		}{
+			"FIFO":      {mkfifo, regfile.ErrNotRegular},
+			"directory": {func(path string) error { return os.Mkdir(path, 0o700) }, regfile.ErrNotRegular},
+			"huge": {func(path string) error {
+				return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 100<<30))
+			}, regfile.ErrTooLarge},
+		} {
+			if name == release.ProvenanceFile && kind == "huge" {
+				continue // it is hashed, as every listed file is
+			}
+			t.Run(name+"/"+kind, func(t *testing.T) {
+				t.Parallel()
+				dir, keys := published(t)
+				path := filepath.Join(dir, name)
+				remove(t, path)
+				if err := tt.plant(path); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := release.VerifyFile(t.Context(), filepath.Join(dir, "go-rocm"), keys); !errors.Is(err, tt.want) {
+					t.Errorf("VerifyFile: %v", err)
+				}
+				if _, err := release.Verify(t.Context(), dir, keys); err == nil {
+					t.Error("Verify accepted it")
+				}
+			})
+		}
+	}
+}
+
+// Every file must be listed, whatever its name, except the list and its signatures.
+func TestVerifyRejectsUnlistedNames(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{".hidden", ".hidden/program", "apt/.hidden", release.ChecksumsFile + ".sh", release.ChecksumsFile + ".d/x", "apt/" + release.ChecksumsFile, release.MinisignFile + ".sh", "apt/" + release.MinisignFile} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir, keys := published(t)
+			path := filepath.Join(dir, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			write(t, path, []byte("evil"))
+			var diff *release.ChecksumError
+			if _, err := release.Verify(t.Context(), dir, keys); !errors.As(err, &diff) || !slices.Equal(diff.Unlisted, []string{name}) {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 

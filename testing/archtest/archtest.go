@@ -50,13 +50,14 @@ func Rules() []Rule {
 		{"pkg/gguf", nil},
 		{"internal/ctxio", nil},
 		{"internal/userdirs", []string{sys}},
+		{"internal/regfile", nil},
 		{"pkg/inference", nil},
 		{"pkg/llamaapi", nil},
 		{"internal/sparse", nil},
 		{"pkg/elfdep", own("internal/sparse")},
 		{"pkg/offload", append(own("pkg/gfx", "pkg/elfdep", "internal/sparse"), zstd)},
-		{"pkg/bundle", append(own("pkg/gfx", "internal/ctxio"), zstd, sys)},
-		{"pkg/release", append(own("pkg/bundle", "internal/ctxio"), "github.com/secure-systems-lab/go-securesystemslib", "aead.dev/minisign", "github.com/ProtonMail/go-crypto")},
+		{"pkg/bundle", append(own("pkg/gfx", "internal/ctxio", "internal/regfile"), zstd, sys)},
+		{"pkg/release", append(own("pkg/bundle", "internal/ctxio", "internal/regfile"), "github.com/secure-systems-lab/go-securesystemslib", "aead.dev/minisign", "github.com/ProtonMail/go-crypto")},
 		{"embed", own("pkg/bundle")},
 		{"runtime/extract", append(own("pkg/gfx", "pkg/bundle", "internal/userdirs"), sys, zstd)},
 		{"pkg/hostlib", nil},
@@ -70,8 +71,8 @@ func Rules() []Rule {
 		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
 		{".", append(own("pkg", "runtime", "embed"), sys)},
 		{"internal/sdnotify", nil},
-		{"internal/gateway", append(own("runtime/supervise"), sys)},
-		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/gateway", "internal/sdnotify"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
+		{"internal/gateway", append(own("runtime/supervise", "internal/regfile"), sys)},
+		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/gateway", "internal/regfile", "internal/sdnotify"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
 	}
 }
 

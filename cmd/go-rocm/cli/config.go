@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // defaultConfig is where the Debian package installs the service's configuration.
@@ -93,7 +94,7 @@ func checkConfig(path string) error {
 }
 
 func checkReadable(name string) error {
-	f, err := os.Open(name)
+	f, err := regfile.Open(name)
 	if err != nil {
 		return err
 	}

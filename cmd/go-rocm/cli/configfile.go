@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +10,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 	"github.com/spf13/pflag"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // maxConfigSize limits a configuration file, in bytes.
@@ -60,15 +61,13 @@ func (c *configFile) errorf(key, format string, args ...any) *configError {
 }
 
 func readConfig(path string) (*configFile, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, &configError{path: path, text: errors.Unwrap(err).Error()}
-	}
-	if info.Size() > maxConfigSize {
+	raw, err := regfile.Read(path, maxConfigSize)
+	switch {
+	case errors.Is(err, regfile.ErrTooLarge):
 		return nil, &configError{path: path, text: "larger than 1 MiB, which no configuration file is"}
-	}
-	raw, err := os.ReadFile(path)
-	if err != nil {
+	case errors.Is(err, regfile.ErrNotRegular):
+		return nil, &configError{path: path, text: regfile.ErrNotRegular.Error()}
+	case err != nil:
 		return nil, &configError{path: path, text: errors.Unwrap(err).Error()}
 	}
 	entries, err := parseConfig(raw)

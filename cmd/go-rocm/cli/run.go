@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
@@ -174,7 +175,7 @@ func (g *generationFlags) request() (rocm.Request, error) {
 		r.TemplateVars = map[string]any{"enable_thinking": false}
 	}
 	if g.grammarFile != "" {
-		raw, err := os.ReadFile(g.grammarFile)
+		raw, err := regfile.Read(g.grammarFile, maxGrammarSize)
 		if err != nil {
 			return r, fmt.Errorf("grammar: %w", err)
 		}
@@ -244,8 +245,11 @@ func readMedia(names ...string) ([]rocm.Media, error) {
 	return out, nil
 }
 
+// maxGrammarSize limits the file of --grammar-file, in bytes.
+const maxGrammarSize = 1 << 20
+
 func readFileLimited(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
+	f, err := regfile.Open(name)
 	if err != nil {
 		return nil, err
 	}

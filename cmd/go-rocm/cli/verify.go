@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
@@ -85,13 +86,16 @@ func (k keyFiles) read() (keys release.TrustedKeys, err error) {
 	return keys, err
 }
 
+// maxKeySize limits a file of public keys, in bytes.
+const maxKeySize = 1 << 20
+
 // readKey reads the key in the file that a flag names, or returns nil if the flag
 // is not set.
 func readKey[K any](flag, path string, parse func([]byte) (*K, error)) (*K, error) {
 	if path == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(path)
+	text, err := regfile.Read(path, maxKeySize)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
