@@ -228,7 +228,7 @@ func ExamplePlan() {
 	// running on the CPU: no AMD GPU was found
 }
 
-// The machine is read once, and every model of a folder planned for it.
+// The machine is read once, and every model of a directory planned for it.
 func Example_machine() {
 	defer fakebundle.Example(fakellama.Script{})()
 	settings, done := noGPU()

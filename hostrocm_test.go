@@ -21,7 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// systemBundle makes the folder of a bundle that takes HIP from its host.
+// systemBundle makes the directory of a bundle that takes HIP from its host.
 func systemBundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

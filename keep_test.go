@@ -38,7 +38,7 @@ func TestSlotIsKept(t *testing.T) {
 	s.SlotDir, s.Slots = t.TempDir(), 2
 	m := loadWith(t, fakellama.Script{}, s)
 	if argv := m.Server().Child.Diagnose().Argv; !slices.Contains(argv, s.SlotDir) || argv[slices.Index(argv, s.SlotDir)-1] != "--slot-save-path" {
-		t.Errorf("no folder for slots in %q", argv)
+		t.Errorf("no directory for slots in %q", argv)
 	}
 	stream := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("a prompt of some length"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
 	if toks := collect(stream.All()); len(toks) != 1 || stream.Err() != nil {

@@ -55,7 +55,7 @@ func sysRoot(t *testing.T, name string) string {
 	return root
 }
 
-// withGPUCode gives the imitation's folder a GPU module for both targets, and
+// withGPUCode gives the imitation's directory a GPU module for both targets, and
 // replaces its llama-server by a script when there is one.
 func withGPUCode(t *testing.T, script string) {
 	t.Helper()

@@ -572,7 +572,7 @@ func TestLoadFailures(t *testing.T) {
 	}
 }
 
-// A bundle's folder may be anybody's: what is in the manifest's place is neither
+// A bundle's directory may be anybody's: what is in the manifest's place is neither
 // read without end nor waited for.
 func TestBundleOfNoManifest(t *testing.T) {
 	for name, put := range map[string]func(path string) error{
@@ -589,7 +589,7 @@ func TestBundleOfNoManifest(t *testing.T) {
 	}
 }
 
-// The folder of a single model stands for it.
+// The directory of a single model stands for it.
 func TestLoadFolder(t *testing.T) {
 	path := fakebundle.Use(t, fakellama.Script{Reply: "ok"})
 	m, err := inference.LoadModel(filepath.Dir(path), inference.WithBackend(rocm.Name))

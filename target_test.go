@@ -75,7 +75,7 @@ func splitPack(t *testing.T, script string) string {
 	return file
 }
 
-// codeFor lists the targets whose code is in the folder of a split pack.
+// codeFor lists the targets whose code is in the directory of a split pack.
 func codeFor(t *testing.T, dir string) string {
 	t.Helper()
 	fat, err := os.ReadFile(filepath.Join(dir, "libfat.so"))
@@ -95,7 +95,7 @@ func codeFor(t *testing.T, dir string) string {
 	return gfx.Join(out, ",")
 }
 
-// TestUnpackedForWhatRuns: the folder that the server starts from has the code
+// TestUnpackedForWhatRuns: the directory that the server starts from has the code
 // that the card will be asked for, whatever makes that differ from the card.
 func TestUnpackedForWhatRuns(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -147,7 +147,7 @@ func TestUnpackedForWhatRuns(t *testing.T) {
 
 // TestOtherCardAfterOutOfMemory: memory runs out on one card, since another
 // program takes it; the next plan is for the other card, whose code comes into
-// the folder before the server starts again.
+// the directory before the server starts again.
 func TestOtherCardAfterOutOfMemory(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	root, once := sysRoot(t, "two-cards"), filepath.Join(t.TempDir(), "once")
@@ -177,7 +177,7 @@ esac`, once, once, filepath.Join(root, vramUsed), once))
 	if got := codeFor(t, srv.BundleDir); got != "gfx1100,gfx1101" {
 		t.Errorf("unpacked for %q", got)
 	}
-	// The folder is held by the later unpacking alone.
+	// The directory is held by the later unpacking alone.
 	for _, want := range []int{0, 1} {
 		removed, err := extract.Prune(t.Context(), extract.PruneOptions{})
 		if err != nil || len(removed) != want {
@@ -189,7 +189,7 @@ esac`, once, once, filepath.Join(root, vramUsed), once))
 	}
 }
 
-// TestPartlyUnpackedFolder: a folder that was unpacked for one target serves no
+// TestPartlyUnpackedFolder: a directory that was unpacked for one target serves no
 // card of another.
 func TestPartlyUnpackedFolder(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})

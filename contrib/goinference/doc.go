@@ -13,5 +13,5 @@
 // itself, so that its defaults hold, and errors pass through unchanged, so that
 // errors.Is and errors.As see those of package rocm. What goes beyond the contract is
 // reached by Model.ROCm. The module's later line, whose methods return a
-// core.Result, is served by the package in the folder result.
+// core.Result, is served by the package in the directory result.
 package goinference

@@ -1,5 +1,5 @@
 // Package assets holds the files that packages ship or run beside the program:
-// the systemd unit with its user and folders, the settings file and the
+// the systemd unit with its user and directories, the settings file and the
 // maintainer scripts.
 //
 // They are plain files, so that each is read, checked and changed with the tools

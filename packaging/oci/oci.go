@@ -114,7 +114,7 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 	}
 	work, err := os.MkdirTemp(filepath.Dir(o.Out), ".oci-")
 	if err != nil {
-		return "", fmt.Errorf("make a working folder: %w", err)
+		return "", fmt.Errorf("make a working directory: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 

@@ -16,7 +16,7 @@ import (
 
 // DiscoveredModel is a model found on disk. It was looked at, not loaded.
 type DiscoveredModel struct {
-	// Path is absolute: the folder of a safetensors model, the file of a GGUF
+	// Path is absolute: the directory of a safetensors model, the file of a GGUF
 	// model (the first part when it is split).
 	Path string
 	// ModelType is model_type of config.json, or general.architecture of a GGUF.
@@ -33,10 +33,10 @@ type DiscoveredModel struct {
 const maxConfigBytes = 4 << 20
 
 // Discover yields the models in baseDir itself and in its direct children: a
-// folder with config.json and *.safetensors is one model, and so is every GGUF
+// directory with config.json and *.safetensors is one model, and so is every GGUF
 // file (parts of a split file count as one; projectors and adapters are no
 // models and are left out). What cannot be read is passed over. The order is
-// the folder itself, then its children by name.
+// the directory itself, then its children by name.
 func Discover(baseDir string) iter.Seq[DiscoveredModel] {
 	return func(yield func(DiscoveredModel) bool) {
 		base, err := filepath.Abs(baseDir)
@@ -52,7 +52,7 @@ func Discover(baseDir string) iter.Seq[DiscoveredModel] {
 		}
 		for _, e := range entries {
 			dir := filepath.Join(base, e.Name())
-			// Stat and not e.IsDir: model caches link to their folders.
+			// Stat and not e.IsDir: model caches link to their directories.
 			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 				continue
 			}
@@ -67,7 +67,7 @@ func Discover(baseDir string) iter.Seq[DiscoveredModel] {
 	}
 }
 
-// discoverIn looks at one folder and reports whether to go on.
+// discoverIn looks at one directory and reports whether to go on.
 func discoverIn(dir string, entries []os.DirEntry, yield func(DiscoveredModel) bool) bool {
 	var weights, ggufs []string
 	config := false

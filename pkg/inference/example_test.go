@@ -110,7 +110,7 @@ func ExampleApplyGenerateOpts() {
 	// Output: {MaxTokens:256 Temperature:0.7 TopK:0 TopP:0.9 StopTokens:[2] RepeatPenalty:0 ReturnLogits:false}
 }
 
-// Models in a folder are found without loading them.
+// Models in a directory are found without loading them.
 func ExampleDiscover() {
 	dir, err := os.MkdirTemp("", "models-")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 // completion ends.
 func TestStopStringHoldsBackText(t *testing.T) {
 	c, _ := fake(t, fakellama.Script{Reply: "a. b, 😀 c.\n d, 😀e"})
-	zero, withheld := float32(0), 0
+	zero, heldBack := float32(0), 0
 	for _, stop := range [][]string{{"\n\n"}, {". x", ", x", "e!"}, {" b, x"}, {" c.\n x"}, {"😀!", ", 😀?"}, {"c", "d"}} {
 		for most := 1; most < 20; most++ {
 			req := text("x")
@@ -37,7 +37,7 @@ func TestStopStringHoldsBackText(t *testing.T) {
 			if want := whole[0].Tokens; got == whole[0].Text && !slices.Equal(ids, want) {
 				t.Errorf("stop %q, %d tokens: the stream has the ids %v, the whole %v", stop, most, ids, whole[0].Tokens)
 			}
-			withheld++
+			heldBack++
 			// The same end by an id that the next token has.
 			more := most + 1
 			req.MaxTokens = &more
@@ -52,8 +52,8 @@ func TestStopStringHoldsBackText(t *testing.T) {
 			}
 		}
 	}
-	if withheld < 50 {
-		t.Errorf("only %d completions ended at the limit", withheld)
+	if heldBack < 50 {
+		t.Errorf("only %d completions ended at the limit", heldBack)
 	}
 }
 

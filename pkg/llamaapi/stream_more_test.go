@@ -17,7 +17,7 @@ func split() map[string]string {
 	}
 }
 
-// TestHeldBackRune holds that the ids of a rune whose text is withheld are told
+// TestHeldBackRune holds that the ids of a rune whose text is held back are returned
 // only where the stop texts leave no doubt which rune it is.
 func TestHeldBackRune(t *testing.T) {
 	for _, tc := range []struct {
@@ -49,13 +49,13 @@ func TestMatchPieces(t *testing.T) {
 		text   string
 		want   []int32
 	}{
-		"as the stream":        {[]Piece{lead, tail}, "é", []int32{20}},
-		"a blank before":       {[]Piece{{19, []byte(" ")}, lead, tail}, "é", []int32{20}},
-		"withheld text before": {[]Piece{{30, []byte("x")}, lead, tail}, "xé", []int32{20}},
-		"other bytes":          {[]Piece{{21, []byte{0xc4}}, tail}, "é", nil},
-		"another last":         {[]Piece{lead, {9, []byte{0xa9}}}, "é", nil},
-		"too few":              {[]Piece{tail}, "é", nil},
-		"none":                 {nil, "é", nil},
+		"as the stream":         {[]Piece{lead, tail}, "é", []int32{20}},
+		"a blank before":        {[]Piece{{19, []byte(" ")}, lead, tail}, "é", []int32{20}},
+		"held-back text before": {[]Piece{{30, []byte("x")}, lead, tail}, "xé", []int32{20}},
+		"other bytes":           {[]Piece{{21, []byte{0xc4}}, tail}, "é", nil},
+		"another last":          {[]Piece{lead, {9, []byte{0xa9}}}, "é", nil},
+		"too few":               {[]Piece{tail}, "é", nil},
+		"none":                  {nil, "é", nil},
 	} {
 		if got := matchPieces(tc.pieces, tc.text, 8, 1); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %v, want %v", name, got, tc.want)

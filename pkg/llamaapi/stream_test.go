@@ -165,7 +165,7 @@ func TestStreamEnds(t *testing.T) {
 			StopLimit, 0,
 		},
 		{
-			"withheld text comes with eos", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 2, "x") + fin(3, "eos"),
+			"held-back text comes with eos", ev(1, 5, "a") + ev(2, 6, "") + ev(3, 2, "x") + fin(3, "eos"),
 			[]string{"xy"},
 			nil,
 			[]Token{{5, "a"}, {6, "x"}},
@@ -183,7 +183,7 @@ func TestStreamEnds(t *testing.T) {
 			nil, StopID, 0,
 		},
 		{
-			"stop id behind a withheld token", ev(1, 9, "") + ev(2, 5, "a"), nil,
+			"stop id after a held-back token", ev(1, 9, "") + ev(2, 5, "a"), nil,
 			[]int32{5},
 			[]Token{{9, ""}},
 			StopID, 0,

@@ -79,11 +79,11 @@ func TestDrainCountsEveryForwardedRequest(t *testing.T) {
 	for range 200 {
 		c := readyChild(newTestProcess(1))
 		var forwarded atomic.Int64
-		var begun, ended sync.WaitGroup
-		begun.Add(4)
+		var started, ended sync.WaitGroup
+		started.Add(4)
 		for range 4 {
 			ended.Go(func() {
-				begun.Done()
+				started.Done()
 				for {
 					if _, err := c.waitReady(t.Context()); err != nil {
 						if !errors.Is(err, ErrStopped) {
@@ -95,7 +95,7 @@ func TestDrainCountsEveryForwardedRequest(t *testing.T) {
 				}
 			})
 		}
-		begun.Wait()
+		started.Wait()
 		c.setState(Stopping, nil, "")
 		seen := c.transport.active.Load()
 		ended.Wait()

@@ -28,7 +28,7 @@ func TestStopStrings(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m := load(t, c.path)
 			free, tokens := generate(t, m, c.limit)
-			withheld := 0
+			heldBack := 0
 			for i, token := range tokens {
 				if strings.TrimSpace(token.Text) == "" {
 					continue
@@ -37,13 +37,13 @@ func TestStopStrings(t *testing.T) {
 					t.Errorf("stop %q: %q, without it %q", token.Text, got, free)
 				}
 				// What only seems to begin a stop text.
-				withheld++
+				heldBack++
 				want, _ := generate(t, m, i+1)
 				if got, _ := generate(t, m, i+1, token.Text+"\x01"); got != want {
 					t.Errorf("stop %q after %d tokens: %q, without it %q", token.Text+"\x01", i+1, got, want)
 				}
 			}
-			if withheld == 0 {
+			if heldBack == 0 {
 				t.Errorf("%v has no text to stop at", tokens)
 			}
 		})

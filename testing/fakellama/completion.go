@@ -63,7 +63,7 @@ type task struct {
 	as      shape
 	slot    int
 	cached  int
-	begun   time.Time
+	started time.Time
 	first   time.Time
 	sampled []int32
 	text    string // all text
@@ -206,13 +206,13 @@ func each(ctx context.Context, tasks []*task, do func(ctx context.Context, i int
 
 // generate runs the task in a slot and calls back for each token with an event.
 func (t *task) generate(ctx context.Context, emit func(event) error) error {
-	t.begun = time.Now()
+	t.started = time.Now()
 	var err error
 	if t.slot, t.cached, err = t.s.slots.acquire(ctx, t.prompt, t.req.limit()); err != nil {
 		return err
 	}
 	defer t.s.slots.release(t.slot)
-	t.begun = time.Now()
+	t.started = time.Now()
 	if t.req.Progress && len(t.prompt) > 0 {
 		if err := emit(t.progressEvent()); err != nil {
 			return err

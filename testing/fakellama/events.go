@@ -39,7 +39,7 @@ func (t *task) progressEvent() event {
 		Index: t.index, Tokens: []int32{0}, Slot: -1, Evaluated: len(t.prompt),
 		Progress: map[string]any{
 			"total": len(t.prompt), "cache": t.cached, "processed": len(t.prompt),
-			"time_ms": time.Since(t.begun).Milliseconds(),
+			"time_ms": time.Since(t.started).Milliseconds(),
 		},
 	}
 }
@@ -67,7 +67,7 @@ func (t *task) final(stream bool) map[string]any {
 }
 
 func (t *task) timings() map[string]any {
-	prompt, gen := ms(t.first.Sub(t.begun)), ms(time.Since(t.first))
+	prompt, gen := ms(t.first.Sub(t.started)), ms(time.Since(t.first))
 	computed, steps := len(t.prompt)-t.cached, max(len(t.sampled)-1, 0)
 	return map[string]any{
 		"cache_n": t.cached, "prompt_n": computed, "prompt_ms": prompt,

@@ -26,7 +26,7 @@ type out struct {
 	mu      sync.Mutex
 	events  int
 	bytes   int
-	begun   bool
+	started bool
 	ended   bool // in good order, by a fault
 	trickle bool
 	whole   bool // no stream: events are counted alone
@@ -114,8 +114,8 @@ func (o *out) task(ctx context.Context, t *task) error {
 func (o *out) event(data []byte) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.begun && !o.whole {
-		o.begun = true
+	if !o.started && !o.whole {
+		o.started = true
 		o.w.Header().Set("Content-Type", "text/event-stream")
 		o.w.Header().Set("X-Accel-Buffering", "no")
 	}

@@ -52,7 +52,7 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
 }
 
 // RunImage runs an image's own entry point with args in a container without a
-// network, rights or anything to write to but folders that the image says are
+// network, rights or anything to write to but directories that the image says are
 // its user's; binds are as of `docker run -v`. memory, in bytes, is all that it
 // may use; 0 is no limit. It gives what was printed.
 func (e *Engine) RunImage(ctx context.Context, ref string, memory int64, binds []string, args ...string) (_ string, err error) {

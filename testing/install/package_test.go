@@ -90,7 +90,7 @@ func (b *box) sh(command string) string {
 }
 
 // bring copies the packages and gives their names for apt. Packages of one name
-// from two folders keep apart.
+// from two directories keep apart.
 func (b *box) bring(list []string) string {
 	b.t.Helper()
 	var names []string
@@ -140,9 +140,9 @@ var kept = []struct{ prefix, reason string }{
 	{"/var/log/", "apt's and dpkg's own logs"},
 	{"/var/lib/dpkg/", "dpkg's own records; the package's are asked for by name"},
 	{"/var/lib/apt/", "apt's own state"},
-	{"/var/lib/systemd/deb-systemd-helper", "folders of deb-systemd-helper; the unit's are asked for by name"},
+	{"/var/lib/systemd/deb-systemd-helper", "directories of deb-systemd-helper; the unit's are asked for by name"},
 	{"/var/cache/apt/", "apt's cache"},
-	{"/var/cache/debconf/", "debconf's working folder"},
+	{"/var/cache/debconf/", "debconf's working directory"},
 	{"/var/cache/ldconfig/", "the C library's cache"},
 	{"/etc/ld.so.cache", "as above"},
 }

@@ -115,7 +115,7 @@ func (a *archive) client(suite, dir string) *client {
 	return b
 }
 
-// state brings a repository's folder under a name.
+// state brings a repository's directory under a name.
 func (c *client) state(name, dir string) {
 	c.t.Helper()
 	packed := filepath.Join(c.t.TempDir(), name+".tar")

@@ -1,5 +1,5 @@
 // The adapter for the later line of go-inference, whose module has another path.
-// As in the folder above, the replacements are for this checkout alone.
+// As in the directory above, the replacements are for this checkout alone.
 module forge.lthn.ai/core/go-rocm/contrib/goinference/result
 
 go 1.26.4

@@ -35,11 +35,11 @@ import (
 // Listen is where the site is served.
 const Listen = "127.0.0.1:8080"
 
-// repository is the folder below the root that is published into.
+// repository is the directory below the root that is published into.
 const repository = "apt"
 
 func main() {
-	root := flag.String("root", "/srv/www", "folder to serve")
+	root := flag.String("root", "/srv/www", "directory to serve")
 	key := flag.String("key", "", "OpenPGP key to publish with, again and again")
 	ago := flag.Duration("ago", 40*time.Minute, "how long ago the first publish is dated; each is a second later")
 	noByHash := flag.Bool("nobyhash", false, "do not hand out indexes by their digests")

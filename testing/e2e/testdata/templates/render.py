@@ -1,6 +1,6 @@
 """Render the golden files with Jinja2 itself, apart from llama.cpp's engine.
 
-    python3 render.py SOURCE    # the folder of a llama.cpp source tree
+    python3 render.py SOURCE    # the directory of a llama.cpp source tree
 
 The environment is the one in which Transformers renders chat templates, for
 which they are written: sandboxed, blocks trimmed, with loop controls.
