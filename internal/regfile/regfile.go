@@ -38,6 +38,10 @@ func open(name string, stat func(string) (fs.FileInfo, error), openFile func(str
 	// Opening a device may have side effects, so its type is checked first.
 	info, err := stat(name)
 	if err != nil {
+		var failed *fs.PathError
+		if errors.As(err, &failed) {
+			failed.Op = "open" // what the caller asked for
+		}
 		return nil, err
 	}
 	if err := check(name, info); err != nil {

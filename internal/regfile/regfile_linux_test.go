@@ -47,7 +47,8 @@ func TestReadLimitsSize(t *testing.T) {
 		if _, err := read("large"); !errors.Is(err, regfile.ErrTooLarge) {
 			t.Errorf("%s large: %v", how, err)
 		}
-		if _, err := read("missing"); !errors.Is(err, os.ErrNotExist) {
+		var failed *os.PathError
+		if _, err := read("missing"); !errors.Is(err, os.ErrNotExist) || !errors.As(err, &failed) || failed.Op != "open" {
 			t.Errorf("%s missing: %v", how, err)
 		}
 	}
