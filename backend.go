@@ -51,15 +51,19 @@ func (*Backend) Name() string { return Name }
 
 // Available implements inference.Backend. It reports whether the platform is
 // supported and a bundle is there. Without a GPU, models run on the CPU.
-func (b *Backend) Available() bool {
+func (b *Backend) Available() bool { return b.CheckAvailable() == nil }
+
+// CheckAvailable implements inference.AvailabilityChecker. Its error wraps
+// [ErrUnsupportedPlatform], or [ErrNoBundle] where there is no bundle.
+func (b *Backend) CheckAvailable() error {
 	if !supported() {
-		return false
+		return ErrUnsupportedPlatform
 	}
 	found, err := locate.Find(b.Defaults.Bundle)
 	if err != nil {
-		return false
+		return err
 	}
-	return found.Close() == nil
+	return found.Close()
 }
 
 // LoadModel implements inference.Backend. GPULayers -1, the contract's default,

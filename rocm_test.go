@@ -567,8 +567,14 @@ func TestLoadFailures(t *testing.T) {
 		})
 	}
 	t.Setenv(locate.EnvBundle, filepath.Join(dir, "nowhere"))
-	if _, err := inference.LoadModel(good, inference.WithBackend(rocm.Name)); !errors.Is(err, rocm.ErrNoBundle) && !errors.Is(err, inference.ErrBackendUnavailable) {
-		t.Errorf("without a bundle: %v", err)
+	for name, opts := range map[string][]inference.LoadOption{"named": {inference.WithBackend(rocm.Name)}, "default": nil} {
+		_, err := inference.LoadModel(good, opts...)
+		if !errors.Is(err, rocm.ErrNoBundle) || !errors.Is(err, inference.ErrBackendUnavailable) || !strings.Contains(err.Error(), locate.EnvBundle) {
+			t.Errorf("%s backend without a bundle: %v; want ErrNoBundle and the remedy", name, err)
+		}
+	}
+	if reason := new(rocm.Backend).CheckAvailable(); !errors.Is(reason, rocm.ErrNoBundle) || new(rocm.Backend).Available() {
+		t.Errorf("without a bundle: %v, available %v", reason, new(rocm.Backend).Available())
 	}
 }
 

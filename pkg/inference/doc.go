@@ -1,10 +1,10 @@
-// Package inference is the contract between programs that use a language
-// model and the backends that run one.
+// Package inference is the contract between programs that use a language model and
+// the backends that run models.
 //
 // It restates the v0.1 line of go-inference, name for name, so that a program
 // written against that module compiles against this package by changing the
 // import path alone. A backend (for example package rocm) registers itself from its
-// init function; the program asks for a model and knows nothing else:
+// init function, and the program loads a model by its path:
 //
 //	import (
 //		"forge.lthn.ai/core/go-rocm/pkg/inference"
@@ -19,7 +19,6 @@
 //	}
 //	if err := m.Err(); err != nil { ... }
 //
-// The package runs no model, opens no socket and imports the standard library
-// alone. The only state it holds is the registry of backends, which is safe for
-// concurrent use.
+// The package runs no model and opens no socket. Its only state is the registry of
+// backends, which is safe for concurrent use.
 package inference

@@ -9,17 +9,26 @@ import (
 	"sync"
 )
 
-// Conditions of Default and LoadModel, to be tested with errors.Is.
+// Conditions that errors of Default and LoadModel wrap.
 var (
-	// ErrNoBackend means that no registered backend can run on this machine.
+	// ErrNoBackend reports that no registered backend can run on this machine.
 	ErrNoBackend = errors.New("no inference backend is available")
-	// ErrBackendNotRegistered means that the named backend was not linked into the program.
+	// ErrBackendNotRegistered reports that the named backend is not linked into the program.
 	ErrBackendNotRegistered = errors.New("inference backend is not registered")
-	// ErrBackendUnavailable means that the named backend cannot run on this machine.
+	// ErrBackendUnavailable reports that the named backend cannot run on this machine.
 	ErrBackendUnavailable = errors.New("inference backend is not available on this machine")
 )
 
-// registry is the only state of the package: who registered from an init function.
+// AvailabilityChecker is an optional interface of a Backend. Default and LoadModel
+// wrap its error, so that a program learns why a backend is not available.
+type AvailabilityChecker interface {
+	// CheckAvailable returns nil where Available returns true, and otherwise an
+	// error with the cause and its remedy.
+	CheckAvailable() error
+}
+
+// registry is the only state of the package: the backends that init functions
+// registered.
 type registry struct {
 	mu     sync.RWMutex
 	byName map[string]Backend
@@ -27,12 +36,12 @@ type registry struct {
 
 var backends = registry{byName: map[string]Backend{}}
 
-// preferred is the order in which Default looks; other names follow, sorted.
+// preferred returns the names that Default tries first; other names follow, sorted.
 func preferred() []string { return []string{"metal", "rocm", "llama_cpp"} }
 
-// Register adds a backend under its name; a later one of the same name takes
-// its place. It panics on a nil backend or an empty name, which are mistakes of
-// the backend's author that no caller could handle.
+// Register adds a backend under its name and replaces an earlier backend of that
+// name. It panics on a nil backend or an empty name, which are mistakes of the
+// backend's author that no caller could handle.
 func Register(b Backend) {
 	if b == nil {
 		panic("inference: Register called with a nil backend")
@@ -84,9 +93,9 @@ func All() iter.Seq2[string, Backend] {
 	}
 }
 
-// Default returns the best backend that is available: metal, rocm, llama_cpp,
-// then any other by name. Without one it returns an error that wraps
-// ErrNoBackend and says what to do.
+// Default returns the first available backend of metal, rocm, llama_cpp and then
+// all others by name. Without an available backend its error wraps ErrNoBackend
+// and the reason of each backend that is an [AvailabilityChecker].
 func Default() (Backend, error) {
 	names := List()
 	if len(names) == 0 {
@@ -99,17 +108,42 @@ func Default() (Backend, error) {
 			order = append(order, name)
 		}
 	}
+	reasons := []any{ErrNoBackend}
+	format := "%w"
 	for _, name := range order {
-		if b, ok := Get(name); ok && b.Available() {
+		b, ok := Get(name)
+		if !ok {
+			continue
+		}
+		err := checkAvailable(b)
+		if err == nil {
 			return b, nil
 		}
+		format += fmt.Sprintf("; %s: %%w", strings.ReplaceAll(name, "%", "%%"))
+		reasons = append(reasons, err)
 	}
-	return nil, fmt.Errorf("%w: registered but not usable on this machine: %s; import a backend that is",
-		ErrNoBackend, strings.Join(names, ", "))
+	return nil, fmt.Errorf(format, reasons...)
+}
+
+// checkAvailable returns nil for an available backend, and otherwise an error that
+// wraps ErrBackendUnavailable and the backend's reason.
+func checkAvailable(b Backend) error {
+	checker, ok := b.(AvailabilityChecker)
+	if !ok {
+		if b.Available() {
+			return nil
+		}
+		return ErrBackendUnavailable
+	}
+	if err := checker.CheckAvailable(); err != nil {
+		return fmt.Errorf("%w: %w", ErrBackendUnavailable, err)
+	}
+	return nil
 }
 
 // LoadModel loads the model at path with the backend that the options name, or
-// with the default one.
+// with the default backend. Its error wraps the reason where the backend is an
+// [AvailabilityChecker] and not available.
 func LoadModel(path string, opts ...LoadOption) (TextModel, error) {
 	cfg := ApplyLoadOpts(opts)
 	if cfg.Backend == "" {
@@ -124,8 +158,8 @@ func LoadModel(path string, opts ...LoadOption) (TextModel, error) {
 		return nil, fmt.Errorf("%w: %q (registered: %s); import the package that provides it",
 			ErrBackendNotRegistered, cfg.Backend, orNone(List()))
 	}
-	if !b.Available() {
-		return nil, fmt.Errorf("%w: %q", ErrBackendUnavailable, cfg.Backend)
+	if err := checkAvailable(b); err != nil {
+		return nil, fmt.Errorf("backend %q: %w", cfg.Backend, err)
 	}
 	return b.LoadModel(path, opts...)
 }

@@ -24,7 +24,11 @@ func init() { goinf.Register(&Backend{}) }
 func (*Backend) Name() string { return rocm.Name }
 
 // Available implements the contract: the platform fits and a bundle is there.
-func (b *Backend) Available() bool { return (&rocm.Backend{Defaults: b.Defaults}).Available() }
+func (b *Backend) Available() bool { return b.CheckAvailable() == nil }
+
+// CheckAvailable returns the reason why the backend is not available, which the
+// contract's LoadModel does not report; nil where it is.
+func (b *Backend) CheckAvailable() error { return (&rocm.Backend{Defaults: b.Defaults}).CheckAvailable() }
 
 // LoadModel implements the contract. The Result's Value is a *Model.
 func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) core.Result {
