@@ -27,6 +27,10 @@ var (
 	// ErrInvalidOption reports an option out of its range, in settings or in a
 	// request.
 	ErrInvalidOption = plan.ErrInvalidOption
+	// ErrPromptTooLong reports that a prompt does not fit into the context of a
+	// slot. The error wraps the server's *llamaapi.APIError too, which has the number
+	// of tokens.
+	ErrPromptTooLong = inference.ErrPromptTooLong
 	// ErrClosed reports that the model was closed.
 	ErrClosed = errors.New("model is closed")
 )

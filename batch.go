@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,7 +38,7 @@ func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...inf
 			err = r.Err
 		}
 	}
-	m.record(err, sum(sums, time.Since(start)))
+	m.record(err, sum(sums, time.Since(start)), finishOf(err, false))
 	return out, err
 }
 
@@ -51,40 +54,111 @@ func (m *Model) checkOpen() error {
 // batched over the slots. With logits each result has the natural logarithms of
 // the probabilities before sampling, indexed by token id: they differ from the
 // network's raw logits by one constant, so order, differences and softmax are the
-// same. At temperature 0 the largest logit is the token's. Classify returns all
-// results or the first error, which names its prompt.
+// same. At temperature 0 the largest logit is the token's.
+//
+// A prompt that fails does not lose the others: Classify then returns a
+// [*BatchError] with the error of each failed prompt, whose result is zero, and
+// the results of all others. [Model.ClassifyEach] yields each result as soon as it
+// is complete.
 //
 // llama-server sends no probabilities where the sampled token only begins a rune.
 // With logits such a prompt is sent a second time, and Metrics count both
 // requests.
 func (m *Model) Classify(ctx context.Context, prompts []string, opts ...inference.GenerateOption) ([]inference.ClassifyResult, error) {
+	out := make([]inference.ClassifyResult, len(prompts))
+	err := m.classifyEach(ctx, prompts, opts, func(c Classified) bool {
+		out[c.Index] = c.ClassifyResult
+		return true
+	})
+	return out, err
+}
+
+// Classified is the result of one prompt of [Model.ClassifyEach].
+type Classified struct {
+	inference.ClassifyResult
+
+	// Index is the prompt's position.
+	Index int
+	// Err is the prompt's error; the result is zero then.
+	Err error
+}
+
+// ClassifyEach is Classify with progress: it yields the result of each prompt as
+// soon as the result is complete, in no order. Leaving the loop ends the rest.
+func (m *Model) ClassifyEach(ctx context.Context, prompts []string, opts ...inference.GenerateOption) iter.Seq[Classified] {
+	return func(yield func(Classified) bool) { _ = m.classifyEach(ctx, prompts, opts, yield) }
+}
+
+func (m *Model) classifyEach(ctx context.Context, prompts []string, opts []inference.GenerateOption, yield func(Classified) bool) error {
 	cfg := inference.ApplyGenerateOpts(opts)
 	cfg.MaxTokens = 1
 	start := time.Now()
+	closed := m.checkOpen()
 	joined, cancel := m.joinContexts(ctx)
-	defer cancel()
-	out := make([]inference.ClassifyResult, len(prompts))
 	sums := make([]inference.GenerateMetrics, len(prompts))
-	var mu sync.Mutex
-	first := m.checkOpen()
-	m.forEach(len(prompts), func(i int) {
-		var err error
-		out[i], sums[i], err = m.classify(joined, prompts[i], cfg)
-		if err == nil {
-			return
+	results := make(chan Classified)
+	go func() {
+		defer close(results)
+		m.forEach(len(prompts), func(i int) {
+			c := Classified{Index: i}
+			var err error
+			c.ClassifyResult, sums[i], err = m.classify(joined, prompts[i], cfg)
+			c.Err = m.translateError(ctx, err)
+			results <- c
+		})
+	}()
+	defer func() { // also where yield panics: no request outlives the call
+		cancel()
+		for range results {
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		if first == nil {
-			first = fmt.Errorf("prompt %d: %w", i, m.translateError(ctx, err))
-			cancel() // the result is all or nothing
+	}()
+	failed := map[int]error{}
+	left := false
+	for c := range results {
+		if c.Err != nil {
+			failed[c.Index] = c.Err
 		}
-	})
-	m.record(first, sum(sums, time.Since(start)))
-	if first != nil {
-		return nil, first
+		if left = !yield(c); left {
+			break
+		}
 	}
-	return out, nil
+	cancel()
+	for range results { // the rest ends, and sums is complete
+	}
+	err := closed
+	if err == nil && len(failed) > 0 {
+		err = &BatchError{Errs: failed}
+	}
+	m.record(err, sum(sums, time.Since(start)), finishOf(err, left))
+	return err
+}
+
+// BatchError is the error of a batch in which some prompts failed.
+type BatchError struct {
+	// Errs has the error of each failed prompt, by the prompt's position.
+	Errs map[int]error
+}
+
+// Error returns the error of the first failed prompt and the number of the others.
+func (e *BatchError) Error() string {
+	positions := slices.Sorted(maps.Keys(e.Errs))
+	if len(positions) == 0 {
+		return "no prompt failed"
+	}
+	text := fmt.Sprintf("prompt %d: %v", positions[0], e.Errs[positions[0]])
+	if others := len(positions) - 1; others > 0 {
+		text += fmt.Sprintf(" (and %d other prompts failed)", others)
+	}
+	return text
+}
+
+// Unwrap returns the errors in the order of the prompts.
+func (e *BatchError) Unwrap() []error {
+	out := make([]error, 0, len(e.Errs))
+	for _, i := range slices.Sorted(maps.Keys(e.Errs)) {
+		out = append(out, e.Errs[i])
+	}
+	return out
 }
 
 func (m *Model) classify(ctx context.Context, prompt string, cfg inference.GenerateConfig) (inference.ClassifyResult, inference.GenerateMetrics, error) {
@@ -93,7 +167,7 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 	if err := errors.Join(req.validate(), ctx.Err()); err != nil {
 		return none, inference.GenerateMetrics{}, err
 	}
-	r := req.completion(&preparedPrompt{text: prompt})
+	r := m.withScales(req.completion(&preparedPrompt{text: prompt}))
 	r.StopIDs = nil // the token is the result, whichever it is
 	vocab := m.srv.Info.VocabSize
 	if cfg.ReturnLogits {

@@ -26,6 +26,18 @@
 // contract's, such as grammars, seeds and stop texts. [Launch] starts a
 // llama-server without a model around it, for programs that speak its HTTP API.
 //
+// # Failures
+//
+// A llama-server that crashes or hangs is restarted. Requests that were running end
+// with the cause, for example a *supervise.ExitError; later requests wait for the
+// new process. Five failures in a row end the model with supervise.ErrCrashLoop; see
+// [Restart]. A new process has the scales of [Model.SetAdapters]; its slots and its
+// prompt cache are empty.
+//
+// Errors wrap [ErrInvalidOption], [ErrPromptTooLong], [ErrClosed] and others. When
+// a context ends an operation, the error wraps the context's own error and its
+// cause. [Stream.FinishReason] says why a generation ended.
+//
 // # What the package does
 //
 // Load finds the bundle with llama-server (runtime/locate), reads the GPUs, the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
@@ -174,10 +175,22 @@ func (m *Model) RestoreSlot(ctx context.Context, slot int, name string) (llamaap
 
 // Adapters implements AdapterController.
 func (m *Model) Adapters(ctx context.Context) ([]llamaapi.LoRA, error) {
-	return call(ctx, m, m.api.LoRAs)
+	list, err := call(ctx, m, m.api.LoRAs)
+	if scales := m.scales.Load(); err == nil && scales != nil { // also where the process is a new one
+		for i := range list {
+			list[i].Scale = 0
+			for _, s := range *scales {
+				if s.ID == list[i].ID {
+					list[i].Scale = s.Scale
+				}
+			}
+		}
+	}
+	return list, err
 }
 
-// SetAdapters implements AdapterController. The scales apply to all later requests.
+// SetAdapters implements AdapterController. The scales apply to all later requests,
+// also after a restart; an adapter that is not listed has the scale 0.
 func (m *Model) SetAdapters(ctx context.Context, scales []llamaapi.LoRAScale) error {
 	_, err := call(ctx, m, func(ctx context.Context) (struct{}, error) {
 		if err := m.checkAdapters(ctx, scales); err != nil {
@@ -185,5 +198,9 @@ func (m *Model) SetAdapters(ctx context.Context, scales []llamaapi.LoRAScale) er
 		}
 		return struct{}{}, m.api.SetLoRAs(ctx, scales)
 	})
+	if err == nil {
+		scales = slices.Clone(scales)
+		m.scales.Store(&scales)
+	}
 	return err
 }

@@ -47,6 +47,9 @@ type Server struct {
 // Plan returns what Load would do with the model at path, and starts nothing. To
 // plan many models, use runtime/machine.
 func Plan(path string, s Settings) (*plan.Plan, error) {
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
 	path, err := machine.FindModel(path)
 	if err != nil {
 		return nil, err
@@ -66,8 +69,19 @@ func Plan(path string, s Settings) (*plan.Plan, error) {
 // Launch finds the bundle, plans, starts llama-server and waits until it is ready.
 // The caller closes the server.
 func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
+	srv, err := startServer(ctx, path, s)
+	if ctx.Err() != nil {
+		err = withCause(ctx, err)
+	}
+	return srv, err
+}
+
+func startServer(ctx context.Context, path string, s Settings) (*Server, error) {
 	if !supported() {
 		return nil, ErrUnsupportedPlatform
+	}
+	if err := s.Validate(); err != nil {
+		return nil, err
 	}
 	path, err := machine.FindModel(path)
 	if err != nil {

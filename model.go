@@ -2,6 +2,7 @@ package rocm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -23,6 +24,9 @@ type Model struct {
 	props atomic.Pointer[llamaapi.Props]
 	// adapters is the number of LoRA adapters, read when a request first sets one.
 	adapters atomic.Pointer[int]
+	// scales are those of SetAdapters. A process that replaces a failed one has its
+	// adapters at full scale, so each request sends the scales.
+	scales atomic.Pointer[[]llamaapi.LoRAScale]
 
 	// life ends with Close, and every operation with it.
 	life     context.Context //nolint:containedctx // the life of the model itself
@@ -33,10 +37,14 @@ type Model struct {
 	mu      sync.Mutex
 	err     error
 	metrics inference.GenerateMetrics
+	finish  inference.FinishReason
 	peak    uint64
 }
 
-var _ inference.TextModel = (*Model)(nil)
+var (
+	_ inference.TextModel      = (*Model)(nil)
+	_ inference.FinishReporter = (*Model)(nil)
+)
 
 func newModel(ctx context.Context, srv *Server) (*Model, error) {
 	m := &Model{srv: srv, api: llamaapi.New(srv.Child.BaseURL(), srv.Child.HTTPClient())}
@@ -144,14 +152,34 @@ func (m *Model) run(ctx context.Context, req func() Request) iter.Seq[inference.
 	}
 }
 
-// record stores the result of an operation for Err and Metrics.
-func (m *Model) record(err error, g inference.GenerateMetrics) inference.GenerateMetrics {
+// FinishReason implements inference.FinishReporter: why the generation that ended
+// last did. After a batch it returns FinishNone, unless the batch failed.
+func (m *Model) FinishReason() inference.FinishReason {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.finish
+}
+
+// finishOf returns the reason of an end with an error, or of one that the caller
+// left; FinishNone otherwise.
+func finishOf(err error, left bool) inference.FinishReason {
+	switch {
+	case left, errors.Is(err, ErrClosed), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return inference.FinishCancelled
+	case err != nil:
+		return inference.FinishError
+	}
+	return inference.FinishNone
+}
+
+// record stores the result of an operation for Err, Metrics and FinishReason.
+func (m *Model) record(err error, g inference.GenerateMetrics, finish inference.FinishReason) inference.GenerateMetrics {
 	g.ActiveMemoryBytes = m.srv.usedMemory()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.peak = max(m.peak, g.ActiveMemoryBytes)
 	g.PeakMemoryBytes = m.peak
-	m.err, m.metrics = err, g
+	m.err, m.metrics, m.finish = err, g, finish
 	return g
 }
 
@@ -170,7 +198,18 @@ func (m *Model) translateError(ctx context.Context, err error) error {
 	case m.life.Err() != nil:
 		return ErrClosed
 	case ctx.Err() != nil:
-		return ctx.Err()
+		return withCause(ctx, ctx.Err())
+	case errors.Is(err, llamaapi.ErrContextExceeded):
+		return fmt.Errorf("%w: %w", ErrPromptTooLong, err)
+	}
+	return err
+}
+
+// withCause returns an error that wraps the cause of ctx too, where ctx ended with
+// a cause of its own.
+func withCause(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("%w: %w", err, cause)
 	}
 	return err
 }

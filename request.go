@@ -148,6 +148,14 @@ func (r *Request) completion(p *preparedPrompt) *llamaapi.CompletionRequest {
 	}
 }
 
+// withScales adds the scales of SetAdapters to a request without its own.
+func (m *Model) withScales(r *llamaapi.CompletionRequest) *llamaapi.CompletionRequest {
+	if scales := m.scales.Load(); scales != nil && len(r.LoRA) == 0 {
+		r.LoRA = *scales
+	}
+	return r
+}
+
 // validate checks each option by itself.
 func (r *Request) validate() error {
 	bad := func(v float32) bool { return v < 0 || math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) }
@@ -166,6 +174,8 @@ func (r *Request) validate() error {
 		return invalidOption("min-p %v; use a number from 0 to 1", r.MinP)
 	case bad(r.RepeatPenalty):
 		return invalidOption("repeat penalty %v; use 1 for none", r.RepeatPenalty)
+	case r.Grammar != "" && len(r.JSONSchema) > 0:
+		return invalidOption("a grammar and a JSON schema; use one of them")
 	case r.Seed != nil && (*r.Seed < 0 || *r.Seed >= math.MaxUint32):
 		return invalidOption("seed %d; use 0 to %d, or nil for a random seed", *r.Seed, uint32(math.MaxUint32-1))
 	}

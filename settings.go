@@ -1,7 +1,14 @@
 package rocm
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
@@ -134,6 +141,77 @@ func (s Settings) withLoadConfig(cfg inference.LoadConfig) (Settings, error) {
 		s.Adapters = []string{cfg.AdapterPath}
 	}
 	return s, nil
+}
+
+// Validate checks the settings without starting anything: each option by itself,
+// options that exclude each other, and the files and directories that llama-server
+// opens. Load and Launch call it. Its error wraps [ErrInvalidOption].
+func (s *Settings) Validate() error {
+	if err := s.Options.Validate(); err != nil {
+		return err
+	}
+	t, r := s.Timeouts, s.Restart
+	switch {
+	case s.Embeddings && s.Reranking:
+		return invalidOption("Embeddings and Reranking; a server is for one of them")
+	case s.Pooling != "" && !slices.Contains(poolings(), s.Pooling):
+		return invalidOption("pooling %q; use one of %s", s.Pooling, strings.Join(poolings(), ", "))
+	case t.Start < 0:
+		return invalidOption("a start timeout of %v; use 0 for the default", t.Start)
+	case t.Stop < 0:
+		return invalidOption("a stop timeout of %v; use 0 for the default", t.Stop)
+	case r.MaxFailures < 0, r.MinBackoff < 0, r.MaxBackoff < 0, r.ResetAfter < 0:
+		return invalidOption("a negative limit of restarts; use 0 for the default, or Restart.Disabled")
+	case r.MaxBackoff > 0 && r.MaxBackoff < r.MinBackoff:
+		return invalidOption("a longest backoff of %v below the shortest, %v", r.MaxBackoff, r.MinBackoff)
+	}
+	if s.TCP != "" {
+		if err := checkAddress(s.TCP); err != nil {
+			return invalidOption("the address %q: %w; use host:port", s.TCP, err)
+		}
+	}
+	return s.checkFiles()
+}
+
+func poolings() []string { return []string{"none", "mean", "cls", "last", "rank"} }
+
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	return err
+}
+
+// checkFiles checks the paths that llama-server opens: it reports a missing file
+// with the text of its usage only. The files of the plan are read by package
+// machine.
+func (s *Settings) checkFiles() error {
+	if s.ChatTemplateFile != "" {
+		info, err := os.Stat(s.ChatTemplateFile)
+		if err == nil && !info.Mode().IsRegular() { // opening a FIFO would wait for its writer
+			err = errors.New("not a regular file")
+		}
+		if err == nil {
+			var f *os.File
+			if f, err = os.Open(s.ChatTemplateFile); err == nil {
+				_ = f.Close()
+			}
+		}
+		if err != nil {
+			return invalidOption("the chat template file: %w; name a readable file (Settings.ChatTemplateFile, --chat-template-file)", err)
+		}
+	}
+	if s.SlotDir != "" {
+		info, err := os.Stat(s.SlotDir)
+		if err == nil && !info.IsDir() {
+			err = fmt.Errorf("%s is not a directory", s.SlotDir)
+		}
+		if err != nil {
+			return invalidOption("the directory of saved slots: %w; create it (Settings.SlotDir, --slot-dir)", err)
+		}
+	}
+	return nil
 }
 
 func (s *Settings) logger() *slog.Logger {

@@ -31,6 +31,7 @@ type Stream struct {
 	over    bool
 	err     error
 	metrics inference.GenerateMetrics
+	reason  inference.FinishReason
 }
 
 // Stream returns a generation that starts when it is first read. The caller reads
@@ -107,7 +108,7 @@ func (s *Stream) send() error {
 			return err
 		}
 	}
-	in, err := s.m.api.Completion(s.joined, r.completion(&p))
+	in, err := s.m.api.Completion(s.joined, s.m.withScales(r.completion(&p)))
 	if err != nil && len(p.media) > 0 {
 		err = mediaError(err)
 	}
@@ -165,7 +166,32 @@ func (s *Stream) finish(err error) {
 	if s.started {
 		total = time.Since(s.start)
 	}
-	s.metrics = s.m.record(s.err, metricsOf(f, total))
+	s.reason = s.finishReason(f)
+	s.metrics = s.m.record(s.err, metricsOf(f, total), s.reason)
+}
+
+// finishReason returns why the generation ended; mu is held.
+func (s *Stream) finishReason(f llamaapi.Final) inference.FinishReason {
+	switch {
+	case s.err != nil:
+		return finishOf(s.err, false)
+	case s.in == nil && s.started && s.req.MaxTokens == 0:
+		return inference.FinishLength
+	case s.in == nil, f.Reason == llamaapi.StopNone, f.Reason == "":
+		return inference.FinishCancelled
+	case f.Reason != llamaapi.StopLimit:
+		return inference.FinishStop
+	case f.PredictedTokens < s.req.MaxTokens:
+		return inference.FinishContext
+	}
+	return inference.FinishLength
+}
+
+// FinishReason returns why the generation ended; FinishNone before its end.
+func (s *Stream) FinishReason() inference.FinishReason {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
 }
 
 // Err returns the error that ended the generation; nil when the generation was

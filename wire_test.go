@@ -27,6 +27,10 @@ type wiretap struct {
 }
 
 func (w *wiretap) ServeHTTP(out http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/lora-adapters" && r.Method == http.MethodPost {
+		_, _ = io.WriteString(out, `{"success":true}`)
+		return
+	}
 	if r.URL.Path == "/lora-adapters" {
 		_, _ = io.WriteString(out, `[{"id":0,"path":"a","scale":1},{"id":1,"path":"b","scale":1}]`)
 		return
@@ -195,6 +199,33 @@ func TestTemplateOnTheWire(t *testing.T) {
 				t.Errorf("completed %v", got)
 			}
 		})
+	}
+}
+
+// TestSetScalesAreSentWithEachRequest: the process may be another one than the one
+// that SetAdapters was sent to.
+func TestSetScalesAreSentWithEachRequest(t *testing.T) {
+	tap := &wiretap{stream: oneToken + itsEnd, whole: inWhole}
+	m := tapped(t, tap)
+	if err := m.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 1, Scale: 0.25}}); err != nil {
+		t.Fatal(err)
+	}
+	set, own := []any{map[string]any{"id": 1., "scale": 0.25}}, []any{map[string]any{"id": 0., "scale": 2.}}
+	one := inference.GenerateConfig{MaxTokens: 1}
+	for range m.Stream(t.Context(), Request{Prompt: TextPrompt("p"), GenerateConfig: one}).All() {
+		continue
+	}
+	if _, err := m.Classify(t.Context(), []string{"p"}); err != nil {
+		t.Fatal(err)
+	}
+	for range m.Stream(t.Context(), Request{Prompt: TextPrompt("p"), GenerateConfig: one, Adapters: []llamaapi.LoRAScale{{ID: 0, Scale: 2}}}).All() {
+		continue
+	}
+	bodies := tap.taken("/completion")
+	for i, want := range []any{set, set, own} {
+		if len(bodies) != 3 || !reflect.DeepEqual(bodies[i]["lora"], want) {
+			t.Fatalf("sent %v, want %v in request %d", bodies, want, i)
+		}
 	}
 }
 

@@ -81,6 +81,7 @@ const (
 // process_mtmd_prompt, tokenize_input_subprompt and oaicompat_chat_params_parse
 // reject media with them.
 const (
+	msgTooLong          = "is too large to process" // of an embedding or a reranking (server-context.cpp)
 	msgUndecodable      = "Failed to load image or audio file"
 	msgNotMultimodal    = "does not support multimodal requests"
 	msgUnsupportedMedia = " input is not supported - hint: "
@@ -90,7 +91,7 @@ const (
 func (e *APIError) Is(target error) bool {
 	switch target {
 	case ErrContextExceeded:
-		return e.Type == typeContext
+		return e.Type == typeContext || strings.Contains(e.Message, msgTooLong)
 	case ErrLoading:
 		// fail_on_no_slot has the same type and another message.
 		return e.Status == http.StatusServiceUnavailable && (e.Type != typeUnavailable || strings.HasPrefix(e.Message, "Loading"))

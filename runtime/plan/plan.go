@@ -57,9 +57,9 @@ type Plan struct {
 	Request Request      `json:"-"`
 }
 
-// Make plans. It fails with ErrInvalidOption for options that make no sense, with
-// ErrNoGPU when a GPU is required and none can be used, and with ErrDoesNotFit
-// when not even the host has room.
+// Make returns the plan for r. Its error wraps ErrInvalidOption for an option out of
+// its range, ErrNoGPU where no GPU can be used and the options require one or ask
+// for layers on it, and ErrDoesNotFit where not even the host has enough memory.
 func Make(r Request) (*Plan, error) {
 	if err := r.Options.Validate(); err != nil {
 		return nil, err
@@ -74,8 +74,11 @@ func Make(r Request) (*Plan, error) {
 	}
 	p := &Plan{Request: r}
 	if len(sel.devices) == 0 {
-		if r.Options.Devices.Required {
+		switch n := r.Options.Layers; {
+		case r.Options.Devices.Required:
 			return nil, fmt.Errorf("%w: %s", ErrNoGPU, sel.why)
+		case n > 0 || n == AllLayers:
+			return nil, fmt.Errorf("%w for the GPU layers that the options ask for: %s; leave the number of layers to the default to run on the CPU where there is no GPU", ErrNoGPU, sel.why)
 		}
 		p.Fallback = sel.why
 		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)
