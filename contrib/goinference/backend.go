@@ -27,7 +27,9 @@ func (b *Backend) Available() bool { return b.CheckAvailable() == nil }
 
 // CheckAvailable returns the reason why the backend is not available, which the
 // contract's LoadModel does not report; nil where it is.
-func (b *Backend) CheckAvailable() error { return (&rocm.Backend{Defaults: b.Defaults}).CheckAvailable() }
+func (b *Backend) CheckAvailable() error {
+	return (&rocm.Backend{Defaults: b.Defaults}).CheckAvailable()
+}
 
 // LoadModel implements the contract. The model is a *Model.
 func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) (goinf.TextModel, error) {
