@@ -112,7 +112,7 @@ func TestAptOptionsRejectsBadSettings(t *testing.T) {
 		"expired from the start": {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_VALID=30s"}, "set GOROCM_RELEASE_DATE"},
 		"no key in it":           {[]string{"GOROCM_APT_KEY=hello"}, "GOROCM_APT_KEY: "},
 		"a missing file":         {[]string{"GOROCM_APT_KEY_FILE=/nonexistent"}, "GOROCM_APT_KEY_FILE: "},
-		"a URL that is none":     {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=here"}, "not the address"},
+		"a URL that is none":     {[]string{"GOROCM_APT_UNSIGNED=true", "GOROCM_APT_URL=here"}, `"here" is not a repository URL`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, d := newSession(t, append([]string{"GOROCM_APT_URL=https://example.org/apt"}, tc.env...)...)
