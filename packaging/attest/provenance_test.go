@@ -46,8 +46,8 @@ func TestProvenanceRoundTrips(t *testing.T) {
 		t.Errorf("a copy: %v", err)
 	}
 	for want, sum := range map[string]release.Checksum{
-		"does not name other": {SHA256: strings.Repeat("3", 64), Path: "other"},
-		"is about 1111":       {SHA256: strings.Repeat("3", 64), Path: "go-rocm"},
+		"does not contain other": {SHA256: strings.Repeat("3", 64), Path: "other"},
+		"the statement has 1111": {SHA256: strings.Repeat("3", 64), Path: "go-rocm"},
 	} {
 		if err := s.Covers(sum); !errors.Is(err, release.ErrProvenance) || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want an error about %q", err, want)
