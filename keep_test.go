@@ -18,9 +18,9 @@ import (
 )
 
 // loadWith loads the fake model with settings.
-func loadWith(t *testing.T, script fakellama.Script, s rocm.Settings) *rocm.Model {
+func loadWith(t *testing.T, s rocm.Settings) *rocm.Model {
 	t.Helper()
-	m, err := (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, script), s)
+	m, err := (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func loadWith(t *testing.T, script fakellama.Script, s rocm.Settings) *rocm.Mode
 func TestSlotIsKept(t *testing.T) {
 	s := rocm.Settings{}
 	s.SlotDir, s.Slots = t.TempDir(), 2
-	m := loadWith(t, fakellama.Script{}, s)
+	m := loadWith(t, s)
 	if argv := m.Server().Child.Diagnose().Argv; !slices.Contains(argv, s.SlotDir) || argv[slices.Index(argv, s.SlotDir)-1] != "--slot-save-path" {
 		t.Errorf("no directory for slots in %q", argv)
 	}
@@ -76,11 +76,11 @@ func TestAdaptersAreSet(t *testing.T) {
 	}
 	s := rocm.Settings{}
 	s.Adapters = []string{"one.gguf"}
-	one := loadWith(t, fakellama.Script{}, s)
+	one := loadWith(t, s)
 	holdsAdapters(t, one, llamaapi.LoRA{ID: 0, Path: filepath.Join(dir, "one.gguf"), Scale: 1})
 
 	s.Adapters = []string{filepath.Join(dir, "two.gguf"), "one.gguf"}
-	both := loadWith(t, fakellama.Script{}, s)
+	both := loadWith(t, s)
 	if err := both.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 1, Scale: 0.25}, {ID: 0, Scale: -2}}); err != nil {
 		t.Fatal(err)
 	}

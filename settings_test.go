@@ -183,7 +183,7 @@ func TestAdapterScalesOutliveACrash(t *testing.T) {
 	if err := b.WriteFile(adapter); err != nil {
 		t.Fatal(err)
 	}
-	m := loadWith(t, fakellama.Script{}, rocm.Settings{Options: plan.Options{Adapters: []string{adapter}}, Restart: rocm.Restart{MinBackoff: time.Millisecond}})
+	m := loadWith(t, rocm.Settings{Options: plan.Options{Adapters: []string{adapter}}, Restart: rocm.Restart{MinBackoff: time.Millisecond}})
 	if err := m.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 0, Scale: 0.25}}); err != nil {
 		t.Fatal(err)
 	}

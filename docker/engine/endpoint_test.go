@@ -51,8 +51,10 @@ func TestEndpoints(t *testing.T) {
 	}{
 		{"nothing", nil, []string{"unix:///var/run/docker.sock", "unix:///run/podman/podman.sock"}, false, ""},
 		{
-			"a user's session", map[string]string{"XDG_RUNTIME_DIR": "/run/user/1", "HOME": t.TempDir()},
-			[]string{"unix:///var/run/docker.sock", "unix:///run/user/1/docker.sock", "unix:///run/podman/podman.sock", "unix:///run/user/1/podman/podman.sock"}, false, "",
+			"a user's session",
+			map[string]string{"XDG_RUNTIME_DIR": "/run/user/1", "HOME": t.TempDir()},
+			[]string{"unix:///var/run/docker.sock", "unix:///run/user/1/docker.sock", "unix:///run/podman/podman.sock", "unix:///run/user/1/podman/podman.sock"},
+			false, "",
 		},
 		{"DOCKER_HOST", map[string]string{"DOCKER_HOST": "tcp://a:1", "HOME": home}, []string{"tcp://a:1"}, true, ""},
 		{"the current context", map[string]string{"HOME": home}, []string{"ssh://me@far"}, true, ""},

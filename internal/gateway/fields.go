@@ -46,14 +46,12 @@ func integer(low, high float64) check {
 	}
 }
 
-// number accepts numbers from low to high.
-func number(low, high float64) check {
-	return func(v jsonValue) error {
-		if n := v.number(); !v.isNumber() || n < low || n > high {
-			return fmt.Errorf("must be a number from %g to %g", low, high)
-		}
-		return nil
+// number accepts numbers between -float and float.
+func number(v jsonValue) error {
+	if n := v.number(); !v.isNumber() || n < -float || n > float {
+		return fmt.Errorf("must be a number from %g to %g", -float, float)
 	}
+	return nil
 }
 
 // text accepts strings of at most that many bytes, as they are written in JSON.
@@ -178,7 +176,7 @@ func samplingFields() fields {
 		"samplers":              anyOf(text(64), list(32, text(64))),
 		"dry_sequence_breakers": list(maxBreakers, text(256)),
 		"response_fields":       list(64, text(256)),
-		"lora":                  list(64, object(fields{"id": integer(0, int32Max), "scale": number(-float, float)})),
+		"lora":                  list(64, object(fields{"id": integer(0, int32Max), "scale": number})),
 		"logit_bias":            logitBias,
 		"stream_options":        object(fields{"include_usage": boolean}),
 
@@ -202,7 +200,7 @@ func samplingFields() fields {
 		"dynatemp_exponent", "repeat_penalty", "frequency_penalty", "presence_penalty", "dry_multiplier", "dry_base",
 		"mirostat_tau", "mirostat_eta", "adaptive_target", "adaptive_decay",
 	} {
-		f[name] = number(-float, float)
+		f[name] = number
 	}
 	return f
 }
@@ -305,8 +303,8 @@ func responsesFields() fields {
 func anthropicFields() fields {
 	return fields{
 		"messages": anthropicMessages, "system": anything, "tools": tools, "tool_choice": atMost(4096),
-		"stop_sequences": list(128, text(4096)), "max_tokens": integer(-1, int32Max), "temperature": number(-float, float),
-		"top_p": number(-float, float), "top_k": integer(-1, int32Max), "stream": boolean, "chat_template_kwargs": templateArguments,
+		"stop_sequences": list(128, text(4096)), "max_tokens": integer(-1, int32Max), "temperature": number,
+		"top_p": number, "top_k": integer(-1, int32Max), "stream": boolean, "chat_template_kwargs": templateArguments,
 		"thinking": object(fields{"type": text(64), "budget_tokens": integer(-1, int32Max)}),
 		"metadata": object(fields{"user_id": text(4096)}), "model": text(4096),
 	}

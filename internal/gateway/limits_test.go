@@ -130,7 +130,7 @@ func TestSlowUploadsEnd(t *testing.T) {
 	g.pace = bodyPace{grace: 50 * time.Millisecond, bytes: 1 << 20}
 	r, w := io.Pipe()
 	defer func() { _ = w.Close() }()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", serveGateway(t, g)+"/completion", r)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, serveGateway(t, g)+"/completion", r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -111,7 +111,7 @@ func TestErrorsNameTheVariable(t *testing.T) {
 	for field := range reflect.TypeFor[Settings]().Fields() {
 		name := field.Tag.Get("env")
 		var values, ok []string
-		remedy := ""
+		var remedy string
 		switch field.Type {
 		case reflect.TypeFor[bool]():
 			values, ok, remedy = []string{"maybe", "2", "tru"}, []string{"true", "FALSE", "1", "0", "yes", "no", "On", "off", " true "}, "set true or false"

@@ -127,7 +127,7 @@ func ReadCodeObject(path string) (CodeObjects, error) {
 	return c, err
 }
 
-// sumTargets adds up what belongs to the same target, in the order of
+// SumTargets adds up what belongs to the same target, in the order of
 // gfx.Compare.
 func SumTargets(parts []CodeObjects) []CodeObjects {
 	sums := map[gfx.Target]CodeObjects{}

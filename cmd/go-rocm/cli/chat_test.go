@@ -153,7 +153,7 @@ func TestChatReplacesUnansweredMessage(t *testing.T) {
 func TestAnswerIsSanitizedForTerminal(t *testing.T) {
 	const reply = "one\ttwo\r\x1b]52;c;eA==\x07 \u009b31m\nthree é 👩\u200d🚀"
 	w := newWorld(t, fakellama.Script{Reply: reply})
-	if out, errs, status := w.output(t, "", "run", w.model, "-p", "x"); status != 0 || out != reply+"\n" {
+	if out, errs, status := w.output(t, "run", w.model, "-p", "x"); status != 0 || out != reply+"\n" {
 		t.Errorf("into a pipe: status %d, %q, %s", status, out, errs)
 	}
 	term := w.terminal(t, "run", w.model)

@@ -98,7 +98,7 @@ func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 func rejectUnknownCommand(root *cobra.Command, args []string) error {
 	cmd, rest, err := root.Find(args)
 	if err != nil || !cmd.HasSubCommands() {
-		return nil // Execute reports the error
+		return nil //nolint:nilerr // Execute reports the error
 	}
 	for _, arg := range rest {
 		switch {

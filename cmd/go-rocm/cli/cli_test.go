@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -83,11 +82,11 @@ func (w *world) command(args ...string) *exec.Cmd {
 }
 
 // output runs the program and returns its output and exit status.
-func (w *world) output(t *testing.T, stdin string, args ...string) (out, errs string, status int) {
+func (w *world) output(t *testing.T, args ...string) (out, errs string, status int) {
 	t.Helper()
 	cmd := w.command(args...)
 	var o, e bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &o, &e
+	cmd.Stdout, cmd.Stderr = &o, &e
 	err := cmd.Run()
 	if cmd.ProcessState == nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func TestFitPromisedTable(t *testing.T) {
 		}
 		args = append(args, path)
 	}
-	out, errs, status := w.output(t, "", args...)
+	out, errs, status := w.output(t, args...)
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, errs)
 	}
@@ -64,7 +64,7 @@ func TestFitPromisedTable(t *testing.T) {
 	if d := cmp.Diff(string(shown.Find(text)), block); d != "" {
 		t.Errorf("the table in %s differs (-want +got); go test ./cmd/go-rocm/cli -run PromisedTable -update\n%s", page, d)
 	}
-	out, _, _ = w.output(t, "", append(args, "--json")...)
+	out, _, _ = w.output(t, append(args, "--json")...)
 	var rows []modelPlan
 	if err := json.Unmarshal([]byte(out), &rows); err != nil || len(rows) != len(promised) {
 		t.Fatalf("%d rows, %v", len(rows), err)

@@ -39,7 +39,7 @@ func TestModelsSanitizesMetadata(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, errs, status := w.output(t, "", "models", dir, "--card", "gfx1100:24GiB", "--memory", "8GiB")
+	out, errs, status := w.output(t, "models", dir, "--card", "gfx1100:24GiB", "--memory", "8GiB")
 	if status != 0 {
 		t.Fatalf("status %d: %s", status, errs)
 	}

@@ -166,7 +166,7 @@ func TestServeStartsLlamaServerWithMetrics(t *testing.T) {
 // A chat model has no pooling: all requests for embeddings would fail.
 func TestServeRejectsEmbeddingsWithoutPooling(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Embeddings: true})
-	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "127.0.0.1:0", "--embeddings"); status != exitFailure || !strings.Contains(errs, "--pooling") {
+	if _, errs, status := w.output(t, "serve", w.model, "--listen", "127.0.0.1:0", "--embeddings"); status != exitFailure || !strings.Contains(errs, "--pooling") {
 		t.Errorf("status %d, %s", status, errs)
 	}
 	s := w.serve(t, "--embeddings", "--pooling", "mean")
@@ -319,7 +319,7 @@ func TestServeTellsSystemd(t *testing.T) {
 // A model that cannot be loaded ends serve with the reason.
 func TestServeFails(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Process: fakellama.Process{ExitEarly: true, ExitCode: 1, Log: "gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'"}})
-	_, errs, status := w.output(t, "", "serve", w.model, "--listen", "127.0.0.1:0")
+	_, errs, status := w.output(t, "serve", w.model, "--listen", "127.0.0.1:0")
 	if status != exitFailure || !strings.Contains(errs, "invalid magic") {
 		t.Errorf("status %d: %s", status, errs)
 	}
@@ -336,7 +336,7 @@ func TestServeOnUnixSocket(t *testing.T) {
 	w.askBySocket(t, path)
 
 	// One that answers is not taken away.
-	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "unix:"+path); status != exitFailure || !strings.Contains(errs, "another program is listening there") {
+	if _, errs, status := w.output(t, "serve", w.model, "--listen", "unix:"+path); status != exitFailure || !strings.Contains(errs, "another program is listening there") {
 		t.Errorf("a second one: status %d, %s", status, errs)
 	}
 	w.askBySocket(t, path)
@@ -358,7 +358,7 @@ func TestServeOnUnixSocket(t *testing.T) {
 
 	// Something else in its place stays.
 	file := w.file(t, "front.sock", []byte("precious"))
-	if _, errs, status := w.output(t, "", "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "address already in use") {
+	if _, errs, status := w.output(t, "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "address already in use") {
 		t.Errorf("over a file: status %d, %s", status, errs)
 	}
 	if raw, err := os.ReadFile(file); err != nil || string(raw) != "precious" {

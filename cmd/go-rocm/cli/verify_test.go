@@ -67,7 +67,7 @@ func TestVerifyListsFilesWithoutProvenance(t *testing.T) {
 	if err := os.WriteFile(key, block("PUBLIC KEY", der, err), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, errs, status := w.output(t, "", "verify", dir, "--provenance-key", key)
+	out, errs, status := w.output(t, "verify", dir, "--provenance-key", key)
 	if !strings.HasSuffix(out, "\nnot in the provenance: pool/earlier.deb\n") || status != 0 {
 		t.Errorf("status %d, %q, %s", status, out, errs)
 	}
