@@ -158,7 +158,7 @@ func exampleLook(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ file, says string }{
-		"a text":           {"examples_test.go", "is whole"},
+		"a text":           {"examples_test.go", "is complete"},
 		"a very large one": {large, "scale the image down"},
 	} {
 		cmd := example(t, "look", flags, c.file, "What is this?")

@@ -280,7 +280,7 @@ func TestCommandsShowImages(t *testing.T) {
 	if without := ask(words).Usage.PromptTokens; with != without+int64((ggufgen.ProjectorOptions{}).Tokens()) {
 		t.Errorf("%d tokens with an image, %d without", with, without)
 	}
-	// An address is refused by us; the server would have gone there.
+	// The gateway rejects an address; llama-server would fetch it.
 	_, err := client.Chat.Completions.New(t.Context(), openai.ChatCompletionNewParams{
 		Model: "any",
 		Messages: []openai.ChatCompletionMessageParamUnion{openai.UserMessage([]openai.ChatCompletionContentPartUnionParam{
@@ -288,7 +288,7 @@ func TestCommandsShowImages(t *testing.T) {
 		})},
 	})
 	var refused *openai.Error
-	if !errors.As(err, &refused) || refused.StatusCode != http.StatusBadRequest || !strings.Contains(refused.Message, "nothing is fetched") {
+	if !errors.As(err, &refused) || refused.StatusCode != http.StatusBadRequest || !strings.Contains(refused.Message, "are not fetched") {
 		t.Errorf("an image by its address: %v", err)
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
