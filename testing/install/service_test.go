@@ -176,8 +176,8 @@ func checkReload(t *testing.T, b *box) {
 	t.Helper()
 	pid := b.property("MainPID")
 	b.sh("systemctl reload go-rocm")
-	b.eventually("the service has read its keys again", time.Minute, func() bool {
-		return strings.Contains(b.sh("journalctl --no-pager -o cat -u go-rocm"), "read again")
+	b.eventually("the service has reloaded its keys", time.Minute, func() bool {
+		return strings.Contains(b.sh("journalctl --no-pager -o cat -u go-rocm"), "certificate reloaded")
 	})
 	if now := b.property("MainPID"); now != pid {
 		t.Errorf("reloading made process %s of %s", now, pid)
