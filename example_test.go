@@ -4,9 +4,10 @@ package rocm_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
@@ -16,7 +17,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
-	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
 // Through the contract, the way that works with any backend.
@@ -74,161 +74,107 @@ func loaded(script fakellama.Script, settings rocm.Settings) (model *rocm.Model,
 	}
 }
 
-// A stream has an error and metrics of its own, which streams beside it do not
-// touch, and takes more options than the contract: here a seed and a schema for
-// the answer.
-func ExampleModel_Stream() {
-	model, done := loaded(fakellama.Script{Reply: `{"city":"Rome","country":"Italy"}`}, rocm.Settings{})
-	defer done()
+// A llama-server without the contract around it, for programs that speak its HTTP.
+func ExampleLaunch() {
+	defer fakebundle.Example(fakellama.Script{})()
 
-	seed := int64(42)
-	stream := model.Stream(context.Background(), rocm.Request{
-		Prompt:         rocm.ChatPrompt([]inference.Message{{Role: "user", Content: "Name a city and its country."}}),
-		GenerateConfig: inference.GenerateConfig{MaxTokens: 100, Temperature: 0.8, TopP: 0.95},
-		Seed:           &seed,
-		JSONSchema:     []byte(`{"type":"object","properties":{"city":{"type":"string"},"country":{"type":"string"}},"required":["city","country"]}`),
-	})
-	for token := range stream.All() {
-		fmt.Print(token.Text)
+	server, err := rocm.Launch(context.Background(), os.Getenv("MODEL"), rocm.Settings{})
+	if err != nil {
+		fmt.Println(err)
+		return
 	}
-	fmt.Println()
-	fmt.Println(stream.Err(), stream.Final().Reason, stream.Metrics().GeneratedTokens > 0)
-	// Output:
-	// {"city":"Rome","country":"Italy"}
-	// <nil> eos true
+	defer func() { _ = server.Close() }()
+	answer, err := server.Child.HTTPClient().Get(server.Child.BaseURL() + "/health")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = answer.Body.Close() }()
+	body, err := io.ReadAll(answer.Body)
+	fmt.Println(server.Info.Architecture, string(body), err)
+	// Output: llama {"status":"ok"} <nil>
 }
 
-// Leaving the loop ends the generation and is no failure.
-func ExampleModel_Generate() {
-	model, done := loaded(fakellama.Script{NeverEnds: true}, rocm.Settings{})
+// noGPU is the root of a machine that has none, in the place of this one.
+func noGPU() (settings rocm.Settings, done func()) {
+	root, err := os.MkdirTemp("", "machine-")
+	if err != nil {
+		panic(err)
+	}
+	settings = rocm.Settings{}
+	settings.SysRoot = root
+	return settings, func() { _ = os.RemoveAll(root) }
+}
+
+// What would become of a model, with nothing started.
+func ExamplePlan() {
+	defer fakebundle.Example(fakellama.Script{})()
+	settings, done := noGPU() // rocm.Settings{} for this machine
 	defer done()
 
-	n := 0
-	for range model.Generate(context.Background(), "Once upon a time", inference.WithMaxTokens(100_000)) {
-		if n++; n == 3 {
-			break
+	plan, err := rocm.Plan(os.Getenv("MODEL"), settings)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(plan.GPU, plan.TotalLayers)
+	fmt.Println(plan.Reasons[0])
+	// Output:
+	// false 31
+	// running on the CPU: no AMD GPU was found
+}
+
+// The machine is read once, and every model of a directory planned for it.
+func Example_machine() {
+	defer fakebundle.Example(fakellama.Script{})()
+	settings, done := noGPU()
+	defer done()
+
+	m, err := machine.Detect("", machine.Config{SysRoot: settings.SysRoot})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for model := range inference.Discover(filepath.Dir(os.Getenv("MODEL"))) {
+		p, err := m.Plan(model.Path, plan.Options{})
+		if err != nil {
+			fmt.Println(err)
+			continue
 		}
+		fmt.Println(filepath.Base(model.Path), model.ModelType, p.Layers, "layers on GPUs")
 	}
-	fmt.Println(n, model.Err())
-
-	model.Generate(context.Background(), "x", inference.WithTemperature(-1))(func(inference.Token) bool { return true })
-	fmt.Println(errors.Is(model.Err(), rocm.ErrInvalidOption))
-	// Output:
-	// 3 <nil>
-	// true
+	// Output: smollm2-135m.gguf llama 0 layers on GPUs
 }
 
-// A batch runs over the slots; its results keep the order of the prompts.
-func ExampleModel_BatchGenerate() {
-	model, done := loaded(fakellama.Script{Reply: "yes", Slots: 2}, rocm.Settings{})
-	defer done()
-
-	prompts := []string{"Is water wet?", "Is fire hot?", "Is ice cold?"}
-	results, err := model.BatchGenerate(context.Background(), prompts, inference.WithMaxTokens(8))
+// The GPUs that models could run on, and why others could not.
+func Example_devices() {
+	devices, err := machine.Devices()
 	if err != nil {
-		fmt.Println(err)
-		return
+		fmt.Println(err) // of one of them; the others are there
 	}
-	for i, r := range results {
-		fmt.Print(prompts[i], " ")
-		for _, token := range r.Tokens {
-			fmt.Print(token.Text)
+	for _, d := range devices {
+		if !d.Visible {
+			fmt.Println(d.Name, d.UnusableReason)
+			continue
 		}
-		fmt.Println("", r.Err)
+		fmt.Println(d.Name, d.Target, d.VRAMFree()>>20, "MiB free")
 	}
-	// Output:
-	// Is water wet? yes <nil>
-	// Is fire hot? yes <nil>
-	// Is ice cold? yes <nil>
 }
 
-// One token is sampled for each prompt; the logits are there when asked for.
-func ExampleModel_Classify() {
-	model, done := loaded(fakellama.Script{Reply: "+"}, rocm.Settings{})
-	defer done()
-
-	results, err := model.Classify(context.Background(), []string{"I love it.\nVerdict, + or -: "}, inference.WithLogits())
+// Memory in use on all GPUs that this process may use; 0 of 0 without one.
+func Example_usedMemory() {
+	used, err := machine.UsedMemory()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	fmt.Println(results[0].Token.Text, len(results[0].Logits) == model.Info().VocabSize)
-	// Output: + true
-}
-
-// Text becomes tokens and comes back.
-func ExampleModel_Tokenize() {
-	model, done := loaded(fakellama.Script{}, rocm.Settings{})
-	defer done()
-
-	ctx := context.Background()
-	ids, err := model.Tokenize(ctx, "a small 🌍")
+	total, err := machine.TotalMemory()
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	text, err := model.Detokenize(ctx, ids)
-	fmt.Println(text, err)
-	// Output: a small 🌍 <nil>
-}
-
-// A vector for each text, from a model that was made for it.
-func ExampleModel_Embed() {
-	settings := rocm.Settings{}
-	settings.Embeddings, settings.Pooling = true, "mean"
-	model, done := loaded(fakellama.Script{}, settings)
-	defer done()
-
-	vectors, err := model.Embed(context.Background(), []string{"a river", "a mountain"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(len(vectors), "vectors of one length:", len(vectors[0]) == len(vectors[1]))
-	// Output: 2 vectors of one length: true
-}
-
-// The documents that answer a query best come first.
-func ExampleModel_Rerank() {
-	settings := rocm.Settings{}
-	settings.Reranking = true
-	model, done := loaded(fakellama.Script{}, settings)
-	defer done()
-
-	documents := []string{"a desert", "a river", "a mountain"}
-	ranked, err := model.Rerank(context.Background(), "water", documents, 2)
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	fmt.Println(len(ranked), ranked[0].Score >= ranked[1].Score)
-	// Output: 2 true
-}
-
-// A model with a projector answers about images; the answer here is scripted.
-func ExampleModel_ChatMedia() {
-	model, done := loaded(fakellama.Script{Reply: "A cat and a dog.", Vision: true}, rocm.Settings{}) // Settings.Projector names the file
-	defer done()
-
-	question := []rocm.MediaMessage{{
-		Message: inference.Message{Role: "user", Content: "Who is in " + rocm.MediaMarker + " and who in " + rocm.MediaMarker + "?"},
-		Media:   []rocm.Media{{Data: imagegen.PNG(64, 1), Type: "image/png"}, {Data: imagegen.PNG(64, 2)}},
-	}}
-	for token := range model.ChatMedia(context.Background(), question) {
-		fmt.Print(token.Text)
-	}
-	fmt.Println()
-	fmt.Println(model.Err(), model.Modalities().Vision)
-
-	// What is no image, or what the model cannot read, is said so.
-	noise := []rocm.Media{{Data: []byte("not an image")}}
-	for range model.GenerateMedia(context.Background(), "What is this?", noise) {
-	}
-	fmt.Println(errors.Is(model.Err(), rocm.ErrMedia))
-	// Output:
-	// A cat and a dog.
-	// <nil> true
-	// true
+	fmt.Println(used <= total)
+	// Output: true
 }
 
 // Where the llama-server would come from.

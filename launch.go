@@ -14,7 +14,6 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
-	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/host"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
@@ -22,27 +21,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
-
-// Server is a llama-server that runs a model. The command line serves one, and a
-// Model uses one.
-type Server struct {
-	// Child is the supervised process.
-	Child *supervise.Child
-	// Plan has the arguments of the process and the reasons for them.
-	Plan *plan.Plan
-	// Path is the model's file, Info the contract's facts from its header.
-	Path string
-	Info inference.ModelInfo
-	// Origin is where the bundle was found, BundleDir the directory that the
-	// process runs in.
-	Origin    locate.Origin
-	BundleDir string
-
-	devices     []gpu.Device
-	program     *locate.Program
-	sysfs       gpu.FS
-	mediaMarker string // stands for an image or a sound in a prompt to the server
-}
 
 // Plan returns what Load would do with the model at path, and starts nothing. To
 // plan many models, use runtime/machine.
@@ -365,46 +343,4 @@ func (s *Settings) sysRoot() string {
 		return "/"
 	}
 	return s.SysRoot
-}
-
-// waitVRAMFree waits until the GPU memory of a dead child is free again.
-func (srv *Server) waitVRAMFree(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	const slack = 16 << 20
-	for _, d := range srv.devices {
-		if _, err := srv.sysfs.WaitVRAMFree(ctx, d, 100*time.Millisecond, slack); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// usedMemory returns the memory in use on the plan's devices, 0 without a GPU.
-func (srv *Server) usedMemory() uint64 {
-	var sum uint64
-	for _, d := range srv.devices {
-		s := srv.sysfs.Sample(d)
-		if s.Err != nil {
-			continue
-		}
-		sum += s.VRAMUsed
-		if d.Integrated {
-			sum += s.GTTUsed
-		}
-	}
-	return sum
-}
-
-// Close stops the server.
-func (srv *Server) Close() error {
-	return errors.Join(srv.Child.Stop(context.Background()), srv.program.Close())
-}
-
-// modelInfo returns the contract's facts from a header.
-func modelInfo(f *gguf.File) inference.ModelInfo {
-	return inference.ModelInfo{
-		Architecture: f.Architecture(), VocabSize: f.VocabSize(), NumLayers: f.BlockCount(),
-		HiddenSize: f.EmbeddingLength(), QuantBits: f.QuantBits(), QuantGroup: f.QuantGroup(),
-	}
 }

@@ -10,8 +10,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// What the server says of a request with media gets a condition and a remedy
-// where it is about the media, and is left alone where it is not.
+// A server's error about the media gets a condition and a remedy; any other error stays
+// as it is.
 func TestMediaError(t *testing.T) {
 	for name, c := range map[string]struct {
 		said   llamaapi.APIError

@@ -22,7 +22,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
-// projector writes a tiny projector and gives its path.
+// projector writes a tiny projector and returns its path.
 func projector(t *testing.T) string {
 	t.Helper()
 	b, err := ggufgen.Projector(ggufgen.ProjectorOptions{})
@@ -36,8 +36,8 @@ func projector(t *testing.T) string {
 	return name
 }
 
-// seeing loads a model with a projector.
-func seeing(t *testing.T, s rocm.Settings) *rocm.Model {
+// loadWithProjector loads the fake model with a tiny projector.
+func loadWithProjector(t *testing.T, s rocm.Settings) *rocm.Model {
 	t.Helper()
 	path := fakebundle.Use(t, fakellama.Script{})
 	s.Projector = projector(t)
@@ -61,9 +61,9 @@ func images(seeds ...uint64) []rocm.Media {
 	return out
 }
 
-// The server's words depend on every image and its place.
-func TestImages(t *testing.T) {
-	m := seeing(t, rocm.Settings{})
+// The answer depends on every image and on its position.
+func TestAnswerDependsOnEachImage(t *testing.T) {
+	m := loadWithProjector(t, rocm.Settings{})
 	if got := m.Modalities(); got != (llamaapi.Modalities{Vision: true}) {
 		t.Errorf("it reads %+v", got)
 	}
@@ -96,14 +96,14 @@ func TestImages(t *testing.T) {
 	} else if two, _ := say("Compare.", images(2, 1)...); one == two {
 		t.Errorf("the order of images has no effect: %q", one)
 	}
-	// What looks like the marker is text where there are no images.
+	// Without images the marker is plain text.
 	if plain := text(collect(m.Generate(t.Context(), "What is "+rocm.MediaMarker+"?", few))); plain == first || m.Err() != nil {
 		t.Errorf("without an image: %q, %v", plain, m.Err())
 	}
 }
 
 func TestImagesInAChat(t *testing.T) {
-	m := seeing(t, rocm.Settings{})
+	m := loadWithProjector(t, rocm.Settings{})
 	turn := func(role, content string, media ...rocm.Media) rocm.MediaMessage {
 		return rocm.MediaMessage{Message: inference.Message{Role: role, Content: content}, Media: media}
 	}
@@ -135,10 +135,10 @@ func TestImagesInAChat(t *testing.T) {
 	}
 }
 
-// What cannot be done is said before anything is sent, or in the server's words.
-func TestImageMistakes(t *testing.T) {
-	m := seeing(t, rocm.Settings{})
-	blind := load(t, fakellama.Script{})
+// Mistakes are reported before anything is sent, or with the server's message.
+func TestInvalidMediaAreRejected(t *testing.T) {
+	m := loadWithProjector(t, rocm.Settings{})
+	textOnly := load(t, fakellama.Script{})
 	good := images(1)[0]
 	webp := []byte("RIFF\x00\x00\x00\x00WEBPVP8 ")
 	one := []rocm.MediaMessage{{Message: inference.Message{Role: "user", Content: "x"}, Media: []rocm.Media{good}}}
@@ -148,8 +148,8 @@ func TestImageMistakes(t *testing.T) {
 		want  error
 		says  string
 	}{
-		"no projector":      {blind, rocm.Request{Prompt: rocm.TextPrompt("x", images(1)...)}, rocm.ErrNoProjector, "--mmproj"},
-		"no projector chat": {blind, rocm.Request{Prompt: rocm.MediaChatPrompt(one)}, rocm.ErrNoProjector, "smollm2"},
+		"no projector":      {textOnly, rocm.Request{Prompt: rocm.TextPrompt("x", images(1)...)}, rocm.ErrNoProjector, "--mmproj"},
+		"no projector chat": {textOnly, rocm.Request{Prompt: rocm.MediaChatPrompt(one)}, rocm.ErrNoProjector, "smollm2"},
 		"sound":             {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: []byte("RIFF\x24\x00\x00\x00WAVEfmt ")})}, rocm.ErrNoProjector, "for images"},
 		"damaged":           {m, rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: good.Data[:40]})}, rocm.ErrMedia, "Failed to load image or audio file"},
 		"damaged in chat":   {m, rocm.Request{Prompt: rocm.MediaChatPrompt([]rocm.MediaMessage{{Message: one[0].Message, Media: []rocm.Media{{Data: []byte("noise")}}}})}, rocm.ErrMedia, "Failed to load"},
@@ -183,12 +183,12 @@ func TestImageMistakes(t *testing.T) {
 	}
 }
 
-// The marker that the server takes is ours, so that a request that goes to the
-// next process means the same there.
+// The marker is the same for every process, so a request that is sent again after a
+// restart means the same there.
 func TestImagesAfterARestart(t *testing.T) {
 	s := rocm.Settings{}
 	s.Restart.MinBackoff = time.Millisecond
-	m := seeing(t, s)
+	m := loadWithProjector(t, s)
 	say := func() string {
 		return text(collect(m.GenerateMedia(t.Context(), "What?", images(1), inference.WithMaxTokens(10))))
 	}
@@ -232,7 +232,7 @@ func TestProjectorFile(t *testing.T) {
 			}
 		})
 	}
-	// It counts in the estimate, and its path becomes absolute.
+	// The estimate includes the projector, and its path becomes absolute.
 	t.Chdir(filepath.Dir(mmproj))
 	p, err := rocm.Plan(model, rocm.Settings{Options: plan.Options{Projector: filepath.Base(mmproj)}})
 	if err != nil {

@@ -14,13 +14,10 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm"
-	"forge.lthn.ai/core/go-rocm/pkg/inference"
-	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
-	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
 // Settings that cannot work are errors before a process is started.
@@ -61,44 +58,7 @@ func TestInvalidSettingsAreRejected(t *testing.T) {
 	}
 }
 
-// The contract's options change the defaults that they name, and no others.
-func TestLoadOptionsChangeDefaults(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
-	b := &rocm.Backend{Defaults: rocm.Settings{Options: plan.Options{Context: 600, Slots: 3, Layers: plan.CPUOnly}}}
-	loaded, err := b.LoadModel(model, inference.WithParallelSlots(2))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = loaded.Close() }()
-	m, ok := loaded.(*rocm.Model)
-	if !ok {
-		t.Fatalf("a %T", loaded)
-	}
-	if args := strings.Join(m.Server().Plan.Args, " "); !strings.Contains(args, "--ctx-size 600 --parallel 2") || !strings.Contains(args, "--gpu-layers 0") {
-		t.Errorf("started with %s", args)
-	}
-}
-
-// A number of layers asks for a GPU; without one the model does not run on the CPU
-// in silence.
-func TestGPULayersNeedAGPU(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
-	b := &rocm.Backend{Defaults: rocm.Settings{SysRoot: t.TempDir()}}
-	if _, err := b.LoadModel(model, inference.WithGPULayers(10)); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "default") {
-		t.Errorf("10 layers: %v; want ErrNoGPU and the remedy", err)
-	}
-	for _, n := range []int{0, -1} {
-		m, err := b.LoadModel(model, inference.WithGPULayers(n))
-		if err != nil {
-			t.Fatalf("%d layers: %v", n, err)
-		}
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-// Progress is about loading: it ends when the model is ready.
+// Progress reports loading only, and ends when the model is ready.
 func TestProgressEndsWithLoading(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	var mu sync.Mutex
@@ -137,14 +97,7 @@ func TestProgressEndsWithLoading(t *testing.T) {
 	}
 }
 
-func kill(t *testing.T, m *rocm.Model) {
-	t.Helper()
-	if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// A model that the contract loaded outlives a crash of its process.
+// A model that the contract loaded survives a crash of its process.
 func TestCrashDoesNotEndTheModel(t *testing.T) {
 	m := load(t, fakellama.Script{Reply: "yes"})
 	for range 2 {
@@ -153,6 +106,29 @@ func TestCrashDoesNotEndTheModel(t *testing.T) {
 			t.Errorf("after a crash: %q, %v", got, m.Err())
 		}
 	}
+}
+
+// With a restart policy the next request finds a new process.
+func TestRestart(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		path := fakebundle.Use(t, fakellama.Script{})
+		s := rocm.Settings{}
+		s.Restart.MinBackoff = time.Millisecond
+		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = m.Close() }()
+		want := text(collect(m.Generate(t.Context(), "Tell me")))
+		for range 3 {
+			if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			if got := text(collect(m.Generate(t.Context(), "Tell me"))); m.Err() != nil || got != want {
+				t.Errorf("after a death: %q, %v; want %q", got, m.Err(), want)
+			}
+		}
+	})
 }
 
 func TestRestartsAreBounded(t *testing.T) {
@@ -171,26 +147,4 @@ func TestRestartsAreBounded(t *testing.T) {
 		}
 		_ = m.Close()
 	}
-}
-
-// The scales of SetAdapters belong to the model and not to a process.
-func TestAdapterScalesOutliveACrash(t *testing.T) {
-	adapter := filepath.Join(t.TempDir(), "a.gguf")
-	b, err := ggufgen.Adapter(ggufgen.TinyOptions{}, ggufgen.AdapterOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := b.WriteFile(adapter); err != nil {
-		t.Fatal(err)
-	}
-	m := loadWith(t, rocm.Settings{Options: plan.Options{Adapters: []string{adapter}}, Restart: rocm.Restart{MinBackoff: time.Millisecond}})
-	if err := m.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 0, Scale: 0.25}}); err != nil {
-		t.Fatal(err)
-	}
-	kill(t, m)
-	collect(m.Generate(t.Context(), "x", inference.WithMaxTokens(2)))
-	if m.Err() != nil {
-		t.Error(m.Err())
-	}
-	holdsAdapters(t, m, llamaapi.LoRA{ID: 0, Path: adapter, Scale: 0.25})
 }

@@ -10,50 +10,15 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
-
-// tree unpacks a machine of runtime/gpu's tests, if named, and writes files over it.
-// A file whose name ends in "->" is a link to its content.
-func tree(t *testing.T, name string, files map[string]string) string {
-	t.Helper()
-	root := t.TempDir()
-	write := func(path, text string) {
-		path = filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if link, ok := strings.CutSuffix(path, "->"); ok {
-			if err := os.Symlink(text, link); err != nil {
-				t.Fatal(err)
-			}
-			return
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if name != "" {
-		a, err := txtar.ParseFile(filepath.Join("..", "gpu", "testdata", name+".txtar"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range a.Files {
-			write(f.Name, string(f.Data))
-		}
-	}
-	for path, text := range files {
-		write(path, text)
-	}
-	return root
-}
 
 // ubuntu returns the files of a supported system with enough memory, and more.
 func ubuntu(kernel string, more ...string) map[string]string {
@@ -110,7 +75,7 @@ func TestFindingsOfMachines(t *testing.T) {
 		"nothing-can-be-read": {"", nil, nil, nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := tree(t, c.gpu, c.files)
+			root := sysroot.Write(t, c.gpu, c.files)
 			m := doctor.Machine{Root: root, Environ: c.environ, KernelLog: c.log, AddressSpaceLimit: c.space}
 			list := append(m.CheckSystem(), m.CheckGPU()...)
 			for _, f := range list {
@@ -219,7 +184,7 @@ func TestCheckROCm(t *testing.T) {
 		"system without host": {&bundle.Manifest{Flavour: bundle.FlavourSystem}, nil, nil, doctor.Warning, "uses nothing", "hermetic"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			m := doctor.Machine{Root: tree(t, "", c.files), Environ: c.environ}
+			m := doctor.Machine{Root: sysroot.Write(t, "", c.files), Environ: c.environ}
 			f := m.CheckROCm(c.b)
 			if f.Status != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) || (f.Status == doctor.OK) != (f.Remedy == "") {
 				t.Errorf("%+v, want %s that says %q, %q", f, c.state, c.says, c.remedy)
@@ -246,7 +211,7 @@ func TestCheckTargets(t *testing.T) {
 		"no render":   {"container-no-render", both, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, ok := doctor.Machine{Root: tree(t, c.gpu, nil)}.CheckTargets(c.targets)
+			f, ok := doctor.Machine{Root: sysroot.Write(t, c.gpu, nil)}.CheckTargets(c.targets)
 			if ok != (c.state != "") || f.Status != c.state || !strings.Contains(f.Detail, c.says) || !strings.Contains(f.Remedy, c.remedy) {
 				t.Errorf("%+v, %v; want %q that says %q, %q", f, ok, c.state, c.says, c.remedy)
 			}
@@ -260,7 +225,7 @@ func FuzzMachine(f *testing.F) {
 	f.Add("99999999999999999999.1", "=\n==", "", ":::", "\n\n")
 	f.Fuzz(func(t *testing.T, release, osRelease, info, groups, messages string) {
 		m := doctor.Machine{
-			Root: tree(t, "", map[string]string{
+			Root: sysroot.Write(t, "", map[string]string{
 				"proc/sys/kernel/osrelease": release, "etc/os-release": osRelease, "proc/meminfo": info, "proc/self/cgroup": groups,
 			}),
 			KernelLog: log(messages),

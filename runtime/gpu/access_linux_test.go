@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 // helperRoot makes the test binary print the devices below it and exit.
@@ -98,7 +99,7 @@ func copyFile(t *testing.T, from, to string, mode os.FileMode) {
 // TestInaccessibleDevices: device files without permission, and a node that the
 // control group hides, yield devices that are listed as not usable, with the remedy.
 func TestInaccessibleDevices(t *testing.T) {
-	devices := asNobody(t, machine(t, "two-cards"))
+	devices := asNobody(t, sysroot.Write(t, "two-cards", nil))
 	if len(devices) != 2 {
 		t.Fatalf("devices %+v", devices)
 	}

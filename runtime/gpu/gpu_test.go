@@ -1,7 +1,6 @@
 package gpu_test
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -11,58 +10,19 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/tools/txtar"
 
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
 
-// machine expands testdata/NAME.txtar and returns the directory. A file called X.hex
-// contains the bytes of X in hexadecimal.
-func machine(t testing.TB, name string) string {
-	t.Helper()
-	a, err := txtar.ParseFile(filepath.Join("testdata", name+".txtar"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := t.TempDir()
-	for _, f := range a.Files {
-		data, path := f.Data, filepath.Join(root, f.Name)
-		if p, ok := strings.CutSuffix(path, ".hex"); ok {
-			path = p
-			if data, err = hex.DecodeString(strings.Join(strings.Fields(string(f.Data)), "")); err != nil {
-				t.Fatalf("%s: %v", f.Name, err)
-			}
-		}
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return root
-}
-
-func names(t *testing.T) []string {
-	t.Helper()
-	paths, err := filepath.Glob("testdata/*.txtar")
-	if err != nil || len(paths) < 8 {
-		t.Fatalf("%d machines found: %v", len(paths), err)
-	}
-	for i, p := range paths {
-		paths[i] = strings.TrimSuffix(filepath.Base(p), ".txtar")
-	}
-	return paths
-}
-
 // TestDevicesOfMachines compares everything that is read from each machine with a
 // golden file.
 func TestDevicesOfMachines(t *testing.T) {
-	for _, name := range names(t) {
+	for _, name := range sysroot.Names() {
 		t.Run(name, func(t *testing.T) {
-			root := machine(t, name)
+			root := sysroot.Write(t, name, nil)
 			devices, err := gpu.NewFS(root).Devices()
 			got := struct {
 				Devices []gpu.Device `json:"devices"`
@@ -114,7 +74,7 @@ func TestDeviceFacts(t *testing.T) {
 		{"none", nil, nil, nil, nil, nil},
 	} {
 		t.Run(c.machine, func(t *testing.T) {
-			devices, err := gpu.NewFS(machine(t, c.machine)).Devices()
+			devices, err := gpu.NewFS(sysroot.Write(t, c.machine, nil)).Devices()
 			if len(c.name) == 0 {
 				if !errors.Is(err, gpu.ErrNoDriver) || devices != nil {
 					t.Fatalf("got %v, %v; want ErrNoDriver", devices, err)
@@ -137,7 +97,7 @@ func TestDeviceFacts(t *testing.T) {
 }
 
 func TestMemoryCounters(t *testing.T) {
-	devices, err := gpu.NewFS(machine(t, "rx7900xtx")).Devices()
+	devices, err := gpu.NewFS(sysroot.Write(t, "rx7900xtx", nil)).Devices()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,7 +131,7 @@ func TestMemoryCounters(t *testing.T) {
 
 // TestMalformedNodeIsLeftOut: a malformed node yields an error and leaves the others.
 func TestMalformedNodeIsLeftOut(t *testing.T) {
-	devices, err := gpu.NewFS(machine(t, "malformed")).Devices()
+	devices, err := gpu.NewFS(sysroot.Write(t, "malformed", nil)).Devices()
 	if len(devices) != 2 || devices[0].Node != 1 || devices[1].Node != 4 {
 		t.Fatalf("devices %+v", devices)
 	}
@@ -186,7 +146,7 @@ func TestMalformedNodeIsLeftOut(t *testing.T) {
 
 // TestNameSources: libdrm's list takes precedence over the built-in names.
 func TestNameSources(t *testing.T) {
-	root := machine(t, "rx7900xtx")
+	root := sysroot.Write(t, "rx7900xtx", nil)
 	list := filepath.Join(root, "usr/share/libdrm/amdgpu.ids")
 	if err := os.MkdirAll(filepath.Dir(list), 0o755); err != nil {
 		t.Fatal(err)
@@ -204,7 +164,7 @@ func TestNameSources(t *testing.T) {
 // TestReassignedRenderNode: a render node that now belongs to another card is not
 // used for this one.
 func TestReassignedRenderNode(t *testing.T) {
-	root := machine(t, "rx7900xtx")
+	root := sysroot.Write(t, "rx7900xtx", nil)
 	uevent := filepath.Join(root, "sys/class/drm/renderD128/device/uevent")
 	if err := os.WriteFile(uevent, []byte("PCI_SLOT_NAME=0000:2a:00.0\n"), 0o644); err != nil {
 		t.Fatal(err)

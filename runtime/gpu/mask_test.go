@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 // TestMask follows the rules of the ROCm runtime (amd_filter_device.cpp in
@@ -45,7 +46,7 @@ func TestMask(t *testing.T) {
 		{"partitions", "ROCR_VISIBLE_DEVICES=GPU-1111111111111102", []int{1}, "ROCR_VISIBLE_DEVICES"},
 	} {
 		t.Run(c.machine+" "+c.environ, func(t *testing.T) {
-			devices, err := gpu.NewFS(machine(t, c.machine)).Devices()
+			devices, err := gpu.NewFS(sysroot.Write(t, c.machine, nil)).Devices()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -83,7 +84,7 @@ func TestVisibleEnv(t *testing.T) {
 		{"two-cards", []int{1, 0}, []string{"ROCR_VISIBLE_DEVICES=GPU-398a3f843a146602,GPU-b85e402c0fb3757f", "HIP_VISIBLE_DEVICES=0,1"}},
 		{"dgpu-raphael", []int{1}, []string{"ROCR_VISIBLE_DEVICES=1", "HIP_VISIBLE_DEVICES=0"}},
 	} {
-		devices, err := gpu.NewFS(machine(t, c.machine)).Devices()
+		devices, err := gpu.NewFS(sysroot.Write(t, c.machine, nil)).Devices()
 		if err != nil {
 			t.Fatal(err)
 		}

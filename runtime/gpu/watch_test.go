@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 func setUsed(t *testing.T, root string, n uint64) {
@@ -25,7 +26,7 @@ func setUsed(t *testing.T, root string, n uint64) {
 }
 
 func TestWatch(t *testing.T) {
-	root := machine(t, "rx7900xtx")
+	root := sysroot.Write(t, "rx7900xtx", nil)
 	fs := gpu.NewFS(root)
 	devices, err := fs.Devices()
 	if err != nil {
@@ -60,7 +61,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestWaitVRAMFree(t *testing.T) {
-	root := machine(t, "rx7900xtx")
+	root := sysroot.Write(t, "rx7900xtx", nil)
 	fs := gpu.NewFS(root)
 	devices, err := fs.Devices()
 	if err != nil {

@@ -140,8 +140,10 @@ func openDir(origin Origin, dir string) (*Bundle, error) {
 		if _, err := os.Stat(filepath.Join(dir, serverName)); err != nil {
 			return nil, fmt.Errorf("%w: %s contains neither %s nor %s", ErrNoBundle, dir, bundle.ManifestName, serverName)
 		}
-		b.targets, err = readTargets(dir)
-		return b, err
+		if b.targets, err = readTargets(dir); err != nil {
+			return nil, err
+		}
+		return b, nil
 	case err != nil:
 		return nil, fmt.Errorf("bundle %s: %w", dir, err)
 	}

@@ -4,16 +4,13 @@ package e2e
 
 import (
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"golang.org/x/tools/txtar"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/models"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 // TestHIPBundleOnSimulatedCard plans with the kernel's files of a real card on a
@@ -23,20 +20,7 @@ func TestHIPBundleOnSimulatedCard(t *testing.T) {
 	hipBundle(t)
 	path := realModel(t, models.SmolLM2())
 	s := rocm.Settings{}
-	s.SysRoot = t.TempDir()
-	card, err := txtar.ParseFile("../../runtime/gpu/testdata/rx7900xtx.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range card.Files {
-		name := filepath.Join(s.SysRoot, f.Name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, f.Data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s.SysRoot = sysroot.Write(t, "rx7900xtx", nil)
 	s.Context, s.Devices.Required = 2048, true
 	if _, err := new(rocm.Backend).Load(t.Context(), path, s); !errors.Is(err, supervise.ErrNoDevice) {
 		t.Errorf("with a GPU required: %v", err)

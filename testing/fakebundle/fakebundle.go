@@ -25,6 +25,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
@@ -55,6 +56,20 @@ func Use(t testing.TB, s fakellama.Script) (model string) {
 		t.Setenv(name, value)
 	}
 	return env[EnvModel]
+}
+
+// AddGPUModule adds a GPU module with code for gfx1100 and gfx1101 to the bundle of
+// the test, which Use has made: plans then choose a GPU where there is one.
+func AddGPUModule(t testing.TB) {
+	t.Helper()
+	module := elfgen.Spec{Sections: []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
+		elfgen.Entry{ID: "host-x86_64-unknown-linux-gnu-"},
+		elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1100", Code: elfgen.CodeObject(0x41, []string{"k"}, 10)},
+		elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1101", Code: elfgen.CodeObject(0x46, []string{"k"}, 10)},
+	))}}
+	if err := os.WriteFile(filepath.Join(os.Getenv(locate.EnvBundle), "libggml-hip.so"), module.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Example makes a bundle for an Example function, which has no testing.T, and

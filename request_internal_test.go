@@ -18,7 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// wiretap is a server that keeps the bodies sent to it and gives fixed answers.
+// wiretap is a server that records the bodies of requests and sends fixed answers.
 type wiretap struct {
 	stream, whole string // answers of /completion
 
@@ -53,7 +53,7 @@ func (w *wiretap) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// taken gives the bodies sent to a path since the last time.
+// taken returns the bodies sent to a path since the last call.
 func (w *wiretap) taken(path string) []map[string]any {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -61,7 +61,7 @@ func (w *wiretap) taken(path string) []map[string]any {
 	return w.bodies[path]
 }
 
-// tapped is a model whose server is a wiretap.
+// tapped returns a model whose server is a wiretap.
 func tapped(t *testing.T, w *wiretap) *Model {
 	t.Helper()
 	w.bodies = map[string][]map[string]any{}
@@ -74,16 +74,16 @@ func tapped(t *testing.T, w *wiretap) *Model {
 }
 
 const (
-	oneToken = `data: {"content":"a","tokens":[5],"stop":false,"tokens_predicted":1,"tokens_evaluated":4}` + "\n\n"
-	itsEnd   = `data: {"content":"","tokens":[],"stop":true,"stop_type":"limit","tokens_predicted":1,"tokens_evaluated":4}` + "\n\n"
-	inWhole  = `{"content":"a","tokens":[5],"stop":true,"stop_type":"limit","tokens_predicted":1,"tokens_evaluated":4}`
+	oneToken    = `data: {"content":"a","tokens":[5],"stop":false,"tokens_predicted":1,"tokens_evaluated":4}` + "\n\n"
+	finalEvent  = `data: {"content":"","tokens":[],"stop":true,"stop_type":"limit","tokens_predicted":1,"tokens_evaluated":4}` + "\n\n"
+	wholeAnswer = `{"content":"a","tokens":[5],"stop":true,"stop_type":"limit","tokens_predicted":1,"tokens_evaluated":4}`
 )
 
 // TestRequestOnTheWire compares the body of /completion, member by member, under
 // the names of tools/server/README.md in llama.cpp v0.5.0. A member that is not
 // sent would get the server's default, which is not the contract's.
 func TestRequestOnTheWire(t *testing.T) {
-	tap := &wiretap{stream: oneToken + itsEnd}
+	tap := &wiretap{stream: oneToken + finalEvent}
 	m := tapped(t, tap)
 	plain := map[string]any{
 		"prompt": "", "stream": true, "return_tokens": true, "n_predict": 3., "temperature": 0., "top_k": 0., "top_p": 1.,
@@ -128,7 +128,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	}
 }
 
-// sent compares the one completion that was asked for.
+// sent compares the body of the only completion.
 func sent(t *testing.T, tap *wiretap, want map[string]any) {
 	t.Helper()
 	bodies := tap.taken("/completion")
@@ -141,9 +141,9 @@ func sent(t *testing.T, tap *wiretap, want map[string]any) {
 	}
 }
 
-// TestContractOnTheWire holds that each method of the contract sends its options.
+// Each method of the contract sends its options.
 func TestContractOnTheWire(t *testing.T) {
-	tap := &wiretap{stream: oneToken + itsEnd, whole: inWhole}
+	tap := &wiretap{stream: oneToken + finalEvent, whole: wholeAnswer}
 	m := tapped(t, tap)
 	opts := []inference.GenerateOption{
 		inference.WithMaxTokens(9), inference.WithTemperature(0.5), inference.WithTopK(7), inference.WithTopP(0.75),
@@ -176,7 +176,7 @@ func TestContractOnTheWire(t *testing.T) {
 
 // TestTemplateOnTheWire compares the body of /apply-template.
 func TestTemplateOnTheWire(t *testing.T) {
-	tap := &wiretap{stream: oneToken + itsEnd}
+	tap := &wiretap{stream: oneToken + finalEvent}
 	m := tapped(t, tap)
 	talk := []inference.Message{{Role: "system", Content: "Be <brief>."}, {Role: "user", Content: "hi"}}
 	turns := []any{map[string]any{"role": "system", "content": "Be <brief>."}, map[string]any{"role": "user", "content": "hi"}}
@@ -202,51 +202,24 @@ func TestTemplateOnTheWire(t *testing.T) {
 	}
 }
 
-// TestSetScalesAreSentWithEachRequest: the process may be another one than the one
-// that SetAdapters was sent to.
-func TestSetScalesAreSentWithEachRequest(t *testing.T) {
-	tap := &wiretap{stream: oneToken + itsEnd, whole: inWhole}
-	m := tapped(t, tap)
-	if err := m.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 1, Scale: 0.25}}); err != nil {
-		t.Fatal(err)
-	}
-	set, own := []any{map[string]any{"id": 1., "scale": 0.25}}, []any{map[string]any{"id": 0., "scale": 2.}}
-	one := inference.GenerateConfig{MaxTokens: 1}
-	for range m.Stream(t.Context(), Request{Prompt: TextPrompt("p"), GenerateConfig: one}).All() {
-		continue
-	}
-	if _, err := m.Classify(t.Context(), []string{"p"}); err != nil {
-		t.Fatal(err)
-	}
-	for range m.Stream(t.Context(), Request{Prompt: TextPrompt("p"), GenerateConfig: one, Adapters: []llamaapi.LoRAScale{{ID: 0, Scale: 2}}}).All() {
-		continue
-	}
-	bodies := tap.taken("/completion")
-	for i, want := range []any{set, set, own} {
-		if len(bodies) != 3 || !reflect.DeepEqual(bodies[i]["lora"], want) {
-			t.Fatalf("sent %v, want %v in request %d", bodies, want, i)
-		}
-	}
-}
-
-// TestProgressIsTold holds that progress reaches who asked for it.
-func TestProgressIsTold(t *testing.T) {
-	m := tapped(t, &wiretap{stream: `data: {"content":"","tokens":[0],"stop":false,"prompt_progress":{"total":9,"cache":2,"processed":5,"time_ms":31}}` + "\n\n" + oneToken + itsEnd})
-	var told []llamaapi.Progress
+// TestProgressIsReported checks that the caller receives the progress of the prompt.
+func TestProgressIsReported(t *testing.T) {
+	m := tapped(t, &wiretap{stream: `data: {"content":"","tokens":[0],"stop":false,"prompt_progress":{"total":9,"cache":2,"processed":5,"time_ms":31}}` + "\n\n" + oneToken + finalEvent})
+	var progress []llamaapi.Progress
 	s := m.Stream(t.Context(), Request{
-		GenerateConfig: inference.GenerateConfig{MaxTokens: 1}, Progress: func(p llamaapi.Progress) { told = append(told, p) },
+		GenerateConfig: inference.GenerateConfig{MaxTokens: 1}, Progress: func(p llamaapi.Progress) { progress = append(progress, p) },
 	})
 	if got := slices.Collect(s.All()); s.Err() != nil || len(got) != 1 {
 		t.Fatalf("%v, %v", got, s.Err())
 	}
-	if want := []llamaapi.Progress{{Total: 9, Cached: 2, Processed: 5, Elapsed: 31}}; !slices.Equal(told, want) {
-		t.Errorf("told %+v, want %+v", told, want)
+	if want := []llamaapi.Progress{{Total: 9, Cached: 2, Processed: 5, Elapsed: 31}}; !slices.Equal(progress, want) {
+		t.Errorf("progress %+v, want %+v", progress, want)
 	}
 }
 
-// TestMinPRange holds that a min-p that is no share is refused before anything is sent.
+// A min-p outside of 0 to 1 is rejected before anything is sent.
 func TestMinPRange(t *testing.T) {
-	tap := &wiretap{stream: oneToken + itsEnd}
+	tap := &wiretap{stream: oneToken + finalEvent}
 	m := tapped(t, tap)
 	for _, bad := range []float32{-0.01, 1.01, float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
 		s := m.Stream(t.Context(), Request{MinP: bad, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
@@ -261,26 +234,6 @@ func TestMinPRange(t *testing.T) {
 		s := m.Stream(t.Context(), Request{MinP: good, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
 		if got := slices.Collect(s.All()); len(got) != 1 || s.Err() != nil {
 			t.Errorf("min-p %v: %v, %v", good, got, s.Err())
-		}
-	}
-}
-
-// TestCountTokensCountsTheFirst holds that the tokens which the model puts before
-// a prompt are counted, and that Tokenize adds none.
-func TestCountTokensCountsTheFirst(t *testing.T) {
-	tap := &wiretap{whole: `{"tokens":[1,15,16]}`}
-	m := tapped(t, tap)
-	if n, err := m.CountTokens(t.Context(), "two words"); err != nil || n != 3 {
-		t.Errorf("%d tokens, %v", n, err)
-	}
-	if ids, err := m.Tokenize(t.Context(), "two words"); err != nil || !slices.Equal(ids, []int32{1, 15, 16}) {
-		t.Errorf("%v, %v", ids, err)
-	}
-	got := tap.taken("/tokenize")
-	for i, first := range []bool{true, false} {
-		want := map[string]any{"content": "two words", "add_special": first, "parse_special": true, "with_pieces": false}
-		if len(got) != 2 || !reflect.DeepEqual(got[i], want) {
-			t.Errorf("sent %v, want %v", got, want)
 		}
 	}
 }

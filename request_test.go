@@ -15,9 +15,21 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// llama-server reads whole numbers as 32 bits: what is larger would mean another
-// number to it.
-func TestHugeLimits(t *testing.T) {
+func TestInvalidOptionsAreRejected(t *testing.T) {
+	m := load(t, fakellama.Script{})
+	nan := float32(math.NaN())
+	for name, opt := range map[string]inference.GenerateOption{
+		"max tokens": inference.WithMaxTokens(-1), "temperature": inference.WithTemperature(nan), "negative temperature": inference.WithTemperature(-1),
+		"top-k": inference.WithTopK(-1), "top-p": inference.WithTopP(2), "penalty": inference.WithRepeatPenalty(nan),
+	} {
+		if got := collect(m.Generate(t.Context(), "x", opt)); len(got) != 0 || !errors.Is(m.Err(), rocm.ErrInvalidOption) {
+			t.Errorf("%s: %d tokens, %v; want ErrInvalidOption", name, len(got), m.Err())
+		}
+	}
+}
+
+// llama-server reads whole numbers as 32 bits: a larger number would mean another one.
+func TestLimitsAreClampedTo32Bits(t *testing.T) {
 	m := load(t, fakellama.Script{Reply: "one two three four five six"})
 	want := collect(m.Generate(t.Context(), "x", inference.WithMaxTokens(1000)))
 	for _, n := range []int{math.MaxInt32, 1<<32 + 3, 1 << 62, math.MaxInt} {
@@ -28,7 +40,7 @@ func TestHugeLimits(t *testing.T) {
 	}
 }
 
-func TestRequestsOutOfRange(t *testing.T) {
+func TestOptionsOutOfRangeAreRejected(t *testing.T) {
 	path := fakebundle.Use(t, fakellama.Script{Slots: 2})
 	s := rocm.Settings{}
 	s.Slots = 2
@@ -54,7 +66,7 @@ func TestRequestsOutOfRange(t *testing.T) {
 		tt.req.GenerateConfig = inference.GenerateConfig{MaxTokens: 4}
 		st := m.Stream(t.Context(), tt.req)
 		if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrInvalidOption) || !strings.Contains(st.Err().Error(), tt.says) {
-			t.Errorf("%s: %v; want an ErrOption that says %q", name, st.Err(), tt.says)
+			t.Errorf("%s: %v; want an ErrInvalidOption that says %q", name, st.Err(), tt.says)
 		}
 	}
 	for _, seed := range []int64{0, math.MaxUint32 - 1} {
@@ -65,8 +77,8 @@ func TestRequestsOutOfRange(t *testing.T) {
 	}
 }
 
-// A prompt without a token leaves the network nothing to begin with.
-func TestEmptyPrompts(t *testing.T) {
+// The network cannot compute anything for a prompt without tokens.
+func TestEmptyPromptsAreRejected(t *testing.T) {
 	m := load(t, fakellama.Script{})
 	refused := func(name string, err error) {
 		t.Helper()
@@ -87,41 +99,5 @@ func TestEmptyPrompts(t *testing.T) {
 	refused("Classify", err)
 	if err != nil && !strings.Contains(err.Error(), "prompt 1") {
 		t.Errorf("Classify does not say which: %v", err)
-	}
-}
-
-// llama-server takes any slot, by its remainder, and any adapter.
-func TestSlotsAndAdaptersOutOfRange(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{Slots: 2, SlotSave: true, Adapters: []string{"a.gguf", "b.gguf"}})
-	s := rocm.Settings{}
-	s.SlotDir, s.Slots = t.TempDir(), 2
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
-	ctx := t.Context()
-	for _, slot := range []int{-1, 2, 9} {
-		if f, err := m.SaveSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "0 to 1") {
-			t.Errorf("saved slot %d as %+v, %v", slot, f, err)
-		}
-		if f, err := m.RestoreSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrInvalidOption) {
-			t.Errorf("restored slot %d as %+v, %v", slot, f, err)
-		}
-	}
-	if _, err := m.SaveSlot(ctx, 1, "x"); err != nil {
-		t.Error(err)
-	}
-	for _, id := range []int{-1, 2, 7} {
-		if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 1}, {ID: id}}); !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "0 to 1") {
-			t.Errorf("set adapter %d: %v", id, err)
-		}
-	}
-	if err := m.SetAdapters(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 0.5}}); err != nil {
-		t.Error(err)
-	}
-	st := m.Stream(ctx, rocm.Request{Prompt: rocm.TextPrompt("x"), Adapters: []llamaapi.LoRAScale{{ID: 7}}, GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
-	if _, ok := st.Next(); ok || !errors.Is(st.Err(), rocm.ErrInvalidOption) {
-		t.Errorf("a request with adapter 7: %v", st.Err())
 	}
 }

@@ -10,12 +10,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// fixedTimings has another value in each member, and no rate that follows from
-// the counts and times beside it.
+// fixedTimings has a different value in each member, and no rate that follows from the
+// counts and times.
 const fixedTimings = `"timings":{"cache_n":5,"prompt_n":7,"prompt_ms":11,"prompt_per_second":13.5,` +
 	`"predicted_n":3,"predicted_ms":17,"predicted_per_second":19.25,"draft_n":23,"draft_n_accepted":21}`
 
-// timed is a stream of three tokens with fixed timings in each of its events.
+// timed returns a stream of three tokens with fixed timings in each event.
 func timed(evaluated string) string {
 	var b strings.Builder
 	for _, e := range []string{`"content":"a","tokens":[5],"stop":false,"tokens_predicted":1`, `"content":"b","tokens":[6],"stop":false,"tokens_predicted":2`, `"content":"c","tokens":[7],"stop":false,"tokens_predicted":3`, `"content":"","tokens":[],"stop":true,"stop_type":"limit","tokens_predicted":3`} {
@@ -24,7 +24,8 @@ func timed(evaluated string) string {
 	return b.String()
 }
 
-// measured compares metrics field by field; the whole time is the test's to bound.
+// measured compares metrics field by field. TotalDuration is the client's own
+// measurement, for which there is only an upper limit.
 func measured(t *testing.T, got, want inference.GenerateMetrics, since time.Time) {
 	t.Helper()
 	if got.TotalDuration <= 0 || got.TotalDuration > time.Since(since) {
@@ -36,9 +37,9 @@ func measured(t *testing.T, got, want inference.GenerateMetrics, since time.Time
 	}
 }
 
-// TestMetricsAreTheServers holds each field of the metrics to the server's
-// measurement, whether the stream is read to its end or left at a stop token.
-func TestMetricsAreTheServers(t *testing.T) {
+// Each field of the metrics is the server's measurement, whether the stream is read to
+// its end or ends at a stop token.
+func TestMetricsAreThoseOfTheServer(t *testing.T) {
 	for name, tc := range map[string]struct {
 		evaluated string
 		stop      []int32
@@ -69,8 +70,8 @@ func TestMetricsAreTheServers(t *testing.T) {
 	}
 }
 
-// TestMetricsOfABatch holds counts and times to the sums of the parts, and rates
-// to tokens over the time of the whole.
+// Counts and times of a batch are the sums of its parts, and rates are tokens over the
+// time of the whole batch.
 func TestMetricsOfABatch(t *testing.T) {
 	whole := `{"content":"a","tokens":[5],"stop":true,"stop_type":"limit","tokens_predicted":1,"tokens_evaluated":12,` + fixedTimings + `}`
 	for name, tc := range map[string]struct {

@@ -22,10 +22,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// starts gives a script that runs body at each start, with the number of the
-// start in $n, from 1, and two commands that end it: for lack of memory on the
-// GPU and in the host. told gives the arguments about memory of the starts.
-func starts(t *testing.T, body string) (script string, told func() []string) {
+// starts returns a script that runs body at each start, with the number of the start
+// in $n, from 1. The commands no_vram and no_ram in body fail the start for lack of
+// memory on the GPU or in the host. recorded returns the arguments about memory of
+// each start.
+func starts(t *testing.T, body string) (script string, recorded func() []string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "starts")
 	script = fmt.Sprintf(`fail() { echo "$1" >&2; exit 1; }
@@ -50,10 +51,9 @@ esac`, file, file, body)
 	}
 }
 
-// TestOutOfMemoryWhileLoading: what the GPU lacks is asked for less and less,
-// down to the CPU; what the host lacks ends the attempt, since each next step
-// would want more of it. A policy that starts a dead child again does not try
-// what did not fit a second time.
+// Where the GPU lacks memory, each next start needs less of it, until the model runs on
+// the CPU. Where the host lacks memory, loading fails: each next step would need more of
+// it. The restart policy does not repeat a plan that did not fit.
 func TestOutOfMemoryWhileLoading(t *testing.T) {
 	ladder := []string{
 		"--device ROCm0 --fit-target 2014",
@@ -80,7 +80,7 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			script, told := starts(t, c.body)
+			script, recorded := starts(t, c.body)
 			model := fakebundle.Use(t, fakellama.Script{})
 			withGPUCode(t, script)
 			var logged bytes.Buffer
@@ -100,11 +100,11 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if d := cmp.Diff(ladder[:c.starts], told()); d != "" {
+			if d := cmp.Diff(ladder[:c.starts], recorded()); d != "" {
 				t.Errorf("starts (-want +got):\n%s", d)
 			}
 			if got := strings.Count(logged.String(), "retrying with less memory"); got != c.starts-1 {
-				t.Errorf("%d steps were said: %s", got, &logged)
+				t.Errorf("%d steps were logged: %s", got, &logged)
 			}
 		})
 	}

@@ -1,17 +1,15 @@
 //go:build linux && amd64
 
-package rocm_test
+package machine_test
 
 import (
-	"bytes"
 	"errors"
-	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
@@ -19,9 +17,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
-// systemBundle makes the directory of a bundle that takes HIP from its host.
+// systemBundle writes the directory of a bundle that uses the ROCm of its host.
 func systemBundle(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -70,34 +69,26 @@ func TestHostROCm(t *testing.T) {
 		"no kernels":    {map[string]string{at + "librocblas.so.4": library}, false, "no kernels beside it"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			root := sysRoot(t, "rx7900xtx")
-			for name, data := range c.files {
-				file := filepath.Join(root, name)
-				if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(data), 0o600)); err != nil {
-					t.Fatal(err)
-				}
+			files := map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\n"}
+			maps.Copy(files, c.files)
+			log, logged := warnings()
+			m, err := machine.Detect(dir, machine.Config{SysRoot: sysroot.Write(t, "rx7900xtx", files), Log: log})
+			if err != nil {
+				t.Fatal(err)
 			}
-			var log bytes.Buffer
-			s := rocm.Settings{}
-			s.Bundle, s.SysRoot, s.Log = dir, root, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-			p, err := rocm.Plan(model, s)
+			p, err := m.Plan(model, plan.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
 			if p.GPU != c.gpu || (p.Fallback == "") != c.gpu {
 				t.Errorf("gpu %v, fallback %q", p.GPU, p.Fallback)
 			}
-			if said := p.Fallback + log.String(); !strings.Contains(said, c.says) || (c.says == "" && said != "") {
+			if said := p.Fallback + logged.String(); !strings.Contains(said, c.says) || (c.says == "" && said != "") {
 				t.Errorf("said %q, want %q", said, c.says)
 			}
-			s.Devices.Required = true
-			if _, err := rocm.Plan(model, s); (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.says))) {
+			_, err = m.Plan(model, plan.Options{Devices: plan.Devices{Required: true}})
+			if (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.says))) {
 				t.Errorf("with a GPU required: %v", err)
-			}
-			s.Devices.Required = false
-			m, err := machine.Detect(dir, machine.Config{SysRoot: root, Log: s.Log})
-			if err != nil {
-				t.Fatal(err)
 			}
 			if err := m.Simulate(gfx.GFX1100, 24<<30); err == nil {
 				if p, err := m.Plan(model, plan.Options{}); err != nil || !p.GPU {

@@ -17,20 +17,83 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// Where the code of the two targets lies in libfat.so of a split pack.
+// packSelf packs this test binary as a bundle's llama-server.
+func packSelf(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.ReadFile(self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "llama-server"), program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-fake", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0", Entry: bundle.Entry{Program: "llama-server"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	if _, err := bundle.Pack(t.Context(), &packed, dir, m, bundle.PackOptions{Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)}); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "fake.tar.zst")
+	if err := os.WriteFile(file, packed.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// While a model is loaded, Prune keeps the bundle that its server runs from;
+// afterwards Prune removes it.
+func TestServerLeasesItsBundle(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{})
+	t.Setenv(locate.EnvBundle, packSelf(t))
+	m, err := (&rocm.Backend{}).Load(t.Context(), model, rocm.Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := m.Server().BundleDir
+	prune := func(want int) {
+		t.Helper()
+		removed, err := extract.Prune(t.Context(), extract.PruneOptions{})
+		if err != nil || len(removed) != want {
+			t.Errorf("removed %+v, %v; want %d", removed, err, want)
+		}
+	}
+	prune(0)
+	if _, err := os.Stat(dir); err != nil {
+		t.Error(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	prune(1)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("%s: %v", dir, err)
+	}
+}
+
+// The offsets of the two targets' code in libfat.so of a split pack.
 const (
 	fatOf1100, fatOf1101 = 8_192, 53_248
 	fatSize              = 40_960 // of each
 )
 
-// splitPack packs a bundle for gfx1100 and gfx1101, with a library that has code
-// for both and a file for each alone. Its llama-server runs the script, and then
-// this test binary.
+// splitPack packs a bundle for gfx1100 and gfx1101: one library has code for both,
+// and one file is for each alone. Its llama-server runs the script, and then this
+// test binary.
 func splitPack(t *testing.T, script string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -95,9 +158,9 @@ func codeFor(t *testing.T, dir string) string {
 	return gfx.Join(out, ",")
 }
 
-// TestUnpackedForWhatRuns: the directory that the server starts from has the code
-// that the card will be asked for, whatever makes that differ from the card.
-func TestUnpackedForWhatRuns(t *testing.T) {
+// The server's directory has the code for the target that the card will report, also
+// where an override makes that differ from the card's own target.
+func TestUnpacksCodeOfThePlannedTarget(t *testing.T) {
 	for name, c := range map[string]struct {
 		machine  string
 		override plan.Override
@@ -145,9 +208,8 @@ func TestUnpackedForWhatRuns(t *testing.T) {
 	}
 }
 
-// TestOtherCardAfterOutOfMemory: memory runs out on one card, since another
-// program takes it; the next plan is for the other card, whose code comes into
-// the directory before the server starts again.
+// Memory runs out on one card, because another program allocates it. The next plan is
+// for the other card, whose code is unpacked before the server starts again.
 func TestOtherCardAfterOutOfMemory(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	root, once := sysRoot(t, "two-cards"), filepath.Join(t.TempDir(), "once")
@@ -177,7 +239,7 @@ esac`, once, once, filepath.Join(root, vramUsed), once))
 	if got := codeFor(t, srv.BundleDir); got != "gfx1100,gfx1101" {
 		t.Errorf("unpacked for %q", got)
 	}
-	// The directory is held by the later unpacking alone.
+	// Only the second unpacking still has a lease on the directory.
 	for _, want := range []int{0, 1} {
 		removed, err := extract.Prune(t.Context(), extract.PruneOptions{})
 		if err != nil || len(removed) != want {
@@ -189,9 +251,8 @@ esac`, once, once, filepath.Join(root, vramUsed), once))
 	}
 }
 
-// TestPartlyUnpackedFolder: a directory that was unpacked for one target serves no
-// card of another.
-func TestPartlyUnpackedFolder(t *testing.T) {
+// A directory that was unpacked for one target is not used on a card of another.
+func TestPartlyUnpackedDirectory(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	pack, err := bundle.OpenFile(splitPack(t, ""))
 	if err != nil {

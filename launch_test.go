@@ -1,0 +1,208 @@
+//go:build linux && amd64
+
+package rocm_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
+)
+
+// sysRoot writes the kernel's files of a machine with 64 GiB of memory.
+func sysRoot(t *testing.T, name string) string {
+	t.Helper()
+	return sysroot.Write(t, name, map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\n"})
+}
+
+// withGPUCode adds a GPU module to the bundle's directory. Where script is not empty,
+// the bundle's llama-server runs script first.
+func withGPUCode(t *testing.T, script string) {
+	t.Helper()
+	fakebundle.AddGPUModule(t)
+	if script == "" {
+		return
+	}
+	server := filepath.Join(os.Getenv(locate.EnvBundle), "llama-server")
+	if err := os.Remove(server); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(server, []byte("#!/bin/sh\n"+script+"\nexec "+os.Args[0]+` "$@"`+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const vramUsed = "sys/class/drm/renderD128/device/mem_info_vram_used"
+
+// Card, masks and device are those of the machine, the environment's mask is
+// translated, the cache's limit is passed on, and the metrics have the memory that the
+// kernel reports as used.
+func TestLaunchUsesTheCardOfTheMachine(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Reply: "a b c"})
+	withGPUCode(t, "")
+	root := sysRoot(t, "dgpu-raphael")
+	t.Setenv("HIP_VISIBLE_DEVICES", "0")
+	s := rocm.Settings{}
+	s.SysRoot, s.Cache.HostLimit = root, 100<<20+1
+	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	p := m.Server().Plan
+	args := strings.Join(p.Args, " ")
+	if !p.GPU || !p.Fits || !strings.Contains(args, "--device ROCm0") || !strings.Contains(args, "--cache-ram 101") {
+		t.Errorf("gpu %v, fits %v, %s", p.GPU, p.Fits, args)
+	}
+	if !slices.Contains(p.Env, "ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb3757f") || !slices.Contains(p.Env, "ROCBLAS_USE_HIPBLASLT=0") {
+		t.Errorf("env %q", p.Env)
+	}
+	for _, used := range []struct{ now, peak uint64 }{{1306214400, 1306214400}, {9 << 30, 9 << 30}, {2 << 30, 9 << 30}} {
+		if err := os.WriteFile(filepath.Join(root, vramUsed), []byte(strconv.FormatUint(used.now, 10)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = collect(m.Generate(t.Context(), "x"))
+		if g := m.Metrics(); m.Err() != nil || g.ActiveMemoryBytes != used.now || g.PeakMemoryBytes != used.peak {
+			t.Errorf("active %d, peak %d, want %+v: %v", g.ActiveMemoryBytes, g.PeakMemoryBytes, used, m.Err())
+		}
+	}
+}
+
+// The model runs on the CPU with one warning, unless the settings require a GPU or a
+// number of layers.
+func TestFallsBackToCPUWhenGPUCodeFails(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
+	withGPUCode(t, `case "$*" in *ROCm0*) echo 'error while handling argument "--device": invalid device: ROCm0' >&2; exit 1;; esac`)
+	var logged bytes.Buffer
+	s := rocm.Settings{}
+	s.SysRoot, s.Log = sysRoot(t, "rx7900xtx"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := m.Server().Plan
+	if p.GPU || !strings.Contains(p.Reasons[0], "did not start") || strings.Count(logged.String(), "running on the CPU") != 1 {
+		t.Errorf("gpu %v, %q, said %s", p.GPU, p.Reasons, &logged)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	for name, o := range map[string]plan.Options{
+		"required": {Devices: plan.Devices{Required: true}},
+		"by count": {Layers: plan.AllLayers},
+	} {
+		s.Options = o
+		if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, supervise.ErrNoDevice) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Without a usable GPU the reason is logged; if the settings require a GPU, the reason
+// is the error.
+func TestFallbackIsLogged(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
+	withGPUCode(t, "")
+	var logged bytes.Buffer
+	s := rocm.Settings{}
+	s.SysRoot, s.Log = sysRoot(t, "container-no-render"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if said := logged.String(); strings.Count(said, "running on the CPU") != 1 || !strings.Contains(said, "--device /dev/dri") {
+		t.Errorf("said %s", said)
+	}
+	s.Devices.Required = true
+	if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "--device /dev/dri") {
+		t.Errorf("required: %v", err)
+	}
+}
+
+// Without a GPU, a prompt may take longer than the stall timeout while the CPU works
+// on it; with a GPU it may not.
+func TestSlowPromptIsNoStallOnCPU(t *testing.T) {
+	for name, want := range map[string]error{"none": nil, "rx7900xtx": supervise.ErrStalled} {
+		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 12 * time.Second, PromptBusy: true})
+		withGPUCode(t, "")
+		s := rocm.Settings{}
+		s.SysRoot, s.Timeouts.Stall = sysRoot(t, name), 4*time.Second
+		m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := text(collect(m.Generate(t.Context(), "x")))
+		if err := m.Err(); !errors.Is(err, want) || (want == nil && (err != nil || got != "done")) {
+			t.Errorf("%s: %q, %v; want %v", name, got, err, want)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// llama-server computes the text of an embedding in one batch, by default of 512 tokens.
+func TestEmbeddingsFillTheContext(t *testing.T) {
+	path := fakebundle.Use(t, fakellama.Script{})
+	for name, tt := range map[string]struct {
+		change func(*rocm.Settings)
+		want   string
+	}{
+		"embeddings":      {func(s *rocm.Settings) { s.Embeddings, s.Context = true, 3000 }, "--batch-size 3000 --ubatch-size 3000"},
+		"reranking":       {func(s *rocm.Settings) { s.Reranking, s.Context = true, 3000 }, "--batch-size 3000 --ubatch-size 3000"},
+		"model's context": {func(s *rocm.Settings) { s.Embeddings = true }, "--batch-size 8192 --ubatch-size 8192"},
+		"text":            {func(*rocm.Settings) {}, ""},
+		"own": {func(s *rocm.Settings) {
+			s.Embeddings, s.Args = true, []string{"--ubatch-size", "700"}
+		}, "--ubatch-size 700"},
+	} {
+		s := rocm.Settings{}
+		tt.change(&s)
+		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		args := strings.Join(m.Server().Child.Diagnose().Argv, " ")
+		if !strings.Contains(args, tt.want) || strings.Count(args, "batch-size") != strings.Count(tt.want, "batch-size") {
+			t.Errorf("%s: started as %s; want %q", name, args, tt.want)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// No argument of the user is ignored silently.
+func TestUnknownArgumentsAreRejected(t *testing.T) {
+	path := fakebundle.Use(t, fakellama.Script{})
+	s := rocm.Settings{}
+	s.Args = []string{"--threads", "1", "--no-such-flag", "7", "--ctx-sise=5"}
+	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+	if m != nil {
+		_ = m.Close()
+	}
+	if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "--no-such-flag, --ctx-sise") {
+		t.Errorf("got %v, want an ErrInvalidOption that names both", err)
+	}
+}
