@@ -42,7 +42,8 @@ func (g *Gateway) limitResponse(next http.Handler) http.Handler {
 			g.log.Warn("request ended", "path", r.URL.Path, "cause", cause.Error())
 			b.end(cause)
 			if errors.Is(cause, errNoToken) {
-				go g.checkBackend()
+				x := exchangeOf(ctx)
+				go g.checkBackend(x.lease, x.served)
 			}
 		}()
 		next.ServeHTTP(b, r.WithContext(ctx))
@@ -119,12 +120,12 @@ func (b *budgetWriter) end(cause error) {
 // checkBackend restarts llama-server if it does not react within Limits.Reclaim
 // after a request was ended. /slots is answered by the thread that computes: a
 // sampler that is stuck keeps it from that for good, a slow prompt for one batch.
-func (g *Gateway) checkBackend() {
-	if g.restart == nil || !g.checking.TryLock() {
+func (g *Gateway) checkBackend(lease Lease, served *servedModel) {
+	if g.restart == nil || !served.checking.TryLock() {
 		return
 	}
-	defer g.checking.Unlock()
-	b := g.currentBackend()
+	defer served.checking.Unlock()
+	b := lease.Backend()
 	ctx, cancel := context.WithTimeout(context.Background(), g.limits.Reclaim)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.BaseURL()+"/slots", nil)
@@ -138,7 +139,7 @@ func (g *Gateway) checkBackend() {
 	}
 	if ctx.Err() != nil && b.State() != supervise.Starting && b.State() != supervise.Loading {
 		g.log.Error("llama-server does not react after a request was ended; restarting it")
-		g.restart()
+		g.restart(lease.Model())
 	}
 }
 
@@ -169,9 +170,8 @@ type crashRecord struct {
 func (g *Gateway) recordCrash(ctx context.Context, err error) {
 	var exit *supervise.ExitError
 	var hang *supervise.HangError
-	client, ok := ctx.Value(clientKey{}).(string)
-	if ok && (errors.As(err, &exit) || errors.As(err, &hang)) {
-		g.crashes.record(client, time.Now())
+	if errors.As(err, &exit) || errors.As(err, &hang) {
+		g.crashes.record(exchangeOf(ctx).client, time.Now())
 	}
 }
 

@@ -71,7 +71,7 @@ func TestRestartsABackendThatDoesNotReact(t *testing.T) {
 		}))
 		restarted, checked := make(chan struct{}), make(chan struct{})
 		g := newGateway(t, b)
-		g.restart = func() { close(restarted) }
+		g.restart = func(string) { close(restarted) }
 		g.limits.FirstByte, g.limits.Reclaim = 50*time.Millisecond, 100*time.Millisecond
 		if got := send(t, "POST", serveGateway(t, g)+"/completion", `{"prompt":"x"}`); got.status != 504 {
 			t.Errorf("%s: %d", name, got.status)
@@ -80,7 +80,8 @@ func TestRestartsABackendThatDoesNotReact(t *testing.T) {
 			<-restarted
 			continue
 		}
-		go func() { g.checkBackend(); close(checked) }()
+		lease := &singleLease{backend: b}
+		go func() { g.checkBackend(lease, g.servedModel(lease)); close(checked) }()
 		<-checked
 		select {
 		case <-restarted:

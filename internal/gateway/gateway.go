@@ -9,9 +9,9 @@
 //	serveHealth     answers /health from the state of the backend
 //	authenticate    compares the client's API key
 //	checkRoute      rejects paths and methods that are not offered
-//	requireBackend  answers 503 until a backend is set
 //	limitCrashers   rejects clients whose requests crashed llama-server repeatedly
 //	readBody        reads the body into memory, checks and filters its fields
+//	acquireModel    leases the model, which is loaded if necessary
 //	limitRequests   lets no more requests pass than llama-server has slots
 //	serveModel      answers /v1/models/NAME
 //	limitResponse   ends a request that takes too long or answers too much
@@ -22,13 +22,12 @@
 package gateway
 
 import (
-	"cmp"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"sync"
-	"sync/atomic"
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
@@ -44,8 +43,10 @@ type Backend interface {
 	State() supervise.State
 }
 
-// Gateway is the http.Handler in front of a backend.
+// Gateway is the http.Handler in front of the backends.
 type Gateway struct {
+	models      Models
+	single      *singleModel // models, where Options name none
 	credentials *CredentialStore
 	origins     []string
 	limits      Limits
@@ -53,39 +54,44 @@ type Gateway struct {
 	slotRoute   route
 	memory      *bodyMemory
 	pace        bodyPace
-	heavy       *queue // requests that need a slot
-	light       *queue
 	crashes     crashes
-	restart     func()
-	checking    sync.Mutex // held by checkBackend
+	restart     func(model string)
 	log         *slog.Logger
-	backend     atomic.Pointer[Backend]
 	handler     http.Handler
+
+	mu     sync.Mutex
+	served map[string]*servedModel // by name
 }
 
 // Options configure a gateway.
 type Options struct {
 	Credentials *CredentialStore
+	// Models are the models that clients can use; nil: the one of SetBackend.
+	Models Models
 	// Origins are the web pages that may use the service besides those of this
 	// machine, such as "https://chat.example"; "*" for all. See allowOrigins.
 	Origins []string
 	Limits  Limits
-	// Restart restarts the backend's process; nil: it is left alone.
-	Restart func()
+	// Restart restarts the process of a model; nil: it is left alone.
+	Restart func(model string)
 	Log     *slog.Logger
 }
 
-// New returns a gateway that answers 503 until SetBackend is called.
+// New returns a gateway. Without Options.Models it answers 503 until SetBackend is
+// called.
 func New(o Options) *Gateway {
 	limits, log := o.Limits.withDefaults(), o.Log
 	g := &Gateway{
+		models: o.Models, served: map[string]*servedModel{},
 		credentials: o.Credentials, origins: o.Origins, limits: limits, log: log, restart: o.Restart,
 		crashes: crashes{clients: map[string]*crashRecord{}},
 		routes:  routes(), slotRoute: route{method: http.MethodPost, fields: slotFields()},
 		memory: newBodyMemory(limits.BodyMemory, limits.BodyMemoryPerClient),
 		pace:   bodyPace{limits.BodyGrace, float64(limits.BodyRate)},
-		heavy:  newQueue(defaultSlots, limits.Queue, limits.QueuePerClient),
-		light:  newQueue(lightRequests, limits.Queue, limits.QueuePerClient),
+	}
+	if g.models == nil {
+		g.single = newSingleModel()
+		g.models = g.single
 	}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:        g.rewrite,
@@ -101,9 +107,9 @@ func New(o Options) *Gateway {
 		g.serveHealth,
 		g.authenticate,
 		g.checkRoute,
-		g.requireBackend,
 		g.limitCrashers,
 		g.readBody,
+		g.acquireModel,
 		g.limitRequests,
 		g.serveModel,
 		g.limitResponse,
@@ -112,22 +118,30 @@ func New(o Options) *Gateway {
 }
 
 // SetBackend forwards requests to b from now on, at most slots of them side by
-// side; 0 means 4, llama-server's own number.
-func (g *Gateway) SetBackend(b Backend, slots int) {
-	g.heavy.setPlaces(cmp.Or(slots, defaultSlots))
-	g.backend.Store(&b)
-}
-
-// currentBackend returns the backend, nil before SetBackend.
-func (g *Gateway) currentBackend() Backend {
-	if b := g.backend.Load(); b != nil {
-		return *b
-	}
-	return nil
-}
+// side; 0 means 4, llama-server's own number. The gateway must have been made
+// without Options.Models.
+func (g *Gateway) SetBackend(b Backend, slots int) { g.single.set(ModelStatus{}, b, slots) }
 
 // ServeHTTP implements http.Handler.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) { g.handler.ServeHTTP(w, r) }
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, &exchange{})))
+}
+
+// exchangeKey is the key of a context's value: its exchange.
+type exchangeKey struct{}
+
+// exchange is what the parts of the chain know of a request.
+type exchange struct {
+	client string       // set by limitRequests
+	lease  Lease        // set by acquireModel
+	served *servedModel // of the lease
+}
+
+// exchangeOf returns the exchange of a request's context.
+func exchangeOf(ctx context.Context) *exchange {
+	x, _ := ctx.Value(exchangeKey{}).(*exchange)
+	return x
+}
 
 // middleware wraps a handler.
 type middleware func(next http.Handler) http.Handler
@@ -148,30 +162,15 @@ func (g *Gateway) serveHealth(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		b := g.currentBackend()
-		if b == nil {
+		status := g.models.List()[0]
+		switch {
+		case status.State != ModelLoaded || status.Process == supervise.Starting || status.Process == supervise.Loading:
 			writeLoading(w)
-			return
-		}
-		switch state := b.State(); state {
-		case supervise.Ready:
+		case status.Process == supervise.Ready:
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = io.WriteString(w, `{"status":"ok"}`)
-		case supervise.Starting, supervise.Loading:
-			writeLoading(w)
 		default:
-			writeError(w, http.StatusServiceUnavailable, "unavailable_error", "llama-server is "+state.String())
+			writeError(w, http.StatusServiceUnavailable, "unavailable_error", "llama-server is "+status.Process.String())
 		}
-	})
-}
-
-// requireBackend answers 503 until the model is loaded.
-func (g *Gateway) requireBackend(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.currentBackend() == nil {
-			writeLoading(w)
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
 }

@@ -37,7 +37,7 @@ func keepHeaders(h http.Header, allowed []string) {
 
 // rewrite addresses the request to the backend.
 func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
-	target, err := url.Parse(g.currentBackend().BaseURL())
+	target, err := url.Parse(exchangeOf(p.In.Context()).lease.Backend().BaseURL())
 	if err != nil {
 		return // the transport reports the request without a host
 	}

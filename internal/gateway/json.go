@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"strconv"
+	"unicode/utf8"
 )
 
 // jsonValue is one value of a text that json.Valid accepts, without the space
@@ -33,12 +34,13 @@ func (v jsonValue) isNull() bool   { return v[0] == 'n' }
 func (v jsonValue) isBool() bool   { return v[0] == 't' || v[0] == 'f' }
 func (v jsonValue) isNumber() bool { return v[0] == '-' || v[0] >= '0' && v[0] <= '9' }
 
-// text returns a string, "" for other values.
+// text returns a string, "" for other values. Bytes that are not UTF-8 become
+// U+FFFD, as in encoding/json.
 func (v jsonValue) text() string {
 	if !v.isString() {
 		return ""
 	}
-	if inner := v[1 : len(v)-1]; bytes.IndexByte(inner, '\\') < 0 {
+	if inner := v[1 : len(v)-1]; bytes.IndexByte(inner, '\\') < 0 && utf8.Valid(inner) {
 		return string(inner)
 	}
 	var s string

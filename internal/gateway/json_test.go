@@ -36,6 +36,7 @@ func (v jsonValue) decode() any {
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{
 		` { "a" : [ 1 , -2.5e3 , "\"\\" , { } , [ ] , null ] , "\u0062" : true , "a" : false } `, `"\\"`, `"x\\\""`, `[[["]"]]]`, `0`, `{"":""}`, `"é\ud800"`,
+		"[\"\xff\"]", "{\"a\xc3\":1,\"a\xe2\x82\":2}",
 	} {
 		f.Add([]byte(s))
 	}

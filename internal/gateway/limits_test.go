@@ -156,8 +156,20 @@ func TestBodiesShareMemory(t *testing.T) {
 	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 200 {
 		t.Errorf("a small one: %d %s", got.status, got.body)
 	}
-	if g.memory.used != 0 || len(g.memory.client) != 0 {
-		t.Errorf("left %+v", g.memory)
+	g.memory.waitEmpty()
+}
+
+// waitEmpty waits until nothing is reserved: the gateway releases the memory of a
+// body after the client has its answer.
+func (m *bodyMemory) waitEmpty() {
+	for {
+		m.mu.Lock()
+		empty := m.used == 0 && len(m.client) == 0
+		m.mu.Unlock()
+		if empty {
+			return
+		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -168,7 +180,8 @@ func TestRequestsBeyondTheQueueAre429(t *testing.T) {
 	arrived := make(chan struct{}, 10)
 	b := newBackend(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-release }))
 	g := newGateway(t, b)
-	g.heavy = newQueue(1, 1, 1)
+	g.limits.Queue, g.limits.QueuePerClient = 1, 1
+	g.SetBackend(b, 1)
 	url := serveGateway(t, g)
 	var done sync.WaitGroup
 	defer done.Wait()
@@ -177,10 +190,11 @@ func TestRequestsBeyondTheQueueAre429(t *testing.T) {
 		done.Go(func() { send(t, "POST", url+"/completion", `{"prompt":"x"}`) })
 	}
 	<-arrived
+	heavy := g.servedModel(&singleLease{slots: 1}).heavy
 	for {
-		g.heavy.mu.Lock()
-		n := len(g.heavy.waiting)
-		g.heavy.mu.Unlock()
+		heavy.mu.Lock()
+		n := len(heavy.waiting)
+		heavy.mu.Unlock()
 		if n == 1 {
 			break
 		}

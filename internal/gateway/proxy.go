@@ -16,7 +16,7 @@ func (f roundTripperFunc) RoundTrip(r *http.Request) (*http.Response, error) { r
 
 // roundTrip sends a request through the backend's own transport.
 func (g *Gateway) roundTrip(r *http.Request) (*http.Response, error) {
-	return g.currentBackend().HTTPClient().Transport.RoundTrip(r)
+	return exchangeOf(r.Context()).lease.Backend().HTTPClient().Transport.RoundTrip(r)
 }
 
 // handleProxyError answers a request that the backend did not.

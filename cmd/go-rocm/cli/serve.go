@@ -147,7 +147,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	var loaded atomic.Pointer[rocm.Server]
 	handler := gateway.New(gateway.Options{
 		Credentials: credentials, Origins: f.origins, Log: log,
-		Restart: func() { killServer(loaded.Load()) },
+		Restart: func(string) { killServer(loaded.Load()) },
 	})
 	srv := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,

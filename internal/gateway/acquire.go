@@ -1,0 +1,86 @@
+package gateway
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// servedModel is what the gateway keeps for a model.
+type servedModel struct {
+	heavy    *queue     // requests that need a slot
+	light    *queue     // other ones
+	checking sync.Mutex // held by checkBackend
+}
+
+// servedModel returns what is kept for the model of a lease.
+func (g *Gateway) servedModel(l Lease) *servedModel {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := g.served[l.Model()]
+	if s == nil {
+		s = &servedModel{
+			heavy: newQueue(defaultSlots, g.limits.Queue, g.limits.QueuePerClient),
+			light: newQueue(lightRequests, g.limits.Queue, g.limits.QueuePerClient),
+		}
+		g.served[l.Model()] = s
+	}
+	s.heavy.setPlaces(cmp.Or(l.Slots(), defaultSlots))
+	return s
+}
+
+// acquireModel leases the model for the time of the request.
+func (g *Gateway) acquireModel(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		x := exchangeOf(r.Context())
+		x.client = g.clientID(r)
+		lease, err := g.models.Acquire(r.Context(), AcquireRequest{Client: x.client})
+		if err != nil {
+			g.rejectModel(w, r, err)
+			return
+		}
+		defer lease.Release()
+		x.lease, x.served = lease, g.servedModel(lease)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// rejectModel answers a request for a model that cannot be had.
+func (g *Gateway) rejectModel(w http.ResponseWriter, r *http.Request, err error) {
+	var full *QueueFullError
+	var room *NoRoomError
+	var load *LoadError
+	switch {
+	case r.Context().Err() != nil: // the client has disconnected
+	case errors.Is(err, ErrLoading):
+		writeLoading(w)
+	case errors.Is(err, ErrUnknownModel):
+		writeError(w, http.StatusNotFound, "not_found_error", err.Error())
+	case errors.Is(err, ErrNoModelName), errors.Is(err, ErrNotLoaded):
+		writeError(w, http.StatusBadRequest, "invalid_request_error", err.Error())
+	case errors.As(err, &full):
+		setRetryAfter(w, full.RetryAfter)
+		writeError(w, http.StatusTooManyRequests, "rate_limit_error", err.Error())
+	case errors.As(err, &room):
+		setRetryAfter(w, room.RetryAfter)
+		writeError(w, http.StatusServiceUnavailable, "unavailable_error", err.Error())
+	case errors.As(err, &load):
+		g.log.Warn("model not loaded", "model", load.Model, "cause", load.Err.Error())
+		setRetryAfter(w, load.RetryAfter)
+		writeError(w, http.StatusServiceUnavailable, "unavailable_error", fmt.Sprintf("the model %q could not be loaded; its administrator finds the cause in the log", load.Model))
+	default:
+		g.log.Warn("model not available", "path", r.URL.Path, "cause", err.Error())
+		writeError(w, http.StatusServiceUnavailable, "unavailable_error", "the model is not available")
+	}
+}
+
+// setRetryAfter tells the client when to try again, in whole seconds; 0: it is not
+// told.
+func setRetryAfter(w http.ResponseWriter, wait time.Duration) {
+	if wait > 0 {
+		w.Header().Set("Retry-After", fmt.Sprintf("%.0f", (wait+time.Second-1).Truncate(time.Second).Seconds()))
+	}
+}
