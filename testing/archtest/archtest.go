@@ -65,6 +65,7 @@ func Rules() []Rule {
 		{"runtime/gpu", append(own("pkg/gfx"), sys)},
 		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
 		{"runtime/host", nil},
+		{"runtime/scheduler", nil},
 		{"runtime/supervise", append(own("internal/userdirs"), sys)},
 		{"runtime/locate", own("internal/userdirs", "embed", "pkg/bundle", "pkg/offload", "pkg/gfx", "runtime/extract", "runtime/supervise")},
 		{"runtime/machine", own("pkg/bundle", "pkg/gfx", "pkg/gguf", "runtime/gpu", "runtime/host", "runtime/hostrocm", "runtime/locate", "runtime/plan")},
