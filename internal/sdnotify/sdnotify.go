@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -35,27 +36,27 @@ func FromEnv(getenv func(string) string, log *slog.Logger) *Notifier {
 		return n // meant for another process
 	}
 	if usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64); err == nil && usec > 0 {
-		n.watchdog = time.Duration(usec) * time.Microsecond
+		n.watchdog = time.Duration(min(usec, math.MaxInt64/1000)) * time.Microsecond
 	}
 	return n
 }
 
 // Ready reports that the service has started.
-func (n *Notifier) Ready(status string) { n.send("READY=1\nSTATUS=" + status) }
+func (n *Notifier) Ready(status string) { n.send("READY=1", statusLine(status)) }
 
 // Stopping reports that the service is shutting down, and asks systemd to wait at
 // least that long for its end, which may exceed TimeoutStopSec=.
 func (n *Notifier) Stopping(status string, limit time.Duration) {
-	n.send(fmt.Sprintf("STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%d", status, limit.Microseconds()))
+	n.send("STOPPING=1", statusLine(status), extendLine(limit))
 }
 
 // Status reports what the service is doing, for people.
-func (n *Notifier) Status(status string) { n.send("STATUS=" + status) }
+func (n *Notifier) Status(status string) { n.send(statusLine(status)) }
 
 // Progress is Status for a step that may exceed TimeoutStartSec=: systemd waits
 // at least that long for the next notification.
 func (n *Notifier) Progress(status string, limit time.Duration) {
-	n.send(fmt.Sprintf("STATUS=%s\nEXTEND_TIMEOUT_USEC=%d", status, limit.Microseconds()))
+	n.send(statusLine(status), extendLine(limit))
 }
 
 // Watchdog reports at half the interval of WatchdogSec= that the service is alive,
@@ -83,14 +84,24 @@ func (n *Notifier) Watchdog(alive func() bool) (stop func()) {
 	return func() { cancel(); done.Wait() }
 }
 
+// statusLine returns the assignment of a status. A line break in the status would begin
+// another assignment.
+func statusLine(status string) string {
+	return "STATUS=" + strings.NewReplacer("\r", " ", "\n", " ").Replace(status)
+}
+
+func extendLine(limit time.Duration) string {
+	return fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", limit.Microseconds())
+}
+
 // send writes one datagram.
-func (n *Notifier) send(lines string) {
+func (n *Notifier) send(lines ...string) {
 	if n.socket == "" {
 		return
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: n.socket, Net: "unixgram"})
 	if err == nil {
-		_, err = conn.Write([]byte(lines))
+		_, err = conn.Write([]byte(strings.Join(lines, "\n")))
 		_ = conn.Close()
 	}
 	if err != nil {
