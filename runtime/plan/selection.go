@@ -17,7 +17,7 @@ type selection struct {
 	override string // value for gpu.EnvTargetOverride, empty for none
 	target   gfx.Target
 	reasons  []string
-	why      string // when no device was chosen: why not
+	why      string // no device was chosen, for this reason
 }
 
 // candidate is a device that could be used, with the override it needs.
@@ -28,9 +28,8 @@ type candidate struct {
 	target   gfx.Target
 }
 
-// selectDevices picks the devices: visible ones whose target the bundle can
-// serve, native before overridden, discrete before integrated, then by free
-// memory. Options narrow the choice.
+// selectDevices chooses the devices: visible ones that the bundle has code for, in the
+// order of compareCandidates. Options limit the choice.
 func selectDevices(r *Request) (selection, error) {
 	var sel selection
 	o := r.Options
@@ -42,7 +41,7 @@ func selectDevices(r *Request) (selection, error) {
 		sel.why = r.NoGPU
 		return sel, nil
 	}
-	unheeded := notPassedOn(gpu.TargetOverrides(r.Environ))
+	dropped := droppedOverrides(gpu.TargetOverrides(r.Environ))
 	mask := gpu.NewMask(r.Environ)
 	var (
 		cands    []candidate
@@ -50,10 +49,10 @@ func selectDevices(r *Request) (selection, error) {
 	)
 	devices := mask.Apply(r.Devices)
 	for _, d := range devices {
-		if o.Devices.ID != "" && !names(d, o.Devices.ID) {
+		if o.Devices.ID != "" && !hasID(d, o.Devices.ID) {
 			continue
 		}
-		c, why, err := judge(d, r)
+		c, why, err := evaluate(d, r)
 		if err != nil {
 			return sel, err
 		}
@@ -64,11 +63,11 @@ func selectDevices(r *Request) (selection, error) {
 		cands = append(cands, c)
 	}
 	if len(cands) == 0 {
-		sel.why, sel.reasons = noneReason(o, devices, rejected), unheeded
+		sel.why, sel.reasons = noneReason(o, devices, rejected), dropped
 		return sel, nil
 	}
 	slices.SortStableFunc(cands, compareCandidates)
-	chosen, err := take(cands, o.Devices.Count)
+	chosen, err := bestEqual(cands, o.Devices.Count)
 	if err != nil {
 		return sel, err
 	}
@@ -77,16 +76,18 @@ func selectDevices(r *Request) (selection, error) {
 	}
 	sel.override, sel.target = chosen[0].override, chosen[0].target
 	sel.explain(cands, chosen, rejected, mask)
-	sel.reasons = append(sel.reasons, unheeded...)
+	sel.reasons = append(sel.reasons, dropped...)
 	return sel, nil
 }
 
-func names(d gpu.Device, wish string) bool {
-	return strings.EqualFold(d.PCI, wish) || (d.UUID() != "" && strings.EqualFold(d.UUID(), wish))
+// hasID reports whether id is the PCI address or the unique id of a device.
+func hasID(d gpu.Device, id string) bool {
+	return strings.EqualFold(d.PCI, id) || (d.UUID() != "" && strings.EqualFold(d.UUID(), id))
 }
 
-// judge tells whether a device can be used: why is empty then.
-func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
+// evaluate returns a device as a candidate, or why it cannot be used. Its error is that
+// of an invalid option.
+func evaluate(d gpu.Device, r *Request) (c candidate, why string, err error) {
 	c = candidate{Device: d, target: d.Target}
 	if !d.Visible {
 		return c, d.UnusableReason, nil
@@ -117,7 +118,7 @@ func judge(d gpu.Device, r *Request) (c candidate, why string, err error) {
 	return c, "", nil
 }
 
-// overrideTarget reads "11.0.0" as gfx1100.
+// overrideTarget returns the target of a version: gfx1100 for "11.0.0".
 func overrideTarget(v string) (gfx.Target, error) {
 	parts := strings.Split(v, ".")
 	if len(parts) != 3 {
@@ -156,9 +157,9 @@ func boolFirst(a, b bool) int {
 	}
 }
 
-// take picks the best candidate and, when several are asked for, its equals:
-// same target, same override, same kind.
-func take(cands []candidate, want int) ([]candidate, error) {
+// bestEqual returns the first of the sorted candidates, and as many of its equals as want
+// needs: devices with the same target, override and kind.
+func bestEqual(cands []candidate, want int) ([]candidate, error) {
 	if want <= 1 {
 		return cands[:1], nil
 	}
@@ -174,6 +175,7 @@ func take(cands []candidate, want int) ([]candidate, error) {
 	return out[:want], nil
 }
 
+// explain adds the reasons for the choice.
 func (s *selection) explain(cands, chosen []candidate, rejected []string, mask gpu.Mask) {
 	for _, c := range chosen {
 		kind := "discrete"
@@ -187,7 +189,7 @@ func (s *selection) explain(cands, chosen []candidate, rejected []string, mask g
 		}
 	}
 	for _, c := range cands[len(chosen):] {
-		s.reasons = append(s.reasons, fmt.Sprintf("not using %s at %s: %s", c.Name, c.PCI, second(chosen[0], c)))
+		s.reasons = append(s.reasons, fmt.Sprintf("not using %s at %s: %s", c.Name, c.PCI, whyNotBest(chosen[0], c)))
 	}
 	for _, why := range rejected {
 		s.reasons = append(s.reasons, "not using "+why)
@@ -197,29 +199,31 @@ func (s *selection) explain(cands, chosen []candidate, rejected []string, mask g
 	}
 }
 
-// notPassedOn says what of the environment the server does not see: a plan made
-// for a device's own target would not hold under an override.
-func notPassedOn(overrides []string) []string {
+// droppedOverrides returns the reason that names the overrides which the child's
+// environment does not have: under an override, a plan for the device's own target would
+// be wrong.
+func droppedOverrides(overrides []string) []string {
 	if len(overrides) == 0 {
 		return nil
 	}
-	return []string{strings.Join(overrides, ", ") + " in the environment is not passed on to the server; the option override (--override) says which target's code a card runs"}
+	return []string{strings.Join(overrides, ", ") + " in the environment is not passed on to the server; use the option override (--override) to choose the target whose code a card runs"}
 }
 
-// second says why c came after the chosen best.
-func second(best, c candidate) string {
+// whyNotBest returns why c was not chosen before best.
+func whyNotBest(best, c candidate) string {
 	switch {
 	case c.Integrated && !best.Integrated:
-		return "it is integrated and a discrete card is there"
+		return "it is integrated, and there is a discrete card"
 	case !c.native && best.native:
 		return "it needs an override and another card does not"
 	case c.VRAMFree() < best.VRAMFree():
 		return "it has less free memory (" + size(c.VRAMFree()) + ")"
 	default:
-		return "another card is as good and comes first"
+		return "another card is equally good and comes first"
 	}
 }
 
+// noneReason returns why no device was chosen.
 func noneReason(o Options, devices []gpu.Device, rejected []string) string {
 	switch {
 	case len(rejected) > 0:
@@ -233,7 +237,7 @@ func noneReason(o Options, devices []gpu.Device, rejected []string) string {
 	}
 }
 
-// size prints bytes in the binary unit that people use for memory.
+// size formats bytes in MiB or GiB.
 func size(b uint64) string {
 	switch {
 	case b >= 1<<30:
