@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/internal/procstat"
 )
 
 // owner identifies the process that created a container. A later process with the
@@ -20,7 +22,7 @@ type owner struct {
 // currentOwner returns the owner for this process. Without a procfs such an owner
 // never counts as exited.
 func currentOwner() (owner, error) {
-	o := owner{pid: os.Getpid(), start: startTime(os.Getpid()), boot: readWord("/proc/sys/kernel/random/boot_id")}
+	o := owner{pid: os.Getpid(), start: startTime(os.Getpid()), boot: procstat.BootID()}
 	// Systems without one, or with an empty one as in containers, are identified
 	// by the host's name alone (see machine-id(5)).
 	if o.machine = readWord("/etc/machine-id"); o.machine == "" {
@@ -73,18 +75,12 @@ func (o owner) hasExited(me owner, startTime func(pid int) string) bool {
 	return startTime(o.pid) != o.start
 }
 
-// startTime reads field 22 of /proc/PID/stat (see proc(5)), in clock ticks
-// since boot; empty when there is no such process or no procfs.
+// startTime returns the start time of a process, empty when there is no such process
+// or no procfs.
 func startTime(pid int) string {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	s, err := procstat.Read(pid)
 	if err != nil {
 		return ""
 	}
-	// The command in field 2 may contain spaces; fields are counted after it.
-	s := string(b)
-	rest := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-	if len(rest) < 20 {
-		return ""
-	}
-	return rest[19]
+	return strconv.FormatUint(s.Start, 10)
 }

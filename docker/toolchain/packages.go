@@ -2,16 +2,15 @@ package toolchain
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net/textproto"
 	"slices"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/internal/deb822"
 )
 
 // Package is one installed Debian package. SHA256 is the digest of the .deb
@@ -37,28 +36,22 @@ func readPackages(ctx context.Context, eng engine.Engine, image string) (pkgs []
 	return pkgs, err
 }
 
-// ParsePackages reads the stanzas that apt-cache show prints (deb822, see
-// deb822(5)) and returns the packages sorted by name, each once.
+// ParsePackages reads the paragraphs that apt-cache show prints and returns the
+// packages sorted by name, each once.
 func ParsePackages(r io.Reader) ([]Package, error) {
-	tp := textproto.NewReader(bufio.NewReader(r))
+	paragraphs, err := deb822.Parse(r)
+	if err != nil {
+		return nil, fmt.Errorf("read the list of packages: %w", err)
+	}
 	byName := map[string]Package{}
-	for {
-		h, err := tp.ReadMIMEHeader()
-		if len(h) > 0 {
-			p := Package{Name: h.Get("Package"), Version: h.Get("Version"), Arch: h.Get("Architecture"), SHA256: h.Get("Sha256")}
-			if p.Name == "" || p.Version == "" || p.Arch == "" {
-				return nil, fmt.Errorf("a package stanza lacks Package, Version or Architecture: %v", h)
-			}
-			key := p.Name + ":" + p.Arch
-			if old, ok := byName[key]; !ok || old.SHA256 == "" {
-				byName[key] = p
-			}
+	for _, d := range paragraphs {
+		p := Package{Name: d.Get("Package"), Version: d.Get("Version"), Arch: d.Get("Architecture"), SHA256: d.Get("SHA256")}
+		if p.Name == "" || p.Version == "" || p.Arch == "" {
+			return nil, fmt.Errorf("a package lacks Package, Version or Architecture: %q", d.String())
 		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read package stanzas: %w", err)
+		key := p.Name + ":" + p.Arch
+		if old, ok := byName[key]; !ok || old.SHA256 == "" {
+			byName[key] = p
 		}
 	}
 	pkgs := make([]Package, 0, len(byName))

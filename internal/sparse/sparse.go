@@ -23,7 +23,7 @@ func Copy(w *os.File, r io.Reader) (int64, error) {
 	var size int64
 	for {
 		n, err := io.ReadFull(r, buf)
-		if err := writeData(w, buf[:n], size); err != nil {
+		if err := WriteAt(w, buf[:n], size); err != nil {
 			return size, err
 		}
 		size += int64(n)
@@ -36,16 +36,20 @@ func Copy(w *os.File, r io.Reader) (int64, error) {
 	}
 }
 
-// writeData writes the blocks of b that are not all zero, adjacent ones by one
-// call.
-func writeData(w *os.File, b []byte, off int64) error {
+// WriteAt writes b at offset off of w, except for the blocks of the file that b fills
+// with zeros: where w has no data yet, they stay holes. It writes adjacent blocks by
+// one call.
+func WriteAt(w io.WriterAt, b []byte, off int64) error {
+	block := func(at int) []byte {
+		return b[at:min(at+blockSize-int((off+int64(at))%blockSize), len(b))]
+	}
 	for at := 0; at < len(b); {
-		for at < len(b) && isZero(block(b, at)) {
-			at += len(block(b, at))
+		for at < len(b) && isZero(block(at)) {
+			at += len(block(at))
 		}
 		from := at
-		for at < len(b) && !isZero(block(b, at)) {
-			at += len(block(b, at))
+		for at < len(b) && !isZero(block(at)) {
+			at += len(block(at))
 		}
 		if from == at {
 			continue
@@ -56,8 +60,6 @@ func writeData(w *os.File, b []byte, off int64) error {
 	}
 	return nil
 }
-
-func block(b []byte, at int) []byte { return b[at:min(at+blockSize, len(b))] }
 
 func isZero(b []byte) bool {
 	for len(b) >= 8 {

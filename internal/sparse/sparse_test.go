@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -35,6 +36,55 @@ func TestCopyKeepsContent(t *testing.T) {
 		}
 		if got, err := os.ReadFile(f.Name()); err != nil || !bytes.Equal(data, got) {
 			t.Fatal("the copy differs", err)
+		}
+	}
+}
+
+// recorder is a file whose writes are recorded.
+type recorder struct {
+	data   []byte
+	writes []Range
+}
+
+// WriteAt implements io.WriterAt.
+func (r *recorder) WriteAt(b []byte, off int64) (int, error) {
+	r.writes = append(r.writes, Range{off, off + int64(len(b))})
+	return copy(r.data[off:], b), nil
+}
+
+// WriteAt leaves out the blocks of the file that become zero, wherever b begins.
+func TestWriteAtSkipsZeroBlocks(t *testing.T) {
+	t.Parallel()
+	const k = 1 << 10
+	for name, c := range map[string]struct {
+		off  int64
+		size int
+		data []Range // of b, not zero
+		want []Range // of the file, written
+	}{
+		"nothing":              {0, 0, nil, nil},
+		"zeros":                {3 * k, 20 * k, nil, nil},
+		"all":                  {0, 8 * k, []Range{{0, 8 * k}}, []Range{{0, 8 * k}}},
+		"two blocks of three":  {0, 12 * k, []Range{{0, 1}, {8*k - 1, 8 * k}}, []Range{{0, 8 * k}}},
+		"unaligned":            {k, 10 * k, []Range{{0, 1}}, []Range{{k, 4 * k}}},
+		"unaligned, later":     {k, 10 * k, []Range{{3 * k, 3*k + 1}}, []Range{{4 * k, 8 * k}}},
+		"last byte":            {k, 10 * k, []Range{{10*k - 1, 10 * k}}, []Range{{8 * k, 11 * k}}},
+		"apart":                {0, 12 * k, []Range{{1, 2}, {9 * k, 9*k + 1}}, []Range{{0, 4 * k}, {8 * k, 12 * k}}},
+		"less than one block":  {5 * k, k, []Range{{0, k}}, []Range{{5 * k, 6 * k}}},
+		"zeros, part of block": {5 * k, k, nil, nil},
+	} {
+		b := make([]byte, c.size)
+		for _, d := range c.data {
+			for i := d.From; i < d.To; i++ {
+				b[i] = 'x'
+			}
+		}
+		w := &recorder{data: make([]byte, 32*k)}
+		if err := WriteAt(w, b, c.off); err != nil || !slices.Equal(w.writes, c.want) {
+			t.Errorf("%s: wrote %v, %v; want %v", name, w.writes, err, c.want)
+		}
+		if got := w.data[c.off:][:c.size]; !bytes.Equal(got, b) {
+			t.Errorf("%s: the file has other content", name)
 		}
 	}
 }

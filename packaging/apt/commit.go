@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/fsync"
 )
 
 // publication is everything that a publish writes.
@@ -113,11 +114,7 @@ func (r *repository) replace(name string, fill func(staged string) error) error 
 	if err := errors.Join(err, r.root.RemoveAll(staged)); err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
-	d, err := r.root.Open(dir)
-	if err != nil {
-		return fmt.Errorf("publish %s: %w", name, err)
-	}
-	if err := errors.Join(d.Sync(), d.Close()); err != nil {
+	if err := fsync.Dir(r.root, dir); err != nil {
 		return fmt.Errorf("publish %s: %w", name, err)
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/ulikunitz/xz"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/deb822"
 )
 
 // maxControl limits the size of a package's control file, in bytes.
@@ -24,7 +25,7 @@ const maxControl = 4 << 20
 
 // debFile is what the indexes record about a package.
 type debFile struct {
-	control paragraph
+	control deb822.Paragraph
 	paths   []string // files and links, without a leading slash, sorted
 }
 
@@ -117,7 +118,7 @@ func (d *debFile) readControl(t *tar.Reader) error {
 		if path.Clean("/"+h.Name) != "/control" {
 			continue
 		}
-		ps, err := parse(io.LimitReader(t, maxControl))
+		ps, err := deb822.Parse(io.LimitReader(t, maxControl))
 		if err != nil {
 			return err
 		}
@@ -147,20 +148,20 @@ func (d *debFile) readPaths(ctx context.Context, t *tar.Reader) error {
 // check rejects a package that an index of this repository cannot describe.
 func (d *debFile) check() error {
 	for _, name := range []string{"Package", "Version", "Architecture", "Maintainer", "Description"} {
-		if d.control.get(name) == "" {
+		if d.control.Get(name) == "" {
 			return fmt.Errorf("the control file has no %s", name)
 		}
 	}
 	for _, name := range []string{"Package", "Version", "Architecture"} {
-		if v := d.control.get(name); strings.ContainsAny(v, "/ \t\n\\") || strings.HasPrefix(v, ".") {
+		if v := d.control.Get(name); strings.ContainsAny(v, "/ \t\n\\") || strings.HasPrefix(v, ".") {
 			return fmt.Errorf("invalid %s %q", name, v)
 		}
 	}
-	if a := d.control.get("Architecture"); a != architecture && a != "all" {
+	if a := d.control.Get("Architecture"); a != architecture && a != "all" {
 		return fmt.Errorf("the package is for %s, the repository for %s", a, architecture)
 	}
 	for _, name := range []string{"Filename", "Size", "SHA256"} {
-		if d.control.has(name) {
+		if d.control.Has(name) {
 			return fmt.Errorf("the control file has the field %s, which only indexes may have", name)
 		}
 	}

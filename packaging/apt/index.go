@@ -66,12 +66,15 @@ func (c contents) format() []byte {
 	return b.Bytes()
 }
 
+// maxContentsLine limits the length of a line of Contents, in bytes.
+const maxContentsLine = 1 << 20
+
 // parseContents reads what format returns. A path may contain spaces; the names
 // at the end of its line cannot.
 func parseContents(r io.Reader) (contents, error) {
 	c := contents{}
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxLine)
+	lines.Buffer(nil, maxContentsLine)
 	for n := 1; lines.Scan(); n++ {
 		line := lines.Text()
 		at := strings.LastIndexByte(line, ' ')

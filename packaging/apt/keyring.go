@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/internal/deb822"
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 )
 
@@ -23,17 +24,17 @@ const (
 // sources returns the deb822-style source of the repository for apt
 // (sources.list(5)).
 func sources(o Options) []byte {
-	p := paragraph{
-		{"Types", "deb"},
-		{"URIs", strings.TrimRight(o.URL, "/") + "/"},
-		{"Suites", o.Suite},
-		{"Components", component},
-		{"Architectures", architecture},
+	p := deb822.Paragraph{
+		{Name: "Types", Value: "deb"},
+		{Name: "URIs", Value: strings.TrimRight(o.URL, "/") + "/"},
+		{Name: "Suites", Value: o.Suite},
+		{Name: "Components", Value: component},
+		{Name: "Architectures", Value: architecture},
 	}
 	if o.Keys == nil {
 		return fmt.Appendf(nil, "# This repository is unsigned: anyone between it and you can change the packages.\n%sTrusted: yes\n", p)
 	}
-	return []byte(append(p, field{"Signed-By", keyringDir + KeyringFile}).String())
+	return []byte(append(p, deb822.Field{Name: "Signed-By", Value: keyringDir + KeyringFile}).String())
 }
 
 // keyringVersionLayout is the layout of the time in a keyring package's version.
@@ -78,12 +79,12 @@ func keyringPackage(ctx context.Context, o Options, s *suite, work string) (stri
 // version.
 func newestKeyring(s *suite) (at time.Time, sum string, ok bool) {
 	for _, p := range s.packages {
-		if p.get("Package") != deb.KeyringPackageName {
+		if p.Get("Package") != deb.KeyringPackageName {
 			continue
 		}
-		version, _, _ := strings.Cut(p.get("Version"), "-")
+		version, _, _ := strings.Cut(p.Get("Version"), "-")
 		if t, err := time.Parse(keyringVersionLayout, version); err == nil && t.After(at) {
-			at, sum, ok = t, p.get("SHA256"), true
+			at, sum, ok = t, p.Get("SHA256"), true
 		}
 	}
 	return at, sum, ok

@@ -10,39 +10,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
-const paragraphs = "Package: a\nDescription: one\n two\n .\n\tthree\nEmpty:\n\n\n\nPackage: b\nSHA256:\n 00 1 x\n"
-
-func TestParseParagraphs(t *testing.T) {
-	t.Parallel()
-	ps, err := parse(strings.NewReader(paragraphs))
-	if err != nil || len(ps) != 2 {
-		t.Fatalf("got %v, %v", ps, err)
-	}
-	want := map[string]string{"package": "a", "Description": "one\n two\n .\n\tthree", "Empty": "", "none": ""}
-	for name, value := range want {
-		if got := ps[0].get(name); got != value {
-			t.Errorf("%s is %q, want %q", name, got, value)
-		}
-	}
-	if diff := cmp.Diff("Package: b\nSHA256:\n 00 1 x\n", ps[1].String()); diff != "" {
-		t.Error(diff)
-	}
-	for text, want := range map[string]string{
-		" x: y\n":                            "line 1 is a continuation line without a field",
-		"a: b\n\n c\n":                       "line 3 is a continuation line without a field",
-		"nothing\n":                          "line 1 has no field name",
-		": x\n":                              "line 1 has no field name",
-		"a b: x\n":                           "line 1 has no field name",
-		"# x: y\n":                           "line 1 has no field name",
-		"A: 1\nb: 2\na: 3\n":                 "line 3: duplicate field a",
-		"a: " + strings.Repeat("x", maxLine): "too long",
-	} {
-		if _, err := parse(strings.NewReader(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%.20q: got %v, want an error about %q", text, err, want)
-		}
-	}
-}
-
 func TestParseRelease(t *testing.T) {
 	t.Parallel()
 	whole := "Suite: stable\nDate: Fri, 20 Nov 2026 12:00:00 UTC\nValid-Until: Thu, 18 Feb 2027 12:00:00 UTC\nSHA256:\n " + strings.Repeat("a", 64) + " 12 main/Packages\n"
@@ -112,26 +79,6 @@ func TestParseDeb(t *testing.T) {
 			t.Errorf("%q: got %v, want an error about %q", change[1], err, want)
 		}
 	}
-}
-
-// Formatting and parsing again returns the same paragraphs.
-func FuzzParse(f *testing.F) {
-	f.Add(paragraphs)
-	f.Add("a:b\n")
-	f.Fuzz(func(t *testing.T, text string) {
-		ps, err := parse(strings.NewReader(text))
-		if err != nil {
-			return
-		}
-		st := suite{packages: ps}
-		again, err := parse(bytes.NewReader(st.packagesText()))
-		if err != nil {
-			t.Fatalf("%v in %q", err, st.packagesText())
-		}
-		if diff := cmp.Diff(ps, again, cmp.AllowUnexported(field{})); diff != "" {
-			t.Error(diff)
-		}
-	})
 }
 
 func FuzzParseRelease(f *testing.F) {

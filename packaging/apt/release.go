@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/internal/deb822"
 )
 
 // listed is an entry of a Release file. Its name is relative to the suite's
@@ -39,24 +41,24 @@ const dateLayout = "Mon, 02 Jan 2006 15:04:05 UTC"
 
 // format returns the text of the file.
 func (r *release) format() []byte {
-	p := paragraph{
-		{"Origin", "go-rocm"},
-		{"Label", "go-rocm"},
-		{"Suite", r.suite},
-		{"Codename", r.suite},
-		{"Date", r.date.Format(dateLayout)},
-		{"Valid-Until", r.validUntil.Format(dateLayout)},
-		{"Acquire-By-Hash", "yes"},
-		{"Architectures", architecture},
-		{"Components", component},
-		{"Description", "go-rocm: language models on AMD GPUs"},
-		{"Changelogs", "no"},
+	p := deb822.Paragraph{
+		{Name: "Origin", Value: "go-rocm"},
+		{Name: "Label", Value: "go-rocm"},
+		{Name: "Suite", Value: r.suite},
+		{Name: "Codename", Value: r.suite},
+		{Name: "Date", Value: r.date.Format(dateLayout)},
+		{Name: "Valid-Until", Value: r.validUntil.Format(dateLayout)},
+		{Name: "Acquire-By-Hash", Value: "yes"},
+		{Name: "Architectures", Value: architecture},
+		{Name: "Components", Value: component},
+		{Name: "Description", Value: "go-rocm: language models on AMD GPUs"},
+		{Name: "Changelogs", Value: "no"},
 	}
 	var b strings.Builder
 	for _, f := range r.files {
 		fmt.Fprintf(&b, "\n %s %d %s", f.sha256, f.size, f.name)
 	}
-	return []byte(append(p, field{"SHA256", b.String()}).String())
+	return []byte(append(p, deb822.Field{Name: "SHA256", Value: b.String()}).String())
 }
 
 // errRelease reports a Release file that cannot be parsed.
@@ -66,7 +68,7 @@ var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // parseRelease reads what format returns.
 func parseRelease(text []byte) (*release, error) {
-	ps, err := parse(strings.NewReader(string(text)))
+	ps, err := deb822.Parse(strings.NewReader(string(text)))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errRelease, err)
 	}
@@ -74,14 +76,14 @@ func parseRelease(text []byte) (*release, error) {
 		return nil, fmt.Errorf("%w: %d paragraphs instead of one", errRelease, len(ps))
 	}
 	p := ps[0]
-	r := &release{suite: p.get("Suite")}
-	if r.date, err = time.Parse(dateLayout, p.get("Date")); err != nil {
+	r := &release{suite: p.Get("Suite")}
+	if r.date, err = time.Parse(dateLayout, p.Get("Date")); err != nil {
 		return nil, fmt.Errorf("%w: Date: %w", errRelease, err)
 	}
-	if r.validUntil, err = time.Parse(dateLayout, p.get("Valid-Until")); err != nil {
+	if r.validUntil, err = time.Parse(dateLayout, p.Get("Valid-Until")); err != nil {
 		return nil, fmt.Errorf("%w: Valid-Until: %w", errRelease, err)
 	}
-	for line := range strings.SplitSeq(strings.TrimPrefix(p.get("SHA256"), "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimPrefix(p.Get("SHA256"), "\n"), "\n") {
 		words := strings.Fields(line)
 		if len(words) != 3 || !hexDigest.MatchString(words[0]) || !fs.ValidPath(words[2]) || words[2] == "." {
 			return nil, fmt.Errorf("%w: SHA256: %q is not a digest, a size and a path", errRelease, line)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"forge.lthn.ai/core/go-rocm/internal/deb822"
 )
 
 // repository is the directory of a repository, locked by one publisher. Names in
@@ -123,7 +125,7 @@ func (r *repository) readIndexes(name string, rel *release) (*suite, error) {
 		return nil, err
 	}
 	s := &suite{release: rel}
-	if s.packages, err = parse(bytes.NewReader(text)); err != nil {
+	if s.packages, err = deb822.Parse(bytes.NewReader(text)); err != nil {
 		return nil, fmt.Errorf("packages: %w", err)
 	}
 	if text, err = index(contentsIndex); err != nil {
@@ -138,12 +140,12 @@ func byHash(f listed) string {
 	return path.Join(path.Dir(f.name), "by-hash", "SHA256", f.sha256)
 }
 
-func (r *repository) verifyPool(ctx context.Context, packages []paragraph) error {
+func (r *repository) verifyPool(ctx context.Context, packages []deb822.Paragraph) error {
 	for _, p := range packages {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		name := p.get("Filename")
+		name := p.Get("Filename")
 		if name != poolPath(p) || !fs.ValidPath(name) {
 			return fmt.Errorf("package %s: its path %q is not in the pool", identity(p), name)
 		}
@@ -155,7 +157,7 @@ func (r *repository) verifyPool(ctx context.Context, packages []paragraph) error
 		if err := errors.Join(err, f.Close()); err != nil {
 			return err
 		}
-		if sum != p.get("SHA256") || strconv.FormatInt(size, 10) != p.get("Size") {
+		if sum != p.Get("SHA256") || strconv.FormatInt(size, 10) != p.Get("Size") {
 			return fmt.Errorf("%s has changed since it was published", name)
 		}
 	}

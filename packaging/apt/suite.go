@@ -18,13 +18,14 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/deb822"
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 )
 
 // suite is the published state of a suite.
 type suite struct {
-	release  *release    // nil before the first publish
-	packages []paragraph // as in Packages, sorted
+	release  *release           // nil before the first publish
+	packages []deb822.Paragraph // as in Packages, sorted
 	contents contents
 	added    map[string]string // files to add to the pool, by their path there
 }
@@ -41,13 +42,13 @@ func (s *suite) next() *suite {
 }
 
 // identity returns the key under which a package's contents never change.
-func identity(p paragraph) string {
-	return p.get("Package") + " " + p.get("Version") + " " + p.get("Architecture")
+func identity(p deb822.Paragraph) string {
+	return p.Get("Package") + " " + p.Get("Version") + " " + p.Get("Architecture")
 }
 
 // find returns the published package with an identity.
-func (s *suite) find(id string) (paragraph, bool) {
-	i := slices.IndexFunc(s.packages, func(p paragraph) bool { return identity(p) == id })
+func (s *suite) find(id string) (deb822.Paragraph, bool) {
+	i := slices.IndexFunc(s.packages, func(p deb822.Paragraph) bool { return identity(p) == id })
 	if i < 0 {
 		return nil, false
 	}
@@ -66,17 +67,17 @@ func (s *suite) add(ctx context.Context, file string) error {
 	}
 	id := identity(d.control)
 	if old, ok := s.find(id); ok {
-		if old.get("SHA256") == sum {
+		if old.Get("SHA256") == sum {
 			return nil
 		}
-		return fmt.Errorf("%w: %s (%s differs from %s): raise the version", ErrVersionConflict, id, filepath.Base(file), old.get("Filename"))
+		return fmt.Errorf("%w: %s (%s differs from %s): raise the version", ErrVersionConflict, id, filepath.Base(file), old.Get("Filename"))
 	}
 	place := poolPath(d.control)
 	s.packages = append(s.packages, append(slices.Clone(d.control),
-		field{"Filename", place}, field{"Size", strconv.FormatInt(size, 10)}, field{"SHA256", sum}))
-	slices.SortFunc(s.packages, func(a, b paragraph) int { return cmp.Compare(identity(a), identity(b)) })
-	pkg := d.control.get("Package")
-	if section := d.control.get("Section"); section != "" {
+		deb822.Field{Name: "Filename", Value: place}, deb822.Field{Name: "Size", Value: strconv.FormatInt(size, 10)}, deb822.Field{Name: "SHA256", Value: sum}))
+	slices.SortFunc(s.packages, func(a, b deb822.Paragraph) int { return cmp.Compare(identity(a), identity(b)) })
+	pkg := d.control.Get("Package")
+	if section := d.control.Get("Section"); section != "" {
 		pkg = section + "/" + pkg
 	}
 	for _, p := range d.paths {
@@ -88,8 +89,8 @@ func (s *suite) add(ctx context.Context, file string) error {
 
 // poolPath returns the path of a package in the repository. File names have no
 // epoch.
-func poolPath(p paragraph) string {
-	name, version := p.get("Package"), p.get("Version")
+func poolPath(p deb822.Paragraph) string {
+	name, version := p.Get("Package"), p.Get("Version")
 	if _, after, ok := strings.Cut(version, ":"); ok {
 		version = after
 	}
@@ -97,7 +98,7 @@ func poolPath(p paragraph) string {
 	if strings.HasPrefix(name, "lib") && len(name) > 3 {
 		prefix = name[:4]
 	}
-	return path.Join("pool", component, prefix, name, name+"_"+version+"_"+p.get("Architecture")+".deb")
+	return path.Join("pool", component, prefix, name, name+"_"+version+"_"+p.Get("Architecture")+".deb")
 }
 
 // hashFile returns the SHA-256 digest and the size of a file.
@@ -190,16 +191,16 @@ func NewestVersion(dir, suite, name string) (version, digest string, err error) 
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", "", nil
 	}
-	var packages []paragraph
+	var packages []deb822.Paragraph
 	if err == nil {
-		packages, err = parse(bytes.NewReader(text))
+		packages, err = deb822.Parse(bytes.NewReader(text))
 	}
 	if err != nil {
 		return "", "", fmt.Errorf("%w: %s: %w", ErrRepository, dir, err)
 	}
 	for _, p := range packages {
-		if v := p.get("Version"); p.get("Package") == name && (version == "" || deb.CompareVersions(version, v) < 0) {
-			version, digest = v, p.get("SHA256")
+		if v := p.Get("Version"); p.Get("Package") == name && (version == "" || deb.CompareVersions(version, v) < 0) {
+			version, digest = v, p.Get("SHA256")
 		}
 	}
 	return version, digest, nil

@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"forge.lthn.ai/core/go-rocm/internal/fsync"
+	"forge.lthn.ai/core/go-rocm/internal/sparse"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
@@ -285,22 +286,10 @@ func (s *fileSink) data(off int64, b []byte) error {
 // write writes b at off, except for the extents to skip: those bytes become
 // zero, and blocks of zeros stay holes.
 func (s *fileSink) write(off int64, b []byte) error {
-	if !s.skip.clear(b, off) {
-		_, err := s.f.WriteAt(b, off)
-		return err
+	if s.skip.clear(b, off) {
+		return sparse.WriteAt(s.f, b, off)
 	}
-	run := 0 // start of the bytes to write next
-	for at := 0; at < len(b); {
-		next := min(at+holeBlock-int((off+int64(at))%holeBlock), len(b))
-		if bytes.Equal(b[at:next], zeros[:next-at]) {
-			if _, err := s.f.WriteAt(b[run:at], off+int64(run)); err != nil {
-				return err
-			}
-			run = next
-		}
-		at = next
-	}
-	_, err := s.f.WriteAt(b[run:], off+int64(run))
+	_, err := s.f.WriteAt(b, off)
 	return err
 }
 
@@ -340,7 +329,7 @@ func (s *fileSink) finish() error {
 		return &writeError{err}
 	}
 	if s.e.o.Sync {
-		startWriteback(s.f)
+		fsync.StartWriteback(s.f)
 	}
 	err := s.f.Close()
 	s.f = nil

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/internal/fsync"
 )
 
 // bundlesName is the directory inside a cache directory that only this package uses.
@@ -200,11 +202,7 @@ func syncDirs(root *os.Root, synced func(path string)) error {
 		if err != nil || !d.IsDir() {
 			return err
 		}
-		f, err := root.Open(p)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := fsync.Dir(root, p); err != nil {
 			return err
 		}
 		synced(p)

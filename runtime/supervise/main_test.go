@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/internal/procstat"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
@@ -211,8 +212,8 @@ func killProcess(t *testing.T, cmd *exec.Cmd) {
 }
 
 func isProcessRunning(pid int) bool {
-	start, err := processStartTime(pid)
-	return err == nil && isRunning(pid, start)
+	s, err := procstat.Read(pid)
+	return err == nil && procstat.IsRunning(pid, s.Start)
 }
 
 func discardLog() *slog.Logger { return slog.New(slog.DiscardHandler) }

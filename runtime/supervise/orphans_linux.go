@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/internal/procstat"
 )
 
 const (
@@ -44,11 +46,11 @@ type record struct {
 
 // newRecord returns the record of a child that this process is about to start.
 func newRecord() (record, error) {
-	start, err := processStartTime(os.Getpid())
+	self, err := procstat.Read(os.Getpid())
 	if err != nil {
 		return record{}, fmt.Errorf("read the start time of this process: %w; is /proc mounted?", err)
 	}
-	return record{Boot: bootID(), Parent: os.Getpid(), ParentStart: start, Marker: newID(12)}, nil
+	return record{Boot: procstat.BootID(), Parent: os.Getpid(), ParentStart: self.Start, Marker: newID(12)}, nil
 }
 
 // write replaces the record in dir atomically.
@@ -141,13 +143,13 @@ func reapRun(dir string, log *slog.Logger) int {
 		}
 		return 0
 	}
-	sameBoot := r.Boot == bootID()
-	if sameBoot && isRunning(r.Parent, r.ParentStart) {
+	sameBoot := r.Boot == procstat.BootID()
+	if sameBoot && procstat.IsRunning(r.Parent, r.ParentStart) {
 		return 0
 	}
 	killed := 0
 	if sameBoot {
-		if r.Child > 0 && killIf(r.Child, func() bool { return isRunning(r.Child, r.ChildStart) }) {
+		if r.Child > 0 && killIf(r.Child, func() bool { return procstat.IsRunning(r.Child, r.ChildStart) }) {
 			killed++
 		}
 		killed += killMarked(r.Marker)

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"forge.lthn.ai/core/go-rocm/internal/procstat"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
@@ -100,13 +101,13 @@ func TestFault24_GroupMemberWithoutMarker(t *testing.T) {
 		waitFor(t, "the grandchild to lose its marker", func() bool {
 			return isProcessRunning(pid) && !hasMarker(pid, c.record.Marker)
 		})
-		start, err := processStartTime(pid)
+		start, err := procstat.Read(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { killIf(pid, func() bool { return isRunning(pid, start) }) }) // in case the test fails
+		t.Cleanup(func() { killIf(pid, func() bool { return procstat.IsRunning(pid, start.Start) }) }) // in case the test fails
 		stopClean(t, c)
-		waitFor(t, "the grandchild to exit", func() bool { return !isRunning(pid, start) })
+		waitFor(t, "the grandchild to exit", func() bool { return !procstat.IsRunning(pid, start.Start) })
 	})
 }
 
@@ -119,14 +120,14 @@ func TestFault25_ReusedPid(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer killProcess(t, bystander)
-		start, err := processStartTime(bystander.Process.Pid)
+		start, err := procstat.Read(bystander.Process.Pid)
 		if err != nil {
 			t.Fatal(err)
 		}
 		dir := filepath.Join(t.TempDir(), "run")
 		for name, r := range map[string]record{
-			"00000001": {Boot: bootID(), Parent: os.Getpid(), ParentStart: 1, Child: bystander.Process.Pid, ChildStart: start - 1, Marker: newID(12)},
-			"00000002": {Boot: "before", Parent: os.Getpid(), ParentStart: 1, Child: bystander.Process.Pid, ChildStart: start, Marker: newID(12)},
+			"00000001": {Boot: procstat.BootID(), Parent: os.Getpid(), ParentStart: 1, Child: bystander.Process.Pid, ChildStart: start.Start - 1, Marker: newID(12)},
+			"00000002": {Boot: "before", Parent: os.Getpid(), ParentStart: 1, Child: bystander.Process.Pid, ChildStart: start.Start, Marker: newID(12)},
 		} {
 			if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
 				t.Fatal(err)

@@ -1,4 +1,4 @@
-package bundle
+package fsync
 
 import (
 	"os"
@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startWriteback makes the kernel start writing the file to the disk, and does not
+// StartWriteback makes the kernel start writing the file to the disk, and does not
 // wait, so that little is left to write when the file is synced. It is only a hint,
 // so errors are ignored.
-func startWriteback(f *os.File) {
+func StartWriteback(f *os.File) {
 	_ = unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 }
