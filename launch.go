@@ -2,17 +2,14 @@ package rocm
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/host"
@@ -28,11 +25,7 @@ func Plan(path string, s Settings) (*plan.Plan, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
-	path, err := machine.FindModel(path)
-	if err != nil {
-		return nil, err
-	}
-	f, err := machine.OpenModel(path)
+	path, f, err := machine.OpenModel(path)
 	if err != nil {
 		return nil, err
 	}
@@ -44,146 +37,19 @@ func Plan(path string, s Settings) (*plan.Plan, error) {
 	return m.PlanFile(path, f, s.planOptions(f))
 }
 
-// Launch finds the bundle, plans, starts llama-server and waits until it is ready.
-// The caller closes the server.
+// Launch finds the bundle, plans, starts llama-server and waits until it is ready:
+// Prepare and Start together. The caller closes the server.
 func Launch(ctx context.Context, path string, s Settings) (*Server, error) {
-	srv, err := startServer(ctx, path, s)
-	if ctx.Err() != nil {
-		err = withCause(ctx, err)
-	}
-	return srv, err
-}
-
-func startServer(ctx context.Context, path string, s Settings) (*Server, error) {
-	if !supported() {
-		return nil, ErrUnsupportedPlatform
-	}
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	path, err := machine.FindModel(path)
+	l, err := Prepare(ctx, path, s)
 	if err != nil {
 		return nil, err
 	}
-	l, err := prepare(path, s)
-	if err != nil {
-		return nil, err
-	}
-	defer l.close()
-	if err := l.plan(); err != nil {
-		return nil, err
-	}
-	if err := l.ensureUnpacked(ctx); err != nil {
-		return nil, err
-	}
-	flags, err := l.srv.program.Flags(ctx)
-	if err == nil {
-		err = checkArgs(flags, s.Args)
-	}
-	if err == nil {
-		err = l.load(ctx, flags)
-	}
-	if err != nil {
-		return nil, errors.Join(err, l.srv.program.Close())
-	}
-	return l.srv, nil
-}
-
-// launch is one call of Launch: what it reads, and the server that it makes.
-type launch struct {
-	settings Settings
-	bundle   *locate.Bundle
-	machine  *machine.Machine
-	header   *gguf.File
-	srv      *Server
-}
-
-// prepare reads the model's header, the machine and, at the same time, the
-// bundle's manifest.
-func prepare(path string, s Settings) (*launch, error) {
-	l := &launch{settings: s, srv: &Server{Path: path, sysfs: gpu.NewFS(s.sysRoot()), mediaMarker: "<__media_" + rand.Text() + "__>"}}
-	var bundleErr error
-	var reading sync.WaitGroup
-	reading.Go(func() { l.bundle, bundleErr = locate.Find(s.Bundle) })
-	var err error
-	if l.header, err = machine.OpenModel(path); err == nil {
-		l.machine = machine.New(s.machine())
-	}
-	reading.Wait()
-	if err == nil {
-		err = bundleErr
-	}
-	if err != nil {
-		l.close()
-		return nil, err
-	}
-	l.machine.UseBundle(l.bundle)
-	l.srv.Info, l.srv.Origin = modelInfo(l.header), l.bundle.Origin
-	return l, nil
-}
-
-// close closes the files that were read.
-func (l *launch) close() {
-	if l.header != nil {
-		_ = l.header.Close()
-	}
-	if l.bundle != nil {
-		_ = l.bundle.Close()
-	}
-}
-
-// plan makes the first plan and logs its reasons.
-func (l *launch) plan() error {
-	p, err := l.machine.PlanFile(l.srv.Path, l.header, l.settings.planOptions(l.header))
-	if err != nil {
-		return err
-	}
-	l.srv.Plan, l.srv.devices = p, p.Chosen
-	log := l.settings.logger()
-	if p.Fallback != "" && l.settings.Layers != plan.CPUOnly {
-		log.Warn("running on the CPU", "reason", p.Fallback)
-	}
-	for _, reason := range p.Reasons {
-		log.Info("plan", "reason", reason)
-	}
-	return nil
-}
-
-// ensureUnpacked unpacks the files that the plan needs, unless they are unpacked
-// already: a later plan may be for a card of another target.
-func (l *launch) ensureUnpacked(ctx context.Context) error {
-	targets := []gfx.Target{} // none besides the files that every machine needs
-	if l.srv.Plan.GPU {
-		targets = append(targets, l.srv.Plan.Target)
-	}
-	previous := l.srv.program
-	if previous != nil && !slices.ContainsFunc(targets, func(t gfx.Target) bool { return !slices.Contains(previous.Targets, t) }) {
-		return nil
-	}
-	program, err := l.bundle.Unpack(ctx, locate.UnpackOptions{
-		Targets: targets, LibraryDirs: l.machine.LibraryDirs, Log: l.settings.logger(), Progress: l.settings.onUnpack(),
-	})
-	if err != nil {
-		return err
-	}
-	l.srv.program, l.srv.BundleDir = program, program.Dir
-	if previous == nil {
-		return nil
-	}
-	return previous.Close()
-}
-
-// checkArgs rejects the user's flags that llama-server does not have.
-func checkArgs(flags *supervise.Flags, args []string) error {
-	if unknown := flags.Unknown(args); len(unknown) > 0 {
-		return invalidOption("this llama-server has no %s; correct or remove these flags in Settings.Args", strings.Join(unknown, ", "))
-	}
-	return nil
+	return l.Start(ctx)
 }
 
 // load starts llama-server. A start that fails for a reason that a smaller plan
 // would cure is repeated with a smaller plan.
-func (l *launch) load(ctx context.Context, flags *supervise.Flags) error {
+func (l *Prepared) load(ctx context.Context, flags *supervise.Flags) error {
 	for ladder := plan.NewLadder(l.srv.Plan.Request.Options); ; {
 		spec := l.spec()
 		spec.Flags = flags
@@ -216,7 +82,7 @@ func (l *launch) load(ctx context.Context, flags *supervise.Flags) error {
 
 // retryWithLess plans again with less memory, after loading ran out of memory. It
 // reads the free memory again, which has changed.
-func (l *launch) retryWithLess(ctx context.Context, ladder *plan.Ladder, failure error) error {
+func (l *Prepared) retryWithLess(ctx context.Context, ladder *plan.Ladder, failure error) error {
 	step, ok := ladder.Next(l.srv.Plan)
 	if !ok {
 		return failure
@@ -233,7 +99,7 @@ func (l *launch) retryWithLess(ctx context.Context, ladder *plan.Ladder, failure
 // retryOnCPU plans again for the CPU, after llama-server found no device where the
 // plan has one. It returns the failure where the user required a GPU or a number
 // of layers.
-func (l *launch) retryOnCPU(failure error) error {
+func (l *Prepared) retryOnCPU(failure error) error {
 	o := l.srv.Plan.Request.Options
 	if o.Devices.Required || o.Layers != plan.AutoLayers {
 		return failure
@@ -245,8 +111,8 @@ func (l *launch) retryOnCPU(failure error) error {
 }
 
 // replan replaces the plan by one with other options.
-func (l *launch) replan(o plan.Options, reason string, failure error) error {
-	p, err := l.machine.PlanFile(l.srv.Path, l.header, o)
+func (l *Prepared) replan(o plan.Options, reason string, failure error) error {
+	p, err := l.machine.PlanFile(l.srv.Path, l.Header, o)
 	if err != nil {
 		return errors.Join(failure, err)
 	}
@@ -255,36 +121,13 @@ func (l *launch) replan(o plan.Options, reason string, failure error) error {
 	return nil
 }
 
-// maxTextBatch limits the length of the texts, in tokens, that an embedding or
-// reranking server is ready for by default: memory for computing grows with it.
-const maxTextBatch = 8192
-
-// planOptions returns the options of the plan. For embeddings and reranking they
-// include a batch for the longest text, because llama-server rejects a text that
-// is longer than one batch (server-context.cpp).
-func (s *Settings) planOptions(header *gguf.File) plan.Options {
-	o := s.Options
-	isBatchFlag := func(arg string) bool {
-		return slices.Contains([]string{"-b", "--batch-size", "-ub", "--ubatch-size"}, arg)
-	}
-	if o.Batch != 0 || !s.Embeddings && !s.Reranking || slices.ContainsFunc(s.Args, isBatchFlag) {
-		return o
-	}
-	context := o.Context
-	if context == 0 {
-		context = header.ContextLength()
-	}
-	o.Batch = min(context, maxTextBatch)
-	return o
-}
-
 // envMediaMarker sets the text that llama-server replaces by a medium in a prompt
 // (server-common.cpp). llama-server's default differs at each start, and a request
 // that is sent again to a new process would have the old one.
 const envMediaMarker = "LLAMA_MEDIA_MARKER"
 
 // spec returns how to run the current plan.
-func (l *launch) spec() supervise.Spec {
+func (l *Prepared) spec() supervise.Spec {
 	s, srv := &l.settings, l.srv
 	restart := s.Restart.policy()
 	if len(srv.devices) > 0 {
@@ -293,7 +136,7 @@ func (l *launch) spec() supervise.Spec {
 	return supervise.Spec{
 		Argv: srv.program.Argv, Args: append(slices.Clone(srv.Plan.Args), s.serverArgs(srv.Path)...),
 		Env: append(slices.Concat(threadEnv(os.Environ(), host.ReadCPUs("/")), srv.Plan.Env), envMediaMarker+"="+srv.mediaMarker), Dir: srv.program.Dir, ExtraFiles: srv.program.LeaseFiles(),
-		TCPAddr: s.TCP, ModelBytes: l.header.Size(), CPUOnly: !srv.Plan.GPU, Restart: restart, Log: s.logger(), OnEvent: s.onEvent(),
+		TCPAddr: s.TCP, ModelBytes: l.Header.Size(), CPUOnly: !srv.Plan.GPU, Restart: restart, Log: s.logger(), OnEvent: s.onEvent(),
 		StartTimeout: s.Timeouts.Start, DrainTimeout: s.Timeouts.Drain, StopTimeout: s.Timeouts.Stop, StallTimeout: stallTimeout(srv.Plan, s.Timeouts.Stall),
 	}
 }
@@ -322,6 +165,9 @@ func (s *Settings) serverArgs(model string) []string {
 	}
 	if s.Pooling != "" {
 		args = append(args, "--pooling", s.Pooling)
+	}
+	if s.Metrics {
+		args = append(args, "--metrics")
 	}
 	return append(args, s.Args...)
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -42,6 +43,8 @@ type Settings struct {
 	// Args are further arguments for llama-server. Loading fails with
 	// ErrInvalidOption for a flag that llama-server does not have.
 	Args []string
+	// Metrics serves Prometheus metrics on llama-server's /metrics.
+	Metrics bool
 	// TCP is a host:port for the child to listen on instead of a private socket.
 	TCP string
 	// SysRoot is the directory below which the kernel's files about GPUs and memory
@@ -145,32 +148,38 @@ func (s Settings) withLoadConfig(cfg inference.LoadConfig) (Settings, error) {
 
 // Validate checks the settings without starting anything: each option by itself,
 // options that exclude each other, and the files and directories that llama-server
-// opens. Load and Launch call it. Its error wraps [ErrInvalidOption].
+// opens. Prepare calls it. Its error joins a [plan.OptionError], which wraps
+// [ErrInvalidOption], for each setting that is wrong.
 func (s *Settings) Validate() error {
-	if err := s.Options.Validate(); err != nil {
-		return err
+	errs := []error{s.Options.Validate(), s.checkFiles()}
+	invalid := func(option, format string, args ...any) {
+		errs = append(errs, plan.InvalidOption(option, format, args...))
 	}
 	t, r := s.Timeouts, s.Restart
-	switch {
-	case s.Embeddings && s.Reranking:
-		return invalidOption("Embeddings and Reranking; a server is for one of them")
-	case s.Pooling != "" && !slices.Contains(poolings(), s.Pooling):
-		return invalidOption("pooling %q; use one of %s", s.Pooling, strings.Join(poolings(), ", "))
-	case t.Start < 0:
-		return invalidOption("a start timeout of %v; use 0 for the default", t.Start)
-	case t.Stop < 0:
-		return invalidOption("a stop timeout of %v; use 0 for the default", t.Stop)
-	case r.MaxFailures < 0, r.MinBackoff < 0, r.MaxBackoff < 0, r.ResetAfter < 0:
-		return invalidOption("a negative limit of restarts; use 0 for the default, or Restart.Disabled")
-	case r.MaxBackoff > 0 && r.MaxBackoff < r.MinBackoff:
-		return invalidOption("a longest backoff of %v below the shortest, %v", r.MaxBackoff, r.MinBackoff)
+	if s.Embeddings && s.Reranking {
+		invalid("Reranking", "Embeddings and Reranking; a server is for one of them")
+	}
+	if s.Pooling != "" && !slices.Contains(poolings(), s.Pooling) {
+		invalid("Pooling", "pooling %q; use one of %s", s.Pooling, strings.Join(poolings(), ", "))
+	}
+	if t.Start < 0 {
+		invalid("Timeouts.Start", "a start timeout of %v; use 0 for the default", t.Start)
+	}
+	if t.Stop < 0 {
+		invalid("Timeouts.Stop", "a stop timeout of %v; use 0 for the default", t.Stop)
+	}
+	if r.MaxFailures < 0 || r.MinBackoff < 0 || r.MaxBackoff < 0 || r.ResetAfter < 0 {
+		invalid("Restart", "a negative limit of restarts; use 0 for the default, or Restart.Disabled")
+	}
+	if r.MaxBackoff > 0 && r.MaxBackoff < r.MinBackoff {
+		invalid("Restart", "a longest backoff of %v below the shortest, %v", r.MaxBackoff, r.MinBackoff)
 	}
 	if s.TCP != "" {
 		if err := checkAddress(s.TCP); err != nil {
-			return invalidOption("the address %q: %w; use host:port", s.TCP, err)
+			invalid("TCP", "the address %q: %w; use host:port", s.TCP, err)
 		}
 	}
-	return s.checkFiles()
+	return errors.Join(errs...)
 }
 
 func poolings() []string { return []string{"none", "mean", "cls", "last", "rank"} }
@@ -187,19 +196,14 @@ func checkAddress(address string) error {
 // with the text of its usage only. The files of the plan are read by package
 // machine.
 func (s *Settings) checkFiles() error {
+	var errs []error
 	if s.ChatTemplateFile != "" {
-		info, err := os.Stat(s.ChatTemplateFile)
-		if err == nil && !info.Mode().IsRegular() { // opening a FIFO would wait for its writer
-			err = errors.New("not a regular file")
-		}
+		f, err := regfile.Open(s.ChatTemplateFile)
 		if err == nil {
-			var f *os.File
-			if f, err = os.Open(s.ChatTemplateFile); err == nil {
-				_ = f.Close()
-			}
+			err = f.Close()
 		}
 		if err != nil {
-			return invalidOption("the chat template file: %w; name a readable file (Settings.ChatTemplateFile, --chat-template-file)", err)
+			errs = append(errs, plan.InvalidOption("ChatTemplateFile", "the chat template file: %w; name a readable file (Settings.ChatTemplateFile, --chat-template-file)", err))
 		}
 	}
 	if s.SlotDir != "" {
@@ -208,10 +212,10 @@ func (s *Settings) checkFiles() error {
 			err = fmt.Errorf("%s is not a directory", s.SlotDir)
 		}
 		if err != nil {
-			return invalidOption("the directory of saved slots: %w; create it (Settings.SlotDir, --slot-dir)", err)
+			errs = append(errs, plan.InvalidOption("SlotDir", "the directory of saved slots: %w; create it (Settings.SlotDir, --slot-dir)", err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *Settings) logger() *slog.Logger {

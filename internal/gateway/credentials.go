@@ -49,7 +49,22 @@ func (c *credentials) hasKey(key string) bool {
 	return found == 1
 }
 
-// load reads the files.
+// CredentialError is an error about one source of credentials.
+type CredentialError struct {
+	// Flag is the flag of serve that names the source, without dashes; empty for
+	// the environment.
+	Flag string
+	// Err is the cause.
+	Err error
+}
+
+// Error returns the text of the cause, which names the source.
+func (e *CredentialError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CredentialError) Unwrap() error { return e.Err }
+
+// load reads the files. Its error is a CredentialError.
 func (f CredentialFiles) load() (*credentials, error) {
 	keys, err := readKeys(f.KeyFile, f.Key)
 	if err != nil {
@@ -62,7 +77,7 @@ func (f CredentialFiles) load() (*credentials, error) {
 	if f.TLSCert != "" {
 		cert, err := loadCertificate(f.TLSCert, f.TLSKey)
 		if err != nil {
-			return nil, fmt.Errorf("tls: %s and %s: %w", f.TLSCert, f.TLSKey, err)
+			return nil, err
 		}
 		c.cert = &cert
 	}
@@ -76,13 +91,17 @@ const maxPEM = 1 << 20
 func loadCertificate(cert, key string) (tls.Certificate, error) {
 	certPEM, err := regfile.Read(cert, maxPEM)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, &CredentialError{"tls-cert", fmt.Errorf("tls: %w", err)}
 	}
 	keyPEM, err := regfile.Read(key, maxPEM)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, &CredentialError{"tls-key", fmt.Errorf("tls: %w", err)}
 	}
-	return tls.X509KeyPair(certPEM, keyPEM)
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return tls.Certificate{}, &CredentialError{"tls-cert", fmt.Errorf("tls: %s and %s: %w", cert, key, err)}
+	}
+	return pair, nil
 }
 
 // CredentialStore holds the current credentials. Its methods may be called from
@@ -165,25 +184,32 @@ func apiKey(r *http.Request) string {
 	return key
 }
 
-// readKeys returns the key of the environment and those of a file: its lines,
-// except for empty ones and comments.
+// readKeys returns the key of the environment and those of a file.
 func readKeys(file, env string) ([]string, error) {
 	var keys []string
 	if env = strings.TrimSpace(env); env != "" {
 		if err := checkKey(env); err != nil {
-			return nil, fmt.Errorf("api keys: $%s: %w", EnvAPIKey, err)
+			return nil, &CredentialError{"", fmt.Errorf("api keys: $%s: %w", EnvAPIKey, err)}
 		}
 		keys = append(keys, env)
 	}
 	if file == "" {
 		return keys, nil
 	}
+	fileKeys, err := readKeyFile(file)
+	if err != nil {
+		return nil, &CredentialError{"api-key-file", fmt.Errorf("api keys: %w", err)}
+	}
+	return append(keys, fileKeys...), nil
+}
+
+// readKeyFile returns the lines of a file, except for empty ones and comments.
+func readKeyFile(file string) (keys []string, err error) {
 	f, err := regfile.Open(file)
 	if err != nil {
-		return nil, fmt.Errorf("api keys: %w", err)
+		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	before := len(keys)
 	sc := bufio.NewScanner(f)
 	for n := 1; sc.Scan(); n++ {
 		line := strings.TrimSpace(sc.Text())
@@ -191,15 +217,15 @@ func readKeys(file, env string) ([]string, error) {
 			continue
 		}
 		if err := checkKey(line); err != nil {
-			return nil, fmt.Errorf("api keys: %s:%d: %w", file, n, err)
+			return nil, fmt.Errorf("%s:%d: %w", file, n, err)
 		}
 		keys = append(keys, line)
 	}
 	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("api keys: %s: %w", file, err)
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if len(keys) == before {
-		return nil, fmt.Errorf("api keys: %s has no keys; write one a line", file)
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("%s has no keys; write one a line", file)
 	}
 	return keys, nil
 }

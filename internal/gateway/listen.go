@@ -48,6 +48,10 @@ func URL(l net.Listener, credentials *CredentialStore) string {
 	return "http://" + l.Addr().String()
 }
 
+// maxSocketPath is the longest path of a socket: 108 bytes with the final zero
+// (unix(7)).
+const maxSocketPath = 107
+
 // IsLocal reports whether only programs of this machine can reach an address. An
 // error means that the address is not of the form host:port or unix:PATH.
 func IsLocal(address string) (bool, error) {
@@ -55,9 +59,12 @@ func IsLocal(address string) (bool, error) {
 		if path == "" {
 			return false, errors.New("unix: needs a path")
 		}
+		if len(path) > maxSocketPath {
+			return false, fmt.Errorf("unix: %s has %d bytes; the path of a socket has at most %d", path, len(path), maxSocketPath)
+		}
 		return true, nil
 	}
-	if _, _, err := net.SplitHostPort(address); err != nil {
+	if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
 		return false, fmt.Errorf("%w; write host:port or unix:PATH", err)
 	}
 	return isLoopbackHost(address), nil

@@ -9,21 +9,19 @@ import (
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
 // ErrModelFile reports that a path names nothing that can be loaded.
 var ErrModelFile = errors.New("not a loadable model")
 
-// FindModel returns the absolute path of the GGUF file that path names: the file
+// findModel returns the absolute path of the GGUF file that path names: the file
 // itself, or the only model in a directory. Of a split model it returns the first
 // part.
-func FindModel(path string) (string, error) {
-	if path == "" { // filepath.Abs would return the current directory
-		return "", fmt.Errorf("%w: the path is empty", ErrModelFile)
-	}
-	abs, err := filepath.Abs(path)
+func findModel(path string) (string, error) {
+	abs, err := absolute(path)
 	if err != nil {
-		return "", fmt.Errorf("model %s: %w", path, err)
+		return "", err
 	}
 	info, err := os.Stat(abs)
 	if err != nil {
@@ -61,17 +59,45 @@ func FindModel(path string) (string, error) {
 	return "", fmt.Errorf("%w: %s contains no .gguf file", ErrModelFile, abs)
 }
 
-// OpenModel reads the header of a model. It rejects projectors.
-func OpenModel(path string) (*gguf.File, error) {
-	f, err := openHeader(path)
+// OpenModel reads the header of the model at path, a GGUF file or a directory with
+// one model, and returns the absolute path of the file. It rejects projectors,
+// adapters and files without weights. Its error is a [plan.OptionError] that wraps [ErrModelFile].
+func OpenModel(path string) (string, *gguf.File, error) {
+	file, f, err := openModel(path)
 	if err != nil {
-		return nil, err
+		return "", nil, &plan.OptionError{Option: "Model", Err: err}
 	}
-	if isProjector(f) {
+	return file, f, nil
+}
+
+func openModel(path string) (string, *gguf.File, error) {
+	file, err := findModel(path)
+	if err != nil {
+		return "", nil, err
+	}
+	f, err := openHeader(file)
+	if err != nil {
+		return "", nil, err
+	}
+	if why := notModel(f); why != "" {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: %s is a projector; load its model, and set this file as the projector (Settings.Projector, --mmproj)", ErrModelFile, path)
+		return "", nil, fmt.Errorf("%w: %s is %s", ErrModelFile, file, why)
 	}
-	return f, nil
+	return file, f, nil
+}
+
+// notModel returns what a file is that is no model, with the remedy; empty for a
+// model.
+func notModel(f *gguf.File) string {
+	switch {
+	case isProjector(f):
+		return "a projector; load its model, and set this file as the projector (Settings.Projector, --mmproj)"
+	case f.Kind() == "adapter":
+		return "an adapter; load its model, and set this file as an adapter (Settings.Adapters, --adapter)"
+	case len(f.Tensors()) == 0:
+		return "a vocabulary without weights, which generates nothing; use the model's own file"
+	}
+	return ""
 }
 
 // openHeader reads a GGUF header. Its errors are for a person who wants to load
@@ -82,26 +108,20 @@ func openHeader(path string) (*gguf.File, error) {
 		return f, nil
 	}
 	if errors.Is(err, gguf.ErrNotGGUF) {
-		return nil, fmt.Errorf("%w: %s: %w; use a .gguf file, or convert the model with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, path, err)
+		return nil, fmt.Errorf("%w: %w; use a .gguf file, or convert the model with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, err)
 	}
-	return nil, fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+	return nil, fmt.Errorf("%w: %w", ErrModelFile, err)
 }
 
 // openProjector reads the header of a projector and returns its absolute path.
 func openProjector(path string) (string, *gguf.File, error) {
-	abs, err := filepath.Abs(path)
+	abs, err := absolute(path)
 	if err != nil {
-		return "", nil, fmt.Errorf("projector %s: %w", path, err)
-	}
-	if info, err := os.Stat(abs); err != nil || info.IsDir() {
-		if err == nil {
-			err = errors.New("is a directory; name the file")
-		}
-		return "", nil, fmt.Errorf("%w: the projector %s: %w", ErrModelFile, abs, err)
+		return "", nil, err
 	}
 	f, err := openHeader(abs)
 	if err != nil {
-		return "", nil, fmt.Errorf("projector: %w", err)
+		return "", nil, err
 	}
 	if !isProjector(f) {
 		_ = f.Close()
@@ -114,26 +134,22 @@ func openProjector(path string) (string, *gguf.File, error) {
 // isProjector also recognises projectors older than general.type.
 func isProjector(f *gguf.File) bool { return f.Kind() == "mmproj" || f.Architecture() == "clip" }
 
-// openAdapter reads the header of a LoRA adapter.
-func openAdapter(path string) (*gguf.File, error) {
-	info, err := os.Stat(path)
+// openAdapter reads the header of a LoRA adapter and returns its absolute path.
+func openAdapter(path string) (string, *gguf.File, error) {
+	abs, err := absolute(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the adapter: %w", ErrModelFile, err)
+		return "", nil, err
 	}
-	const convert = "convert it with llama.cpp's convert_lora_to_gguf.py"
-	if info.IsDir() || strings.HasSuffix(path, ".safetensors") || strings.HasSuffix(path, ".bin") {
-		return nil, fmt.Errorf("%w: the adapter %s is not GGUF; %s", ErrModelFile, path, convert)
-	}
-	f, err := gguf.Open(path)
-	if errors.Is(err, gguf.ErrNotGGUF) {
-		return nil, fmt.Errorf("%w: the adapter %s: %w; %s", ErrModelFile, path, err, convert)
-	}
+	f, err := gguf.Open(abs)
 	if err != nil {
-		return nil, fmt.Errorf("%w: the adapter %s: %w", ErrModelFile, path, err)
+		if errors.Is(err, gguf.ErrNotGGUF) {
+			err = fmt.Errorf("%w; convert the adapter with llama.cpp's convert_lora_to_gguf.py", err)
+		}
+		return "", nil, fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
 	if kind := f.Kind(); kind != "adapter" {
 		_ = f.Close()
-		return nil, fmt.Errorf("%w: %s is a %.80q, not an adapter", ErrModelFile, path, kind)
+		return "", nil, fmt.Errorf("%w: %s is a %.80q, not an adapter", ErrModelFile, abs, kind)
 	}
-	return f, nil
+	return abs, f, nil
 }

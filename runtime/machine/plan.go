@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -12,11 +13,7 @@ import (
 // Plan plans the model at path, a GGUF file or a directory with one model, and
 // starts nothing.
 func (m *Machine) Plan(path string, o plan.Options) (*plan.Plan, error) {
-	path, err := FindModel(path)
-	if err != nil {
-		return nil, err
-	}
-	f, err := OpenModel(path)
+	path, f, err := OpenModel(path)
 	if err != nil {
 		return nil, err
 	}
@@ -25,46 +22,68 @@ func (m *Machine) Plan(path string, o plan.Options) (*plan.Plan, error) {
 }
 
 // PlanFile plans a model whose header is open already. It makes the paths in o
-// absolute and reads the headers of the files that are loaded beside the model.
+// absolute and reads the headers of the files that are loaded beside the model. Its
+// error joins a [plan.OptionError] for each option and file that is wrong.
 func (m *Machine) PlanFile(path string, f *gguf.File, o plan.Options) (*plan.Plan, error) {
 	o.Adapters = slices.Clone(o.Adapters)
 	req := plan.Request{
 		Model: f, ModelPath: path, Devices: m.Devices, Environ: m.environ(), BundleTargets: m.Targets,
 		HIPBLASLt: m.hipBLASLt, HostTotal: m.HostMemory, NoGPU: m.noGPU, Options: o,
 	}
-	for i, adapter := range o.Adapters {
-		abs, err := filepath.Abs(adapter)
-		if err != nil {
-			return nil, fmt.Errorf("adapter %s: %w", adapter, err)
-		}
-		f, err := openAdapter(abs)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = f.Close() }()
-		req.Options.Adapters[i] = abs
-		req.Adapters = append(req.Adapters, f)
-	}
-	if o.Projector != "" {
-		var err error
-		if req.Options.Projector, req.Projector, err = openProjector(o.Projector); err != nil {
-			return nil, err
-		}
-		defer func() { _ = req.Projector.Close() }()
-	}
-	if o.Draft != "" {
-		var err error
-		if req.Options.Draft, err = FindModel(o.Draft); err != nil {
-			return nil, err
-		}
-		if req.Draft, err = OpenModel(req.Options.Draft); err != nil {
-			return nil, err
-		}
-		defer func() { _ = req.Draft.Close() }()
+	closeFiles, err := openCompanions(&req)
+	defer closeFiles()
+	if err := errors.Join(o.Validate(), err); err != nil {
+		return nil, err
 	}
 	p, err := plan.Make(req)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
 	return p, nil
+}
+
+// openCompanions reads the headers of the files that are loaded beside the model
+// into req, and makes their paths absolute. The caller calls closeFiles, also after
+// an error.
+func openCompanions(req *plan.Request) (closeFiles func(), err error) {
+	var open []*gguf.File
+	var errs []error
+	add := func(option string, f *gguf.File, err error) {
+		if err != nil {
+			errs = append(errs, &plan.OptionError{Option: option, Err: err})
+			return
+		}
+		open = append(open, f)
+	}
+	o := &req.Options
+	for i := range o.Adapters {
+		path, f, err := openAdapter(o.Adapters[i])
+		add("Adapters", f, err)
+		o.Adapters[i], req.Adapters = path, append(req.Adapters, f)
+	}
+	if o.Projector != "" {
+		o.Projector, req.Projector, err = openProjector(o.Projector)
+		add("Projector", req.Projector, err)
+	}
+	if o.Draft != "" {
+		o.Draft, req.Draft, err = openModel(o.Draft)
+		add("Draft", req.Draft, err)
+	}
+	return func() {
+		for _, f := range open {
+			_ = f.Close()
+		}
+	}, errors.Join(errs...)
+}
+
+// absolute returns the absolute path of a file that has a purpose.
+func absolute(path string) (string, error) {
+	if path == "" { // filepath.Abs would return the current directory
+		return "", fmt.Errorf("%w: the path is empty", ErrModelFile)
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("%w: %s: %w", ErrModelFile, path, err)
+	}
+	return abs, nil
 }

@@ -210,8 +210,8 @@ func (p *Plan) admitHost() error {
 		p.Reasons = append(p.Reasons, fmt.Sprintf("the host needs %s and has %s: weights will be read from disk again and again", size(need), size(p.Host.Total)))
 		return nil
 	}
-	return fmt.Errorf("%w: %s are needed in host memory and there are %s; use a smaller model or quantisation, a shorter context, or allow overcommit",
-		ErrDoesNotFit, size(need), size(p.Host.Total))
+	return &OptionError{"Model", fmt.Errorf("%w: %s are needed in host memory and there are %s; use a smaller model or quantisation, a shorter context, or allow overcommit",
+		ErrDoesNotFit, size(need), size(p.Host.Total))}
 }
 
 // less subtracts without going below zero.

@@ -80,13 +80,13 @@ func newModel(f *gguf.File) (*model, error) {
 // llama.cpp asks of quantised caches.
 func (m *model) takes(l load) error {
 	for _, c := range []struct {
-		what string
-		size uint64
-		typ  gguf.TensorType
-	}{{"key", m.heads.key, l.keyType}, {"value", m.heads.value, l.valueType}} {
+		option, what string
+		size         uint64
+		typ          gguf.TensorType
+	}{{"Cache.KeyType", "key", m.heads.key, l.keyType}, {"Cache.ValueType", "value", m.heads.value, l.valueType}} {
 		if m.cached && c.size%c.typ.BlockElements() != 0 {
-			return fmt.Errorf("%w: a %s cache of type %s needs heads of a multiple of %d, this model's have %d",
-				ErrInvalidOption, c.what, strings.ToLower(c.typ.String()), c.typ.BlockElements(), c.size)
+			return InvalidOption(c.option, "a %s cache of type %s needs heads of a multiple of %d, this model's have %d",
+				c.what, strings.ToLower(c.typ.String()), c.typ.BlockElements(), c.size)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -22,6 +23,8 @@ const (
 	// Limits of options, above what any model or machine can use.
 	maxContext = 1 << 30
 	maxBatch   = 1 << 20
+	maxLayers  = 1 << 16
+	maxDevices = 256
 )
 
 // Values of Options.Layers that are no number of layers.
@@ -154,40 +157,71 @@ func kvType(name string) (gguf.TensorType, error) {
 	case "q5_1":
 		return gguf.Q5_1, nil
 	}
-	return 0, fmt.Errorf("%w: cache type %q; use one of %v", ErrInvalidOption, name, kvTypes())
+	return 0, fmt.Errorf("cache type %q; use one of %s", name, strings.Join(kvTypes(), ", "))
 }
 
-// Validate checks each option by itself. Its error wraps [ErrInvalidOption].
+// OptionError is an error about one option.
+type OptionError struct {
+	// Option is the field of [Options], or of a struct that embeds it, such as
+	// "Context" or "Cache.KeyType"; "Model" for the model itself.
+	Option string
+	// Err is what is wrong, with the remedy.
+	Err error
+}
+
+// Error returns the text of Err, which names the option in words.
+func (e *OptionError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// InvalidOption returns an [OptionError] that wraps [ErrInvalidOption].
+func InvalidOption(option, format string, args ...any) error {
+	return &OptionError{option, fmt.Errorf("%w: %w", ErrInvalidOption, fmt.Errorf(format, args...))}
+}
+
+// Validate checks each option by itself. Its error joins an [OptionError], which
+// wraps [ErrInvalidOption], for each that is out of its range.
 func (o Options) Validate() error {
+	var errs []error
+	invalid := func(option, format string, args ...any) {
+		errs = append(errs, InvalidOption(option, format, args...))
+	}
 	if _, err := kvType(o.Cache.KeyType); err != nil {
-		return err
+		invalid("Cache.KeyType", "%w", err)
 	}
 	v, err := kvType(o.Cache.ValueType)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		invalid("Cache.ValueType", "%w", err)
+	case o.NoFlashAttention && v.Quantised():
+		invalid("Cache.ValueType", "a quantised value cache (%s) needs flash attention", o.Cache.ValueType)
 	}
 	switch {
 	case o.Context < 0:
-		return fmt.Errorf("%w: a context of %d tokens; use 0 for the model's own", ErrInvalidOption, o.Context)
+		invalid("Context", "a context of %d tokens; use 0 for the model's own", o.Context)
 	case o.Context > maxContext:
-		return fmt.Errorf("%w: a context of %d tokens; the largest is %d", ErrInvalidOption, o.Context, maxContext)
-	case o.Slots < 0 || o.Slots > 256:
-		return fmt.Errorf("%w: %d slots; use 1 to 256, or 0 for the default", ErrInvalidOption, o.Slots)
-	case o.Batch < 0 || o.Batch > maxBatch:
-		return fmt.Errorf("%w: a batch of %d tokens; use 1 to %d, or 0 for the default", ErrInvalidOption, o.Batch, maxBatch)
-	case o.Layers < CPUOnly:
-		return fmt.Errorf("%w: %d GPU layers", ErrInvalidOption, o.Layers)
-	case o.Devices.Count < 0:
-		return fmt.Errorf("%w: %d GPUs", ErrInvalidOption, o.Devices.Count)
-	case o.Cache.HostLimit > math.MaxInt32*MiB:
-		return fmt.Errorf("%w: a host cache of %d bytes", ErrInvalidOption, o.Cache.HostLimit)
-	case o.NoFlashAttention && v.Quantised():
-		return fmt.Errorf("%w: a quantised value cache (%s) needs flash attention", ErrInvalidOption, o.Cache.ValueType)
+		invalid("Context", "a context of %d tokens; the largest is %d", o.Context, maxContext)
+	}
+	if o.Slots < 0 || o.Slots > 256 {
+		invalid("Slots", "%d slots; use 1 to 256, or 0 for the default", o.Slots)
+	}
+	if o.Batch < 0 || o.Batch > maxBatch {
+		invalid("Batch", "a batch of %d tokens; use 1 to %d, or 0 for the default", o.Batch, maxBatch)
+	}
+	if o.Layers < CPUOnly || o.Layers > maxLayers {
+		invalid("Layers", "%d GPU layers; use at most %d, or the default for as many as fit", o.Layers, maxLayers)
+	}
+	if o.Devices.Count < 0 || o.Devices.Count > maxDevices {
+		invalid("Devices.Count", "%d GPUs; use 1 to %d, or 0 for one", o.Devices.Count, maxDevices)
+	}
+	if o.Cache.HostLimit > math.MaxInt32*MiB {
+		invalid("Cache.HostLimit", "a host cache of %d MiB; the largest is %d MiB", o.Cache.HostLimit/MiB, math.MaxInt32)
 	}
 	if ov := o.Devices.Override; ov != "" && ov != OverrideOff && ov != OverrideAuto {
 		if _, err := overrideTarget(string(ov)); err != nil {
-			return err
+			invalid("Devices.Override", "%w", err)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }

@@ -66,7 +66,7 @@ func Make(r Request) (*Plan, error) {
 	}
 	m, err := newModel(r.Model)
 	if err != nil {
-		return nil, err
+		return nil, &OptionError{"Model", err}
 	}
 	sel, err := selectDevices(&r)
 	if err != nil {
@@ -76,9 +76,9 @@ func Make(r Request) (*Plan, error) {
 	if len(sel.devices) == 0 {
 		switch n := r.Options.Layers; {
 		case r.Options.Devices.Required:
-			return nil, fmt.Errorf("%w: %s", ErrNoGPU, sel.why)
+			return nil, &OptionError{"Devices.Required", fmt.Errorf("%w: %s", ErrNoGPU, sel.why)}
 		case n > 0 || n == AllLayers:
-			return nil, fmt.Errorf("%w for the GPU layers that the options ask for: %s; leave the number of layers to the default to run on the CPU where there is no GPU", ErrNoGPU, sel.why)
+			return nil, &OptionError{"Layers", fmt.Errorf("%w for the GPU layers that the options ask for: %s; leave the number of layers to the default to run on the CPU where there is no GPU", ErrNoGPU, sel.why)}
 		}
 		p.Fallback = sel.why
 		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)

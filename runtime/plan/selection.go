@@ -122,13 +122,13 @@ func evaluate(d gpu.Device, r *Request) (c candidate, why string, err error) {
 func overrideTarget(v string) (gfx.Target, error) {
 	parts := strings.Split(v, ".")
 	if len(parts) != 3 {
-		return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrInvalidOption, v)
+		return "", fmt.Errorf("override %q is neither auto, off nor a version such as 11.0.0", v)
 	}
 	var n [3]uint64
 	for i, p := range parts {
 		u, err := strconv.ParseUint(p, 10, 8)
 		if err != nil || (i > 0 && u > 15) {
-			return "", fmt.Errorf("%w: override %q is neither auto, off nor a version such as 11.0.0", ErrInvalidOption, v)
+			return "", fmt.Errorf("override %q is neither auto, off nor a version such as 11.0.0", v)
 		}
 		n[i] = u
 	}
@@ -170,7 +170,7 @@ func bestEqual(cands []candidate, want int) ([]candidate, error) {
 		}
 	}
 	if len(out) < want {
-		return nil, fmt.Errorf("%w: %d equal cards asked for, %d of %s found", ErrNoGPU, want, len(out), cands[0].Target)
+		return nil, &OptionError{"Devices.Count", fmt.Errorf("%w: %d equal cards asked for, %d of %s found", ErrNoGPU, want, len(out), cands[0].Target)}
 	}
 	return out[:want], nil
 }

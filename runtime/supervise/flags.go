@@ -98,9 +98,10 @@ func renames() [][]string {
 	}
 }
 
-// Adapt returns args as this program accepts them. It renames a flag that the program
-// lists under another name, drops an unknown flag with its value, and drops the value
-// of a flag that takes none. The notes describe the changes.
+// Adapt returns args as this program accepts them. It separates a value that is
+// joined to its flag with an equals sign, renames a flag that the program lists under
+// another name, drops an unknown flag with its value, and drops the value of a flag
+// that takes none. The notes describe the changes but the first.
 func (f *Flags) Adapt(args []string) (kept, notes []string) {
 	for i := 0; i < len(args); {
 		flag, inline, hasInline := strings.Cut(args[i], "=")
@@ -109,14 +110,17 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 			i++
 			continue
 		}
+		name := f.spelling(flag)
 		var values []string
 		next := i + 1
-		for !hasInline && next < len(args) && !isFlag(args[next]) {
+		if hasInline { // llama-server knows no --flag=value
+			values = []string{inline}
+		}
+		for !hasInline && next < len(args) && (!isFlag(args[next]) || f.TakesValue[name] && len(values) == 0) {
 			values = append(values, args[next])
 			next++
 		}
 		i = next
-		name := f.spelling(flag)
 		switch {
 		case name == "":
 			notes = append(notes, fmt.Sprintf("this llama-server does not accept %s; it was left out", flag))
@@ -130,9 +134,6 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 				continue
 			}
 			values = nil
-		}
-		if hasInline {
-			name += "=" + inline
 		}
 		kept = append(append(kept, name), values...)
 	}
@@ -166,12 +167,28 @@ func (f *Flags) spelling(flag string) string {
 	return ""
 }
 
-// Unknown returns the flags among args that Adapt would drop.
+// Unknown returns the flags and values among args that Adapt would drop: unknown
+// flags, values after flags that take none, and values before the first flag.
 func (f *Flags) Unknown(args []string) []string {
 	var out []string
+	wants, takes := false, false // the next argument is a value, and may be one
 	for _, a := range args {
-		if flag, _, _ := strings.Cut(a, "="); isFlag(flag) && f.spelling(flag) == "" {
-			out = append(out, flag)
+		flag, _, inline := strings.Cut(a, "=")
+		name := f.spelling(flag)
+		switch {
+		case wants:
+			wants = false
+		case !isFlag(flag):
+			if !takes {
+				out = append(out, strconv.Quote(a))
+			}
+		case name == "":
+			out, takes = append(out, flag), true // its values count with it
+		case inline && !f.TakesValue[name]:
+			out, takes = append(out, strconv.Quote(a)), false
+		default:
+			takes = f.TakesValue[name] && !inline
+			wants = takes
 		}
 	}
 	return out

@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -45,9 +48,9 @@ func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 			}
 		}
 	}
-	text, err := runHelp(ctx, p)
+	text, err := runHelp(ctx, p.Argv, p.Dir, nil)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read the flags of llama-server: %w", err)
 	}
 	f, err := ParseHelp(text)
 	if err != nil {
@@ -59,13 +62,68 @@ func ProbeFlags(ctx context.Context, p Probe) (*Flags, error) {
 	return f, nil
 }
 
-func runHelp(ctx context.Context, p Probe) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+// TryArgs has the program parse the command line of spec and exit, which it does
+// for arguments that end with --help (common_params_parse in common/arg.cpp). It
+// opens no socket and loads no model, but reads the files that arguments such as
+// --chat-template-file name. The error wraps ErrBadArgument where the program
+// rejects an argument, and ErrStartTimeout where it does not exit.
+func TryArgs(ctx context.Context, spec Spec) error {
+	spec, err := spec.withDefaults()
+	if err != nil {
+		return err
+	}
+	args := spec.Args
+	if spec.Flags != nil {
+		args, _ = spec.Flags.Adapt(args)
+	}
+	if err := checkFileArgs(args, spec.Dir); err != nil {
+		return err
+	}
+	_, err = runHelp(ctx, spec.Argv, spec.Dir, spec.Env, args...)
+	var exit *ExitError
+	if !errors.As(err, &exit) || exit.Signal != 0 || (exit.Kind != nil && !errors.Is(exit.Kind, ErrBadArgument)) {
+		return err
+	}
+	line := exit.Line
+	for _, l := range exit.Log {
+		if line == "" {
+			line = l // the error comes first, then a part of the usage
+		}
+	}
+	return fmt.Errorf("%w: llama-server says %q; %s", ErrBadArgument, line, remedyArg)
+}
+
+// checkFileArgs rejects arguments that name a FIFO, a socket or a device, which may
+// block whoever opens it. Relative names are below dir, where the program runs.
+func checkFileArgs(args []string, dir string) error {
+	for _, name := range args {
+		if _, value, ok := strings.Cut(name, "="); ok {
+			name = value
+		}
+		path := name
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(dir, path)
+		}
+		const special = fs.ModeNamedPipe | fs.ModeSocket | fs.ModeDevice
+		if info, err := os.Stat(path); err == nil && info.Mode()&special != 0 && path != os.DevNull {
+			return fmt.Errorf("%w: %s is a named pipe, a socket or a device; name a regular file", ErrBadArgument, name)
+		}
+	}
+	return nil
+}
+
+// helpTimeout limits how long the program may take for --help. On a busy machine it
+// needs seconds.
+const helpTimeout = 30 * time.Second
+
+// runHelp runs the program with args and --help, and returns its output.
+func runHelp(ctx context.Context, argv []string, dir string, env []string, args ...string) ([]byte, error) {
+	limited, cancel := context.WithTimeout(ctx, helpTimeout)
 	defer cancel()
-	argv := append(append([]string{}, p.Argv...), "--help")
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir = p.Dir
-	cmd.Env, _ = childEnv(os.Environ(), []string{noBacktrace})
+	argv = slices.Concat(argv, args, []string{"--help"})
+	cmd := exec.CommandContext(limited, argv[0], argv[1:]...)
+	cmd.Dir = dir
+	cmd.Env, _ = childEnv(os.Environ(), slices.Concat([]string{noBacktrace}, env, configFileEnv(dir)))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
@@ -73,8 +131,13 @@ func runHelp(ctx context.Context, p Probe) ([]byte, error) {
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
 		var exit *exec.ExitError
-		if !errors.As(err, &exit) {
-			return nil, startError(argv[0], p.Dir, err)
+		switch {
+		case ctx.Err() != nil:
+			return nil, context.Cause(ctx)
+		case limited.Err() != nil:
+			return nil, fmt.Errorf("%w: llama-server --help did not exit within %s", ErrStartTimeout, helpTimeout)
+		case !errors.As(err, &exit):
+			return nil, startError(argv[0], dir, err)
 		}
 		e := &ExitError{Code: exit.ExitCode(), Pid: exit.Pid(), State: Starting}
 		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
@@ -84,7 +147,7 @@ func runHelp(ctx context.Context, p Probe) ([]byte, error) {
 			e.Log = append(e.Log, cleanLine(line))
 		}
 		diagnose(e, false)
-		return nil, fmt.Errorf("read the flags of llama-server: %w", e)
+		return nil, e
 	}
 	return out.Bytes(), nil
 }

@@ -66,7 +66,9 @@ func TestAdapt(t *testing.T) {
 		{"unknown with values", []string{"--fit", "on", "--fit-target", "1,2", "-np", "1"}, []string{"-np", "1"}, 2},
 		{"value not taken", []string{"--flash-attn", "on"}, []string{"--flash-attn"}, 1},
 		{"value not taken, off", []string{"--flash-attn", "off", "-np", "1"}, []string{"-np", "1"}, 1},
-		{"inline value", []string{"--ctx-size=8"}, []string{"--ctx-size=8"}, 0},
+		{"inline value", []string{"--ctx-size=8"}, []string{"--ctx-size", "8"}, 0},
+		{"inline value not taken", []string{"--webui=off", "-np", "1"}, []string{"-np", "1"}, 1},
+		{"value like a flag", []string{"--lora", "-a.gguf", "-np", "1"}, []string{"--lora", "-a.gguf", "-np", "1"}, 0},
 		{"underscores", []string{"--ctx_size", "8"}, []string{"--ctx-size", "8"}, 1},
 		{"path that starts with a dot", []string{"--lora", "./a.gguf"}, []string{"--lora", "./a.gguf"}, 0},
 	}
@@ -80,6 +82,26 @@ func TestAdapt(t *testing.T) {
 				t.Errorf("notes: %q, want %d", notes, tt.notes)
 			}
 		})
+	}
+}
+
+func TestUnknownArgs(t *testing.T) {
+	f, err := ParseHelp([]byte(helpText))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ args, want []string }{
+		{[]string{"-c", "1", "--lora=a.gguf", "--control-vector-layer-range", "1", "2", "--webui", "--ctx_size", "-1"}, nil},
+		{[]string{"--lora", "--odd-name", "--no-ui"}, nil},
+		{[]string{"--fit", "on", "-np", "1"}, []string{"--fit"}},
+		{[]string{"--fit=on"}, []string{"--fit"}},
+		{[]string{"stray", "-c", "1"}, []string{`"stray"`}},
+		{[]string{"--webui", "off"}, []string{`"off"`}},
+		{[]string{"--webui=off"}, []string{`"--webui=off"`}},
+	} {
+		if d := cmp.Diff(tt.want, f.Unknown(tt.args)); d != "" {
+			t.Errorf("%q: %s", tt.args, d)
+		}
 	}
 }
 

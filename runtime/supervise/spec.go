@@ -241,7 +241,7 @@ func (s Spec) withDefaults() (Spec, error) {
 		}
 		s.Argv = append([]string{found}, s.Argv[1:]...)
 	}
-	if err := checkArgs(s.Args, s.Env); err != nil {
+	if err := errors.Join(CheckArgs(s.Args), checkEnv(s.Env)); err != nil {
 		return s, err
 	}
 	if s.TCPAddr != "" {
@@ -285,8 +285,9 @@ func reservedFlags() map[string]string {
 	}
 }
 
-// checkArgs rejects arguments and variables that the supervisor sets itself.
-func checkArgs(args, env []string) error {
+// CheckArgs rejects arguments that the supervisor sets itself. Its error wraps
+// [ErrInvalidSpec].
+func CheckArgs(args []string) error {
 	flags := reservedFlags()
 	for _, a := range args {
 		name, _, _ := strings.Cut(a, "=")
@@ -294,6 +295,12 @@ func checkArgs(args, env []string) error {
 			return fmt.Errorf("%w: %s is set by the supervisor; %s", ErrInvalidSpec, name, remedy)
 		}
 	}
+	return nil
+}
+
+// checkEnv rejects variables that the supervisor sets itself.
+func checkEnv(env []string) error {
+	flags := reservedFlags()
 	for _, kv := range env {
 		name, _, ok := strings.Cut(kv, "=")
 		if !ok || name == "" {

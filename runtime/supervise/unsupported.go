@@ -85,6 +85,9 @@ func ReapOrphans(string, *slog.Logger) (int, error) { return 0, nil }
 // ProbeFlags returns ErrUnsupportedPlatform.
 func ProbeFlags(context.Context, Probe) (*Flags, error) { return nil, ErrUnsupportedPlatform }
 
+// TryArgs returns ErrUnsupportedPlatform.
+func TryArgs(context.Context, Spec) error { return ErrUnsupportedPlatform }
+
 type failingTransport struct{}
 
 // RoundTrip implements http.RoundTripper.

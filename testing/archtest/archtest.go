@@ -72,7 +72,7 @@ func Rules() []Rule {
 		{"runtime/locate", own("internal/userdirs", "embed", "pkg/bundle", "pkg/offload", "pkg/gfx", "runtime/extract", "runtime/supervise")},
 		{"runtime/machine", own("pkg/bundle", "pkg/gfx", "pkg/gguf", "runtime/gpu", "runtime/host", "runtime/hostrocm", "runtime/locate", "runtime/plan")},
 		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
-		{".", append(own("pkg", "runtime", "embed"), sys)},
+		{".", append(own("pkg", "runtime", "embed", "internal/regfile"), sys)},
 		{"internal/sdnotify", nil},
 		{"internal/gateway", append(own("runtime/supervise", "internal/regfile"), sys)},
 		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/gateway", "internal/regfile", "internal/sdnotify"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},

@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"forge.lthn.ai/core/go-rocm/internal/regfile"
+	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
 )
 
 // defaultConfig is where the Debian package installs the service's configuration.
@@ -30,10 +28,13 @@ Its keys are the flags of "go-rocm serve", and "model".`,
 	check := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "check a configuration file",
-		Long: `Reads FILE (default ` + defaultConfig + `) as "go-rocm serve --config FILE" does
-and reports every mistake with its line. The files it names must be readable for
-the user who runs the check; the service runs as the user go-rocm. The exit
-status is 78 if the file needs a change.`,
+		Long: `Reads FILE (default ` + defaultConfig + `) and does everything that "go-rocm
+serve --config FILE" does before it starts llama-server: it checks every value,
+reads the headers of the models, the keys and the certificate, plans the memory,
+and, if there are server-args, has llama-server parse them. Every mistake is
+reported with its line, and the exit status is 78 if the file needs a change; serve
+fails with the same text and status. The check needs the rights of the service: run
+it as the user go-rocm.`,
 		Example: "  sudo -u go-rocm go-rocm config check",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -41,7 +42,7 @@ status is 78 if the file needs a change.`,
 			if len(args) > 0 {
 				path = args[0]
 			}
-			if err := checkConfig(path); err != nil {
+			if err := checkConfig(cmd, path); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(stdout(cmd), "%s: ok\n", path)
@@ -58,47 +59,22 @@ status is 78 if the file needs a change.`,
 	return cmd
 }
 
-// checkConfig does what serve does with a configuration file before it loads the
-// model.
-func checkConfig(path string) error {
-	cmd, f := newServe()
+// checkConfig does what serve does with a configuration file before it starts the
+// server.
+func checkConfig(cmd *cobra.Command, path string) error {
+	serve, f := newServe()
 	f.config = path
-	model, err := f.configure(cmd, nil)
+	model, err := f.configure(serve, nil)
 	if err != nil {
 		return err
 	}
-	c, err := readConfig(path)
+	log := logger(cmd)
+	s := f.serverSettings(cmd, log, sdnotify.FromEnv(func(string) string { return "" }, log))
+	checked, err := f.prepare(cmd.Context(), model, s)
 	if err != nil {
 		return err
 	}
-	var errs []error
-	files := map[string][]string{
-		modelKey: {model}, "chat-template-file": {f.template}, "mmproj": {f.projector}, "draft": {f.draft},
-		"adapter": f.adapters, "bundle": {f.bundle}, "slot-dir": {f.slotDir}, "tls-cert": {f.tlsCert}, "tls-key": {f.tlsKey},
-	}
-	for _, e := range c.entries {
-		for _, name := range files[e.key] {
-			if name == "" {
-				continue
-			}
-			if err := checkReadable(name); err != nil {
-				errs = append(errs, c.errorf(e.key, "%s: %v", e.key, err))
-			}
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
-	}
-	_, err = f.loadCredentials(slog.New(slog.DiscardHandler))
-	return err
-}
-
-func checkReadable(name string) error {
-	f, err := regfile.Open(name)
-	if err != nil {
-		return err
-	}
-	return f.Close()
+	return checked.close()
 }
 
 // configHead is the part of the default configuration file that is not generated

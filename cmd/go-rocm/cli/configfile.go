@@ -26,6 +26,9 @@ type configError struct {
 	path string
 	line int // 0 when the mistake belongs to no line
 	text string
+	// passing is set for what may change without a change of the file, such as a GPU
+	// whose driver is not loaded yet: a service manager may try again.
+	passing bool
 }
 
 // Error formats the mistake as compilers do: file, line, and what to change.
@@ -36,8 +39,8 @@ func (e *configError) Error() string {
 	return fmt.Sprintf("%s:%d: %s", e.path, e.line, e.text)
 }
 
-// Is makes every configError an errConfig.
-func (e *configError) Is(target error) bool { return target == errConfig }
+// Is makes every configError an errConfig, unless it may pass.
+func (e *configError) Is(target error) bool { return target == errConfig && !e.passing }
 
 // configFile is a parsed configuration file: its top-level keys in their order.
 type configFile struct {
@@ -53,11 +56,15 @@ type configEntry struct {
 
 // errorf returns a configError at the line of key.
 func (c *configFile) errorf(key, format string, args ...any) *configError {
-	e := &configError{path: c.path, text: fmt.Sprintf(format, args...)}
+	return &configError{path: c.path, line: c.line(key), text: fmt.Sprintf(format, args...)}
+}
+
+// line returns the line of key, 0 where the file does not have it.
+func (c *configFile) line(key string) int {
 	if i := slices.IndexFunc(c.entries, func(e configEntry) bool { return e.key == key }); i >= 0 {
-		e.line = c.entries[i].line
+		return c.entries[i].line
 	}
-	return e
+	return 0
 }
 
 func readConfig(path string) (*configFile, error) {

@@ -122,9 +122,9 @@ func TestServeReadsAgain(t *testing.T) {
 // again.
 func TestServeWithWrongFilesIsMisconfigured(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
-	for key, says := range map[string]string{"api-key-file": "api keys: open /nonexistent", "tls-cert": "--tls-cert and --tls-key"} {
+	for key, says := range map[string]string{"api-key-file": "2: api-key-file: api keys: open /nonexistent", "tls-cert": "2: tls-cert: --tls-cert and --tls-key"} {
 		path := writeConfig(t, "model = '"+w.model+"'\n"+key+" = '/nonexistent'\n")
-		if _, errs, status := w.output(t, "serve", "--config", path); status != exitConfig || !strings.Contains(errs, path+": "+says) {
+		if _, errs, status := w.output(t, "serve", "--config", path); status != exitConfig || !strings.Contains(errs, path+":"+says) {
 			t.Errorf("%s: status %d, %s", key, status, errs)
 		}
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"math"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -61,7 +62,7 @@ func (f *modelFlags) options() plan.Options {
 		Context: f.context, Slots: f.slots, Layers: layers,
 		Devices:  plan.Devices{ID: f.device, Count: f.gpus, Required: f.requireGPU, Override: plan.Override(f.override)},
 		Adapters: f.adapters, Projector: f.projector, Draft: f.draft, Overcommit: f.overcommit,
-		Cache: plan.Cache{KeyType: f.cacheTypeK, ValueType: f.cacheTypeV, HostLimit: int64(f.cacheRAM) * plan.MiB},
+		Cache: plan.Cache{KeyType: f.cacheTypeK, ValueType: f.cacheTypeV, HostLimit: min(int64(f.cacheRAM), math.MaxInt64/plan.MiB) * plan.MiB},
 	}
 }
 

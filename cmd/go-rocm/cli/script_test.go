@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,7 +105,7 @@ type scriptCommand = func(ts *testscript.TestScript, neg bool, args []string)
 
 func scriptCommands() map[string]scriptCommand {
 	return map[string]scriptCommand{
-		"status": scriptStatus, "json": scriptJSON, "request": scriptRequest,
+		"misconfigured": scriptMisconfigured, "status": scriptStatus, "json": scriptJSON, "request": scriptRequest,
 		// model FILE ID writes a model of ggufgen's catalogue, without its weights.
 		"model": files(2, func(_ *testscript.TestScript, path string, args []string) error { return writeModel(path, args[0]) }),
 		// gguf FILE ARCHITECTURE [KEY=TEXT...] writes a GGUF file with one tensor.
@@ -141,6 +142,8 @@ func scriptCommands() map[string]scriptCommand {
 			}
 			return unpackBundle(dir, ts.MkAbs(args[0]), targets)
 		}),
+		// fifo FILE makes a named pipe, which nobody writes to.
+		"fifo": files(1, func(_ *testscript.TestScript, path string, _ []string) error { return syscall.Mkfifo(path, 0o600) }),
 		// damage FILE flips a bit in the middle of the file.
 		"damage": files(1, func(_ *testscript.TestScript, path string, _ []string) error {
 			raw, err := os.ReadFile(path)
@@ -201,6 +204,33 @@ func scriptStatus(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if strconv.Itoa(status) != args[0] {
 		ts.Fatalf("exit status %d, want %s", status, args[0])
+	}
+}
+
+// scriptMisconfigured is "misconfigured STATUS REGEXP LINE...": a configuration file
+// of these lines is rejected by "config check" and by "serve --config" with the same
+// text, which matches REGEXP, and with STATUS. A model is added where none is named.
+func scriptMisconfigured(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: misconfigured STATUS REGEXP LINE...")
+	}
+	lines := args[2:]
+	if !strings.HasPrefix(strings.Join(lines, "\n"), "model") {
+		lines = append([]string{"model = 'weights/smollm2-135m-Q8_0.gguf'"}, lines...)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("c.toml"), []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+	pattern := regexp.MustCompile("(?m)" + args[1])
+	var checked string
+	for _, command := range [][]string{{"config", "check", "c.toml"}, {"serve", "--config", "c.toml"}} {
+		scriptStatus(ts, false, append([]string{args[0], "go-rocm"}, command...))
+		text := regexp.MustCompile("(?m)^time=.*\n").ReplaceAllString(ts.ReadFile("stderr"), "") // the log
+		if !pattern.MatchString(text) {
+			ts.Fatalf("%s says %s, want %s", command[0], text, args[1])
+		}
+		if checked != "" && text != checked {
+			ts.Fatalf("%s says %s, but config check %s", command[0], text, checked)
+		}
+		checked = text
 	}
 }
 

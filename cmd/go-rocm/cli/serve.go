@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
@@ -35,6 +36,9 @@ type serveFlags struct {
 	origins                []string
 	drain                  time.Duration
 	noRestart              bool
+
+	file          *configFile // nil without --config
+	onCommandLine []string    // the keys that the command line sets
 }
 
 func serveCommand() *cobra.Command {
@@ -112,6 +116,11 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 		if err != nil {
 			return "", err
 		}
+		f.file = c
+		cmd.Flags().Visit(func(flag *pflag.Flag) { f.onCommandLine = append(f.onCommandLine, flag.Name) })
+		if len(args) > 0 {
+			f.onCommandLine = append(f.onCommandLine, modelKey)
+		}
 		if model, err = applyConfig(cmd.Flags(), c); err != nil {
 			return "", err
 		}
@@ -130,19 +139,23 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 
 func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	log := serveLogger(cmd)
-	credentials, err := f.loadCredentials(log)
-	if err != nil {
-		return err
-	}
 	notifier := sdnotify.FromEnv(os.Getenv, log)
 	stops, reloads := onSIGHUP(hasTerminal())
 	ctx, stop := signal.NotifyContext(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
+	checked, err := f.prepare(ctx, path, f.serverSettings(cmd, log, notifier))
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // stopped by a signal
+		}
+		return err
+	}
+	credentials := checked.credentials
 	defer credentials.ReloadOn(reloads)()
 
 	l, err := gateway.Listen(ctx, f.listen, credentials)
 	if err != nil {
-		return err
+		return errors.Join(err, checked.close())
 	}
 	var loaded atomic.Pointer[rocm.Server]
 	handler := gateway.New(gateway.Options{
@@ -157,19 +170,13 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	go func() { served <- srv.Serve(l) }()
 	defer func() { _ = srv.Close() }()
 
-	if err := f.checkPooling(path); err != nil {
-		return err
-	}
-	server, err := rocm.Launch(ctx, path, f.serverSettings(cmd, log, notifier))
+	server, err := checked.model.Start(ctx)
 	if err != nil {
 		notifyStopping(notifier, 0)
 		if ctx.Err() != nil {
 			return nil // stopped by a signal while loading
 		}
 		return err
-	}
-	if err := f.checkPooling(server.Path); err != nil { // of a directory's model
-		return errors.Join(err, server.Close())
 	}
 	loaded.Store(server)
 	handler.SetBackend(server.Child, server.Plan.Slots)
@@ -192,42 +199,6 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	return errors.Join(failure, shutdown(srv, server, f.drain))
 }
 
-// loadCredentials reads the API keys and the certificate. An error with a
-// configuration file is a configError, so that a service manager does not retry.
-func (f *serveFlags) loadCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
-	credentials, err := f.checkCredentials(log)
-	if err != nil && f.config != "" {
-		return nil, &configError{path: f.config, text: strings.TrimPrefix(err.Error(), errUsage.Error()+": ")}
-	}
-	return credentials, err
-}
-
-func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
-	local, err := gateway.IsLocal(f.listen)
-	if err != nil {
-		return nil, fmt.Errorf("%w: --listen: %w", errUsage, err)
-	}
-	if (f.tlsCert == "") != (f.tlsKey == "") {
-		return nil, fmt.Errorf("%w: --tls-cert and --tls-key must be set together", errUsage)
-	}
-	credentials, err := gateway.LoadCredentials(gateway.CredentialFiles{
-		KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey,
-	}, log)
-	if err != nil {
-		return nil, err
-	}
-	if err := gateway.CheckOrigins(f.origins); err != nil {
-		return nil, fmt.Errorf("%w: --cors-origin: %w", errUsage, err)
-	}
-	if len(f.origins) > 0 && !credentials.HasKeys() {
-		return nil, fmt.Errorf("%w: --cors-origin lets web pages of other machines in, so an API key is required: set --api-key-file or $%s", errUsage, gateway.EnvAPIKey)
-	}
-	if !local && !credentials.HasKeys() {
-		return nil, fmt.Errorf("%w: other machines can reach %s, so an API key is required: set --api-key-file or $%s", errUsage, f.listen, gateway.EnvAPIKey)
-	}
-	return credentials, nil
-}
-
 // killServer kills llama-server, which the supervisor then restarts.
 func killServer(server *rocm.Server) {
 	if server == nil {
@@ -241,19 +212,14 @@ func killServer(server *rocm.Server) {
 // checkPooling reports an embedding server that could not serve embeddings: a model
 // that was not made for them has no pooling of its own (llama.cpp then takes none),
 // and llama-server answers each request of OpenAI's API with status 400.
-func (f *serveFlags) checkPooling(path string) error {
+func (f *serveFlags) checkPooling(model *gguf.File) error {
 	if !f.embeddings || f.pooling != "" || slices.ContainsFunc(f.serverArgs, func(arg string) bool { return strings.HasPrefix(arg, "--pooling") }) {
 		return nil
 	}
-	file, err := gguf.Open(path)
-	if err != nil {
-		return nil // Launch reports it
-	}
-	defer func() { _ = file.Close() }()
-	if kind, ok := file.ArchUint("pooling_type"); ok && kind != 0 {
+	if kind, ok := model.ArchUint("pooling_type"); ok && kind != 0 {
 		return nil
 	}
-	return fmt.Errorf("%s has no pooling of its own, so that it cannot serve embeddings; set --pooling to mean, cls or last, or to none for one vector a token on /embedding", path)
+	return &keyError{"embeddings", errors.New("the model has no pooling of its own, so that it cannot serve embeddings; set --pooling to mean, cls or last, or to none for one vector a token on /embedding")}
 }
 
 // shutdown lets running requests finish, for at most drain, and stops
@@ -272,8 +238,8 @@ func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, notifi
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
 	s.Pooling = f.pooling
 	s.Restart.Disabled = f.noRestart
-	s.Args = append(slices.Clone(s.Args), "--metrics") // GET /metrics is forwarded
-	s.Timeouts.Drain = -1                              // the HTTP server drains
+	s.Metrics = true      // GET /metrics is forwarded
+	s.Timeouts.Drain = -1 // the HTTP server drains
 	newProgressLine(cmd).attach(&s)
 	draw := s.OnEvent
 	s.OnEvent = func(e supervise.Event) {

@@ -1,0 +1,161 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/internal/gateway"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+)
+
+// service is what serve has checked before it starts anything.
+type service struct {
+	credentials *gateway.CredentialStore
+	model       *rocm.Prepared
+}
+
+// prepare checks everything that serve needs to start: the credentials, the
+// settings, and the files that they name. "config check" ends here. Mistakes in a
+// configuration file are configErrors with their lines.
+func (f *serveFlags) prepare(ctx context.Context, model string, s rocm.Settings) (*service, error) {
+	out := &service{}
+	var credentialsErr, modelErr error
+	out.credentials, credentialsErr = f.checkCredentials(s)
+	out.model, modelErr = rocm.Prepare(ctx, model, s)
+	if modelErr == nil {
+		modelErr = f.checkPooling(out.model.Header)
+	}
+	if err := errors.Join(credentialsErr, modelErr); err != nil {
+		return nil, errors.Join(f.locate(err), out.close())
+	}
+	return out, nil
+}
+
+// close gives up a service that was not started.
+func (s *service) close() error {
+	if s.model == nil {
+		return nil
+	}
+	return s.model.Close()
+}
+
+// keyError is an error about a flag, which is also a key of the configuration file.
+type keyError struct {
+	key string
+	err error
+}
+
+// Error names the flag.
+func (e *keyError) Error() string { return fmt.Sprintf("--%s: %v", e.key, e.err) }
+
+// Unwrap returns the cause.
+func (e *keyError) Unwrap() error { return e.err }
+
+// optionKeys maps the settings of package rocm to the keys of a configuration file.
+func optionKeys() map[string]string {
+	return map[string]string{
+		"Model": modelKey, "Bundle": "bundle", "Context": "context", "Slots": "slots", "Layers": "gpu-layers", "Adapters": "adapter",
+		"Projector": "mmproj", "Draft": "draft", "Overcommit": "overcommit", "Alias": "alias",
+		"Cache.KeyType": "cache-type-k", "Cache.ValueType": "cache-type-v", "Cache.HostLimit": "cache-ram",
+		"Devices.ID": "device", "Devices.Count": "gpus", "Devices.Required": "require-gpu", "Devices.Override": "override",
+		"ChatTemplateFile": "chat-template-file", "Embeddings": "embeddings", "Reranking": "reranking", "Pooling": "pooling",
+		"SlotDir": "slot-dir", "Args": "server-arg", "Timeouts.Start": "start-timeout", "Timeouts.Stall": "stall-timeout",
+	}
+}
+
+// locate returns err with the file and the lines of the keys that it is about, where
+// they are those of a configuration file.
+func (f *serveFlags) locate(err error) error {
+	if f.file == nil {
+		return err
+	}
+	found := keyErrors(err)
+	if len(found) == 0 {
+		return err
+	}
+	line := func(e *keyError) int { return f.file.line(e.key) }
+	slices.SortStableFunc(found, func(a, b *keyError) int { return line(a) - line(b) })
+	var errs []error
+	for _, e := range found {
+		text := e.err.Error()
+		for _, prefix := range []error{errUsage, rocm.ErrInvalidOption} {
+			text = strings.TrimPrefix(text, prefix.Error()+": ")
+		}
+		switch {
+		case slices.Contains(f.onCommandLine, e.key):
+			errs = append(errs, e)
+		default:
+			c := f.file.errorf(e.key, "%s: %s", e.key, text)
+			c.passing = errors.Is(e, plan.ErrNoGPU)
+			errs = append(errs, c)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keyErrors returns the errors in err that are about one key.
+func keyErrors(err error) []*keyError {
+	switch e := err.(type) { //nolint:errorlint // every error of the tree is visited
+	case *keyError:
+		return []*keyError{e}
+	case *plan.OptionError:
+		if key := optionKeys()[e.Option]; key != "" {
+			return []*keyError{{key, e.Err}}
+		}
+	case interface{ Unwrap() []error }:
+		var out []*keyError
+		for _, err := range e.Unwrap() {
+			out = append(out, keyErrors(err)...)
+		}
+		return out
+	case interface{ Unwrap() error }:
+		return keyErrors(e.Unwrap())
+	}
+	return nil
+}
+
+// checkCredentials reads the API keys and the certificate, and checks that the
+// address may be listened on with them.
+func (f *serveFlags) checkCredentials(s rocm.Settings) (*gateway.CredentialStore, error) {
+	var errs []error
+	invalid := func(key, format string, args ...any) {
+		errs = append(errs, &keyError{key, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))})
+	}
+	local, err := gateway.IsLocal(f.listen)
+	if err != nil {
+		invalid("listen", "%w", err)
+	}
+	files := gateway.CredentialFiles{KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey}
+	switch {
+	case f.tlsCert == "" && f.tlsKey != "":
+		invalid("tls-key", "--tls-cert and --tls-key must be set together")
+		files.TLSKey = ""
+	case f.tlsCert != "" && f.tlsKey == "":
+		invalid("tls-cert", "--tls-cert and --tls-key must be set together")
+		files.TLSCert = ""
+	}
+	credentials, err := gateway.LoadCredentials(files, s.Log)
+	var wrong *gateway.CredentialError
+	switch {
+	case errors.As(err, &wrong) && wrong.Flag != "":
+		errs = append(errs, &keyError{wrong.Flag, wrong.Err})
+	case err != nil:
+		errs = append(errs, err)
+	}
+	hasKeys := f.keyFile != "" || strings.TrimSpace(files.Key) != ""
+	if err := gateway.CheckOrigins(f.origins); err != nil {
+		invalid("cors-origin", "%w", err)
+	}
+	if len(f.origins) > 0 && !hasKeys {
+		invalid("cors-origin", "it lets web pages of other machines in, so an API key is required: set --api-key-file or $%s", gateway.EnvAPIKey)
+	}
+	if !local && !hasKeys {
+		invalid("listen", "other machines can reach %s, so an API key is required: set --api-key-file or $%s", f.listen, gateway.EnvAPIKey)
+	}
+	return credentials, errors.Join(errs...)
+}
