@@ -10,10 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/pkg/gguf"
-	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/host"
-	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"

@@ -196,13 +196,13 @@ func TestEmbeddingsFillTheContext(t *testing.T) {
 // No argument of the user is ignored silently.
 func TestUnknownArgumentsAreRejected(t *testing.T) {
 	path := fakebundle.Use(t, fakellama.Script{})
-	s := rocm.Settings{}
-	s.Args = []string{"--threads", "1", "--no-such-flag", "7", "--ctx-sise=5"}
+	var s rocm.Settings
+	s.Args = []string{"--threads", "1", "--no-such-flag", "7", "--ctx-sise=5", "--metrics", "on"}
 	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
 	if m != nil {
 		_ = m.Close()
 	}
-	if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "--no-such-flag, --ctx-sise") {
-		t.Errorf("got %v, want an ErrInvalidOption that names both", err)
+	if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), `--no-such-flag, --ctx-sise, "on"`) {
+		t.Errorf("got %v, want an ErrInvalidOption that names them all", err)
 	}
 }

@@ -3,7 +3,6 @@
 package rocm_test
 
 import (
-	"errors"
 	"math"
 	"slices"
 	"strings"

@@ -15,10 +15,10 @@ import (
 // ErrModelFile reports that a path names nothing that can be loaded.
 var ErrModelFile = errors.New("not a loadable model")
 
-// findModel returns the absolute path of the GGUF file that path names: the file
+// FindModel returns the absolute path of the GGUF file that path names: the file
 // itself, or the only model in a directory. Of a split model it returns the first
 // part.
-func findModel(path string) (string, error) {
+func FindModel(path string) (string, error) {
 	abs, err := absolute(path)
 	if err != nil {
 		return "", err
@@ -71,7 +71,7 @@ func OpenModel(path string) (string, *gguf.File, error) {
 }
 
 func openModel(path string) (string, *gguf.File, error) {
-	file, err := findModel(path)
+	file, err := FindModel(path)
 	if err != nil {
 		return "", nil, err
 	}

@@ -115,6 +115,7 @@ func TestPlanChecksEachFile(t *testing.T) {
 		return err
 	}, 1)
 	oldProjector := writeGGUF(t, filepath.Join(dir, "old.gguf"), old, nil)
+	vocabulary := writeGGUF(t, filepath.Join(dir, "vocab.gguf"), ggufgen.New("llama"), nil)
 	noise := filepath.Join(dir, "noise.gguf")
 	if err := os.WriteFile(noise, []byte("no model at all"), 0o600); err != nil {
 		t.Fatal(err)
@@ -132,13 +133,15 @@ func TestPlanChecksEachFile(t *testing.T) {
 		"projector as model":    {projector, plan.Options{}, "Settings.Projector, --mmproj"},
 		"old one as model":      {oldProjector, plan.Options{}, "is a projector"},
 		"model as projector":    {model, plan.Options{Projector: draft}, "not a projector"},
-		"noise as projector":    {model, plan.Options{Projector: noise}, "projector: not a loadable model"},
+		"noise as projector":    {model, plan.Options{Projector: noise}, "noise.gguf: not a GGUF file"},
 		"directory, projector":  {model, plan.Options{Projector: dir}, "name the file"},
 		"no such projector":     {model, plan.Options{Projector: absent}, "no such file"},
 		"model as adapter":      {model, plan.Options{Adapters: []string{adapter, model}}, "not an adapter"},
 		"noise as adapter":      {model, plan.Options{Adapters: []string{noise}}, "convert_lora_to_gguf.py"},
 		"directory as adapter":  {model, plan.Options{Adapters: []string{dir}}, "convert_lora_to_gguf.py"},
-		"no such adapter":       {model, plan.Options{Adapters: []string{absent}}, "the adapter: stat"},
+		"no such adapter":       {model, plan.Options{Adapters: []string{absent}}, "absent.gguf: no such file"},
+		"adapter as model":      {adapter, plan.Options{}, "Settings.Adapters, --adapter"},
+		"vocabulary as model":   {vocabulary, plan.Options{}, "a vocabulary without weights"},
 		"projector as draft":    {model, plan.Options{Draft: projector}, "is a projector"},
 		"no such draft":         {model, plan.Options{Draft: absent}, "no such file"},
 		"several models, draft": {model, plan.Options{Draft: dir}, "several models"},
