@@ -43,5 +43,6 @@ func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) (goinf.TextMo
 	if err != nil {
 		return nil, err // not a nil *Model in an interface that is not nil
 	}
-	return Wrap(m.(*rocm.Model)), nil
+	model, _ := m.(*rocm.Model) // its backend returns no other type
+	return Wrap(model), nil
 }

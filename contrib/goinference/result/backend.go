@@ -44,7 +44,8 @@ func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) core.Result {
 	if err != nil {
 		return outcome(nil, err)
 	}
-	return outcome(Wrap(m.(*rocm.Model)), nil)
+	model, _ := m.(*rocm.Model) // its backend returns no other type
+	return outcome(Wrap(model), nil)
 }
 
 // outcome is a Result: with the value, or with the error.
