@@ -1,6 +1,6 @@
 // Command batch continues every line of standard input and writes one JSON
-// object for each, in the order of the lines. The prompts share the model: a
-// new one begins where another has ended.
+// object for each, in the order of the lines. The prompts share the model's slots:
+// when one is complete, the next one starts.
 //
 //	go run ./examples/batch -slots 8 MODEL.gguf <prompts.txt >answers.jsonl
 package main
@@ -31,8 +31,8 @@ type answer struct {
 
 func main() {
 	log.SetFlags(0)
-	slots := flag.Int("slots", 4, "prompts under way at the same time")
-	limit := flag.Int("max", 100, "tokens of an answer at most")
+	slots := flag.Int("slots", 4, "prompts processed in parallel")
+	limit := flag.Int("max", 100, "maximum number of tokens of an answer")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		log.Fatal("usage: batch [-slots N] [-max N] MODEL.gguf <PROMPTS")
@@ -69,7 +69,7 @@ func run(ctx context.Context, path string, slots, limit int, in io.Reader, out i
 			text.WriteString(token.Text)
 		}
 		a.Text = text.String()
-		if r.Err != nil { // of this prompt alone; the others are not touched
+		if r.Err != nil { // concerns this prompt only
 			a.Error = r.Err.Error()
 		}
 		err = errors.Join(err, w.Encode(a))

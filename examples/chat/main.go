@@ -1,5 +1,5 @@
-// Command chat talks with a model in the terminal. It remembers what was said;
-// Ctrl-C breaks off an answer, Ctrl-D ends the talk.
+// Command chat is a conversation with a model in the terminal. Each request contains
+// all earlier messages. Ctrl-C stops an answer, Ctrl-D exits.
 //
 //	go run ./examples/chat [-system TEXT] [-max N] MODEL.gguf
 package main
@@ -22,8 +22,8 @@ import (
 
 func main() {
 	log.SetFlags(0)
-	system := flag.String("system", "", "what the model is told before the talk")
-	limit := flag.Int("max", 500, "tokens of an answer at most")
+	system := flag.String("system", "", "system prompt")
+	limit := flag.Int("max", 500, "maximum number of tokens of an answer")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		log.Fatal("usage: chat [-system TEXT] [-max N] MODEL.gguf")
@@ -40,9 +40,9 @@ func run(path, system string, limit int, in io.Reader, out io.Writer) (err error
 	}
 	defer func() { err = errors.Join(err, model.Close()) }()
 
-	var talk []inference.Message
+	var messages []inference.Message
 	if system != "" {
-		talk = append(talk, inference.Message{Role: "system", Content: system})
+		messages = append(messages, inference.Message{Role: "system", Content: system})
 	}
 	lines := bufio.NewScanner(in)
 	for {
@@ -54,21 +54,22 @@ func run(path, system string, limit int, in io.Reader, out io.Writer) (err error
 		if strings.TrimSpace(lines.Text()) == "" {
 			continue
 		}
-		talk = append(talk, inference.Message{Role: "user", Content: lines.Text()})
-		said, err := answer(model, talk, limit, out)
+		messages = append(messages, inference.Message{Role: "user", Content: lines.Text()})
+		said, err := answer(model, messages, limit, out)
 		if err != nil {
 			return err
 		}
-		talk = append(talk, inference.Message{Role: "assistant", Content: said})
+		messages = append(messages, inference.Message{Role: "assistant", Content: said})
 	}
 }
 
-// answer prints the model's turn and returns it, as far as it came.
-func answer(model inference.TextModel, talk []inference.Message, limit int, out io.Writer) (string, error) {
+// answer prints the model's answer and returns it, or its beginning if it was
+// stopped.
+func answer(model inference.TextModel, messages []inference.Message, limit int, out io.Writer) (string, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var said strings.Builder
-	for token := range model.Chat(ctx, talk, inference.WithMaxTokens(limit), inference.WithTemperature(0.7)) {
+	for token := range model.Chat(ctx, messages, inference.WithMaxTokens(limit), inference.WithTemperature(0.7)) {
 		fmt.Fprint(out, token.Text)
 		said.WriteString(token.Text)
 	}

@@ -1,11 +1,11 @@
 // Command classify reads a CSV file from standard input and writes it to
-// standard output with two more columns: a label for each row, and the
-// probability of that label among those given.
+// standard output with two additional columns: a label for each row, and its
+// probability among the given labels.
 //
 //	go run ./examples/classify -column text -labels positive,negative MODEL.gguf <reviews.csv
 //
-// Nothing is generated: the model reads each text once, and the label whose
-// first token it finds most likely next is taken.
+// Nothing is generated: the model reads each text once, and the program selects the
+// label whose first token is the most likely one.
 package main
 
 import (
@@ -30,8 +30,8 @@ import (
 func main() {
 	log.SetFlags(0)
 	column := flag.String("column", "text", "column to classify")
-	labels := flag.String("labels", "positive,negative", "labels, each beginning with another token")
-	slots := flag.Int("slots", 4, "texts read at the same time")
+	labels := flag.String("labels", "positive,negative", "labels, which must begin with different tokens")
+	slots := flag.Int("slots", 4, "texts processed in parallel")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		log.Fatal("usage: classify [-column NAME] [-labels A,B,...] [-slots N] MODEL.gguf <IN.csv >OUT.csv")
@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-// cue is what stands before the label.
+// cue is the text before the label.
 const cue = "Label:"
 
 type classifier struct {
@@ -93,8 +93,8 @@ func (c classifier) run(ctx context.Context, path string, in io.Reader, out io.W
 	return w.WriteAll(rows)
 }
 
-// tokens gives the token that each label begins with where it stands, which is
-// not the one that it has alone: tokenizers put the space before a word into it.
+// tokens returns the first token of each label after the cue. It differs from the
+// first token of the label alone, because tokenizers include the space before a word.
 func (c classifier) tokens(ctx context.Context, model inference.TextModel) ([]int32, error) {
 	tokenizer, ok := model.(rocm.Tokenizer)
 	if !ok {
@@ -118,8 +118,8 @@ func (c classifier) tokens(ctx context.Context, model inference.TextModel) ([]in
 	return ids, nil
 }
 
-// likeliest gives the index of the most likely token and its probability among
-// the given ones.
+// likeliest returns the index of the most likely token and its probability among the
+// given ones.
 func likeliest(logits []float32, ids []int32) (best int, p float64) {
 	for i, id := range ids {
 		if logits[id] > logits[ids[best]] {

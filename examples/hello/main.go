@@ -1,4 +1,4 @@
-// Command hello asks a model one question and prints the answer as it comes.
+// Command hello asks a model one question and prints the answer while it is generated.
 //
 //	go run ./examples/hello MODEL.gguf "Why is the sky blue?"
 package main
@@ -36,5 +36,5 @@ func hello(ctx context.Context, path, question string) (err error) {
 		fmt.Print(token.Text)
 	}
 	fmt.Println()
-	return model.Err() // the loop ends on a failure too
+	return model.Err() // a failure ends the loop, too
 }

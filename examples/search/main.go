@@ -1,10 +1,10 @@
-// Command search finds the lines of standard input that come closest in meaning
-// to a question.
+// Command search finds the lines of standard input whose meaning is closest to a
+// question.
 //
 //	go run ./examples/search -top 3 MODEL.gguf "how do I stop it?" <manual.txt
 //
-// Use a model that was made for embeddings, and its kind of pooling: with others
-// it runs, but finds little.
+// Use an embedding model, and the pooling for which it was trained: others run, but
+// their results are poor.
 package main
 
 import (
@@ -28,13 +28,13 @@ import (
 func main() {
 	log.SetFlags(0)
 	top := flag.Int("top", 3, "lines to show")
-	pooling := flag.String("pooling", "mean", "how the vectors of a line's tokens become one: mean, cls or last")
+	pooling := flag.String("pooling", "mean", "pooling of the tokens' vectors: mean, cls or last")
 	flag.Parse()
 	if flag.NArg() != 2 {
 		log.Fatal("usage: search [-top N] [-pooling KIND] MODEL.gguf QUESTION <LINES")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	// What the contract has no words for is said in Settings.
+	// Settings has the options that the contract lacks.
 	s := rocm.Settings{}
 	s.Embeddings, s.Pooling = true, *pooling
 	err := search(ctx, flag.Arg(0), s, flag.Arg(1), *top, os.Stdin, os.Stdout)

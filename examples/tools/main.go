@@ -2,8 +2,8 @@
 //
 //	go run ./examples/tools MODEL.gguf "What is 17 and 25 and 4?"
 //
-// A JSON schema holds the model to calls that exist: whatever it writes can be
-// decoded. Whether it chose well is another matter.
+// A JSON schema restricts the model to calls that exist, so the program can decode
+// every answer. It does not ensure that the model chooses the right one.
 package main
 
 import (
@@ -20,8 +20,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// schema describes the calls. The bounds keep a model that loses itself from
-// writing for ever.
+// schema describes the calls. Its limits prevent an endless answer.
 const schema = `{"oneOf": [
 	{"type": "object", "properties": {
 		"tool": {"const": "add"},
@@ -35,7 +34,7 @@ const schema = `{"oneOf": [
 
 const instructions = `Call one tool. {"tool": "add", "numbers": [...]} adds numbers. {"tool": "shout", "text": "..."} says a text loudly.`
 
-// call is what the model writes.
+// call is the model's answer.
 type call struct {
 	Tool    string `json:"tool"`
 	Numbers []int  `json:"numbers"`

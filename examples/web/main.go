@@ -4,7 +4,8 @@
 //	go run ./examples/web -listen 127.0.0.1:8081 MODEL.gguf
 //	curl -N --data 'Why is the sky blue?' http://127.0.0.1:8081/
 //
-// A client that goes away frees its slot; Ctrl-C lets running answers end.
+// If a client disconnects, its slot becomes free. On Ctrl-C, running answers may
+// finish.
 package main
 
 import (
@@ -27,8 +28,8 @@ import (
 func main() {
 	log.SetFlags(0)
 	listen := flag.String("listen", "127.0.0.1:8081", "address to listen on")
-	slots := flag.Int("slots", 4, "answers under way at the same time; more wait")
-	limit := flag.Int("max", 500, "tokens of an answer at most")
+	slots := flag.Int("slots", 4, "answers generated in parallel; further requests wait")
+	limit := flag.Int("max", 500, "maximum number of tokens of an answer")
 	flag.Parse()
 	if flag.NArg() != 1 {
 		log.Fatal("usage: web [-listen HOST:PORT] [-slots N] [-max N] MODEL.gguf")
@@ -68,7 +69,7 @@ func serve(ctx context.Context, address, path string, slots, limit int) (err err
 	return <-down
 }
 
-// answers streams an answer to the question in the body.
+// answers is a handler that streams an answer to the question in the body.
 type answers struct {
 	model *rocm.Model
 	limit int
@@ -80,8 +81,8 @@ func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "send a question of at most 64 KiB as the body", http.StatusBadRequest)
 		return
 	}
-	// The request's context ends with its client, and the stream with it. Each
-	// stream has its own error, which those beside it do not touch.
+	// The request's context is cancelled when the client disconnects, which ends the
+	// stream. Each stream has an error of its own.
 	stream := a.model.Stream(r.Context(), rocm.Request{
 		Prompt:         rocm.ChatPrompt([]inference.Message{{Role: "user", Content: string(question)}}),
 		GenerateConfig: inference.GenerateConfig{MaxTokens: a.limit, Temperature: 0.7},
@@ -97,11 +98,11 @@ func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w)
 	for ; ok; token, ok = stream.Next() {
 		if _, err := io.WriteString(w, token.Text); err != nil {
-			return // the client is gone
+			return // the client has disconnected
 		}
 		_ = flush.Flush()
 	}
 	if stream.Err() != nil {
-		panic(http.ErrAbortHandler) // the client sees that the answer is not whole
+		panic(http.ErrAbortHandler) // so that the client notices the incomplete answer
 	}
 }

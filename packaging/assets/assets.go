@@ -1,15 +1,14 @@
-// Package assets holds the files that packages ship or run beside the program:
-// the systemd unit with its user and directories, the settings file and the
+// Package assets embeds the files of the Debian packages other than the program: the
+// systemd unit with its user and directories, the configuration file and the
 // maintainer scripts.
 //
-// They are plain files, so that each is read, checked and changed with the tools
-// of its own kind. What they become in a package (name, mode, owner) is the
-// business of packaging/deb.
+// They are plain files, so that the usual tools can read, check and change them.
+// Package packaging/deb determines their name, mode and owner in a package.
 package assets
 
 import "embed"
 
-// Debian holds the files of the Debian packages under "debian/".
+// Debian contains the files of the Debian packages below "debian/".
 //
 //go:embed debian
 var Debian embed.FS

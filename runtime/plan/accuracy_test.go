@@ -9,9 +9,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
 )
 
-// TestAgainstFitParams holds the estimate to what llama-fit-params of
-// llama.cpp v0.5.0 printed for the same shapes and arguments. The record is
-// made by
+// TestAgainstFitParams compares the estimate with the output of llama.cpp
+// v0.5.0's llama-fit-params for the same shapes and arguments. This command
+// records it:
 //
 //	go run ./testing/ggufgen/cmd/fitcheck -rpc ADDRESS -record runtime/plan/testdata/fit-params.txt LLAMA-FIT-PARAMS
 func TestAgainstFitParams(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 )
 
 // BenchmarkMake plans a dense model that fits, one that fits in part, and a
-// large mixture whose layers are searched.
+// large mixture of experts, for which the search runs.
 func BenchmarkMake(b *testing.B) {
 	for _, id := range []string{"qwen3-8b-Q4_K_M", "llama3-70b-Q4_K_M", "qwen3-next-80b-Q4_K_M"} {
 		b.Run(id, func(b *testing.B) {

@@ -9,11 +9,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-// worthSaying is the hidden memory that a sentence is made for; the driver
-// itself holds some tens of MiB on every card.
+// worthSaying is the smallest amount of hidden memory that the reasons mention;
+// the driver itself uses some tens of MiB on every card.
 const worthSaying = 64 * MiB
 
-// loadOf turns options into how the model is run, the context left out.
+// loadOf returns the load that the options describe, without the context.
 func loadOf(o Options) (load, error) {
 	l := load{slots: uint64(o.Slots), unified: !o.SplitContext, batch: uint64(o.Batch), flash: !o.NoFlashAttention, fullWindow: o.Cache.FullSWA}
 	var err error
@@ -29,29 +29,29 @@ func loadOf(o Options) (load, error) {
 	if o.Batch == 0 {
 		l.batch = defaultBatch
 	}
-	l.outputs = l.slots // llama-server wants the logits of one token of each slot
+	l.outputs = l.slots // llama-server needs the logits of one token of each slot
 	return l, nil
 }
 
-// estimate fills the memory figures and the expected number of layers.
+// estimate sets the memory figures and the expected number of layers.
 func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 	o := p.Request.Options
 	l, err := loadOf(o)
 	if err != nil {
 		return err
 	}
-	if err := m.takes(l); err != nil {
+	if err := m.checkCacheTypes(l); err != nil {
 		return err
 	}
 	extra := p.companions()
-	r := make(room, len(devices))
+	r := make(budget, len(devices))
 	for i, d := range devices {
 		e := p.deviceRow(d)
 		if i == 0 {
 			e.Projector, e.Adapters, e.Draft = extra.Projector, extra.Adapters, extra.Draft
 		}
 		p.Devices = append(p.Devices, e)
-		r[i] = less(e.Free, plus(e.Margin, e.Used()))
+		r[i] = reduced(e.Free, plus(e.Margin, e.Used()))
 	}
 	l.context = p.chooseContext(m, r, l)
 	a, u := p.choosePlacement(m, r, l)
@@ -64,7 +64,7 @@ func (p *Plan) estimate(m *model, devices []gpu.Device) error {
 	return p.admitHost()
 }
 
-// deviceRow starts the row of a device: its memory before the model.
+// deviceRow returns the row of a device before the model is loaded.
 func (p *Plan) deviceRow(d gpu.Device) Estimate {
 	margin := p.Request.Options.Devices.Margin
 	if margin == 0 {
@@ -76,8 +76,8 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 	}
 }
 
-// companions sums the files that are loaded beside the model. llama-server
-// puts them on the first device.
+// companions returns the memory of the files that are loaded with the model.
+// llama-server loads them on the first device.
 func (p *Plan) companions() (e Estimate) {
 	r := p.Request
 	if r.Projector != nil {
@@ -93,17 +93,17 @@ func (p *Plan) companions() (e Estimate) {
 	if d, err := newModel(r.Draft); err == nil {
 		if l, err := loadOf(r.Options); err == nil {
 			l.context = uint64(max(r.Options.Context, minFitContext))
-			u := d.usage(d.spread(len(d.layers)+1, room{1}), 1, l)
+			u := d.usage(d.split(len(d.layers)+1, budget{1}), 1, l)
 			e.Draft = u.devices[0].Used()
 		}
 	}
 	return e
 }
 
-// chooseContext gives the context that is set or, like --fit, the largest up
-// to the trained one for every slot with which everything fits, and no less
-// than the smallest that --fit goes to.
-func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
+// chooseContext returns the context of the options. If none is set, it returns,
+// like --fit, the largest context with which everything fits: at most the trained
+// one for every slot, and at least the minimum of --fit.
+func (p *Plan) chooseContext(m *model, r budget, l load) uint64 {
 	if c := p.Request.Options.Context; c > 0 {
 		return uint64(c)
 	}
@@ -113,7 +113,7 @@ func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
 			u := m.usage(m.hostOnly(), 0, l)
 			return p.Request.HostTotal == 0 || plus(u.host.Used(), DefaultMargin) <= p.Request.HostTotal
 		}
-		return m.usage(m.spread(p.wantLayers(m), r), len(r), l).fits(r)
+		return m.usage(m.split(p.wantLayers(m), r), len(r), l).fits(r)
 	}
 	most := max(m.train, cellPad) * l.slots
 	least := min(uint64(minFitContext)*l.streams(), most)
@@ -123,7 +123,7 @@ func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
 	if !fits(least) {
 		return least
 	}
-	low, high := least/cellPad, most/cellPad // in steps that caches are rounded to
+	low, high := least/cellPad, most/cellPad // in units that caches are rounded up to
 	for high-low > 1 {
 		if mid := (low + high) / 2; fits(mid * cellPad) {
 			low = mid
@@ -134,7 +134,7 @@ func (p *Plan) chooseContext(m *model, r room, l load) uint64 {
 	return max(low*cellPad, least)
 }
 
-// wantLayers is how many entries are to be on devices at best.
+// wantLayers returns the largest number of entries that devices may hold.
 func (p *Plan) wantLayers(m *model) int {
 	all := len(m.layers) + 1
 	if n := p.Request.Options.Layers; n > 0 {
@@ -143,20 +143,20 @@ func (p *Plan) wantLayers(m *model) int {
 	return all
 }
 
-func (p *Plan) choosePlacement(m *model, r room, l load) (assignment, usage) {
+func (p *Plan) choosePlacement(m *model, r budget, l load) (assignment, usage) {
 	if len(r) == 0 {
 		a := m.hostOnly()
 		return a, m.usage(a, 0, l)
 	}
-	a := m.spread(p.wantLayers(m), r)
+	a := m.split(p.wantLayers(m), r)
 	u := m.usage(a, len(r), l)
 	if u.fits(r) || p.Request.Options.Layers != AutoLayers {
-		return a, u // a number that was asked for is not changed by --fit
+		return a, u // --fit does not change a number that the user set
 	}
 	return m.search(r, l)
 }
 
-// record copies the outcome into the plan.
+// record copies the result to the plan.
 func (p *Plan) record(m *model, a assignment, u usage, l load) {
 	p.Context, p.Slots = int(l.context), int(l.slots)
 	p.TotalLayers = len(m.layers) + 1
@@ -175,7 +175,7 @@ func (p *Plan) record(m *model, a assignment, u usage, l load) {
 	p.Overfull = p.GPU && !within
 }
 
-// explainFit adds the sentences about memory, layers and context.
+// explainFit adds the reasons that concern memory, layers and context.
 func (p *Plan) explainFit() {
 	say := func(format string, args ...any) { p.Reasons = append(p.Reasons, fmt.Sprintf(format, args...)) }
 	for _, e := range p.Devices {
@@ -200,22 +200,22 @@ func (p *Plan) explainFit() {
 	}
 }
 
-// admitHost refuses what cannot be held at all.
+// admitHost returns an error if the host's memory is too small for the model.
 func (p *Plan) admitHost() error {
 	need := p.Host.Used()
 	if p.Host.Total == 0 || need <= p.Host.Total {
 		return nil
 	}
 	if p.Request.Options.Overcommit {
-		p.Reasons = append(p.Reasons, fmt.Sprintf("the host needs %s and has %s: weights will be read from disk again and again", size(need), size(p.Host.Total)))
+		p.Reasons = append(p.Reasons, fmt.Sprintf("the host needs %s and has %s: weights will be read from disk repeatedly", size(need), size(p.Host.Total)))
 		return nil
 	}
 	return &OptionError{"Model", fmt.Errorf("%w: %s are needed in host memory and there are %s; use a smaller model or quantisation, a shorter context, or allow overcommit",
 		ErrDoesNotFit, size(need), size(p.Host.Total))}
 }
 
-// less subtracts without going below zero.
-func less(a, b uint64) uint64 {
+// reduced returns a-b, or 0 if b is larger.
+func reduced(a, b uint64) uint64 {
 	if b >= a {
 		return 0
 	}
@@ -224,24 +224,25 @@ func less(a, b uint64) uint64 {
 
 func hasTarget(have []gfx.Target, sel selection) bool { return slices.Contains(have, sel.target) }
 
-// Memory is what a model takes in one place when it is loaded whole there.
+// Memory is the memory in bytes that a model uses in one place.
 type Memory struct {
 	Weights, KV, Compute uint64
 }
 
-// Total is the sum.
+// Total returns the sum.
 func (m Memory) Total() uint64 { return plus(plus(m.Weights, m.KV), m.Compute) }
 
-// Whole estimates a model that is loaded entirely into host memory, with
-// logits computed for outputs tokens of each batch: what llama-fit-params
-// prints for the host without a GPU, where outputs is the batch.
+// Whole estimates the memory of a model that is loaded entirely into host memory
+// and computes the logits of outputs tokens of each batch. llama-fit-params
+// prints the same for a host without a GPU, with the batch as outputs.
 func Whole(f *gguf.File, o Options, outputs int) (Memory, error) {
 	_, host, err := Split(f, o, outputs, 0)
 	return host, err
 }
 
-// Split estimates a model whose last layers, the output layer first, are on
-// one device that copies no weights from the host, and the rest on the host.
+// Split estimates the memory of a model whose last layers, the output layer
+// first, are on one device that copies no weights from the host. The other
+// layers are on the host.
 func Split(f *gguf.File, o Options, outputs, layers int) (device, host Memory, err error) {
 	if err := o.Validate(); err != nil {
 		return device, host, err
@@ -259,7 +260,7 @@ func Split(f *gguf.File, o Options, outputs, layers int) (device, host Memory, e
 		l.context = m.train
 	}
 	l.outputs = uint64(max(outputs, 1))
-	a := m.spread(max(layers, 0), room{1})
+	a := m.split(max(layers, 0), budget{1})
 	u := m.usage(a, 1, l)
 	d := u.devices[0]
 	if d.Layers > 0 {

@@ -12,12 +12,12 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// FuzzMake plans for models whose metadata are arbitrary: no panic, no
-// endless search, and figures that add up.
+// FuzzMake plans models with arbitrary metadata. Make must not panic or search
+// without end, and its figures must be consistent.
 func FuzzMake(f *testing.F) {
 	for _, k := range ggufgen.Catalogue() {
-		// The headers of the catalogue without their data are seeds; the file
-		// below supplies the holes.
+		// The seeds are the headers of the catalogue without their data; holes
+		// supplies the data.
 		h, err := os.CreateTemp(f.TempDir(), "seed")
 		if err != nil {
 			f.Fatal(err)
@@ -60,8 +60,8 @@ func FuzzMake(f *testing.F) {
 	})
 }
 
-// holes reads zeros for a while past the end, as the data of a sparse file
-// begins; further reads fail, so that no time goes into walking zeros.
+// holes returns zeros for some bytes past the end, like the data of a sparse
+// file. Later reads fail, so that the fuzzer does not spend time on zeros.
 type holes struct{ r *bytes.Reader }
 
 func (h holes) ReadAt(p []byte, off int64) (int, error) {

@@ -7,35 +7,33 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// maxSteps bounds the ladder.
+// maxSteps is the largest number of steps of a ladder.
 const maxSteps = 5
 
-// Step is one attempt to load again after memory ran out.
+// Step is one retry after loading failed for lack of memory.
 type Step struct {
 	Number  int     `json:"number"` // from 1
 	Options Options `json:"options"`
 	Reason  string  `json:"reason"` // what is changed, in a sentence
 }
 
-// Ladder gives, one after another, what to try when loading failed for lack of
-// GPU memory: a larger margin, a quantised cache, half the context, fewer
-// layers, and at last the CPU. What the user has set is left alone: a context
-// or cache type that was asked for stays. Plan each step anew with Make, since
-// the free memory will have changed. Each call of Next goes one step further
-// from the plan that failed.
+// Ladder returns what to try, step by step, when loading failed for lack of GPU
+// memory: a larger margin, a quantised cache, half the context, fewer layers, and
+// finally the CPU. It does not change a context or cache type that the user set.
+// Plan each step with Make, since the free memory will have changed. Each call of
+// Next returns the step after the plan that failed.
 type Ladder struct {
 	start Options
-	done  []string // kinds of steps taken
-	taken int
+	done  []string // kinds of steps that were tried
+	count int // steps returned
 }
 
 // NewLadder starts from the options of the plan that failed first.
 func NewLadder(o Options) *Ladder { return &Ladder{start: o} }
 
-// Next gives the step after the failure of p; ok is false when nothing is
-// left to try.
+// Next returns the step after the failure of p; ok is false if no step is left.
 func (l *Ladder) Next(p *Plan) (s Step, ok bool) {
-	if p == nil || !p.GPU || l.taken >= maxSteps {
+	if p == nil || !p.GPU || l.count >= maxSteps {
 		return Step{}, false
 	}
 	o := p.Request.Options
@@ -50,14 +48,14 @@ func (l *Ladder) Next(p *Plan) (s Step, ok bool) {
 		}
 		l.done = append(l.done, try.kind)
 		if next, why, ok := try.step(o, p); ok {
-			l.taken++
-			return Step{Number: l.taken, Options: next, Reason: why}, true
+			l.count++
+			return Step{Number: l.count, Options: next, Reason: why}, true
 		}
 	}
 	return Step{}, false
 }
 
-// margin helps while --fit chooses; a fixed number of layers ignores it.
+// margin helps if --fit chooses the layers; a fixed number of layers ignores it.
 func (l *Ladder) margin(o Options, _ *Plan) (Options, string, bool) {
 	if o.Layers != AutoLayers {
 		return o, "", false
@@ -74,7 +72,7 @@ func (l *Ladder) cache(o Options, p *Plan) (Options, string, bool) {
 		return o, "", false
 	}
 	m, err := newModel(p.Request.Model)
-	if err != nil || m.takes(load{keyType: gguf.Q8_0, valueType: gguf.Q8_0}) != nil {
+	if err != nil || m.checkCacheTypes(load{keyType: gguf.Q8_0, valueType: gguf.Q8_0}) != nil {
 		return o, "", false
 	}
 	o.Cache.KeyType, o.Cache.ValueType = "q8_0", "q8_0"

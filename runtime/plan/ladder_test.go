@@ -7,7 +7,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
-// TestLadder walks down from a plan that fits on paper to the CPU.
+// TestLadder takes every step from a plan that is expected to fit to the CPU.
 func TestLadder(t *testing.T) {
 	r := request(t, "qwen3-8b-Q4_K_M", xtx(0))
 	p := make1(t, r)
@@ -25,7 +25,7 @@ func TestLadder(t *testing.T) {
 		r.Options = s.Options
 		next := make1(t, r)
 		if next.GPU && next.Devices[0].Used() > p.Devices[0].Used() && !strings.Contains(s.Reason, "8 bits") {
-			// With 8 bits the context grows into the room; else nothing grows.
+			// An 8-bit cache leaves memory for a longer context; other steps enlarge nothing.
 			t.Errorf("%q needs more than before", s.Reason)
 		}
 		p = next
@@ -44,8 +44,8 @@ func TestLadder(t *testing.T) {
 	}
 }
 
-// TestLadderKeepsWishes: what the user has set is not changed.
-func TestLadderKeepsWishes(t *testing.T) {
+// TestLadderKeepsSetOptions checks that no step changes an option that the user set.
+func TestLadderKeepsSetOptions(t *testing.T) {
 	r := request(t, "qwen3-8b-Q4_K_M", xtx(0))
 	r.Options.Context, r.Options.Cache.KeyType, r.Options.Layers, r.Options.Devices.Required = 8192, "f16", 20, true
 	p := make1(t, r)

@@ -12,18 +12,18 @@ const (
 	defaultBatch = 512
 	// logicalBatch is llama.cpp's n_batch.
 	logicalBatch = 2048
-	// autoSlots is what llama-server uses when no number of slots is given.
+	// autoSlots is llama-server's default number of slots.
 	autoSlots = 4
 	cellPad   = 256 // contexts and windows are rounded up to this many cells
 )
 
-// load is how a model is run, as far as memory depends on it.
+// load has the options of a run on which the memory depends.
 type load struct {
 	context    uint64 // tokens in all
 	slots      uint64
 	unified    bool // slots share one context
 	batch      uint64
-	outputs    uint64 // tokens of a batch that logits are computed for
+	outputs    uint64 // tokens of a batch for which logits are computed
 	keyType    gguf.TensorType
 	valueType  gguf.TensorType
 	flash      bool
@@ -31,7 +31,7 @@ type load struct {
 }
 
 // plus and times saturate: a hostile file may state sizes whose sum or product
-// does not fit 64 bits, and too much must stay too much.
+// overflows 64 bits, and the result must still be too large.
 func plus(a, b uint64) uint64 {
 	if s := a + b; s >= a {
 		return s
@@ -49,7 +49,7 @@ func times(a, b uint64) uint64 {
 
 func padCells(n uint64) uint64 { return (n + cellPad - 1) / cellPad * cellPad }
 
-// streams is the number of separate caches.
+// streams returns the number of separate caches.
 func (l load) streams() uint64 {
 	if l.unified {
 		return 1
@@ -57,7 +57,7 @@ func (l load) streams() uint64 {
 	return l.slots
 }
 
-// perStream is the number of cells of a full-context cache of one stream.
+// perStream returns the number of cells of a full-context cache of one stream.
 func (l load) perStream() uint64 {
 	if l.unified {
 		return padCells(l.context)
@@ -65,7 +65,7 @@ func (l load) perStream() uint64 {
 	return padCells(padCells(l.context) / l.slots)
 }
 
-// windowCells is the number of cells of a sliding-window cache of one stream.
+// windowCells returns the number of cells of a sliding-window cache of one stream.
 func (l load) windowCells(window uint64) uint64 {
 	base := l.perStream()
 	if l.fullWindow {
@@ -78,7 +78,8 @@ func (l load) windowCells(window uint64) uint64 {
 	return padCells(min(base, window*sequences+l.batch))
 }
 
-// cacheBytes is what layer i keeps: keys and values, or state, or both.
+// cacheBytes returns the size of what layer i caches: keys and values, state, or
+// both.
 func (m *model) cacheBytes(i int, l load) uint64 {
 	y := m.layers[i]
 	var sum uint64
@@ -94,7 +95,7 @@ func (m *model) cacheBytes(i int, l load) uint64 {
 	}
 	value := y.valueRow
 	if !l.flash {
-		value = m.widestValue(value) // without flash attention values are stored transposed, all equally wide
+		value = m.widestValue(value) // without flash attention, values are stored transposed and have equal widths
 	}
 	return plus(sum, times(cells*l.streams(), rowBytes(l.keyType, y.keyRow)+rowBytes(l.valueType, value)))
 }
@@ -109,16 +110,16 @@ func (m *model) widestValue(v uint64) uint64 {
 	return v
 }
 
-// rowBytes is RowBytes for rows that may end within a block, as llama.cpp
-// sizes them.
+// rowBytes is like RowBytes, for rows that may end within a block, as llama.cpp
+// computes them.
 func rowBytes(t gguf.TensorType, n uint64) uint64 {
 	return n / t.BlockElements() * t.BlockBytes()
 }
 
-// layersCompute estimates the scratch memory of the layers: what the largest
-// needs at once, the masks and the state being updated. The terms here and in
-// outputCompute were found by measuring llama.cpp's own reservation over 22
-// architectures' shapes; testing/ggufgen/cmd/fitcheck keeps the comparison.
+// layersCompute estimates the scratch memory of the layers: that of the largest
+// layer, the masks, and the state that is being updated. The terms here and in
+// outputCompute come from measurements of llama.cpp's own reservation for the
+// shapes of 22 models; testing/ggufgen/cmd/fitcheck repeats the comparison.
 func (m *model) layersCompute(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
 	var peak uint64
@@ -132,14 +133,15 @@ func (m *model) layersCompute(l load) uint64 {
 	return peak
 }
 
-// outputCompute estimates the scratch memory of the output layer: the logits
-// and the hidden states that are alive beside them.
+// outputCompute estimates the scratch memory of the output layer: the logits, and
+// the hidden states that are in memory at the same time.
 func (m *model) outputCompute(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
 	return times(m.vocab*min(l.outputs, tokens)+4*m.embd*tokens, 4)
 }
 
-// layerFloats is the floats for each token that are alive at once in a layer.
+// layerFloats returns the number of floats for each token that a layer keeps in
+// memory at the same time.
 func (m *model) layerFloats(i int, l load) uint64 {
 	y := m.layers[i]
 	rest := 3*m.embd + y.query
@@ -165,8 +167,9 @@ func (m *model) layerFloats(i int, l load) uint64 {
 	return floats
 }
 
-// maskBytes is the size of the attention masks: one number for each token of
-// the batch and cell of a cache, of two bytes with flash attention.
+// maskBytes returns the size of the attention masks. They have one number for each
+// token of the batch and each cell of a cache; with flash attention it has two
+// bytes.
 func (m *model) maskBytes(l load, tokens uint64) uint64 {
 	width := uint64(4)
 	if l.flash {
@@ -188,8 +191,8 @@ func (m *model) maskBytes(l load, tokens uint64) uint64 {
 	return times(full+window, tokens*width)
 }
 
-// inputBytes is what the host prepares for a graph that runs on GPUs: the
-// embedded tokens, twice while they are copied, and the masks.
+// inputBytes returns the size of the host's input for a graph that runs on GPUs:
+// the embedded tokens, twice while they are copied, and the masks.
 func (m *model) inputBytes(l load) uint64 {
 	tokens := min(l.batch, max(l.context, 1))
 	return plus(2*m.embd*tokens*4, m.maskBytes(l, tokens))

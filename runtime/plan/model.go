@@ -10,19 +10,19 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// maxWidth bounds every size that is read from metadata and multiplied here,
-// far above real models and far below overflow.
+// maxWidth limits every size that is read from metadata and multiplied. It is far
+// above the sizes of real models, and far below an overflow.
 const maxWidth = 1 << 24
 
-// layer is what one layer needs and keeps.
+// layer has the sizes of one layer.
 type layer struct {
 	dense     uint64 // bytes of weights besides the experts
 	experts   uint64 // bytes of expert weights
 	largest   uint64 // bytes of the largest tensor
 	keyRow    uint64 // elements of a cached key, 0: no attention cache
 	valueRow  uint64 // elements of a cached value
-	window    bool   // keeps a window only
-	recurrent bool   // keeps convolution and state
+	window    bool   // caches a window only
+	recurrent bool   // caches convolution and state
 	query     uint64 // elements of the queries of a token
 	heads     uint64
 	feed      uint64 // width of the dense feed-forward part
@@ -39,12 +39,12 @@ type model struct {
 	window uint64 // tokens
 
 	input  uint64 // bytes of tensors that stay on the host
-	output uint64 // bytes of the output layer's tensors, the embedding left out when tied
-	tied   uint64 // bytes of the embedding that the output layer uses too, 0 when it has its own
+	output uint64 // bytes of the output layer's tensors, without a tied embedding
+	tied   uint64 // bytes of the embedding if the output layer uses it too, otherwise 0
 
 	heads       headSizes
 	conv, state uint64 // floats of a recurrent layer for a sequence
-	cached      bool   // keeps anything between batches
+	cached      bool   // caches anything between batches
 	gated       bool   // feed-forward with a separate gate
 	fusedGate   bool   // gate and up in one tensor
 	used        uint64 // experts per token
@@ -76,9 +76,9 @@ func newModel(f *gguf.File) (*model, error) {
 	return m, nil
 }
 
-// takes reports whether the cache types divide the heads evenly, which
-// llama.cpp asks of quantised caches.
-func (m *model) takes(l load) error {
+// checkCacheTypes returns an error if the block size of a quantised cache type does
+// not divide the heads, which llama.cpp requires.
+func (m *model) checkCacheTypes(l load) error {
 	for _, c := range []struct {
 		option, what string
 		size         uint64
@@ -92,7 +92,7 @@ func (m *model) takes(l load) error {
 	return nil
 }
 
-// placeTensors sums the bytes of the layers, of the input and of the output.
+// placeTensors adds up the bytes of the layers, the input and the output.
 func (m *model) placeTensors() {
 	var embedding uint64
 	own := false
@@ -102,7 +102,7 @@ func (m *model) placeTensors() {
 				m.layers[i].add(rest, t.Bytes)
 				m.feedKind(rest, t)
 			}
-			continue // layers past the last are for speculation and not loaded
+			continue // layers after the last are for speculation and are not loaded
 		}
 		switch t.Name {
 		case "token_embd.weight":
@@ -131,7 +131,7 @@ func (l *layer) add(name string, bytes uint64) {
 	l.largest = max(l.largest, bytes)
 }
 
-// feedKind notes from the tensors how the feed-forward part is built.
+// feedKind records the structure of the feed-forward part, from its tensors.
 func (m *model) feedKind(name string, t gguf.Tensor) {
 	switch name {
 	case "ffn_gate.weight", "ffn_gate_exps.weight":
@@ -148,7 +148,7 @@ func (m *model) feedKind(name string, t gguf.Tensor) {
 	}
 }
 
-// block takes "blk.12.attn_q.weight" apart.
+// block splits "blk.12.attn_q.weight" into 12 and "attn_q.weight".
 func block(name string) (i int, rest string, ok bool) {
 	name, ok = strings.CutPrefix(name, "blk.")
 	if !ok {
@@ -159,8 +159,8 @@ func block(name string) (i int, rest string, ok bool) {
 	return i, rest, ok && err == nil && i >= 0
 }
 
-// perLayer reads a value per layer; a scalar counts for all. It gives
-// fallback for an absent key.
+// perLayer returns a value for each layer. A scalar applies to all layers; for an
+// absent key, the values are fallback.
 func (m *model) perLayer(key string, fallback uint64) ([]uint64, error) {
 	out := slices.Repeat([]uint64{fallback}, len(m.layers))
 	v, err := m.file.ArchUints(key)
@@ -184,7 +184,7 @@ func (m *model) perLayer(key string, fallback uint64) ([]uint64, error) {
 	return out, nil
 }
 
-// one reads a single size, fallback when absent.
+// one returns a single size, or fallback if the key is absent.
 func (m *model) one(key string, fallback uint64) (uint64, error) {
 	v, ok := m.file.ArchUint(key)
 	if !ok {

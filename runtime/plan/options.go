@@ -27,7 +27,7 @@ const (
 	maxDevices = 256
 )
 
-// Values of Options.Layers that are no number of layers.
+// Special values of Options.Layers.
 const (
 	AutoLayers = 0  // as many as fit (the default)
 	AllLayers  = -1 // every layer, whether it fits or not
@@ -62,8 +62,8 @@ type Options struct {
 	Layers int
 	// Adapters are paths of LoRA adapters (GGUF).
 	Adapters []string
-	// Projector is the path of the model's multimodal projector (mmproj, GGUF),
-	// with which the model reads images or sound.
+	// Projector is the path of the model's multimodal projector (mmproj, GGUF), for
+	// images or audio.
 	Projector string
 	// Draft is the path of a draft model for speculative decoding (GGUF).
 	Draft string
@@ -84,20 +84,20 @@ type Cache struct {
 	KeyType, ValueType string
 	// FullSWA keeps the whole context of layers with a sliding window.
 	FullSWA bool
-	// HostLimit is the main memory, in bytes, for the state of earlier prompts that
-	// the server may meet again, rounded up to MiB. 0: llama-server's default
-	// (8 GiB); negative: none.
+	// HostLimit is the main memory, in bytes, in which the server keeps the state of
+	// earlier prompts, rounded up to MiB. 0: llama-server's default (8 GiB);
+	// negative: none.
 	HostLimit int64
 }
 
-// Devices selects GPUs. The zero value selects the best one, or the CPU where no
-// GPU can be used.
+// Devices selects GPUs. The zero value selects the best one, or the CPU if no GPU
+// can be used.
 type Devices struct {
 	// ID is the PCI address or the unique id of the GPU to use; empty: the best one.
 	ID string
-	// Count is the number of equal GPUs to use together. 0: one.
+	// Count is the number of GPUs with the same target to use together. 0: one.
 	Count int
-	// Required makes planning fail where no GPU can be used.
+	// Required makes planning fail if no GPU can be used.
 	Required bool
 	// Margin is the memory in bytes that stays free on each GPU. 0: DefaultMargin.
 	Margin uint64
@@ -105,14 +105,15 @@ type Devices struct {
 	Override Override
 }
 
-// Override says whether a device may run the code of a related target, with
-// HSA_OVERRIDE_GFX_VERSION.
+// Override is the policy for running the code of a related target, by
+// HSA_OVERRIDE_GFX_VERSION: OverrideOff, OverrideAuto, or a version such as
+// "11.0.0".
 type Override string
 
-// The values of an Override besides a version such as "11.0.0".
+// The values of an Override that are not versions.
 const (
 	OverrideOff  Override = "off"  // never (the default)
-	OverrideAuto Override = "auto" // where the bundle lacks the target but has a related one
+	OverrideAuto Override = "auto" // if the bundle has a related target but not the device's own
 )
 
 // Request is the input of a plan.
@@ -125,9 +126,9 @@ type Request struct {
 	Devices       []gpu.Device
 	Environ       []string // the environment whose masks apply, as os.Environ returns it
 	BundleTargets []gfx.Target
-	HIPBLASLt     []gfx.Target // targets that the bundle has hipBLASLt kernels for
+	HIPBLASLt     []gfx.Target // targets for which the bundle has hipBLASLt kernels
 	HostTotal     uint64       // bytes of memory of the host (or its limit), 0: unknown
-	NoGPU         string       // why no GPU can be used, whatever Devices are; empty: one can
+	NoGPU         string       // why no GPU can be used, whatever Devices contains; empty: one can
 	Options       Options
 }
 

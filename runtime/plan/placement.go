@@ -1,11 +1,11 @@
 package plan
 
-// onHost stands for the host in an assignment.
+// onHost is the host in an assignment.
 const onHost = -1
 
-// assignment says where each layer, and as the last entry the output layer,
-// is computed: an index of a device, or onHost. expertsHost marks layers whose
-// expert weights stay on the host although the rest is on a device.
+// assignment has the place of each layer, followed by that of the output layer: an
+// index of a device, or onHost. expertsHost marks layers on a device whose expert
+// weights stay on the host.
 type assignment struct {
 	device      []int
 	expertsHost []bool
@@ -19,13 +19,13 @@ func (m *model) hostOnly() assignment {
 	return a
 }
 
-// usage is the expected memory by place.
+// usage is the expected memory of each place.
 type usage struct {
 	devices []Estimate
 	host    Estimate
 }
 
-// usage sums the memory for an assignment over n devices.
+// usage returns the memory of each place for an assignment over n devices.
 func (m *model) usage(a assignment, n int, l load) usage {
 	u := usage{devices: make([]Estimate, n), host: Estimate{Name: "host", Weights: m.input}}
 	place := func(d int) *Estimate {
@@ -50,13 +50,13 @@ func (m *model) usage(a assignment, n int, l load) usage {
 	e.Layers++
 	e.Weights += m.output
 	if out != onHost {
-		e.Weights += m.tied // the embedding is there twice then, for the input and for the output
+		e.Weights += m.tied // the embedding is then loaded twice, for the input and for the output
 	}
 	m.scratch(&u, l, out, m.hostLargest(a))
 	return u
 }
 
-// hostLargest is the size of the largest tensor of a layer that the host holds.
+// hostLargest returns the size of the largest layer tensor on the host.
 func (m *model) hostLargest(a assignment) uint64 {
 	var largest uint64
 	for i := range m.layers {
@@ -67,10 +67,9 @@ func (m *model) hostLargest(a assignment) uint64 {
 	return largest
 }
 
-// scratch adds the compute memory of every place: for the layers where there
-// are any, for the output where it is. When weights stay on the host, the
-// devices also hold a copy of the tensor that a large batch is being
-// multiplied with.
+// scratch adds the compute memory of every place: for its layers, and for the
+// output layer. If weights stay on the host, the devices also keep a copy of the
+// tensor by which a large batch is being multiplied.
 func (m *model) scratch(u *usage, l load, out int, hostLargest uint64) {
 	layers, output := m.layersCompute(l), m.outputCompute(l)
 	need := func(e *Estimate, hasOutput bool) uint64 {
@@ -93,10 +92,10 @@ func (m *model) scratch(u *usage, l load, out int, hostLargest uint64) {
 	u.host.Compute = max(need(&u.host, out == onHost), m.inputBytes(l))
 }
 
-// room is what a device may be filled with.
-type room []uint64
+// budget is the memory in bytes that may be used on each device.
+type budget []uint64
 
-func (u usage) fits(r room) bool {
+func (u usage) fits(r budget) bool {
 	for d, most := range r {
 		if d < len(u.devices) && u.devices[d].Used() > most {
 			return false
@@ -105,9 +104,9 @@ func (u usage) fits(r room) bool {
 	return true
 }
 
-// spread puts the last n entries on the devices, in proportion to their room:
-// the split that llama.cpp makes when it is given none.
-func (m *model) spread(n int, r room) assignment {
+// split assigns the last n entries to the devices, in proportion to their budget,
+// as llama.cpp does by default.
+func (m *model) split(n int, r budget) assignment {
 	a := m.hostOnly()
 	total := len(a.device)
 	var sum uint64
@@ -128,16 +127,16 @@ func (m *model) spread(n int, r room) assignment {
 	return a
 }
 
-// search finds what --fit of llama.cpp is expected to choose for a model that
-// does not fit whole: dense models get as many whole layers as fit, from the
-// back; mixtures get the dense part of as many layers as fit, and, when that
-// is all of them, whole layers from the front.
-func (m *model) search(r room, l load) (assignment, usage) {
+// search returns the assignment that llama.cpp's --fit is expected to choose for a
+// model that does not fit whole. For a dense model it is as many whole layers as
+// fit, from the back. For a mixture of experts it is the dense part of as many
+// layers as fit, and if all of them fit, whole layers from the front.
+func (m *model) search(r budget, l load) (assignment, usage) {
 	best := m.hostOnly()
 	bestUse := m.usage(best, len(r), l)
 	mixture := m.used > 0
 	for n := 1; n <= len(m.layers)+1; n++ {
-		a := m.spread(n, r)
+		a := m.split(n, r)
 		if mixture {
 			for i := range m.layers {
 				a.expertsHost[i] = a.device[i] != onHost
@@ -164,7 +163,8 @@ func (m *model) search(r room, l load) (assignment, usage) {
 	return best, bestUse
 }
 
-// onDevices counts the entries on devices, and those that are there whole.
+// onDevices returns the number of entries on devices, and how many of them have all
+// their weights there.
 func (a assignment) onDevices() (part, whole int) {
 	for i, d := range a.device {
 		if d == onHost {

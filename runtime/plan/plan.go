@@ -19,14 +19,14 @@ type Estimate struct {
 	Projector uint64 `json:"projector,omitempty"`
 	Adapters  uint64 `json:"adapters,omitempty"`
 	Draft     uint64 `json:"draft,omitempty"`
-	Margin    uint64 `json:"margin,omitempty"` // what is to stay free
+	Margin    uint64 `json:"margin,omitempty"` // stays free
 	Hidden    uint64 `json:"hidden,omitempty"` // used by graphics programs, which HIP does not see
 	Free      uint64 `json:"free,omitempty"`   // free before loading
 	Total     uint64 `json:"total,omitempty"`  // size of the memory
 	Layers    int    `json:"layers"`
 }
 
-// Used is what the model is expected to take, margins left out.
+// Used returns the memory that the model is expected to use, without margins.
 func (e Estimate) Used() uint64 {
 	sum := plus(plus(e.Weights, e.KV), e.Compute)
 	return plus(sum, plus(plus(e.Projector, e.Adapters), e.Draft))
@@ -34,32 +34,32 @@ func (e Estimate) Used() uint64 {
 
 // Plan is how to run a model.
 type Plan struct {
-	Args        []string   `json:"args"`               // for llama-server, without how it is reached
-	Env         []string   `json:"env"`                // KEY=VALUE, added to the child's
+	Args        []string   `json:"args"`               // for llama-server, without its address
+	Env         []string   `json:"env"`                // KEY=VALUE, in addition to the child's
 	Reasons     []string   `json:"reasons"`            // plain sentences, most important first
 	GPU         bool       `json:"gpu"`                // a GPU is used
 	Fits        bool       `json:"fits"`               // everything is on the GPU, with the margin
-	Overfull    bool       `json:"overfull,omitempty"` // layers that were asked for exceed what is free
+	Overfull    bool       `json:"overfull,omitempty"` // the requested layers need more than the free memory
 	Fallback    string     `json:"fallback,omitempty"`
 	Layers      int        `json:"layers"`       // expected on GPUs at least in part, output layer included
 	WholeLayers int        `json:"whole_layers"` // of these, with all their weights
 	TotalLayers int        `json:"total_layers"` // output layer included
-	Context     int        `json:"context"`      // tokens in all that the estimate is for
+	Context     int        `json:"context"`      // total tokens for which the estimate holds
 	Slots       int        `json:"slots"`
-	Needs       uint64     `json:"needs"` // bytes if all were in one place, without what is loaded beside the model
+	Needs       uint64     `json:"needs"` // bytes if the whole model were in one place, without projector, adapters and draft
 	Devices     []Estimate `json:"devices"`
 	Host        Estimate   `json:"host"`
-	// Target is the one whose code the devices run, by an override where it is
-	// not their own; empty without a GPU.
+	// Target is the target whose code the devices run. With an override, it is not
+	// their own. Empty without a GPU.
 	Target gfx.Target `json:"target,omitempty"`
-	// Chosen are the devices used, in the order in which the server numbers them.
+	// Chosen lists the devices in use, in the order in which the server numbers them.
 	Chosen  []gpu.Device `json:"-"`
 	Request Request      `json:"-"`
 }
 
-// Make returns the plan for r. Its error wraps ErrInvalidOption for an option out of
-// its range, ErrNoGPU where no GPU can be used and the options require one or ask
-// for layers on it, and ErrDoesNotFit where not even the host has enough memory.
+// Make returns the plan for r. Its error wraps ErrInvalidOption if an option is out
+// of range, ErrNoGPU if no GPU can be used and the options require one or set a
+// number of layers, and ErrDoesNotFit if the host has too little memory.
 func Make(r Request) (*Plan, error) {
 	if err := r.Options.Validate(); err != nil {
 		return nil, err
@@ -93,8 +93,8 @@ func Make(r Request) (*Plan, error) {
 	return p, nil
 }
 
-// arguments writes what llama-server is told. What --fit may choose stays
-// unset.
+// arguments sets the arguments of llama-server. It omits those that --fit may
+// choose.
 func (p *Plan) arguments(sel selection) {
 	o := p.Request.Options
 	add := func(args ...string) { p.Args = append(p.Args, args...) }
@@ -109,7 +109,7 @@ func (p *Plan) arguments(sel selection) {
 		}
 	}
 	if o.Batch > logicalBatch {
-		add("--batch-size", strconv.Itoa(o.Batch)) // which bounds the other
+		add("--batch-size", strconv.Itoa(o.Batch)) // --batch-size limits --ubatch-size
 	}
 	if o.Batch > 0 {
 		add("--ubatch-size", strconv.Itoa(o.Batch))
@@ -144,14 +144,14 @@ func (p *Plan) arguments(sel selection) {
 	p.placement(sel, add)
 }
 
-// placement writes the arguments about devices, layers and margins.
+// placement adds the arguments for devices, layers and margins.
 func (p *Plan) placement(sel selection, add func(...string)) {
 	if len(sel.devices) == 0 {
 		add("--device", "none", "--gpu-layers", "0")
 		return
 	}
-	// Named, devices that the server does not find end it; unnamed, it would run
-	// on the CPU without a word. The masks make them the first ones, in order.
+	// If a named device is missing, the server exits. Without names, it would
+	// silently run on the CPU. The masks make the chosen devices the first ones.
 	names := make([]string, len(sel.devices))
 	for i := range names {
 		names[i] = "ROCm" + strconv.Itoa(i)
@@ -170,10 +170,10 @@ func (p *Plan) placement(sel selection, add func(...string)) {
 	add("--fit", "on", "--fit-target", strings.Join(margins, ","))
 }
 
-// environment writes the masks and switches of the ROCm stack.
+// environment sets the masks and switches of the ROCm stack.
 func (p *Plan) environment(sel selection) {
 	if len(sel.devices) == 0 {
-		// Set but empty hides every device, so that no driver is initialised.
+		// An empty mask hides every device, so that no driver is initialised.
 		p.Env = append(p.Env, gpu.EnvROCR+"=", gpu.EnvHIP+"=")
 		return
 	}

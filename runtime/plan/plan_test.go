@@ -26,7 +26,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const gib = 1 << 30
 
-// shapes opens the true shapes of a model of the catalogue.
+// shapes returns a file with the real shapes of a model of the catalogue.
 func shapes(t testing.TB, id string) *gguf.File {
 	t.Helper()
 	for _, k := range ggufgen.Catalogue() {
@@ -48,7 +48,7 @@ func shapes(t testing.TB, id string) *gguf.File {
 	return nil
 }
 
-// odd is a model whose heads are too small for a quantised cache.
+// odd returns a model whose heads are too small for a quantised cache.
 func odd(t testing.TB) *gguf.File {
 	t.Helper()
 	b := ggufgen.New("llama")
@@ -113,8 +113,8 @@ func make1(t testing.TB, r plan.Request) *plan.Plan {
 	return p
 }
 
-// TestPromisedTable makes the table that the project promises for a card of
-// 16 GB and a context of 4096, with one slot.
+// TestPromisedTable compares the plans with the table that the project promises
+// for a card of 16 GB and a context of 4096, with one slot.
 func TestPromisedTable(t *testing.T) {
 	for _, c := range []struct {
 		id       string
@@ -135,8 +135,8 @@ func TestPromisedTable(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// The promise is in round numbers, and means GiB for some rows and
-			// GB for others; within a tenth of either is the same row.
+			// The promise has round numbers, in GiB for some rows and in GB for
+			// others; a value within a tenth of either is accepted.
 			gb, gb2 := float64(whole.Total())/1e9, float64(whole.Total())/gib
 			near := func(v float64) bool { return v > c.promised*0.9 && v < c.promised*1.1 }
 			if !near(gb) && !near(gb2) {
@@ -153,7 +153,7 @@ func TestPromisedTable(t *testing.T) {
 	}
 }
 
-// TestGolden holds whole plans, as tables and JSON, to golden files.
+// TestGolden compares whole plans, as tables and as JSON, with golden files.
 func TestGolden(t *testing.T) {
 	desktop := xtx(0)
 	desktop.VRAMUsed, desktop.ComputeUsed = 1500*plan.MiB, 300*plan.MiB
@@ -212,7 +212,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestMargin: what HIP does not see is added to what --fit keeps free.
+// TestMargin checks that memory that HIP does not see is added to the margin of
+// --fit.
 func TestMargin(t *testing.T) {
 	d := xtx(0)
 	d.VRAMUsed, d.ComputeUsed = 3000*plan.MiB, 1000*plan.MiB
@@ -235,10 +236,10 @@ func TestHostLimits(t *testing.T) {
 		t.Errorf("70B in 16 GiB of host memory: %v", err)
 	}
 	r.Options.Overcommit = true
-	if p := make1(t, r); !strings.Contains(strings.Join(p.Reasons, "\n"), "read from disk again and again") {
+	if p := make1(t, r); !strings.Contains(strings.Join(p.Reasons, "\n"), "read from disk repeatedly") {
 		t.Errorf("reasons %q", p.Reasons)
 	}
-	// On the CPU the context is reduced to what the host has.
+	// On the CPU the context is reduced to fit the host's memory.
 	r = request(t, "qwen3-8b-Q4_K_M")
 	r.HostTotal = 8 * gib
 	p := make1(t, r)
@@ -283,7 +284,8 @@ func TestOptionErrors(t *testing.T) {
 	}
 }
 
-// TestArguments: what is asked for is passed on, what --fit may choose is not.
+// TestArguments checks that set options become arguments, and that those that --fit
+// may choose are omitted.
 func TestArguments(t *testing.T) {
 	r := request(t, "smollm2-135m-Q8_0", xtx(0))
 	if p := make1(t, r); !slices.Equal(p.Args, []string{"--model", r.ModelPath, "--device", "ROCm0", "--fit", "on", "--fit-target", "1054"}) {

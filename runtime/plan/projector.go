@@ -2,12 +2,12 @@ package plan
 
 import "forge.lthn.ai/core/go-rocm/pkg/gguf"
 
-// projectorBytes is what a multimodal projector takes: its weights and the graph
-// that llama.cpp reserves for one image of the size that the file states.
+// projectorBytes returns the memory of a multimodal projector: its weights, and the
+// graph that llama.cpp reserves for one image of the size that the file states.
 //
-// The terms were found by measuring the reservation of llama.cpp v0.5.0 for
-// vision transformers of fixed size; the test has the figures. For projectors
-// that take any size the file's is assumed, and for sound only the weights count.
+// The terms come from measurements of llama.cpp v0.5.0's reservation for vision
+// transformers of fixed size; the test has the figures. For projectors that accept
+// any size, the file's size is assumed. For audio only the weights count.
 func projectorBytes(f *gguf.File, flash bool) uint64 {
 	get := func(key string) uint64 {
 		v, _ := f.ArchUint(key) // absent: none
@@ -22,8 +22,8 @@ func projectorBytes(f *gguf.File, flash bool) uint64 {
 	floats := max(feed+3*width, 5*width)
 	_, class := f.Tensor("v.class_embd")
 	if class {
-		// These keep the picture and a copy with the class token, and end in two
-		// layers over all patches where the others join patches first.
+		// These keep the image and a copy with the class token, and end with two
+		// layers over all patches; the others join patches first.
 		n++
 		floats = max(floats, 2*get("vision.projection_dim")) + width
 	}

@@ -10,9 +10,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// TestProjectorBytes compares with what llama-server of llama.cpp v0.5.0 said of
-// sparse projectors of these shapes ("estimated worst-case memory usage of
-// mmproj", -lv 4, --device none): weights and graph, in MiB.
+// TestProjectorBytes compares the estimate with the figures that llama.cpp v0.5.0's
+// llama-server printed for sparse projectors of these shapes ("estimated worst-case
+// memory usage of mmproj", -lv 4, --device none): weights and graph, in MiB.
 func TestProjectorBytes(t *testing.T) {
 	for name, c := range map[string]struct {
 		width, feed, side, patch, heads, out uint32

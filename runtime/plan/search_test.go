@@ -9,10 +9,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// TestLikeFit compares the search with what --fit of llama.cpp v0.5.0 chose
-// for the same shapes, a context of 4096 and one device that was to be filled
-// up to target MiB (llama-fit-params with an RPC server as the device, which
-// takes no copies of host weights).
+// TestLikeFit compares the search with the choice of llama.cpp v0.5.0's --fit for
+// the same shapes, a context of 4096 and one device with a budget of target MiB
+// (llama-fit-params with an RPC server as the device, which makes no copies of host
+// weights).
 func TestLikeFit(t *testing.T) {
 	for _, c := range []struct {
 		id     string
@@ -38,7 +38,7 @@ func TestLikeFit(t *testing.T) {
 	} {
 		m := known(t, c.id)
 		l := load{context: 4096, slots: 1, unified: true, batch: 512, outputs: 512, keyType: gguf.F16, valueType: gguf.F16, flash: true}
-		r := room{c.target*MiB + m.hostLargest(m.hostOnly())}
+		r := budget{c.target*MiB + m.hostLargest(m.hostOnly())}
 		a, u := m.search(r, l)
 		part, whole := a.onDevices()
 		if diff := part - c.layers; diff < -1 || diff > 1 {

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 )
 
-// selection is the outcome of choosing devices.
+// selection is the result of choosing devices.
 type selection struct {
 	devices  []gpu.Device
 	override string // value for gpu.EnvTargetOverride, empty for none
@@ -75,7 +75,7 @@ func selectDevices(r *Request) (selection, error) {
 		sel.devices = append(sel.devices, c.Device)
 	}
 	sel.override, sel.target = chosen[0].override, chosen[0].target
-	sel.explain(cands, chosen, rejected, mask)
+	sel.addReasons(cands, chosen, rejected, mask)
 	sel.reasons = append(sel.reasons, dropped...)
 	return sel, nil
 }
@@ -135,8 +135,8 @@ func overrideTarget(v string) (gfx.Target, error) {
 	return gfx.Parse(fmt.Sprintf("gfx%d%x%x", n[0], n[1], n[2]))
 }
 
-// compareCandidates orders discrete before integrated, native before
-// overridden, then by free memory, then by the runtime's own order.
+// compareCandidates sorts discrete before integrated devices, then native before
+// overridden ones, then by free memory, then in the runtime's own order.
 func compareCandidates(a, b candidate) int {
 	return cmp.Or(
 		boolFirst(!a.Integrated, !b.Integrated),
@@ -175,8 +175,8 @@ func bestEqual(cands []candidate, want int) ([]candidate, error) {
 	return out[:want], nil
 }
 
-// explain adds the reasons for the choice.
-func (s *selection) explain(cands, chosen []candidate, rejected []string, mask gpu.Mask) {
+// addReasons adds the reasons for the choice.
+func (s *selection) addReasons(cands, chosen []candidate, rejected []string, mask gpu.Mask) {
 	for _, c := range chosen {
 		kind := "discrete"
 		if c.Integrated {

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
-// TestSelection: which device, which masks, and the reason.
+// TestSelection checks the chosen device, its masks, and the reason.
 func TestSelection(t *testing.T) {
 	hidden := xtx(0)
 	hidden.Visible, hidden.UnusableReason = false, "no permission for /dev/kfd; join its group"
@@ -22,7 +22,7 @@ func TestSelection(t *testing.T) {
 		devices []gpu.Device
 		environ []string
 		change  func(*plan.Options)
-		env     []string // wanted beginning of Env
+		env     []string // expected beginning of Env
 		reason  string   // part of a reason or of Fallback
 		gpu     bool
 	}{
@@ -66,7 +66,7 @@ func TestSelection(t *testing.T) {
 			if none := slices.Contains(p.Args, "none"); none == c.gpu {
 				t.Errorf("args %q", p.Args)
 			}
-			// Required, the same wish fails with the same reason.
+			// If a GPU is required, the same option fails with the same reason.
 			r.Options.Devices.Required = true
 			if _, err := plan.Make(r); (err == nil) != c.gpu || (err != nil && (!errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), c.reason))) {
 				t.Errorf("with a GPU required: %v", err)
@@ -80,8 +80,8 @@ func TestSelection(t *testing.T) {
 	}
 }
 
-// TestNoGPU: what keeps every GPU from being used is the reason, whether there
-// is one or not, and a GPU that is required is refused with it.
+// TestNoGPU checks that the plan reports why no GPU can be used, and that a required
+// GPU fails with that reason.
 func TestNoGPU(t *testing.T) {
 	const why = "the host's ROCm cannot be used: libamdhip64.so.6 is missing"
 	for _, devices := range [][]gpu.Device{nil, {xtx(0)}} {
@@ -97,8 +97,8 @@ func TestNoGPU(t *testing.T) {
 	}
 }
 
-// TestOverrideInEnvironment: the plan is for the card's own target, or the one
-// that the options say, whatever the environment has; and it says so.
+// TestOverrideInEnvironment checks that the plan is for the card's own target, or
+// that of the options, whatever the environment contains, and that it says so.
 func TestOverrideInEnvironment(t *testing.T) {
 	related := card(0, "RX 7600", "gfx1102", 8*gib, 0)
 	for name, c := range map[string]struct {

@@ -6,14 +6,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// headSizes are the widths of a key and a value head, in full and in
-// sliding-window layers.
+// headSizes has the widths of a key and a value head, in full and in sliding-window
+// layers.
 type headSizes struct {
 	key, value, keyWindow, valueWindow uint64
-	latent                             bool // one compressed key serves as the value too
+	latent                             bool // one compressed key is also the value
 }
 
-// shapes derives what each layer caches and computes from the metadata.
+// shapes sets what each layer caches and computes, from the metadata.
 func (m *model) shapes() error {
 	heads, err := m.perLayer("attention.head_count", 0)
 	if err != nil {
@@ -57,7 +57,7 @@ func (m *model) shapes() error {
 			return fmt.Errorf("%w: layer %d has %d heads of width %d", gguf.ErrMalformed, i, heads[i], key)
 		}
 		if !m.cached || i >= shared {
-			continue // nothing kept, or the cache of an earlier layer used
+			continue // caches nothing, or uses the cache of an earlier layer
 		}
 		l.keyRow = kv[i] * key
 		if !sizes.latent {
@@ -131,7 +131,7 @@ func (m *model) mixture() (err error) {
 	return err
 }
 
-// recurrentLayers names the layers that keep a state instead of keys.
+// recurrentLayers reports which layers keep a state instead of keys.
 func (m *model) recurrentLayers(kv, feed []uint64) []bool {
 	out := make([]bool, len(m.layers))
 	kind, interval := recurrence(m.arch)
@@ -159,7 +159,7 @@ func (m *model) recurrentLayers(kv, feed []uint64) []bool {
 	return out
 }
 
-// firstShared is the first layer that reuses the cache of an earlier one.
+// firstShared returns the first layer that reuses the cache of an earlier one.
 func (m *model) firstShared() int {
 	switch m.arch {
 	case "gemma3n":

@@ -7,8 +7,7 @@ import (
 	"text/tabwriter"
 )
 
-// WriteTable prints the plan for people: a row for each place, then the
-// reasons.
+// WriteTable writes the plan as text: a row for each place, then the reasons.
 func (p *Plan) WriteTable(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	extras := p.extras()
@@ -46,7 +45,7 @@ func (p *Plan) WriteTable(w io.Writer) error {
 	return nil
 }
 
-// Verdict is the plan in a few words, for one row of several.
+// Verdict returns the plan in a few words, for one row of a table.
 func (p *Plan) Verdict() string {
 	switch {
 	case p.Fits:
@@ -59,7 +58,7 @@ func (p *Plan) Verdict() string {
 	return "on the CPU"
 }
 
-// extras names the columns that only some plans have.
+// extras returns the columns that only some plans have.
 func (p *Plan) extras() []string {
 	var out []string
 	for _, x := range []string{"PROJECTOR", "ADAPTERS", "DRAFT"} {

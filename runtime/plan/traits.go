@@ -6,15 +6,15 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// The facts below restate what llama.cpp v0.5.0 derives from metadata
+// The facts below are those that llama.cpp v0.5.0 derives from metadata
 // (src/models/*.cpp, llama-hparams.cpp, llama-model.cpp).
 
-// windowRule says which layers of an architecture use a sliding window when
-// the file does not list them: all but every pattern-th.
+// windowRule determines which layers of an architecture use a sliding window if the
+// file does not list them: all but every pattern-th.
 type windowRule struct {
 	pattern    int
 	denseFirst bool   // the full layer comes first in each group
-	size       uint64 // window when the file states none, 0: then there is no window
+	size       uint64 // window if the file states none; 0: no window
 }
 
 func windowOf(arch string) (windowRule, bool) {
@@ -61,7 +61,7 @@ func (w windowRule) isWindow(i int) bool {
 	}
 }
 
-// windows gives the window size and the layers that have one.
+// windows returns the window size and the layers that have a window.
 func windows(f *gguf.File, layers int) (size uint64, is []bool) {
 	is = make([]bool, layers)
 	rule, known := windowOf(f.Architecture())
@@ -91,7 +91,7 @@ func windows(f *gguf.File, layers int) (size uint64, is []bool) {
 	return size, is
 }
 
-// recurrentKind says how an architecture marks its recurrent layers.
+// recurrentKind is the way in which an architecture marks its recurrent layers.
 type recurrentKind int
 
 const (
@@ -121,7 +121,7 @@ func recurrence(arch string) (kind recurrentKind, interval uint64) {
 	return neverRecurrent, 0
 }
 
-// noCache lists architectures that keep nothing between batches.
+// noCache reports whether an architecture keeps nothing between batches.
 func noCache(arch string) bool {
 	return slices.Contains([]string{
 		"bert", "modern-bert", "nomic-bert", "nomic-bert-moe", "neo-bert", "jina-bert-v2", "jina-bert-v3", "eurobert",
@@ -129,8 +129,8 @@ func noCache(arch string) bool {
 	}, arch)
 }
 
-// stateSize gives the floats of convolution and of state that one recurrent
-// layer keeps for one sequence.
+// stateSize returns the numbers of floats of convolution and of state that one
+// recurrent layer keeps for one sequence.
 func stateSize(f *gguf.File, embd, heads uint64) (conv, state uint64) {
 	get := func(key string) uint64 {
 		v, _ := f.ArchUint(key) // absent counts as 0, as in llama.cpp

@@ -73,7 +73,7 @@ func TestOutOfMemoryBeforeReadyIsNotRestarted(t *testing.T) {
 	})
 }
 
-// Fault 30: a child that fails again and again ends in ErrCrashLoop, however long
+// Fault 30: a child that fails repeatedly ends in ErrCrashLoop, however long
 // each attempt takes.
 func TestFault30_SlowCrashLoop(t *testing.T) {
 	for name, c := range map[string]struct {

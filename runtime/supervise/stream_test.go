@@ -47,7 +47,7 @@ func TestFault21_CrashInMidStream(t *testing.T) {
 	})
 }
 
-// Fault 21: while several clients read, the process is killed again and again at
+// Fault 21: while several clients read, the process is killed repeatedly at
 // random moments. Each client receives the whole answer, or its beginning and the
 // cause of the exit: no token is lost, doubled, or another request's.
 func TestFault21_NoTokenLostOrDoubled(t *testing.T) {

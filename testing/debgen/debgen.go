@@ -1,6 +1,6 @@
-// Package debgen writes small Debian packages for tests of what reads them: a
-// control file and some files, in each compression that deb(5) knows. It checks
-// nothing, so that broken packages can be made too; packaging/deb makes real ones.
+// Package debgen writes small Debian packages for tests of their readers: a control
+// file and some files, in each compression that deb(5) describes. It checks nothing,
+// so that it can also write broken packages. Package packaging/deb writes real ones.
 package debgen
 
 import (
@@ -21,22 +21,22 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// Package is what goes into a package.
+// Package has the contents of a Debian package.
 type Package struct {
 	// Control is the text of the control file.
 	Control string
-	// Files are contents by path.
+	// Files maps paths to contents.
 	Files map[string]string
 	// Compression is the suffix of the data archive: "" (none), ".gz", ".xz", ".zst".
 	Compression string
 }
 
-// Control gives a control file with all fields that a package must have.
+// Control returns a control file with all mandatory fields.
 func Control(name, version string) string {
 	return fmt.Sprintf("Package: %s\nVersion: %s\nArchitecture: amd64\nMaintainer: A. Person <person@example.org>\nSection: misc\nDescription: for a test\n Only that.\n", name, version)
 }
 
-// Write puts the package into dir as name and gives its path.
+// Write writes the package to the file name in dir and returns its path.
 func (p Package) Write(dir, name string) (string, error) {
 	b, err := p.Bytes()
 	if err != nil {
@@ -46,7 +46,7 @@ func (p Package) Write(dir, name string) (string, error) {
 	return path, os.WriteFile(path, b, 0o644)
 }
 
-// Bytes gives the package.
+// Bytes returns the package.
 func (p Package) Bytes() ([]byte, error) {
 	control, err := archive(".gz", map[string]string{"control": p.Control})
 	if err != nil {

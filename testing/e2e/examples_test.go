@@ -57,7 +57,7 @@ func output(t *testing.T, cmd *exec.Cmd, input string) string {
 func TestExamples(t *testing.T) {
 	tests := map[string]func(*testing.T){
 		"hello": exampleHello, "chat": exampleChat, "classify": exampleClassify, "batch": exampleBatch,
-		"search": exampleSearch, "tools": exampleTools, "web": exampleWeb, "look": exampleLook,
+		"search": exampleSearch, "tools": exampleTools, "web": exampleWeb, "vision": exampleVision,
 	}
 	entries, err := os.ReadDir("../../examples")
 	if err != nil {
@@ -144,13 +144,13 @@ func exampleTools(t *testing.T) {
 	}
 }
 
-func exampleLook(t *testing.T) {
+func exampleVision(t *testing.T) {
 	flags := []string{"-max", "8", "-mmproj", projector(t, ggufgen.ProjectorOptions{})}
 	file := filepath.Join(t.TempDir(), "picture.png")
 	if err := os.WriteFile(file, picture(1).Data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := output(t, example(t, "look", flags, file, "What is this?"), ""); len(got) < 2 {
+	if got := output(t, example(t, "vision", flags, file, "What is this?"), ""); len(got) < 2 {
 		t.Errorf("answered %q", got)
 	}
 	large := filepath.Join(t.TempDir(), "large.png")
@@ -161,7 +161,7 @@ func exampleLook(t *testing.T) {
 		"a text":           {"examples_test.go", "is complete"},
 		"a very large one": {large, "scale the image down"},
 	} {
-		cmd := example(t, "look", flags, c.file, "What is this?")
+		cmd := example(t, "vision", flags, c.file, "What is this?")
 		cmd.Stderr = nil
 		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "unreadable media") || !strings.Contains(string(out), c.says) {
 			t.Errorf("%s instead of an image: %v, %q", name, err, out)

@@ -17,6 +17,11 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"forge.lthn.ai/core/go-rocm/internal/gateway"
+	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
 // Exit statuses other than 0.
@@ -73,7 +78,17 @@ func newRoot(version string) *cobra.Command {
 		Long: `go-rocm runs GGUF models with llama.cpp's llama-server on AMD GPUs of the
 RDNA 3 family, in the terminal or as an OpenAI-compatible server. It includes and
 supervises llama-server, and needs no ROCm on the machine. Without a GPU, models
-run on the CPU.`,
+run on the CPU.
+
+Environment variables:
+
+    ` + locate.EnvBundle + `       bundle to use, a directory or a packed file
+    ` + extract.CacheEnv + `        directory for unpacked bundles and sockets
+    ` + gateway.EnvAPIKey + `      API key that clients of serve must send
+    ` + supervise.EnvInherit + `  further variables for llama-server to inherit, separated
+                        by commas; it inherits only the locale, the user's
+                        directories, and the settings of ROCm, Vulkan, Mesa and
+                        OpenMP`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,

@@ -40,7 +40,7 @@ func (f *modelFlags) registerPlan(fs *pflag.FlagSet) {
 	fs.IntVar(&f.gpus, "gpus", 0, "number of identical GPUs to split the model over (0: one)")
 	fs.StringVar(&f.device, "device", "", "GPU to use, by PCI address or GPU- id")
 	fs.BoolVar(&f.requireGPU, "require-gpu", false, "fail instead of running on the CPU")
-	fs.BoolVar(&f.overcommit, "overcommit", false, "accept a model larger than main memory; it is read from disk again and again")
+	fs.BoolVar(&f.overcommit, "overcommit", false, "accept a model larger than main memory; it is read from disk repeatedly")
 	fs.StringVar(&f.override, "override", string(plan.OverrideOff), "run code built for a related GPU target: off, auto, or a version such as 11.0.0")
 	fs.StringArrayVar(&f.adapters, "adapter", nil, "apply this LoRA adapter, a GGUF file (repeatable)")
 	fs.StringVar(&f.projector, "mmproj", "", "multimodal projector for images or audio, a GGUF file made for the model")

@@ -66,6 +66,9 @@ on 127.0.0.1:8080, or on the address of --listen. llama-server itself is reachab
 through a private socket only. It is restarted when it crashes, and requests wait
 for the restart.
 
+llama-server inherits only the environment variables that "go-rocm help" describes,
+and those that $` + supervise.EnvInherit + ` names.
+
 Requests from other machines, and from web pages of other origins, need an API
 key. Put the keys into a file, one per line, for --api-key-file, or one key into
 $` + gateway.EnvAPIKey + `. Without a key, serve does not listen on an address that

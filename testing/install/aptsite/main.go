@@ -40,7 +40,7 @@ const repository = "apt"
 
 func main() {
 	root := flag.String("root", "/srv/www", "directory to serve")
-	key := flag.String("key", "", "OpenPGP key to publish with, again and again")
+	key := flag.String("key", "", "OpenPGP key to publish with repeatedly")
 	ago := flag.Duration("ago", 40*time.Minute, "how long ago the first publish is dated; each is a second later")
 	noByHash := flag.Bool("nobyhash", false, "do not hand out indexes by their digests")
 	full := flag.Bool("full", false, "send whole files, whatever a client says that it has of them")

@@ -1,9 +1,8 @@
-// Command look asks a model about an image.
+// Command vision asks a model about an image.
 //
-//	go run ./examples/look -mmproj MMPROJ.gguf MODEL.gguf cat.png "What is this?"
+//	go run ./examples/vision -mmproj MMPROJ.gguf MODEL.gguf cat.png "What is this?"
 //
-// The model must be one that was made for images, and the projector (mmproj) the
-// one that was made for it.
+// The model must support images, and the projector (mmproj) must belong to it.
 package main
 
 import (
@@ -22,20 +21,20 @@ import (
 func main() {
 	log.SetFlags(0)
 	mmproj := flag.String("mmproj", "", "the model's projector")
-	limit := flag.Int("max", 200, "tokens of the answer")
+	limit := flag.Int("max", 200, "maximum number of tokens of the answer")
 	flag.Parse()
 	if flag.NArg() != 3 || *mmproj == "" {
-		log.Fatal("usage: look -mmproj MMPROJ.gguf [-max N] MODEL.gguf IMAGE QUESTION")
+		log.Fatal("usage: vision -mmproj MMPROJ.gguf [-max N] MODEL.gguf IMAGE QUESTION")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := look(ctx, *mmproj, flag.Arg(0), flag.Arg(1), flag.Arg(2), *limit)
+	err := ask(ctx, *mmproj, flag.Arg(0), flag.Arg(1), flag.Arg(2), *limit)
 	stop()
 	if err != nil {
 		log.Fatal(err)
 	}
 }
 
-func look(ctx context.Context, mmproj, path, file, question string, limit int) (err error) {
+func ask(ctx context.Context, mmproj, path, file, question string, limit int) (err error) {
 	image, err := os.ReadFile(file)
 	if err != nil {
 		return err
