@@ -19,7 +19,7 @@ const (
 	answer   = "Paris"
 )
 
-// askOutput is what the ask program printed.
+// askOutput is the output of the ask program.
 type askOutput struct {
 	Text    string
 	Yielded int
@@ -34,7 +34,7 @@ func ask(t *testing.T, args ...string) askOutput {
 	return runAsk(t, exec.CommandContext(t.Context(), askProgram(t), args...))
 }
 
-// runAsk runs a prepared command of an ask program.
+// runAsk runs an ask program that was prepared as a command.
 func runAsk(t *testing.T, cmd *exec.Cmd) askOutput {
 	t.Helper()
 	var out, errs bytes.Buffer

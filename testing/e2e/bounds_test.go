@@ -12,7 +12,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// TestHugeLimit: llama-server reads a limit as 32 bits.
+// TestHugeLimit checks a limit that exceeds 32 bits, which is llama-server's type.
 func TestHugeLimit(t *testing.T) {
 	model := load(t, tiny(t, "qwen2", 1))
 	const room = 40
@@ -33,7 +33,7 @@ func TestHugeLimit(t *testing.T) {
 	}
 }
 
-// TestEmptyPrompt: this tokenizer puts nothing before a prompt, the other does.
+// TestEmptyPrompt uses two tokenizers: one adds no token before a prompt, the other does.
 func TestEmptyPrompt(t *testing.T) {
 	model := load(t, tiny(t, "qwen2", 1))
 	if got := slices.Collect(model.Generate(t.Context(), "")); len(got) > 0 || !errors.Is(model.Err(), rocm.ErrInvalidOption) {

@@ -17,8 +17,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// vocabularyID finds a token in a tokenizer of the llama.cpp source, as its file
-// spells it.
+// vocabularyID returns the id of a token in a tokenizer of the llama.cpp source, given as
+// in the tokenizer's file.
 func vocabularyID(t *testing.T, tokenizer, piece string) int32 {
 	t.Helper()
 	f, err := gguf.Open(filepath.Join(os.Getenv(models.EnvSource), "models", "ggml-vocab-"+tokenizer+".gguf"))
@@ -56,7 +56,7 @@ func vocabularyID(t *testing.T, tokenizer, piece string) int32 {
 // at once.
 func TestClassifyPartOfARune(t *testing.T) {
 	for kind, tt := range map[string]struct {
-		tokenizer, piece string // as the file spells it
+		tokenizer, piece string // as in the file
 		text             string // of the result
 	}{
 		"SPM": {"llama-spm", "<0xF0>", ""},
@@ -79,12 +79,12 @@ func TestClassifyPartOfARune(t *testing.T) {
 			if r := got[0]; r.Token != (inference.Token{ID: loud, Text: tt.text}) {
 				t.Errorf("%q is classified as %+v, want token %d with the text %q", prompt, r.Token, loud, tt.text)
 			}
-			sound(t, got[0], model.Info().VocabSize)
+			checkLogits(t, got[0], model.Info().VocabSize)
 		})
 	}
 }
 
-// loudPrompt finds a prompt after which the loud token is sampled.
+// loudPrompt returns a prompt after which the loud token is sampled.
 func loudPrompt(t *testing.T, model *rocm.Model, loud int32) string {
 	t.Helper()
 	prompts := make([]string, 64)
@@ -102,9 +102,9 @@ func loudPrompt(t *testing.T, model *rocm.Model, loud int32) string {
 	return prompts[at]
 }
 
-// sound checks that logits are a distribution over the vocabulary in which the
-// sampled token is the most likely.
-func sound(t *testing.T, r inference.ClassifyResult, vocab int) {
+// checkLogits checks that logits are a distribution over the vocabulary, and that the
+// sampled token is the most likely one.
+func checkLogits(t *testing.T, r inference.ClassifyResult, vocab int) {
 	t.Helper()
 	if len(r.Logits) != vocab {
 		t.Fatalf("%d logits for a vocabulary of %d", len(r.Logits), vocab)

@@ -18,8 +18,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// unwanted is a configuration of llama.cpp that would make a llama-server
-// unreachable for us, or stop it.
+// unwanted is a configuration of llama.cpp that would make llama-server unreachable, or
+// stop it.
 const unwanted = `[*]
 api-prefix = /elsewhere
 ssl-key-file = /no/such/key
@@ -45,7 +45,7 @@ func TestMachineConfigurationIsIgnored(t *testing.T) {
 		t.Errorf("%v, %v", got, m.Err())
 	}
 
-	// The user's file stands for the system's, whose directory is fixed.
+	// The user's file represents the system's, whose directory is fixed.
 	d := m.Server().Child.Diagnose()
 	t.Run("what we set goes before the file", func(t *testing.T) {
 		if status, log := health(t, d.Argv, replaced(d.Env, "XDG_CONFIG_HOME", home), d.Dir); status != http.StatusOK || !strings.Contains(log, file) {
@@ -65,8 +65,8 @@ func replaced(env []string, name, value string) []string {
 	return append(env, name+"="+value)
 }
 
-// health starts the program by itself and gives the first status of /health that
-// is not that of loading, 0 if it ended before; and what it wrote.
+// health starts the program directly. It returns the first status of /health other than
+// that of loading, or 0 if the program exited before, and the program's output.
 func health(t *testing.T, argv, env []string, dir string) (status int, log string) {
 	t.Helper()
 	private, err := os.MkdirTemp("", "c-") // the path of a socket is short
@@ -81,7 +81,7 @@ func health(t *testing.T, argv, env []string, dir string) (status int, log strin
 	ctx, cancel := context.WithCancel(t.Context())
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env, cmd.Dir, cmd.Stdout, cmd.Stderr = env, dir, &out, &out
-	stdin, err := cmd.StdinPipe() // it ends when this does
+	stdin, err := cmd.StdinPipe() // the program exits when it is closed
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,11 +13,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// TestConformance runs the conformance suite on the backend with the real server:
-// on two real models, and on random weights with a tokenizer of each kind in the
-// llama.cpp source. The last two tokenizers are those of encoders; they begin and
-// end texts as no other kind does. Gemma3 and UGM run without logits: a quarter of
-// a million of them in JSON would prove no more than the others.
+// TestConformance runs the conformance suite on the backend with the real server: on two
+// real models, and on random weights with a tokenizer of each kind in the llama.cpp
+// source. The last two tokenizers are those of encoders, which add special tokens at both
+// ends of a text. Gemma3 and UGM run without logits: 250,000 logits in JSON would prove no
+// more than those of the others.
 func TestConformance(t *testing.T) {
 	if _, ok := inference.Get(rocm.Name); !ok {
 		t.Fatal("the backend is not registered")

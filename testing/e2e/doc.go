@@ -1,14 +1,14 @@
-// Package e2e holds the end-to-end tests: real bundles, real models, separate
-// programs, a real client library. They prove what no unit test can prove: a user
-// who follows the README gets a correct answer.
+// Package e2e contains the end-to-end tests: real bundles, real models, separate programs, a
+// real client library. They prove what no unit test can prove: a user who follows the
+// README gets a correct answer.
 //
-// The tests have the build tag e2e and are started by `mage test`, which passes them
-// what it built:
+// The tests have the build tag e2e. `mage test` runs them and passes the paths of what it
+// built:
 //
 //	GOROCM_BUNDLE        the packed cpu bundle, or the directory of an unpacked one
 //	GOROCM_HIP_BUNDLE    the packed hip bundle
 //	GOROCM_LLAMA_SOURCE  the llama.cpp source, for the tokenizers of tiny models
-//	GOROCM_CLI           the go-rocm command; built from the tree when unset
+//	GOROCM_CLI           the go-rocm command; built from the source if unset
 //
 // No test is skipped: a missing input fails with a remedy. The tests need and use
 // no GPU: the hip bundle must start without one.

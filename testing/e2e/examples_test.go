@@ -27,8 +27,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// example builds one of the examples and makes a command of it, with a model of
-// random weights behind its flags.
+// example builds an example and returns a command that runs it, with a model of random
+// weights after its flags.
 func example(t *testing.T, name string, flags []string, args ...string) *exec.Cmd {
 	t.Helper()
 	all := slices.Concat(flags, []string{tiny(t, "llama-spm", 5)}, args)
@@ -37,7 +37,7 @@ func example(t *testing.T, name string, flags []string, args ...string) *exec.Cm
 	return cmd
 }
 
-// output runs an example to its end.
+// output runs an example and returns its output.
 func output(t *testing.T, cmd *exec.Cmd, input string) string {
 	t.Helper()
 	cmd.Stdin = strings.NewReader(input)
@@ -125,8 +125,8 @@ func exampleBatch(t *testing.T) {
 	}
 }
 
-// A line that says the very words of the question is nearest to it, even for
-// random weights.
+// A line with the same words as the question is the closest one, even with random
+// weights.
 func exampleSearch(t *testing.T) {
 	got := output(t, example(t, "search", []string{"-top", "2"}, "the river is deep"), "a house\nthe river is deep\n\nstones\nbirds and trees\n")
 	lines := strings.Split(strings.TrimSpace(got), "\n")
@@ -184,8 +184,8 @@ func exampleWeb(t *testing.T) {
 	stop()
 }
 
-// exampleWebLeft lets clients leave after a byte of an answer that never ends:
-// each returns the only slot to the next.
+// exampleWebLeft disconnects clients after one byte of an endless answer; each makes the
+// only slot free for the next.
 func exampleWebLeft(t *testing.T) {
 	env, err := fakebundle.Make(t.TempDir(), fakellama.Script{NeverEnds: true, ContextLen: 1 << 30, TokenDelay: time.Millisecond})
 	if err != nil {
@@ -210,7 +210,7 @@ func exampleWebLeft(t *testing.T) {
 	stop()
 }
 
-// startWeb starts the example and returns where it listens, and what ends it.
+// startWeb starts the example and returns its address and a function that stops it.
 func startWeb(t *testing.T, cmd *exec.Cmd) (url string, stop func()) {
 	t.Helper()
 	cmd.Stderr = nil

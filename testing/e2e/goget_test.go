@@ -17,8 +17,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/modtest"
 )
 
-// proxied publishes this very module, with the cpu bundle inside, as the only
-// version in a directory that the go command takes modules from.
+// proxied publishes this module, with the cpu bundle inside, as the only version in a
+// directory that the go command uses as a proxy.
 func proxied(t *testing.T) (proxy string) {
 	t.Helper()
 	files := modtest.Files(t)
@@ -48,7 +48,7 @@ func proxied(t *testing.T) (proxy string) {
 	return proxy
 }
 
-// without returns the environment less the variables of some names.
+// without returns the environment without the named variables.
 func without(names ...string) []string {
 	return slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")
@@ -56,9 +56,9 @@ func without(names ...string) []string {
 	})
 }
 
-// TestGoGetAnswers builds a program outside of this tree that gets the module by
-// `go get` from a directory. A model answers through the bundle in the module, with
-// the same answer as in the tree.
+// TestGoGetAnswers builds a program outside this source tree that downloads the module with
+// `go get` from a directory. A model answers with the bundle in the module, and the answer
+// is the same as in the source tree.
 func TestGoGetAnswers(t *testing.T) {
 	proxy, dir, cache := proxied(t), t.TempDir(), t.TempDir()
 	source, err := os.ReadFile("ask/main.go")
@@ -77,7 +77,7 @@ func TestGoGetAnswers(t *testing.T) {
 	for _, args := range [][]string{{"get", modtest.Path + "@latest"}, {"build", "-trimpath", "-o", "program", "."}} {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
 		cmd.Dir = dir
-		// The other modules come from this machine's cache, as from a proxy.
+		// The other modules come from this machine's module cache, served as a proxy.
 		cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOTOOLCHAIN=local", "CGO_ENABLED=0",
 			"GOMODCACHE="+filepath.Join(dir, "modcache"), "GONOSUMDB=*", "GOPRIVATE=", "GONOPROXY=",
 			"GOPROXY=file://"+proxy+",file://"+filepath.Join(strings.TrimSpace(string(others)), "cache", "download"))

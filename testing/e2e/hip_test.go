@@ -17,8 +17,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// hipBundle returns the path of the hip bundle and makes it the one that is
-// used, here and by the programs that the test starts.
+// hipBundle returns the path of the hip bundle, and sets it as the bundle for this process
+// and for the programs that the test starts.
 func hipBundle(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv(envHIPBundle)
@@ -29,8 +29,8 @@ func hipBundle(t *testing.T) string {
 	return path
 }
 
-// TestHIPBundleListsNoDevice unpacks the hip bundle for all targets and starts
-// its server by hand, on a machine without a GPU.
+// TestHIPBundleListsNoDevice unpacks the hip bundle for all targets and starts its server
+// directly, on a machine without a GPU.
 func TestHIPBundleListsNoDevice(t *testing.T) {
 	if _, err := os.Stat("/dev/kfd"); err == nil {
 		t.Fatal("this machine has an AMD GPU (/dev/kfd): run this test where there is none, or hide it")
@@ -118,7 +118,7 @@ func TestHIPBundleAnswersOnTheCPU(t *testing.T) {
 			t.Errorf("the running server has not loaded %s", library)
 		}
 	}
-	// What hipGetErrorString says of hipErrorNoDevice.
+	// The text of hipErrorNoDevice, from hipGetErrorString.
 	if log := strings.Join(model.Server().Child.LogTail(), "\n"); !strings.Contains(log, "no ROCm-capable device is detected") {
 		t.Errorf("HIP did not report that there is no device:\n%s", log)
 	}

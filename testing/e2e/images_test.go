@@ -42,12 +42,12 @@ func projector(t *testing.T, o ggufgen.ProjectorOptions) string {
 	return name
 }
 
-// picture is an image, of a side that the projector has to scale.
+// picture returns an image whose size the projector has to scale.
 func picture(seed uint64) rocm.Media {
 	return rocm.Media{Data: imagegen.PNG(100, seed), Type: "image/png"}
 }
 
-// asJPEG encodes an image anew.
+// asJPEG encodes an image as JPEG.
 func asJPEG(t *testing.T, m rocm.Media) rocm.Media {
 	t.Helper()
 	img, err := png.Decode(bytes.NewReader(m.Data))
@@ -61,7 +61,7 @@ func asJPEG(t *testing.T, m rocm.Media) rocm.Media {
 	return rocm.Media{Data: out.Bytes()}
 }
 
-// answered is what a generation gave.
+// answered is the result of a generation.
 type answered struct {
 	ids    []int32
 	prompt int // tokens
@@ -104,7 +104,7 @@ func TestImages(t *testing.T) {
 	one, two := picture(1), picture(2)
 
 	t.Run("tokens", func(t *testing.T) {
-		text := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt("\n" + prompt)}) // the marker has a line of its own
+		text := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt("\n" + prompt)}) // the marker is on a line of its own
 		with := generated(t, model, rocm.Request{Prompt: rocm.TextPrompt(prompt, one)})
 		if len(with.ids) == 0 || with.prompt != text.prompt+shape.Tokens() {
 			t.Errorf("%d tokens with an image of %d, %d without", with.prompt, shape.Tokens(), text.prompt)
@@ -150,7 +150,7 @@ func TestImages(t *testing.T) {
 	t.Run("mistakes", func(t *testing.T) { imageMistakes(t, model, one) })
 }
 
-// nextLogits are the log-probabilities after an image.
+// nextLogits returns the log-probabilities after an image.
 func nextLogits(t *testing.T, model *rocm.Model, m rocm.Media) []float32 {
 	t.Helper()
 	props, err := model.API().Props(t.Context())
@@ -161,7 +161,7 @@ func nextLogits(t *testing.T, model *rocm.Model, m rocm.Media) []float32 {
 	res, err := model.API().Complete(t.Context(), &llamaapi.CompletionRequest{
 		Prompts: []llamaapi.Prompt{{Text: "a " + props.MediaMarker + " is", Media: [][]byte{m.Data}}},
 		Probs:   vocab, MaxTokens: new(1), Temperature: new(float32(0)), CachePrompt: new(false),
-		Extra: map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}, // some whole letter
+		Extra: map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}, // some complete letter
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func nextLogits(t *testing.T, model *rocm.Model, m rocm.Media) []float32 {
 	return logits
 }
 
-// farthest is the largest difference of two distributions.
+// farthest returns the largest difference between two distributions.
 func farthest(a, b []float32) float64 {
 	var most float64
 	for i := range a {
@@ -182,7 +182,8 @@ func farthest(a, b []float32) float64 {
 	return most
 }
 
-// imageMistakes are told in the server's words, or before it is asked.
+// imageMistakes checks the errors for unusable images: the server's, and those before a
+// request is sent.
 func imageMistakes(t *testing.T, model *rocm.Model, good rocm.Media) {
 	for name, bad := range map[string][]byte{"cut": good.Data[:len(good.Data)/2], "noise": []byte("this is no image")} {
 		stream := model.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("x", rocm.Media{Data: bad}), GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
@@ -194,7 +195,7 @@ func imageMistakes(t *testing.T, model *rocm.Model, good rocm.Media) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// What the server says where nobody counted before.
+	// The server's error if nothing is counted before.
 	_, err := model.API().Complete(t.Context(), &llamaapi.CompletionRequest{
 		Prompts: []llamaapi.Prompt{{Text: "no marker", Media: [][]byte{good.Data}}}, MaxTokens: new(1),
 	})
@@ -224,8 +225,8 @@ func TestImagesWithoutAProjector(t *testing.T) {
 	}
 }
 
-// TestProjectorOfAnotherModel has a projector of the wrong width, which only the
-// server notices.
+// TestProjectorOfAnotherModel uses a projector of the wrong width, which only the server
+// detects.
 func TestProjectorOfAnotherModel(t *testing.T) {
 	s := rocm.Settings{}
 	s.Projector = projector(t, ggufgen.ProjectorOptions{Output: 96})
@@ -238,8 +239,8 @@ func TestProjectorOfAnotherModel(t *testing.T) {
 
 // TestCommandsShowImages passes images on the command line and through OpenAI's API.
 func TestCommandsShowImages(t *testing.T) {
-	// Its vocabulary has the tokens of the template, so that an image beside them
-	// changes no other token.
+	// The vocabulary has the tokens of the template, so that an image changes no other
+	// token.
 	model, mmproj := tiny(t, "qwen2", 3), projector(t, ggufgen.ProjectorOptions{Seed: 9})
 	run := func(seed uint64) string {
 		file := filepath.Join(t.TempDir(), "picture.png")

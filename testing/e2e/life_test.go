@@ -33,11 +33,11 @@ func await(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-// longest is the limit of a request that should not end by itself.
+// longest is the limit of tokens for a request that should not end by itself.
 const longest = 1800
 
-// freed waits until no slot works, and looks that the request did not just come
-// to its end: then the slot would hold all the tokens that were asked for.
+// freed waits until no slot is busy, and checks that the request did not end by itself:
+// then the slot would contain all the requested tokens.
 func freed(t *testing.T, api *llamaapi.Client) {
 	t.Helper()
 	var slots []llamaapi.Slot
@@ -55,7 +55,7 @@ func freed(t *testing.T, api *llamaapi.Client) {
 	}
 }
 
-// long is a request that keeps a slot busy: the model goes on counting.
+// long returns a request that keeps a slot busy: the model continues to count.
 func long(ctx context.Context, model *rocm.Model) func(func(inference.Token) bool) {
 	return model.Generate(ctx, "1, 2, 3, 4,", inference.WithMaxTokens(longest))
 }
@@ -138,14 +138,14 @@ func TestKilledParentLeavesNoOrphan(t *testing.T) {
 	for _, pid := range servers {
 		await(t, "the end of the orphaned server", func() bool { return ended(pid) })
 	}
-	// The next start removes what the killed program left.
+	// The next start removes the files of the killed program.
 	if got := ask(t, "-max", "16", realModel(t, models.SmolLM2()), question); !strings.Contains(got.Text, answer) {
 		t.Errorf("answered %q", got.Text)
 	}
 }
 
-// TestProcessesExtractTogether starts several programs on an empty cache at
-// the same moment.
+// TestProcessesExtractTogether starts several programs at the same time with an empty
+// cache.
 func TestProcessesExtractTogether(t *testing.T) {
 	cache := t.TempDir()
 	model := tiny(t, "llama-spm", 1)
@@ -171,7 +171,7 @@ func TestProcessesExtractTogether(t *testing.T) {
 		}
 	}()
 	if found.Dir != "" {
-		return // an unpacked bundle: nothing is extracted
+		return // the bundle is unpacked, so nothing is extracted
 	}
 	var servers []string
 	err = filepath.WalkDir(cache, func(path string, _ os.DirEntry, err error) error {

@@ -166,8 +166,8 @@ func TestServeOpenAI(t *testing.T) {
 	})
 }
 
-// TestServeRestartsItsChild kills llama-server; a new process must answer the next
-// request.
+// TestServeRestartsItsChild kills llama-server and checks that a new process answers the
+// next request.
 func TestServeRestartsItsChild(t *testing.T) {
 	s := serve(t, realModel(t, models.SmolLM2()))
 	before := children(t, s.cmd.Process.Pid)
@@ -191,7 +191,7 @@ func TestServeRestartsItsChild(t *testing.T) {
 	}
 }
 
-// TestRunAnswers is the shortest way to an answer: one command line.
+// TestRunAnswers checks the shortest way to an answer: one command line.
 func TestRunAnswers(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), cli(t), "run", realModel(t, models.SmolLM2()),
 		"--temperature", "0", "-n", "16", "--context", "2048", "-p", question).Output()
@@ -207,12 +207,12 @@ func TestRunAnswers(t *testing.T) {
 	}
 }
 
-// TestServeSurvivesDeepNesting sends JSON of the greatest depth that the gateway
-// accepts to where llama-server parses it recursively. The server must survive.
+// TestServeSurvivesDeepNesting sends JSON of the greatest accepted depth to the places
+// where llama-server parses it recursively. The server must survive.
 func TestServeSurvivesDeepNesting(t *testing.T) {
 	s := serve(t, tiny(t, "llama-spm", 7))
 	before := children(t, s.cmd.Process.Pid)
-	const levels = 990 // and those around it
+	const levels = 990 // in addition to the enclosing ones
 	array := strings.Repeat("[", levels) + strings.Repeat("]", levels)
 	schema := strings.Repeat(`{"items":`, levels) + "{}" + strings.Repeat("}", levels)
 	chat := `{"max_tokens":1,"messages":[{"role":"user","content":"x"}],`

@@ -27,12 +27,12 @@ const (
 	envHIPBundle = "GOROCM_HIP_BUNDLE"
 	envCLI       = "GOROCM_CLI"
 	envCache     = "GOROCM_CACHE"
-	// envWork carries the directory of a run from TestMain to the tests.
+	// envWork is the variable with the directory of a run, which TestMain sets for the tests.
 	envWork = "GOROCM_E2E_WORK"
 )
 
-// TestMain creates a cache and a directory for sockets for this run, so that the run
-// does not depend on the machine's and does not change it.
+// TestMain creates a cache and a socket directory for this run, so that the run neither
+// depends on the machine's nor changes them.
 func TestMain(m *testing.M) {
 	os.Exit(fakebundle.Main(func() int {
 		code, err := run(m)
@@ -79,7 +79,7 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// onceEach builds each program once in a run.
+// onceEach builds each program once for each run.
 var onceEach sync.Map // from package path to func() (string, error)
 
 // program builds a command of the project and returns its path.
@@ -108,8 +108,7 @@ func askProgram(t *testing.T) string {
 	return program(t, "forge.lthn.ai/core/go-rocm/testing/e2e/ask")
 }
 
-// cli is the finished command that the build handed over, or one made of the
-// tree.
+// cli returns the command that the build passed, or builds one from the source.
 func cli(t *testing.T) string {
 	if path := os.Getenv(envCLI); path != "" {
 		return path
@@ -117,7 +116,7 @@ func cli(t *testing.T) string {
 	return program(t, "forge.lthn.ai/core/go-rocm/cmd/go-rocm")
 }
 
-// realModel fetches a model that knows things.
+// realModel returns the path of a trained model, which it downloads if necessary.
 func realModel(t *testing.T, m models.Model) string {
 	t.Helper()
 	path, err := models.Fetch(t.Context(), m)
@@ -169,8 +168,8 @@ func chat(t *testing.T, model *rocm.Model, content string) string {
 	return text.String()
 }
 
-// ended reports whether a process is gone, or a zombie that its parent has not
-// looked at yet.
+// ended reports whether a process has exited, possibly as a zombie that its parent has not
+// waited for yet.
 func ended(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -180,7 +179,7 @@ func ended(pid int) bool {
 	return !ok || strings.HasPrefix(rest, "Z")
 }
 
-// children lists the processes started by pid that run llama-server.
+// children returns the processes that pid started and that run llama-server.
 func children(t *testing.T, pid int) []int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc")
@@ -193,7 +192,7 @@ func children(t *testing.T, pid int) []int {
 		if err != nil {
 			continue
 		}
-		// Processes come and go while they are listed.
+		// Processes start and exit while they are listed.
 		stat, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
 		cmdline, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
 		_, rest, _ := strings.Cut(string(stat), ") ")

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 )
 
-// TestSlotOutlivesItsServer saves the state of a slot and restores it in another
-// process, which computes only the last tokens of the prompt again.
+// TestSlotOutlivesItsServer saves the state of a slot and restores it in another process,
+// which has to compute only the last tokens of the prompt.
 func TestSlotOutlivesItsServer(t *testing.T) {
 	settings := rocm.Settings{}
 	settings.SlotDir = t.TempDir()
@@ -78,8 +78,8 @@ func TestSlotOutlivesItsServer(t *testing.T) {
 	}
 }
 
-// TestContextAndSlotsOfTheServer reads on the real server what it made of the
-// options: ContextLen is shared by the slots, so that one alone may fill it.
+// TestContextAndSlotsOfTheServer checks the real server's use of the options: the slots
+// share ContextLen, so that a single slot may use all of it.
 func TestContextAndSlotsOfTheServer(t *testing.T) {
 	for _, tc := range []struct{ context, slots int }{{512, 1}, {1024, 2}, {1536, 3}} {
 		m := load(t, tiny(t, "llama-spm", 8), inference.WithContextLen(tc.context), inference.WithParallelSlots(tc.slots))

@@ -36,7 +36,7 @@ func TestStopStrings(t *testing.T) {
 				if got, _ := generate(t, m, c.limit, token.Text); got != before(free, token.Text) {
 					t.Errorf("stop %q: %q, without it %q", token.Text, got, free)
 				}
-				// What only seems to begin a stop text.
+				// The text that looks like the beginning of a stop string.
 				heldBack++
 				want, _ := generate(t, m, i+1)
 				if got, _ := generate(t, m, i+1, token.Text+"\x01"); got != want {
@@ -50,14 +50,14 @@ func TestStopStrings(t *testing.T) {
 	}
 }
 
-// before is what a text has before the first place of another.
+// before returns the part of a text before the first occurrence of stop.
 func before(text, stop string) string {
 	text, _, _ = strings.Cut(text, stop)
 	return text
 }
 
-// generate goes on with a fixed prompt, and holds that the stream says what the
-// server's answer in one piece says.
+// generate continues a fixed prompt, and checks that the stream has the same text as the
+// server's answer without streaming.
 func generate(t *testing.T, m *rocm.Model, limit int, stop ...string) (string, []inference.Token) {
 	t.Helper()
 	const prompt = "Once upon a time"
@@ -78,7 +78,7 @@ func generate(t *testing.T, m *rocm.Model, limit int, stop ...string) (string, [
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A rune that is cut off is no text.
+	// An incomplete rune is not part of the text.
 	if want := strings.TrimRight(whole[0].Text, "\ufffd"); text.String() != want {
 		t.Errorf("stop %q, limit %d: the stream says %q, the whole %q", stop, limit, text.String(), want)
 	}

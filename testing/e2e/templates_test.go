@@ -18,14 +18,14 @@ import (
 
 const templates = "testdata/templates"
 
-// templateCase is a template with the variables that it is rendered under, and
-// the tokenizer that knows its special tokens.
+// templateCase is a template with the variables for rendering it, and a tokenizer that has
+// its special tokens.
 type templateCase struct {
 	Name, Template, Tokenizer, BOS string
 	Vars                           map[string]any
 }
 
-// conversation is what a template is given.
+// conversation is the input of a template.
 type conversation struct {
 	Name     string
 	Vars     map[string]any
@@ -60,7 +60,7 @@ func read(t *testing.T, name string, into any) {
 	}
 }
 
-// loadTemplate loads random weights with a template of ours or of the llama.cpp
+// loadTemplate loads random weights with a template of this project or of the llama.cpp
 // source.
 func loadTemplate(t *testing.T, c templateCase) *rocm.Model {
 	t.Helper()
@@ -91,8 +91,8 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The server takes the begin-of-text token off what a template gives, for
-	// the tokenizer puts it there.
+	// The server removes the begin-of-text token from the template's result, because the
+	// tokenizer adds it.
 	want := strings.TrimPrefix(string(golden), c.BOS)
 	vars := maps.Clone(c.Vars)
 	if vars == nil {
@@ -110,7 +110,7 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	if got != want {
 		t.Errorf("the template gave\n%q\nJinja2 gives\n%q", got, want)
 	}
-	// A chat runs on the very same text: no token more, none less.
+	// A chat uses the same text, token by token.
 	stream := model.Stream(t.Context(), rocm.Request{
 		Prompt: rocm.ChatPrompt(talk.Messages), TemplateVars: vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1},
 	})

@@ -57,7 +57,7 @@ func TestTinyModels(t *testing.T) {
 	}
 }
 
-// TestTokenizerRoundTrip goes through the child's own tokenizer and back.
+// TestTokenizerRoundTrip tokenizes a text with the child and converts the tokens back.
 func TestTokenizerRoundTrip(t *testing.T) {
 	model := load(t, tiny(t, "qwen2", 1))
 	const text = "Grüße, 世界! 🙂 x=1"

@@ -17,8 +17,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// maker builds packages of a small bundle; apt decides by control fields, not by
-// size.
+// maker builds packages with a small bundle. apt compares control fields, not sizes.
 type maker struct {
 	t       *testing.T
 	options deb.Options
@@ -26,7 +25,7 @@ type maker struct {
 	dir     string // of the bundle
 }
 
-// loader is what the bundle is started through, as every hermetic one.
+// loader is the program that starts every hermetic bundle.
 const loader = "ld-linux-x86-64.so.2"
 
 // slimmed is the size of the bundle's one large library, in bytes.
@@ -70,14 +69,14 @@ func newMaker(t *testing.T) *maker {
 			t.Fatal(err)
 		}
 	}
-	// As a slimmed library is: mostly zeros, which a package carries as such.
+	// A slimmed library is mostly zeros, and a package stores the zeros.
 	if err := os.Truncate(filepath.Join(m.dir, "librocblas.so.4"), slimmed); err != nil {
 		t.Fatal(err)
 	}
 	return m
 }
 
-// command gives the command's package of a version, made for a llama.cpp release.
+// command returns the command's package for a version and a llama.cpp release.
 func (m *maker) command(version, llama string) string {
 	m.t.Helper()
 	o, c := m.options, m.program
@@ -89,8 +88,7 @@ func (m *maker) command(version, llama string) string {
 	return out
 }
 
-// bundle gives the package of a version with the bundle as a variant of a
-// llama.cpp release.
+// bundle returns the bundle's package for a version, a variant and a llama.cpp release.
 func (m *maker) bundle(version, variant, llama string) string {
 	m.t.Helper()
 	o := m.options
@@ -113,8 +111,8 @@ func (m *maker) bundle(version, variant, llama string) string {
 	return out
 }
 
-// joined makes of both packages the one that there was before them: it had the
-// files of both, and stood in for a bundle's package.
+// joined builds a package from both. It is like the package before they were separated:
+// it has the files of both, and provides the bundle's package.
 func (b *box) joined(command, llama string) string {
 	b.t.Helper()
 	b.sh(fmt.Sprintf(`
@@ -131,14 +129,14 @@ func (b *box) joined(command, llama string) string {
 	return "/srv/one.deb"
 }
 
-// TestInstallBundleApart has apt move a machine from one package to two, renew
-// the command alone, change the variant of the bundle, and hold the command to
-// the llama.cpp release that it was made for.
+// TestInstallBundleApart lets apt upgrade a machine from one package to two, upgrade the
+// command alone, and change the variant of the bundle. It checks that the command
+// requires the llama.cpp release that it was built for.
 func TestInstallBundleApart(t *testing.T) {
 	t.Parallel()
 	m := newMaker(t)
 	b := start(t, "bookworm")
-	one := func(path string) string { return b.bring([]string{path}) }
+	one := func(path string) string { return b.copyIn([]string{path}) }
 	installed := func() string {
 		out := b.sh(`dpkg-query -W -f '${db:Status-Status} ${Package}=${Version}\n' 'go-rocm*' | sed -n 's/^installed //p'`)
 		return strings.Join(strings.Fields(out), " ")
@@ -154,7 +152,7 @@ func TestInstallBundleApart(t *testing.T) {
 	b.sh("apt-get install -y " + b.joined(one(m.command("0.1.0", llama)), one(m.bundle("0.1.0", "hip", llama))))
 	works("one package", "go-rocm=0.1.0-1")
 
-	// Of the same version too: what counts is what the package stands in for.
+	// The version is the same; apt compares what the package provides.
 	hip := m.bundle("0.1.0", "hip", llama)
 	b.sh("apt-get install -y --reinstall " + one(m.command("0.1.0", llama)) + " " + one(hip))
 	works("one to two", "go-rocm=0.1.0-1 go-rocm-llama-hip=0.1.0-1")
@@ -163,7 +161,7 @@ func TestInstallBundleApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	if disk *= 512; apparent != slimmed || disk > 1<<20 {
-		t.Errorf("of %d bytes that are zeros, %d take room on disk", apparent, disk)
+		t.Errorf("of %d bytes that are zeros, %d use disk space", apparent, disk)
 	}
 
 	b.sh("apt-get install -y " + one(m.command("0.2.0", llama)))

@@ -21,14 +21,14 @@ type Container struct {
 	id     string
 }
 
-// Start runs the machine with nothing in it but a process that waits.
+// Start starts the machine with a single process, which waits.
 func (e *Engine) Start(ctx context.Context, m Machine) (*Container, error) {
 	return e.start(ctx, m, container.Config{Cmd: []string{"sleep", "infinity"}}, container.HostConfig{})
 }
 
-// Boot runs the machine with systemd as its first process; Include must hold it.
-// systemd manages control groups, mounts file systems and looks at processes for
-// its services, which takes rights that containers do not have by themselves.
+// Boot starts the machine with systemd as its first process; Include must contain it.
+// systemd manages control groups, mounts file systems and inspects processes for its
+// services. This needs privileges that containers do not have by default.
 func (e *Engine) Boot(ctx context.Context, m Machine) (*Container, error) {
 	return e.start(ctx, m,
 		container.Config{
@@ -64,8 +64,8 @@ func (e *Engine) start(ctx context.Context, m Machine, c container.Config, h con
 	return box, nil
 }
 
-// Remove ends the machine and deletes it. It has a time of its own, since it
-// must also work after the test's context ended.
+// Remove stops the machine and deletes it. It uses a context of its own, since it must
+// work after the test's context was cancelled.
 func (c *Container) Remove() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -75,20 +75,20 @@ func (c *Container) Remove() error {
 	return nil
 }
 
-// CommandError says how a command in the machine ended, other than well.
+// CommandError reports a command that exited with a status other than 0.
 type CommandError struct {
 	Command []string
 	Code    int
 	Output  string // standard output and error
 }
 
-// Error gives the command, its status and what it printed.
+// Error returns the command, its status and its output.
 func (e *CommandError) Error() string {
 	return fmt.Sprintf("%q ended with status %d:\n%s", e.Command, e.Code, e.Output)
 }
 
-// Run runs a command as user ("" is root) and gives what it printed to standard
-// output; a status other than 0 is a *CommandError.
+// Run runs a command as user ("" is root) and returns its standard output. A status other
+// than 0 is a *CommandError.
 func (c *Container) Run(ctx context.Context, user string, command ...string) (string, error) {
 	made, err := c.engine.api.ContainerExecCreate(ctx, c.id, container.ExecOptions{
 		User: user, Cmd: command, AttachStdout: true, AttachStderr: true,
@@ -118,7 +118,7 @@ func (c *Container) Run(ctx context.Context, user string, command ...string) (st
 	return out.String(), nil
 }
 
-// Copy puts the file from of this machine to the path to, readable by all.
+// Copy copies the file from of the host to the path to, readable by all.
 func (c *Container) Copy(ctx context.Context, from, to string) error {
 	f, err := os.Open(from)
 	if err != nil {
@@ -132,7 +132,7 @@ func (c *Container) Copy(ctx context.Context, from, to string) error {
 	return c.put(ctx, to, f, info.Size())
 }
 
-// Write puts a text to the path to, readable by all.
+// Write writes text to the path to, readable by all.
 func (c *Container) Write(ctx context.Context, to, text string) error {
 	return c.put(ctx, to, bytes.NewReader([]byte(text)), int64(len(text)))
 }
@@ -154,7 +154,7 @@ func (c *Container) put(ctx context.Context, to string, body io.Reader, size int
 		pw.CloseWithError(err)
 	}()
 	err := c.engine.api.CopyToContainer(ctx, c.id, path.Dir(to), pr, container.CopyToContainerOptions{})
-	pr.CloseWithError(io.ErrClosedPipe) // ends the writer when the engine stopped reading
+	pr.CloseWithError(io.ErrClosedPipe) // stops the writer if the engine has stopped reading
 	if err != nil {
 		return fmt.Errorf("copy to %s in the container: %w", to, err)
 	}

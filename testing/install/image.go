@@ -1,12 +1,11 @@
-// Package install gives tests of packages the machines to install on: clean
-// containers of a Debian suite, made from the archive by mmdebstrap, without a
-// network while they run.
+// Package install provides machines for the tests of packages: clean containers of a
+// Debian suite, which mmdebstrap creates from the archive, without a network while they
+// run.
 //
-// It drives the engine through its API and not through docker/engine, whose jobs
-// run one command in a locked-down container and end: an installed service needs
-// several commands in one container that lives on, and systemd as its first
-// process needs the rights that jobs are there to withhold. Nothing here is
-// meant for users of the project.
+// It uses the engine's API and not docker/engine, whose jobs run one command in a
+// locked-down container. An installed service needs several commands in one container,
+// and systemd as its first process needs privileges that jobs do not have. The package
+// is for this project's tests only.
 package install
 
 import (
@@ -24,18 +23,18 @@ import (
 	"github.com/docker/docker/client"
 )
 
-// Machine names what a container starts from.
+// Machine describes the image of a container.
 type Machine struct {
 	// Suite is the Debian release's name, such as "bookworm".
 	Suite string
-	// Include are packages beside those that every Debian has ("required") and apt.
+	// Include lists packages in addition to apt and those that every Debian has ("required").
 	Include []string
 }
 
-// Engine makes machines.
+// Engine creates machines.
 type Engine struct{ api *client.Client }
 
-// Connect reaches the engine that DOCKER_HOST names, or the local one.
+// Connect connects to the engine that DOCKER_HOST names, or to the local one.
 func Connect(ctx context.Context) (*Engine, error) {
 	api, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
 	if err != nil {
@@ -47,11 +46,11 @@ func Connect(ctx context.Context) (*Engine, error) {
 	return &Engine{api: api}, nil
 }
 
-// Close lets go of the connection.
+// Close closes the connection.
 func (e *Engine) Close() error { return e.api.Close() }
 
-// arguments of mmdebstrap. An archive's index may be past its expiry where a
-// snapshot or a mirror is used; its signature is checked all the same.
+// arguments returns the arguments of mmdebstrap. The index of a snapshot or mirror may
+// have expired; its signature is verified.
 func (m Machine) arguments() []string {
 	args := []string{
 		"--variant=minbase", "--format=tar", "--quiet",
@@ -64,8 +63,8 @@ func (m Machine) arguments() []string {
 	return append(args, m.Suite, "-")
 }
 
-// image gives the reference of the machine's image, made if the engine does not
-// hold it.
+// image returns the reference of the machine's image. It creates the image if the engine
+// does not have it.
 func (e *Engine) image(ctx context.Context, m Machine) (string, error) {
 	digest := sha256.Sum256([]byte(strings.Join(m.arguments(), "\x00")))
 	ref := "go-rocm-install:" + m.Suite + "-" + hex.EncodeToString(digest[:6])
@@ -85,9 +84,9 @@ func (e *Engine) image(ctx context.Context, m Machine) (string, error) {
 	if err := cmd.Start(); err != nil {
 		return "", fmt.Errorf("start mmdebstrap: %w", err)
 	}
-	// The engine's client closes a source that can be closed; the rest is read here.
+	// The engine's client would close a source that is an io.Closer; the rest is read below.
 	importErr := e.importImage(ctx, ref, struct{ io.Reader }{rootfs})
-	_, drainErr := io.Copy(io.Discard, rootfs) // lets mmdebstrap end and say why
+	_, drainErr := io.Copy(io.Discard, rootfs) // lets mmdebstrap exit and report its error
 	if err := cmd.Wait(); err != nil {
 		return "", fmt.Errorf("mmdebstrap %s: %w: %s", m.Suite, err, said.String())
 	}

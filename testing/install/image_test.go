@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestImageAnswers loads the container image and has it answer, as a user without
-// rights on a root that cannot be written to.
+// TestImageAnswers loads the container image and checks that it answers, as an
+// unprivileged user on a read-only root.
 func TestImageAnswers(t *testing.T) {
 	list := named(t, "GOROCM_SMALL_IMAGE")
 	gguf := model(t.Context(), t)
@@ -35,7 +35,7 @@ func TestImageAnswers(t *testing.T) {
 		t.Errorf("asked %q, got %q, %v", question, answer, err)
 	}
 
-	// Here nothing is imitated: the kernel ends llama-server.
+	// The kernel itself kills llama-server; nothing is simulated.
 	small := []string{gguf + ":/model.gguf:ro"}
 	_, err = e.RunImage(t.Context(), ref, 120<<20, small, "run", "/model.gguf", "--context", "8192", "-p", question)
 	if err == nil || !strings.Contains(err.Error(), "model does not fit") {

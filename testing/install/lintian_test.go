@@ -9,8 +9,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/install"
 )
 
-// TestInstallLintian has Debian's own checker read the packages. An error or a
-// warning that no reasoned override answers is a failure.
+// TestInstallLintian checks the packages with Debian's lintian. An error or a warning
+// without a documented override is a failure.
 func TestInstallLintian(t *testing.T) {
 	t.Parallel()
 	c, err := engine(t).Start(t.Context(), install.Machine{Suite: "bookworm", Include: []string{"lintian"}})
@@ -18,10 +18,10 @@ func TestInstallLintian(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := adopt(t, c)
-	debs := b.bring(packages(t))
+	debs := b.copyIn(packages(t))
 	b.sh("useradd --create-home checker")
-	// Once, since it takes the whole bundle apart; and judged here, since lintian
-	// that shows what is overridden also fails on it.
+	// It runs once, because it unpacks the whole bundle. The test judges the output, because
+	// lintian fails on overridden tags if it shows them.
 	out := b.as("checker", "lintian --profile debian --fail-on none --show-overrides "+debs)
 	overridden := 0
 	for line := range strings.Lines(out) {

@@ -14,7 +14,7 @@ import (
 	"github.com/docker/docker/pkg/stdcopy"
 )
 
-// LoadImage loads an image from a tar file and gives its reference.
+// LoadImage loads an image from a tar file and returns its reference.
 func (e *Engine) LoadImage(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -51,10 +51,10 @@ func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
 	return nil
 }
 
-// RunImage runs an image's own entry point with args in a container without a
-// network, rights or anything to write to but directories that the image says are
-// its user's; binds are as of `docker run -v`. memory, in bytes, is all that it
-// may use; 0 is no limit. It gives what was printed.
+// RunImage runs an image's entry point with args in a container without a network or
+// privileges, in which only the directories of the image's user are writable. binds are
+// as in `docker run -v`. memory limits the memory in bytes; 0 means no limit. RunImage
+// returns the output.
 func (e *Engine) RunImage(ctx context.Context, ref string, memory int64, binds []string, args ...string) (_ string, err error) {
 	made, err := e.api.ContainerCreate(ctx, &container.Config{Image: ref, Cmd: args}, &container.HostConfig{
 		Resources:   container.Resources{Memory: memory, MemorySwap: memory},

@@ -16,15 +16,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// packages gives the files of the packages that ship, command and bundle; small
-// gives the command with the cpu bundle. Both are made by the same code; what
-// concerns the life of a package is tested on the small one.
+// packages returns the files of the shipped packages, command and bundle. small returns
+// the command with the cpu bundle, built by the same code; tests of the life of a package
+// use it.
 func packages(t *testing.T) []string { return named(t, "GOROCM_DEB") }
 
 func small(t *testing.T) []string { return named(t, "GOROCM_SMALL_DEB") }
 
-// named gives the files that a variable lists. That it lists none is a failure:
-// these tests run only when somebody asks for them.
+// named returns the files that a variable lists. An empty variable is a failure: these
+// tests run only on request.
 func named(t *testing.T, variable string) []string {
 	t.Helper()
 	list := filepath.SplitList(os.Getenv(variable))
@@ -39,7 +39,7 @@ func named(t *testing.T, variable string) []string {
 	return list
 }
 
-// box is a machine with shorthands for a test.
+// box is a machine with helpers for a test.
 type box struct {
 	*install.Container
 	t *testing.T
@@ -74,7 +74,7 @@ func adopt(t *testing.T, c *install.Container) *box {
 	return &box{Container: c, t: t}
 }
 
-// as runs a shell command as a user and fails the test when it fails.
+// as runs a shell command as a user. The test fails if the command fails.
 func (b *box) as(user, command string) string {
 	b.t.Helper()
 	out, err := b.Run(b.t.Context(), user, "sh", "-ec", command)
@@ -89,9 +89,9 @@ func (b *box) sh(command string) string {
 	return b.as("", command)
 }
 
-// bring copies the packages and gives their names for apt. Packages of one name
-// from two directories keep apart.
-func (b *box) bring(list []string) string {
+// copyIn copies packages to the machine and returns their names for apt. Packages with
+// the same name from two directories do not collide.
+func (b *box) copyIn(list []string) string {
 	b.t.Helper()
 	var names []string
 	for _, p := range list {
@@ -104,8 +104,7 @@ func (b *box) bring(list []string) string {
 	return strings.Join(names, " ")
 }
 
-// older makes the same packages with a version before theirs, as an upgrade's
-// starting point.
+// older builds the same packages with a lower version, from which to upgrade.
 func (b *box) older(debs string) string {
 	b.t.Helper()
 	return strings.TrimSpace(b.sh(fmt.Sprintf(`
@@ -120,8 +119,8 @@ func (b *box) older(debs string) string {
 		rm -rf /srv/tree`, debs)))
 }
 
-// files lists everything on the machine that can outlive a package: paths with
-// type, owner and mode, without what the kernel and this test put there.
+// files lists everything on the machine that can remain after a package is removed: paths
+// with type, owner and mode, without files of the kernel and of this test.
 func (b *box) files() []string {
 	b.t.Helper()
 	out := b.sh(`find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /srv -o -path /tmp -o -path /run \) -prune -o -printf '%p %y %u:%g %m\n'`)
@@ -130,7 +129,7 @@ func (b *box) files() []string {
 	return list
 }
 
-// kept are the traces that a purged package leaves, each with its reason.
+// kept lists the files that remain after a purge, each with its reason.
 var kept = []struct{ prefix, reason string }{
 	{"/etc/passwd-", "the account stays, see postrm; this is passwd's backup"},
 	{"/etc/group-", "as /etc/passwd-"},
@@ -166,16 +165,16 @@ func model(ctx context.Context, t *testing.T) string {
 	return path
 }
 
-// TestInstallAnswers is the whole promise, on the package that ships: one
-// apt-get on a clean machine without a network, and a model answers to a user
-// without rights; one apt-get, and nothing of it is left.
+// TestInstallAnswers tests the shipped packages: on a clean machine without a network,
+// one apt-get installs them and a model answers to an unprivileged user; one apt-get
+// removes them completely.
 func TestInstallAnswers(t *testing.T) {
 	list := packages(t)
 	gguf := model(t.Context(), t)
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
-			debs := b.bring(list)
+			debs := b.copyIn(list)
 			if err := b.Copy(t.Context(), gguf, "/srv/model.gguf"); err != nil {
 				t.Fatal(err)
 			}
@@ -200,7 +199,7 @@ func TestInstallAnswers(t *testing.T) {
 			}
 			b.sh("test -z \"$(dpkg --verify go-rocm go-rocm-llama-hip)\"")
 			b.sh("test -r /usr/share/man/man1/go-rocm.1.gz || grep -rq path-exclude=/usr/share/man /etc/dpkg")
-			b.takesNoMoreRoomThanExtracting()
+			b.takesNoMoreSpaceThanExtracting()
 
 			b.sh("rm -rf /home/someone/.cache && apt-get purge -y 'go-rocm*'")
 			if diff := cmp.Diff(withoutKept(before), withoutKept(b.files())); diff != "" {
@@ -210,9 +209,9 @@ func TestInstallAnswers(t *testing.T) {
 	}
 }
 
-// takesNoMoreRoomThanExtracting compares with files whose empty stretches are
-// holes, as our own extraction leaves them.
-func (b *box) takesNoMoreRoomThanExtracting() {
+// takesNoMoreSpaceThanExtracting compares the disk space with that of an extracted
+// bundle, whose files have holes.
+func (b *box) takesNoMoreSpaceThanExtracting() {
 	b.t.Helper()
 	var installed, extracted int64
 	out := b.sh("cp -a --sparse=always /usr/lib/go-rocm/llama /srv/extracted; du -sk /usr/lib/go-rocm/llama | cut -f1; du -sk /srv/extracted | cut -f1")
@@ -224,15 +223,15 @@ func (b *box) takesNoMoreRoomThanExtracting() {
 	}
 }
 
-// TestInstallLeavesNothing takes a package through its life and asks for each
-// file of the machine afterwards.
+// TestInstallLeavesNothing installs, upgrades and removes a package, and checks every file
+// of the machine afterwards.
 func TestInstallLeavesNothing(t *testing.T) {
 	t.Parallel()
 	list := small(t)
 	for _, suite := range append(suites(), "forky") {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
-			debs := b.bring(list)
+			debs := b.copyIn(list)
 			names := strings.Join(strings.Fields(b.sh("for deb in "+debs+"; do dpkg-deb -f $deb Package; done")), " ")
 			before := b.files()
 
@@ -251,7 +250,7 @@ func TestInstallLeavesNothing(t *testing.T) {
 			b.sh("test ! -e /usr/bin/go-rocm && test ! -e /usr/lib/go-rocm && test -e /etc/go-rocm/config.toml")
 			b.sh("apt-get install -y " + debs)
 			b.sh("apt-get purge -y " + names)
-			b.sh("dpkg --purge " + names) // what is gone may be purged again
+			b.sh("dpkg --purge " + names) // purging a removed package is allowed
 			if diff := cmp.Diff(withoutKept(before), withoutKept(b.files())); diff != "" {
 				t.Errorf("purge leaves (-before +after):\n%s", diff)
 			}
@@ -262,12 +261,12 @@ func TestInstallLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestInstallKeepsModels: what the administrator put beside the service's state
-// is not the package's to delete.
+// TestInstallKeepsModels checks that a purge keeps the administrator's files in the
+// service's state directory.
 func TestInstallKeepsModels(t *testing.T) {
 	t.Parallel()
 	b := start(t, "bookworm")
-	b.sh("apt-get install -y " + b.bring(small(t)))
+	b.sh("apt-get install -y " + b.copyIn(small(t)))
 	b.sh("echo model >/var/lib/go-rocm/models/mine.gguf; echo state >/var/lib/go-rocm/state")
 	b.sh("apt-get purge -y 'go-rocm*'")
 	if got := strings.Fields(b.sh("find /var/lib/go-rocm -mindepth 1")); !slices.Equal(got, []string{"/var/lib/go-rocm/models", "/var/lib/go-rocm/models/mine.gguf"}) {
@@ -275,7 +274,7 @@ func TestInstallKeepsModels(t *testing.T) {
 	}
 }
 
-// TestInstallUpgrades goes up and down a version with a settings file that the
+// TestInstallUpgrades upgrades and downgrades with a configuration file that the
 // administrator changed.
 func TestInstallUpgrades(t *testing.T) {
 	t.Parallel()
@@ -283,7 +282,7 @@ func TestInstallUpgrades(t *testing.T) {
 	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			b := start(t, suite)
-			debs := b.bring(list)
+			debs := b.copyIn(list)
 			older := b.older(debs)
 			version := func() string { return b.sh("dpkg-query -W -f '${Version} ${Status}' go-rocm") }
 			const keep = " -o Dpkg::Options::=--force-confold "

@@ -17,9 +17,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/pgpkeys"
 )
 
-// TestRepositoryKeysAgreeWithClients shows repositories that are signed by keys of
-// all kinds to the apt of each suite. A key that apt.Options.Check accepts is
-// accepted by all of them, and one that it rejects is refused by at least one.
+// TestRepositoryKeysAgreeWithClients signs repositories with keys of all kinds and runs
+// the apt of each suite on them. Every apt accepts a key that apt.Options.Check accepts,
+// and at least one refuses a key that it rejects.
 func TestRepositoryKeysAgreeWithClients(t *testing.T) {
 	a := newArchive(t)
 	signed := a.now.Add(-time.Hour)
@@ -59,7 +59,7 @@ func TestRepositoryKeysAgreeWithClients(t *testing.T) {
 
 func kindDir(i int) string { return "kind" + string(rune('a'+i)) }
 
-// signedBy makes a repository and signs it without the checks of packaging/apt.
+// signedBy creates a repository and signs it without the checks of packaging/apt.
 func (a *archive) signedBy(dir string, k pgpkeys.Key, at time.Time) {
 	a.t.Helper()
 	a.publish(dir, a.now.Sub(at), func(o *apt.Options) { o.Keys, o.Unsigned = nil, true }, a.small("1.0-1"))

@@ -14,8 +14,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
 )
 
-// damage changes the bytes of every file that the patterns match, below dir, and
-// leaves their lengths. Files are made anew: others may be linked to them.
+// damage changes the bytes of every file below dir that matches the patterns, and keeps
+// their lengths. It creates new files, because the old ones may have other links.
 func (a *archive) damage(dir string, change func([]byte) []byte, patterns ...string) {
 	a.t.Helper()
 	n := 0
@@ -48,8 +48,8 @@ func flipLast(b []byte) []byte {
 	return b
 }
 
-// state makes a repository with thing 1.0 and 2.0, the latter an hour ago, and
-// with what else is asked for.
+// state creates a repository with thing 1.0 and 2.0, the latter an hour old, and the
+// changes of more.
 func (a *archive) state(more func(dir string)) string {
 	a.t.Helper()
 	dir := a.t.TempDir()
@@ -61,9 +61,9 @@ func (a *archive) state(more func(dir string)) string {
 	return dir
 }
 
-// states are what a repository can become on its way to a client. "good" is what
-// the client knows; "old" and "stale"
-// are what it could have known before, the others offer a newer thing.
+// states are the states of a repository that an attacker can present to a client. The
+// client knows "good". It could have known "old" and "stale" earlier. The others offer a
+// newer version of thing.
 func (a *archive) states() map[string]string {
 	a.t.Helper()
 	three := func(dir string, change func(*apt.Options)) {
@@ -104,9 +104,8 @@ func (a *archive) states() map[string]string {
 	}
 }
 
-// TestRepositoryIsRefused shows a client what somebody between it and the
-// repository could make of it. apt refuses each with its own words, and what it
-// knew before stays.
+// TestRepositoryIsRefused presents manipulated repositories to a client. apt refuses each
+// of them and keeps its previous state.
 func TestRepositoryIsRefused(t *testing.T) {
 	a := newArchive(t)
 	states := a.states()
@@ -152,9 +151,9 @@ func TestRepositoryIsRefused(t *testing.T) {
 			}
 			c.sh("! dpkg-query -W thing")
 
-			// A replay of what was good is no fault that apt tells of. A machine
-			// that knows something newer keeps that; one that knows nothing takes
-			// it, for as long as it says that it is valid.
+			// apt reports no error for a replay of an old state. A machine that knows a newer
+			// state keeps that one; a machine that knows none accepts the old one while it is
+			// valid.
 			know()
 			c.show("old")
 			c.sh("apt-get update")
@@ -169,9 +168,9 @@ func TestRepositoryIsRefused(t *testing.T) {
 	}
 }
 
-// refusal is what apt says of a state: to a machine that knows nothing, and to
-// one that knows the good one. apt 3 checks signatures with other programs than
-// apt 2, which have other words.
+// refusal has apt's message for a state: on a machine that knows no state, and on one that
+// knows the good one. apt 3 verifies signatures with other programs than apt 2, with
+// other messages.
 type refusal struct {
 	state        string
 	fresh, later *regexp.Regexp

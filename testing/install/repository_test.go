@@ -21,10 +21,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/install"
 )
 
-// repositoryURL is where aptsite serves the repository.
+// repositoryURL is the URL at which aptsite serves the repository.
 const repositoryURL = "http://127.0.0.1:8080/apt"
 
-// archive makes repositories for the machines of a test.
+// archive creates repositories for the machines of a test.
 type archive struct {
 	t    *testing.T
 	key  []byte
@@ -46,7 +46,7 @@ func newArchive(t *testing.T) *archive {
 	return a
 }
 
-// newKey makes a key that is older than every repository of a test.
+// newKey returns a key that is older than every repository of a test.
 func (a *archive) newKey() []byte {
 	a.t.Helper()
 	e, err := openpgp.NewEntity("Test Archive", "", "archive@example.org", &packet.Config{
@@ -71,7 +71,7 @@ func (a *archive) parse(key []byte) *apt.Keys {
 	return keys
 }
 
-// publish adds packages to the repository in dir, some time ago.
+// publish adds packages to the repository in dir, with a date in the past.
 func (a *archive) publish(dir string, ago time.Duration, change func(*apt.Options), debs ...string) {
 	a.t.Helper()
 	o := apt.Options{Dir: dir, URL: repositoryURL, Suite: "stable", Debs: debs, Date: a.now.Add(-ago), Keys: a.keys}
@@ -83,7 +83,7 @@ func (a *archive) publish(dir string, ago time.Duration, change func(*apt.Option
 	}
 }
 
-// small writes a version of the package thing, which holds a line of text.
+// small writes a version of the package thing, which contains one line of text.
 func (a *archive) small(version string) string {
 	a.t.Helper()
 	path, err := debgen.Package{
@@ -95,15 +95,15 @@ func (a *archive) small(version string) string {
 	return path
 }
 
-// client is a machine that knows the repository and nothing else.
+// client is a machine whose only repository is the test's.
 type client struct{ *box }
 
-// client starts a machine of the suite on which the site is served, brings the
-// repository's keyring package and has apt install it.
+// client starts a machine of the suite, serves the site on it, and installs the
+// repository's keyring package with apt.
 func (a *archive) client(suite, dir string) *client {
 	a.t.Helper()
 	b := &client{start(a.t, suite)}
-	// What the machine was made with does not hold for its administrator.
+	// The administrator's machine has none of the settings that mmdebstrap used.
 	b.sh("rm -f /etc/apt/apt.conf.d/99mmdebstrap && rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /var/lib/apt/lists/* && mkdir -p /srv/www /srv/state")
 	if err := b.Copy(a.t.Context(), a.site, "/srv/aptsite"); err != nil {
 		a.t.Fatal(err)
@@ -115,7 +115,7 @@ func (a *archive) client(suite, dir string) *client {
 	return b
 }
 
-// state brings a repository's directory under a name.
+// state copies a repository to the machine under a name.
 func (c *client) state(name, dir string) {
 	c.t.Helper()
 	packed := filepath.Join(c.t.TempDir(), name+".tar")
@@ -134,13 +134,13 @@ func pack(t *testing.T, dir, file string) {
 	}
 }
 
-// show puts a state where clients look.
+// show serves the state of that name.
 func (c *client) show(name string) {
 	c.t.Helper()
 	c.sh("ln -sfn /srv/state/" + name + " /srv/www/apt")
 }
 
-// serve starts the site, or starts it anew with other options.
+// serve starts the site, or restarts it with other options.
 func (c *client) serve(options string) {
 	c.t.Helper()
 	c.sh(`if test -e /srv/pid; then kill "$(cat /srv/pid)"; while test -e "/proc/$(cat /srv/pid)/exe"; do sleep 0.05; done; fi
@@ -150,7 +150,7 @@ func (c *client) serve(options string) {
 		until grep -q LISTENING /srv/log; do kill -0 "$(cat /srv/pid)" || { cat /srv/log; exit 1; }; sleep 0.05; done`)
 }
 
-// apt runs apt-get without second tries, and gives what it said.
+// apt runs apt-get without retries, and returns its output.
 func (c *client) apt(arguments string) (string, error) {
 	c.t.Helper()
 	out, err := c.Run(c.t.Context(), "", "sh", "-c", "apt-get -y -o Acquire::Retries=0 "+arguments+" 2>&1")
@@ -161,14 +161,14 @@ func (c *client) apt(arguments string) (string, error) {
 	return out, err
 }
 
-// candidate is the version of thing that apt would install.
+// candidate returns the version of thing that apt would install.
 func (c *client) candidate() string {
 	c.t.Helper()
 	return strings.TrimSpace(c.sh("apt-cache policy thing | sed -n 's/^  Candidate: //p'"))
 }
 
-// TestRepositoryServes takes a machine through what its administrator does: trust
-// the repository, install, upgrade, go back.
+// TestRepositoryServes runs the administrator's commands: trust the repository, install,
+// upgrade, downgrade.
 func TestRepositoryServes(t *testing.T) {
 	a, m := newArchive(t), newMaker(t)
 	older, newer := t.TempDir(), t.TempDir()
@@ -209,9 +209,9 @@ func TestRepositoryServes(t *testing.T) {
 	}
 }
 
-// TestRepositoryNeverFailsAClient has apt read the repository while it is
-// published into without a pause, and between each two of its requests. Without
-// indexes by digest the same must fail: it shows that the moment is hit.
+// TestRepositoryNeverFailsAClient runs apt while packages are published continuously, and
+// between every two of its requests. Without indexes under their digests, the same run
+// must fail, which shows that the publications hit the critical moment.
 func TestRepositoryNeverFailsAClient(t *testing.T) {
 	const rounds = 30
 	a := newArchive(t)
@@ -254,7 +254,7 @@ func TestRepositoryNeverFailsAClient(t *testing.T) {
 	}
 }
 
-// TestRepositoryLintian has Debian's own checker read the package with the keys.
+// TestRepositoryLintian checks the keyring package with Debian's lintian.
 func TestRepositoryLintian(t *testing.T) {
 	a, dir := newArchive(t), t.TempDir()
 	a.publish(dir, time.Hour, nil)
@@ -267,7 +267,7 @@ func TestRepositoryLintian(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := adopt(t, c)
-	debs := b.bring(found)
+	debs := b.copyIn(found)
 	b.sh("useradd --create-home checker")
 	b.as("checker", "lintian --profile debian --fail-on error,warning "+debs)
 }

@@ -29,7 +29,7 @@ func booted(t *testing.T) *box {
 	return b
 }
 
-// eventually waits for something that another process brings about.
+// eventually waits for a condition that another process makes true.
 func (b *box) eventually(what string, limit time.Duration, happened func() bool) {
 	b.t.Helper()
 	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
@@ -41,8 +41,8 @@ func (b *box) eventually(what string, limit time.Duration, happened func() bool)
 		b.sh("journalctl --no-pager -n 60 2>&1 || true; systemctl status --no-pager go-rocm 2>&1 || true"))
 }
 
-// post asks the service over the container's own loopback, as the machine has
-// no other network; bash opens the connection, so that nothing is installed.
+// post sends a request to the service over the container's loopback interface. It uses
+// bash for the connection, so that nothing has to be installed.
 func (b *box) post(path, body string) (string, error) {
 	request := fmt.Sprintf("POST %s HTTP/1.0\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
 	if err := b.Write(b.t.Context(), "/srv/request", request); err != nil {
@@ -51,7 +51,7 @@ func (b *box) post(path, body string) (string, error) {
 	return b.Run(b.t.Context(), "", "bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/11435 && cat /srv/request >&3 && timeout 60 cat <&3")
 }
 
-// ask puts a question to the OpenAI-compatible interface.
+// ask asks a question through the OpenAI-compatible API.
 func (b *box) ask() (string, error) {
 	out, err := b.post("/v1/chat/completions", `{"model":"any","temperature":0,"max_tokens":24,"messages":[{"role":"user","content":"`+question+`"}]}`)
 	if err != nil {
@@ -79,7 +79,7 @@ func (b *box) property(name string) string {
 	return strings.TrimSpace(b.sh("systemctl show --value -p " + name + " go-rocm.service"))
 }
 
-// waitForAnswer waits until the service gives the right answer.
+// waitForAnswer waits until the service answers correctly.
 func (b *box) waitForAnswer() {
 	b.t.Helper()
 	var answer string
@@ -93,13 +93,13 @@ func (b *box) waitForAnswer() {
 	}
 }
 
-// TestInstallService takes the service through its life under systemd, in the
-// sandbox that its unit asks for.
+// TestInstallService starts, reloads, restarts and stops the service under systemd, in the
+// sandbox of its unit.
 func TestInstallService(t *testing.T) {
 	list := small(t)
 	gguf := model(t.Context(), t)
 	b := booted(t)
-	debs := b.bring(list)
+	debs := b.copyIn(list)
 	b.sh("apt-get install -y " + debs)
 
 	if got := b.property("UnitFileState"); got != "disabled" {
@@ -127,15 +127,15 @@ func TestInstallService(t *testing.T) {
 	checkReload(t, b)
 	checkDrain(t, b)
 
-	// The bundle that ships, in the same sandbox: it opens the HIP module too. It
-	// takes the other's place while the command is renewed, which is one restart.
+	// The shipped bundle, in the same sandbox, opens the HIP module too. It replaces the
+	// other one while the command is upgraded, which causes one restart.
 	starts := b.starts()
-	b.restartedBy("apt-get install -y --reinstall " + b.bring(packages(t)))
+	b.restartedBy("apt-get install -y --reinstall " + b.copyIn(packages(t)))
 	if got := b.starts(); got != starts+1 {
 		t.Errorf("with command and bundle renewed the service was started %d times", got-starts)
 	}
-	// Another bundle alone concerns the service too.
-	b.restartedBy("apt-get install -y " + b.bring(small(t)[1:]))
+	// A changed bundle alone restarts the service, too.
+	b.restartedBy("apt-get install -y " + b.copyIn(small(t)[1:]))
 
 	b.sh("apt-get remove -y 'go-rocm*'")
 	if left := b.sh("ps -e -o user=,args= | grep '^go-rocm' || true"); left != "" {
@@ -151,14 +151,13 @@ func TestInstallService(t *testing.T) {
 	}
 }
 
-// starts counts how often systemd started the service.
+// starts returns how often systemd has started the service.
 func (b *box) starts() int {
 	b.t.Helper()
 	return strings.Count(b.sh("journalctl --no-pager -o cat -u go-rocm"), "Started go-rocm.service")
 }
 
-// restartedBy runs a command after which the service is another process that
-// answers.
+// restartedBy runs a command after which a new process of the service answers.
 func (b *box) restartedBy(command string) {
 	b.t.Helper()
 	before := b.property("MainPID")
@@ -170,8 +169,8 @@ func (b *box) restartedBy(command string) {
 	b.waitForAnswer()
 }
 
-// checkReload has systemd tell the service to read keys and certificate again,
-// from within the sandbox: it is the same process afterwards.
+// checkReload makes systemd reload keys and certificate, within the sandbox, and checks
+// that the process remains the same.
 func checkReload(t *testing.T, b *box) {
 	t.Helper()
 	pid := b.property("MainPID")
@@ -185,8 +184,8 @@ func checkReload(t *testing.T, b *box) {
 	b.waitForAnswer()
 }
 
-// checkDrain stops the service while a client is still sending its question, and
-// for longer than the unit allows: drain allows it, so the client is answered.
+// checkDrain stops the service while a client is still sending its question, for longer
+// than the unit's stop timeout. drain allows it, so the client is answered.
 func checkDrain(t *testing.T, b *box) {
 	t.Helper()
 	b.sh(`mkdir /etc/systemd/system/go-rocm.service.d && printf '[Service]\nTimeoutStopSec=2s\n' > /etc/systemd/system/go-rocm.service.d/short.conf
@@ -210,8 +209,8 @@ printf '"prompt":"One"}' >&3 && timeout 60 cat <&3`)
 	b.waitForAnswer()
 }
 
-// checkExposure has systemd itself rate the running unit's sandbox: 0 is closed,
-// 10 is open.
+// checkExposure checks systemd's own rating of the running unit's sandbox: 0 is closed, 10
+// is open.
 func checkExposure(t *testing.T, b *box) {
 	t.Helper()
 	out := b.sh("systemd-analyze security --no-pager go-rocm.service | tail -n 1")

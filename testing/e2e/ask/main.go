@@ -1,10 +1,10 @@
-// Command ask loads a model and asks it one question. It uses only pkg/inference, as
-// a user's program would, and imports the backend for its registration alone.
+// Command ask loads a model and asks it one question. Like a user's program, it uses
+// pkg/inference only, and imports the backend for its registration.
 //
 //	ask [-max N] [-raw] MODEL.gguf QUESTION
 //
-// Tokens are written as they come, then, on standard error, one JSON object
-// with what the model and its metrics say.
+// It writes the tokens to standard output while they are generated, and then one JSON
+// object with facts about the model and its metrics to standard error.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// facts is what ask reports of an answer.
+// facts is the JSON object.
 type facts struct {
 	Yielded int
 	Type    string

@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package engine tests docker/engine against a real daemon, on an image of one
-// program that it makes itself.
+// Package engine tests docker/engine with a real daemon, on an image of one program that
+// the test builds itself.
 package engine_test
 
 import (
@@ -86,7 +86,7 @@ func TestHermeticJob(t *testing.T) {
 			t.Errorf("missing %q in %q", want, lines)
 		}
 	}
-	podman := slices.Contains(lines, "env container=podman") // has variables of its own
+	podman := slices.Contains(lines, "env container=podman") // sets variables of its own
 	for _, l := range lines {
 		if strings.HasPrefix(l, "interface ") && l != "interface lo" {
 			t.Errorf("the job has a network: %s", l)
@@ -176,7 +176,7 @@ type writer func([]byte)
 
 func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
 
-// containers lists our containers of the probe image.
+// containers returns our containers of the probe image.
 func containers(t *testing.T, e engine.Engine) []string {
 	t.Helper()
 	img, err := e.Image(t.Context(), image)
@@ -236,9 +236,8 @@ func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 	}
 }
 
-// A job's labels are inherited by the image that is committed from it, and by the
-// containers that a person creates from that image. The next build must leave those
-// alone.
+// An image that is committed from a job inherits the job's labels, and so do the containers
+// that a person creates from that image. The next build must not remove those.
 func TestContainersOfCommittedImagesAreKept(t *testing.T) {
 	const committed = "go-rocm/test-committed:latest"
 	if os.Getenv("TEST_COMMIT") != "" {
@@ -284,7 +283,7 @@ func TestContainersOfCommittedImagesAreKept(t *testing.T) {
 	}
 }
 
-// An incomplete root file system makes no image, even if the received part is a
+// An incomplete root file system does not become an image, even if the received part is a
 // complete archive.
 func TestFailedImportMakesNoImage(t *testing.T) {
 	e := containertest.Engine(t)

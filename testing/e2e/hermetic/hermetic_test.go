@@ -1,9 +1,8 @@
 //go:build e2e
 
-// Package hermetic proves that the shipped hip bundle needs nothing of the
-// machine: the finished command unpacks it and answers in an empty root and in
-// four generations of Debian, each time as an ordinary user, on a read-only
-// root, without a network.
+// Package hermetic proves that the shipped hip bundle needs nothing of the machine: the
+// finished command unpacks it and answers in an empty root and on four releases of Debian,
+// each time as an unprivileged user, on a read-only root, without a network.
 package hermetic_test
 
 import (
@@ -24,8 +23,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// user is who runs the command in the container; no system has an account of
-// this number.
+// user is the user id that runs the command in the container. No system has an account
+// with this id.
 const user = 4321
 
 // suites are the Debian releases that the bundle must run on.
@@ -82,7 +81,7 @@ func debian(t *testing.T, eng engine.Engine, suite string) string {
 // answer runs one prompt in a container of the image.
 func answer(t *testing.T, eng engine.Engine, ref string, inputs map[string]string) {
 	t.Helper()
-	log, err := within(t, eng, ref, inputs, append([]string{"/w/go-rocm"}, ask()...))
+	log, err := runIn(t, eng, ref, inputs, append([]string{"/w/go-rocm"}, ask()...))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}
@@ -91,13 +90,13 @@ func answer(t *testing.T, eng engine.Engine, ref string, inputs map[string]strin
 	}
 }
 
-// ask are the arguments for sixteen tokens.
+// ask returns the arguments for sixteen tokens.
 func ask() []string {
 	return []string{"run", "/w/model.gguf", "-p", "Hello", "--raw", "--temperature", "0", "-n", "16", "-c", "256", "--stats"}
 }
 
-// within runs a command in a container of the image and gives what it said.
-func within(t *testing.T, eng engine.Engine, ref string, inputs map[string]string, argv []string) (string, error) {
+// runIn runs a command in a container of the image and returns its output.
+func runIn(t *testing.T, eng engine.Engine, ref string, inputs map[string]string, argv []string) (string, error) {
 	t.Helper()
 	var log bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)

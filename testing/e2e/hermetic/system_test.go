@@ -19,16 +19,16 @@ import (
 )
 
 const (
-	// missing is what is said where the host has no ROCm, and noDevice what the
-	// HIP runtime says (hipGetErrorString of hipErrorNoDevice), which is known
-	// only where libggml-hip.so has loaded with all that it needs.
+	// missing is part of the error on a host without ROCm. noDevice is the HIP runtime's text
+	// of hipErrorNoDevice (hipGetErrorString), which appears only if libggml-hip.so and all its
+	// dependencies were loaded.
 	missing  = "libamdhip64.so.6, needed by libggml-hip.so, is missing"
 	noDevice = "no ROCm-capable device is detected"
 )
 
-// TestSystemBundle runs the bundle that takes ROCm from its host where there is
-// none, where Debian's lies in the standard directories, and where one lies in a
-// directory of its own on a Debian with an older C library.
+// TestSystemBundle runs the bundle that uses the host's ROCm: on a host without ROCm, on one
+// with Debian's in the standard directories, and on a Debian with an older C library and
+// ROCm in a directory of its own.
 func TestSystemBundle(t *testing.T) {
 	packed, command := product(t, "GOROCM_SYSTEM_BUNDLE"), product(t, "GOROCM_CLI")
 	model, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1})
@@ -41,32 +41,32 @@ func TestSystemBundle(t *testing.T) {
 
 	t.Run("without ROCm", func(t *testing.T) {
 		ref := debian(t, eng, "bookworm")
-		log, err := within(t, eng, ref, inputs, append([]string{"/w/go-rocm"}, ask()...))
+		log, err := runIn(t, eng, ref, inputs, append([]string{"/w/go-rocm"}, ask()...))
 		if err != nil || !strings.Contains(log, "16 tokens") {
 			t.Fatalf("%v\n%s", err, log)
 		}
 		if strings.Count(log, missing) != 1 || !strings.Contains(log, "apt-get install libamdhip64-6 libhipblas2 librocblas4 (Debian, Ubuntu)") {
 			t.Errorf("what is missing is not said once, with its packages:\n%s", log)
 		}
-		log, err = within(t, eng, ref, inputs, append(run, "--require-gpu"))
+		log, err = runIn(t, eng, ref, inputs, append(run, "--require-gpu"))
 		if err == nil || !strings.Contains(log, missing) {
 			t.Errorf("a GPU was required, got %v and:\n%s", err, log)
 		}
-		log, err = within(t, eng, ref, inputs, []string{"/w/go-rocm", "doctor"})
+		log, err = runIn(t, eng, ref, inputs, []string{"/w/go-rocm", "doctor"})
 		if err != nil || !strings.Contains(log, missing) || !strings.Contains(log, "llama-server starts from") {
 			t.Errorf("doctor: %v\n%s", err, log)
 		}
 	})
 	t.Run("ROCm of Debian", func(t *testing.T) {
 		ref := toolchainImage(t, eng, packed)
-		log, err := within(t, eng, ref, inputs, run)
+		log, err := runIn(t, eng, ref, inputs, run)
 		if err != nil || !strings.Contains(log, "16 tokens") {
 			t.Fatalf("%v\n%s", err, log)
 		}
 		if strings.Contains(log, missing) || !strings.Contains(log, noDevice) {
 			t.Errorf("the host's ROCm was not loaded:\n%s", log)
 		}
-		log, err = within(t, eng, ref, inputs, []string{"/w/go-rocm", "doctor"})
+		log, err = runIn(t, eng, ref, inputs, []string{"/w/go-rocm", "doctor"})
 		if err != nil || !strings.Contains(log, "the bundle's libraries are in the system's library directories") {
 			t.Errorf("doctor: %v\n%s", err, log)
 		}
@@ -75,8 +75,8 @@ func TestSystemBundle(t *testing.T) {
 		inputs := map[string]string{
 			"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model, "hermetic.tar.zst": product(t, "GOROCM_HIP_BUNDLE"),
 		}
-		// The hermetic bundle's ROCm, and what that needs beside the C library,
-		// become the installation of a host that has neither.
+		// The hermetic bundle's ROCm and its dependencies, except for the C library, become the
+		// ROCm installation of a host that has neither.
 		const script = `
 export GOROCM_BUNDLE=/w/hermetic.tar.zst
 "$@" --gpu-layers 0 >/dev/null
@@ -91,22 +91,23 @@ export GOROCM_BUNDLE=/w/bundle.tar.zst ROCM_PATH=/w/rocm
 cd /
 "$@"
 /w/go-rocm doctor`
-		log, err := within(t, eng, debian(t, eng, "bookworm"), inputs, append([]string{"/bin/sh", "-eu", "-c", script, "sh"}, run...))
+		log, err := runIn(t, eng, debian(t, eng, "bookworm"), inputs, append([]string{"/bin/sh", "-eu", "-c", script, "sh"}, run...))
 		if err != nil || !strings.Contains(log, "16 tokens") {
 			t.Fatalf("%v\n%s", err, log)
 		}
 		if strings.Contains(log, missing) || !strings.Contains(log, noDevice) || !strings.Contains(log, "ROCm 6.4.3 in /w/rocm has the bundle's libraries") {
 			t.Errorf("the ROCm in ROCM_PATH was not loaded:\n%s", log)
 		}
-		// Unpacked for no GPU, the hermetic bundle had no kernels to give.
+		// The hermetic bundle was unpacked for no GPU, so it has no kernels.
 		if !strings.Contains(log, "the host's rocBLAS has no kernels for gfx1100, gfx1101") {
 			t.Errorf("nothing is said of the kernels that lack:\n%s", log)
 		}
 	})
 }
 
-// toolchainImage returns the image that the bundle was compiled in, which has
-// Debian's ROCm, with a directory for the user. The stage that holds the bundle lies beside the image's own.
+// toolchainImage returns the image in which the bundle was compiled, which has Debian's
+// ROCm, with a directory for the user. The image's stage is in the same directory as the
+// bundle's.
 func toolchainImage(t *testing.T, eng engine.Engine, packed string) string {
 	t.Helper()
 	f, err := bundle.OpenFile(packed)

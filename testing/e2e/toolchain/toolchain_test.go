@@ -1,7 +1,7 @@
 //go:build e2e
 
-// Package toolchain tests the ways to a toolchain image that a default build
-// on Debian does not take.
+// Package toolchain tests the ways to a toolchain image that a default build on Debian does
+// not use.
 package toolchain_test
 
 import (
@@ -49,7 +49,7 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 	const ref = "go-rocm/test-mmdebstrap:latest"
 	containertest.Debian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
 	spec := toolchain.Spec{
-		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1700000000, 0), // that of no build: the image gets a tag of its own
+		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1700000000, 0), // no build has this time: the image gets a tag of its own
 	}
 	tc, err := describe(t, e, spec)
 	if err != nil {
@@ -61,11 +61,10 @@ func TestMmdebstrapInAnImage(t *testing.T) {
 		}
 	}
 	fetch(t, e, spec, tc)
-	circumstances(t, e, tc)
+	variations(t, e, tc)
 }
 
-// A toolchain that is called off while it is made leaves none of its gigabytes
-// on the disk.
+// A toolchain that is cancelled while it is created leaves no files behind.
 func TestInterruptedMmdebstrapLeavesNothing(t *testing.T) {
 	e := containertest.Engine(t)
 	tmp := t.TempDir()
@@ -98,9 +97,9 @@ func TestInterruptedMmdebstrapLeavesNothing(t *testing.T) {
 	}
 }
 
-// circumstances runs a job with and without variations: all of them take effect,
-// and the result of a compile does not depend on them.
-func circumstances(t *testing.T, e engine.Engine, tc *toolchain.Toolchain) {
+// variations runs a job with and without variations: all of them take effect, and the result
+// of a compile does not depend on them.
+func variations(t *testing.T, e engine.Engine, tc *toolchain.Toolchain) {
 	t.Helper()
 	const script = `
 id -u; hostname; date +%Y; mkdir d; touch d/1 d/2 d/3
@@ -111,7 +110,7 @@ sha256sum r | cut -c1-64`
 	run := func(e engine.Engine) []string {
 		var log bytes.Buffer
 		err := e.Run(t.Context(), engine.Job{
-			Name: "circumstances", Image: tc.ID, Cmd: []string{"/bin/sh", "-eu", "-c", script},
+			Name: "variations", Image: tc.ID, Cmd: []string{"/bin/sh", "-eu", "-c", script},
 			Env: []string{"PATH=/usr/bin:/bin", "TZ=UTC"}, Dir: "/build", UID: 1000, GID: 1000, Volumes: []string{"/build"}, Log: &log,
 		})
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
@@ -130,13 +129,12 @@ sha256sum r | cut -c1-64`
 		t.Errorf("the compiler's date is not the clock's: %q, %q", here[4], there[4])
 	}
 	if here[5] != there[5] {
-		t.Errorf("a compile shows the circumstances: %s and %s", here[5], there[5])
+		t.Errorf("a compile depends on the variations: %s and %s", here[5], there[5])
 	}
 }
 
-// fetch takes a package that is installed in an image once more from the
-// archive, where it must have the digest that the image records, and asks for
-// a version that there never was.
+// fetch downloads an installed package of an image from the archive. It must have the digest
+// that the image records. fetch also requests a version that never existed.
 func fetch(t *testing.T, e engine.Engine, spec toolchain.Spec, tc *toolchain.Toolchain) {
 	t.Helper()
 	cache, err := stage.Open(t.TempDir())
@@ -159,8 +157,8 @@ func fetch(t *testing.T, e engine.Engine, spec toolchain.Spec, tc *toolchain.Too
 	}
 }
 
-// An image of the user's own gets what it lacks; its ROCm lies where AMD's
-// packages put it.
+// The build adds missing packages to a user's own image, whose ROCm is where AMD's packages
+// install it.
 func TestImageLaidOutUnderOptRocm(t *testing.T) {
 	e := containertest.Engine(t)
 	const plain, rocm = "go-rocm/test-plain:latest", "go-rocm/test-rocm:latest"

@@ -1,15 +1,12 @@
-// Command aptsite serves an apt repository to the machine it runs on, and
-// publishes into it while it does: the tests of packaging/apt start it inside a
-// machine without a network.
+// Command aptsite serves an apt repository to its own machine and publishes into it at
+// the same time. The tests of packaging/apt start it in a machine without a network.
 //
 //	aptsite -root DIR [-key FILE [-ago TIME]] [-nobyhash] [-full]
 //
-// With -key there is no moment without a publish: one follows the other for as
-// long as the program runs, and another comes between each client's reading of
-// InRelease and what it asks for next, the moment at which a client is most
-// easily led astray. With -nobyhash indexes are not to be had by their digests,
-// as in repositories that do not know of that. With -full the server is one that
-// wants a client to take what it shows, and takes no "not modified" for an answer.
+// With -key, it publishes continuously, and additionally between a client's request for
+// InRelease and its next request, when a client is most likely to fail. With -nobyhash,
+// indexes are not available under their digests, as in repositories without this feature.
+// With -full, the server sends complete answers and never "not modified".
 package main
 
 import (
@@ -32,18 +29,18 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
-// Listen is where the site is served.
+// Listen is the site's address.
 const Listen = "127.0.0.1:8080"
 
-// repository is the directory below the root that is published into.
+// repository is the directory below the root into which aptsite publishes.
 const repository = "apt"
 
 func main() {
 	root := flag.String("root", "/srv/www", "directory to serve")
 	key := flag.String("key", "", "OpenPGP key to publish with repeatedly")
-	ago := flag.Duration("ago", 40*time.Minute, "how long ago the first publish is dated; each is a second later")
-	noByHash := flag.Bool("nobyhash", false, "do not hand out indexes by their digests")
-	full := flag.Bool("full", false, "send whole files, whatever a client says that it has of them")
+	ago := flag.Duration("ago", 40*time.Minute, "age of the first publication; each further one is a second newer")
+	noByHash := flag.Bool("nobyhash", false, "do not serve indexes under their digests")
+	full := flag.Bool("full", false, "send complete files, whatever version a client has")
 	flag.Parse()
 	log.SetFlags(0)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -97,12 +94,12 @@ func run(ctx context.Context, root, key string, ago time.Duration, noByHash, ful
 		return err
 	}
 	if p != nil {
-		p.mu.Lock() // the last publish is whole
+		p.mu.Lock() // waits for the end of the last publication
 	}
 	return nil
 }
 
-// publisher adds one package more with each publish.
+// publisher adds one package with each publication.
 type publisher struct {
 	root string
 	keys *apt.Keys
@@ -123,8 +120,8 @@ func newPublisher(root, key string, ago time.Duration) (*publisher, error) {
 	return &publisher{root: root, keys: keys, date: time.Now().Add(-ago)}, nil
 }
 
-// publish ends the program when it fails: then every client does, and the test
-// shows why.
+// publish exits the program on failure. Then every client fails, and the test shows the
+// reason.
 func (p *publisher) publish(ctx context.Context) {
 	if err := p.add(ctx); err != nil {
 		log.Fatalf("publish: %v", err)
