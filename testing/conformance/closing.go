@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"strings"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/testing/goroutines"
 )
 
 func misuseChecks() []Check {
@@ -190,7 +191,11 @@ func closeStalled(ctx context.Context, s Subject, _ inference.TextModel) error {
 	return nil
 }
 
-// leak loads, uses and closes models, and counts the goroutines that remain.
+// releaseTime is how long the goroutines of a closed model may take to end.
+const releaseTime = 4 * time.Second
+
+// leak loads, uses and closes models, and compares the goroutines that remain with
+// those before.
 func leak(ctx context.Context, s Subject, _ inference.TextModel) error {
 	use := func() error {
 		m, err := s.Load()
@@ -206,21 +211,24 @@ func leak(ctx context.Context, s Subject, _ inference.TextModel) error {
 	if err := use(); err != nil { // what is made once may stay
 		return err
 	}
-	before := runtime.NumGoroutine()
+	before := goroutines.Running()
 	for range 3 {
 		if err := use(); err != nil {
 			return err
 		}
 	}
-	for range 400 {
-		if runtime.NumGoroutine() <= before+1 {
+	limit := time.After(releaseTime)
+	for {
+		more := goroutines.Running().Since(before)
+		if len(more) == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-limit:
+			return fmt.Errorf("after three models were loaded, used and closed there are %s", strings.Join(more, "; "))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	return fmt.Errorf("%d goroutines, %d before three models were loaded, used and closed", runtime.NumGoroutine(), before)
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/testing/goroutines"
 )
 
 // Env is the environment variable with the number of rounds.
@@ -108,7 +110,7 @@ func waitReleased(before snapshot) error {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("leaked:\n%s\n\n%s", strings.Join(more, "\n"), stacks())
+			return fmt.Errorf("leaked:\n%s\n\n%s", strings.Join(more, "\n"), goroutines.Stacks())
 		}
 	}
 }

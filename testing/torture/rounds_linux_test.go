@@ -2,7 +2,6 @@ package torture
 
 import (
 	"errors"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,31 +120,6 @@ func TestReleasesDoNotHideLeaks(t *testing.T) {
 	}
 	if err := waitReleased(before); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestGoroutinesCountsByFunctionAndCreator(t *testing.T) {
-	const trace = `goroutine 1 [running]:
-main.main()
-	/src/main.go:10 +0x1d
-
-goroutine 7 [chan receive, 2 minutes]:
-runtime.gopark(...)
-	/go/proc.go:1
-net/http.(*persistConn).readLoop(0xc0000b2000)
-	/go/transport.go:2 +0x9
-created by net/http.(*Transport).dialConn in goroutine 5
-	/go/transport.go:3 +0x8
-
-goroutine 8 [select]:
-net/http.(*persistConn).readLoop(0xc0000b4000)
-	/go/transport.go:2 +0x9
-created by net/http.(*Transport).dialConn in goroutine 6
-	/go/transport.go:3 +0x8
-`
-	want := map[string]int{"main.main": 1, "net/http.(*persistConn).readLoop, created by net/http.(*Transport).dialConn": 2}
-	if got := goroutines(trace); !maps.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -6,26 +6,27 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/testing/goroutines"
 )
 
 // snapshot lists the resources that a test may leak.
 type snapshot struct {
-	goroutines map[string]int // number by function and creator
-	files      []string       // open files, as "DESCRIPTOR TARGET"
-	children   []string       // running processes, orphans included, as "PID NAME"
-	temporary  []string       // files in the directory for temporary files
-	mounts     []string       // mount points below that directory
+	goroutines goroutines.Set
+	files      []string // open files, as "DESCRIPTOR TARGET"
+	children   []string // running processes, orphans included, as "PID NAME"
+	temporary  []string // files in the directory for temporary files
+	mounts     []string // mount points below that directory
 }
 
 // takeSnapshot lists the current resources of this process.
 func takeSnapshot() (snapshot, error) {
-	s := snapshot{goroutines: goroutines(stacks())}
+	s := snapshot{goroutines: goroutines.Running()}
 	var err error
 	if s.files, err = openFiles(); err != nil {
 		return s, err
@@ -53,12 +54,7 @@ func takeSnapshot() (snapshot, error) {
 // goroutines and open files by their number for each function and target: they are
 // replaced all the time, and one that is about to end must not hide a new one.
 func (s snapshot) since(before snapshot) []string {
-	var more []string
-	for _, name := range slices.Sorted(maps.Keys(s.goroutines)) {
-		if n, old := s.goroutines[name], before.goroutines[name]; n > old {
-			more = append(more, fmt.Sprintf("%d goroutines of %s, %d before", n, name, old))
-		}
-	}
+	more := s.goroutines.Since(before.goroutines)
 	now, old := byTarget(s.files), byTarget(before.files)
 	for _, target := range slices.Sorted(maps.Keys(now)) {
 		if len(now[target]) > len(old[target]) {
@@ -76,39 +72,6 @@ func (s snapshot) since(before snapshot) []string {
 		}
 	}
 	return more
-}
-
-// stacks returns the stacks of all goroutines.
-func stacks() string {
-	for b := make([]byte, 1<<20); ; b = make([]byte, 2*len(b)) {
-		if n := runtime.Stack(b, true); n < len(b) {
-			return string(b[:n])
-		}
-	}
-}
-
-// goroutines counts the goroutines in a trace of runtime.Stack by the function that
-// they run and the function that created them.
-func goroutines(trace string) map[string]int {
-	count := map[string]int{}
-	for block := range strings.SplitSeq(trace, "\n\n") {
-		var function, creator string
-		for line := range strings.Lines(block) {
-			line = strings.TrimSuffix(line, "\n")
-			switch by, ok := strings.CutPrefix(line, "created by "); {
-			case ok:
-				by, _, _ = strings.Cut(by, " in goroutine ")
-				creator = ", created by " + by
-			case strings.HasPrefix(line, "goroutine "), strings.HasPrefix(line, "\t"), line == "":
-			default:
-				function = line[:max(0, strings.LastIndexByte(line, '('))]
-			}
-		}
-		if function != "" {
-			count[function+creator]++
-		}
-	}
-	return count
 }
 
 // byTarget groups open files by their target, sockets and pipes by their type.
