@@ -158,7 +158,7 @@ func TestFault28CutStreams(t *testing.T) {
 }
 
 // The loop's error has the cause of the child's exit.
-func TestDeathInMidStream(t *testing.T) {
+func TestFault21_CrashedServerEndsStream(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
 		m := load(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, AfterTokens: 3, Signal: int(syscall.SIGSEGV)}}})
 		got := collect(m.Generate(t.Context(), "Tell me"))

@@ -18,7 +18,7 @@ func TestEndsRequestsWithoutToken(t *testing.T) {
 		says    string
 	}{
 		"no answer": {func(_ http.ResponseWriter, r *http.Request) {
-			_, _ = io.Copy(io.Discard, r.Body) // only then the server sees that the client leaves
+			_, _ = io.Copy(io.Discard, r.Body) // the server detects a disconnect only after it has read the body
 			<-r.Context().Done()
 		}, 504, "timeout_error"},
 		"pings alone": {func(w http.ResponseWriter, r *http.Request) {
@@ -91,7 +91,7 @@ func TestRestartsABackendThatDoesNotReact(t *testing.T) {
 	}
 }
 
-// crashingTransport fails each request as the client of a supervise.Child does.
+// crashingBackend fails each request as the client of a supervise.Child does.
 type crashingBackend struct{ *testBackend }
 
 // HTTPClient implements Backend.

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// newEcho returns the URL of a gateway whose backend answers with the body that
-// it got.
+// newEcho returns the URL of a gateway whose backend returns the body of each request.
 func newEcho(t *testing.T) string {
 	t.Helper()
 	return serveGateway(t, newGateway(t, newBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -102,7 +101,7 @@ func TestRemovesUnknownFields(t *testing.T) {
 	}
 }
 
-// The fields of a form become those of a JSON body in llama-server.
+// llama-server merges the fields of a form into a JSON body.
 func TestFiltersForms(t *testing.T) {
 	t.Parallel()
 	field := func(name, value string) string {

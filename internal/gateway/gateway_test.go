@@ -16,7 +16,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// testBackend is a Backend in this process.
+// testBackend is a Backend within the test's process.
 type testBackend struct {
 	srv   *httptest.Server
 	state supervise.State
@@ -26,23 +26,23 @@ func (b *testBackend) BaseURL() string          { return b.srv.URL }
 func (b *testBackend) HTTPClient() *http.Client { return b.srv.Client() }
 func (b *testBackend) State() supervise.State   { return b.state }
 
-// newBackend returns a ready backend that h answers for.
+// newBackend returns a backend in the state Ready, with the handler h.
 func newBackend(t *testing.T, h http.Handler) *testBackend {
 	t.Helper()
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
 	if transport, ok := srv.Client().Transport.(*http.Transport); ok {
-		transport.DisableCompression = true // as that of a supervise.Child
+		transport.DisableCompression = true // as in a supervise.Child
 	}
 	return &testBackend{srv: srv, state: supervise.Ready}
 }
 
-// newFakeBackend returns a backend that is a fakellama.
+// newFakeBackend returns a backend with a fakellama server.
 func newFakeBackend(t *testing.T, script fakellama.Script) *testBackend {
 	t.Helper()
 	fake := fakellama.New(script)
 	b := newBackend(t, fake)
-	t.Cleanup(fake.Close) // runs first: it releases requests that hang
+	t.Cleanup(fake.Close) // runs first, and releases requests that hang
 	return b
 }
 
@@ -82,14 +82,14 @@ func writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
-// response is what a client got.
+// response is the answer to a request.
 type response struct {
 	status int
 	header http.Header
 	body   string
 }
 
-// send sends a request; header holds names and values in turn.
+// send sends a request; header contains names and values alternately.
 func send(t *testing.T, method, url, body string, header ...string) response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
@@ -225,8 +225,8 @@ func TestHealthFollowsTheState(t *testing.T) {
 	}
 }
 
-// Of a client's headers none but the type of the body is forwarded; the backend's
-// client authenticates itself.
+// The type of the body is the only forwarded header of a client; the backend's client
+// authenticates itself.
 func TestForwardsAllowedHeaders(t *testing.T) {
 	t.Parallel()
 	got := make(chan http.Header, 1)

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// chainGrammar returns rules a0 to aN, of which each begins with the next, in two
-// alternates.
+// chainGrammar returns rules a0 to aN. Each begins with the next one, in two alternates.
 func chainGrammar(n int, rule string) string {
 	var b strings.Builder
 	b.WriteString("root ::= a0\n")
@@ -94,6 +93,6 @@ func FuzzGrammar(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(_ *testing.T, source string) {
-		_ = checkGrammar(source) // ends, without a panic
+		_ = checkGrammar(source) // must return without a panic
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// decode builds what encoding/json would decode.
+// decode returns the value that encoding/json would return.
 func (v jsonValue) decode() any {
 	switch {
 	case v.isObject():
@@ -32,7 +32,7 @@ func (v jsonValue) decode() any {
 	return nil
 }
 
-// FuzzJSON compares the walk over a text with encoding/json.
+// FuzzJSON compares the elements and members of a text with those of encoding/json.
 func FuzzJSON(f *testing.F) {
 	for _, s := range []string{
 		` { "a" : [ 1 , -2.5e3 , "\"\\" , { } , [ ] , null ] , "\u0062" : true , "a" : false } `, `"\\"`, `"x\\\""`, `[[["]"]]]`, `0`, `{"":""}`, `"é\ud800"`,
@@ -51,7 +51,7 @@ func FuzzJSON(f *testing.F) {
 			return
 		}
 		if err != nil {
-			return // a number that no float64 holds
+			return // the number overflows a float64
 		}
 		if got := v.decode(); !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %#v, want %#v", text, got, want)

@@ -74,7 +74,7 @@ func TestQueuePrefersTheClientWithFewerPlaces(t *testing.T) {
 	})
 }
 
-func TestQueueRejectsWhatIsTooMuch(t *testing.T) {
+func TestQueueIsLimited(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1, 3, 2)
@@ -103,7 +103,7 @@ func TestQueueRejectsWhatIsTooMuch(t *testing.T) {
 	})
 }
 
-// Uploads that never end cost llama-server nothing, and other clients no time.
+// Uploads that never finish neither occupy slots nor delay other clients.
 func TestSlowUploadsOccupyNoSlot(t *testing.T) {
 	t.Parallel()
 	b := newFakeBackend(t, fakellama.Script{Reply: "quick"})
@@ -173,7 +173,7 @@ func (m *bodyMemory) waitEmpty() {
 	}
 }
 
-// A client that waits without end is one of several.
+// A waiting client does not block other clients.
 func TestRequestsBeyondTheQueueAre429(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})

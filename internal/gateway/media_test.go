@@ -13,7 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
-// Media travel inside the request: an address is never fetched.
+// Media must be inside the request: the gateway and llama-server fetch no address.
 func TestRejectsRemoteMedia(t *testing.T) {
 	t.Parallel()
 	var fetched atomic.Int32
@@ -91,8 +91,8 @@ func TestAddressesThatAreNotMediaPass(t *testing.T) {
 	}
 }
 
-// FuzzRemoteMedia compares the checks with the walk that llama-server makes over
-// the decoded messages.
+// FuzzRemoteMedia compares the checks with llama-server's own search for media in the
+// decoded messages.
 func FuzzRemoteMedia(f *testing.F) {
 	for _, s := range []string{
 		`{"messages":[{"content":[{"type":"image_url","image_url":{"url":"http://x"}}]}]}`,
@@ -111,7 +111,8 @@ func FuzzRemoteMedia(f *testing.F) {
 	})
 }
 
-// fetches follows oaicompat_chat_params_parse (server-common.cpp).
+// fetches reports whether llama-server would fetch an address, as in
+// oaicompat_chat_params_parse (server-common.cpp).
 func fetches(body any) bool {
 	member := func(v any, name string) any {
 		object, _ := v.(map[string]any)

@@ -8,7 +8,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// preflight asks as a browser does before a page's request.
+// preflight sends the request that a browser sends before a page's request.
 func preflight(t *testing.T, url, origin string) response {
 	t.Helper()
 	return send(t, http.MethodOptions, url, "", "Origin", origin, "Access-Control-Request-Method", "POST",
@@ -66,7 +66,7 @@ func TestPagesThatMayReadAnswers(t *testing.T) {
 	}
 }
 
-// A page whose name leads to this machine is not one of it.
+// A page from a host name that resolves to this machine is not a page of this machine.
 func TestPreflightOfARebindingPageIsRejected(t *testing.T) {
 	t.Parallel()
 	url := serveGateway(t, newGateway(t, nil))

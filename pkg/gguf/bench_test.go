@@ -27,8 +27,8 @@ func largeVocabulary(tb testing.TB) string {
 	return path
 }
 
-// BenchmarkOpen reads metadata and tensor table of a model with a large
-// vocabulary, and asks for the facts that a plan needs.
+// BenchmarkOpen reads the metadata and the tensor table of a model with a large vocabulary,
+// and the facts that a plan needs.
 func BenchmarkOpen(b *testing.B) {
 	path := largeVocabulary(b)
 	b.ReportAllocs()
@@ -46,8 +46,7 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkBareRead reads as many bytes and looks at none: what is left of
-// BenchmarkOpen when parsing costs nothing.
+// BenchmarkBareRead reads the same number of bytes without parsing them.
 func BenchmarkBareRead(b *testing.B) {
 	path := largeVocabulary(b)
 	m, err := gguf.Open(path)
@@ -74,7 +73,7 @@ func BenchmarkBareRead(b *testing.B) {
 	}
 }
 
-// BenchmarkTokens reads every token of the vocabulary, lazily kept until now.
+// BenchmarkTokens reads every token of the vocabulary, which Open has not decoded.
 func BenchmarkTokens(b *testing.B) {
 	f, err := gguf.Open(largeVocabulary(b))
 	if err != nil {

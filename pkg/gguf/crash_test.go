@@ -13,15 +13,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// crasher is a file of the kind that brought down other readers.
+// crasher is a file like those that crashed other readers.
 type crasher struct {
 	name string
 	file *raw
 	want error
 }
 
-// crashers rebuild the public reports from their descriptions; the bytes are
-// our own.
+// crashers returns files for the public bug reports, written from their descriptions.
 func crashers() []crasher {
 	const huge = uint64(math.MaxUint64)
 	return []crasher{
@@ -74,8 +73,8 @@ func crashers() []crasher {
 	}
 }
 
-// TestRejectsCraftedFiles: each is refused with its condition, by a sentence, and for a
-// handful of kilobytes.
+// TestRejectsCraftedFiles checks that each file is rejected with its error and a message,
+// and that this needs only a few kilobytes of memory.
 func TestRejectsCraftedFiles(t *testing.T) {
 	for _, c := range crashers() {
 		t.Run(c.name, func(t *testing.T) {
@@ -97,8 +96,8 @@ func TestRejectsCraftedFiles(t *testing.T) {
 	}
 }
 
-// TestHugeSparseFileUsesLittleMemory: a terabyte of holes with a header that announces as much
-// costs neither memory nor time.
+// TestHugeSparseFileUsesLittleMemory opens a sparse file of a terabyte whose header
+// announces as much.
 func TestHugeSparseFileUsesLittleMemory(t *testing.T) {
 	for name, head := range map[string]*raw{
 		"string":  file(3, 0, 1).key("a", gguf.String).u64(1 << 39),
@@ -129,7 +128,7 @@ func TestHugeSparseFileUsesLittleMemory(t *testing.T) {
 	}
 }
 
-// TestTruncatedAtEveryByte: a good file cut at any byte is refused, and says so.
+// TestTruncatedAtEveryByte checks that a valid file is rejected if it ends at any byte.
 func TestTruncatedAtEveryByte(t *testing.T) {
 	good := sample()
 	good.mustRead(t)
@@ -142,7 +141,7 @@ func TestTruncatedAtEveryByte(t *testing.T) {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
 	}
-	// The file shrinks after its size was taken.
+	// The file shrinks after its size was read.
 	if _, err := gguf.NewReader(bytes.NewReader(good.b[:40]), int64(len(good.b))); !errors.Is(err, gguf.ErrTruncated) {
 		t.Errorf("shrunk file: %v", err)
 	}

@@ -4,5 +4,5 @@ package gguf_test
 
 import "syscall"
 
-// mkfifo makes what an open waits at until somebody writes to it.
+// mkfifo creates a FIFO, which blocks an open until another process opens it for writing.
 func mkfifo(path string) error { return syscall.Mkfifo(path, 0o600) }

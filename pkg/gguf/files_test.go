@@ -27,7 +27,7 @@ func store(t *testing.T, dir, name string, b []byte) string {
 	return p
 }
 
-// fifo makes what an open waits at until somebody writes to it.
+// fifo creates a FIFO, which blocks an open until another process opens it for writing.
 func fifo(t *testing.T, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -159,12 +159,12 @@ func TestModelInfo(t *testing.T) {
 		t.Errorf("facts of the sample: %q %q %q", f.Architecture(), f.Name(), f.Kind())
 	}
 	if f.Quantisation() != "F32" || f.QuantBits() != 32 || f.QuantGroup() != 0 {
-		// 128 bytes of F32 outweigh 102 of Q8_0
+		// 128 bytes of F32 are more than 102 of Q8_0.
 		t.Errorf("quantisation %s, %d bits, group %d", f.Quantisation(), f.QuantBits(), f.QuantGroup())
 	}
 }
 
-// TestKnownModels compares the facts of true shapes with what is published.
+// TestKnownModels compares the facts of real shapes with published figures.
 func TestKnownModels(t *testing.T) {
 	want := map[string]struct {
 		billions float64

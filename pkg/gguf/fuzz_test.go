@@ -9,15 +9,15 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// heldBytes is what this process has allocated so far.
+// heldBytes returns the number of bytes that this process has allocated so far.
 func heldBytes() uint64 {
 	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
 }
 
-// FuzzReader: any bytes are read or refused with a known condition, for memory
-// in proportion to their number, and what is accepted is consistent.
+// FuzzReader checks that arbitrary bytes are accepted or rejected with a known error, that
+// the memory is proportional to their number, and that accepted files are consistent.
 func FuzzReader(f *testing.F) {
 	for _, c := range crashers() {
 		f.Add(c.file.b)
@@ -29,8 +29,8 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		before := heldBytes()
 		m, err := gguf.NewReader(bytes.NewReader(b), int64(len(b)))
-		// A pair of 14 bytes becomes an entry, an index and a share of an
-		// arena; slices double as they grow.
+		// A pair of 14 bytes becomes an entry, an index and a part of an arena; slices
+		// double when they grow.
 		if grown, most := heldBytes()-before, uint64(1<<20+64*len(b)); grown > most {
 			t.Fatalf("%d bytes allocated for %d", grown, len(b))
 		}
@@ -48,7 +48,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// visit calls everything that a file offers.
+// visit calls every method of a file.
 func visit(t *testing.T, m *gguf.File, b []byte) {
 	t.Helper()
 	var arrays int64
@@ -101,8 +101,8 @@ func visit(t *testing.T, m *gguf.File, b []byte) {
 	}
 }
 
-// FuzzArrays reads a metadata array that was built from arbitrary bytes, to
-// reach the element decoders without having to guess a header.
+// FuzzArrays decodes a metadata array of arbitrary bytes, so that the fuzzer reaches the
+// element decoders without a valid header.
 func FuzzArrays(f *testing.F) {
 	f.Add(uint32(gguf.String), uint64(2), []byte("\x01\x00\x00\x00\x00\x00\x00\x00a\x00\x00\x00\x00\x00\x00\x00\x00"))
 	f.Add(uint32(gguf.Float64), uint64(1), make([]byte, 8))

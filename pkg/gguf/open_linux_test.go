@@ -10,7 +10,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// opened lists which files below dir this process has open.
+// opened lists the files below dir that this process has open.
 func opened(t *testing.T, dir string) []string {
 	t.Helper()
 	links, err := filepath.Glob("/proc/self/fd/*")
@@ -19,15 +19,15 @@ func opened(t *testing.T, dir string) []string {
 	}
 	var out []string
 	for _, l := range links {
-		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, dir+"/") { // one may just have been closed
+		if to, err := os.Readlink(l); err == nil && strings.HasPrefix(to, dir+"/") { // the file may just have been closed
 			out = append(out, filepath.Base(to))
 		}
 	}
 	return out
 }
 
-// TestSplitKeepsOneFileOpen: a model may have a thousand parts, and a process no
-// more descriptors than that.
+// TestSplitKeepsOneFileOpen checks that a model with many parts keeps one file open: it may
+// have as many parts as a process may have descriptors.
 func TestSplitKeepsOneFileOpen(t *testing.T) {
 	dir := t.TempDir()
 	first := ""
@@ -44,12 +44,12 @@ func TestSplitKeepsOneFileOpen(t *testing.T) {
 	if got := opened(t, dir); len(got) != 1 || got[0] != filepath.Base(first) {
 		t.Errorf("open: %v", got)
 	}
-	for range 2 { // a second Close does nothing
+	for range 2 { // a second Close has no effect
 		if err := f.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	// A part that does not belong here is closed as well.
+	// A part that does not belong to the model is closed as well.
 	store(t, dir, "m-00003-of-00003.gguf", part(2, 3, 3, "t1").b)
 	if _, err := gguf.Open(first); err == nil {
 		t.Error("a tensor in two parts was taken")

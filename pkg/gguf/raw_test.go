@@ -8,7 +8,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// raw assembles files byte by byte, right or wrong.
+// raw builds files byte by byte, valid or invalid.
 type raw struct{ b []byte }
 
 func file(version uint32, tensors, kvs uint64) *raw {
@@ -37,7 +37,7 @@ func (r *raw) tensor(name string, t gguf.TensorType, offset uint64, dims ...uint
 	return r.u32(uint32(t)).u64(offset)
 }
 
-// pad aligns to 32 bytes and adds n bytes of data.
+// data pads to 32 bytes and adds n bytes.
 func (r *raw) data(n int) *raw {
 	r.b = append(r.b, make([]byte, (32-len(r.b)%32)%32+n)...)
 	return r

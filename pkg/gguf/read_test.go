@@ -102,7 +102,7 @@ func TestArrays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // an array can be read again
+	for range 2 { // an array can be read repeatedly
 		var got []string
 		for s, err := range a.Strings() {
 			if err != nil {
@@ -157,7 +157,7 @@ func TestTensors(t *testing.T) {
 	}
 }
 
-// TestAlignment: a stated alignment moves the data.
+// TestAlignment checks that general.alignment moves the data.
 func TestAlignment(t *testing.T) {
 	r := file(2, 2, 1).key("general.alignment", gguf.Uint32).u32(128)
 	r.tensor("a", gguf.F32, 0, 1).tensor("b", gguf.I8, 128, 0)
@@ -168,7 +168,7 @@ func TestAlignment(t *testing.T) {
 	}
 }
 
-// TestTypeSizes compares bytes of a row with ggml's block structures.
+// TestTypeSizes compares the bytes of a row with ggml's block structures.
 func TestTypeSizes(t *testing.T) {
 	half, scale := uint64(2), uint64(12) // ggml_half, K_SCALE_SIZE
 	for typ, want := range map[gguf.TensorType][2]uint64{
@@ -211,8 +211,8 @@ func TestTypeSizes(t *testing.T) {
 	}
 }
 
-// TestErrorsAreTruncated: what a file holds comes into an error quoted, and not all of
-// it, since errors are shown in terminals.
+// TestErrorsAreTruncated checks that errors quote and truncate the contents of a file,
+// because they are printed to terminals.
 func TestErrorsAreTruncated(t *testing.T) {
 	long := strings.Repeat("x\x1b[2J\n", 9000)
 	for name, err := range map[string]error{
@@ -233,7 +233,7 @@ func TestErrorsAreTruncated(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// TestLongArrayElement: one string of an array may not take all of the memory.
+// TestLongArrayElement checks that a single string of an array cannot use up the memory.
 func TestLongArrayElement(t *testing.T) {
 	const most = 16 << 20
 	for _, n := range []int{most, most + 1} {

@@ -8,15 +8,15 @@ import (
 	"testing"
 )
 
-// memory answers every request with the same bytes, without a socket.
+// memory is a transport that answers every request with the same bytes.
 type memory []byte
 
 func (m memory) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(m))}, nil
 }
 
-// BenchmarkDecode is the decoder alone: 5000 events from memory to tokens.
-// testing/bench measures the same from a socket, beside other clients.
+// BenchmarkDecode measures the decoder alone: 5000 events from memory. testing/bench
+// measures it with a socket, beside other clients.
 func BenchmarkDecode(b *testing.B) {
 	const tokens = 5000
 	var stream bytes.Buffer
@@ -43,8 +43,8 @@ func BenchmarkDecode(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*tokens), "ns/token")
 }
 
-// BenchmarkLogits reads the probabilities of a vocabulary of 150 000, as
-// Classify with logits needs them.
+// BenchmarkLogits decodes the probabilities of a vocabulary of 150,000 tokens, which
+// Classify with logits needs.
 func BenchmarkLogits(b *testing.B) {
 	var doc bytes.Buffer
 	doc.WriteString(`[{"id":0,"token":"a","bytes":[97],"logprob":-0.1,"top_logprobs":[`)

@@ -11,8 +11,7 @@ import (
 	"unicode/utf8"
 )
 
-// eventSeeds are events in all the forms that must not matter, and some that
-// are wrong.
+// eventSeeds returns equivalent events in different forms, and malformed ones.
 func eventSeeds() []string {
 	deep := strings.Repeat("[", maxDepth-1) + strings.Repeat("]", maxDepth-1)
 	const usual = `{"index":0,"content":" town","tokens":[3102],"stop":false,"id_slot":-1,"tokens_predicted":4,"tokens_evaluated":4}`
@@ -43,7 +42,7 @@ func eventSeeds() []string {
 		`{"completion_probabilities":[{"id":1,"logprob":-0.5}],"prompt_progress":{"total":5}}`,
 		`{"x":` + deep + `}`, `{"x":[` + deep + `]}`, `{"timings":` + deep + `}`, `{"timings":[` + deep + `]}`,
 		`{"content":"` + strings.Repeat("long ", 5000) + `"}`,
-		// The usual shape with something behind it, or with numbers too large for it.
+		// The usual form with trailing text, or with numbers that are too large.
 		usual + ` x`, usual + `{}`, usual + `}`, usual + ` `,
 		strings.Replace(usual, `"index":0`, `"index":18446744073709551617`, 1),
 		strings.Replace(usual, `[3102]`, `[18446744073709551617]`, 1),
@@ -52,7 +51,7 @@ func eventSeeds() []string {
 	}
 }
 
-// compare decodes with both decoders.
+// compare checks that both decoders have the same result.
 func compare(t *testing.T, data []byte) {
 	t.Helper()
 	var got event
@@ -78,7 +77,7 @@ func TestDecodeMatchesEncodingJSON(t *testing.T) {
 	for _, s := range eventSeeds() {
 		compare(t, []byte(s))
 	}
-	// Every prefix of a good event is a bad one, or the same.
+	// Every prefix of a valid event is invalid, or equivalent.
 	for _, s := range eventSeeds()[:8] {
 		for i := range s {
 			compare(t, []byte(s[:i]))
@@ -95,8 +94,8 @@ func FuzzDecodeMatchesEncodingJSON(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) { compare(t, data) })
 }
 
-// FuzzDecodeGenerated puts fuzzed values into events that are well-formed, which
-// random bytes seldom are.
+// FuzzDecodeGenerated puts fuzzed values into well-formed events, which random bytes rarely
+// are.
 func FuzzDecodeGenerated(f *testing.F) {
 	f.Add("text", int32(5), int64(7), "unknown", []byte("raw \xff"), true)
 	f.Add("\u2028<>&", int32(-5), int64(math.MinInt64), "content", []byte(`\ud83d`), false)
@@ -117,12 +116,12 @@ func FuzzDecodeGenerated(f *testing.F) {
 			b = out.Bytes()
 		}
 		compare(t, b)
-		// The raw bytes as the inside of a string, as a server in trouble would send them.
+		// The raw bytes inside a string, as a faulty server could send them.
 		compare(t, append(append([]byte(`{"content":"`), raw...), `","stop":true}`...))
 	})
 }
 
-// streamSeeds are streams of every shape.
+// streamSeeds returns streams of every form.
 func streamSeeds() []string {
 	return []string{
 		"data: {\"a\":1}\n\ndata: {\"a\":2}\n\n",
@@ -193,7 +192,7 @@ func TestEventTooLarge(t *testing.T) {
 	}
 }
 
-// TestReaderThatReturnsNothing holds a reader that gives neither bytes nor an error.
+// TestReaderThatReturnsNothing uses a reader that returns neither bytes nor an error.
 func TestReaderThatReturnsNothing(t *testing.T) {
 	s := newSSEReader(idleReader{}, 1000)
 	if _, err := s.next(); !errors.Is(err, io.ErrNoProgress) {
@@ -208,7 +207,7 @@ func (idleReader) Read([]byte) (int, error) { return 0, nil }
 func TestDecodeAllocations(t *testing.T) {
 	data := []byte(eventSeeds()[0])
 	var e event
-	if err := e.decode(data); err != nil { // makes room for the ids
+	if err := e.decode(data); err != nil { // allocates the ids
 		t.Fatal(err)
 	}
 	if n := testing.AllocsPerRun(200, func() {

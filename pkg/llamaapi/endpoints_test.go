@@ -20,7 +20,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// fake starts the imitation and returns a client of it.
+// fake starts a fakellama server and returns a client of it.
 func fake(t *testing.T, script fakellama.Script, opts ...llamaapi.Option) (*llamaapi.Client, *fakellama.Server) {
 	t.Helper()
 	f := fakellama.New(script)
@@ -32,7 +32,7 @@ func fake(t *testing.T, script fakellama.Script, opts ...llamaapi.Option) (*llam
 	return llamaapi.New(srv.URL, srv.Client(), opts...), f
 }
 
-// recorded is a client of a server that gives one recorded answer to everything.
+// recorded returns a client of a server that answers every request with a recording.
 func recorded(t *testing.T, status int, file string) *llamaapi.Client {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", "v0.5.0", file))
@@ -187,14 +187,14 @@ func TestUnixSocket(t *testing.T) {
 	}
 }
 
-// say reads a stream to its end and joins its text.
+// say reads a stream to its end and returns its text.
 func say(t *testing.T, c *llamaapi.Client, r *llamaapi.CompletionRequest) string {
 	t.Helper()
 	text, _ := read(t, c, r)
 	return text
 }
 
-// read reads a stream to its end: its text and its ids.
+// read reads a stream to its end and returns its text and its ids.
 func read(t *testing.T, c *llamaapi.Client, r *llamaapi.CompletionRequest) (string, []int32) {
 	t.Helper()
 	s, err := c.Completion(t.Context(), r)
@@ -241,8 +241,8 @@ func TestChat(t *testing.T) {
 	}
 }
 
-// TestStreamEqualsComplete holds that ids and text of a stream are those of the same
-// completion in one piece, runes split over tokens among them.
+// TestStreamEqualsComplete checks that a stream has the same ids and text as the completion
+// without streaming, including runes that are split over several tokens.
 func TestStreamEqualsComplete(t *testing.T) {
 	c, _ := fake(t, fakellama.Script{Slots: 2, PingEvery: 3, CRLF: true})
 	zero, most := float32(0), 200
@@ -394,9 +394,9 @@ func TestSlotsAndAdapters(t *testing.T) {
 	if _, err := c.RestoreSlot(ctx, 0, "../x"); !errors.Is(err, llamaapi.ErrInvalidRequest) {
 		t.Errorf("restore of a path: %v", err)
 	}
-	// The only slot by its remainder; package rocm, which knows how many there are, refuses it.
-	if again, err := c.SaveSlot(ctx, 9, "y"); err != nil || again.Tokens != saved.Tokens {
-		t.Errorf("save of slot 9: %+v, %v", again, err)
+	// The server takes the number modulo the number of slots; package rocm, which knows that number, rejects it.
+	if second, err := c.SaveSlot(ctx, 9, "y"); err != nil || second.Tokens != saved.Tokens {
+		t.Errorf("save of slot 9: %+v, %v", second, err)
 	}
 	if err := c.SetLoRAs(ctx, []llamaapi.LoRAScale{{ID: 1, Scale: 0.5}}); err != nil {
 		t.Error(err)
@@ -409,7 +409,7 @@ func TestSlotsAndAdapters(t *testing.T) {
 	}
 }
 
-// TestFaults holds what a stream says of each thing that can go wrong with it.
+// TestFaults checks the error of a stream for every fault.
 func TestFaults(t *testing.T) {
 	long := fakellama.Script{NeverEnds: true}
 	for _, tc := range []struct {
@@ -456,7 +456,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestConcurrentStreams runs more streams than slots on one client.
+// TestConcurrentStreams reads more streams than there are slots with one client.
 func TestConcurrentStreams(t *testing.T) {
 	c, f := fake(t, fakellama.Script{Slots: 4, TokenDelay: 100 * time.Microsecond})
 	zero, most := float32(0), 40
@@ -492,7 +492,7 @@ func TestConcurrentStreams(t *testing.T) {
 	}
 }
 
-// The server's own words for a body above what it takes hold no remedy.
+// The server's own error for a body that is too large has no remedy.
 func TestTooLargeErrorHasRemedy(t *testing.T) {
 	err := &llamaapi.APIError{Status: http.StatusRequestEntityTooLarge, Message: "Request Entity Too Large"}
 	if !strings.Contains(err.Error(), "100 MiB") || !strings.Contains(err.Error(), "shorten it") {

@@ -10,7 +10,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// A stream yields tokens as they are sampled.
+// A stream yields tokens while they are generated.
 func ExampleClient_Completion() {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{Reply: "a small town 😀"}))
 	defer srv.Close()
@@ -80,7 +80,7 @@ func ExampleClient_Complete() {
 	// 1 yes eos
 }
 
-// Token ids of a text, and back.
+// Tokenize returns the token ids of a text, and Detokenize the text.
 func ExampleClient_Tokenize() {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{}))
 	defer srv.Close()
@@ -96,7 +96,7 @@ func ExampleClient_Tokenize() {
 	// Output: a small 🌍 <nil>
 }
 
-// One vector for each text, from a server that was started with --embeddings.
+// A server that was started with --embeddings returns one vector for each text.
 func ExampleClient_Embeddings() {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{Embeddings: true}))
 	defer srv.Close()
@@ -111,7 +111,7 @@ func ExampleClient_Embeddings() {
 	// Output: 2 true
 }
 
-// A server that still loads its model says so, and is asked again later.
+// While the model is loading, Health returns an error; try again later.
 func ExampleClient_Health() {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{LoadForever: true}))
 	defer srv.Close()
@@ -121,7 +121,7 @@ func ExampleClient_Health() {
 	// Output: true
 }
 
-// Errors keep what the server said, and match a condition.
+// Errors have the server's message, and match a condition.
 func ExampleAPIError() {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{ContextLen: 4}))
 	defer srv.Close()

@@ -40,7 +40,7 @@ func TestPositions(t *testing.T) {
 	}
 }
 
-// FuzzPositions compares what is accepted with encoding/json.
+// FuzzPositions compares the results with those of encoding/json.
 func FuzzPositions(f *testing.F) {
 	f.Add([]byte(`[{"id":7,"logprob":-0.25,"top_logprobs":[{"id":2,"logprob":-1}]}]`))
 	f.Add([]byte(`[{"id":7,"prob":0.25,"top_probs":null}, {}]`))
@@ -50,7 +50,7 @@ func FuzzPositions(f *testing.F) {
 	f.Fuzz(comparePositions)
 }
 
-// TestPositionsDepth is about what a fuzzer is too slow for.
+// TestPositionsDepth covers inputs that are too slow for a fuzzer.
 func TestPositionsDepth(t *testing.T) {
 	for depth := maxDepth - 4; depth <= maxDepth; depth++ {
 		deep := strings.Repeat("[", depth) + strings.Repeat("]", depth)
@@ -70,7 +70,7 @@ func comparePositions(t *testing.T, data []byte) {
 		return
 	}
 	var want []map[string]json.RawMessage
-	// Text behind the array is the caller's to refuse; a Decoder leaves it, too.
+	// The caller rejects text after the array; json.Decoder accepts it, too.
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&want); err != nil {
 		t.Fatalf("%q: encoding/json: %v", data, err)
 	}
@@ -84,7 +84,7 @@ func comparePositions(t *testing.T, data []byte) {
 			list, other = other, nil
 		}
 		if other != nil {
-			continue // the last of them counts, which a map does not tell
+			continue // duplicates: the last one wins, which a map does not show
 		}
 		var top []map[string]json.RawMessage
 		if list != nil {
@@ -101,7 +101,7 @@ func comparePositions(t *testing.T, data []byte) {
 	}
 }
 
-// compareCandidate holds an id and its log-probability against their JSON.
+// compareCandidate compares an id and its log-probability with their JSON.
 func compareCandidate(t *testing.T, data []byte, got TokenProb, m map[string]json.RawMessage) {
 	t.Helper()
 	var want struct {
@@ -121,7 +121,7 @@ func compareCandidate(t *testing.T, data []byte, got TokenProb, m map[string]jso
 	}
 	_, given := m["prob"]
 	if _, both := m["logprob"]; both && given {
-		return // the last of them counts, which a map does not tell
+		return // duplicates: the last one wins, which a map does not show
 	}
 	if given {
 		want.LogProb = -math.MaxFloat32

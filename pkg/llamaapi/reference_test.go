@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// The reference that the hand-made decoder is held to: the plainest event
-// reader, and encoding/json with exact member names.
+// The reference implementation for the hand-written decoder: a simple event reader, and
+// encoding/json with exact member names.
 
-// refEvents cuts a stream into the data of its events. torn means that it ended
-// inside an event.
+// refEvents splits a stream into the data of its events. torn reports that the stream
+// ended inside an event.
 func refEvents(stream []byte) (events [][]byte, torn bool) {
 	r := bufio.NewReader(bytes.NewReader(bytes.TrimPrefix(stream, []byte("\xef\xbb\xbf"))))
 	var data []string
@@ -64,7 +64,7 @@ func refDecode(b []byte) (event, error) {
 	return e, nil
 }
 
-// differ says how two events differ, "" if they do not.
+// differ returns the difference between two events, "" if there is none.
 func differ(got, want event) string {
 	describe := func(e event) string {
 		ids := append([]int32{}, e.tokens...)
@@ -79,7 +79,7 @@ func differ(got, want event) string {
 	return ""
 }
 
-// choppy gives a stream in pieces whose sizes follow a pattern.
+// choppy is a reader that returns a stream in pieces whose sizes follow a pattern.
 type choppy struct {
 	b     []byte
 	sizes []byte

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// bodies is a client of a server that keeps the last body sent to each path.
+// bodies returns a client of a server that records the last body sent to each path.
 func bodies(t *testing.T, answer string) (*Client, map[string]any) {
 	t.Helper()
 	got := map[string]any{}
@@ -19,16 +19,15 @@ func bodies(t *testing.T, answer string) (*Client, map[string]any) {
 		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 			t.Errorf("body of %s: %v", r.URL.Path, err)
 		}
-		got[r.URL.Path] = body // read when the request is over
+		got[r.URL.Path] = body // read after the request
 		_, _ = io.WriteString(w, answer)
 	}))
 	t.Cleanup(srv.Close)
 	return New(srv.URL, srv.Client()), got
 }
 
-// TestCompletionBody compares the body of /completion, member by member, under
-// the names of tools/server/README.md in llama.cpp v0.5.0; the server passes
-// over a member that it does not know.
+// TestCompletionBody checks the body of /completion, member by member, with the names in
+// tools/server/README.md of llama.cpp v0.5.0; the server ignores unknown members.
 func TestCompletionBody(t *testing.T) {
 	c, got := bodies(t, `{"stop":true,"stop_type":"limit"}`)
 	fields := []any{
@@ -98,7 +97,7 @@ func TestCompletionBody(t *testing.T) {
 	}
 }
 
-// TestTemplateBody compares the body of /apply-template.
+// TestTemplateBody checks the body of /apply-template.
 func TestTemplateBody(t *testing.T) {
 	c, got := bodies(t, `{"prompt":"p"}`)
 	talk := []Message{{Role: "user", Content: "<hi>"}}
@@ -122,8 +121,8 @@ func TestTemplateBody(t *testing.T) {
 	}
 }
 
-// TestTokenizeBody compares the body of /tokenize, whose default is to put no
-// token before the text and to take special tokens for such.
+// TestTokenizeBody checks the body of /tokenize, whose default is to add no token before
+// the text and to parse special tokens.
 func TestTokenizeBody(t *testing.T) {
 	c, got := bodies(t, `{"tokens":[]}`)
 	for _, o := range []TokenizeOptions{{}, {AddSpecial: true}, {PlainSpecial: true}} {

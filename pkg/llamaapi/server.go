@@ -98,7 +98,7 @@ func (s Slot) Decoded() int {
 }
 
 // Slots returns the state of all slots. A server that hangs in a decode returns
-// the same state again and again; a server whose main thread hangs elsewhere does
+// the same state every time; a server whose main thread hangs elsewhere does
 // not respond, so use a context with a deadline.
 func (c *Client) Slots(ctx context.Context) ([]Slot, error) {
 	var out []Slot

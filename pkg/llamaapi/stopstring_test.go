@@ -13,9 +13,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// TestStopStringHoldsBackText holds that a stream ends with all the text of the completion,
-// though the server does not tell what may have become a stop text, wherever the
-// completion ends.
+// TestStopStringHoldsBackText checks that a stream ends with the whole text of the
+// completion, wherever it ends, although the server does not report text that might have
+// become a stop string.
 func TestStopStringHoldsBackText(t *testing.T) {
 	c, _ := fake(t, fakellama.Script{Reply: "a. b, 😀 c.\n d, 😀e"})
 	zero, heldBack := float32(0), 0
@@ -38,7 +38,7 @@ func TestStopStringHoldsBackText(t *testing.T) {
 				t.Errorf("stop %q, %d tokens: the stream has the ids %v, the whole %v", stop, most, ids, whole[0].Tokens)
 			}
 			heldBack++
-			// The same end by an id that the next token has.
+			// The same end, with an id that belongs to the next token.
 			more := most + 1
 			req.MaxTokens = &more
 			if whole, err = c.Complete(t.Context(), req); err != nil {
@@ -57,9 +57,9 @@ func TestStopStringHoldsBackText(t *testing.T) {
 	}
 }
 
-// TestHeldBackTextOfTokens gives tokens without a text at the end of a stream.
+// TestHeldBackTextOfTokens ends a stream with tokens that have no text.
 func TestHeldBackTextOfTokens(t *testing.T) {
-	const a, newline, lead = 3 + 'a', 3 + '\n', 3 + 0xc3 // of the imitation's vocabulary
+	const a, newline, lead = 3 + 'a', 3 + '\n', 3 + 0xc3 // in fakellama's vocabulary
 	for _, tc := range []struct {
 		name   string
 		ids    []int32

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// closing is a transport that tells when the body of a completion was closed.
+// closing is a transport that reports when the body of a completion was closed.
 type closing struct {
 	http.RoundTripper
 
@@ -23,7 +23,7 @@ type closing struct {
 
 func (c closing) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := c.RoundTripper.RoundTrip(r)
-	if err == nil && r.URL.Path == "/completion" { // and not /tokenize, which a split rune may ask for
+	if err == nil && r.URL.Path == "/completion" { // and not /tokenize, which a split rune may cause
 		res.Body = closingBody{res.Body, sync.OnceFunc(func() { close(c.closed) })}
 	}
 	return res, err
@@ -40,8 +40,8 @@ func (b closingBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// TestContextEndsUnreadStream ends a request whose stream nobody reads on. A test
-// that fails hangs.
+// TestContextEndsUnreadStream cancels a request whose stream is no longer read. On failure,
+// the test hangs.
 func TestContextEndsUnreadStream(t *testing.T) {
 	srv := httptest.NewServer(fakellama.New(fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond, ContextLen: 1 << 30}))
 	defer srv.Close()

@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// replay is a server that answers /completion with a recorded stream, and
+// replay returns a client of a server that answers /completion with a recorded stream, and
 // /tokenize with recorded pieces.
 func replay(t *testing.T, stream []byte, pieces map[string]string) *Client {
 	t.Helper()
@@ -46,7 +46,7 @@ func replay(t *testing.T, stream []byte, pieces map[string]string) *Client {
 	return New(srv.URL, srv.Client())
 }
 
-// request is the plainest one.
+// request returns a minimal request.
 func request() *CompletionRequest {
 	return &CompletionRequest{Prompts: []Prompt{TextPrompt("x")}}
 }
@@ -111,12 +111,12 @@ func TestRecordedStreams(t *testing.T) {
 	}
 }
 
-// ev is a token event; n counts the tokens so far.
+// ev returns a token event; n is the number of tokens so far.
 func ev(n int, id int32, text string) string {
 	return fmt.Sprintf("data: {\"index\":0,\"content\":%q,\"tokens\":[%d],\"stop\":false,\"tokens_predicted\":%d,\"tokens_evaluated\":3}\n\n", text, id, n)
 }
 
-// fin is a final event.
+// fin returns a final event.
 func fin(n int, reason string) string {
 	return fmt.Sprintf("data: {\"content\":\"\",\"tokens\":[],\"stop\":true,\"tokens_predicted\":%d,\"stop_type\":%q}\n\n", n, reason)
 }
@@ -237,7 +237,7 @@ func TestStreamEnds(t *testing.T) {
 	}
 }
 
-// TestStreamErrors holds that what is not a well-formed end is an error.
+// TestStreamErrors checks that every end other than a well-formed one is an error.
 func TestStreamErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name, stream string
@@ -277,7 +277,7 @@ func TestStreamServerError(t *testing.T) {
 	}
 }
 
-// endless streams tokens until its client leaves.
+// endless returns a client of a server that streams tokens until its client disconnects.
 func endless(t *testing.T, left *atomic.Int32) *Client {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -295,7 +295,7 @@ func endless(t *testing.T, left *atomic.Int32) *Client {
 	return New(srv.URL, srv.Client())
 }
 
-// eventually waits for a condition that another goroutine brings about.
+// eventually waits for a condition that another goroutine makes true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for range 1000 {
@@ -370,8 +370,8 @@ func TestStreamClosedEarly(t *testing.T) {
 	})
 }
 
-// TestStreamReusesConnection holds that a stream read to its end leaves its
-// connection to the next one.
+// TestStreamReusesConnection checks that after a stream was read to its end, the next
+// request uses its connection.
 func TestStreamReusesConnection(t *testing.T) {
 	var conns atomic.Int32
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -395,8 +395,8 @@ func TestStreamReusesConnection(t *testing.T) {
 	}
 }
 
-// TestBrokenStreamKeepsItsText holds that text which came is yielded before the
-// error, also where it waited for the next event to tell what it belongs to.
+// TestBrokenStreamKeepsItsText checks that received text is returned before the error, also
+// if it had to wait for the next event.
 func TestBrokenStreamKeepsItsText(t *testing.T) {
 	for name, tc := range map[string]struct {
 		stream string
@@ -420,8 +420,8 @@ func TestBrokenStreamKeepsItsText(t *testing.T) {
 	}
 }
 
-// TestStreamWithoutItsEnd holds that a server that never ends its answer behind
-// the final event holds nobody up.
+// TestStreamWithoutItsEnd checks that a stream does not wait for a server that sends the
+// final event but never ends its answer.
 func TestStreamWithoutItsEnd(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, ev(1, 5, "a")+fin(1, "limit"))

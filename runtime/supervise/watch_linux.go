@@ -37,7 +37,7 @@ type observation struct {
 // not answer. CPU time counts for maxComputing StallTimeouts without a token.
 //
 // While nothing runs the clock stops and is not reset: clients that give up
-// sooner than StallTimeout, again and again, do not hide a stall. A server that
+// sooner than StallTimeout, repeatedly, do not hide a stall. A server that
 // does decode shows progress at the first check of the next request.
 func (c *Child) watch(ctx context.Context, p *process, events *startupEvents, out chan<- observation) {
 	limit := c.spec.StallTimeout

@@ -21,7 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// certify writes a certificate for this machine, signed by itself, and its key.
+// certify writes a self-signed certificate for this machine, and its key.
 func (w *world) certify(t *testing.T, serial int64) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -44,8 +44,8 @@ func (w *world) certify(t *testing.T, serial int64) (cert, key string) {
 	return cert, w.file(t, "key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}))
 }
 
-// asked is what a client with that key is answered, and the serial number of the
-// certificate that it trusts and sees.
+// asked returns the status of a request with that key, and the serial number of the server's
+// certificate. The client trusts only the certificate in the file cert.
 func asked(t *testing.T, url, cert, key string) (status int, serial int64) {
 	t.Helper()
 	raw, err := os.ReadFile(cert)
@@ -63,15 +63,15 @@ func asked(t *testing.T, url, cert, key string) (status int, serial int64) {
 	req.Header.Set("Authorization", "Bearer "+key)
 	res, err := transport.RoundTrip(req)
 	if err != nil {
-		return 0, 0 // it does not trust it
+		return 0, 0 // the client does not trust the certificate
 	}
 	_ = res.Body.Close()
 	return res.StatusCode, res.TLS.PeerCertificates[0].SerialNumber.Int64()
 }
 
-// On SIGHUP the service has other keys and another certificate, with the model
-// where it is; what is wrong with them changes nothing.
-func TestServeReadsAgain(t *testing.T) {
+// SIGHUP reloads keys and certificate and keeps the model loaded; invalid files change
+// nothing.
+func TestServeReloadsCredentials(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
 	keys := w.file(t, "keys", []byte("first\n"))
 	cert, key := w.certify(t, 1)
@@ -118,8 +118,8 @@ func TestServeReadsAgain(t *testing.T) {
 	s.end(t)
 }
 
-// A key file that the settings name and that cannot be used is no cause to try
-// again.
+// An unusable key file is an error of the configuration, for which systemd does not restart
+// the service.
 func TestServeWithWrongFilesIsMisconfigured(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
 	for key, says := range map[string]string{"api-key-file": "2: api-key-file: api keys: open /nonexistent", "tls-cert": "2: tls-cert: --tls-cert and --tls-key"} {

@@ -36,7 +36,7 @@ type server struct {
 	errs *output
 }
 
-// output is what a program has written so far.
+// output is the output of a running program.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -60,12 +60,12 @@ func (w *world) serve(t *testing.T, args ...string) *server {
 	return w.serveAs(t, append([]string{w.model, "--listen", "127.0.0.1:0"}, args...)...)
 }
 
-// serveAs is serve with all its arguments.
+// serveAs is like serve, but takes all arguments.
 func (w *world) serveAs(t *testing.T, args ...string) *server {
 	t.Helper()
 	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(output)}
 	s.cmd.Stderr = s.errs
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // as a service, without a terminal
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // like a service, without a terminal
 	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,7 @@ func (w *world) serveAs(t *testing.T, args ...string) *server {
 	return s
 }
 
-// end asks it to end and waits.
+// end sends SIGTERM to the server and waits for its exit.
 func (s *server) end(t *testing.T) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -163,7 +163,7 @@ func TestServeStartsLlamaServerWithMetrics(t *testing.T) {
 	s.end(t)
 }
 
-// A chat model has no pooling: all requests for embeddings would fail.
+// A chat model has no pooling, so that every request for embeddings would fail.
 func TestServeRejectsEmbeddingsWithoutPooling(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Embeddings: true})
 	if _, errs, status := w.output(t, "serve", w.model, "--listen", "127.0.0.1:0", "--embeddings"); status != exitFailure || !strings.Contains(errs, "--pooling") {
@@ -176,7 +176,7 @@ func TestServeRejectsEmbeddingsWithoutPooling(t *testing.T) {
 	s.end(t)
 }
 
-// The flags reach the gateway; what it does with them is tested in its package.
+// The flags reach the gateway; its behaviour is tested in its package.
 func TestServeAsksForKeys(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
 	keys := filepath.Join(w.dir, "keys")
@@ -193,9 +193,8 @@ func TestServeAsksForKeys(t *testing.T) {
 	s.end(t)
 }
 
-// While a request waits, llama-server is killed: the request is answered by the
-// next one.
-func TestServeSurvivesADeath(t *testing.T) {
+// llama-server is killed while a request waits; the next process answers the request.
+func TestServeSurvivesKilledChild(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Reply: "still here", PromptDelay: 2 * time.Second})
 	s := w.serve(t)
 	child := childOf(t, s.cmd.Process.Pid)
@@ -219,8 +218,8 @@ func TestServeSurvivesADeath(t *testing.T) {
 	s.end(t)
 }
 
-// A request of which llama-server dies each time does not end the service.
-func TestServeSurvivesADeadlyRequest(t *testing.T) {
+// A request that crashes llama-server every time does not stop the service.
+func TestServeSurvivesCrashingRequest(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}}})
 	s := w.serve(t)
 	res, err := http.Post(s.url+"/completion", "application/json", strings.NewReader(`{"prompt":"x","stream":true}`))
@@ -232,7 +231,7 @@ func TestServeSurvivesADeadlyRequest(t *testing.T) {
 	if err != nil || res.StatusCode != http.StatusBadGateway || !strings.Contains(string(raw), "crashed while handling this request") || res.Header.Get("X-Should-Retry") != "false" {
 		t.Errorf("%d %v %s, %v", res.StatusCode, res.Header, raw, err)
 	}
-	if status, got := fetch(t, http.MethodGet, s.url+"/v1/models", ""); status != 200 { // it waits for the third process
+	if status, got := fetch(t, http.MethodGet, s.url+"/v1/models", ""); status != 200 { // waits for the third process
 		t.Errorf("afterwards: %d %s", status, got)
 	}
 	s.end(t)
@@ -267,7 +266,7 @@ func childOf(t *testing.T, pid int) int {
 	return 0
 }
 
-func TestServeTellsSystemd(t *testing.T) {
+func TestServeNotifiesSystemd(t *testing.T) {
 	w := newWorld(t, fakellama.Script{LoadTime: 300 * time.Millisecond})
 	addr := &net.UnixAddr{Name: filepath.Join(w.dir, "notify"), Net: "unixgram"}
 	manager, err := net.ListenUnixgram("unixgram", addr)
@@ -276,16 +275,16 @@ func TestServeTellsSystemd(t *testing.T) {
 	}
 	defer func() { _ = manager.Close() }()
 	w.env = append(w.env, "NOTIFY_SOCKET="+addr.Name, "WATCHDOG_USEC=20000")
-	told := make(chan string, 1024)
+	messages := make(chan string, 1024)
 	go func() {
-		defer close(told)
+		defer close(messages)
 		buf := make([]byte, 4096)
 		for {
 			n, err := manager.Read(buf)
 			if err != nil {
 				return
 			}
-			told <- string(buf[:n])
+			messages <- string(buf[:n])
 		}
 	}()
 	s := w.serve(t, "--drain", "5m")
@@ -293,18 +292,18 @@ func TestServeTellsSystemd(t *testing.T) {
 	limit := time.After(30 * time.Second)
 	for len(want) > 0 {
 		select {
-		case msg := <-told:
+		case msg := <-messages:
 			if strings.HasPrefix(msg, want[0]) {
 				want = want[1:]
 			}
 		case <-limit:
-			t.Fatalf("not told: %q", want)
+			t.Fatalf("missing messages: %q", want)
 		}
 	}
 	s.end(t)
 	_ = manager.Close()
 	stopping := ""
-	for msg := range told {
+	for msg := range messages {
 		if strings.HasPrefix(msg, "STOPPING=1") {
 			stopping = msg
 		}
@@ -312,12 +311,12 @@ func TestServeTellsSystemd(t *testing.T) {
 	_, usec, _ := strings.Cut(stopping, "\nEXTEND_TIMEOUT_USEC=")
 	limit5m := (5*time.Minute + supervise.DefaultStopTimeout).Microseconds()
 	if extended, err := strconv.ParseInt(usec, 10, 64); err != nil || extended <= limit5m {
-		t.Errorf("told %q, want STOPPING=1 and time for the requests that run and for llama-server", stopping)
+		t.Errorf("got %q, want STOPPING=1 and time for the running requests and for llama-server", stopping)
 	}
 }
 
-// A model that cannot be loaded ends serve with the reason.
-func TestServeFails(t *testing.T) {
+// If the model cannot be loaded, serve exits with the reason.
+func TestServeReportsLoadFailure(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Process: fakellama.Process{ExitEarly: true, ExitCode: 1, Log: "gguf_init_from_file_ptr: invalid magic characters: 'abcd', expected 'GGUF'"}})
 	_, errs, status := w.output(t, "serve", w.model, "--listen", "127.0.0.1:0")
 	if status != exitFailure || !strings.Contains(errs, "invalid magic") {
@@ -335,13 +334,13 @@ func TestServeOnUnixSocket(t *testing.T) {
 	}
 	w.askBySocket(t, path)
 
-	// One that answers is not taken away.
+	// The socket of a running server is not replaced.
 	if _, errs, status := w.output(t, "serve", w.model, "--listen", "unix:"+path); status != exitFailure || !strings.Contains(errs, "another program is listening there") {
 		t.Errorf("a second one: status %d, %s", status, errs)
 	}
 	w.askBySocket(t, path)
 
-	// What one leaves that was killed is.
+	// The socket of a killed server is replaced.
 	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -356,7 +355,7 @@ func TestServeOnUnixSocket(t *testing.T) {
 		t.Errorf("the socket is left: %v", err)
 	}
 
-	// Something else in its place stays.
+	// Another file in its place is not removed.
 	file := w.file(t, "front.sock", []byte("precious"))
 	if _, errs, status := w.output(t, "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "address already in use") {
 		t.Errorf("over a file: status %d, %s", status, errs)

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// Who closes the terminal ends what runs in it, and all of it.
-func TestClosedTerminalEndsIt(t *testing.T) {
+// Closing the terminal stops the command and llama-server.
+func TestClosedTerminalStopsCommand(t *testing.T) {
 	for name, tt := range map[string]struct {
 		args  []string
 		shows string
@@ -34,7 +34,7 @@ func TestClosedTerminalEndsIt(t *testing.T) {
 			if err := term.master.Close(); err != nil {
 				t.Fatal(err)
 			}
-			_ = term.cmd.Wait() // its status has nobody to tell
+			_ = term.cmd.Wait() // the test checks the processes, not the status
 			if err := syscall.Kill(child, 0); !errors.Is(err, syscall.ESRCH) {
 				t.Errorf("llama-server still runs: %v", err)
 			}
@@ -43,8 +43,8 @@ func TestClosedTerminalEndsIt(t *testing.T) {
 	}
 }
 
-// A reader that has enough, such as head, ends an answer in good order, and
-// without a word.
+// If a reader such as head closes the pipe, run stops llama-server properly and prints no
+// error.
 func TestClosedPipeEndsRun(t *testing.T) {
 	w := newWorld(t, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond})
 	cmd := w.command("run", w.model, "-p", "Hello")
@@ -70,7 +70,7 @@ func TestClosedPipeEndsRun(t *testing.T) {
 	w.nothingLeft(t)
 }
 
-// nothingLeft looks for what a server leaves that was not ended in good order.
+// nothingLeft checks that a server has left no files, as one that was killed would.
 func (w *world) nothingLeft(t *testing.T) {
 	t.Helper()
 	left, err := filepath.Glob(filepath.Join(w.dir, "run", "go-rocm", "*"))
@@ -79,8 +79,8 @@ func (w *world) nothingLeft(t *testing.T) {
 	}
 }
 
-// An answer that a signal ends is ended by it, so that a shell's loop around it
-// ends too.
+// A command that a signal stops also exits by that signal, so that a loop in a shell stops,
+// too.
 func TestSignalEndsRun(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		for name, load := range map[string]bool{"flood": false, "to=loading": true} {

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// split is a tokenizer of the runes in the tests below: two tokens each, of which
-// the last is the same.
+// split returns the tokens of the runes in the tests below: two for each rune, with the
+// same last token.
 func split() map[string]string {
 	return map[string]string{
 		"é": `{"tokens":[{"id":20,"piece":[195]},{"id":8,"piece":[169]}]}`,
@@ -17,8 +17,8 @@ func split() map[string]string {
 	}
 }
 
-// TestHeldBackRune holds that the ids of a rune whose text is held back are returned
-// only where the stop texts leave no doubt which rune it is.
+// TestHeldBackRune checks that the ids of a rune that is held back are returned only if the
+// stop strings determine the rune.
 func TestHeldBackRune(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -63,8 +63,8 @@ func TestMatchPieces(t *testing.T) {
 	}
 }
 
-// TestStreamEventTooLarge holds that an event beyond the limit is not taken for
-// a broken connection, which would be worth another try.
+// TestStreamEventTooLarge checks that an event over the limit is not reported as a broken
+// connection, which would be worth a retry.
 func TestStreamEventTooLarge(t *testing.T) {
 	c := replay(t, []byte(ev(1, 5, "a")+ev(2, 6, strings.Repeat("b", 1000))), nil)
 	c.maxEvent = 500
@@ -74,7 +74,7 @@ func TestStreamEventTooLarge(t *testing.T) {
 	}
 }
 
-// TestFinalHasTheStopToken looks at both ways to a stop id.
+// TestFinalHasTheStopToken checks both ways to obtain the stop token's id.
 func TestFinalHasTheStopToken(t *testing.T) {
 	req := request()
 	req.StopIDs = []int32{9, 6}
@@ -88,7 +88,7 @@ func TestFinalHasTheStopToken(t *testing.T) {
 	}
 }
 
-// TestFinalBeforeTheEnd counts while the stream runs, and when it was broken.
+// TestFinalBeforeTheEnd checks the counts while a stream runs and after it was broken.
 func TestFinalBeforeTheEnd(t *testing.T) {
 	s, err := replay(t, []byte(ev(1, 5, "a")+ev(2, 6, "b")), nil).Completion(t.Context(), request())
 	if err != nil {
@@ -104,8 +104,8 @@ func TestFinalBeforeTheEnd(t *testing.T) {
 	}
 }
 
-// TestNoTokensAfterClose reads one of several tokens that an event brought: who
-// hangs up then gets none of the others.
+// TestNoTokensAfterClose reads one of several tokens of an event: after Close, the stream
+// returns none of the others.
 func TestNoTokensAfterClose(t *testing.T) {
 	for name, want := range map[string]error{"closed": ErrClosed, "cancelled": context.Canceled} {
 		t.Run(name, func(t *testing.T) {
@@ -130,8 +130,8 @@ func TestNoTokensAfterClose(t *testing.T) {
 	}
 }
 
-// TestPingsUseNoBuffer holds that what says nothing is not kept: a server may ping
-// for as long as a prompt takes.
+// TestPingsUseNoBuffer checks that pings are not kept in memory: a server may send them
+// for as long as it processes a prompt.
 func TestPingsUseNoBuffer(t *testing.T) {
 	for name, line := range map[string]string{"pings": ":\n\n", "comments": ": x\n", "blank lines": "\n", "other fields": "id: 5\n"} {
 		s := newSSEReader(strings.NewReader(strings.Repeat(line, 4*sseBufSize)+"data: ok\n\n"), 2*sseBufSize)
