@@ -1,6 +1,6 @@
-// Package goinference lets programs that are written against the go-inference
-// module (forge.lthn.ai/core/go-inference, v0.1 line) run on package rocm. Importing
-// it registers the backend "rocm" there:
+// Package goinference runs programs that use the go-inference module
+// (forge.lthn.ai/core/go-inference, v0.1 line) on package rocm. Importing it registers the
+// backend "rocm" there:
 //
 //	import (
 //		"forge.lthn.ai/core/go-inference"
@@ -9,9 +9,9 @@
 //
 //	model, err := inference.LoadModel("model.gguf")
 //
-// It translates types and adds nothing: options are resolved by go-inference
-// itself, so that its defaults hold, and errors pass through unchanged, so that
-// errors.Is and errors.As see those of package rocm. What goes beyond the contract is
-// reached by Model.ROCm. The module's later line, whose methods return a
-// core.Result, is served by the package in the directory result.
+// The package only converts types. go-inference itself resolves the options, so its
+// defaults apply. Errors pass unchanged, so that errors.Is and errors.As find those of
+// package rocm. Model.ROCm returns the model with everything that the contract lacks. For
+// the module's later line, whose methods return a core.Result, use the package in the
+// directory result.
 package goinference

@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// A program knows go-inference alone; the import chooses the backend.
+// The program uses only go-inference; the import selects the backend.
 func Example() {
 	defer fakebundle.Example(fakellama.Script{Reply: "Blue."})()
 

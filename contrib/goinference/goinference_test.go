@@ -25,7 +25,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 
-// load goes the way of a program: go-inference finds the backend by itself.
+// load loads a model as a program does: go-inference finds the backend itself.
 func load(t *testing.T, s fakellama.Script, opts ...goinf.LoadOption) *goinference.Model {
 	t.Helper()
 	m, err := goinf.LoadModel(fakebundle.Use(t, s), opts...)
@@ -52,8 +52,8 @@ func text(tokens iter.Seq[goinf.Token]) (text string, n int) {
 	return text, n
 }
 
-// back turns the adapter round, so that the suite of pkg/inference can be run
-// through go-inference's types in both directions.
+// back converts go-inference's types back to those of pkg/inference, so that the
+// conformance suite of pkg/inference tests both conversions.
 type back struct{ goinf.Backend }
 
 func (b back) LoadModel(path string, opts ...inference.LoadOption) (inference.TextModel, error) {
@@ -117,7 +117,7 @@ func (m backModel) Metrics() inference.GenerateMetrics {
 	return inference.GenerateMetrics(m.TextModel.Metrics())
 }
 
-// TestConformance holds that no promise is lost in translation.
+// TestConformance checks that the conversion keeps every promise of the contract.
 func TestConformance(t *testing.T) {
 	b, ok := goinf.Get(rocm.Name)
 	if !ok {
@@ -130,7 +130,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestRegistered(t *testing.T) {
-	t.Setenv(locate.EnvBundle, t.TempDir()) // which holds none
+	t.Setenv(locate.EnvBundle, t.TempDir()) // an empty directory is not a bundle
 	b, ok := goinf.Get("rocm")
 	if !ok || b.Name() != "rocm" {
 		t.Fatalf("registered: %v", goinf.List())
@@ -143,7 +143,7 @@ func TestRegistered(t *testing.T) {
 	}
 }
 
-// What each option says arrives at the server.
+// Each option reaches the server.
 func TestOptions(t *testing.T) {
 	m := load(t, fakellama.Script{}, goinf.WithBackend("rocm"), goinf.WithParallelSlots(3), goinf.WithContextLen(600), goinf.WithGPULayers(0))
 	args := strings.Join(m.ROCm().Server().Child.Diagnose().Argv, " ")
@@ -165,7 +165,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// Errors keep their identity, so that a program can ask what they are.
+// Errors match the same conditions as before the conversion.
 func TestErrorsPassThrough(t *testing.T) {
 	m := load(t, fakellama.Script{TemplateError: "no such filter"})
 	text(m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "hi"}}))
@@ -191,7 +191,7 @@ func TestErrorsPassThrough(t *testing.T) {
 	}
 }
 
-// What lies beyond the contract is reached through ROCm and Wrap.
+// ROCm and Wrap give access to what the contract lacks.
 func TestBeyondTheContract(t *testing.T) {
 	m := load(t, fakellama.Script{Reply: "yes"})
 	ids, err := m.ROCm().Tokenize(t.Context(), "yes")
@@ -203,8 +203,8 @@ func TestBeyondTheContract(t *testing.T) {
 	}
 }
 
-// The translated types hold nothing that is left behind: a member that a release
-// of pkg/inference adds has to be looked at here.
+// The conversion covers every field: a field that a release of pkg/inference adds fails this
+// test.
 func TestNoMemberIsForgotten(t *testing.T) {
 	for _, pair := range [][2]any{
 		{inference.Token{}, goinf.Token{}},

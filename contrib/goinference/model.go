@@ -16,12 +16,12 @@ type Model struct{ m *rocm.Model }
 
 var _ goinf.TextModel = (*Model)(nil)
 
-// Wrap makes a go-inference model of one that package rocm loaded, for example with
-// settings that the contract has no words for. Closing either closes both.
+// Wrap returns a go-inference model for a model of package rocm, which may have been loaded
+// with settings that the contract lacks. Closing either closes both.
 func Wrap(m *rocm.Model) *Model { return &Model{m} }
 
-// ROCm is the model behind: streams with their own errors, embeddings,
-// tokenizing, grammars.
+// ROCm returns the model of package rocm, with streams that have their own errors,
+// embeddings, a tokenizer and grammars.
 func (m *Model) ROCm() *rocm.Model { return m.m }
 
 // Generate implements the contract.
@@ -38,8 +38,7 @@ func (m *Model) Chat(ctx context.Context, messages []goinf.Message, opts ...goin
 	return tokens(m.m.Chat(ctx, turns, generate(opts)))
 }
 
-// Classify implements the contract. What the logits are is said at
-// rocm.Model.Classify.
+// Classify implements the contract. rocm.Model.Classify describes the logits.
 func (m *Model) Classify(ctx context.Context, prompts []string, opts ...goinf.GenerateOption) ([]goinf.ClassifyResult, error) {
 	results, err := m.m.Classify(ctx, prompts, generate(opts))
 	if err != nil {
@@ -52,8 +51,8 @@ func (m *Model) Classify(ctx context.Context, prompts []string, opts ...goinf.Ge
 	return out, nil
 }
 
-// BatchGenerate implements the contract. Results come beside an error too: each
-// unfinished prompt carries its own.
+// BatchGenerate implements the contract. It can return results and an error: each
+// unfinished prompt has an error of its own.
 func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...goinf.GenerateOption) ([]goinf.BatchResult, error) {
 	results, err := m.m.BatchGenerate(ctx, prompts, generate(opts))
 	out := make([]goinf.BatchResult, len(results))
@@ -66,7 +65,7 @@ func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...goi
 	return out, err
 }
 
-// ModelType implements the contract: the architecture.
+// ModelType implements the contract. It returns the architecture.
 func (m *Model) ModelType() string { return m.m.ModelType() }
 
 // Info implements the contract.
@@ -78,7 +77,7 @@ func (m *Model) Info() goinf.ModelInfo {
 	}
 }
 
-// Metrics implements the contract; rocm.Model.Metrics says what is counted.
+// Metrics implements the contract, see rocm.Model.Metrics.
 func (m *Model) Metrics() goinf.GenerateMetrics {
 	g := m.m.Metrics()
 	return goinf.GenerateMetrics{
@@ -95,9 +94,9 @@ func (m *Model) Err() error { return m.m.Err() }
 // Close implements the contract.
 func (m *Model) Close() error { return m.m.Close() }
 
-// generate makes one option of many, which go-inference itself has resolved:
-// its defaults hold, also where they come to differ from those of pkg/inference.
-// Members are named one by one so that a release which adds some still compiles.
+// generate returns one option for the resolved options of go-inference, so that its defaults
+// apply even if those of pkg/inference differ. It lists the fields one by one, so that it
+// compiles with a release that adds some.
 func generate(opts []goinf.GenerateOption) inference.GenerateOption {
 	c := goinf.ApplyGenerateOpts(opts)
 	return func(to *inference.GenerateConfig) {

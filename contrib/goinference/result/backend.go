@@ -8,11 +8,10 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// Backend implements go-inference's Backend by package rocm. The zero value is ready
-// to use.
+// Backend implements go-inference's Backend with package rocm. The zero value is ready to
+// use.
 type Backend struct {
-	// Defaults are the settings that LoadModel starts from; its options replace
-	// the contract's part of them.
+	// Defaults are the settings of LoadModel, whose options override them.
 	Defaults rocm.Settings
 }
 
@@ -23,11 +22,12 @@ func init() { goinf.Register(&Backend{}) }
 // Name implements the contract: "rocm".
 func (*Backend) Name() string { return rocm.Name }
 
-// Available implements the contract: the platform fits and a bundle is there.
+// Available implements the contract. It reports whether this platform is supported and a
+// bundle was found.
 func (b *Backend) Available() bool { return b.CheckAvailable() == nil }
 
-// CheckAvailable returns the reason why the backend is not available, which the
-// contract's LoadModel does not report; nil where it is.
+// CheckAvailable returns why the backend is not available, or nil if it is. The contract's
+// LoadModel does not report the reason.
 func (b *Backend) CheckAvailable() error {
 	return (&rocm.Backend{Defaults: b.Defaults}).CheckAvailable()
 }
@@ -48,7 +48,7 @@ func (b *Backend) LoadModel(path string, opts ...goinf.LoadOption) core.Result {
 	return outcome(Wrap(model), nil)
 }
 
-// outcome is a Result: with the value, or with the error.
+// outcome returns a Result with the value, or with the error if it is not nil.
 func outcome(value any, err error) core.Result {
 	if err != nil {
 		return core.Result{Value: err}

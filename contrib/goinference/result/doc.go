@@ -1,6 +1,6 @@
-// Package result lets programs that are written against the later line of
-// go-inference (dappco.re/go/inference), whose methods give a core.Result, run
-// on package rocm. Importing it registers the backend "rocm" there:
+// Package result runs programs that use the later line of go-inference
+// (dappco.re/go/inference), whose methods return a core.Result, on package rocm. Importing
+// it registers the backend "rocm" there:
 //
 //	import (
 //		"dappco.re/go/inference"
@@ -11,8 +11,8 @@
 //	if !r.OK { ... r.Error() ... }
 //	model := r.Value.(inference.TextModel)
 //
-// A failed Result carries the error of package rocm in its Value, so that errors.Is
-// and errors.As work on it. An option that llama-server has no means for is
-// refused with rocm.ErrInvalidOption and never passed over in silence; options that only
-// trace or tune an engine are none of these and have no effect.
+// A failed Result has the error of package rocm as its Value, so that errors.Is and
+// errors.As work on it. Options that llama-server does not support are rejected with
+// rocm.ErrInvalidOption and never ignored silently, except for options that only trace or
+// tune an engine, which have no effect.
 package result

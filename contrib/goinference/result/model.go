@@ -24,16 +24,16 @@ type Model struct {
 
 var _ goinf.TextModel = (*Model)(nil)
 
-// Wrap makes a go-inference model of one that package rocm loaded, for example with
-// settings that the contract has no words for. Closing either closes both.
+// Wrap returns a go-inference model for a model of package rocm, which may have been loaded
+// with settings that the contract lacks. Closing either closes both.
 func Wrap(m *rocm.Model) *Model { return &Model{m: m} }
 
-// ROCm is the model behind: streams with their own errors, embeddings,
-// tokenizing, grammars, media.
+// ROCm returns the model of package rocm, with streams that have their own errors,
+// embeddings, a tokenizer, grammars and media.
 func (m *Model) ROCm() *rocm.Model { return m.m }
 
-// Generate implements the contract. Without MaxTokens it goes on until the model
-// ends or the context is full.
+// Generate implements the contract. Without MaxTokens, it continues until the model ends the
+// answer or the context is full.
 func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
 	return m.run(ctx, opts, func(r *rocm.Request) error {
 		r.Prompt = rocm.TextPrompt(prompt)
@@ -41,18 +41,18 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.Gener
 	})
 }
 
-// Chat implements the contract with the model's own template. EnableThinking is
-// handed to it as enable_thinking. Images and sounds want a model that was loaded
-// with rocm.Settings.Projector: see Wrap.
+// Chat implements the contract with the model's own template, which gets EnableThinking as
+// enable_thinking. Images and audio need a model that was loaded with
+// rocm.Settings.Projector, see Wrap.
 func (m *Model) Chat(ctx context.Context, messages []goinf.Message, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
 	return m.run(ctx, opts, func(r *rocm.Request) error {
-		list, err := turns(messages)
+		list, err := mediaMessages(messages)
 		r.Prompt = rocm.MediaChatPrompt(list)
 		return err
 	})
 }
 
-// run makes a loop of a request; each ranging over it sends the request anew.
+// run returns an iterator for a request. Each loop over it sends the request.
 func (m *Model) run(ctx context.Context, opts []goinf.GenerateOption, fill func(*rocm.Request) error) iter.Seq[goinf.Token] {
 	return func(yield func(goinf.Token) bool) {
 		r, err := request(goinf.ApplyGenerateOpts(opts))
@@ -73,8 +73,8 @@ func (m *Model) run(ctx context.Context, opts []goinf.GenerateOption, fill func(
 	}
 }
 
-// Classify implements the contract: []ClassifyResult. What the logits are is said
-// at rocm.Model.Classify.
+// Classify implements the contract and returns []ClassifyResult. rocm.Model.Classify
+// describes the logits.
 func (m *Model) Classify(ctx context.Context, prompts []string, opts ...goinf.GenerateOption) core.Result {
 	opt, err := plain(opts)
 	if err != nil {
@@ -90,7 +90,7 @@ func (m *Model) Classify(ctx context.Context, prompts []string, opts ...goinf.Ge
 	return outcome(out, err)
 }
 
-// BatchGenerate implements the contract: []BatchResult.
+// BatchGenerate implements the contract and returns []BatchResult.
 func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...goinf.GenerateOption) core.Result {
 	opt, err := plain(opts)
 	if err != nil {
@@ -109,7 +109,7 @@ func (m *Model) BatchGenerate(ctx context.Context, prompts []string, opts ...goi
 	return outcome(out, err)
 }
 
-// ModelType implements the contract: the architecture.
+// ModelType implements the contract. It returns the architecture.
 func (m *Model) ModelType() string { return m.m.ModelType() }
 
 // Info implements the contract.
@@ -121,7 +121,7 @@ func (m *Model) Info() goinf.ModelInfo {
 	}
 }
 
-// Metrics implements the contract; rocm.Model.Metrics says what is counted.
+// Metrics implements the contract, see rocm.Model.Metrics.
 func (m *Model) Metrics() goinf.GenerateMetrics {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -144,8 +144,8 @@ func (m *Model) Err() core.Result {
 // Close implements the contract.
 func (m *Model) Close() core.Result { return outcome(nil, m.m.Close()) }
 
-// ended notes the end of an operation for Err and Metrics. A refused one never
-// reaches the model behind, which is why it is noted here.
+// ended records the end of an operation for Err and Metrics. The model of package rocm does
+// not see a rejected operation.
 func (m *Model) ended(err error, g inference.GenerateMetrics) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -11,11 +11,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// contract is the part of the options that pkg/inference knows too.
+// contract returns the options that pkg/inference has as well.
 func contract(c goinf.GenerateConfig) inference.GenerateConfig {
 	limit := c.MaxTokens
 	if limit == 0 {
-		limit = math.MaxInt32 // the server stops where the context is full
+		limit = math.MaxInt32 // the server stops when the context is full
 	}
 	return inference.GenerateConfig{
 		MaxTokens: limit, Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP,
@@ -23,7 +23,7 @@ func contract(c goinf.GenerateConfig) inference.GenerateConfig {
 	}
 }
 
-// request translates options, or says which of them cannot be honoured.
+// request converts options. Its error names an option that is not supported.
 func request(c goinf.GenerateConfig) (rocm.Request, error) {
 	if err := possible(c); err != nil {
 		return rocm.Request{}, err
@@ -38,8 +38,8 @@ func request(c goinf.GenerateConfig) (rocm.Request, error) {
 	return r, nil
 }
 
-// seed folds 64 bits into the 32 that llama-server takes, and goes round
-// LLAMA_DEFAULT_SEED, which stands for a random one (include/llama.h).
+// seed folds 64 bits into the 32 that llama-server accepts, and avoids
+// LLAMA_DEFAULT_SEED, which requests a random seed (include/llama.h).
 func seed(s uint64) int64 {
 	return int64(min((s^s>>32)&math.MaxUint32, math.MaxUint32-1))
 }
@@ -61,22 +61,22 @@ func possible(c goinf.GenerateConfig) error {
 	return nil
 }
 
-// plain gives the options for operations of several prompts, which take those of
-// pkg/inference alone.
+// plain returns the options for operations with several prompts, which accept only those of
+// pkg/inference.
 func plain(opts []goinf.GenerateOption) (inference.GenerateOption, error) {
 	c := goinf.ApplyGenerateOpts(opts)
 	if err := possible(c); err != nil {
 		return nil, err
 	}
-	if c.Temperature != 0 && (c.MinP != 0 || c.SeedSet) { // greedy sampling heeds neither
+	if c.Temperature != 0 && (c.MinP != 0 || c.SeedSet) { // greedy sampling ignores both
 		return nil, fmt.Errorf("%w: seed and min-p are for Generate and Chat", rocm.ErrInvalidOption)
 	}
 	return func(to *inference.GenerateConfig) { *to = contract(c) }, nil
 }
 
-// turns translates a conversation. Images and sounds go before the text of their
-// message, or to the places of rocm.MediaMarker in it.
-func turns(messages []goinf.Message) ([]rocm.MediaMessage, error) {
+// mediaMessages converts a conversation. Images and audio precede the text of their message,
+// or replace the rocm.MediaMarkers in it.
+func mediaMessages(messages []goinf.Message) ([]rocm.MediaMessage, error) {
 	out := make([]rocm.MediaMessage, len(messages))
 	for i, m := range messages {
 		if n := len(m.Videos); n > 0 {

@@ -37,7 +37,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// llama-server reads 32 bits, and takes all of them set for "draw one".
+// llama-server reads 32 bits, and treats the value with all bits set as "random".
 func TestSeedFits(t *testing.T) {
 	seen := map[int64]uint64{}
 	for _, s := range []uint64{0, 1, math.MaxUint32 - 5, 1 << 40, 1<<40 + 1, math.MaxUint32} {

@@ -28,8 +28,8 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 
-// take is what a program does with a Result.
-func take[T any](r core.Result) (value T, err error) {
+// unwrap returns the value or the error of a Result, as a program does.
+func unwrap[T any](r core.Result) (value T, err error) {
 	if !r.OK {
 		err, ok := r.Value.(error)
 		if !ok {
@@ -47,10 +47,10 @@ func take[T any](r core.Result) (value T, err error) {
 	return value, nil
 }
 
-// load goes the way of a program: go-inference finds the backend by itself.
+// load loads a model as a program does: go-inference finds the backend itself.
 func load(t *testing.T, s fakellama.Script, opts ...goinf.LoadOption) *result.Model {
 	t.Helper()
-	m, err := take[*result.Model](goinf.LoadModel(fakebundle.Use(t, s), opts...))
+	m, err := unwrap[*result.Model](goinf.LoadModel(fakebundle.Use(t, s), opts...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,19 +69,19 @@ func drain(m *result.Model, seq iter.Seq[goinf.Token]) (text string, n int, err 
 		text += t.Text
 		n++
 	}
-	_, err = take[any](m.Err())
+	_, err = unwrap[any](m.Err())
 	return text, n, err
 }
 
-// back turns the adapter round, so that the suite of pkg/inference can be run
-// through go-inference's types in both directions.
+// back converts go-inference's types back to those of pkg/inference, so that the
+// conformance suite of pkg/inference tests both conversions.
 type back struct{ b goinf.Backend }
 
 func (b back) Name() string    { return b.b.Name() }
 func (b back) Available() bool { return b.b.Available() }
 func (b back) LoadModel(path string, opts ...inference.LoadOption) (inference.TextModel, error) {
 	cfg := inference.ApplyLoadOpts(opts)
-	m, err := take[goinf.TextModel](b.b.LoadModel(path, func(c *goinf.LoadConfig) { *c = goinf.LoadConfig(cfg) }))
+	m, err := unwrap[goinf.TextModel](b.b.LoadModel(path, func(c *goinf.LoadConfig) { *c = goinf.LoadConfig(cfg) }))
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +117,7 @@ func (m backModel) Chat(ctx context.Context, messages []inference.Message, o ...
 }
 
 func (m backModel) Classify(ctx context.Context, p []string, o ...inference.GenerateOption) ([]inference.ClassifyResult, error) {
-	results, err := take[[]goinf.ClassifyResult](m.m.Classify(ctx, p, reverse(o)))
+	results, err := unwrap[[]goinf.ClassifyResult](m.m.Classify(ctx, p, reverse(o)))
 	var out []inference.ClassifyResult
 	for _, r := range results {
 		out = append(out, inference.ClassifyResult{Token: inference.Token(r.Token), Logits: r.Logits})
@@ -126,7 +126,7 @@ func (m backModel) Classify(ctx context.Context, p []string, o ...inference.Gene
 }
 
 func (m backModel) BatchGenerate(ctx context.Context, p []string, o ...inference.GenerateOption) ([]inference.BatchResult, error) {
-	results, err := take[[]goinf.BatchResult](m.m.BatchGenerate(ctx, p, reverse(o)))
+	results, err := unwrap[[]goinf.BatchResult](m.m.BatchGenerate(ctx, p, reverse(o)))
 	var out []inference.BatchResult
 	for _, r := range results {
 		b := inference.BatchResult{Err: r.Err}
@@ -151,10 +151,10 @@ func (m backModel) Metrics() inference.GenerateMetrics {
 	}
 }
 
-func (m backModel) Err() (err error)   { _, err = take[any](m.m.Err()); return err }
-func (m backModel) Close() (err error) { _, err = take[any](m.m.Close()); return err }
+func (m backModel) Err() (err error)   { _, err = unwrap[any](m.m.Err()); return err }
+func (m backModel) Close() (err error) { _, err = unwrap[any](m.m.Close()); return err }
 
-// TestConformance holds that no promise is lost in translation.
+// TestConformance checks that the conversion keeps every promise of the contract.
 func TestConformance(t *testing.T) {
 	b, ok := goinf.Get(rocm.Name)
 	if !ok {
@@ -166,8 +166,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// Without a bound the context is one, and its end is no failure.
-func TestNoBoundButTheContext(t *testing.T) {
+// Without a limit, the answer ends when the context is full, which is not a failure.
+func TestContextLimitsTokens(t *testing.T) {
 	m := load(t, fakellama.Script{NeverEnds: true, ContextLen: 600}, goinf.WithContextLen(600))
 	_, n, err := drain(m, m.Generate(t.Context(), "Tell me"))
 	if err != nil || n < 300 || n > 600 {
@@ -178,8 +178,8 @@ func TestNoBoundButTheContext(t *testing.T) {
 	}
 }
 
-// What cannot be honoured is refused by name, in every operation.
-func TestRefused(t *testing.T) {
+// Every operation rejects unsupported options by name.
+func TestRejectsUnsupportedOptions(t *testing.T) {
 	m := load(t, fakellama.Script{Reply: "yes"})
 	for name, set := range map[string]func(*goinf.GenerateConfig){
 		"SuppressTokens":      func(c *goinf.GenerateConfig) { c.SuppressTokens = []int32{1} },
@@ -192,8 +192,8 @@ func TestRefused(t *testing.T) {
 		errs := map[string]error{}
 		_, _, errs["generate"] = drain(m, m.Generate(t.Context(), "x", with(set)))
 		_, _, errs["chat"] = drain(m, m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "x"}}, with(set)))
-		_, errs["classify"] = take[[]goinf.ClassifyResult](m.Classify(t.Context(), []string{"x"}, with(set)))
-		results, err := take[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, with(set)))
+		_, errs["classify"] = unwrap[[]goinf.ClassifyResult](m.Classify(t.Context(), []string{"x"}, with(set)))
+		results, err := unwrap[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, with(set)))
 		if len(results) == 1 {
 			err = results[0].Err
 		}
@@ -204,7 +204,7 @@ func TestRefused(t *testing.T) {
 			}
 		}
 	}
-	// What it took to refuse is told where the backend refused, not before it.
+	// The metrics cover the time that the rejection took.
 	got := m.Metrics()
 	got.TotalDuration = 0
 	if got != (goinf.GenerateMetrics{}) {
@@ -223,7 +223,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// Images of a message are shown to the model.
+// The images of a message reach the model.
 func TestImages(t *testing.T) {
 	m := load(t, fakellama.Script{Vision: true})
 	say := func(images ...[]byte) string {
@@ -241,7 +241,7 @@ func TestImages(t *testing.T) {
 	}
 }
 
-// A seed repeats what is sampled, whatever its 64 bits are.
+// The same seed samples the same tokens, whatever its 64 bits are.
 func TestSeed(t *testing.T) {
 	m := load(t, fakellama.Script{})
 	sample := func(seed uint64) string {
@@ -262,16 +262,16 @@ func TestSeed(t *testing.T) {
 		t.Error("two seeds, one text")
 	}
 	greedy := with(func(c *goinf.GenerateConfig) { c.MaxTokens, c.Seed, c.SeedSet = 2, 7, true })
-	if _, err := take[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, greedy)); err != nil {
+	if _, err := unwrap[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, greedy)); err != nil {
 		t.Errorf("a seed where there is nothing to draw: %v", err)
 	}
 	drawn := with(func(c *goinf.GenerateConfig) { c.Temperature, c.Seed, c.SeedSet = 1, 7, true })
-	if _, err := take[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, drawn)); !errors.Is(err, rocm.ErrInvalidOption) {
+	if _, err := unwrap[[]goinf.BatchResult](m.BatchGenerate(t.Context(), []string{"x"}, drawn)); !errors.Is(err, rocm.ErrInvalidOption) {
 		t.Errorf("a seed for a drawn batch: %v", err)
 	}
 }
 
-// Failures carry errors with their identity: go-inference asserts that they do.
+// Failed Results have errors that match their conditions: go-inference asserts an error.
 func TestFailuresCarryErrors(t *testing.T) {
 	m := load(t, fakellama.Script{TemplateError: "no such filter"})
 	off := false
@@ -285,13 +285,13 @@ func TestFailuresCarryErrors(t *testing.T) {
 	if _, _, err := drain(m, m.Generate(t.Context(), "x")); !errors.Is(err, rocm.ErrClosed) {
 		t.Errorf("Generate after Close: %v", err)
 	}
-	if _, err := take[any](m.Classify(t.Context(), []string{"x"})); !errors.Is(err, rocm.ErrClosed) {
+	if _, err := unwrap[any](m.Classify(t.Context(), []string{"x"})); !errors.Is(err, rocm.ErrClosed) {
 		t.Errorf("Classify after Close: %v", err)
 	}
-	if _, err := take[any](m.BatchGenerate(t.Context(), []string{"x"})); !errors.Is(err, rocm.ErrClosed) {
+	if _, err := unwrap[any](m.BatchGenerate(t.Context(), []string{"x"})); !errors.Is(err, rocm.ErrClosed) {
 		t.Errorf("BatchGenerate after Close: %v", err)
 	}
-	if _, err := take[any](goinf.LoadModel(filepath.Join(t.TempDir(), "absent.gguf"))); !errors.Is(err, rocm.ErrModelFile) {
+	if _, err := unwrap[any](goinf.LoadModel(filepath.Join(t.TempDir(), "absent.gguf"))); !errors.Is(err, rocm.ErrModelFile) {
 		t.Errorf("an absent model: %v", err)
 	}
 	t.Setenv(locate.EnvBundle, t.TempDir())

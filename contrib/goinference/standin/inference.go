@@ -1,9 +1,9 @@
-// Package inference stands in for forge.lthn.ai/core/go-inference, v0.1 line.
+// Package inference is a stand-in for forge.lthn.ai/core/go-inference, v0.1 line.
 //
-// It declares what a backend implements and what a program calls, with the
-// names and signatures of that module; what stands behind them was written anew
-// and does no more than the adapter's tests need. Discover and the training
-// interfaces are not here: no backend implements them.
+// It declares the types and functions that a backend implements and a program uses, with the
+// module's names and signatures. The implementation is new and limited to what the adapter's
+// tests need. It has no Discover and no training interfaces, because no backend implements
+// them.
 package inference
 
 import (
@@ -18,7 +18,7 @@ type Token struct {
 	Text string
 }
 
-// Message is one turn of a conversation.
+// Message is one message of a conversation.
 type Message struct {
 	Role    string `json:"role"`
 	Content string `json:"content"`
@@ -30,7 +30,7 @@ type ClassifyResult struct {
 	Logits []float32
 }
 
-// BatchResult is what one prompt of a batch gave.
+// BatchResult is the result of one prompt of a batch.
 type BatchResult struct {
 	Tokens []Token
 	Err    error

@@ -1,6 +1,6 @@
 package inference
 
-// GenerateConfig holds the options of a generation.
+// GenerateConfig has the options of a generation.
 type GenerateConfig struct {
 	MaxTokens     int
 	Temperature   float32
@@ -11,7 +11,7 @@ type GenerateConfig struct {
 	ReturnLogits  bool
 }
 
-// LoadConfig holds the options of loading.
+// LoadConfig has the options of loading.
 type LoadConfig struct {
 	Backend       string
 	ContextLen    int
@@ -20,16 +20,16 @@ type LoadConfig struct {
 	AdapterPath   string
 }
 
-// GenerateOption changes one member of GenerateConfig.
+// GenerateOption changes one field of GenerateConfig.
 type GenerateOption func(*GenerateConfig)
 
-// LoadOption changes one member of LoadConfig.
+// LoadOption changes one field of LoadConfig.
 type LoadOption func(*LoadConfig)
 
-// DefaultGenerateConfig is 256 tokens, greedy.
+// DefaultGenerateConfig returns the defaults: 256 tokens, greedy.
 func DefaultGenerateConfig() GenerateConfig { return GenerateConfig{MaxTokens: 256} }
 
-// ApplyGenerateOpts folds options into the default; nil ones are skipped.
+// ApplyGenerateOpts applies options to the defaults and skips nil.
 func ApplyGenerateOpts(opts []GenerateOption) GenerateConfig {
 	cfg := DefaultGenerateConfig()
 	for _, o := range opts {
@@ -40,7 +40,7 @@ func ApplyGenerateOpts(opts []GenerateOption) GenerateConfig {
 	return cfg
 }
 
-// ApplyLoadOpts folds options into the default; nil ones are skipped.
+// ApplyLoadOpts applies options to the defaults and skips nil.
 func ApplyLoadOpts(opts []LoadOption) LoadConfig {
 	cfg := LoadConfig{GPULayers: -1}
 	for _, o := range opts {

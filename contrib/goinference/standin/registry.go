@@ -30,14 +30,14 @@ func Get(name string) (Backend, bool) {
 	return b, ok
 }
 
-// List returns the names in order.
+// List returns the sorted names.
 func List() []string {
 	registered.RLock()
 	defer registered.RUnlock()
 	return slices.Sorted(maps.Keys(registered.byName))
 }
 
-// Default returns the best backend that is available.
+// Default returns the best available backend.
 func Default() (Backend, error) {
 	for _, name := range append([]string{"metal", "rocm", "llama_cpp"}, List()...) {
 		if b, ok := Get(name); ok && b.Available() {
@@ -47,7 +47,7 @@ func Default() (Backend, error) {
 	return nil, fmt.Errorf("no backend of %v is available", List())
 }
 
-// LoadModel loads with the backend that the options name, else the default one.
+// LoadModel loads a model with the backend that the options name, or with the default one.
 func LoadModel(path string, opts ...LoadOption) (TextModel, error) {
 	b, err := choose(ApplyLoadOpts(opts).Backend)
 	if err != nil {

@@ -1,15 +1,15 @@
-// Package core stands in for dappco.re/go as far as the adapter meets it: the
-// type Result, written anew.
+// Package core is a stand-in for dappco.re/go. It has only the type that the adapter uses,
+// Result, in a new implementation.
 package core
 
-// Result is the outcome of an operation. A failed one carries its error in
-// Value, where callers take it by a type assertion.
+// Result is the result of an operation. A failed one has the error as its Value, which
+// callers read with a type assertion.
 type Result struct {
 	Value any
 	OK    bool
 }
 
-// Error is the text of a failure, empty for a success.
+// Error returns the text of a failure, or "" for a success.
 func (r Result) Error() string {
 	if r.OK {
 		return ""

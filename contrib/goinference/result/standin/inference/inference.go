@@ -1,11 +1,10 @@
-// Package inference stands in for dappco.re/go/inference, the later line of
-// go-inference, whose methods give a core.Result instead of an error.
+// Package inference is a stand-in for dappco.re/go/inference, the later line of
+// go-inference, whose methods return a core.Result instead of an error.
 //
-// It declares what a text backend implements and what a program calls, with the
-// names and signatures of that module; what stands behind them was written anew.
-// Of the options that the later line added, those are here that change what is
-// generated; the ones for tracing and probing, and the optional interfaces for
-// training, state and serving, are not.
+// It declares the types and functions that a text backend implements and a program uses,
+// with the module's names and signatures, in a new implementation. Of the options that the
+// later line added, it has those that change the generated text. It lacks those for tracing
+// and probing, and the optional interfaces for training, state and serving.
 package inference
 
 import (
@@ -22,7 +21,7 @@ type Token struct {
 	Text string
 }
 
-// Message is one turn of a conversation, perhaps with media.
+// Message is one message of a conversation, possibly with media.
 type Message struct {
 	Role    string   `json:"role"`
 	Content string   `json:"content"`
@@ -37,7 +36,7 @@ type ClassifyResult struct {
 	Logits []float32
 }
 
-// BatchResult is what one prompt of a batch gave.
+// BatchResult is the result of one prompt of a batch.
 type BatchResult struct {
 	Tokens []Token
 	Err    error
@@ -58,8 +57,8 @@ type ModelInfo struct {
 	VocabSize, NumLayers, HiddenSize, QuantBits, QuantGroup int
 }
 
-// TextModel is a loaded model. Classify gives []ClassifyResult, BatchGenerate
-// []BatchResult; Err and Close give nil where there is no failure.
+// TextModel is a loaded model. Classify returns []ClassifyResult, BatchGenerate
+// []BatchResult. Err and Close return nil if there is no failure.
 type TextModel interface {
 	Generate(ctx context.Context, prompt string, opts ...GenerateOption) iter.Seq[Token]
 	Chat(ctx context.Context, messages []Message, opts ...GenerateOption) iter.Seq[Token]
@@ -72,7 +71,7 @@ type TextModel interface {
 	Close() core.Result
 }
 
-// Backend loads models; LoadModel gives a TextModel.
+// Backend loads models; LoadModel returns a TextModel.
 type Backend interface {
 	Name() string
 	LoadModel(path string, opts ...LoadOption) core.Result

@@ -1,19 +1,19 @@
 package inference
 
-// ThinkingMode says what becomes of a model's reasoning in its output.
+// ThinkingMode determines whether a model's reasoning is part of its output.
 type ThinkingMode string
 
-// The modes.
+// The values of a ThinkingMode.
 const (
 	ThinkingShow    ThinkingMode = "show"
 	ThinkingHide    ThinkingMode = "hide"
 	ThinkingCapture ThinkingMode = "capture"
 )
 
-// ThinkingConfig is the handling of reasoning.
+// ThinkingConfig has the options for reasoning.
 type ThinkingConfig struct{ Mode ThinkingMode }
 
-// GenerateConfig holds the options of a generation.
+// GenerateConfig has the options of a generation.
 type GenerateConfig struct {
 	MaxTokens           int
 	Temperature         float32
@@ -32,7 +32,7 @@ type GenerateConfig struct {
 	Thinking            ThinkingConfig
 }
 
-// LoadConfig holds the options of loading.
+// LoadConfig has the options of loading.
 type LoadConfig struct {
 	Backend       string
 	ContextLen    int
@@ -41,14 +41,14 @@ type LoadConfig struct {
 	AdapterPath   string
 }
 
-// GenerateOption changes one member of GenerateConfig.
+// GenerateOption changes one field of GenerateConfig.
 type GenerateOption func(*GenerateConfig)
 
-// LoadOption changes one member of LoadConfig.
+// LoadOption changes one field of LoadConfig.
 type LoadOption func(*LoadConfig)
 
-// ApplyGenerateOpts folds options into the default, which is greedy and has no
-// bound of its own on the tokens: MaxTokens 0 means what the context holds.
+// ApplyGenerateOpts applies options to the defaults: greedy, and MaxTokens 0, which means
+// that only the context limits the tokens.
 func ApplyGenerateOpts(opts []GenerateOption) GenerateConfig {
 	cfg := GenerateConfig{RepeatPenalty: 1}
 	for _, o := range opts {
@@ -59,7 +59,7 @@ func ApplyGenerateOpts(opts []GenerateOption) GenerateConfig {
 	return cfg
 }
 
-// ApplyLoadOpts folds options into the default.
+// ApplyLoadOpts applies options to the defaults.
 func ApplyLoadOpts(opts []LoadOption) LoadConfig {
 	cfg := LoadConfig{GPULayers: -1}
 	for _, o := range opts {

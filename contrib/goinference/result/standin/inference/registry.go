@@ -19,8 +19,8 @@ func Get(name string) (Backend, bool) {
 	return b, ok
 }
 
-// LoadModel loads with the backend that the options name, else with the first
-// of the usual ones that is available.
+// LoadModel loads a model with the backend that the options name, or with the first available
+// one of a fixed order.
 func LoadModel(path string, opts ...LoadOption) core.Result {
 	names := []string{"metal", "rocm", "llama_cpp"}
 	if cfg := ApplyLoadOpts(opts); cfg.Backend != "" {
@@ -33,7 +33,7 @@ func LoadModel(path string, opts ...LoadOption) core.Result {
 		}
 		r := b.LoadModel(path, opts...)
 		if !r.OK {
-			// The module asserts that a failure carries an error; so does this.
+			// The module asserts that a failure has an error, and so does this.
 			return core.Result{Value: fmt.Errorf("backend %s: %w", name, r.Value.(error))} //nolint:errcheck // a panic is the point
 		}
 		return r
