@@ -141,11 +141,7 @@ func (l *Prepared) spec() supervise.Spec {
 // serverArgs returns the arguments that come from the settings and not from the
 // plan.
 func (s *Settings) serverArgs(model string) []string {
-	alias := s.Alias
-	if alias == "" {
-		alias = strings.TrimSuffix(filepath.Base(model), ".gguf")
-	}
-	args := []string{"--alias", alias, "--offline"}
+	args := []string{"--alias", s.alias(model), "--offline"}
 	for _, f := range []struct{ flag, path string }{{"--chat-template-file", s.ChatTemplateFile}, {"--slot-save-path", s.SlotDir}} {
 		if f.path == "" {
 			continue
@@ -167,6 +163,20 @@ func (s *Settings) serverArgs(model string) []string {
 		args = append(args, "--metrics")
 	}
 	return append(args, s.Args...)
+}
+
+// alias returns the model's name in the server's answers. llama-server takes it for
+// a list, splits it at commas, sorts it and strips spaces (--alias in
+// common/arg.cpp), and there is no way to quote it.
+func (s *Settings) alias(model string) string {
+	if s.Alias != "" {
+		return s.Alias
+	}
+	name := strings.TrimSpace(strings.ReplaceAll(strings.TrimSuffix(filepath.Base(model), ".gguf"), ",", "-"))
+	if name == "" {
+		return "model"
+	}
+	return name
 }
 
 // partialStallTimeout is how long requests may run without a token where the CPU

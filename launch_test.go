@@ -4,6 +4,7 @@ package rocm_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -15,11 +16,13 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
@@ -204,5 +207,63 @@ func TestUnknownArgumentsAreRejected(t *testing.T) {
 	}
 	if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), `--no-such-flag, --ctx-sise, "on"`) {
 		t.Errorf("got %v, want an ErrInvalidOption that names them all", err)
+	}
+}
+
+// llama-server splits some values at commas; names with commas arrive whole.
+func TestNamesWithCommas(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{})
+	dir := t.TempDir()
+	named := filepath.Join(dir, "zephyr,v2.gguf")
+	if err := os.Rename(model, named); err != nil {
+		t.Fatal(err)
+	}
+	adapters := []string{filepath.Join(dir, "a,b.gguf"), filepath.Join(dir, `c"d,"e.gguf`), filepath.Join(dir, "plain.gguf")}
+	for _, path := range adapters {
+		b, err := ggufgen.Adapter(ggufgen.TinyOptions{}, ggufgen.AdapterOptions{})
+		if err == nil {
+			err = b.WriteFile(path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("TMPDIR", filepath.Join(dir, "t,mp")) // a socket's path is split, too
+	t.Setenv("XDG_RUNTIME_DIR", filepath.Join(dir, "r,un"))
+	for _, path := range []string{os.Getenv("TMPDIR"), os.Getenv("XDG_RUNTIME_DIR")} {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var s rocm.Settings
+	s.Adapters = adapters
+	m, err := new(rocm.Backend).Load(t.Context(), named, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = m.Close() }()
+	var want []llamaapi.LoRA
+	for i, path := range adapters {
+		want = append(want, llamaapi.LoRA{ID: i, Path: path, Scale: 1})
+	}
+	holdsAdapters(t, m, want...)
+	props, err := m.Server().Child.HTTPClient().Get(m.Server().Child.BaseURL() + "/props")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = props.Body.Close() }()
+	var name struct {
+		Alias string `json:"model_alias"`
+	}
+	if err := json.NewDecoder(props.Body).Decode(&name); err != nil || name.Alias != "zephyr-v2" {
+		t.Errorf("served as %q, %v", name.Alias, err)
+	}
+	for _, alias := range []string{"a,b", " a", "a "} {
+		if err := (&rocm.Settings{Alias: alias}).Validate(); !errors.Is(err, rocm.ErrInvalidOption) {
+			t.Errorf("the alias %q: %v", alias, err)
+		}
+	}
+	if err := (&rocm.Settings{TCP: "127.0.0.1,0.0.0.0:0"}).Validate(); !errors.Is(err, rocm.ErrInvalidOption) {
+		t.Errorf("two hosts: %v", err)
 	}
 }

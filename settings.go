@@ -28,7 +28,8 @@ type Settings struct {
 	// Bundle is the path of a bundle to use instead of the one that is found: a
 	// directory or a packed file.
 	Bundle string
-	// Alias is the model's name in the server's answers; empty: the file's name.
+	// Alias is the model's name in the server's answers; empty: the file's name, with
+	// dashes for commas. An alias has no commas, which llama-server takes for a list.
 	Alias string
 	// ChatTemplateFile is the path of a template that replaces the model's own.
 	ChatTemplateFile string
@@ -159,6 +160,9 @@ func (s *Settings) Validate() error {
 	if s.Embeddings && s.Reranking {
 		invalid("Reranking", "Embeddings and Reranking; a server is for one of them")
 	}
+	if strings.Contains(s.Alias, ",") || strings.TrimSpace(s.Alias) != s.Alias {
+		invalid("Alias", "the alias %q: llama-server would cut it; use one without commas and without spaces at its ends", s.Alias)
+	}
 	if s.Pooling != "" && !slices.Contains(poolings(), s.Pooling) {
 		invalid("Pooling", "pooling %q; use one of %s", s.Pooling, strings.Join(poolings(), ", "))
 	}
@@ -185,9 +189,12 @@ func (s *Settings) Validate() error {
 func poolings() []string { return []string{"none", "mean", "cls", "last", "rank"} }
 
 func checkAddress(address string) error {
-	_, port, err := net.SplitHostPort(address)
+	host, port, err := net.SplitHostPort(address)
 	if err == nil {
 		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if strings.Contains(host, ",") { // llama-server would listen on each
+		err = errors.New("there are several hosts")
 	}
 	return err
 }

@@ -136,12 +136,21 @@ func (p *Plan) arguments(sel selection) {
 		add("--mmproj", o.Projector)
 	}
 	for _, a := range o.Adapters {
-		add("--lora", a)
+		add("--lora", listItem(a))
 	}
 	if o.Draft != "" {
 		add("--model-draft", o.Draft)
 	}
 	p.placement(sel, add)
+}
+
+// listItem returns a value that llama-server reads as one element of a list:
+// otherwise it splits it at commas (parse_csv_row in common/arg.cpp).
+func listItem(s string) string {
+	if !strings.Contains(s, ",") && !strings.HasPrefix(s, `"`) {
+		return s
+	}
+	return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
 }
 
 // placement adds the arguments for devices, layers and margins.

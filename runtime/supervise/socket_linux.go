@@ -88,11 +88,12 @@ func privateDir(dir string, named bool) error {
 // directory with a shorter name; cleanup removes it.
 func socketPath(dir string) (path string, cleanup func(), err error) {
 	path = filepath.Join(dir, socketName)
-	if len(path) <= maxSocketPath && !strings.ContainsAny(path, ",\"'") && path == strings.TrimSpace(path) {
+	isList := func(path string) bool { return strings.ContainsAny(path, ",\"'") || path != strings.TrimSpace(path) }
+	if len(path) <= maxSocketPath && !isList(path) {
 		return path, func() {}, nil
 	}
 	for _, base := range []string{os.TempDir(), "/tmp", "/dev/shm"} {
-		if len(base)+len("/go-rocm-0123456789/")+len(socketName) > maxSocketPath {
+		if len(base)+len("/go-rocm-0123456789/")+len(socketName) > maxSocketPath || isList(base) {
 			continue
 		}
 		short, err := os.MkdirTemp(base, "go-rocm-") // 0700, a new name

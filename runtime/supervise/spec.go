@@ -245,7 +245,11 @@ func (s Spec) withDefaults() (Spec, error) {
 		return s, err
 	}
 	if s.TCPAddr != "" {
-		if _, _, err := net.SplitHostPort(s.TCPAddr); err != nil {
+		host, _, err := net.SplitHostPort(s.TCPAddr)
+		if err == nil && strings.Contains(host, ",") { // llama-server would listen on each
+			err = errors.New("it has several hosts")
+		}
+		if err != nil {
 			return s, fmt.Errorf("%w: TCPAddr: %w; want host:port", ErrInvalidSpec, err)
 		}
 	}

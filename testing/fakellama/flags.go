@@ -103,15 +103,15 @@ func (a *args) set(o option, value string) (err error) {
 	case "--model":
 		a.model = value
 	case "--alias":
-		a.alias = value
+		a.alias = aliasOf(value)
 	case "--parallel":
 		a.slots, err = strconv.Atoi(value)
 	case "--ctx-size":
 		a.context, err = strconv.Atoi(value)
 	case "--api-key":
-		a.keys = append(a.keys, strings.Split(value, ",")...)
+		a.keys = append(a.keys, parseRow(value)...)
 	case "--lora":
-		a.loras = append(a.loras, strings.Split(value, ",")...)
+		a.loras = append(a.loras, parseRow(value)...)
 	case "--mmproj":
 		a.projector = value
 	case "--slot-save-path":
@@ -126,6 +126,46 @@ func (a *args) set(o option, value string) (err error) {
 		a.help = true
 	}
 	return err
+}
+
+// parseRow splits a list as llama-server does (parse_csv_row in common/arg.cpp): at
+// commas outside double quotes, which a field begins with.
+func parseRow(s string) []string {
+	var fields []string
+	var field strings.Builder
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch {
+		case s[i] == '"' && !quoted && field.Len() == 0:
+			quoted = true
+		case s[i] == '"' && quoted && i+1 < len(s) && s[i+1] == '"':
+			field.WriteByte('"')
+			i++
+		case s[i] == '"' && quoted:
+			quoted = false
+		case s[i] == ',' && !quoted:
+			fields = append(fields, field.String())
+			field.Reset()
+		default:
+			field.WriteByte(s[i])
+		}
+	}
+	return append(fields, field.String())
+}
+
+// aliasOf returns the name that llama-server gives a model: the first in the order
+// of the alphabet (model_alias is a std::set).
+func aliasOf(value string) string {
+	var names []string
+	for name := range strings.SplitSeq(value, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return slices.Min(names)
 }
 
 // help writes the flags in the columns of llama-server's help.
