@@ -1,7 +1,7 @@
 package gateway
 
 import (
-	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
@@ -13,8 +13,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-
-	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // EnvAPIKey is the environment variable with a key that clients may send, beside
@@ -65,8 +63,8 @@ func (e *CredentialError) Error() string { return e.Err.Error() }
 func (e *CredentialError) Unwrap() error { return e.Err }
 
 // load reads the files. Its error is a CredentialError.
-func (f CredentialFiles) load() (*credentials, error) {
-	keys, err := readKeys(f.KeyFile, f.Key)
+func (f CredentialFiles) load(log *slog.Logger) (*credentials, error) {
+	keys, err := readKeys(f.KeyFile, f.Key, log)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +73,7 @@ func (f CredentialFiles) load() (*credentials, error) {
 		c.keys = append(c.keys, sha256.Sum256([]byte(k)))
 	}
 	if f.TLSCert != "" {
-		cert, err := loadCertificate(f.TLSCert, f.TLSKey)
+		cert, err := loadCertificate(f.TLSCert, f.TLSKey, log)
 		if err != nil {
 			return nil, err
 		}
@@ -84,16 +82,14 @@ func (f CredentialFiles) load() (*credentials, error) {
 	return c, nil
 }
 
-// maxPEM limits the files of a certificate chain and its key, in bytes.
-const maxPEM = 1 << 20
-
-// loadCertificate is tls.LoadX509KeyPair for regular files of limited size.
-func loadCertificate(cert, key string) (tls.Certificate, error) {
-	certPEM, err := regfile.Read(cert, maxPEM)
+// loadCertificate is tls.LoadX509KeyPair for regular files of limited size, of which
+// the key is private.
+func loadCertificate(cert, key string, log *slog.Logger) (tls.Certificate, error) {
+	certPEM, err := readPublic(cert)
 	if err != nil {
 		return tls.Certificate{}, &CredentialError{"tls-cert", fmt.Errorf("tls: %w", err)}
 	}
-	keyPEM, err := regfile.Read(key, maxPEM)
+	keyPEM, err := readSecret(key, log)
 	if err != nil {
 		return tls.Certificate{}, &CredentialError{"tls-key", fmt.Errorf("tls: %w", err)}
 	}
@@ -120,7 +116,7 @@ func LoadCredentials(files CredentialFiles, log *slog.Logger) (*CredentialStore,
 
 // reload reads the files again. After an error the previous credentials remain.
 func (s *CredentialStore) reload() error {
-	c, err := s.files.load()
+	c, err := s.files.load(s.log)
 	if err == nil {
 		s.current.Store(c)
 	}
@@ -185,7 +181,7 @@ func apiKey(r *http.Request) string {
 }
 
 // readKeys returns the key of the environment and those of a file.
-func readKeys(file, env string) ([]string, error) {
+func readKeys(file, env string, log *slog.Logger) ([]string, error) {
 	var keys []string
 	if env = strings.TrimSpace(env); env != "" {
 		if err := checkKey(env); err != nil {
@@ -196,7 +192,7 @@ func readKeys(file, env string) ([]string, error) {
 	if file == "" {
 		return keys, nil
 	}
-	fileKeys, err := readKeyFile(file)
+	fileKeys, err := readKeyFile(file, log)
 	if err != nil {
 		return nil, &CredentialError{"api-key-file", fmt.Errorf("api keys: %w", err)}
 	}
@@ -204,15 +200,15 @@ func readKeys(file, env string) ([]string, error) {
 }
 
 // readKeyFile returns the lines of a file, except for empty ones and comments.
-func readKeyFile(file string) (keys []string, err error) {
-	f, err := regfile.Open(file)
+func readKeyFile(file string, log *slog.Logger) (keys []string, err error) {
+	text, err := readSecret(file, log)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	sc := bufio.NewScanner(f)
-	for n := 1; sc.Scan(); n++ {
-		line := strings.TrimSpace(sc.Text())
+	n := 0
+	for line := range bytes.Lines(text) {
+		n++
+		line := string(bytes.TrimSpace(line))
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
@@ -220,9 +216,6 @@ func readKeyFile(file string) (keys []string, err error) {
 			return nil, fmt.Errorf("%s:%d: %w", file, n, err)
 		}
 		keys = append(keys, line)
-	}
-	if err := sc.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	if len(keys) == 0 {
 		return nil, fmt.Errorf("%s has no keys; write one a line", file)

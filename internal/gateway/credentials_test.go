@@ -3,10 +3,22 @@
 package gateway
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"io/fs"
+	"log/slog"
+	"math/big"
+	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
@@ -22,8 +34,131 @@ func TestCredentialFilesRejectFIFO(t *testing.T) {
 		"keys":        {KeyFile: fifo},
 		"certificate": {TLSCert: fifo, TLSKey: fifo},
 	} {
-		if _, err := files.load(); !errors.Is(err, regfile.ErrNotRegular) {
+		if _, err := files.load(slog.New(slog.DiscardHandler)); !errors.Is(err, regfile.ErrNotRegular) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// writeCertificate writes a certificate and its key into dir, each after prefix.
+func writeCertificate(t *testing.T, dir, prefix string) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, about, about, &private.PublicKey, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	err = errors.Join(
+		os.WriteFile(cert, append([]byte(prefix), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...), 0o600),
+		os.WriteFile(key, append([]byte(prefix), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})...), 0o600),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert, key
+}
+
+// Files of keys that other users may write are rejected, and so are those that they
+// may read; the group may read. A certificate is public.
+func TestCredentialFilesMustBePrivate(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	if err := os.WriteFile(keys, []byte("secret-key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cert, key := writeCertificate(t, dir, "")
+	all := CredentialFiles{KeyFile: keys, TLSCert: cert, TLSKey: key}
+	for _, tt := range []struct {
+		file string
+		mode fs.FileMode
+		flag string // empty: accepted
+		says string
+	}{
+		{keys, 0o600, "", ""},
+		{keys, 0o400, "", ""},
+		{keys, 0o640, "", ""},
+		{keys, 0o440, "", ""},
+		{keys, 0o644, "api-key-file", "chmod 600 " + keys},
+		{keys, 0o604, "api-key-file", "chmod 600 " + keys},
+		{keys, 0o620, "api-key-file", "chmod go-w " + keys},
+		{keys, 0o602, "api-key-file", "chmod go-w " + keys},
+		{keys, 0o666, "api-key-file", "(mode 0666)"},
+		{key, 0o640, "", ""},
+		{key, 0o644, "tls-key", "chmod 600 " + key},
+		{key, 0o660, "tls-key", "chmod go-w " + key},
+		{cert, 0o644, "", ""},
+		{cert, 0o664, "tls-cert", "chmod go-w " + cert},
+	} {
+		if err := os.Chmod(tt.file, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		_, err := all.load(slog.New(slog.DiscardHandler))
+		var wrong *CredentialError
+		switch {
+		case tt.flag == "" && err != nil:
+			t.Errorf("%s of mode %04o: %v", filepath.Base(tt.file), tt.mode, err)
+		case tt.flag != "" && (!errors.As(err, &wrong) || wrong.Flag != tt.flag || !strings.Contains(err.Error(), tt.says)):
+			t.Errorf("%s of mode %04o: %v; want one about --%s that says %q", filepath.Base(tt.file), tt.mode, err, tt.flag, tt.says)
+		}
+		if err := os.Chmod(tt.file, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Secrets that service managers and orchestrators mount may be readable by all.
+func TestMountedSecrets(t *testing.T) {
+	t.Parallel()
+	const ext4, overlay = unix.EXT4_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC
+	for name, tt := range map[string]struct {
+		fsType, flags int64
+		owner         uint32
+		want          bool
+	}{
+		"systemd credential":             {unix.RAMFS_MAGIC, unix.ST_RDONLY, 0, true},
+		"Docker secret":                  {unix.TMPFS_MAGIC, unix.ST_RDONLY, 0, true},
+		"Kubernetes secret":              {unix.TMPFS_MAGIC, 0, 0, true},
+		"read-only volume":               {ext4, unix.ST_RDONLY, 1000, true},
+		"file in a container":            {overlay, 0, 0, false},
+		"file of a user":                 {ext4, 0, 1000, false},
+		"file of a user in /tmp":         {unix.TMPFS_MAGIC, 0, 1000, false},
+		"file of root":                   {ext4, 0, 0, false},
+		"volume that can be written":     {ext4, unix.ST_NOSUID, 1000, false},
+		"in memory, of a user, readonly": {unix.TMPFS_MAGIC, unix.ST_RDONLY, 1000, true},
+	} {
+		if got := mountedSecret(tt.fsType, tt.flags, tt.owner); got != tt.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
+// Editors of Windows put a byte order mark before UTF-8, and may write UTF-16.
+func TestCredentialFilesWithByteOrderMark(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys")
+	cert, key := writeCertificate(t, dir, "\ufeff")
+	files := CredentialFiles{KeyFile: keys, TLSCert: cert, TLSKey: key}
+	if err := os.WriteFile(keys, []byte("\ufeff# ours\r\nfirst\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := files.load(slog.New(slog.DiscardHandler)); err != nil || !c.hasKey("first") {
+		t.Errorf("UTF-8 with a byte order mark: %v", err)
+	}
+	if err := os.WriteFile(keys, []byte("\xff\xfef\x00"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := files.load(slog.New(slog.DiscardHandler)); !errors.Is(err, regfile.ErrNotUTF8) {
+		t.Errorf("UTF-16: %v", err)
 	}
 }

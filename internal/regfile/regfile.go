@@ -9,6 +9,7 @@
 package regfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ var (
 	ErrNotRegular = errors.New("not a regular file")
 	// ErrTooLarge reports a file with more bytes than the limit.
 	ErrTooLarge = errors.New("file is too large")
+	// ErrNotUTF8 reports text in another encoding.
+	ErrNotUTF8 = errors.New("not UTF-8")
 )
 
 // Open opens a regular file for reading. It follows symbolic links.
@@ -86,6 +89,28 @@ func ReadIn(root *os.Root, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	return read(f, name, limit)
+}
+
+// ReadText is Read for a file that a person wrote with an editor, see Text.
+func ReadText(name string, limit int64) ([]byte, error) {
+	b, err := Read(name, limit)
+	if err == nil {
+		b, err = Text(b)
+	}
+	if errors.Is(err, ErrNotUTF8) {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	return b, err
+}
+
+// Text returns the text of a file that an editor saved: without the byte order mark
+// that editors of Windows put before UTF-8. The error wraps ErrNotUTF8 for text that
+// begins with the mark of UTF-16 or UTF-32.
+func Text(b []byte) ([]byte, error) {
+	if bytes.HasPrefix(b, []byte("\xff\xfe")) || bytes.HasPrefix(b, []byte("\xfe\xff")) || bytes.HasPrefix(b, []byte("\x00\x00\xfe\xff")) {
+		return nil, fmt.Errorf("%w: it begins with the byte order mark of UTF-16 or UTF-32; save it as UTF-8", ErrNotUTF8)
+	}
+	return bytes.TrimPrefix(b, []byte("\ufeff")), nil
 }
 
 func read(f *os.File, name string, limit int64) ([]byte, error) {

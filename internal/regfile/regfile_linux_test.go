@@ -75,3 +75,24 @@ func TestReadRejectsSpecialFiles(t *testing.T) {
 		t.Errorf("a device: %v", err)
 	}
 }
+
+func TestReadTextByEncoding(t *testing.T) {
+	t.Parallel()
+	name := filepath.Join(t.TempDir(), "text")
+	for content, want := range map[string]string{"": "", "a": "a", "\ufeff": "", "\ufeffa\ufeff": "a\ufeff", "\xff": "\xff"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := regfile.ReadText(name, 100); err != nil || string(b) != want {
+			t.Errorf("%q: %q, %v", content, b, err)
+		}
+	}
+	for _, content := range []string{"\xff\xfea\x00", "\xfe\xff\x00a", "\xff\xfe\x00\x00", "\x00\x00\xfe\xff"} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := regfile.ReadText(name, 100); !errors.Is(err, regfile.ErrNotUTF8) {
+			t.Errorf("%q: %q, %v", content, b, err)
+		}
+	}
+}

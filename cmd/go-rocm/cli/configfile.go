@@ -68,12 +68,14 @@ func (c *configFile) line(key string) int {
 }
 
 func readConfig(path string) (*configFile, error) {
-	raw, err := regfile.Read(path, maxConfigSize)
+	raw, err := regfile.ReadText(path, maxConfigSize)
 	switch {
 	case errors.Is(err, regfile.ErrTooLarge):
 		return nil, &configError{path: path, text: "larger than 1 MiB, which no configuration file is"}
 	case errors.Is(err, regfile.ErrNotRegular):
 		return nil, &configError{path: path, text: regfile.ErrNotRegular.Error()}
+	case errors.Is(err, regfile.ErrNotUTF8):
+		return nil, &configError{path: path, line: 1, text: errors.Unwrap(err).Error()}
 	case err != nil:
 		return nil, &configError{path: path, text: errors.Unwrap(err).Error()}
 	}

@@ -139,6 +139,9 @@ func (g *generationFlags) readPrompt(stdin io.Reader, m *modelFlags) (string, er
 	prompt := g.prompt
 	if prompt == "" && !isTerminal(stdin) {
 		raw, err := readLimited(stdin, maxPrompt)
+		if err == nil {
+			raw, err = regfile.Text(raw)
+		}
 		switch {
 		case errors.Is(err, errInputTooLarge):
 			return "", fmt.Errorf("the prompt is larger than %d MiB", maxPrompt>>20)
@@ -175,7 +178,7 @@ func (g *generationFlags) request() (rocm.Request, error) {
 		r.TemplateVars = map[string]any{"enable_thinking": false}
 	}
 	if g.grammarFile != "" {
-		raw, err := regfile.Read(g.grammarFile, maxGrammarSize)
+		raw, err := regfile.ReadText(g.grammarFile, maxGrammarSize)
 		if err != nil {
 			return r, fmt.Errorf("grammar: %w", err)
 		}

@@ -95,7 +95,7 @@ func readKey[K any](flag, path string, parse func([]byte) (*K, error)) (*K, erro
 	if path == "" {
 		return nil, nil
 	}
-	text, err := regfile.Read(path, maxKeySize)
+	text, err := regfile.ReadText(path, maxKeySize)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}

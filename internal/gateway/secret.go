@@ -1,0 +1,75 @@
+package gateway
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
+)
+
+const (
+	othersWrite fs.FileMode = 0o022
+	othersRead  fs.FileMode = 0o004
+	// maxSecret limits a file of keys or of certificates, in bytes.
+	maxSecret = 1 << 20
+)
+
+// readSecret returns the text of a file with keys. It rejects a file that other
+// users may write, or may read.
+//
+// The group may read: a file of root's that the service's group reads is a usual
+// form, and so is systemd's credential (mode 0440). A file that all may read is
+// accepted, with a warning, where a service manager put it for this service alone:
+// on a mount that is read-only, or root's on one that is in memory. So Docker
+// (0444) and Kubernetes (0644) provide secrets, and their modes cannot always be
+// chosen.
+func readSecret(name string, log *slog.Logger) ([]byte, error) {
+	return readPrivate(name, func(f *os.File, mode fs.FileMode) error {
+		switch {
+		case mode&othersRead == 0:
+			return nil
+		case isMountedSecret(f):
+			log.Warn("every user may read this file of keys; its mount is taken for one that only this service sees", "file", name, "mode", fmt.Sprintf("%04o", mode.Perm()))
+			return nil
+		}
+		return fmt.Errorf("%s: every user may read the keys in it (mode %04o); run: chmod 600 %s (640 where the service reads it as its group)", name, mode.Perm(), name)
+	})
+}
+
+// readPublic returns the text of a file, such as a certificate, that others may
+// read. It rejects one that they may write.
+func readPublic(name string) ([]byte, error) {
+	return readPrivate(name, func(*os.File, fs.FileMode) error { return nil })
+}
+
+func readPrivate(name string, check func(f *os.File, mode fs.FileMode) error) ([]byte, error) {
+	f, err := regfile.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat() // of the file that is read, not of what the name means now
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode()&othersWrite != 0 {
+		return nil, fmt.Errorf("%s: other users may write it (mode %04o); run: chmod go-w %s", name, info.Mode().Perm(), name)
+	}
+	if err := check(f, info.Mode()); err != nil {
+		return nil, err
+	}
+	raw, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err == nil && len(raw) > maxSecret {
+		err = regfile.ErrTooLarge
+	}
+	if err == nil {
+		raw, err = regfile.Text(raw)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return raw, nil
+}

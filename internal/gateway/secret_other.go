@@ -1,0 +1,8 @@
+//go:build !linux
+
+package gateway
+
+import "os"
+
+// isMountedSecret is false: mounts are not told apart on this platform.
+func isMountedSecret(*os.File) bool { return false }
