@@ -4,15 +4,17 @@ package rocm_test
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -79,19 +81,11 @@ func kill(t *testing.T, m *rocm.Model) {
 
 func waitIdle(t *testing.T, m *rocm.Model) {
 	t.Helper()
-	for range 2000 {
+	poll.Until(t, "idle slots", func() bool {
 		slots, err := m.API().Slots(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		busy := false
-		for _, s := range slots {
-			busy = busy || s.Processing
-		}
-		if !busy {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatal("the slot was not freed")
+		return !slices.ContainsFunc(slots, func(s llamaapi.Slot) bool { return s.Processing })
+	})
 }

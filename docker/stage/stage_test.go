@@ -108,13 +108,16 @@ func TestBrokenRecordSaysWhatToDo(t *testing.T) {
 
 func TestConcurrentBuildsMakeOnce(t *testing.T) {
 	c := open(t)
+	const builds = 8
 	var made atomic.Int32
-	var wg sync.WaitGroup
-	for range 8 {
+	var wg, started sync.WaitGroup
+	started.Add(builds)
+	for range builds {
 		wg.Go(func() {
+			started.Done()
 			_, err := c.Do(t.Context(), "step", 1, func(ctx context.Context, dir string) error {
 				made.Add(1)
-				time.Sleep(20 * time.Millisecond)
+				started.Wait() // no build comes after this one is made
 				return write("x")(ctx, dir)
 			})
 			if err != nil {

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // Cancelling kills grandchildren too, such as the servers of a test binary.
@@ -40,9 +42,7 @@ func TestCancelKillsTheWholeGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for gone := false; !gone; gone = exited(pid) {
-		time.Sleep(time.Millisecond)
-	}
+	poll.Until(t, "the grandchild to exit", func() bool { return exited(pid) })
 }
 
 // exited reports whether a process has exited; it may be a zombie.

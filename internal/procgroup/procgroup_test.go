@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // Cancelling stops the children too. A program that handles SIGINT has time to clean
@@ -45,9 +47,7 @@ func TestRunStopsTheWholeGroup(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for !exited(pid) {
-				time.Sleep(time.Millisecond)
-			}
+			poll.Until(t, "the child to exit", func() bool { return exited(pid) })
 			if tidied := line(filepath.Join(dir, "tidy")) == "tidied"; tidied != tc.tidy {
 				t.Errorf("it cleaned up: %v", tidied)
 			}

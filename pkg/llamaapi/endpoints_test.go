@@ -18,6 +18,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // fake starts a fakellama server and returns a client of it.
@@ -445,13 +446,7 @@ func TestFaults(t *testing.T) {
 			if !errors.Is(s.Err(), tc.want) || n == 0 {
 				t.Errorf("%d tokens, then %v; want %v", n, s.Err(), tc.want)
 			}
-			for range 1000 {
-				if f.Busy() == 0 {
-					return
-				}
-				time.Sleep(2 * time.Millisecond)
-			}
-			t.Error("the slot is still busy")
+			poll.Until(t, "an idle slot", func() bool { return f.Busy() == 0 })
 		})
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -295,18 +296,6 @@ func endless(t *testing.T, left *atomic.Int32) *Client {
 	return New(srv.URL, srv.Client())
 }
 
-// eventually waits for a condition that another goroutine makes true.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 1000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatalf("%s did not come about", what)
-}
-
 func TestStreamClosedEarly(t *testing.T) {
 	t.Run("break", func(t *testing.T) {
 		var left atomic.Int32
@@ -323,7 +312,7 @@ func TestStreamClosedEarly(t *testing.T) {
 		if s.Err() != nil {
 			t.Errorf("leaving the loop is no error: %v", s.Err())
 		}
-		eventually(t, "hanging up", func() bool { return left.Load() == 1 })
+		poll.Until(t, "the end of the connection", func() bool { return left.Load() == 1 })
 		if s.Next() || !errors.Is(s.Err(), ErrClosed) {
 			t.Errorf("after the break: %v", s.Err())
 		}
@@ -348,7 +337,7 @@ func TestStreamClosedEarly(t *testing.T) {
 		if !errors.Is(s.Err(), context.Canceled) {
 			t.Errorf("err = %v", s.Err())
 		}
-		eventually(t, "hanging up", func() bool { return left.Load() == 1 })
+		poll.Until(t, "the end of the connection", func() bool { return left.Load() == 1 })
 	})
 	t.Run("close by another goroutine", func(t *testing.T) {
 		var left atomic.Int32
@@ -356,13 +345,16 @@ func TestStreamClosedEarly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		read := make(chan struct{})
 		go func() {
-			time.Sleep(20 * time.Millisecond)
+			<-read
 			closeQuietly(s)
 			closeQuietly(s)
 		}()
-		for s.Next() {
-			continue
+		for n := 1; s.Next(); n++ {
+			if n == 10 {
+				close(read)
+			}
 		}
 		if !errors.Is(s.Err(), ErrClosed) {
 			t.Errorf("err = %v", s.Err())

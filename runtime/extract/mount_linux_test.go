@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // withMounts runs a test that mounts file systems. A user other than root runs it again
@@ -94,12 +96,10 @@ func remount(t *testing.T, dir string, flags uintptr) {
 func unmount(t *testing.T, dir string) {
 	t.Helper()
 	var err error
-	for range 200 { // a process that just exited may still use it
-		if err = unix.Unmount(dir, 0); !errors.Is(err, unix.EBUSY) {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	poll.Until(t, "the end of what uses "+dir, func() bool { // a process that just exited may still use it
+		err = unix.Unmount(dir, 0)
+		return !errors.Is(err, unix.EBUSY)
+	})
 	if err != nil && !errors.Is(err, unix.EINVAL) {
 		t.Errorf("unmount %s: %v", dir, err)
 	}

@@ -14,12 +14,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 var fastEncoder = bundle.GoEncoder(zstd.SpeedFastest, 1<<20) //nolint:gochecknoglobals // a constant of the tests
@@ -223,17 +223,14 @@ func (c *child) waitStopped() {
 	if got := c.line(); got != "stopped" {
 		c.t.Fatalf("child printed %q, want that it stopped", got)
 	}
-	var state string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	poll.Until(c.t, "the child to stop", func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		if _, state, _ = strings.Cut(string(b), ") "); strings.HasPrefix(state, "T") {
-			return
-		}
-	}
-	c.t.Fatalf("child did not stop, its state is %.1s", state)
+		_, state, _ := strings.Cut(string(b), ") ")
+		return strings.HasPrefix(state, "T")
+	})
 }
 
 // succeeded waits for the child and returns whether it wrote files.

@@ -25,7 +25,7 @@ type Step struct {
 type Ladder struct {
 	start Options
 	done  []string // kinds of steps that were tried
-	count int // steps returned
+	count int      // steps returned
 }
 
 // NewLadder starts from the options of the plan that failed first.

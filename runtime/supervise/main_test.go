@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -20,6 +19,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/internal/procstat"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -114,7 +114,7 @@ func stopClean(t *testing.T, c *Child) {
 
 func nothingLeft(t *testing.T, socketDir, marker string) {
 	t.Helper()
-	waitFor(t, "every process to exit", func() bool { return len(processesWithMarker(marker)) == 0 })
+	poll.Until(t, "every process to exit", func() bool { return len(processesWithMarker(marker)) == 0 })
 	entries, err := os.ReadDir(socketDir)
 	if err != nil {
 		t.Fatal(err)
@@ -122,19 +122,6 @@ func nothingLeft(t *testing.T, socketDir, marker string) {
 	for _, e := range entries {
 		t.Errorf("%s is left in the socket directory", e.Name())
 	}
-}
-
-// waitFor polls for a condition; the limit only bounds a failure.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 12_000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	buf := make([]byte, 1<<20)
-	t.Fatalf("timeout: waited for %s\n%s", what, buf[:runtime.Stack(buf, true)])
 }
 
 // waitForState waits for an event that leads to a state.

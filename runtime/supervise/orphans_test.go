@@ -15,6 +15,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/internal/procstat"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -24,7 +25,7 @@ func TestFault23_ParentKilled(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		cmd, child, marker := startParent(t, dir, roleServer, fakellama.Script{Process: fakellama.Process{IgnoreSIGTERM: true}})
 		killProcess(t, cmd)
-		waitFor(t, "the child to die with its parent", func() bool { return !isProcessRunning(child) })
+		poll.Until(t, "the child to die with its parent", func() bool { return !isProcessRunning(child) })
 		if n, err := ReapOrphans(dir, nil); err != nil || n != 0 {
 			t.Errorf("killed %d orphans (%v), want none", n, err)
 		}
@@ -75,7 +76,7 @@ func TestFault24_Grandchildren(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		cmd, child, marker := startParent(t, dir, roleEscape, fakellama.Script{Process: fakellama.Process{Grandchild: true}})
 		killProcess(t, cmd)
-		waitFor(t, "the child to die with its parent", func() bool { return !isProcessRunning(child) })
+		poll.Until(t, "the child to die with its parent", func() bool { return !isProcessRunning(child) })
 		if n, err := ReapOrphans(dir, nil); err != nil || n != 2 {
 			t.Errorf("killed %d orphans (%v), want both grandchildren", n, err)
 		}
@@ -98,7 +99,7 @@ func TestFault24_GroupMemberWithoutMarker(t *testing.T) {
 		if _, err := fmt.Sscan(string(raw), &pid); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "the grandchild to lose its marker", func() bool {
+		poll.Until(t, "the grandchild to lose its marker", func() bool {
 			return isProcessRunning(pid) && !hasMarker(pid, c.record.Marker)
 		})
 		start, err := procstat.Read(pid)
@@ -107,7 +108,7 @@ func TestFault24_GroupMemberWithoutMarker(t *testing.T) {
 		}
 		t.Cleanup(func() { killIf(pid, func() bool { return procstat.IsRunning(pid, start.Start) }) }) // in case the test fails
 		stopClean(t, c)
-		waitFor(t, "the grandchild to exit", func() bool { return !procstat.IsRunning(pid, start.Start) })
+		poll.Until(t, "the grandchild to exit", func() bool { return !procstat.IsRunning(pid, start.Start) })
 	})
 }
 

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -200,10 +201,10 @@ func TestFault29_ClientCancels(t *testing.T) {
 		}
 		begin := time.Now()
 		cancel()
-		waitFor(t, "the slot to be free", func() bool { return !slotBusy(t, c) })
+		poll.Until(t, "the slot to be free", func() bool { return !slotBusy(t, c) })
 		t.Logf("free after %s", time.Since(begin).Round(time.Millisecond))
 		_ = res.Body.Close()
-		waitFor(t, "the request to end", func() bool { return c.ActiveRequests() == 0 })
+		poll.Until(t, "the request to end", func() bool { return c.ActiveRequests() == 0 })
 	})
 }
 

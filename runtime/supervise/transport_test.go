@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -122,14 +123,14 @@ func TestRetriesOnlyWithoutTokens(t *testing.T) {
 			text, err := readAll(t.Context(), c)
 			results <- result{text, err}
 		}()
-		waitFor(t, "the request to run", func() bool { return c.ActiveRequests() == 1 })
+		poll.Until(t, "the request to run", func() bool { return c.ActiveRequests() == 1 })
 		events, done := c.Subscribe()
 		defer done()
 		if err := unix.Kill(c.Pid(), unix.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
 		waitForState(t, events, Ready)
-		waitFor(t, "the retry to run", func() bool { return c.ActiveRequests() == 1 })
+		poll.Until(t, "the retry to run", func() bool { return c.ActiveRequests() == 1 })
 		stopClean(t, c)
 		if r := <-results; r.err == nil {
 			t.Errorf("got %d bytes from servers that never answer", len(r.text))
@@ -180,7 +181,7 @@ func TestCrashWithSeveralRequestsNamesNoCause(t *testing.T) {
 		for range cap(errs) {
 			go func() { _, err := readAll(t.Context(), c); errs <- err }()
 		}
-		waitFor(t, "both requests to run", func() bool { return c.ActiveRequests() == cap(errs) })
+		poll.Until(t, "both requests to run", func() bool { return c.ActiveRequests() == cap(errs) })
 		if err := unix.Kill(c.Pid(), unix.SIGSEGV); err != nil {
 			t.Fatal(err)
 		}

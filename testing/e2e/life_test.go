@@ -13,25 +13,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/testing/models"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
-
-// await polls until a condition is true. The deadline is not a limit on speed: it
-// only keeps a broken run from waiting forever.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s did not come true in a minute", what)
-		}
-	}
-}
 
 // longest is the limit of tokens for a request that should not end by itself.
 const longest = 1800
@@ -41,7 +30,7 @@ const longest = 1800
 func freed(t *testing.T, api *llamaapi.Client) {
 	t.Helper()
 	var slots []llamaapi.Slot
-	await(t, "an idle slot", func() bool {
+	poll.Until(t, "an idle slot", func() bool {
 		var err error
 		if slots, err = api.Slots(t.Context()); err != nil {
 			t.Fatal(err)
@@ -136,7 +125,7 @@ func TestKilledParentLeavesNoOrphan(t *testing.T) {
 		t.Error("ask ended well though it was killed")
 	}
 	for _, pid := range servers {
-		await(t, "the end of the orphaned server", func() bool { return ended(pid) })
+		poll.Until(t, "the end of the orphaned server", func() bool { return ended(pid) })
 	}
 	// The next start removes the files of the killed program.
 	if got := ask(t, "-max", "16", realModel(t, models.SmolLM2()), question); !strings.Contains(got.Text, answer) {

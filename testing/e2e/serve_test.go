@@ -21,6 +21,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/testing/models"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // served is a running `go-rocm serve`.
@@ -177,7 +178,7 @@ func TestServeRestartsItsChild(t *testing.T) {
 	if err := syscall.Kill(before[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "a new server", func() bool {
+	poll.Until(t, "a new server", func() bool {
 		now := children(t, s.cmd.Process.Pid)
 		return len(now) == 1 && now[0] != before[0]
 	})

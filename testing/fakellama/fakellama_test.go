@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // serve starts a server in process.
@@ -232,13 +234,7 @@ func TestSlotsAreFreed(t *testing.T) {
 		cancel()
 		_ = resp.Body.Close()
 	}
-	for range 1000 {
-		if s.Busy() == 0 {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Errorf("%d slots are still busy", s.Busy())
+	poll.Until(t, "idle slots", func() bool { return s.Busy() == 0 })
 }
 
 func TestLoadingAndHealth(t *testing.T) {
@@ -246,12 +242,10 @@ func TestLoadingAndHealth(t *testing.T) {
 	if code, body := get(t, url+"/health"); code != 503 || body != `{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}` {
 		t.Errorf("loading: %d %s", code, body)
 	}
-	for range 1000 {
-		if code, _ := get(t, url+"/health"); code == 200 {
-			break
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	poll.Until(t, "a loaded model", func() bool {
+		code, _ := get(t, url+"/health")
+		return code == 200
+	})
 	if code, body := get(t, url+"/health"); code != 200 || body != `{"status":"ok"}` {
 		t.Errorf("loaded: %d %s", code, body)
 	}
@@ -401,9 +395,7 @@ func TestWedged(t *testing.T) {
 			t.Errorf("%s: /slots %q, %v", kind, first, err)
 		}
 		ask() // nobody's fault, and yet
-		for s.Busy() > 0 {
-			time.Sleep(time.Millisecond)
-		}
+		poll.Until(t, "idle slots", func() bool { return s.Busy() == 0 })
 		if again, _ := askSlots(t, url, kind); again != first || kind == KindStall && !strings.Contains(again, `"n_decoded":2`) {
 			t.Errorf("%s: /slots\n%s, before\n%s", kind, again, first)
 		}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // TestMain lets the test's own binary be the program, so that no other has to
@@ -92,30 +94,18 @@ func ask(t *testing.T, hc *http.Client, path, key string) int {
 	return resp.StatusCode
 }
 
-// until waits for a condition of another process.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 2000 {
-		if ok() {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Fatalf("%s did not come about", what)
-}
-
 func TestProgramLife(t *testing.T) {
 	cmd, socket, stderr := program(t, Script{LoadTime: 300 * time.Millisecond}, "-np", "2")
 	hc := unixClient(socket)
-	until(t, "listening", func() bool { return ask(t, hc, "/health", "") != 0 })
-	until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+	poll.Until(t, "listening", func() bool { return ask(t, hc, "/health", "") != 0 })
+	poll.Until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
 	if code := ask(t, hc, "/props", ""); code != 401 {
 		t.Errorf("without the key of the environment: %d", code)
 	}
 	if code := ask(t, hc, "/props", "secret"); code != 200 {
 		t.Errorf("with the key: %d", code)
 	}
-	until(t, "the log", func() bool { return strings.Contains(stderr.String(), "listening on unix://"+socket) })
+	poll.Until(t, "the log", func() bool { return strings.Contains(stderr.String(), "listening on unix://"+socket) })
 	if strings.Contains(stderr.String(), "secret") {
 		t.Error("the key is in the log")
 	}
@@ -192,7 +182,7 @@ func TestProgramCrashes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cmd, socket, _ := program(t, Script{NeverEnds: true, Faults: []Fault{{Kind: KindCrash, AfterTokens: 2, Signal: int(syscall.SIGSEGV)}}})
 			hc := unixClient(socket)
-			until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+			poll.Until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/completion", strings.NewReader(tc.body))
 			if err != nil {
 				t.Fatal(err)
@@ -221,11 +211,11 @@ func TestProgramCrashes(t *testing.T) {
 func TestProgramIgnoresSIGTERM(t *testing.T) {
 	cmd, socket, stderr := program(t, Script{Process: Process{IgnoreSIGTERM: true}})
 	hc := unixClient(socket)
-	until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
+	poll.Until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 200 })
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the log of it", func() bool { return strings.Contains(stderr.String(), "SIGTERM ignored") })
+	poll.Until(t, "the log of it", func() bool { return strings.Contains(stderr.String(), "SIGTERM ignored") })
 	if code := ask(t, hc, "/health", ""); code != 200 {
 		t.Errorf("health after SIGTERM: %d", code)
 	}
@@ -242,12 +232,12 @@ func TestProgramIgnoresSIGTERMWhileLoading(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cmd, socket, stderr := program(t, script)
 			hc := unixClient(socket)
-			until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 503 })
+			poll.Until(t, "loading", func() bool { return ask(t, hc, "/health", "") == 503 })
 			for n := 1; n <= 2; n++ {
 				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 					t.Fatal(err)
 				}
-				until(t, "the log of it", func() bool { return strings.Count(stderr.String(), "SIGTERM ignored") == n })
+				poll.Until(t, "the log of it", func() bool { return strings.Count(stderr.String(), "SIGTERM ignored") == n })
 			}
 			if code := ask(t, hc, "/health", ""); code != 503 {
 				t.Errorf("health after SIGTERM: %d", code)
@@ -264,7 +254,7 @@ func TestProgramIgnoresSIGTERMWhileLoading(t *testing.T) {
 
 func TestProgramNeverListens(t *testing.T) {
 	cmd, socket, stderr := program(t, Script{Process: Process{NeverListens: true, Log: "waiting for the GPU"}})
-	until(t, "the log", func() bool { return strings.Contains(stderr.String(), "waiting for the GPU") })
+	poll.Until(t, "the log", func() bool { return strings.Contains(stderr.String(), "waiting for the GPU") })
 	if _, err := os.Stat(socket); err == nil {
 		t.Error("there is a socket")
 	}
@@ -279,7 +269,7 @@ func TestProgramNeverListens(t *testing.T) {
 func TestProgramGrandchild(t *testing.T) {
 	cmd, _, stderr := program(t, Script{Process: Process{Grandchild: true}})
 	pattern := regexp.MustCompile(`grandchild pid (\d+)`)
-	until(t, "the grandchild", func() bool { return pattern.MatchString(stderr.String()) })
+	poll.Until(t, "the grandchild", func() bool { return pattern.MatchString(stderr.String()) })
 	pid, err := strconv.Atoi(pattern.FindStringSubmatch(stderr.String())[1])
 	if err != nil {
 		t.Fatal(err)
@@ -296,7 +286,7 @@ func TestProgramGrandchild(t *testing.T) {
 
 func TestProgramFloods(t *testing.T) {
 	_, _, stderr := program(t, Script{Process: Process{FloodBytes: 1 << 20}})
-	until(t, "a mebibyte of log", func() bool { return len(stderr.String()) >= 1<<20 })
+	poll.Until(t, "a mebibyte of log", func() bool { return len(stderr.String()) >= 1<<20 })
 }
 
 func TestProgramResponds(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
@@ -24,6 +23,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/testing/containertest"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 const image = "go-rocm/test-probe:latest"
@@ -227,13 +227,7 @@ func TestLeftoversOfAKilledRunAreRemoved(t *testing.T) {
 		t.Fatalf("expected the orphan, got %v", left)
 	}
 	containertest.Engine(t)
-	deadline := time.Now().Add(10 * time.Second)
-	for len(containers(t, e)) > 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("the orphan is still there")
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
+	poll.Until(t, "the removal of the orphan", func() bool { return len(containers(t, e)) == 0 })
 }
 
 // An image that is committed from a job inherits the job's labels, and so do the containers
