@@ -206,9 +206,9 @@ func (m *Model) classify(ctx context.Context, prompt string, cfg inference.Gener
 // server-context.cpp). The probabilities are the network's before any bias, so a
 // second request that is biased towards a whole letter returns the same.
 func (m *Model) positions(ctx context.Context, r *llamaapi.CompletionRequest) (llamaapi.Completion, error) {
-	again := *r
-	again.Extra = map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}
-	res, err := m.api.Complete(ctx, &again)
+	retry := *r
+	retry.Extra = map[string]any{"logit_bias": []any{[]any{"a", 1e6}}}
+	res, err := m.api.Complete(ctx, &retry)
 	switch {
 	case err != nil:
 		return llamaapi.Completion{}, err

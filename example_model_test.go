@@ -65,20 +65,20 @@ func ExampleModel_Chat() {
 	model, done := loaded(fakellama.Script{Reply: "Rome."}, rocm.Settings{})
 	defer done()
 
-	turns := []inference.Message{
+	messages := []inference.Message{
 		{Role: "system", Content: "Answer in one word."},
 		{Role: "user", Content: "What is the capital of Italy?"},
 	}
 	answer := ""
-	for token := range model.Chat(context.Background(), turns, inference.WithMaxTokens(16)) {
+	for token := range model.Chat(context.Background(), messages, inference.WithMaxTokens(16)) {
 		answer += token.Text
 	}
 	if err := model.Err(); err != nil {
 		fmt.Println(err)
 		return
 	}
-	turns = append(turns, inference.Message{Role: "assistant", Content: answer})
-	fmt.Println(len(turns), answer)
+	messages = append(messages, inference.Message{Role: "assistant", Content: answer})
+	fmt.Println(len(messages), answer)
 	// Output: 3 Rome.
 }
 

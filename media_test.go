@@ -77,8 +77,8 @@ func TestAnswerDependsOnEachImage(t *testing.T) {
 		return got, m.Metrics().PromptTokens
 	}
 	first, n := say("What is "+rocm.MediaMarker+"?", images(1)...)
-	if again, _ := say("What is "+rocm.MediaMarker+"?", images(1)...); again != first {
-		t.Errorf("%q, then %q", first, again)
+	if second, _ := say("What is "+rocm.MediaMarker+"?", images(1)...); second != first {
+		t.Errorf("%q, then %q", first, second)
 	}
 	if other, same := say("What is "+rocm.MediaMarker+"?", images(2)...); other == first || same != n {
 		t.Errorf("another image: %q with %d tokens, want other than %q with %d", other, same, first, n)
@@ -107,7 +107,7 @@ func TestImagesInAChat(t *testing.T) {
 	turn := func(role, content string, media ...rocm.Media) rocm.MediaMessage {
 		return rocm.MediaMessage{Message: inference.Message{Role: role, Content: content}, Media: media}
 	}
-	talk := func(first rocm.Media) []rocm.MediaMessage {
+	conversation := func(first rocm.Media) []rocm.MediaMessage {
 		return []rocm.MediaMessage{
 			turn("user", "This is "+rocm.MediaMarker+", this "+rocm.MediaMarker, first, images(7)[0]),
 			turn("assistant", "I would write "+rocm.MediaMarker+" for them."),
@@ -115,12 +115,12 @@ func TestImagesInAChat(t *testing.T) {
 		}
 	}
 	few := inference.WithMaxTokens(20)
-	one := text(collect(m.ChatMedia(t.Context(), talk(images(1)[0]), few)))
+	one := text(collect(m.ChatMedia(t.Context(), conversation(images(1)[0]), few)))
 	n := m.Metrics().PromptTokens
 	if one == "" || m.Err() != nil || n < 3*fakellama.ImageTokens {
 		t.Fatalf("%q from %d tokens, %v", one, n, m.Err())
 	}
-	if two := text(collect(m.ChatMedia(t.Context(), talk(images(2)[0]), few))); two == one || m.Err() != nil {
+	if two := text(collect(m.ChatMedia(t.Context(), conversation(images(2)[0]), few))); two == one || m.Err() != nil {
 		t.Errorf("another image gives %q as well, %v", two, m.Err())
 	}
 	plain := []rocm.MediaMessage{turn("user", "Hi")}

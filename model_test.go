@@ -55,14 +55,14 @@ func TestGenerate(t *testing.T) {
 
 func TestChat(t *testing.T) {
 	m := load(t, fakellama.Script{})
-	turns := []inference.Message{{Role: "system", Content: "Be brief."}, {Role: "user", Content: "Hi"}}
-	first := collect(m.Chat(t.Context(), turns, inference.WithMaxTokens(20)))
+	messages := []inference.Message{{Role: "system", Content: "Be brief."}, {Role: "user", Content: "Hi"}}
+	first := collect(m.Chat(t.Context(), messages, inference.WithMaxTokens(20)))
 	if len(first) == 0 || m.Err() != nil {
 		t.Fatalf("%d tokens, %v", len(first), m.Err())
 	}
-	again := collect(m.Chat(t.Context(), turns, inference.WithMaxTokens(20)))
-	if text(first) != text(again) {
-		t.Errorf("at temperature 0: %q, then %q", text(first), text(again))
+	second := collect(m.Chat(t.Context(), messages, inference.WithMaxTokens(20)))
+	if text(first) != text(second) {
+		t.Errorf("at temperature 0: %q, then %q", text(first), text(second))
 	}
 
 	for _, none := range [][]inference.Message{nil, {}} {
@@ -72,7 +72,7 @@ func TestChat(t *testing.T) {
 	}
 
 	broken := load(t, fakellama.Script{TemplateError: "no such filter"})
-	collect(broken.Chat(t.Context(), turns))
+	collect(broken.Chat(t.Context(), messages))
 	if err := broken.Err(); err == nil || !strings.Contains(err.Error(), "no such filter") || !strings.Contains(err.Error(), "smollm2") {
 		t.Errorf("got %v, want the template's error and the model's name", err)
 	}

@@ -178,17 +178,17 @@ func TestContractOnTheWire(t *testing.T) {
 func TestTemplateOnTheWire(t *testing.T) {
 	tap := &wiretap{stream: oneToken + finalEvent}
 	m := tapped(t, tap)
-	talk := []inference.Message{{Role: "system", Content: "Be <brief>."}, {Role: "user", Content: "hi"}}
-	turns := []any{map[string]any{"role": "system", "content": "Be <brief>."}, map[string]any{"role": "user", "content": "hi"}}
+	messages := []inference.Message{{Role: "system", Content: "Be <brief>."}, {Role: "user", Content: "hi"}}
+	wantMessages := []any{map[string]any{"role": "system", "content": "Be <brief>."}, map[string]any{"role": "user", "content": "hi"}}
 	for name, tc := range map[string]struct {
 		vars map[string]any
 		want map[string]any
 	}{
-		"no variables": {nil, map[string]any{"messages": turns}},
-		"variables":    {map[string]any{"enable_thinking": false, "n": 2}, map[string]any{"messages": turns, "chat_template_kwargs": map[string]any{"enable_thinking": false, "n": 2.}}},
+		"no variables": {nil, map[string]any{"messages": wantMessages}},
+		"variables":    {map[string]any{"enable_thinking": false, "n": 2}, map[string]any{"messages": wantMessages, "chat_template_kwargs": map[string]any{"enable_thinking": false, "n": 2.}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := m.Stream(t.Context(), Request{Prompt: ChatPrompt(talk), TemplateVars: tc.vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
+			s := m.Stream(t.Context(), Request{Prompt: ChatPrompt(messages), TemplateVars: tc.vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
 			if got := slices.Collect(s.All()); s.Err() != nil || len(got) != 1 {
 				t.Fatalf("%v, %v", got, s.Err())
 			}

@@ -141,12 +141,12 @@ func TestFault28CutStreams(t *testing.T) {
 				}
 			})
 		}
-		harmless := []fakellama.Fault{
+		tolerated := []fakellama.Fault{
 			{Kind: fakellama.KindOversize, AfterTokens: 2, Bytes: 4 << 20, Request: 1},
 			{Kind: fakellama.KindTrickle, Request: 1},
 			{Kind: fakellama.KindHangEnd, Request: 1},
 		}
-		for _, fault := range harmless {
+		for _, fault := range tolerated {
 			t.Run(string(fault.Kind), func(t *testing.T) {
 				m := load(t, fakellama.Script{Faults: []fakellama.Fault{fault}})
 				if got := collect(m.Generate(t.Context(), "Tell me")); m.Err() != nil || len(got) == 0 {

@@ -31,11 +31,11 @@ func (m *Model) Generate(ctx context.Context, prompt string, opts ...goinf.Gener
 
 // Chat implements the contract with the model's own template.
 func (m *Model) Chat(ctx context.Context, messages []goinf.Message, opts ...goinf.GenerateOption) iter.Seq[goinf.Token] {
-	turns := make([]inference.Message, len(messages))
+	converted := make([]inference.Message, len(messages))
 	for i, t := range messages {
-		turns[i] = inference.Message{Role: t.Role, Content: t.Content}
+		converted[i] = inference.Message{Role: t.Role, Content: t.Content}
 	}
-	return tokens(m.m.Chat(ctx, turns, generate(opts)))
+	return tokens(m.m.Chat(ctx, converted, generate(opts)))
 }
 
 // Classify implements the contract. rocm.Model.Classify describes the logits.

@@ -20,9 +20,9 @@ type fileLists map[string]string
 func (fileLists) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
 func (fileLists) Close() error                                       { return nil }
 
-func (f fileLists) Walk(_ context.Context, _ string, take func(*tar.Header, io.Reader) error) error {
+func (f fileLists) Walk(_ context.Context, _ string, fn func(*tar.Header, io.Reader) error) error {
 	for pkg, files := range f {
-		if err := take(&tar.Header{Name: "info/" + pkg + ".list", Typeflag: tar.TypeReg}, strings.NewReader(files)); err != nil {
+		if err := fn(&tar.Header{Name: "info/" + pkg + ".list", Typeflag: tar.TypeReg}, strings.NewReader(files)); err != nil {
 			return err
 		}
 	}

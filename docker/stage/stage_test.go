@@ -34,11 +34,11 @@ func TestDoOnceForEqualInputs(t *testing.T) {
 	if err != nil || first.Cached {
 		t.Fatalf("got %+v, %v", first, err)
 	}
-	again, err := c.Do(t.Context(), "step", map[string]string{"a": "1"}, func(context.Context, string) error {
+	second, err := c.Do(t.Context(), "step", map[string]string{"a": "1"}, func(context.Context, string) error {
 		return errors.New("was made again")
 	})
-	if err != nil || !again.Cached || again.Output != first.Output || again.Dir != first.Dir {
-		t.Fatalf("got %+v, %v", again, err)
+	if err != nil || !second.Cached || second.Output != first.Output || second.Dir != first.Dir {
+		t.Fatalf("got %+v, %v", second, err)
 	}
 	other, err := c.Do(t.Context(), "step", map[string]string{"a": "2"}, write("x"))
 	if err != nil || other.Cached || other.Key == first.Key {

@@ -38,8 +38,8 @@ type record string
 func (record) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
 func (record) Close() error                                       { return nil }
 
-func (r record) Walk(_ context.Context, _ string, take func(*tar.Header, io.Reader) error) error {
-	return take(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader("Package: gcc\nVersion: "+string(r)+"\nArchitecture: amd64\n"))
+func (r record) Walk(_ context.Context, _ string, fn func(*tar.Header, io.Reader) error) error {
+	return fn(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader("Package: gcc\nVersion: "+string(r)+"\nArchitecture: amd64\n"))
 }
 
 // Another cache may have made an image of the same name later, of an archive that

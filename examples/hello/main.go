@@ -31,8 +31,8 @@ func hello(ctx context.Context, path, question string) (err error) {
 	}
 	defer func() { err = errors.Join(err, model.Close()) }()
 
-	talk := []inference.Message{{Role: "user", Content: question}}
-	for token := range model.Chat(ctx, talk, inference.WithMaxTokens(100)) {
+	messages := []inference.Message{{Role: "user", Content: question}}
+	for token := range model.Chat(ctx, messages, inference.WithMaxTokens(100)) {
 		fmt.Print(token.Text)
 	}
 	fmt.Println()

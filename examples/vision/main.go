@@ -47,11 +47,11 @@ func ask(ctx context.Context, mmproj, path, file, question string, limit int) (e
 	}
 	defer func() { err = errors.Join(err, model.Close()) }()
 
-	talk := []rocm.MediaMessage{{
+	messages := []rocm.MediaMessage{{
 		Message: inference.Message{Role: "user", Content: question},
 		Media:   []rocm.Media{{Data: image}},
 	}}
-	for token := range model.ChatMedia(ctx, talk, inference.WithMaxTokens(limit)) {
+	for token := range model.ChatMedia(ctx, messages, inference.WithMaxTokens(limit)) {
 		fmt.Print(token.Text)
 	}
 	fmt.Println()

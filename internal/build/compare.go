@@ -47,7 +47,7 @@ func (s *Session) compare(ctx context.Context, firstDist, secondDist, firstStage
 		}
 		if r.first != r.second {
 			result = "DIFFERS"
-			differences = append(differences, fmt.Errorf("%s: %s", r.name, explain(ctx, r.paths[0], r.paths[1])))
+			differences = append(differences, fmt.Errorf("%s: %s", r.name, describeDifference(ctx, r.paths[0], r.paths[1])))
 		}
 		if _, err := fmt.Fprintf(tw, "%s\t%s\t%.16s\t%.16s\n", result, r.name, r.first, r.second); err != nil {
 			return err
@@ -118,9 +118,9 @@ func compareStages(first, second string) ([]comparison, error) {
 	return rows, nil
 }
 
-// explain describes the first difference between two files, or between the files
+// describeDifference describes the first difference between two files, or between the files
 // of two directories.
-func explain(ctx context.Context, first, second string) string {
+func describeDifference(ctx context.Context, first, second string) string {
 	a, errA := os.Stat(first)
 	b, errB := os.Stat(second)
 	switch {
@@ -171,7 +171,7 @@ func explainDirs(ctx context.Context, first, second string) string {
 	}
 	for _, r := range rows {
 		if r.first != r.second {
-			return r.name + ": " + explain(ctx, r.paths[0], r.paths[1])
+			return r.name + ": " + describeDifference(ctx, r.paths[0], r.paths[1])
 		}
 		a, errA := os.Stat(r.paths[0])
 		b, errB := os.Stat(r.paths[1])

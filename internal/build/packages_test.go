@@ -80,9 +80,9 @@ func TestUnchangedBundleKeepsItsPublishedPackage(t *testing.T) {
 	}
 	publish(3*time.Hour, name, text)
 
-	again, same := built("0.2.0+llama.0.5.0", first)
-	if again != name || same != text {
-		t.Errorf("the same bundle: %s, equal bytes %t", again, same == text)
+	second, same := built("0.2.0+llama.0.5.0", first)
+	if second != name || same != text {
+		t.Errorf("the same bundle: %s, equal bytes %t", second, same == text)
 	}
 	if said := s.Out.(*bytes.Buffer).String(); !strings.Contains(said, "unchanged since 0.1.0+llama.0.5.0-1") { //nolint:errcheck,forcetypeassert // newSession made it
 		t.Errorf("said %q", said)

@@ -54,8 +54,8 @@ func (s *Session) publishTo(ctx context.Context, dist, dir string) error {
 // the release itself count.
 func checkRelease(ctx context.Context, dist, dir string) error {
 	var keys release.TrustedKeys
-	for _, trusted := range []string{filepath.Join(dir, aptDir, apt.KeyringFile), filepath.Join(dist, aptDir, apt.KeyringFile)} {
-		text, err := os.ReadFile(trusted)
+	for _, keyring := range []string{filepath.Join(dir, aptDir, apt.KeyringFile), filepath.Join(dist, aptDir, apt.KeyringFile)} {
+		text, err := os.ReadFile(keyring)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -63,7 +63,7 @@ func checkRelease(ctx context.Context, dist, dir string) error {
 			return err
 		}
 		if keys.OpenPGP, err = release.ParseOpenPGPVerifier(text); err != nil {
-			return fmt.Errorf("%s: %w", trusted, err)
+			return fmt.Errorf("%s: %w", keyring, err)
 		}
 		break
 	}

@@ -161,20 +161,20 @@ func TestPublishToCopiesListedFilesAlone(t *testing.T) {
 	}
 	// The next release includes the earlier versions, and none with other bytes.
 	s.Settings.Published = served
-	again := &delivery{root: d.root, dir: filepath.Join(d.root, "again"), version: d.version}
-	if err := s.addModule(t.Context(), again, filepath.Join(again.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err == nil {
+	second := &delivery{root: d.root, dir: filepath.Join(d.root, "again"), version: d.version}
+	if err := s.addModule(t.Context(), second, filepath.Join(second.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err == nil {
 		t.Error("a module was added to a missing delivery")
 	}
-	if err := os.Mkdir(again.dir, 0o755); err != nil {
+	if err := os.Mkdir(second.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.addModule(t.Context(), again, filepath.Join(again.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err != nil {
+	if err := s.addModule(t.Context(), second, filepath.Join(second.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.earlierModulesInto(t.Context(), again); err != nil {
+	if err := s.earlierModulesInto(t.Context(), second); err != nil {
 		t.Fatal(err)
 	}
-	list, err := os.ReadFile(filepath.Join(again.dir, proxyDir, modulePath, "@v/list"))
+	list, err := os.ReadFile(filepath.Join(second.dir, proxyDir, modulePath, "@v/list"))
 	if err != nil || string(list) != "v0.1.0\nv0.2.0\n" {
 		t.Errorf("list: %q, %v", list, err)
 	}

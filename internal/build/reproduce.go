@@ -151,9 +151,9 @@ func (s *Session) sampleTwice(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	again := *s.Recipe
-	again.Cache, again.Engine, again.Jobs = cache, engine.Vary(s.Recipe.Engine), s.Recipe.Jobs+1
-	_, err = again.Sample(ctx)
+	varied := *s.Recipe
+	varied.Cache, varied.Engine, varied.Jobs = cache, engine.Vary(s.Recipe.Engine), s.Recipe.Jobs+1
+	_, err = varied.Sample(ctx)
 	return err
 }
 

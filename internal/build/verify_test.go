@@ -62,8 +62,8 @@ type installed string
 func (installed) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
 func (installed) Close() error                                       { return nil }
 
-func (i installed) Walk(_ context.Context, _ string, take func(*tar.Header, io.Reader) error) error {
-	return take(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader("Package: gcc\nVersion: "+string(i)+"\nArchitecture: amd64\n"))
+func (i installed) Walk(_ context.Context, _ string, fn func(*tar.Header, io.Reader) error) error {
+	return fn(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader("Package: gcc\nVersion: "+string(i)+"\nArchitecture: amd64\n"))
 }
 
 // logs discards the logs of steps.

@@ -36,12 +36,12 @@ func (c command) process(ctx context.Context) *exec.Cmd {
 // run runs the program with its output to c.out.
 func (c command) run(ctx context.Context) error {
 	fmt.Fprintf(c.out, "$ %s\n", strings.Join(append(c.env, c.argv...), " "))
-	return c.explain(ctx, c.process(ctx).Run())
+	return c.describeError(ctx, c.process(ctx).Run())
 }
 
-// explain adds the name of the program to its error, and replaces the signal that
+// describeError adds the name of the program to its error, and replaces the signal that
 // killed it by the reason.
-func (c command) explain(ctx context.Context, err error) error {
+func (c command) describeError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -61,7 +61,7 @@ func (c command) output(ctx context.Context) (string, error) {
 	cmd := c.process(ctx)
 	cmd.Stdout = nil
 	b, err := cmd.Output()
-	return strings.TrimRight(string(b), "\n"), c.explain(ctx, err)
+	return strings.TrimRight(string(b), "\n"), c.describeError(ctx, err)
 }
 
 // stream runs the program and passes its standard output to read.
@@ -79,5 +79,5 @@ func (c command) stream(ctx context.Context, read func(io.Reader) error) error {
 	}()
 	err := cmd.Run()
 	closed := w.Close()
-	return errors.Join(c.explain(ctx, err), <-done, closed)
+	return errors.Join(c.describeError(ctx, err), <-done, closed)
 }

@@ -54,11 +54,11 @@ func FuzzParse(f *testing.F) {
 		for _, p := range ps {
 			formatted = append(formatted, p.String())
 		}
-		again, err := Parse(strings.NewReader(strings.Join(formatted, "\n")))
+		second, err := Parse(strings.NewReader(strings.Join(formatted, "\n")))
 		if err != nil {
 			t.Fatalf("%v in %q", err, formatted)
 		}
-		if diff := cmp.Diff(ps, again); diff != "" {
+		if diff := cmp.Diff(ps, second); diff != "" {
 			t.Error(diff)
 		}
 	})

@@ -84,7 +84,7 @@ func (g *Gateway) readBody(next http.Handler) http.Handler {
 			return
 		}
 		client := g.clientID(r)
-		body, reserved, err := g.receive(w, r, client)
+		body, reserved, err := g.receiveBody(w, r, client)
 		defer func() { g.memory.release(client, reserved) }()
 		if err == nil {
 			err = g.validate(r, rt, body)
@@ -110,8 +110,8 @@ func (g *Gateway) rejectBody(w http.ResponseWriter, r *http.Request, err error) 
 	}
 }
 
-// receive reads the body, and returns what it reserved of the memory.
-func (g *Gateway) receive(w http.ResponseWriter, r *http.Request, client string) (body []byte, reserved int64, err error) {
+// receiveBody reads the body, and returns what it reserved of the memory.
+func (g *Gateway) receiveBody(w http.ResponseWriter, r *http.Request, client string) (body []byte, reserved int64, err error) {
 	if r.ContentLength > maxBody {
 		return nil, 0, errTooLarge
 	}

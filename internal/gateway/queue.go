@@ -40,7 +40,7 @@ func (q *queue) setPlaces(n int) {
 func (q *queue) acquire(ctx context.Context, client string) error {
 	q.mu.Lock()
 	if q.count < q.places {
-		q.take(client)
+		q.occupy(client)
 		q.mu.Unlock()
 		return nil
 	}
@@ -76,7 +76,7 @@ func (q *queue) release(client string) {
 	q.free(client)
 }
 
-func (q *queue) take(client string) {
+func (q *queue) occupy(client string) {
 	q.count++
 	q.active[client]++
 }
@@ -105,7 +105,7 @@ func (q *queue) next() {
 	}
 	w := q.waiting[next]
 	q.remove(next)
-	q.take(w.client)
+	q.occupy(w.client)
 	close(w.ready)
 }
 

@@ -124,7 +124,7 @@ func Parse(environ []string) (*Settings, error) {
 	}
 	s := &Settings{}
 	if err := env.ParseWithOptions(s, env.Options{Environment: values, FuncMap: parsers}); err != nil {
-		return nil, explain(err, values)
+		return nil, translateError(err, values)
 	}
 	if err := unknown(values); err != nil {
 		return nil, err
@@ -203,9 +203,9 @@ func parseBool(v string) (bool, error) {
 	return false, errors.New("is not a boolean; set true or false")
 }
 
-// explain returns the errors of the parser with the names of the variables instead of
+// translateError returns the errors of the parser with the names of the variables instead of
 // those of the fields.
-func explain(err error, values map[string]string) error {
+func translateError(err error, values map[string]string) error {
 	var all env.AggregateError
 	if !errors.As(err, &all) {
 		return fmt.Errorf("settings: %w", err)

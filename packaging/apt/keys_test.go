@@ -150,7 +150,7 @@ func TestSignaturesVerifyWithGnuPGAndSequoia(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if again, err := keys.Sign(list, at); err != nil || string(again) != string(sig) {
+			if second, err := keys.Sign(list, at); err != nil || string(second) != string(sig) {
 				t.Errorf("the second signature differs: %v", err)
 			}
 			public, err := keys.Keyring()

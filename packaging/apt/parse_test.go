@@ -88,11 +88,11 @@ func FuzzParseRelease(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := parseRelease(r.format())
+		second, err := parseRelease(r.format())
 		if err != nil {
 			t.Fatalf("%v in %s", err, r.format())
 		}
-		if diff := cmp.Diff(r, again, cmp.AllowUnexported(release{}, listed{})); diff != "" {
+		if diff := cmp.Diff(r, second, cmp.AllowUnexported(release{}, listed{})); diff != "" {
 			t.Error(diff)
 		}
 	})
@@ -105,11 +105,11 @@ func FuzzParseContents(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := parseContents(bytes.NewReader(c.format()))
+		second, err := parseContents(bytes.NewReader(c.format()))
 		if err != nil {
 			t.Fatalf("%v in %q", err, c.format())
 		}
-		if diff := cmp.Diff(c, again); diff != "" {
+		if diff := cmp.Diff(c, second); diff != "" {
 			t.Error(diff)
 		}
 	})

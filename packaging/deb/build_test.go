@@ -182,9 +182,9 @@ func TestVersionsSortInDpkg(t *testing.T) {
 		}
 		before = v.String()
 		back, revision, ok := deb.SemVerFromDebian(v.String())
-		again, err := deb.ParseVersion(back, revision)
-		if !ok || err != nil || again != v {
-			t.Errorf("%s converts to %q %q %t: %s, %v", v, back, revision, ok, again, err)
+		second, err := deb.ParseVersion(back, revision)
+		if !ok || err != nil || second != v {
+			t.Errorf("%s converts to %q %q %t: %s, %v", v, back, revision, ok, second, err)
 		}
 	}
 	for _, foreign := range []string{"", "1.0", "1:1.0.0-1", "2026.1-1", "1.0.0~~a-1", "1.0.0-a_b"} {

@@ -70,11 +70,11 @@ func TestWriteIsReproducible(t *testing.T) {
 		}
 	}
 
-	again := t.TempDir()
-	if err := manual.Write(again, newRoot(), o); err != nil {
+	second := t.TempDir()
+	if err := manual.Write(second, newRoot(), o); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(got, read(t, again)); diff != "" {
+	if diff := cmp.Diff(got, read(t, second)); diff != "" {
 		t.Errorf("second run differs:\n%s", diff)
 	}
 }

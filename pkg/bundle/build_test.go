@@ -16,11 +16,11 @@ func TestBuildDescribesDirectory(t *testing.T) {
 	if err := bundle.WriteManifest(dir, m); err != nil {
 		t.Fatal(err)
 	}
-	again, err := bundle.Build(dir, head())
+	second, err := bundle.Build(dir, head())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Digest() != m.Digest() {
+	if second.Digest() != m.Digest() {
 		t.Error("manifest.json in the directory changes the manifest")
 	}
 	read, err := bundle.ReadManifest(dir)

@@ -272,9 +272,9 @@ func FuzzManifest(f *testing.F) {
 			}
 			return
 		}
-		again, err := m.MarshalCanonical()
-		if err != nil || !bytes.Equal(again, b) {
-			t.Errorf("%q is written as %q, %v", b, again, err)
+		second, err := m.MarshalCanonical()
+		if err != nil || !bytes.Equal(second, b) {
+			t.Errorf("%q is written as %q, %v", b, second, err)
 		}
 		for _, file := range m.Files {
 			if !filepath.IsLocal(file.Path) {

@@ -58,8 +58,8 @@ func TestPackIsReproducible(t *testing.T) {
 	t.Parallel()
 	first, _ := packed(t, bundle.PackOptions{Encoder: fast(), Workers: 1, FrameSize: 90_000})
 	for _, workers := range []int{1, 2, 7, runtime.NumCPU()} {
-		again, _ := packed(t, bundle.PackOptions{Encoder: fast(), Workers: workers, FrameSize: 90_000})
-		if !bytes.Equal(first, again) {
+		second, _ := packed(t, bundle.PackOptions{Encoder: fast(), Workers: workers, FrameSize: 90_000})
+		if !bytes.Equal(first, second) {
 			t.Errorf("%d workers write other bytes than one", workers)
 		}
 	}
@@ -82,11 +82,11 @@ func TestPackIsReproducible(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var again bytes.Buffer
-	if _, err := bundle.Pack(t.Context(), &again, dir, m, bundle.PackOptions{Encoder: fast(), FrameSize: 90_000}); err != nil {
+	var second bytes.Buffer
+	if _, err := bundle.Pack(t.Context(), &second, dir, m, bundle.PackOptions{Encoder: fast(), FrameSize: 90_000}); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(first, again.Bytes()) {
+	if !bytes.Equal(first, second.Bytes()) {
 		t.Error("other modes and times change the bytes")
 	}
 }

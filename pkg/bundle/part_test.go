@@ -370,9 +370,9 @@ func FuzzExtents(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var again bundle.Extents
-		if err := again.UnmarshalText(text); err != nil || !slices.Equal(x, again) {
-			t.Errorf("%q is read as %v, written as %q, read as %v, %v", b, x, text, again, err)
+		var second bundle.Extents
+		if err := second.UnmarshalText(text); err != nil || !slices.Equal(x, second) {
+			t.Errorf("%q is read as %v, written as %q, read as %v, %v", b, x, text, second, err)
 		}
 		for _, e := range x {
 			if e.Offset < 0 || e.Size < 0 {

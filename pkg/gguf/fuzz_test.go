@@ -53,7 +53,7 @@ func visit(t *testing.T, m *gguf.File, b []byte) {
 	t.Helper()
 	var arrays int64
 	for key, v := range m.Metadata() {
-		if again, ok := m.Lookup(key); !ok || again.Type() != v.Type() {
+		if found, ok := m.Lookup(key); !ok || found.Type() != v.Type() {
 			t.Fatalf("key %q is lost", key)
 		}
 		_ = v.String()

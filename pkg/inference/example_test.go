@@ -35,8 +35,8 @@ func (*echoModel) Generate(_ context.Context, prompt string, opts ...inference.G
 	}
 }
 
-func (m *echoModel) Chat(ctx context.Context, talk []inference.Message, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
-	return m.Generate(ctx, talk[len(talk)-1].Content, opts...)
+func (m *echoModel) Chat(ctx context.Context, messages []inference.Message, opts ...inference.GenerateOption) iter.Seq[inference.Token] {
+	return m.Generate(ctx, messages[len(messages)-1].Content, opts...)
 }
 
 func (*echoModel) Err() error   { return nil }

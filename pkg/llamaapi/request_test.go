@@ -100,18 +100,18 @@ func TestCompletionBody(t *testing.T) {
 // TestTemplateBody checks the body of /apply-template.
 func TestTemplateBody(t *testing.T) {
 	c, got := bodies(t, `{"prompt":"p"}`)
-	talk := []Message{{Role: "user", Content: "<hi>"}}
-	turns := []any{map[string]any{"role": "user", "content": "<hi>"}}
+	messages := []Message{{Role: "user", Content: "<hi>"}}
+	wantMessages := []any{map[string]any{"role": "user", "content": "<hi>"}}
 	for name, tc := range map[string]struct {
 		o    TemplateOptions
 		want map[string]any
 	}{
-		"messages":  {TemplateOptions{}, map[string]any{"messages": turns}},
-		"variables": {TemplateOptions{Vars: map[string]any{"enable_thinking": false}}, map[string]any{"messages": turns, "chat_template_kwargs": map[string]any{"enable_thinking": false}}},
-		"another":   {TemplateOptions{Extra: map[string]any{"tools": []any{}}}, map[string]any{"messages": turns, "tools": []any{}}},
+		"messages":  {TemplateOptions{}, map[string]any{"messages": wantMessages}},
+		"variables": {TemplateOptions{Vars: map[string]any{"enable_thinking": false}}, map[string]any{"messages": wantMessages, "chat_template_kwargs": map[string]any{"enable_thinking": false}}},
+		"another":   {TemplateOptions{Extra: map[string]any{"tools": []any{}}}, map[string]any{"messages": wantMessages, "tools": []any{}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if p, err := c.ApplyTemplate(t.Context(), talk, tc.o); err != nil || p != "p" {
+			if p, err := c.ApplyTemplate(t.Context(), messages, tc.o); err != nil || p != "p" {
 				t.Fatal(p, err)
 			}
 			if !reflect.DeepEqual(got["/apply-template"], any(tc.want)) {

@@ -32,11 +32,11 @@ func (c closing) RoundTrip(r *http.Request) (*http.Response, error) {
 type closingBody struct {
 	io.ReadCloser
 
-	tell func()
+	onClose func()
 }
 
 func (b closingBody) Close() error {
-	defer b.tell()
+	defer b.onClose()
 	return b.ReadCloser.Close()
 }
 

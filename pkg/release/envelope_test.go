@@ -66,8 +66,8 @@ func TestEnvelopeRoundTripsAndRejectsChanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := release.SignStatement(t.Context(), s, signer)
-	if err != nil || !bytes.Equal(sealed, again) {
+	second, err := release.SignStatement(t.Context(), s, signer)
+	if err != nil || !bytes.Equal(sealed, second) {
 		t.Errorf("the second signature differs: %v", err)
 	}
 	got, err := release.OpenEnvelope(t.Context(), bytes.NewReader(sealed), verifier)
@@ -181,11 +181,11 @@ func FuzzParseStatement(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := json.Marshal(s)
+		second, err := json.Marshal(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := release.ParseStatement(bytes.NewReader(again)); err != nil {
+		if _, err := release.ParseStatement(bytes.NewReader(second)); err != nil {
 			t.Errorf("the parsed statement is rejected: %v", err)
 		}
 	})

@@ -135,11 +135,11 @@ func FuzzParseChecksums(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := release.ParseChecksums(strings.NewReader(string(release.FormatChecksums(sums))))
+		second, err := release.ParseChecksums(strings.NewReader(string(release.FormatChecksums(sums))))
 		if err != nil {
 			t.Fatalf("the formatted list is rejected: %v", err)
 		}
-		if d := cmp.Diff(sums, again); d != "" {
+		if d := cmp.Diff(sums, second); d != "" {
 			t.Errorf("parsing the formatted list differs:\n%s", d)
 		}
 	})

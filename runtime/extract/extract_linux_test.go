@@ -145,8 +145,8 @@ func TestErrorsHaveRemedies(t *testing.T) {
 			if !errors.As(err, &se) || se.Resource != what || !errors.Is(err, errno) || !strings.Contains(err.Error(), "5.0 MiB") || !canTryNext(err) {
 				t.Errorf("%v becomes %v", errno, err)
 			}
-			if again := spaceError("/", err, 1, 1); again != err { //nolint:errorlint // the very same
-				t.Errorf("%v becomes %v the second time", err, again)
+			if second := spaceError("/", err, 1, 1); second != err { //nolint:errorlint // the very same
+				t.Errorf("%v becomes %v the second time", err, second)
 			}
 		}
 	}

@@ -72,9 +72,9 @@ func TestFault02_KilledDuringInstall(t *testing.T) {
 		mustBeFast(t, b, Options{CacheDir: cache})
 	}
 	torture.Rounds(t, func(t *testing.T) {
-		kill(t, "die while writing", "")
+		kill(t, "exit while writing", "")
 		for _, s := range steps() {
-			kill(t, "die at step", s)
+			kill(t, "exit at step", s)
 		}
 	})
 }
@@ -89,7 +89,7 @@ func TestFault02_KilledDuringRepair(t *testing.T) {
 			inst := mustExtract(t, b, Options{CacheDir: cache})
 			flip(t, filepath.Join(inst.Dir, "libcore.so.1"), 77)
 			remove(t, filepath.Join(inst.Dir, programName))
-			startChild(t, "die at step", b, cache, withEnv(stepEnv+"="+s)).killed()
+			startChild(t, "exit at step", b, cache, withEnv(stepEnv+"="+s)).killed()
 			mustExtract(t, b, Options{CacheDir: cache})
 			mustBeTidy(t, cache)
 			mustBeFast(t, b, Options{CacheDir: cache})
@@ -131,7 +131,7 @@ func TestFault07_FlippedByte(t *testing.T) {
 			}
 			for _, at := range []int64{0, f.Size / 2, f.Size - 1} {
 				flip(t, filepath.Join(inst.Dir, f.Path), at)
-				if again := mustExtract(t, b, o); !again.Changed {
+				if second := mustExtract(t, b, o); !second.Changed {
 					t.Errorf("a flipped byte at %d of %s was not found", at, f.Path)
 				}
 			}
@@ -155,7 +155,7 @@ func TestFault08_TruncatedFile(t *testing.T) {
 			}
 			for _, size := range []int64{0, st.Size() / 2, st.Size() - 1} {
 				truncate(t, path, size)
-				if again := mustExtract(t, b, o); !again.Changed {
+				if second := mustExtract(t, b, o); !second.Changed {
 					t.Errorf("%s truncated to %d bytes was not found", path, size)
 				}
 			}
@@ -163,7 +163,7 @@ func TestFault08_TruncatedFile(t *testing.T) {
 		// A truncated stamp requires verifying the content, but no new installation.
 		for _, size := range []int64{0, 10, 200} {
 			truncate(t, stampFile, size)
-			if again := mustExtract(t, b, o); again.Changed {
+			if second := mustExtract(t, b, o); second.Changed {
 				t.Errorf("files were written because the stamp was truncated to %d bytes", size)
 			}
 			mustBeFast(t, b, o)
@@ -183,8 +183,8 @@ func TestFault09_FilesRemovedWhileRunning(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if again := mustExtract(t, b, o); !again.Changed || again.Dir != inst.Dir {
-			t.Errorf("repair returned %+v", again)
+		if second := mustExtract(t, b, o); !second.Changed || second.Dir != inst.Dir {
+			t.Errorf("repair returned %+v", second)
 		}
 		second := startServer(t, inst) // no ETXTBSY, no missing file
 		server.stopServer()
@@ -204,7 +204,7 @@ func TestFault10_CacheRemoved(t *testing.T) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
 			}
-			if again := mustExtract(t, b, o); !again.Changed {
+			if second := mustExtract(t, b, o); !second.Changed {
 				t.Error("nothing was written to a removed cache")
 			}
 		}

@@ -308,7 +308,7 @@ func TestFault06_Quota(t *testing.T) {
 		limit(little)
 		mustReachQuota("repair")
 		limit("none")
-		if again := mustExtract(t, b, o); !again.Changed {
+		if second := mustExtract(t, b, o); !second.Changed {
 			t.Error("a damaged file was not written again")
 		}
 

@@ -107,9 +107,9 @@ func childOptions(name string) (Options, bool) {
 		return Options{}, true
 	case "no targets":
 		return Options{Targets: nil}, true
-	case "die at step": // by SIGKILL: no deferred call runs
+	case "exit at step": // by SIGKILL: no deferred call runs
 		return at(func() { _ = syscall.Kill(self, syscall.SIGKILL); select {} }), true
-	case "die while writing":
+	case "exit while writing":
 		return Options{Progress: func(done, total int64) {
 			if done > total/2 {
 				_ = syscall.Kill(self, syscall.SIGKILL)

@@ -88,7 +88,7 @@ func TestPruneRemovesUnused(t *testing.T) {
 	age(t, b, 365*24*time.Hour)
 	mustBeFast(t, second, Options{CacheDir: cache})
 	mustPrune(t, PruneOptions{CacheDir: cache, UnusedFor: time.Hour}, 0)
-	if again := mustExtract(t, first, Options{CacheDir: cache}); !again.Changed {
+	if second := mustExtract(t, first, Options{CacheDir: cache}); !second.Changed {
 		t.Error("a removed bundle was not written again")
 	}
 	// The time of last use may be in the future, if the clock was set back. Pruning
@@ -194,7 +194,7 @@ func TestPruneRemovesAbandonedStages(t *testing.T) {
 				}
 				return len(found)
 			}
-			startChild(t, "die at step", b, o.CacheDir, withEnv(stepEnv+"=extracted")).killed()
+			startChild(t, "exit at step", b, o.CacheDir, withEnv(stepEnv+"=extracted")).killed()
 			if stages() != 1 {
 				t.Fatalf("%s: a killed process left %d stages", name, stages())
 			}

@@ -77,9 +77,9 @@ func FuzzStamp(f *testing.F) {
 				return
 			}
 		}
-		again, err := parseStamp(s.encode())
-		if err != nil || !reflect.DeepEqual(s, again) {
-			t.Errorf("%+v\nbecomes %+v, %v", s, again, err)
+		second, err := parseStamp(s.encode())
+		if err != nil || !reflect.DeepEqual(s, second) {
+			t.Errorf("%+v\nbecomes %+v, %v", s, second, err)
 		}
 	})
 }

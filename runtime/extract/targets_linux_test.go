@@ -241,7 +241,7 @@ func TestFault02_KilledWhileAddingTarget(t *testing.T) {
 			for _, next := range [][]gfx.Target{one, nil} {
 				o := Options{CacheDir: cacheDir(t), Targets: one}
 				dir := mustExtract(t, b, o).Dir
-				startChild(t, "die at step", b, o.CacheDir, withEnv(stepEnv+"="+step)).killed()
+				startChild(t, "exit at step", b, o.CacheDir, withEnv(stepEnv+"="+step)).killed()
 				if err := bundle.VerifyTargets(context.Background(), dir, b.Manifest(), one); err != nil {
 					t.Errorf("killed at %q: %v", step, err)
 				}
@@ -276,7 +276,7 @@ func TestFault07_FlippedByteInHole(t *testing.T) {
 				if _, err := bundle.VerifyInstalled(context.Background(), inst.Dir, inst.Manifest); !errors.Is(err, bundle.ErrContent) {
 					t.Errorf("a byte at %d of %s's: %v", x.Offset+x.Size/2, part.Target, err)
 				}
-				if again := mustExtract(t, b, o); !again.Changed {
+				if second := mustExtract(t, b, o); !second.Changed {
 					t.Errorf("a flipped byte at %d of %s's was not found", x.Offset+x.Size/2, part.Target)
 				}
 				mustBeFor(t, inst, "gfx1101")
@@ -328,7 +328,7 @@ func TestFault12_ReadOnlyCacheOfOneTarget(t *testing.T) {
 			if err := unix.Mount("", mnt, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
 				t.Fatal(err)
 			}
-			if again := mustExtract(t, b, o); again.Changed {
+			if second := mustExtract(t, b, o); second.Changed {
 				t.Error("it was written to")
 			}
 			o.Targets = nil

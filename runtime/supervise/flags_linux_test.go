@@ -54,8 +54,8 @@ func TestProbeFlagsAndAdapt(t *testing.T) {
 	}
 	// The second call runs nothing: the result is cached by the file's content.
 	t.Setenv(roleName, roleParent)
-	again, err := ProbeFlags(t.Context(), probe)
-	if err != nil || len(again.TakesValue) != len(flags.TakesValue) {
+	second, err := ProbeFlags(t.Context(), probe)
+	if err != nil || len(second.TakesValue) != len(flags.TakesValue) {
 		t.Errorf("the cached result: %v", err)
 	}
 	// If the flag is not dropped, the old server rejects it.

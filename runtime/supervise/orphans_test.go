@@ -25,7 +25,7 @@ func TestFault23_ParentKilled(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		cmd, child, marker := startParent(t, dir, roleServer, fakellama.Script{Process: fakellama.Process{IgnoreSIGTERM: true}})
 		killProcess(t, cmd)
-		poll.Until(t, "the child to die with its parent", func() bool { return !isProcessRunning(child) })
+		poll.Until(t, "the child to exit with its parent", func() bool { return !isProcessRunning(child) })
 		if n, err := ReapOrphans(dir, nil); err != nil || n != 0 {
 			t.Errorf("killed %d orphans (%v), want none", n, err)
 		}
@@ -76,7 +76,7 @@ func TestFault24_Grandchildren(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "run")
 		cmd, child, marker := startParent(t, dir, roleEscape, fakellama.Script{Process: fakellama.Process{Grandchild: true}})
 		killProcess(t, cmd)
-		poll.Until(t, "the child to die with its parent", func() bool { return !isProcessRunning(child) })
+		poll.Until(t, "the child to exit with its parent", func() bool { return !isProcessRunning(child) })
 		if n, err := ReapOrphans(dir, nil); err != nil || n != 2 {
 			t.Errorf("killed %d orphans (%v), want both grandchildren", n, err)
 		}

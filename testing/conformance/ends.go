@@ -101,11 +101,11 @@ func deterministic(ctx context.Context, s Subject, m inference.TextModel) error 
 		if err != nil {
 			return err
 		}
-		again, err := gather(ctx, m, p, inference.WithMaxTokens(few), inference.WithTemperature(0))
+		second, err := gather(ctx, m, p, inference.WithMaxTokens(few), inference.WithTemperature(0))
 		if err != nil {
 			return err
 		}
-		if err := same(again, first); err != nil {
+		if err := same(second, first); err != nil {
 			return fmt.Errorf("%q the second time: %w", p, err)
 		}
 	}

@@ -77,7 +77,7 @@ func TestServeReloadsCredentials(t *testing.T) {
 	cert, key := w.certify(t, 1)
 	s := w.serve(t, "--api-key-file", keys, "--tls-cert", cert, "--tls-key", key)
 	child := childOf(t, s.cmd.Process.Pid)
-	again := func(says string) {
+	reload := func(says string) {
 		t.Helper()
 		before := strings.Count(s.errs.String(), says)
 		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
@@ -100,18 +100,18 @@ func TestServeReloadsCredentials(t *testing.T) {
 
 	w.certify(t, 2)
 	w.file(t, "keys", []byte("second\n"))
-	again("certificate reloaded")
+	reload("certificate reloaded")
 	expect("first", 401, 2)
 	expect("second", 200, 2)
 
 	for _, broken := range []string{"", "# none\n", "two words\n"} {
 		w.file(t, "keys", []byte(broken))
-		again("not reloaded")
+		reload("not reloaded")
 		expect("second", 200, 2)
 	}
 	w.file(t, "keys", []byte("third\n"))
 	w.file(t, "cert.pem", nil)
-	again("not reloaded")
+	reload("not reloaded")
 	if now := childOf(t, s.cmd.Process.Pid); now != child {
 		t.Errorf("llama-server was process %d and is %d", child, now)
 	}

@@ -45,18 +45,18 @@ func seed(s uint64) int64 {
 }
 
 func possible(c goinf.GenerateConfig) error {
-	refuse := func(format string, args ...any) error {
+	unsupported := func(format string, args ...any) error {
 		return fmt.Errorf("%w: %s", rocm.ErrInvalidOption, fmt.Sprintf(format, args...))
 	}
 	switch {
 	case len(c.SuppressTokens) > 0:
-		return refuse("%d tokens to suppress; this backend cannot, leave SuppressTokens empty", len(c.SuppressTokens))
+		return unsupported("%d tokens to suppress; this backend cannot, leave SuppressTokens empty", len(c.SuppressTokens))
 	case c.MinTokensBeforeStop > 0:
-		return refuse("at least %d tokens before a stop; this backend cannot, leave MinTokensBeforeStop 0", c.MinTokensBeforeStop)
+		return unsupported("at least %d tokens before a stop; this backend cannot, leave MinTokensBeforeStop 0", c.MinTokensBeforeStop)
 	case c.ThinkingBudget > 0:
-		return refuse("a thinking budget of %d tokens; this backend cannot, use EnableThinking or MaxTokens", c.ThinkingBudget)
+		return unsupported("a thinking budget of %d tokens; this backend cannot, use EnableThinking or MaxTokens", c.ThinkingBudget)
 	case c.Thinking.Mode != "" && c.Thinking.Mode != goinf.ThinkingShow:
-		return refuse("thinking mode %q; this backend yields what the model writes, use %q", c.Thinking.Mode, goinf.ThinkingShow)
+		return unsupported("thinking mode %q; this backend yields what the model writes, use %q", c.Thinking.Mode, goinf.ThinkingShow)
 	}
 	return nil
 }

@@ -109,11 +109,11 @@ func (m backModel) Generate(ctx context.Context, p string, o ...inference.Genera
 }
 
 func (m backModel) Chat(ctx context.Context, messages []inference.Message, o ...inference.GenerateOption) iter.Seq[inference.Token] {
-	var turns []goinf.Message
+	var converted []goinf.Message
 	for _, t := range messages {
-		turns = append(turns, goinf.Message{Role: t.Role, Content: t.Content})
+		converted = append(converted, goinf.Message{Role: t.Role, Content: t.Content})
 	}
-	return reversed(m.m.Chat(ctx, turns, reverse(o)))
+	return reversed(m.m.Chat(ctx, converted, reverse(o)))
 }
 
 func (m backModel) Classify(ctx context.Context, p []string, o ...inference.GenerateOption) ([]inference.ClassifyResult, error) {
