@@ -106,7 +106,7 @@ func ExampleModel_BatchGenerate() {
 	// Is ice cold? yes <nil>
 }
 
-// One token is sampled for each prompt; the logits are there when asked for.
+// One token is sampled for each prompt. The logits are returned on request.
 func ExampleModel_Classify() {
 	model, done := loaded(fakellama.Script{Reply: "+"}, rocm.Settings{})
 	defer done()
@@ -136,7 +136,7 @@ func ExampleModel_Tokenize() {
 	// Output: a small 🌍 <nil>
 }
 
-// Ids are those of the model's own vocabulary; others are refused with their place.
+// Ids must belong to the model's vocabulary; the error for another one has its position.
 func ExampleModel_Detokenize() {
 	model, done := loaded(fakellama.Script{}, rocm.Settings{})
 	defer done()
@@ -156,7 +156,7 @@ func ExampleModel_Detokenize() {
 	// true invalid option: id 1 is -1; the vocabulary has the ids from 0 to 49151
 }
 
-// Whether a prompt leaves room for its answer in a slot's context.
+// CountTokens shows whether a prompt and its answer fit into a slot's context.
 func ExampleModel_CountTokens() {
 	settings := rocm.Settings{}
 	settings.Context, settings.Slots = 512, 1

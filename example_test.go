@@ -59,7 +59,7 @@ func ExampleBackend_Load() {
 	// Output: llama, 30 layers, 8 slots
 }
 
-// loaded gives a model whose answers are scripted.
+// loaded returns a model with scripted answers.
 func loaded(script fakellama.Script, settings rocm.Settings) (model *rocm.Model, done func()) {
 	restore := fakebundle.Example(script)
 	model, err := (&rocm.Backend{}).Load(context.Background(), os.Getenv(fakebundle.EnvModel), settings)

@@ -178,7 +178,7 @@ func (l *Prepared) start(ctx context.Context) error {
 	return l.load(ctx, flags)
 }
 
-// Close gives up a start that was prepared.
+// Close releases the resources of a start that was prepared.
 func (l *Prepared) Close() error {
 	l.closeFiles()
 	if l.srv.program == nil {

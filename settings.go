@@ -147,10 +147,10 @@ func (s Settings) withLoadConfig(cfg inference.LoadConfig) (Settings, error) {
 	return s, nil
 }
 
-// Validate checks the settings without starting anything: each option by itself,
-// options that exclude each other, and the files and directories that llama-server
-// opens. Prepare calls it. Its error joins a [plan.OptionError], which wraps
-// [ErrInvalidOption], for each setting that is wrong.
+// Validate checks the settings without starting anything: each option on its own, options that
+// exclude each other, and the files and directories that llama-server opens. Prepare calls it.
+// Its error joins a [plan.OptionError], which wraps [ErrInvalidOption], for each invalid
+// setting.
 func (s *Settings) Validate() error {
 	errs := []error{s.Options.Validate(), s.checkFiles()}
 	invalid := func(option, format string, args ...any) {

@@ -122,7 +122,7 @@ func (s *Stream) send() error {
 	return nil
 }
 
-// applyTemplate returns the text that the model's chat template makes of messages.
+// applyTemplate returns the messages as text, formatted with the model's chat template.
 func (m *Model) applyTemplate(ctx context.Context, messages []llamaapi.Message, vars map[string]any) (string, error) {
 	text, err := m.api.ApplyTemplate(ctx, messages, llamaapi.TemplateOptions{Vars: vars})
 	if err != nil {

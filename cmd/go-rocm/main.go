@@ -8,8 +8,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/cmd/go-rocm/cli"
 )
 
-// version is set by the linker (-X main.version=1.2.3); without it the version
-// that the go command recorded is told.
+// version is set by the linker (-X main.version=1.2.3). Without it, the version that the
+// go command recorded is printed.
 var version string
 
 func main() {

@@ -93,9 +93,8 @@ func install(ctx context.Context, log io.Writer) error {
 	return nil
 }
 
-// startDaemon starts the engine by systemd where it runs, else by itself, and
-// waits until it answers. The daemon outlives this process, as an installed
-// service would.
+// startDaemon starts the engine with systemd, or directly on a machine without systemd,
+// and waits until it answers. The daemon outlives this process, like an installed service.
 func startDaemon(ctx context.Context, o ConnectOptions) error {
 	if _, err := os.Stat("/run/systemd/system"); err == nil {
 		if out, err := exec.CommandContext(ctx, "systemctl", "start", "docker").CombinedOutput(); err != nil {

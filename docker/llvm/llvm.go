@@ -84,10 +84,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// AllowsWhole reports whether a bundle may ship the whole libLLVM instead. A
-// locked build may not. Elsewhere a bundle may when the package is not the locked
-// one, and, since the locked one is known to link, when the archive has dropped
-// that.
+// AllowsWhole reports whether a bundle may ship the whole libLLVM instead. A locked build may
+// not. Another build may if the package is not the locked one, or if the archive no longer has
+// the locked one, which is known to link.
 func (e *Error) AllowsWhole(lockedBuild bool) bool {
 	var dropped *toolchain.NotInArchiveError
 	return !lockedBuild && (!e.LLVM.Locked || errors.As(e.Err, &dropped))

@@ -93,7 +93,8 @@ func (discard) Close() error { return nil }
 
 func discardLog(string) (io.WriteCloser, error) { return discard{io.Discard}, nil }
 
-// What makes a bundle take the whole libLLVM, and what makes a build fail.
+// TestLinkErrors checks which errors make a bundle ship the whole libLLVM, and which fail a
+// build.
 func TestLinkErrors(t *testing.T) {
 	broken := errors.New("the engine is gone")
 	for _, tc := range []struct {
@@ -158,7 +159,7 @@ func TestAllowsWhole(t *testing.T) {
 		}
 		m := &bundle.Manifest{Toolchain: bundle.Toolchain{Deviations: []string{"zstd 1 is not in the lock", e.Deviation()}}}
 		if !IsWhole(m) || IsWhole(&bundle.Manifest{Toolchain: bundle.Toolchain{Deviations: m.Toolchain.Deviations[:1]}}) {
-			t.Error("the manifest does not tell a bundle with the whole libLLVM from others")
+			t.Error("the manifest does not mark a bundle with the whole libLLVM")
 		}
 	}
 }

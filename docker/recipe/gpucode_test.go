@@ -98,7 +98,7 @@ func TestSlim(t *testing.T) {
 	}
 }
 
-// sameRecord holds what a collector recorded against what lies in its directory.
+// sameRecord compares the record of a collector with the files in its directory.
 func sameRecord(t *testing.T, c *collector) {
 	t.Helper()
 	var want []bundle.CodeObjects

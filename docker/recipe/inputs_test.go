@@ -8,8 +8,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// A build that has something else than a manifest records is told from
-// one that would not, by what differs and what to set.
+// A build whose inputs differ from a manifest is rejected with the differences and the
+// settings to change.
 func TestCheckInputs(t *testing.T) {
 	const ours = "use the checkout of that release"
 	for _, tc := range []struct {

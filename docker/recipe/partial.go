@@ -8,9 +8,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 )
 
-// PartialCompile is some build targets of a component, to be compiled apart with the
-// component's own options: a compile of minutes that stands for the whole, so
-// that ours can be compared with another way of running the same thing.
+// PartialCompile describes some build targets of a component that are compiled separately
+// with the component's own options. It takes minutes and represents the whole compile in
+// comparisons with other ways of compiling.
 type PartialCompile struct {
 	// Source is the checked source tree and Image what is compiled in.
 	Source, Image string

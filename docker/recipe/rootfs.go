@@ -16,9 +16,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
-// rootfs is the part of an image's file system that was asked for so far, as
-// a directory of this machine. Whole toolchain images are gigabytes; a
-// bundle needs a few dozen of their files.
+// rootfs contains the files of an image that were requested so far, in a local directory. A
+// toolchain image has gigabytes; a bundle needs a few dozen files of it.
 type rootfs struct {
 	files engine.Files
 	dir   string
@@ -58,8 +57,8 @@ func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
 		return "", err
 	}
 	if resolved != p {
-		// One copy under the name that was asked for; links between
-		// libraries carry no meaning in a bundle.
+		// One copy under the requested name; links between libraries have no meaning in a
+		// bundle.
 		if target := filepath.Join(r.dir, filepath.FromSlash(resolved)); exists(target) {
 			return local, r.link(local, target)
 		}

@@ -13,9 +13,9 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Prune removes the results that nobody has asked for since a time, and what
-// killed builds left unfinished before it, and returns their names. Stages that
-// another process is filling stay.
+// Prune removes the results that no build has requested since a time, and the unfinished
+// results of builds that were killed before it. It returns their names. Stages that another
+// process is building are kept.
 func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 	entries, err := os.ReadDir(c.dir)
 	if err != nil {
@@ -73,8 +73,8 @@ func isResult(dir string) bool {
 	return err == nil
 }
 
-// lastUse is when a result was last asked for, and of what is no result when it
-// was last written to.
+// lastUse returns the time when a result was last requested, or the modification time of an
+// unfinished result.
 func lastUse(dir string) (time.Time, error) {
 	info, err := os.Stat(filepath.Join(dir, recordName))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -42,8 +42,8 @@ func (r record) Walk(_ context.Context, _ string, fn func(*tar.Header, io.Reader
 	return fn(&tar.Header{Typeflag: tar.TypeReg}, strings.NewReader("Package: gcc\nVersion: "+string(r)+"\nArchitecture: amd64\n"))
 }
 
-// Another cache may have made an image of the same name later, of an archive that
-// has moved on: results are continued in the image that they were begun in.
+// Another cache may have created an image with the same name later, from a changed archive:
+// results continue in the image in which they were started.
 func TestEnsure(t *testing.T) {
 	gccs := map[string]string{"sha256:first": "1", "sha256:same": "1", "sha256:other": "2"}
 	for _, tc := range []struct {
@@ -71,7 +71,7 @@ func TestEnsure(t *testing.T) {
 	}
 }
 
-// No lock speaks of an image that is given, so a locked build does not take one.
+// A locked build rejects a base image, which no lock covers.
 func TestALockedBuildTakesNoGivenImage(t *testing.T) {
 	for _, s := range []Spec{{Kind: "debian", BaseImage: "somebody/rocm"}, {Kind: "amd"}, {Kind: "amd", BaseImage: "somebody/rocm"}} {
 		s.Set, s.Locked = HIP, true

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/deb822"
 )
 
-// Package is one installed Debian package. SHA256 is the digest of the .deb
-// as the signed archive index gives it, empty when no index has it.
+// Package is an installed Debian package. SHA256 is the digest of the .deb in the signed
+// archive index, empty if no index has it.
 type Package struct {
 	Name, Version, Arch, SHA256 string
 }

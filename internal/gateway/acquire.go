@@ -77,8 +77,8 @@ func (g *Gateway) rejectModel(w http.ResponseWriter, r *http.Request, err error)
 	}
 }
 
-// setRetryAfter tells the client when to try again, in whole seconds; 0: it is not
-// told.
+// setRetryAfter sets Retry-After to the time after which the client may retry, in whole
+// seconds. 0 sets nothing.
 func setRetryAfter(w http.ResponseWriter, wait time.Duration) {
 	if wait > 0 {
 		w.Header().Set("Retry-After", fmt.Sprintf("%.0f", (wait+time.Second-1).Truncate(time.Second).Seconds()))

@@ -100,8 +100,8 @@ func (b *budgetWriter) hasToken(p []byte) bool {
 	return found
 }
 
-// end tells the client why there is no more: in the status of an answer that has
-// not begun, or as the last event of a stream. Another answer is cut off.
+// end reports the cause to the client: as the answer if it has not begun, or as the last
+// event of a stream. Another answer is cut off.
 func (b *budgetWriter) end(cause error) {
 	stream := strings.HasPrefix(b.Header().Get("Content-Type"), "text/event-stream")
 	switch {
@@ -152,9 +152,9 @@ const (
 	crashPauseMax = crashWindow
 )
 
-// crashes counts, for each client, the crashes of llama-server while one of its
-// requests ran. One may be anybody's fault; from the second on the client has to
-// pause, so that no client keeps the process from serving others.
+// crashes counts, for each client, the crashes of llama-server while one of its requests
+// ran. A single crash may have any cause. From the second on, the client has to pause, so
+// that it does not keep the process from serving others.
 type crashes struct {
 	mu      sync.Mutex
 	clients map[string]*crashRecord

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// jsonValue is one value of a text that json.Valid accepts, without the space
-// around it. Walking it decodes only what is asked for: a body is mostly long
-// strings, which bytes.IndexByte skips.
+// jsonValue is one value of a text that json.Valid accepts, without the space around it. Its
+// iterators decode only the requested parts: a body consists mostly of long strings, which
+// bytes.IndexByte skips.
 type jsonValue []byte
 
 // parseJSON returns the value of a whole text.

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// maintainerMark stands for the maintainer in the changelog asset.
+// maintainerMark is the placeholder for the maintainer in the changelog asset.
 const maintainerMark = "@MAINTAINER@"
 
 // commandChangelog returns the command's changelog in Debian's format, compressed.

@@ -200,7 +200,7 @@ func shortRead(err error) error {
 	return err
 }
 
-// zeros is read-only. It stands for holes when files are hashed.
+// zeros is read-only. It replaces holes when files are hashed.
 var zeros [chunk]byte //nolint:gochecknoglobals // a constant that Go cannot spell
 
 // hashSink hashes a file, holes included, and compares the digest with the

@@ -12,8 +12,8 @@ import (
 
 // Options are where Closure looks.
 type Options struct {
-	// Root is a directory that stands for "/" (an unpacked image); "" is the
-	// machine's own root.
+	// Root is a directory that is used as "/" (an unpacked image); "" is the machine's own
+	// root.
 	Root string
 	// Stage are directories of this machine, outside Root, whose files are
 	// preferred to those of Root: what a build just made.
@@ -155,9 +155,8 @@ func (w *walker) openRoot(name string) (*node, error) {
 	return w.open(host, inside, nil, true)
 }
 
-// open reads the file and adds it, unless it is there already. A file for
-// another machine gives (nil, nil) where must is false: the loader passes over
-// those.
+// open reads the file and adds it, unless it was added before. For a file of another
+// machine type it returns (nil, nil) if must is false, because the loader skips such files.
 func (w *walker) open(host, inside string, parent *node, must bool) (*node, error) {
 	if n, ok := w.byPath[host]; ok {
 		return n, nil

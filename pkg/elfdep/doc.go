@@ -2,7 +2,7 @@
 // on another machine and how it was built.
 //
 //   - [Closure] follows DT_NEEDED as the GNU loader does, inside a directory
-//     that stands for the root of a file system.
+//     that is used as the root of a file system.
 //   - [OpenedNames] finds libraries that are opened by name at run time, and
 //     [Review] compares them with a reviewed list.
 //   - [Unresolved] and [ImportsFrom] compare the symbols and symbol versions

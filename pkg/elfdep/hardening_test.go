@@ -157,7 +157,7 @@ type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
-// A path must be found once, wherever it lies to the blocks that are read.
+// A path must be found once, wherever it crosses the boundaries of blocks.
 func TestScanStringsAcrossBlocks(t *testing.T) {
 	const block = 1 << 20
 	for _, at := range []int{0, 1, block - 5000, block - 2049, block - 2048, block - 2047, block - 7, block - 6, block - 3, block, block + 1, 2*block - 4099, 2*block - 4096, 2*block - 2050} {

@@ -21,8 +21,8 @@ func TestOpenedNames(t *testing.T) {
 		"libamd_comgr.so.3", // again
 		"",
 	}, "\x00")
-	// What a compiler makes of copying "libhsa-ext-finalize64.so.1" (26 bytes
-	// without, 27 with its end) and "libhsa-amd-aqlprofile64.so" to the stack.
+	// The code that a compiler generates for copying "libhsa-ext-finalize64.so.1" (26 bytes,
+	// 27 with the final zero) and "libhsa-amd-aqlprofile64.so" to the stack.
 	split := "libhsa-ext-final" + "-finalize64.so.1" + "libhsa-amd-aqlpr" + "qlprofile64.so\x00\x00" + "0123456789abcdef" + "mov.so immediate"
 	s := elfgen.Library("libself.so.1", "libneeded.so.1")
 	s.Symbols = []elfgen.Symbol{{Name: "dlopen", Undefined: true}}

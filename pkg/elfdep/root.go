@@ -14,9 +14,9 @@ import (
 // maxLinks bounds the symbolic links followed for one path, as Linux does.
 const maxLinks = 40
 
-// rootFS resolves paths inside a directory that stands for "/". Unlike os.Root it
-// follows absolute symbolic links, taking them as relative to the directory, for
-// that is what they mean in an unpacked image; ".." stops at the directory.
+// rootFS resolves paths inside a directory that is used as "/". Unlike os.Root, it follows
+// absolute symbolic links, relative to the directory, as in an unpacked image. ".." does not
+// leave the directory.
 type rootFS string
 
 // resolve follows every symbolic link of name and returns the final path
@@ -72,9 +72,9 @@ func isMissing(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
 
-// Resolve follows the symbolic links of a path inside root, a directory that
-// stands for "/" ("" or "/" is the machine's own), and returns the final path
-// inside it and on this machine. Links cannot lead out of root.
+// Resolve follows the symbolic links of a path inside root, a directory that is used as "/"
+// ("" or "/" is the machine's own), and returns the final path inside it and on this machine.
+// Links cannot lead out of root.
 func Resolve(root, name string) (inside, host string, err error) {
 	return rootFS(root).resolve(name)
 }

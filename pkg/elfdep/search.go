@@ -32,7 +32,7 @@ func (w *walker) find(name string, by *node) (*node, []string, error) {
 	return nil, searched, nil
 }
 
-// place is a directory to look into, inside the root or on this machine.
+// place is a directory to search, inside the root or on this machine.
 type place struct {
 	dir  string
 	host bool

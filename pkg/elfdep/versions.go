@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// VersionError names a symbol version that a library of the closure lacks. The
-// loader refuses to start a program then.
+// VersionError names a symbol version that a library of the closure lacks, so that the loader
+// does not start the program.
 type VersionError struct {
 	Version  string // such as "GLIBC_2.43"
 	Library  string // SONAME of the library that should define it

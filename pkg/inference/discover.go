@@ -32,11 +32,10 @@ type DiscoveredModel struct {
 // maxConfigBytes bounds config.json; real ones are a few KiB.
 const maxConfigBytes = 4 << 20
 
-// Discover yields the models in baseDir itself and in its direct children: a
-// directory with config.json and *.safetensors is one model, and so is every GGUF
-// file (parts of a split file count as one; projectors and adapters are no
-// models and are left out). What cannot be read is passed over. The order is
-// the directory itself, then its children by name.
+// Discover yields the models in baseDir itself and in its direct children: a directory with
+// config.json and *.safetensors is one model, and so is every GGUF file. The parts of a split
+// file count as one; projectors and adapters are not models and are omitted. Unreadable files
+// are skipped. The order is the directory itself, then its children by name.
 func Discover(baseDir string) iter.Seq[DiscoveredModel] {
 	return func(yield func(DiscoveredModel) bool) {
 		base, err := filepath.Abs(baseDir)
@@ -156,13 +155,13 @@ func parseConfig(r io.Reader) (DiscoveredModel, error) {
 	return m, nil
 }
 
-// ggufPart is a GGUF file to look at, and of how many files it is the first.
+// ggufPart is a GGUF file, and the number of files of which it is the first.
 type ggufPart struct {
 	name  string
 	parts int
 }
 
-// splitName matches the names that llama.cpp's gguf-split gives: PREFIX-00001-of-00003.gguf.
+// splitName matches the names that llama.cpp's gguf-split writes: PREFIX-00001-of-00003.gguf.
 var splitName = regexp.MustCompile(`(?i)^(.*)-(\d{5})-of-(\d{5})\.gguf$`)
 
 // firstParts folds the parts of split files into their first part. Later parts

@@ -43,9 +43,9 @@ func ggufScalarSize(t uint32) int64 {
 	return 0
 }
 
-// ftypeQuant gives bits per weight and weights per scale for general.file_type
-// (llama_ftype in include/llama.h; block sizes are QK_* of ggml-common.h, K and
-// IQ types share a scale over super-blocks of 256).
+// ftypeQuant returns bits per weight and weights per scale for general.file_type (llama_ftype
+// in include/llama.h; block sizes are QK_* of ggml-common.h, K and IQ types share a scale over
+// super-blocks of 256).
 func ftypeQuant(ftype uint32) (bits, group int) {
 	switch ftype {
 	case 0:

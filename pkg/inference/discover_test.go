@@ -57,7 +57,7 @@ func (g *ggufBytes) i32s(key string, values ...int32) *ggufBytes {
 	return g
 }
 
-// file gives the whole header.
+// file returns the whole header.
 func (g *ggufBytes) file() []byte {
 	var h ggufBytes
 	h.put([]byte("GGUF"), uint32(3), uint64(0), uint64(g.keys))

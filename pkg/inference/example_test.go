@@ -12,7 +12,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 )
 
-// echo is a backend that says the prompt again, word by word.
+// echo is a backend that repeats the prompt, word by word.
 type echo struct{}
 
 func (echo) Name() string    { return "echo" }
@@ -42,8 +42,8 @@ func (m *echoModel) Chat(ctx context.Context, messages []inference.Message, opts
 func (*echoModel) Err() error   { return nil }
 func (*echoModel) Close() error { return nil }
 
-// A program asks for a model and knows nothing of the backend, which an import
-// has registered.
+// The program loads a model and does not depend on the backend, which an import has
+// registered.
 func Example() {
 	inference.Register(echo{}) // a backend's package does this in its init function
 
@@ -62,7 +62,7 @@ func Example() {
 	// Output: to be or not
 }
 
-// A backend that was not linked into the program is told from one that this
+// LoadModel distinguishes a backend that was not linked into the program from one that this
 // machine cannot run.
 func ExampleLoadModel() {
 	_, err := inference.LoadModel("model.gguf", inference.WithBackend("metal"))

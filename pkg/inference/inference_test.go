@@ -61,7 +61,7 @@ func (stubModel) InspectAttention(context.Context, string, ...GenerateOption) (*
 	return &AttentionSnapshot{}, nil
 }
 
-// withBackends gives the test a registry of its own and puts the old one back.
+// withBackends replaces the registry for the duration of a test.
 func withBackends(t *testing.T, bs ...Backend) {
 	t.Helper()
 	old := backends.byName

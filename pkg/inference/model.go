@@ -10,9 +10,8 @@ import (
 type Token struct {
 	// ID is the token's number in the model's vocabulary.
 	ID int32
-	// Text is the piece of UTF-8 text that became complete with this token. It
-	// is empty when the token only carries part of a rune; the token that
-	// completes the rune then carries the whole of it.
+	// Text is the UTF-8 text that became complete with this token. It is empty if the token
+	// has only a part of a rune; the token that completes the rune has all of it.
 	Text string
 }
 
@@ -24,7 +23,7 @@ type Message struct {
 	Content string `json:"content"`
 }
 
-// ClassifyResult is what one prompt gives after a single prefill.
+// ClassifyResult is the result of one prompt after a single prefill.
 type ClassifyResult struct {
 	// Token is the token sampled at the last position of the prompt.
 	Token Token
@@ -33,7 +32,7 @@ type ClassifyResult struct {
 	Logits []float32
 }
 
-// BatchResult is what one prompt of a batch gives.
+// BatchResult is the result of one prompt of a batch.
 type BatchResult struct {
 	// Tokens are the generated tokens in order, also those that came before Err.
 	Tokens []Token
@@ -73,10 +72,10 @@ type ModelInfo struct {
 
 // TextModel is a loaded model. All methods may be called concurrently.
 type TextModel interface {
-	// Generate yields tokens that continue the prompt. The loop ends when the
-	// model ends, when MaxTokens is reached, when a stop token is sampled (it is
-	// not yielded), when ctx ends, on failure, or when the caller breaks out of
-	// it. Call Err after the loop to tell a failure from an end.
+	// Generate yields tokens that continue the prompt. The loop ends when the model ends, when
+	// MaxTokens is reached, when a stop token is sampled (it is not yielded), when ctx ends, on
+	// failure, or when the caller breaks out of it. Err after the loop distinguishes a failure
+	// from an end.
 	Generate(ctx context.Context, prompt string, opts ...GenerateOption) iter.Seq[Token]
 
 	// Chat formats the messages with the model's own template and yields the

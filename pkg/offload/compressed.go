@@ -39,10 +39,9 @@ func methodName(method uint16) (string, error) {
 	return "", fmt.Errorf("unknown compression method %d", method)
 }
 
-// readCompressed reads a bundle with the header that LLVM's documentation of
-// clang-offload-bundler gives under "Compressed Offload Bundle": magic,
-// version and method of 16 bits each, the size of the whole and the unpacked
-// size (32 bits each, from version 3 on 64), and a hash.
+// readCompressed reads a bundle with the header in "Compressed Offload Bundle" of LLVM's
+// documentation of clang-offload-bundler: magic, version and method of 16 bits each, the
+// whole size and the unpacked size (32 bits each, from version 3 on 64), and a hash.
 func readCompressed(r io.ReaderAt, off, limit int64) (*Bundle, error) {
 	var h [32]byte
 	n, err := r.ReadAt(h[:min(limit, int64(len(h)))], off)

@@ -28,12 +28,12 @@ func (b *Bundle) extents(e Entry) (code, sizeField sparse.Range) {
 	return sparse.Range{From: at, To: at + e.Size}, sparse.Range{From: field, To: field + 8}
 }
 
-// ReadTargetExtents lists what each target alone needs of the ELF file at path, in
-// the order of gfx.Compare: its code objects, and their sizes in the tables of
-// the bundles. With the shares of all targets but one as zeros, the file is
-// what Slim makes of it for that target, and the HIP runtime finds no code for
-// the others instead of broken code. ErrNoFatBinary says that there is no GPU
-// code, ErrCompressedBundle that it has no place of its own.
+// ReadTargetExtents lists the extents that only one target needs of the ELF file at path, in
+// the order of gfx.Compare: its code objects, and their sizes in the tables of the bundles. If
+// the extents of all targets but one are zero, the file is identical to the result of Slim for
+// that target, and the HIP runtime finds no code for the others instead of broken code. The
+// error is ErrNoFatBinary if there is no GPU code, and ErrCompressedBundle if the code is
+// compressed.
 func ReadTargetExtents(path string) ([]TargetExtents, error) {
 	var out []TargetExtents
 	err := withFatBinary(path, func(fb *FatBinary, _ *os.File) (err error) {

@@ -35,8 +35,8 @@ func TestSlimLeavesHoles(t *testing.T) {
 	}
 }
 
-// A full disk must leave the old file whole and nothing else. The limit on
-// the size of files stands for it: writing fails in the middle all the same.
+// A full disk must leave the old file unchanged and no other file. A limit on the size of
+// files simulates it: the write fails in the middle, too.
 func TestSlimOnFullDisk(t *testing.T) {
 	if path := os.Getenv("OFFLOAD_SLIM_FULL"); path != "" {
 		signal.Ignore(syscall.SIGXFSZ)

@@ -18,7 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
-var update = flag.Bool("update", false, "write the golden files again")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // ubuntu returns the files of a supported system with enough memory, and more.
 func ubuntu(kernel string, more ...string) map[string]string {

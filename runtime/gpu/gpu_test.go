@@ -15,7 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
-var update = flag.Bool("update", false, "write the golden files again")
+var update = flag.Bool("update", false, "rewrite the golden files")
 
 // TestDevicesOfMachines compares everything that is read from each machine with a
 // golden file.

@@ -32,8 +32,8 @@ const (
 	lockTimeout = 5 * time.Second
 )
 
-// record describes a running child. It lies beside the child's socket, so that the
-// next start can kill what a dead parent left.
+// record describes a running child. Its file is next to the child's socket, so that the next
+// start can kill the remaining processes of a dead parent.
 type record struct {
 	Boot        string `json:"boot"`
 	Parent      int    `json:"parent"`

@@ -213,7 +213,7 @@ func TestCrashingRequestsEndNoService(t *testing.T) {
 			}
 			waitForState(t, events, Ready)
 		}
-		// A process that nobody asked for anything does count.
+		// A process without any request counts.
 		for range spec.Restart.MaxFailures {
 			if c.State() == Ready {
 				if err := unix.Kill(c.Pid(), unix.SIGSEGV); err != nil {

@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// Ends returns a context that is cancelled when it is asked for its error for the
-// n-th time, n from 1 on.
+// Ends returns a context that is cancelled at the n-th call of its Err method, n from 1 on.
 func Ends(t testing.TB, n int64) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())

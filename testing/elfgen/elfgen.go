@@ -209,8 +209,8 @@ func (w *writer) symbols() (syms, versym []byte) {
 	return b.Bytes(), v.Bytes()
 }
 
-// The numbers of versions: those wanted count up from one, those defined from
-// the other. 1 stands for no version.
+// The numbers of versions: required ones count from the first number, defined ones from the
+// second. 1 means no version.
 const (
 	firstWanted  = uint16(101)
 	firstDefined = uint16(2)

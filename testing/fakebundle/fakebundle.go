@@ -10,9 +10,9 @@
 //		...
 //	}
 //
-// The test binary itself is the server: the bundle is a directory with a link to
-// it, and Main becomes fakellama where the environment says so. What the server
-// answers is scripted; it knows nothing of the model beyond the file's header.
+// The test binary itself is the server: the bundle is a directory with a link to it, and Main
+// runs fakellama if the environment requests it. The server's answers are scripted; it reads
+// only the header of the model.
 package fakebundle
 
 import (

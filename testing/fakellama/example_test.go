@@ -33,7 +33,7 @@ func ExampleNew() {
 	// Output: 2 events, then: unexpected EOF
 }
 
-// A test of a supervisor gives the program its script in the environment.
+// A test of a supervisor passes the script to the program in the environment.
 func ExampleScript_Env() {
 	entry, err := fakellama.Script{Process: fakellama.Process{IgnoreSIGTERM: true}}.Env()
 	if err != nil {
@@ -44,8 +44,8 @@ func ExampleScript_Env() {
 	// Output: FAKELLAMA_SCRIPT={"process":{"ignore_sigterm":true}}
 }
 
-// A test's own binary can be the server process, so that nothing has to be built:
-// it starts itself, and its TestMain hands over to Main.
+// A test's own binary can be the server process, so that nothing needs to be built: the test
+// starts itself, and its TestMain calls Main.
 //
 //	func TestMain(m *testing.M) {
 //		if os.Getenv("FAKELLAMA_TEST_RUN") != "" {

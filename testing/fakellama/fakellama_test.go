@@ -260,7 +260,7 @@ func TestLoadingAndHealth(t *testing.T) {
 	}
 }
 
-// TestFaults checks that each fault happens, where and when it was asked for.
+// TestFaults checks that each fault happens where and when the script says.
 func TestFaults(t *testing.T) {
 	const body = `{"prompt":"x","stream":true,"n_predict":10,"temperature":0}`
 	clean := func() string {
@@ -373,8 +373,8 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestWedged holds what makes a server that is wedged hard to see: /health is
-// well, and /slots tells the same for ever, or hangs.
+// TestWedged checks what makes a wedged server hard to detect: /health answers 200, and
+// /slots returns the same state for ever, or hangs.
 func TestWedged(t *testing.T) {
 	for _, kind := range []Kind{KindStall, KindWedge} {
 		s, url := serve(t, Script{Reply: "each letter is a token", NeverEnds: true, Slots: 2, Faults: []Fault{{Kind: kind, AfterTokens: 1, Request: 1}}})

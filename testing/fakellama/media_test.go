@@ -10,8 +10,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
 )
 
-// show sends a prompt of text and images, and gives the answer's text and how many
-// tokens the prompt had.
+// show sends a prompt of text and images, and returns the answer's text and the prompt's
+// number of tokens.
 func show(t *testing.T, url, text string, images ...[]byte) (answer string, prompt int) {
 	t.Helper()
 	body, err := json.Marshal(map[string]any{

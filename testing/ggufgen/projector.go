@@ -47,11 +47,10 @@ func (o *ProjectorOptions) defaults() error {
 	return nil
 }
 
-// Projector builds a small projector for images with random weights: a vision
-// transformer without a class token and LLaVA's two-layer perceptron behind it,
-// the plainest of those that llama.cpp v0.5.0 loads (projector type "mlp" in
-// tools/mtmd/clip.cpp). A language model with it wants no special tokens around
-// an image.
+// Projector builds a small projector for images with random weights: a vision transformer
+// without a class token, followed by LLaVA's two-layer perceptron, the simplest projector
+// that llama.cpp v0.5.0 loads (type "mlp" in tools/mtmd/clip.cpp). It needs no special tokens
+// around an image.
 func Projector(o ProjectorOptions) (*Builder, error) {
 	if err := o.defaults(); err != nil {
 		return nil, err

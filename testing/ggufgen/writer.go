@@ -230,9 +230,9 @@ func (b *Builder) WriteFile(name string) error {
 	return errors.Join(err, f.Close())
 }
 
-// WriteSparse writes the header and extends the file over the data without
-// storing any: a file of 40 GB takes some kilobytes of disk, where the file
-// system has holes. It gives the size.
+// WriteSparse writes the header and extends the file by the size of the data without storing
+// any: if the file system has holes, a file of 40 GB uses some kilobytes of disk space. It
+// returns the size.
 func (b *Builder) WriteSparse(f *os.File) (int64, error) {
 	head, data, err := b.header()
 	if err != nil {

@@ -1,13 +1,11 @@
-// Package models brings small language models for tests: real ones, which
-// packages of the Python index carry, and tiny random ones with real
-// tokenizers, which testing/ggufgen writes.
+// Package models provides small language models for tests: trained ones from packages of the
+// Python index, and tiny random ones with real tokenizers, which testing/ggufgen writes.
 //
-// Real models prove what random weights cannot: that an answer is right.
-// Everything is checked by sha256 and kept in the user's cache directory, so a
-// machine downloads once; several processes may ask at the same time.
+// Trained models prove what random weights cannot: that an answer is right. Every file is
+// verified by SHA-256 and kept in the user's cache directory, so that a machine downloads it
+// once, also if several processes request it at the same time.
 //
-// It runs no model and knows no server. Nothing here is meant for users of
-// the project.
+// The package is for this project's tests only.
 package models
 
 import (
@@ -67,7 +65,7 @@ func Gemma3() Model {
 	return m
 }
 
-// MismatchError tells that a file is not the model it should be.
+// MismatchError reports that a file is not the expected model.
 type MismatchError struct {
 	File      string
 	Want, Got string // sha256

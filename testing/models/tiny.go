@@ -14,7 +14,7 @@ import (
 // EnvSource names the directory of a llama.cpp source tree.
 const EnvSource = "GOROCM_LLAMA_SOURCE"
 
-// ErrNoSource means that nobody said where the llama.cpp source lies.
+// ErrNoSource reports that the directory of the llama.cpp source is unknown.
 var ErrNoSource = errors.New(EnvSource + " is not set: give it the directory of the llama.cpp source (mage test does)")
 
 // Tiny writes a model of the llama architecture with random weights into dir

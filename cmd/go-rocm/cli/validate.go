@@ -36,7 +36,7 @@ func (f *serveFlags) prepare(ctx context.Context, model string, s rocm.Settings)
 	return out, nil
 }
 
-// close gives up a service that was not started.
+// close releases the resources of a service that was not started.
 func (s *service) close() error {
 	if s.model == nil {
 		return nil

@@ -1,4 +1,4 @@
-// Program stands for the command in tests: static, with one module linked in.
+// Program replaces the command in tests: static, with one module linked in.
 package main
 
 import (
