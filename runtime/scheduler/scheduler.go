@@ -378,7 +378,9 @@ func (s *Scheduler) Models() map[string]Model {
 	all := map[string]Model{}
 	s.call(func(l *loop) {
 		for key, m := range l.state.Models {
-			all[key] = m.clone()
+			c := m.clone()
+			c.Waiting = l.state.waiting(key)
+			all[key] = c
 		}
 	})
 	return all

@@ -1,0 +1,196 @@
+package rocm
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/scheduler"
+)
+
+// poolModel is a file with settings. Names of the pool that have the same file and
+// the same settings share it, and its process.
+type poolModel struct {
+	key      string
+	path     string
+	settings Settings
+	partial  bool
+	facts    modelFacts
+	planning sync.Mutex // held by Pool.plan
+
+	// The pool's mutex protects what follows.
+	names      []string // sorted; the first one is the model's name in answers
+	aliases    []string // names that were given as aliases
+	pinned     bool
+	idleUnload time.Duration
+	phase      scheduler.Phase
+	cause      error
+	planned    *plan.Plan // the last plan, nil before
+	refusal    error      // why there is no plan that can be used
+	options    map[string]plan.Options
+	progress   LoadProgress
+	listeners  map[*progressListener]bool
+}
+
+// modelFacts are the facts from a model's header.
+type modelFacts struct {
+	size         int64
+	context      int
+	chatTemplate bool
+}
+
+// name returns the model's name: the first one that is no alias.
+func (m *poolModel) name() string {
+	for _, name := range m.names {
+		if !slices.Contains(m.aliases, name) {
+			return name
+		}
+	}
+	return m.names[0]
+}
+
+// rename takes the names and the limits of the same model in other settings.
+func (m *poolModel) rename(other *poolModel) {
+	m.names, m.aliases, m.pinned, m.idleUnload = other.names, other.aliases, other.pinned, other.idleUnload
+}
+
+// readModels checks all models of the settings. It returns the keys by the names,
+// and the models by their keys.
+func readModels(s PoolSettings) (names map[string]string, models map[string]*poolModel, err error) {
+	names, models = map[string]string{}, map[string]*poolModel{}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(s.Models)) {
+		set := s.Models[name]
+		set.SysRoot = s.SysRoot
+		if set.Log == nil {
+			set.Log = s.Log
+		}
+		m, err := readModel(set)
+		if err != nil {
+			errs = append(errs, &PoolModelError{Name: name, Err: err})
+			continue
+		}
+		if same := models[m.key]; same != nil {
+			same.pinned = same.pinned || m.pinned
+			if m.idleUnload == 0 || same.idleUnload != 0 && m.idleUnload > same.idleUnload {
+				same.idleUnload = m.idleUnload
+			}
+			m = same
+		}
+		models[m.key] = m
+		m.aliases = append(m.aliases, set.Aliases...)
+		for _, each := range append([]string{name}, set.Aliases...) {
+			switch other, taken := names[each]; {
+			case each == "":
+				errs = append(errs, &PoolModelError{Name: name, Err: plan.InvalidOption("Aliases", "an empty name")})
+			case taken && other != m.key:
+				errs = append(errs, &PoolModelError{Name: name, Err: plan.InvalidOption("Aliases", "the name %q belongs to another model, too", each)})
+			case !taken:
+				names[each] = m.key
+				m.names = append(m.names, each)
+			}
+		}
+	}
+	if s.Default != "" && names[s.Default] == "" && len(errs) == 0 {
+		errs = append(errs, fmt.Errorf("the default: %w: %s", ErrUnknownModel, s.Default))
+	}
+	for _, m := range models {
+		slices.Sort(m.names)
+	}
+	return names, models, errors.Join(errs...)
+}
+
+// PoolModelError is a mistake in the settings of a model.
+type PoolModelError struct {
+	Name string
+	Err  error
+}
+
+// Error implements error.
+func (e *PoolModelError) Error() string { return fmt.Sprintf("model %s: %v", e.Name, e.Err) }
+
+// Unwrap returns the mistake.
+func (e *PoolModelError) Unwrap() error { return e.Err }
+
+// readModel checks the settings of a model and reads its header. Its error joins a
+// plan.OptionError for each mistake.
+func readModel(s PoolModel) (*poolModel, error) {
+	err := s.Validate()
+	if s.IdleUnload < 0 {
+		err = errors.Join(err, plan.InvalidOption("IdleUnload", "IdleUnload %v; use 0 to keep the model loaded", s.IdleUnload))
+	}
+	path, f, openErr := machine.OpenModel(s.Path)
+	if err = errors.Join(err, openErr); err != nil {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	key, err := modelKey(path, s)
+	if err != nil {
+		return nil, err
+	}
+	return &poolModel{
+		key: key, path: path, settings: s.Settings, partial: s.PartialOffload || s.Layers > 0 || s.Layers == plan.AllLayers,
+		pinned: s.Pinned, idleUnload: s.IdleUnload, facts: readFacts(f),
+		options: map[string]plan.Options{}, listeners: map[*progressListener]bool{},
+	}, nil
+}
+
+func readFacts(f *gguf.File) modelFacts {
+	return modelFacts{size: f.Size(), context: f.ContextLength(), chatTemplate: f.ChatTemplate() != ""}
+}
+
+// modelKey returns the key of a file with settings: the file's name, and a digest of
+// the file's identity and of all settings that its process depends on.
+func modelKey(path string, s PoolModel) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
+	}
+	info, err := os.Stat(real)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
+	}
+	set := s.Settings
+	set.Alias, set.Log, set.Progress, set.OnEvent = "", nil, nil, nil
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%q %d %d %v %#v", real, info.Size(), info.ModTime().UnixNano(), s.PartialOffload, set)
+	return filepath.Base(real) + "-" + hex.EncodeToString(h.Sum(nil)[:6]), nil
+}
+
+// describeChanges returns a sentence for each model that differs.
+func describeChanges(oldNames, names map[string]string, old, models map[string]*poolModel) []string {
+	var changes []string
+	for _, name := range slices.Sorted(maps.Keys(oldNames)) {
+		switch key, ok := names[name]; {
+		case !ok:
+			changes = append(changes, name+" is removed")
+		case key != oldNames[name]:
+			changes = append(changes, name+" has other settings or another file")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if _, ok := oldNames[name]; !ok {
+			changes = append(changes, name+" is new")
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(models)) {
+		if was, m := old[key], models[key]; was != nil && (was.pinned != m.pinned || was.idleUnload != m.idleUnload) {
+			changes = append(changes, strings.Join(m.names, ", ")+": pinned or idle-unload changed")
+		}
+	}
+	return changes
+}

@@ -1,0 +1,471 @@
+//go:build linux && amd64
+
+package rocm_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/scheduler"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
+)
+
+// newPool makes a pool with models that differ in their context, all of the same
+// file, on a machine of package sysroot.
+func newPool(t *testing.T, s rocm.PoolSettings, names ...string) *rocm.Pool {
+	t.Helper()
+	file := fakebundle.Use(t, fakellama.Script{Reply: "a b c"})
+	s.Models = poolModels(file, names...)
+	return openPool(t, s)
+}
+
+func openPool(t *testing.T, s rocm.PoolSettings) *rocm.Pool {
+	t.Helper()
+	p, err := rocm.NewPool(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+func poolModels(file string, names ...string) map[string]rocm.PoolModel {
+	models := map[string]rocm.PoolModel{}
+	for i, name := range names {
+		m := rocm.PoolModel{Path: file}
+		m.Context, m.Slots = 1024*(i+1), 2
+		models[name] = m
+	}
+	return models
+}
+
+// lease acquires a model, whose server must have the model's name.
+func lease(t *testing.T, p *rocm.Pool, name string) *rocm.Lease {
+	t.Helper()
+	l, err := p.Acquire(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if props, err := l.Model().API().Props(t.Context()); err != nil || props.ModelAlias != l.Name() {
+		t.Fatalf("%s is answered by %q, %v", name, props.ModelAlias, err)
+	}
+	return l
+}
+
+func pid(l *rocm.Lease) int { return l.Model().Server().Child.Pid() }
+
+func state(t *testing.T, p *rocm.Pool, name string) rocm.ModelStatus {
+	t.Helper()
+	s, err := p.Status(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// waitState waits until a model is in a state.
+func waitState(t *testing.T, p *rocm.Pool, name string, want rocm.ModelState) rocm.ModelStatus {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	changes := p.Watch(ctx)
+	for {
+		s := state(t, p, name)
+		if s.State == want {
+			return s
+		}
+		if _, ok := <-changes; !ok {
+			t.Fatalf("%s is %s (%v), want %s", name, s.State, s.Cause, want)
+		}
+	}
+}
+
+func TestPoolNamesOfOneModelShareAProcess(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	link := filepath.Join(t.TempDir(), "link.gguf")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	models := poolModels(file, "a", "b")
+	same := models["a"]
+	same.Path = link
+	models["c"] = same
+	b := models["b"]
+	b.Aliases = []string{"bee"}
+	models["b"] = b
+	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: sysRoot(t, "none"), Default: "a"})
+	pids := map[string]int{}
+	for _, name := range []string{"a", "b", "c", "bee", ""} {
+		l := lease(t, p, name)
+		defer l.Release()
+		pids[name] = pid(l)
+	}
+	if pids["a"] != pids["c"] || pids["a"] != pids[""] || pids["b"] != pids["bee"] || pids["a"] == pids["b"] {
+		t.Errorf("processes %v", pids)
+	}
+	for name, want := range map[string]error{"d": rocm.ErrUnknownModel} {
+		if _, err := p.Acquire(t.Context(), name); !errors.Is(err, want) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	if list := p.List(); len(list) != 2 || list[0].Name != "a" || len(list[0].Aliases) != 1 || list[1].Leases != 2 || list[1].State != rocm.ModelLoaded {
+		t.Errorf("%+v", list)
+	}
+}
+
+// usedFile is a card's counter of used memory, that processes change.
+type usedFile struct {
+	t    *testing.T
+	mu   sync.Mutex
+	path string
+	own  map[string]uint64
+	base uint64
+	peak uint64
+}
+
+// count lets a model take memory when its process is ready, and free it a while after
+// its process has ended, as the driver does.
+func (f *usedFile) count(name string, bytes uint64, m rocm.PoolModel) rocm.PoolModel {
+	m.OnEvent = func(e supervise.Event) {
+		switch {
+		case e.To == supervise.Ready:
+			f.set(name, bytes)
+		case e.To.Final():
+			time.AfterFunc(300*time.Millisecond, func() { f.set(name, 0) })
+		}
+	}
+	return m
+}
+
+func (f *usedFile) set(name string, bytes uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.own[name] = bytes
+	sum := f.base
+	for _, n := range f.own {
+		sum += n
+	}
+	f.peak = max(f.peak, sum)
+	temporary := f.path + ".new"
+	err := os.WriteFile(temporary, []byte(strconv.FormatUint(sum, 10)), 0o600)
+	if err == nil {
+		err = os.Rename(temporary, f.path)
+	}
+	if err != nil {
+		f.t.Error(err)
+	}
+}
+
+// needOf returns what a model needs on a card.
+func needOf(t *testing.T, file string, m rocm.PoolModel, root string) uint64 {
+	t.Helper()
+	s := m.Settings
+	s.SysRoot = root
+	p, err := rocm.Plan(file, s)
+	if err != nil || !p.Fits {
+		t.Fatal(p, err)
+	}
+	return p.Devices[0].Used()
+}
+
+const cardTotal, cardPlace = 25753026560, "0000:03:00.0"
+
+func TestPoolEvictsAndWaitsForTheMemory(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	fakebundle.AddGPUModule(t)
+	root := sysRoot(t, "rx7900xtx")
+	models := poolModels(file, "a", "b")
+	need := needOf(t, file, models["a"], root)
+	f := &usedFile{t: t, path: filepath.Join(root, vramUsed), own: map[string]uint64{}, base: cardTotal - plan.DefaultMargin - need*3/2}
+	f.set("", 0)
+	taken := need * 11 / 10 // more than expected
+	for name, m := range models {
+		models[name] = f.count(name, taken, m)
+	}
+	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: root, MinResidency: -1, YieldMemory: 1})
+	for range 2 {
+		for _, name := range []string{"a", "b"} {
+			l := lease(t, p, name)
+			if s := state(t, p, name); s.Memory[cardPlace] != taken {
+				t.Errorf("%s holds %v, want %d", name, s.Memory, taken)
+			}
+			l.Release()
+		}
+	}
+	if f.peak != f.base+taken {
+		t.Errorf("%d bytes were used at most, want one model's %d", f.peak-f.base, taken)
+	}
+	if a := state(t, p, "a"); a.State != rocm.ModelUnloaded {
+		t.Errorf("a is %s", a.State)
+	}
+	// Now other programs leave room for what the plan expects, and not for what the
+	// models took.
+	if err := p.Unload(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	f.base = cardTotal - plan.DefaultMargin - (need + need/20)
+	f.set("", 0)
+	_, err := p.Acquire(t.Context(), "a")
+	var room *scheduler.NoRoomError
+	if !errors.As(err, &room) || len(room.Reasons) != 1 || !strings.Contains(err.Error(), "other programs hold") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestPoolRefusesWhatCannotFit(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	fakebundle.AddGPUModule(t)
+	root := sysRoot(t, "rx7900xtx")
+	models := poolModels(file, "small", "large", "parts")
+	large := models["large"]
+	large.Context = 1 << 21
+	models["large"] = large
+	large.PartialOffload = true
+	models["parts"] = large
+	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: root})
+	_, err := p.Acquire(t.Context(), "large")
+	if !errors.Is(err, rocm.ErrNoRoom) || !errors.Is(err, plan.ErrDoesNotFit) || !strings.Contains(err.Error(), "partial-offload") {
+		t.Errorf("large: %v", err)
+	}
+	l := lease(t, p, "parts")
+	if pl := l.Model().Server().Plan; pl.WholeLayers == pl.TotalLayers || state(t, p, "large").Fits {
+		t.Errorf("parts: %d of %d layers on the card", pl.WholeLayers, pl.TotalLayers)
+	}
+	l.Release()
+	lease(t, p, "small").Release()
+}
+
+func TestPoolUsesEveryCard(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	fakebundle.AddGPUModule(t)
+	root := sysRoot(t, "two-equal")
+	models := poolModels(file, "a", "b")
+	need := needOf(t, file, models["b"], root)
+	second := strings.Replace(vramUsed, "renderD128", "renderD129", 1)
+	for path, base := range map[string]uint64{vramUsed: need * 5 / 4, second: need * 3 / 2} {
+		f := &usedFile{t: t, path: filepath.Join(root, path), own: map[string]uint64{}, base: cardTotal - plan.DefaultMargin - base}
+		f.set("", 0)
+		if path == vramUsed { // the fuller card is the better fit for the first model
+			models["a"] = f.count("a", need, models["a"])
+		} else {
+			models["b"] = f.count("b", need, models["b"])
+		}
+	}
+	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: root, YieldMemory: 1})
+	a, b := lease(t, p, "a"), lease(t, p, "b")
+	cards := [2]string{a.Model().Server().Plan.Chosen[0].PCI, b.Model().Server().Plan.Chosen[0].PCI}
+	if cards[0] == cards[1] {
+		t.Errorf("both on %s", cards[0])
+	}
+	a.Release()
+	b.Release()
+}
+
+func TestPoolModelFailsAlone(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	models := poolModels(file, "a", "b")
+	for name, m := range models {
+		m.Restart.Disabled = true
+		models[name] = m
+	}
+	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: sysRoot(t, "none"), MinBackoff: 2 * time.Second})
+	a, b := lease(t, p, "a"), lease(t, p, "b")
+	defer b.Release()
+	if err := syscall.Kill(pid(a), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	s := waitState(t, p, "a", rocm.ModelFailed)
+	var exit *supervise.ExitError
+	if !errors.As(s.Cause, &exit) || exit.Signal != syscall.SIGKILL || s.Leases != 0 {
+		t.Errorf("%v, %d leases", s.Cause, s.Leases)
+	}
+	_, err := p.Acquire(t.Context(), "a")
+	var failed *scheduler.FailedError
+	if !errors.As(err, &failed) || !errors.As(err, &exit) {
+		t.Fatalf("in the backoff: %v", err)
+	}
+	lease(t, p, "b").Release()
+	time.Sleep(time.Until(failed.RetryAt))
+	lease(t, p, "a").Release()
+	a.Release()
+}
+
+func TestPoolKilledProcessIsRestarted(t *testing.T) {
+	p := newPool(t, rocm.PoolSettings{SysRoot: sysRoot(t, "none")}, "a")
+	l := lease(t, p, "")
+	defer l.Release()
+	before := pid(l)
+	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if tokens := collect(l.Model().Generate(t.Context(), "x")); text(tokens) != "a b c" || pid(l) == before {
+		t.Errorf("%q from process %d after %d", text(tokens), pid(l), before)
+	}
+	if s := state(t, p, "a"); s.Leases != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestPoolConfigure(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	s := rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(file, "same", "changed", "removed")}
+	p := openPool(t, s)
+	leases := map[string]*rocm.Lease{}
+	pids := map[string]int{}
+	for name := range s.Models {
+		leases[name] = lease(t, p, name)
+		pids[name] = pid(leases[name])
+	}
+	next := s
+	next.Models = poolModels(file, "same", "changed")
+	changed := next.Models["changed"]
+	changed.Context = 512
+	next.Models["changed"] = changed
+	next.Models["broken"] = rocm.PoolModel{Path: file + ".missing"}
+	var mistake *rocm.PoolModelError
+	if _, err := p.Configure(next); !errors.As(err, &mistake) || mistake.Name != "broken" || !errors.Is(err, rocm.ErrModelFile) || len(p.List()) != 3 {
+		t.Fatalf("%v, %d models", err, len(p.List()))
+	}
+	delete(next.Models, "broken")
+	changes, err := p.Configure(next)
+	if err != nil || strings.Join(changes, "; ") != "changed has other settings or another file; removed is removed" {
+		t.Fatalf("%q, %v", changes, err)
+	}
+	if _, err := p.Acquire(t.Context(), "removed"); !errors.Is(err, rocm.ErrUnknownModel) {
+		t.Errorf("removed: %v", err)
+	}
+	for name, l := range leases { // what runs is finished
+		if got := text(collect(l.Model().Generate(t.Context(), "x"))); l.Model().Err() != nil || pid(l) != pids[name] {
+			t.Errorf("%s: %q, %v", name, got, l.Model().Err())
+		}
+		l.Release()
+	}
+	for name, restarted := range map[string]bool{"same": false, "changed": true} {
+		l := lease(t, p, name)
+		if (pid(l) != pids[name]) != restarted {
+			t.Errorf("%s: process %d, before %d", name, pid(l), pids[name])
+		}
+		l.Release()
+	}
+	for _, name := range []string{"changed", "removed"} {
+		for deadline := time.Now().Add(time.Minute); syscall.Kill(pids[name], 0) == nil; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s still runs as %d", name, pids[name])
+			}
+		}
+	}
+}
+
+func TestPoolPinnedAndIdle(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	models := poolModels(file, "pinned", "idle")
+	pinned, idle := models["pinned"], models["idle"]
+	pinned.Pinned, pinned.IdleUnload = true, time.Millisecond
+	idle.IdleUnload = time.Second
+	models["pinned"], models["idle"] = pinned, idle
+	p := openPool(t, rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: models})
+	waitState(t, p, "pinned", rocm.ModelLoaded)
+	if err := p.Unload(t.Context(), "pinned"); !errors.Is(err, rocm.ErrPinned) {
+		t.Errorf("pinned: %v", err)
+	}
+	if err := p.Unload(t.Context(), "idle"); !errors.Is(err, rocm.ErrNotLoaded) {
+		t.Errorf("not loaded: %v", err)
+	}
+	if _, err := p.AcquireWith(t.Context(), rocm.AcquireRequest{Name: "idle", LoadedOnly: true}); !errors.Is(err, rocm.ErrNotLoaded) {
+		t.Errorf("loaded only: %v", err)
+	}
+	if err := p.Load(t.Context(), "idle"); err != nil {
+		t.Fatal(err)
+	}
+	waitState(t, p, "idle", rocm.ModelUnloaded)
+	if s := state(t, p, "pinned"); s.State != rocm.ModelLoaded {
+		t.Errorf("pinned is %s", s.State)
+	}
+}
+
+func TestPoolClose(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{LoadTime: time.Minute})
+	p, err := rocm.NewPool(rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(file, "a")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	loading := make(chan struct{}, 100)
+	waiting := make(chan error)
+	go func() {
+		_, err := p.AcquireWith(t.Context(), rocm.AcquireRequest{Name: "a", Progress: func(rocm.LoadProgress) { loading <- struct{}{} }})
+		waiting <- err
+	}()
+	<-loading
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-waiting; !errors.Is(err, rocm.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if _, err := p.Acquire(t.Context(), "a"); !errors.Is(err, rocm.ErrClosed) {
+		t.Errorf("%v", err)
+	}
+	if _, ok := <-p.Watch(t.Context()); ok {
+		t.Error("a closed pool has changes")
+	}
+}
+
+// Clients use three models, of which two fit, while processes are killed: every
+// client is answered by the model that it asked for.
+func TestPoolUnderLoad(t *testing.T) {
+	file := fakebundle.Use(t, fakellama.Script{})
+	root := sysroot.Write(t, "none", map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\n"})
+	models := poolModels(file, "a", "b", "c")
+	names := []string{"a", "b", "c"}
+	s := models["c"].Settings
+	s.SysRoot = root
+	planned, err := rocm.Plan(file, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: root, MinResidency: -1, Patience: 100 * time.Millisecond, HostMemory: planned.Host.Used() * 11 / 4})
+	var clients sync.WaitGroup
+	for client := range 6 {
+		clients.Go(func() {
+			for round := range 12 {
+				name := names[(client+round)%3]
+				l, err := p.Acquire(t.Context(), name)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				props, err := l.Model().API().Props(t.Context())
+				if err == nil && props.ModelAlias != name {
+					t.Errorf("%s is answered by %s", name, props.ModelAlias)
+				}
+				if client == 0 && round%4 == 3 {
+					_ = syscall.Kill(pid(l), syscall.SIGKILL)
+				}
+				l.Release()
+			}
+		})
+	}
+	clients.Wait()
+	for _, m := range p.List() {
+		if m.Leases != 0 || m.Waiting != 0 {
+			t.Errorf("%s has %d leases, %d wait", m.Name, m.Leases, m.Waiting)
+		}
+	}
+}
