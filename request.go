@@ -216,7 +216,8 @@ func (m *Model) checkAdapters(ctx context.Context, scales []llamaapi.LoRAScale) 
 		if err != nil {
 			return err
 		}
-		n = new(len(list))
+		count := len(list)
+		n = &count
 		m.adapters.Store(n)
 	}
 	for _, s := range scales {

@@ -53,12 +53,12 @@ func TestOptionsOutOfRangeAreRejected(t *testing.T) {
 		req  rocm.Request
 		says string
 	}{
-		"negative seed": {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: new(int64(-1))}, "nil"},
-		"random seed":   {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: new(int64(math.MaxUint32))}, "4294967294"},
-		"huge seed":     {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: new(int64(1<<32 + 7))}, "4294967294"},
+		"negative seed": {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: ptr(int64(-1))}, "nil"},
+		"random seed":   {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: ptr(int64(math.MaxUint32))}, "4294967294"},
+		"huge seed":     {rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: ptr(int64(1<<32 + 7))}, "4294967294"},
 		"empty stop":    {rocm.Request{Prompt: rocm.TextPrompt("x"), Stop: []string{"a", ""}}, "stop text 1"},
-		"slot":          {rocm.Request{Prompt: rocm.TextPrompt("x"), Slot: new(2)}, "0 to 1"},
-		"negative slot": {rocm.Request{Prompt: rocm.TextPrompt("x"), Slot: new(-1)}, "nil"},
+		"slot":          {rocm.Request{Prompt: rocm.TextPrompt("x"), Slot: ptr(2)}, "0 to 1"},
+		"negative slot": {rocm.Request{Prompt: rocm.TextPrompt("x"), Slot: ptr(-1)}, "nil"},
 		"no adapter":    {rocm.Request{Prompt: rocm.TextPrompt("x"), Adapters: []llamaapi.LoRAScale{{ID: 0, Scale: 1}}}, "without adapters"},
 		"nothing":       {rocm.Request{}, "no tokens"},
 		"no token":      {rocm.Request{Prompt: rocm.TokenPrompt(nil)}, "no tokens"},
@@ -70,7 +70,7 @@ func TestOptionsOutOfRangeAreRejected(t *testing.T) {
 		}
 	}
 	for _, seed := range []int64{0, math.MaxUint32 - 1} {
-		st := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: &seed, Slot: new(1), GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
+		st := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("x"), Seed: &seed, Slot: ptr(1), GenerateConfig: inference.GenerateConfig{MaxTokens: 4}})
 		if n := len(collect(st.All())); n == 0 || st.Err() != nil {
 			t.Errorf("seed %d in slot 1: %d tokens, %v", seed, n, st.Err())
 		}
@@ -101,3 +101,6 @@ func TestEmptyPromptsAreRejected(t *testing.T) {
 		t.Errorf("Classify does not say which: %v", err)
 	}
 }
+
+// ptr returns a pointer to v. (The expression new(v) needs Go 1.26.)
+func ptr[T any](v T) *T { return &v }

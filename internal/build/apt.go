@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
 )
 

@@ -68,7 +68,7 @@ func TestProvenanceOmitsEarlierReleases(t *testing.T) {
 	for _, version := range []string{"v0.1.0", "v0.2.0"} {
 		s, d := newSession(t, key, "GOROCM_PUBLISHED="+published)
 		files := commitModule(t, d.root)
-		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files); err != nil {
+		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), modulePath, version, d.sourceFiles(files)); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.provenanceInto(t.Context(), d, material(t)); err != nil {

@@ -13,7 +13,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/benchpage"
-	"forge.lthn.ai/core/go-rocm/internal/buildbench"
+	"forge.lthn.ai/core/go-rocm/internal/build/buildbench"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )

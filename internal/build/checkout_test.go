@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"golang.org/x/mod/modfile"
+
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 )
 
 // The copy has the working tree and the commit of the original, and differs from the
@@ -191,9 +193,20 @@ func TestMageWithoutHomeLeavesTheCheckoutClean(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"go.mod", "go.sum", "mage.go"} {
-		writeFile(t, filepath.Join(dir, name), readFile(t, filepath.Join(root, name)))
+	// A module that requires mage alone, with the version of the build.
+	targets, err := modfile.Parse("go.mod", []byte(readFile(t, filepath.Join(root, "magefiles", "go.mod"))), nil)
+	if err != nil {
+		t.Fatal(err)
 	}
+	mod := "module example.test/checkout\n\ngo 1.26\n"
+	for _, r := range targets.Require {
+		if strings.HasPrefix(r.Mod.Path, "github.com/magefile/") {
+			mod += "\nrequire " + r.Mod.Path + " " + r.Mod.Version + "\n"
+		}
+	}
+	writeFile(t, filepath.Join(dir, "go.mod"), mod)
+	writeFile(t, filepath.Join(dir, "go.sum"), readFile(t, filepath.Join(root, "magefiles", "go.sum")))
+	writeFile(t, filepath.Join(dir, "mage.go"), readFile(t, filepath.Join(root, "mage.go")))
 	writeFile(t, filepath.Join(dir, "magefiles", "magefile.go"), "//go:build mage\n\npackage main\n\nfunc Nothing() {}\n")
 	cmd := exec.CommandContext(t.Context(), "go", "run", "mage.go", "nothing")
 	cmd.Dir = dir

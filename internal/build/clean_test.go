@@ -11,7 +11,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 )
 
 func TestPruneRemovesUnusedStagesAndRemains(t *testing.T) {

@@ -2,16 +2,18 @@ package build
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/deb"
 )
 
@@ -94,6 +96,24 @@ func (s *Session) bareCommand(ctx context.Context, root, out, version string) (s
 func goEnv(ctx context.Context, name string) (string, error) {
 	out, err := output(exec.CommandContext(ctx, "go", "env", name), "go env "+name)
 	return strings.TrimSpace(string(out)), err
+}
+
+// linkedModules returns a digest of the modules in this program, which write what is
+// published. It is exact where a file is not: the versions follow from the go.mod files
+// of several modules.
+func linkedModules() (string, error) {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "", errors.New("this program has no build information: build it with the go command")
+	}
+	var list []string
+	for _, m := range info.Deps {
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		list = append(list, m.Path+" "+m.Version+" "+m.Sum)
+	}
+	return stage.Key(list)
 }
 
 // goVersion returns the version of Go that compiles.

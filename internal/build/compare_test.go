@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 )
 
 func writeFile(t *testing.T, name, content string) string {

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 )
 
 // inCheckout returns a session in a new checkout, which is the current directory.

@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
-	"forge.lthn.ai/core/go-rocm/internal/progress"
+	"forge.lthn.ai/core/go-rocm/internal/build/progress"
 )
 
 // lazyEngine connects to the engine on first use, so that a build whose stages are

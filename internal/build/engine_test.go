@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/docker/engine"
-	"forge.lthn.ai/core/go-rocm/internal/progress"
+	"forge.lthn.ai/core/go-rocm/internal/build/progress"
 )
 
 // closing is an engine that closes the reader of an import, as the HTTP transport does.

@@ -94,7 +94,7 @@ func (s *Session) layerInputs(root string, p *recipe.Packed) (layerInputs, error
 	if in.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
 		return in, err
 	}
-	in.Modules, err = stage.FileDigest(filepath.Join(root, "go.mod"))
+	in.Modules, err = linkedModules()
 	return in, err
 }
 

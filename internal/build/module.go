@@ -5,18 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"golang.org/x/mod/modfile"
 	"golang.org/x/mod/semver"
 
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 )
 
 // modulePath is the path of the Go module.
 const modulePath = "forge.lthn.ai/core/go-rocm"
+
+// adapterDirs are the directories of the nested modules that are published, too: the
+// adapters for go-inference. Each has a go.mod of its own.
+var adapterDirs = []string{"contrib/goinference", "contrib/goinference/result"}
 
 // moduleVersions returns the module's version with the bundle inside and, for a
 // release, the version without. The version without a bundle sorts before the release,
@@ -34,7 +41,7 @@ func moduleVersions(version string) (full, plain string, err error) {
 }
 
 // moduleInto writes the module in the layout of a module proxy, twice: with the
-// bundle inside, and with the files that git tracks alone.
+// bundle inside, and with the files that git tracks alone; and the adapters.
 func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	full, plain, err := moduleVersions(d.version)
 	if err != nil {
@@ -50,19 +57,58 @@ func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	}
 	proxy := filepath.Join(d.dir, proxyDir)
 	if plain != "" {
-		if err := s.addModule(ctx, d, proxy, plain, sources); err != nil {
+		if err := s.addModule(ctx, d, proxy, modulePath, plain, d.sourceFiles(sources)); err != nil {
+			return err
+		}
+	}
+	for _, dir := range adapterDirs {
+		if err := s.addAdapter(ctx, d, proxy, dir, full, goproxy.Subdirectory(d.sourceFiles(sources), dir)); err != nil {
 			return err
 		}
 	}
 	for _, p := range parts {
 		sources = append(sources, filepath.ToSlash(filepath.Join(payloadDir, filepath.Base(p))))
 	}
-	return s.addModule(ctx, d, proxy, full, sources)
+	return s.addModule(ctx, d, proxy, modulePath, full, d.sourceFiles(sources))
 }
 
-// addModule packs a version, unless the cache has it from the same files, and adds
-// it to the proxy's directory.
-func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version string, names []string) error {
+// sourceFiles returns files of the checkout by their slash-separated names.
+func (d *delivery) sourceFiles(names []string) []goproxy.File {
+	files := make([]goproxy.File, 0, len(names))
+	for _, name := range names {
+		files = append(files, goproxy.File{Name: name, From: filepath.Join(d.root, filepath.FromSlash(name))})
+	}
+	return files
+}
+
+// addAdapter adds the adapter in the directory dir of the checkout to the proxy. Its
+// go.mod is published as it is, because the version in git has the same one. If it
+// requires a version of the main module that is newer than this release, as in a release
+// candidate, the adapter could not be fetched, and it is omitted.
+func (s *Session) addAdapter(ctx context.Context, d *delivery, proxy, dir, version string, files []goproxy.File) error {
+	i := slices.IndexFunc(files, func(f goproxy.File) bool { return f.Name == "go.mod" })
+	if i < 0 {
+		return nil
+	}
+	text, err := os.ReadFile(files[i].From)
+	if err != nil {
+		return err
+	}
+	mod, err := modfile.Parse(files[i].From, text, nil)
+	if err != nil {
+		return err
+	}
+	for _, r := range mod.Require {
+		if r.Mod.Path == modulePath && semver.Compare(r.Mod.Version, version) > 0 {
+			return s.printf("module %s: omitted, because its go.mod requires %s, which is newer than %s", dir, r.Mod, version)
+		}
+	}
+	return s.addModule(ctx, d, proxy, path.Join(modulePath, dir), version, files)
+}
+
+// addModule packs a version of a module, unless the cache has it from the same files,
+// and adds it to the proxy's directory.
+func (s *Session) addModule(ctx context.Context, d *delivery, proxy, modulePath, version string, files []goproxy.File) error {
 	at, err := s.sourceDate(ctx, d.root)
 	if err != nil {
 		return err
@@ -73,13 +119,10 @@ func (s *Session) addModule(ctx context.Context, d *delivery, proxy, version str
 		Go    string
 		Files map[string]string // digests
 	}{v, goVersion(), map[string]string{}}
-	var files []goproxy.File
-	for _, name := range names {
-		f := goproxy.File{Name: name, From: filepath.Join(d.root, filepath.FromSlash(name))}
-		if in.Files[name], err = stage.FileDigest(f.From); err != nil {
+	for _, f := range files {
+		if in.Files[f.Name], err = stage.FileDigest(f.From); err != nil {
 			return err
 		}
-		files = append(files, f)
 	}
 	res, err := s.Recipe.Cache.Do(ctx, "module", in, func(ctx context.Context, dir string) error {
 		return goproxy.Pack(ctx, dir, v, files)

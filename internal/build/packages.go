@@ -78,7 +78,7 @@ func (s *Session) packageInputs(root string, o deb.Options, content string, dirs
 		in.Packaging += digest
 	}
 	var err error
-	in.Modules, err = stage.FileDigest(filepath.Join(root, "go.mod"))
+	in.Modules, err = linkedModules()
 	return in, err
 }
 

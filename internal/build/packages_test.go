@@ -43,7 +43,6 @@ func TestUnchangedBundleKeepsItsPublishedPackage(t *testing.T) {
 	for _, dir := range []string{"deb", "assets", "licences"} {
 		writeFile(t, filepath.Join(d.root, "packaging", dir, "code"), "x")
 	}
-	writeFile(t, filepath.Join(d.root, "go.mod"), "module example.org\n")
 	built := func(version string, p *recipe.Packed) (name, text string) {
 		t.Helper()
 		dir, err := s.bundleDeb(t.Context(), d.root, version, p)

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/term"
 
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
 )
 
 // program is a program that must be installed, and its Debian package.

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 )
 
 func TestMissingPackages(t *testing.T) {

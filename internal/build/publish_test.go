@@ -12,11 +12,11 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
+	"forge.lthn.ai/core/go-rocm/packaging/debgen"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
-	"forge.lthn.ai/core/go-rocm/testing/debgen"
 )
 
 func TestModuleVersions(t *testing.T) {
@@ -131,7 +131,7 @@ func TestPublishToCopiesListedFilesAlone(t *testing.T) {
 		}
 	}
 	proxy := filepath.Join(d.dir, proxyDir)
-	if err := s.addModule(t.Context(), d, proxy, "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
+	if err := s.addModule(t.Context(), d, proxy, modulePath, "v0.1.0", d.sourceFiles([]string{"go.mod", "a.go"})); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.aptInto(t.Context(), d); err != nil {
@@ -162,13 +162,13 @@ func TestPublishToCopiesListedFilesAlone(t *testing.T) {
 	// The next release includes the earlier versions, and none with other bytes.
 	s.Settings.Published = served
 	second := &delivery{root: d.root, dir: filepath.Join(d.root, "again"), version: d.version}
-	if err := s.addModule(t.Context(), second, filepath.Join(second.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err == nil {
+	if err := s.addModule(t.Context(), second, filepath.Join(second.dir, proxyDir), modulePath, "v0.2.0", second.sourceFiles([]string{"go.mod", "a.go"})); err == nil {
 		t.Error("a module was added to a missing delivery")
 	}
 	if err := os.Mkdir(second.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.addModule(t.Context(), second, filepath.Join(second.dir, proxyDir), "v0.2.0", []string{"go.mod", "a.go"}); err != nil {
+	if err := s.addModule(t.Context(), second, filepath.Join(second.dir, proxyDir), modulePath, "v0.2.0", second.sourceFiles([]string{"go.mod", "a.go"})); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.earlierModulesInto(t.Context(), second); err != nil {
@@ -185,7 +185,7 @@ func TestPublishToCopiesListedFilesAlone(t *testing.T) {
 	if err := os.Mkdir(changed.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.addModule(t.Context(), changed, filepath.Join(changed.dir, proxyDir), "v0.1.0", []string{"go.mod", "a.go"}); err != nil {
+	if err := s.addModule(t.Context(), changed, filepath.Join(changed.dir, proxyDir), modulePath, "v0.1.0", changed.sourceFiles([]string{"go.mod", "a.go"})); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.earlierModulesInto(t.Context(), changed); !errors.Is(err, goproxy.ErrVersionConflict) {
@@ -200,7 +200,7 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 		s.Settings.ReleaseDate = time.Now().Add(-ago).Truncate(time.Second)
 		files := commitModule(t, d.root)
 		writeFile(t, filepath.Join(d.root, "a.go"), "package a // "+body+"\n")
-		if err := errors.Join(s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, files), s.aptInto(t.Context(), d), s.checksumInto(t.Context(), d)); err != nil {
+		if err := errors.Join(s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), modulePath, version, d.sourceFiles(files)), s.aptInto(t.Context(), d), s.checksumInto(t.Context(), d)); err != nil {
 			t.Fatal(err)
 		}
 		return s, d

@@ -21,7 +21,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
@@ -195,7 +195,7 @@ func TestPublishRequiresTheKeyOfTheClients(t *testing.T) {
 		for name, text := range map[string]string{"go.mod": "module " + modulePath + "\n\ngo 1.26\n", "a.go": "package a\n"} {
 			writeFile(t, filepath.Join(d.root, name), text)
 		}
-		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), version, []string{"go.mod", "a.go"}); err != nil {
+		if err := s.addModule(t.Context(), d, filepath.Join(d.dir, proxyDir), modulePath, version, d.sourceFiles([]string{"go.mod", "a.go"})); err != nil {
 			t.Fatal(err)
 		}
 		if err := errors.Join(s.aptInto(t.Context(), d), s.checksumInto(t.Context(), d)); err != nil {

@@ -13,8 +13,8 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"forge.lthn.ai/core/go-rocm/internal/build/settings"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
-	"forge.lthn.ai/core/go-rocm/internal/settings"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 

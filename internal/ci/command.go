@@ -27,7 +27,9 @@ type command struct {
 func (c command) process(ctx context.Context) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, c.argv[0], c.argv[1:]...)
 	cmd.Dir = c.dir
-	cmd.Env = append(os.Environ(), c.env...)
+	// Each module is checked with the versions that its own go.mod selects, and not with
+	// the highest ones of the workspace: users get the former.
+	cmd.Env = append(append(os.Environ(), "GOWORK=off"), c.env...)
 	cmd.Stdout, cmd.Stderr = c.out, c.out
 	procgroup.Configure(cmd, syscall.SIGKILL, 10*time.Second)
 	return cmd

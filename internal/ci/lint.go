@@ -70,19 +70,19 @@ func (p Project) tidy(ctx context.Context, out io.Writer) error {
 	return errors.Join(failed...)
 }
 
-// vet returns a check for a platform: of all modules for linux/amd64, of the main
-// module or of some packages of it for the others.
+// vet returns a check for a platform: of all modules, or of some packages of the main
+// one.
 func (p Project) vet(goos, goarch string, packages ...string) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, out io.Writer) error {
 		env := []string{"GOOS=" + goos, "GOARCH=" + goarch}
+		if goos != "linux" || goarch != "amd64" {
+			env = append(env, "CGO_ENABLED=0")
+		}
+		vet := []string{"go", "vet", "-tags", buildTags}
 		if len(packages) == 0 {
-			packages = []string{"./..."}
+			return p.inModules(ctx, out, env, append(vet, "./...")...)
 		}
-		vet := append([]string{"go", "vet", "-tags", buildTags}, packages...)
-		if goos == "linux" && goarch == "amd64" {
-			return p.inModules(ctx, out, env, vet...)
-		}
-		return p.command(out, append(env, "CGO_ENABLED=0"), vet...).run(ctx)
+		return p.command(out, env, append(vet, packages...)...).run(ctx)
 	}
 }
 
@@ -104,7 +104,7 @@ func (p Project) vulnerabilities(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	var log tail
-	err = p.command(io.MultiWriter(out, &log), nil, program, "./...").run(ctx)
+	err = p.inModules(ctx, io.MultiWriter(out, &log), nil, program, "-tags", buildTags, "./...")
 	return vulnerabilityError(err, log.text)
 }
 

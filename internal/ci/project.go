@@ -75,6 +75,46 @@ func (p Project) modules() ([]string, error) {
 	return dirs, nil
 }
 
+// testedModules returns the modules with tests. The go command fails in one whose files
+// all have a build tag, such as the one of the mage targets.
+func (p Project) testedModules() ([]string, error) {
+	dirs, err := p.modules()
+	if err != nil {
+		return nil, err
+	}
+	var tested []string
+	for _, dir := range dirs {
+		has, err := hasTests(dir)
+		if err != nil {
+			return nil, fmt.Errorf("find the tests in %s: %w", dir, err)
+		}
+		if has {
+			tested = append(tested, dir)
+		}
+	}
+	return tested, nil
+}
+
+// hasTests reports whether the module in dir has a test file; nested modules do not
+// count.
+func hasTests(dir string) (found bool, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != dir:
+			if _, err := os.Stat(filepath.Join(path, "go.mod")); err == nil {
+				return filepath.SkipDir
+			}
+		case strings.HasSuffix(d.Name(), "_test.go"):
+			found = true
+			return filepath.SkipAll
+		}
+		return nil
+	})
+	return found, err
+}
+
 // inModules runs a command in each module of the project and joins the errors.
 func (p Project) inModules(ctx context.Context, out io.Writer, env []string, argv ...string) error {
 	dirs, err := p.modules()

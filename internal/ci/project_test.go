@@ -193,8 +193,8 @@ func TestToolIsInstalledOnce(t *testing.T) {
 	}
 }
 
-// TestRaceCoversNestedModules has one module with a failing test, and one with a
-// benchmark alone, which does not fail.
+// TestRaceCoversNestedModules has one module with a failing test, one with a benchmark
+// alone and one whose only file has a build tag; the latter two do not fail.
 func TestRaceCoversNestedModules(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it compiles programs; `mage test` runs this test")
@@ -205,6 +205,10 @@ func TestRaceCoversNestedModules(t *testing.T) {
 		"adapter/b_test.go": "package b\n\nimport \"testing\"\n\nfunc TestB(t *testing.T) { t.Error(\"nested\") }\n",
 		"bench/go.mod":      "module example.test/bench\n\ngo 1.26\n",
 		"bench/c_test.go":   "package c\n\nimport \"testing\"\n\nfunc BenchmarkC(*testing.B) {}\n",
+		"targets/go.mod":    "module example.test/targets\n\ngo 1.26\n",
+		"targets/d.go":      "//go:build mage\n\npackage main\n\nfunc Build() {}\n",
+		// Each module is tested with its own versions.
+		"go.work": "go 1.26\n\nuse ./bench\n",
 	})
 	var out strings.Builder
 	count, err := p.race(t.Context(), &out)

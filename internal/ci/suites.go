@@ -97,7 +97,7 @@ func (p Project) ProductSteps(h Hooks) []Step {
 		steps = append(steps, Step{
 			Name: suite.name, Needs: needs, Limit: 30 * time.Minute,
 			Run: func(ctx context.Context, out io.Writer) (Count, error) {
-				return p.goTest(ctx, out, p.Root, env.vars, "-count=1", "-timeout=28m", "-tags", suite.tag, "./testing/"+suite.tag+"/...")
+				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, "-count=1", "-timeout=28m", "-tags", suite.tag, "./...")
 			},
 		})
 	}
@@ -144,7 +144,7 @@ func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
 
 // testModules runs the tests of every module.
 func (p Project) testModules(ctx context.Context, out io.Writer, env []string, args ...string) (Count, error) {
-	dirs, err := p.modules()
+	dirs, err := p.testedModules()
 	if err != nil {
 		return Count{}, err
 	}
@@ -201,7 +201,7 @@ func (p Project) fuzz(ctx context.Context, out io.Writer) (Count, error) {
 
 // fuzzTargets lists the fuzz tests by `go test -list`, which finds all of them.
 func (p Project) fuzzTargets(ctx context.Context, out io.Writer) ([]fuzzTarget, error) {
-	dirs, err := p.modules()
+	dirs, err := p.testedModules()
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ func TestSees(t *testing.T) {
 	}
 }
 `,
+		"testing/e2e/go.mod":        "module example.test/m/testing/e2e\n\ngo 1.26\n",
+		"testing/install/go.mod":    "module example.test/m/testing/install\n\ngo 1.26\n",
 		"testing/install/i_test.go": "//go:build install\n\npackage install\n\nimport \"testing\"\n\nfunc TestNever(*testing.T) {}\n",
 	})
 	product := func(name, env, path string, err error) Product {

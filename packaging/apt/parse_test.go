@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"forge.lthn.ai/core/go-rocm/testing/debgen"
+	"forge.lthn.ai/core/go-rocm/packaging/debgen"
 )
 
 func TestParseRelease(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp"
 
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
-	"forge.lthn.ai/core/go-rocm/testing/debgen"
+	"forge.lthn.ai/core/go-rocm/packaging/debgen"
 )
 
 // TestMain runs the publisher that TestPublishSurvivesKill kills.

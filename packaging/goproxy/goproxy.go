@@ -57,6 +57,18 @@ type Version struct {
 // path on disk.
 type File struct{ Name, From string }
 
+// Subdirectory returns the files below a slash-separated directory, named relative to
+// it: those of a nested module.
+func Subdirectory(files []File, dir string) []File {
+	var out []File
+	for _, f := range files {
+		if name, ok := strings.CutPrefix(f.Name, dir+"/"); ok {
+			out = append(out, File{Name: name, From: f.From})
+		}
+	}
+	return out
+}
+
 // Pack writes the files of a version into dir, which must exist: VERSION.zip,
 // VERSION.mod and VERSION.info. Like any proxy it omits nested modules.
 func Pack(ctx context.Context, dir string, v Version, files []File) error {

@@ -351,7 +351,7 @@ func TestTokens(t *testing.T) {
 	if _, err := c.Detokenize(t.Context(), []int32{-1}); err == nil {
 		t.Error("an unknown id has a text")
 	}
-	if got := say(t, c, &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TokenPrompt(ids...)}, MaxTokens: new(5), Temperature: new(float32(0))}); got != say(t, c, &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt(s)}, MaxTokens: new(5), Temperature: new(float32(0))}) {
+	if got := say(t, c, &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TokenPrompt(ids...)}, MaxTokens: ptr(5), Temperature: ptr(float32(0))}); got != say(t, c, &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt(s)}, MaxTokens: ptr(5), Temperature: ptr(float32(0))}) {
 		t.Errorf("ids as a prompt differ from their text: %q", got)
 	}
 }
@@ -494,3 +494,6 @@ func TestTooLargeErrorHasRemedy(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// ptr returns a pointer to v. (The expression new(v) needs Go 1.26.)
+func ptr[T any](v T) *T { return &v }

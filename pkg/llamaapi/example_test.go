@@ -16,10 +16,11 @@ func ExampleClient_Completion() {
 	defer srv.Close()
 
 	client := llamaapi.New(srv.URL, srv.Client())
+	limit, temperature := 64, float32(0)
 	stream, err := client.Completion(context.Background(), &llamaapi.CompletionRequest{
 		Prompts:     []llamaapi.Prompt{llamaapi.TextPrompt("Once upon a time")},
-		MaxTokens:   new(64),
-		Temperature: new(float32(0)),
+		MaxTokens:   &limit,
+		Temperature: &temperature,
 	})
 	if err != nil {
 		fmt.Println(err)
@@ -44,9 +45,10 @@ func ExampleClient_Chat() {
 	defer srv.Close()
 
 	client := llamaapi.New(srv.URL, srv.Client())
+	limit := 8
 	stream, err := client.Chat(context.Background(), []llamaapi.Message{
 		{Role: "user", Content: "What is the colour of the sky?"},
-	}, llamaapi.TemplateOptions{}, &llamaapi.CompletionRequest{MaxTokens: new(8)})
+	}, llamaapi.TemplateOptions{}, &llamaapi.CompletionRequest{MaxTokens: &limit})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -64,9 +66,10 @@ func ExampleClient_Complete() {
 	defer srv.Close()
 
 	client := llamaapi.New(srv.URL, srv.Client())
+	limit := 8
 	results, err := client.Complete(context.Background(), &llamaapi.CompletionRequest{
 		Prompts:   []llamaapi.Prompt{llamaapi.TextPrompt("Is water wet?"), llamaapi.TextPrompt("Is fire hot?")},
-		MaxTokens: new(8),
+		MaxTokens: &limit,
 	})
 	if err != nil {
 		fmt.Println(err)

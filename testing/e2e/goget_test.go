@@ -13,8 +13,8 @@ import (
 
 	payload "forge.lthn.ai/core/go-rocm/embed"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
+	"forge.lthn.ai/core/go-rocm/packaging/modtest"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
-	"forge.lthn.ai/core/go-rocm/testing/modtest"
 )
 
 // proxied publishes this module, with the cpu bundle inside, as the only version in a

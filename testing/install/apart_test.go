@@ -47,7 +47,8 @@ func newMaker(t *testing.T) *maker {
 			Program: filepath.Join(work, "go-rocm"), Manual: filepath.Join(work, "manual"), ModuleCache: env("GOMODCACHE"), GoRoot: env("GOROOT"),
 		},
 	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "nopayload", "-ldflags", "-s -w", "-o", m.program.Program, "forge.lthn.ai/core/go-rocm/cmd/go-rocm")
+	build := exec.CommandContext(t.Context(), "go", "build", "-tags", "nopayload", "-ldflags", "-s -w", "-o", m.program.Program, "./cmd/go-rocm")
+	build.Dir = "../.." // the command's own module selects its versions
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)

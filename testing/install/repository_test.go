@@ -17,7 +17,7 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
-	"forge.lthn.ai/core/go-rocm/testing/debgen"
+	"forge.lthn.ai/core/go-rocm/packaging/debgen"
 	"forge.lthn.ai/core/go-rocm/testing/install"
 )
 

@@ -2,17 +2,17 @@
 // As in the directory above, the replacements are for this checkout alone.
 module forge.lthn.ai/core/go-rocm/contrib/goinference/result
 
-go 1.26.4
+go 1.26.2
 
 require (
 	dappco.re/go v0.12.0
 	dappco.re/go/inference v0.14.0
-	forge.lthn.ai/core/go-rocm v0.1.0
+	forge.lthn.ai/core/go-rocm v0.1.0-plain
 )
 
 require (
 	github.com/klauspost/compress v1.20.3 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/sys v0.47.0 // indirect
 )
 
 replace (

@@ -30,7 +30,8 @@ func request(c goinf.GenerateConfig) (rocm.Request, error) {
 	}
 	r := rocm.Request{GenerateConfig: contract(c), MinP: c.MinP}
 	if c.SeedSet {
-		r.Seed = new(seed(c.Seed))
+		s := seed(c.Seed)
+		r.Seed = &s
 	}
 	if c.EnableThinking != nil {
 		r.TemplateVars = map[string]any{"enable_thinking": *c.EnableThinking}

@@ -21,8 +21,8 @@ import (
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/client"
 
+	"forge.lthn.ai/core/go-rocm/docker/containertest"
 	"forge.lthn.ai/core/go-rocm/docker/engine"
-	"forge.lthn.ai/core/go-rocm/testing/containertest"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 

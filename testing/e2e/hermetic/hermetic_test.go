@@ -17,8 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/docker/containertest"
 	"forge.lthn.ai/core/go-rocm/docker/engine"
-	"forge.lthn.ai/core/go-rocm/testing/containertest"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/docker/containertest"
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
-	"forge.lthn.ai/core/go-rocm/testing/containertest"
 )
 
 func describe(t *testing.T, e engine.Engine, s toolchain.Spec) (*toolchain.Toolchain, error) {

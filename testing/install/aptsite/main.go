@@ -26,7 +26,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
-	"forge.lthn.ai/core/go-rocm/testing/debgen"
+	"forge.lthn.ai/core/go-rocm/packaging/debgen"
 )
 
 // Listen is the site's address.

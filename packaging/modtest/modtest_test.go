@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"forge.lthn.ai/core/go-rocm/testing/modtest"
+	"forge.lthn.ai/core/go-rocm/packaging/modtest"
 	"github.com/google/go-cmp/cmp"
 )
 
