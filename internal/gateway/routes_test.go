@@ -1,0 +1,37 @@
+package gateway
+
+import (
+	"os"
+	"strings"
+	"testing"
+)
+
+// docs/serve.md lists every route, with or without the prefix /v1, and no other.
+func TestDocumentListsRoutes(t *testing.T) {
+	t.Parallel()
+	raw, err := os.ReadFile("../../docs/serve.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(raw), "## Routes\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	documented := map[string]bool{}
+	for i, code := range strings.Split(table, "`") {
+		path := code[strings.LastIndexByte(code, ' ')+1:] // without the method
+		if i%2 == 1 && strings.HasPrefix(path, "/") && path != "/v1" {
+			documented[path] = true
+		}
+	}
+	known := routes()
+	for path := range known {
+		if !documented[path] && !documented["/v1"+path] {
+			t.Errorf("docs/serve.md lacks %s", path)
+		}
+	}
+	g := newGateway(t, nil)
+	for path := range documented {
+		if _, ok := g.findRoute(path); !ok && path != "/health" && path != "/v1/health" {
+			t.Errorf("docs/serve.md has %s, which is not offered", path)
+		}
+	}
+}
