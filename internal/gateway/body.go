@@ -83,7 +83,7 @@ func (g *Gateway) readBody(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		client := g.clientID(r)
+		client := exchangeOf(r.Context()).client
 		body, reserved, err := g.receiveBody(w, r, client)
 		defer func() { g.memory.release(client, reserved) }()
 		if err == nil {
@@ -170,7 +170,7 @@ func (g *Gateway) validate(r *http.Request, rt route, body []byte) error {
 		if mediaErr != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 			return errForm
 		}
-		form, contentType, err := filterForm(body, params["boundary"])
+		form, contentType, err := filterForm(body, params["boundary"], exchangeOf(r.Context()))
 		if err != nil {
 			return err
 		}
@@ -190,8 +190,34 @@ func (g *Gateway) validate(r *http.Request, rt route, body []byte) error {
 	if len(removed) > 0 {
 		g.log.Debug("fields not forwarded", "path", r.URL.Path, "fields", removed)
 	}
+	exchangeOf(r.Context()).readFields(filtered, rt.fields)
 	setBody(r, filtered, "application/json")
 	return nil
+}
+
+// readFields notes what the gateway needs to know of a body that filterFields has
+// accepted.
+func (x *exchange) readFields(body []byte, accepted fields) {
+	x.body = int64(len(body))
+	prompts, choices := int64(1), int64(1)
+	for name, value := range jsonValue(bytes.Trim(body, " \t\r\n")).members() {
+		if _, ok := accepted[name]; !ok || value.isNull() {
+			continue
+		}
+		switch name {
+		case "model":
+			x.name = value.text()
+		case "stream":
+			x.stream = string(value) == "true"
+		case "wait":
+			x.wait = string(value) == "true"
+		case "n", "n_cmpl":
+			choices = max(choices, int64(value.number()))
+		case "prompt":
+			prompts = countPrompts(value)
+		}
+	}
+	x.answers = prompts * choices
 }
 
 // setBody replaces the body of a request. It can be sent again, should
@@ -234,8 +260,8 @@ func transcriptionFields() []string {
 }
 
 // filterForm writes the form of a transcription again, with its file and the
-// accepted fields.
-func filterForm(body []byte, boundary string) (form []byte, contentType string, err error) {
+// accepted fields, and notes in x what the gateway needs to know.
+func filterForm(body []byte, boundary string, x *exchange) (form []byte, contentType string, err error) {
 	in := multipart.NewReader(bytes.NewReader(body), boundary)
 	var out bytes.Buffer
 	w := multipart.NewWriter(&out)
@@ -259,6 +285,7 @@ func filterForm(body []byte, boundary string) (form []byte, contentType string, 
 			if len(content) > 64<<10 {
 				return nil, "", fmt.Errorf("%w: the field %q is larger than 64 KiB", errForm, name)
 			}
+			x.readField(name, string(content))
 			field, err = w.CreateFormField(name)
 		default:
 			continue
@@ -274,4 +301,14 @@ func filterForm(body []byte, boundary string) (form []byte, contentType string, 
 		return nil, "", err
 	}
 	return out.Bytes(), w.FormDataContentType(), nil
+}
+
+// readField is readFields for a field of a form.
+func (x *exchange) readField(name, value string) {
+	switch name {
+	case "model":
+		x.name = value
+	case "stream":
+		x.stream = value == "true"
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,8 @@ type CredentialFiles struct {
 	KeyFile string
 	// Key is another accepted key, the value of EnvAPIKey.
 	Key string
+	// Named are accepted keys with limits.
+	Named []Key
 	// TLSCert and TLSKey are PEM files; both empty: no TLS.
 	TLSCert, TLSKey string
 }
@@ -32,25 +35,34 @@ type CredentialFiles struct {
 // credentials are the keys that clients authenticate with, and the certificate
 // that the service authenticates with.
 type credentials struct {
-	keys [][sha256.Size]byte // none: clients of this machine need no key
-	cert *tls.Certificate    // nil: no TLS
+	keys []credential     // none: clients of this machine need no key
+	cert *tls.Certificate // nil: no TLS
 }
 
-// hasKey reports whether key is accepted. It compares with every key in constant
-// time.
-func (c *credentials) hasKey(key string) bool {
+// credential is the digest of a key, and its limits if it has any.
+type credential struct {
+	sum   [sha256.Size]byte
+	named *Key
+}
+
+// find returns the limits of a key, and whether it is accepted. It compares with
+// every key in constant time.
+func (c *credentials) find(key string) (named *Key, ok bool) {
 	sum := sha256.Sum256([]byte(key))
-	found := 0
-	for _, k := range c.keys {
-		found |= subtle.ConstantTimeCompare(sum[:], k[:])
+	found := -1
+	for i, k := range c.keys {
+		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(sum[:], k.sum[:]), i, found)
 	}
-	return found == 1
+	if found < 0 {
+		return nil, false
+	}
+	return c.keys[found].named, true
 }
 
 // CredentialError is an error about one source of credentials.
 type CredentialError struct {
-	// Flag is the flag of serve that names the source, without dashes; empty for
-	// the environment.
+	// Flag is the flag of serve that names the source, without dashes; "keys" for
+	// keys with limits; empty for the environment.
 	Flag string
 	// Err is the cause.
 	Err error
@@ -70,7 +82,10 @@ func (f CredentialFiles) load(log *slog.Logger) (*credentials, error) {
 	}
 	c := &credentials{}
 	for _, k := range keys {
-		c.keys = append(c.keys, sha256.Sum256([]byte(k)))
+		c.keys = append(c.keys, credential{sum: sha256.Sum256([]byte(k))})
+	}
+	if err := c.addNamed(f.Named); err != nil {
+		return nil, err
 	}
 	if f.TLSCert != "" {
 		cert, err := loadCertificate(f.TLSCert, f.TLSKey, log)
@@ -80,6 +95,27 @@ func (f CredentialFiles) load(log *slog.Logger) (*credentials, error) {
 		c.cert = &cert
 	}
 	return c, nil
+}
+
+// addNamed adds keys with limits.
+func (c *credentials) addNamed(keys []Key) error {
+	names := map[string]bool{}
+	for i := range keys {
+		k := &keys[i]
+		if err := k.Check(); err != nil {
+			return &CredentialError{"keys", fmt.Errorf("api keys: %q: %w", k.Name, err)}
+		}
+		sum, err := k.sum()
+		if err != nil {
+			return &CredentialError{"keys", err}
+		}
+		if names[k.Name] || slices.ContainsFunc(c.keys, func(other credential) bool { return other.sum == sum }) {
+			return &CredentialError{"keys", fmt.Errorf("api keys: %q is there twice", k.Name)}
+		}
+		names[k.Name] = true
+		c.keys = append(c.keys, credential{sum: sum, named: k})
+	}
+	return nil
 }
 
 // loadCertificate is tls.LoadX509KeyPair for regular files of limited size, of which
@@ -103,9 +139,11 @@ func loadCertificate(cert, key string, log *slog.Logger) (tls.Certificate, error
 // CredentialStore holds the current credentials. Its methods may be called from
 // any goroutine.
 type CredentialStore struct {
-	files   CredentialFiles
 	log     *slog.Logger
 	current atomic.Pointer[credentials]
+
+	mu    sync.Mutex
+	files CredentialFiles
 }
 
 // LoadCredentials reads the files.
@@ -116,7 +154,25 @@ func LoadCredentials(files CredentialFiles, log *slog.Logger) (*CredentialStore,
 
 // reload reads the files again. After an error the previous credentials remain.
 func (s *CredentialStore) reload() error {
-	c, err := s.files.load(s.log)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.use(s.files)
+}
+
+// Replace uses other files and keys from now on. After an error the previous ones
+// remain.
+func (s *CredentialStore) Replace(files CredentialFiles) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.use(files)
+	if err == nil {
+		s.files = files
+	}
+	return err
+}
+
+func (s *CredentialStore) use(files CredentialFiles) error {
+	c, err := files.load(s.log)
 	if err == nil {
 		s.current.Store(c)
 	}
@@ -157,11 +213,17 @@ func (s *CredentialStore) ReloadOn(signals []os.Signal) (stop func()) {
 // authenticate rejects requests without an accepted key, where there are keys.
 func (g *Gateway) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c := g.credentials.current.Load(); len(c.keys) > 0 && !c.hasKey(apiKey(r)) {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeError(w, http.StatusUnauthorized, "authentication_error", "the API key is missing or wrong")
-			return
+		x := exchangeOf(r.Context())
+		if c := g.credentials.current.Load(); len(c.keys) > 0 {
+			named, ok := c.find(apiKey(r))
+			if !ok {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+				writeError(w, http.StatusUnauthorized, "authentication_error", "the API key is missing or wrong")
+				return
+			}
+			x.key = named
 		}
+		x.client = g.clientID(r)
 		next.ServeHTTP(w, r)
 	})
 }

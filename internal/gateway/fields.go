@@ -223,50 +223,6 @@ func logitBias(v jsonValue) error {
 	return nil
 }
 
-// prompt accepts the shapes of tokenize_input_prompts in server-common.cpp: a
-// string, tokens and strings mixed, an object with media, or an array of them.
-func prompt(v jsonValue) error {
-	switch {
-	case v.isString():
-		return nil
-	case v.isObject():
-		return mediaPrompt(v)
-	case !v.isArray():
-		return errors.New("must be a string, an array, or an object with prompt_string")
-	}
-	prompts, tokens := 0, false
-	for e := range v.elements() {
-		switch {
-		case e.isNumber():
-			tokens = true
-			if err := integer(-1, int32Max)(e); err != nil {
-				return err
-			}
-			continue
-		case e.isArray():
-			for token := range e.elements() {
-				if !token.isNumber() && !token.isString() {
-					return errors.New("must hold tokens and strings")
-				}
-			}
-		case e.isObject():
-			if err := mediaPrompt(e); err != nil {
-				return err
-			}
-		case !e.isString():
-			return errors.New("must hold strings, tokens, arrays of them, or objects with prompt_string")
-		}
-		if prompts++; prompts > maxPrompts && !tokens {
-			return fmt.Errorf("must hold at most %d prompts", maxPrompts)
-		}
-	}
-	return nil
-}
-
-func mediaPrompt(v jsonValue) error {
-	return object(fields{"prompt_string": text(maxBody), "multimodal_data": list(256, text(maxBody))})(v)
-}
-
 func anything(jsonValue) error { return nil }
 
 // completionFields are those of /completion.
@@ -336,15 +292,18 @@ func rerankFields() fields {
 }
 
 func tokenizeFields() fields {
-	return fields{"content": prompt, "add_special": boolean, "parse_special": boolean, "with_pieces": boolean}
+	return fields{"content": prompt, "add_special": boolean, "parse_special": boolean, "with_pieces": boolean, "model": text(4096)}
 }
 
 func detokenizeFields() fields {
-	return fields{"tokens": list(1<<22, integer(-1, int32Max))}
+	return fields{"tokens": list(1<<22, integer(-1, int32Max)), "model": text(4096)}
 }
 
 // slotFields are those of POST /slots/ID.
-func slotFields() fields { return fields{"filename": text(255)} }
+func slotFields() fields { return fields{"filename": text(255), "model": text(4096)} }
+
+// controlFields are those of /models/load and /models/unload.
+func controlFields() fields { return fields{"model": text(4096), "wait": boolean} }
 
 // filterFields checks the fields of a request and returns its body without those
 // that are not accepted, and their names.

@@ -4,30 +4,35 @@
 // A request passes a chain of middleware, in the order in which New lists them.
 // Each part either answers the request itself or calls the next one:
 //
-//	allowOrigins    answers CORS preflights, and adds the headers of CORS
-//	checkOrigin     rejects web pages where no API key protects the service
-//	serveHealth     answers /health from the state of the backend
-//	authenticate    compares the client's API key
-//	checkRoute      rejects paths and methods that are not offered
-//	limitCrashers   rejects clients whose requests crashed llama-server repeatedly
-//	readBody        reads the body into memory, checks and filters its fields
-//	acquireModel    leases the model, which is loaded if necessary
-//	limitRequests   lets no more requests pass than llama-server has slots
-//	serveModel      answers /v1/models/NAME
-//	limitResponse   ends a request that takes too long or answers too much
-//	proxy           sends the request to the backend
+//	allowOrigins        answers CORS preflights, and adds the headers of CORS
+//	checkOrigin         rejects web pages where no API key protects the service
+//	serveHealth         answers /health from the state of the service
+//	authenticate        compares the client's API key
+//	checkRoute          rejects paths and methods that are not offered
+//	limitKey            rejects requests beyond the limits of a named key
+//	limitCrashers       rejects clients whose requests crashed llama-server repeatedly
+//	readBody            reads the body into memory, checks and filters its fields
+//	routeModel          finds the model that the request names
+//	serveModels         answers requests about models
+//	answerWhileWaiting  lets a streaming client wait without silence
+//	acquireModel        leases the model, which is loaded if necessary
+//	limitRequests       lets no more requests pass than llama-server has slots
+//	serveModel          answers /v1/models/NAME for a single model
+//	limitResponse       ends a request that takes too long or answers too much
+//	countTokens         counts the tokens of a key that has a budget
+//	proxy               sends the request to the backend
 //
 // The package starts no process and reads no command line: a Backend can be an
-// httptest.Server.
+// httptest.Server, and Models a fake.
 package gateway
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httputil"
 	"sync"
+	"sync/atomic"
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
@@ -55,9 +60,15 @@ type Gateway struct {
 	memory      *bodyMemory
 	pace        bodyPace
 	crashes     crashes
+	keys        *keyLimits
+	watchers    atomic.Int32 // of the models
 	restart     func(model string)
 	log         *slog.Logger
 	handler     http.Handler
+
+	closing context.Context // done when Close is called
+	close   context.CancelFunc
+	running sync.WaitGroup // what background started
 
 	mu     sync.Mutex
 	served map[string]*servedModel // by name
@@ -72,6 +83,9 @@ type Options struct {
 	// machine, such as "https://chat.example"; "*" for all. See allowOrigins.
 	Origins []string
 	Limits  Limits
+	// UsageFile is where the tokens that keys have used on the current day are kept;
+	// empty: a restart forgets them.
+	UsageFile string
 	// Restart restarts the process of a model; nil: it is left alone.
 	Restart func(model string)
 	Log     *slog.Logger
@@ -81,7 +95,9 @@ type Options struct {
 // called.
 func New(o Options) *Gateway {
 	limits, log := o.Limits.withDefaults(), o.Log
+	closing, cancel := context.WithCancel(context.Background())
 	g := &Gateway{
+		closing: closing, close: cancel, keys: newKeyLimits(openUsage(o.UsageFile, log)),
 		models: o.Models, served: map[string]*servedModel{},
 		credentials: o.Credentials, origins: o.Origins, limits: limits, log: log, restart: o.Restart,
 		crashes: crashes{clients: map[string]*crashRecord{}},
@@ -107,12 +123,17 @@ func New(o Options) *Gateway {
 		g.serveHealth,
 		g.authenticate,
 		g.checkRoute,
+		g.limitKey,
 		g.limitCrashers,
 		g.readBody,
+		g.routeModel,
+		g.serveModels,
+		g.answerWhileWaiting,
 		g.acquireModel,
 		g.limitRequests,
 		g.serveModel,
 		g.limitResponse,
+		g.countTokens,
 	)
 	return g
 }
@@ -120,7 +141,19 @@ func New(o Options) *Gateway {
 // SetBackend forwards requests to b from now on, at most slots of them side by
 // side; 0 means 4, llama-server's own number. The gateway must have been made
 // without Options.Models.
-func (g *Gateway) SetBackend(b Backend, slots int) { g.single.set(ModelStatus{}, b, slots) }
+func (g *Gateway) SetBackend(b Backend, slots int) { g.SetModel(ModelStatus{}, b, slots) }
+
+// SetModel is SetBackend with what is known of the model. Its name and aliases
+// count for the keys that may not use all models.
+func (g *Gateway) SetModel(m ModelStatus, b Backend, slots int) { g.single.set(m, b, slots) }
+
+// Close ends what the gateway does beside requests, and writes the file of used
+// tokens. Call it when the server has shut down.
+func (g *Gateway) Close() {
+	g.close()
+	g.running.Wait()
+	g.keys.usage.close()
+}
 
 // ServeHTTP implements http.Handler.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -132,9 +165,20 @@ type exchangeKey struct{}
 
 // exchange is what the parts of the chain know of a request.
 type exchange struct {
-	client string       // set by limitRequests
-	lease  Lease        // set by acquireModel
-	served *servedModel // of the lease
+	key    *Key   // set by authenticate; nil: none, or one without limits
+	client string // set by authenticate
+
+	// Set by readBody.
+	name    string // of the model, "": the body names none
+	stream  bool   // the client asked for a stream of events
+	wait    bool   // for the end of a load or unload
+	body    int64  // its bytes
+	answers int64  // that the client asked for in one, 0: one
+
+	model   ModelStatus    // set by routeModel
+	waiting *waitingWriter // set by answerWhileWaiting; nil: none
+	lease   Lease          // set by acquireModel
+	served  *servedModel   // of the lease
 }
 
 // exchangeOf returns the exchange of a request's context.
@@ -152,25 +196,4 @@ func chain(last http.Handler, parts ...middleware) http.Handler {
 		last = parts[i](last)
 	}
 	return last
-}
-
-// serveHealth answers /health from the state of the supervised process, which
-// says more than llama-server's own /health.
-func (g *Gateway) serveHealth(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/health" && r.URL.Path != "/v1/health" {
-			next.ServeHTTP(w, r)
-			return
-		}
-		status := g.models.List()[0]
-		switch {
-		case status.State != ModelLoaded || status.Process == supervise.Starting || status.Process == supervise.Loading:
-			writeLoading(w)
-		case status.Process == supervise.Ready:
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, `{"status":"ok"}`)
-		default:
-			writeError(w, http.StatusServiceUnavailable, "unavailable_error", "llama-server is "+status.Process.String())
-		}
-	})
 }

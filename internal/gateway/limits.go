@@ -25,6 +25,11 @@ type Limits struct {
 	// Defaults 30 and 5 minutes: a slow CPU takes minutes for a batch of a prompt,
 	// in which no stream gets a token.
 	FirstByte, Idle time.Duration
+	// LoadWait is how long a request may wait for its model. Default 10 minutes.
+	LoadWait time.Duration
+	// FirstComment is how long a client waits silently that asked for a stream,
+	// Comments the time between the comments that follow. Defaults 5 and 10 s.
+	FirstComment, Comments time.Duration
 	// Reclaim is how long llama-server may take to react after a request was ended
 	// that exceeded them. Default 5 minutes.
 	Reclaim time.Duration
@@ -57,6 +62,9 @@ func (l Limits) withDefaults() Limits {
 	duration(&l.BodyGrace, 30*time.Second)
 	duration(&l.FirstByte, 30*time.Minute)
 	duration(&l.Idle, 5*time.Minute)
+	duration(&l.LoadWait, 10*time.Minute)
+	duration(&l.FirstComment, 5*time.Second)
+	duration(&l.Comments, 10*time.Second)
 	duration(&l.Reclaim, 5*time.Minute)
 	return l
 }
@@ -93,7 +101,9 @@ func (g *Gateway) limitRequests(next http.Handler) http.Handler {
 		if rt, _ := g.findRoute(r.URL.Path); rt.light {
 			q = x.served.light
 		}
-		if err := q.acquire(r.Context(), x.client); err != nil {
+		var err error
+		x.waiting.while(func() { err = q.acquire(r.Context(), x.client, x.key.priority()) })
+		if err != nil {
 			if r.Context().Err() == nil {
 				writeBusy(w, err)
 			}

@@ -20,13 +20,13 @@ func TestQueueSharesPlacesBetweenClients(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1, 10, 10)
-		if err := q.acquire(t.Context(), "a"); err != nil {
+		if err := q.acquire(t.Context(), "a", 0); err != nil {
 			t.Fatal(err)
 		}
 		got := make(chan string, 10)
 		for _, client := range []string{"a", "a", "a", "b"} {
 			go func() {
-				if q.acquire(t.Context(), client) == nil {
+				if q.acquire(t.Context(), client, 0) == nil {
 					got <- client
 				}
 			}()
@@ -52,14 +52,14 @@ func TestQueuePrefersTheClientWithFewerPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(2, 10, 10)
 		for range 2 {
-			if err := q.acquire(t.Context(), "a"); err != nil {
+			if err := q.acquire(t.Context(), "a", 0); err != nil {
 				t.Fatal(err)
 			}
 		}
 		got := make(chan string, 2)
 		for _, client := range []string{"a", "b"} {
 			go func() {
-				if q.acquire(t.Context(), client) == nil {
+				if q.acquire(t.Context(), client, 0) == nil {
 					got <- client
 				}
 			}()
@@ -79,19 +79,19 @@ func TestQueueIsLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(1, 3, 2)
 		ctx, cancel := context.WithCancel(t.Context())
-		if err := q.acquire(ctx, "a"); err != nil {
+		if err := q.acquire(ctx, "a", 0); err != nil {
 			t.Fatal(err)
 		}
 		for range 2 {
-			go func() { _ = q.acquire(ctx, "a") }()
+			go func() { _ = q.acquire(ctx, "a", 0) }()
 		}
 		synctest.Wait()
-		if err := q.acquire(ctx, "a"); !errors.Is(err, errBusy) {
+		if err := q.acquire(ctx, "a", 0); !errors.Is(err, errBusy) {
 			t.Errorf("a third of one client waits: %v", err)
 		}
-		go func() { _ = q.acquire(ctx, "b") }()
+		go func() { _ = q.acquire(ctx, "b", 0) }()
 		synctest.Wait()
-		if err := q.acquire(ctx, "c"); !errors.Is(err, errBusy) {
+		if err := q.acquire(ctx, "c", 0); !errors.Is(err, errBusy) {
 			t.Errorf("a fourth waits: %v", err)
 		}
 		cancel()

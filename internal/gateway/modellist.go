@@ -6,20 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 )
 
 // maxModelList is the largest accepted answer of llama-server's /v1/models.
 const maxModelList = 1 << 20
 
-// modelName returns NAME of the path /v1/models/NAME. A name may contain slashes.
-func modelName(path string) (string, bool) {
-	name, ok := strings.CutPrefix(path, "/v1/models/")
-	return name, ok && name != ""
-}
-
-// serveModel answers GET /v1/models/NAME, which OpenAI's API has and llama-server
-// has not, from the list of /v1/models.
+// serveModel answers GET /v1/models/NAME for a single model: OpenAI's API has this
+// route and llama-server has not. The answer is from llama-server's own list.
 func (g *Gateway) serveModel(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, ok := modelName(r.URL.Path)

@@ -17,7 +17,8 @@ type Models interface {
 	// error is ErrUnknownModel or ErrNoModelName.
 	Resolve(name string) (ModelStatus, error)
 	// Acquire returns a lease on a model. It loads the model if necessary and waits
-	// for it, in the order of priority and then of arrival. The error is that of
+	// for it, in the order of priority and then of arrival, until ctx is done; the
+	// lease does not depend on ctx. The error is that of
 	// Resolve, ErrLoading or ErrNotLoaded where the request does not wait, a
 	// QueueFullError, a NoRoomError, a LoadError, or the cause of ctx.
 	Acquire(ctx context.Context, r AcquireRequest) (Lease, error)
@@ -110,7 +111,10 @@ type ModelStatus struct {
 	Fits bool
 	Why  []string
 	// Err is the typed cause of the last failure, nil after a load that succeeded.
-	Err error
+	// It may hold paths and the log of llama-server; Cause is what clients may read
+	// of it.
+	Err   error
+	Cause string
 	// LoadTime is how long the last load took, LastUse when the last lease ended.
 	LoadTime time.Duration
 	LastUse  time.Time

@@ -3,10 +3,18 @@ package gateway
 import (
 	"context"
 	"sync"
+	"time"
 )
 
-// queue shares places between clients: a free place goes to the waiting client
-// that has the fewest, and among those to the one that has waited longest.
+// ageStep is the time in which a waiting request rises by one priority, so that no
+// request waits without end.
+const ageStep = time.Minute
+
+// queue shares places between clients. A free place goes to the request
+//
+//  1. of the highest priority, to which each ageStep of waiting adds one;
+//  2. among those, of the client that has the fewest places;
+//  3. among those, that has waited longest.
 type queue struct {
 	places, limit, perClient int
 
@@ -18,9 +26,14 @@ type queue struct {
 }
 
 type waiter struct {
-	client string
-	ready  chan struct{}
+	client   string
+	priority int
+	since    time.Time
+	ready    chan struct{}
 }
+
+// rank returns the priority of a request that has waited.
+func (w *waiter) rank(now time.Time) int { return w.priority + int(now.Sub(w.since)/ageStep) }
 
 func newQueue(places, limit, perClient int) *queue {
 	return &queue{places: places, limit: limit, perClient: perClient, active: map[string]int{}, waits: map[string]int{}}
@@ -37,7 +50,7 @@ func (q *queue) setPlaces(n int) {
 }
 
 // acquire waits for a place. It returns errBusy when too many wait already.
-func (q *queue) acquire(ctx context.Context, client string) error {
+func (q *queue) acquire(ctx context.Context, client string, priority int) error {
 	q.mu.Lock()
 	if q.count < q.places {
 		q.occupy(client)
@@ -48,7 +61,7 @@ func (q *queue) acquire(ctx context.Context, client string) error {
 		q.mu.Unlock()
 		return errBusy
 	}
-	me := &waiter{client: client, ready: make(chan struct{})}
+	me := &waiter{client: client, priority: priority, since: time.Now(), ready: make(chan struct{})}
 	q.waiting = append(q.waiting, me)
 	q.waits[client]++
 	q.mu.Unlock()
@@ -92,11 +105,17 @@ func (q *queue) free(client string) {
 	}
 }
 
-// next assigns a place to the client whose turn it is.
+// next assigns a place to the request whose turn it is.
 func (q *queue) next() {
-	next := -1
+	next, now := -1, time.Now()
 	for i, w := range q.waiting {
-		if next < 0 || q.active[w.client] < q.active[q.waiting[next].client] {
+		if next < 0 {
+			next = i
+			continue
+		}
+		best := q.waiting[next]
+		rank, bestRank := w.rank(now), best.rank(now)
+		if rank > bestRank || rank == bestRank && q.active[w.client] < q.active[best.client] {
 			next = i
 		}
 	}

@@ -16,8 +16,9 @@ type route struct {
 	light bool
 }
 
-// routes returns the forwarded paths: the endpoints that llama-server v0.5.0
-// offers by default (tools/server/server.cpp). Left out are the endpoints that
+// routes returns the offered paths: the endpoints that llama-server v0.5.0 offers by
+// default (tools/server/server.cpp), and those of its router for models that do not
+// download or delete any. Left out are the endpoints that
 // llama-server offers only on request (tools, MCP, changing its properties), those
 // of its web page, and those that control the requests of other clients
 // (/v1/stream, /v1/chat/completions/control).
@@ -29,6 +30,8 @@ func routes() map[string]route {
 	embedding, rerank := embeddingFields(), rerankFields()
 	transcription := route{method: http.MethodPost, form: true}
 	return map[string]route{
+		"/health": get, "/v1/health": get, "/models/sse": get,
+		"/models/load": post(controlFields()), "/models/unload": post(controlFields()),
 		"/metrics": get, "/props": get, "/models": get, "/v1/models": get, "/slots": get, "/lora-adapters": get,
 		"/completion": post(completion), "/completions": post(completion), "/v1/completions": post(completion), "/infill": post(infillFields()),
 		"/chat/completions": post(chat), "/v1/chat/completions": post(chat),

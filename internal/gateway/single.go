@@ -50,16 +50,13 @@ func (s *singleModel) Resolve(string) (ModelStatus, error) {
 
 // Acquire implements Models. It does not wait for the first load: clients retry
 // after the answer 503. The backend's own client waits for a restart.
-func (s *singleModel) Acquire(_ context.Context, r AcquireRequest) (Lease, error) {
+func (s *singleModel) Acquire(context.Context, AcquireRequest) (Lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.backend != nil:
-		return &singleLease{backend: s.backend, slots: s.slots, model: s.status.Name}, nil
-	case r.LoadedOnly:
-		return nil, ErrNotLoaded
+	if s.backend == nil {
+		return nil, ErrLoading
 	}
-	return nil, ErrLoading
+	return &singleLease{backend: s.backend, slots: s.slots, model: s.status.Name}, nil
 }
 
 // List implements Models.

@@ -74,7 +74,7 @@ func Rules() []Rule {
 		{"runtime/doctor", append(own("pkg/gfx", "pkg/bundle", "runtime/gpu", "runtime/host", "runtime/hostrocm"), sys)},
 		{".", append(own("pkg", "runtime", "embed", "internal/regfile"), sys)},
 		{"internal/sdnotify", nil},
-		{"internal/gateway", append(own("runtime/supervise", "internal/regfile"), sys)},
+		{"internal/gateway", append(own("runtime/supervise", "internal/regfile"), sys, "golang.org/x/time/rate")},
 		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/gateway", "internal/regfile", "internal/sdnotify"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
 	}
 }
