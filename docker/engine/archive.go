@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// TarDirectory returns an [Input.Write] for the content of a directory. The
-// entries do not depend on the machine: they are sorted, have one owner and one
-// time, and their modes say only whether a file is executable.
+// TarDirectory returns an [Input.Write] for the content of a directory. The entries do not
+// depend on the machine: they are sorted, have the same owner and time, and modes that
+// differ only for executable files.
 func TarDirectory(dir string, owner int, modTime time.Time) func(*tar.Writer) error {
 	return func(w *tar.Writer) error {
 		return filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {

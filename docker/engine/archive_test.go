@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// What goes into the container must not show who checked the source out, when,
-// or under which umask.
+// The entries must not depend on who checked the source out, when, or with which umask.
 func TestTarDirectoryIsReproducible(t *testing.T) {
 	pack := func(umask os.FileMode, when time.Time) []byte {
 		dir := t.TempDir()

@@ -14,8 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// installCommands are what a person types to get an engine; Connect runs the
-// same ones when it is allowed to.
+// installCommands are the commands that install an engine, for people and for Connect.
 var installCommands = [][]string{
 	{"apt-get", "update"},
 	{"apt-get", "install", "-y", "--no-install-recommends", "docker.io", "iptables"},
@@ -24,12 +23,12 @@ var installCommands = [][]string{
 // ErrNoEngine reports that no container engine could be reached or started.
 var ErrNoEngine = errors.New("no container engine is reachable")
 
-// ConnectOptions say what Connect may do when no engine answers.
+// ConnectOptions determine what Connect may do if no engine answers.
 type ConnectOptions struct {
 	// MayInstall is asked before packages are installed or a daemon is
 	// started; nil means no.
 	MayInstall func() bool
-	// LogDir is where a daemon that Connect starts keeps its log.
+	// LogDir is the directory for the log of a daemon that Connect starts.
 	LogDir string
 	// Log receives a line for each slow step.
 	Log io.Writer
@@ -114,7 +113,7 @@ func startDaemon(ctx context.Context, o ConnectOptions) error {
 	if _, err := fmt.Fprintln(o.Log, "engine: starting dockerd, log in", name); err != nil {
 		return err
 	}
-	cmd := exec.Command("dockerd") //nolint:noctx // it is meant to outlive us
+	cmd := exec.Command("dockerd") //nolint:noctx // it must outlive this process
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

@@ -73,8 +73,8 @@ func (d *docker) Resolve(ctx context.Context, ref string) (string, error) {
 }
 
 func (d *docker) Import(ctx context.Context, ref string, rootfs io.Reader) (Image, error) {
-	// The image gets its name when it is complete: of a stream that ends early some
-	// engines make an image too.
+	// The image gets its name when it is complete: some engines also create an image from
+	// a stream that ends early.
 	r, err := d.api.ImageImport(ctx, image.ImportSource{Source: rootfs, SourceName: "-"}, "", image.ImportOptions{Platform: "linux/amd64"})
 	if err != nil {
 		return Image{}, fmt.Errorf("import %s: %w", ref, err)

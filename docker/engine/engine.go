@@ -1,8 +1,8 @@
-// Package engine is the only place that talks to a container engine. It
-// speaks the Docker Engine API (any daemon that DOCKER_HOST or the usual
-// sockets reach, local or remote) and offers just what a build needs: look an
-// image up, pull or import one, run a job in a locked-down container with
-// files copied in and out, and read files of an image without running it.
+// Package engine is the only package that communicates with a container engine. It uses the
+// Docker Engine API (any daemon that DOCKER_HOST or the usual sockets reach, local or
+// remote) and provides only what a build needs: it looks up, pulls and imports images, runs
+// a job in a locked-down container with files copied in and out, and reads files of an image
+// without running it.
 //
 // Files travel through the API's archive calls, never through bind mounts, so
 // that the same build works against a daemon on another machine.
@@ -31,7 +31,7 @@ type Image struct {
 	ID string
 	// Digests are the registry digests the image was pulled by, if any.
 	Digests []string
-	// Labels are the labels that were put on it when it was made.
+	// Labels are the labels of the image.
 	Labels map[string]string
 }
 
@@ -46,8 +46,7 @@ type Engine interface {
 	// Resolve returns the digest of a reference in the registry, without pulling
 	// the image.
 	Resolve(ctx context.Context, ref string) (digest string, err error)
-	// Import makes an image of one layer from the tar stream of a root
-	// file system.
+	// Import creates an image of one layer from the tar stream of a root file system.
 	Import(ctx context.Context, ref string, rootfs io.Reader) (Image, error)
 	// Run runs a job to its end and removes its container, also when ctx
 	// ends first. A job that fails is an *ExitError.
@@ -58,9 +57,9 @@ type Engine interface {
 	Close() error
 }
 
-// ImportFrom makes an image of the root file system that write writes as a tar
-// stream. When it fails, so does the import: a stream that ends early, or before
-// it has begun, would be an image too.
+// ImportFrom creates an image from the root file system that write writes as a tar stream. If
+// write fails, so does the import: an engine would create an image from an incomplete stream,
+// too.
 func ImportFrom(ctx context.Context, e Engine, ref string, write func(io.Writer) error) (Image, error) {
 	pr, pw := io.Pipe()
 	type result struct {
@@ -115,11 +114,11 @@ type Job struct {
 	Network  bool
 	// Caps are capabilities added for jobs that make file systems.
 	Caps []string
-	// Volumes are absolute paths of writable directories. Each gets the
-	// owner of the image's directory of that path.
+	// Volumes are absolute paths of writable directories. Each gets the owner of the
+	// directory with the same path in the image.
 	Volumes []string
-	// In fills directories before the start; each path must lie in a volume
-	// unless the root is writable.
+	// In fills directories before the start; each path must be in a volume unless the root is
+	// writable.
 	In []Input
 	// Out reads files after the command succeeded.
 	Out []Output
@@ -128,8 +127,8 @@ type Job struct {
 	// CPUs bounds the processors (0: all) and Memory the bytes (0: no bound).
 	CPUs   float64
 	Memory int64
-	// CommitAs keeps the container's file system as an image of this
-	// reference; it makes the root writable while the job runs.
+	// CommitAs saves the container's file system as an image with this reference. It makes
+	// the root writable while the job runs.
 	CommitAs string
 }
 
@@ -154,7 +153,7 @@ type ExitError struct {
 	LastLogs []string
 }
 
-// Error names the job, its exit status and the last lines it printed.
+// Error returns the job's name, its exit status and its last lines.
 func (e *ExitError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "job %s exited with status %d", e.Job, e.Code)

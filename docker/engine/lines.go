@@ -43,8 +43,7 @@ type tail struct {
 	parts []*part
 }
 
-// part is one stream of a tail. An unfinished line of one stream is kept apart from
-// what another writes.
+// part is one stream of a tail. Its unfinished line is separate from those of other streams.
 type part struct {
 	tail *tail
 	text []byte

@@ -41,7 +41,7 @@ func (d *docker) Run(ctx context.Context, job Job) (err error) {
 	return nil
 }
 
-// commit makes an image of a container, without the labels of the container.
+// commit creates an image from a container, without the labels of the container.
 func (d *docker) commit(ctx context.Context, id, ref string) error {
 	info, err := d.api.ContainerInspect(ctx, id)
 	if err != nil {
@@ -108,7 +108,7 @@ func (d *docker) copyIn(ctx context.Context, id, dir string, write func(*tar.Wri
 		pw.CloseWithError(err)
 	}()
 	err := d.api.CopyToContainer(ctx, id, dir, pr, container.CopyToContainerOptions{})
-	pr.CloseWithError(io.ErrClosedPipe) // ends the writer when the engine stopped reading
+	pr.CloseWithError(io.ErrClosedPipe) // stops the writer if the engine has stopped reading
 	if err != nil {
 		return fmt.Errorf("copy into %s: %w", dir, err)
 	}
@@ -119,8 +119,8 @@ func (d *docker) copyIn(ctx context.Context, id, dir string, write func(*tar.Wri
 func (d *docker) start(ctx context.Context, id string, job Job) error {
 	hijack, err := d.api.ContainerAttach(ctx, id, container.AttachOptions{Stream: true, Stdout: true, Stderr: true})
 	if err != nil {
-		// Some engines prepare the container when it is attached to. The reason of a
-		// failure is in the answer to the start alone.
+		// Some engines prepare the container when a client attaches. Only the answer to the
+		// start has the reason of a failure.
 		if e := d.api.ContainerStart(ctx, id, container.StartOptions{}); e != nil {
 			err = e
 		}

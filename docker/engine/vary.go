@@ -38,8 +38,8 @@ shift
 // same results with and without them. The image must have a C compiler; a copy
 // of it is kept as go-rocm/vary.
 //
-// Jobs with a network or with added rights run without variations: they make
-// images, where the clock decides about signatures.
+// Jobs with a network or with added privileges run without variations: they create images,
+// and signatures depend on the clock.
 func Vary(e Engine) Engine {
 	return &vary{Engine: e}
 }

@@ -26,13 +26,13 @@ type Inputs struct {
 	Script    string
 	Stubs     string
 	SONAME    string
-	Needed    []string // libraries that the whole one needs
+	Needed    []string // libraries that the full one needs
 	Wanted    []elfdep.Symbol
 	Targets   []string
 }
 
-// Inputs returns what keys a link: the plan, the whole library of the image, and
-// the symbols that the bundle imports from it.
+// Inputs returns the key of a link: the plan, the full library of the image, and the symbols that the
+// bundle imports from it.
 func (b *Builder) Inputs(plan *Plan, whole elfdep.Lib, wanted []elfdep.Symbol) Inputs {
 	in := Inputs{
 		Package: plan.LLVM.Development, Major: plan.LLVM.Major, Toolchain: b.Toolchain.Packages,
@@ -45,10 +45,10 @@ func (b *Builder) Inputs(plan *Plan, whole elfdep.Lib, wanted []elfdep.Symbol) I
 	return in
 }
 
-// Library is a libLLVM that was linked here.
+// Library is a libLLVM that this build has linked.
 type Library struct {
 	SONAME string
-	Owner  string // the package of the whole one
+	Owner  string // the package of the full one
 	Inputs Inputs
 	Result *stage.Result
 }
@@ -56,7 +56,7 @@ type Library struct {
 // File returns the path of the library.
 func (l *Library) File() string { return filepath.Join(l.Result.Dir, l.SONAME) }
 
-// Stage returns the manifest's entry about the library.
+// Stage returns the manifest's entry for the library.
 func (l *Library) Stage() bundle.Stage {
 	p := l.Inputs.Package
 	return bundle.Stage{

@@ -1,14 +1,12 @@
-// Package llvm links a small libLLVM for a bundle and proves that it works as
-// the whole one does.
+// Package llvm links a small libLLVM for a bundle and proves that it is equivalent to the full one.
 //
-// Debian's comgr, the compiler library of the HIP runtime, takes its code
-// generator from libLLVM, which holds every target, Polly, a JIT and much more,
-// and which alone needs Z3. [Builder.Link] links a libLLVM that exports the
-// symbols that the bundle imports, from the static libraries of the very build
-// that the whole one was made by. [Builder.Prove] runs comgr with both and
-// compares the results byte by byte.
+// Debian's comgr, the compiler library of the HIP runtime, takes its code generator from libLLVM.
+// That library contains every target, Polly, a JIT and much more, and is the only one that needs Z3.
+// [Builder.Link] links a libLLVM that exports the symbols that the bundle imports, from the static
+// libraries of the same build as the full one. [Builder.Prove] runs comgr with both and compares the
+// results byte by byte.
 //
-// A comgr with LLVM inside, as AMD's, needs none of this.
+// A comgr that contains LLVM, such as AMD's, does not need this.
 package llvm
 
 import (
@@ -40,7 +38,7 @@ var (
 	probeKernels string
 )
 
-// keptTargets are the targets that stay, as in AMD's own builds of comgr.
+// keptTargets are the targets that remain, as in AMD's own builds of comgr.
 var keptTargets = []string{"AMDGPU", "X86"}
 
 var soname = regexp.MustCompile(`^libLLVM\.so\.[0-9.]+$`)
@@ -48,8 +46,7 @@ var soname = regexp.MustCompile(`^libLLVM\.so\.[0-9.]+$`)
 // IsLibrary reports whether a SONAME is that of libLLVM.
 func IsLibrary(name string) bool { return soname.MatchString(name) }
 
-// Plan says how a bundle trims libLLVM. Its JSON form is part of the bundle's
-// stage key.
+// Plan describes how a bundle trims libLLVM. Its JSON form is part of the bundle's stage key.
 type Plan struct {
 	LLVM          toolchain.LLVM
 	Targets       []string
@@ -57,8 +54,7 @@ type Plan struct {
 	Proof         []string // sources and script of the proof
 }
 
-// NewPlan returns the plan for a toolchain with these packages, nil where none of
-// them is a libLLVM.
+// NewPlan returns the plan for a toolchain with these packages, or nil if none of them is a libLLVM.
 func NewPlan(pkgs []toolchain.Package) (*Plan, error) {
 	l, ok, err := toolchain.FindLLVM(pkgs)
 	if err != nil || !ok {
@@ -92,7 +88,7 @@ func (e *Error) AllowsWhole(lockedBuild bool) bool {
 	return !lockedBuild && (!e.LLVM.Locked || errors.As(e.Err, &dropped))
 }
 
-// wholePrefix begins the deviation of a bundle with the whole libLLVM.
+// wholePrefix begins the deviation of a bundle with the full libLLVM.
 const wholePrefix = "libLLVM is the whole one of "
 
 // Deviation returns the sentence about the whole libLLVM for the bundle's

@@ -18,23 +18,22 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/hostlib"
 )
 
-// collectRevision is part of the key of bundles: raise it when a change of this
-// code changes what goes into a bundle, or what is checked in it.
+// collectRevision is part of the key of bundles. Increment it when a change of this code
+// changes the contents of a bundle, or what is checked in it.
 const collectRevision = 7
 
-// serverName is the program that a bundle is for.
+// serverName is the program of a bundle.
 const serverName = "llama-server"
 
-// unshipped are results of the compile that bundles do not ship.
+// unshipped lists results of the compile that bundles do not contain.
 var unshipped = []string{"llama-fit-params", "libllama-fit-params-impl.so"}
 
-// collectInputs key a bundle: what decides about its files, and what its manifest
-// records.
+// collectInputs key a bundle: they determine its files and the contents of its manifest.
 type collectInputs struct {
 	Variant    string
 	Flavour    string `json:",omitempty"` // empty: hermetic
 	Targets    []gfx.Target
-	Stages     map[string]string // component: digest of what keys its compile
+	Stages     map[string]string // component: digest of the key of its compile
 	Compiled   map[string]string // component: digest of its output
 	Toolchain  string            // its name
 	Packages   []toolchain.Package
@@ -128,16 +127,16 @@ type collector struct {
 	dir       string
 	image     string     // the digest of the toolchain's image, where it was made from a given one
 	llvm      *llvm.Plan // nil: libLLVM, if there is one, is bundled whole
-	// deviations are those of the toolchain, and where the bundle itself is
-	// not made as the lock files say.
+	// deviations are those of the toolchain, and those of the bundle itself from the lock
+	// files.
 	deviations []string
 
 	linked   *llvm.Library // nil: none was linked
 	libs     *libraries
 	excluded []bundle.Excluded
 	objects  []bundle.CodeObjects
-	// Of the system flavour alone: what it requires of the host, and the toolchain's
-	// libraries that represent the host's in proofs.
+	// For the system flavour only: the requirements on the host, and the toolchain's
+	// libraries that represent the host's in checks.
 	host     *bundle.Host
 	fromHost []elfdep.Lib
 }
@@ -198,8 +197,8 @@ func (c *collector) run(ctx context.Context) (err error) {
 	return c.writeManifest()
 }
 
-// copyCompiled copies what the components made. A file that two components
-// made must be the same, or their modules would not fit together.
+// copyCompiled copies the results of the components. A file that two components produced must be
+// identical, otherwise their modules would not match.
 func (c *collector) copyCompiled() error {
 	for _, name := range c.variant.Components {
 		from := c.compiled[name].Dir
@@ -223,7 +222,7 @@ func (c *collector) copyCompiled() error {
 				}
 				continue
 			}
-			mode := os.FileMode(0o644) // libraries are loaded, not run
+			mode := os.FileMode(0o644) // libraries are loaded, not executed
 			if e.Name() == serverName {
 				mode = 0o755
 			}
@@ -235,7 +234,7 @@ func (c *collector) copyCompiled() error {
 	return nil
 }
 
-// copyLibraries moves the closure's libraries in, each under its SONAME.
+// copyLibraries moves the closure's libraries to the bundle, each under its SONAME.
 func (c *collector) copyLibraries() error {
 	for _, l := range c.libs.libs {
 		mode := os.FileMode(0o644)

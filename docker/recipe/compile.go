@@ -158,7 +158,7 @@ func declaredOptions(src string) (func(string) bool, error) {
 	}, nil
 }
 
-// limitedWriter passes on the first bytes of what is written to it.
+// limitedWriter forwards the first bytes that are written to it.
 type limitedWriter struct {
 	w    io.Writer
 	left int

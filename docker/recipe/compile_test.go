@@ -76,7 +76,7 @@ func TestArguments(t *testing.T) {
 		t.Errorf("core has an option of hip, so changing that would rebuild both: %q", core)
 	}
 	for _, args := range [][]string{core, hip} {
-		for _, off := range []string{"GGML_RPC", "GGML_CCACHE", "GGML_NATIVE", "LLAMA_OPENSSL"} { // on unless they are told otherwise, but for RPC
+		for _, off := range []string{"GGML_RPC", "GGML_CCACHE", "GGML_NATIVE", "LLAMA_OPENSSL"} { // on by default, except for RPC
 			given := slices.DeleteFunc(slices.Clone(args), func(a string) bool { return !strings.HasPrefix(a, "-D"+off+"=") })
 			if !slices.Equal(given, []string{"-D" + off + "=OFF"}) {
 				t.Errorf("%s is given as %q", off, given)
@@ -86,7 +86,7 @@ func TestArguments(t *testing.T) {
 	for name, c := range map[string][]string{"core": core, "hip": hip} {
 		protections := map[string][]string{"CMAKE_C_FLAGS": protection(""), "CMAKE_CXX_FLAGS": protection("")}
 		if name == "hip" {
-			protections["CMAKE_HIP_FLAGS"] = protection("-Xarch_host ") // device code has no such thing
+			protections["CMAKE_HIP_FLAGS"] = protection("-Xarch_host ") // not for device code
 		}
 		for option, want := range protections {
 			i := slices.IndexFunc(c, func(a string) bool { return strings.HasPrefix(a, "-D"+option+"=") })
@@ -106,7 +106,7 @@ func TestArguments(t *testing.T) {
 	}
 }
 
-// protection is what all code of ours is compiled with.
+// protection returns the flags with which all our code is compiled.
 func protection(before string) []string {
 	flags := []string{"-fstack-protector-strong", "-fstack-clash-protection", "-fcf-protection", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"}
 	for i := range flags {

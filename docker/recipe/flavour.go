@@ -13,9 +13,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/hostlib"
 )
 
-// libcParts are the parts of the C library that older programs name apart.
-// A bundle of the system flavour has them beside its libc: libraries of the
-// host may name them, and the host's own would not fit that libc.
+// libcParts are the parts of the C library that were separate in older releases. A bundle of the
+// system flavour contains them in addition to its libc: libraries of the host may need them, and
+// the host's own do not match that libc.
 var libcParts = []string{
 	"libanl.so.1", "libdl.so.2", "libmvec.so.1", "libpthread.so.0", "libresolv.so.2", "librt.so.1", "libutil.so.1",
 }
@@ -56,8 +56,8 @@ func (c *collector) excludeROCm(ctx context.Context, root *rootfs) error {
 	return nil
 }
 
-// closureWithout computes the closure of what was compiled, without the
-// libraries that are left to the host.
+// closureWithout returns the closure of the compiled files, without the libraries that the host
+// provides.
 func (c *collector) closureWithout(ctx context.Context, root *rootfs, left []string) (*libraries, error) {
 	staged, err := elfFiles(c.dir)
 	if err != nil {
@@ -75,9 +75,9 @@ func (c *collector) closureWithout(ctx context.Context, root *rootfs, left []str
 	return c.recipe.complete(ctx, root, roots, opts)
 }
 
-// recordHostRequirements records the libraries that the compiled files name and that are
-// left to the host, with the symbol versions required of them. A library of the
-// image that names one is itself a part of ROCm that the table lacks.
+// recordHostRequirements records the libraries of the host that the compiled files need, with the
+// symbol versions that they must define. If another library of the image needs one, it is itself a
+// part of ROCm that the table lacks.
 func (c *collector) recordHostRequirements(kept *libraries, left []string, table *hostlib.Table) error {
 	for _, soname := range left {
 		known, _ := table.Lookup(soname)

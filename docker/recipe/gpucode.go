@@ -26,8 +26,8 @@ func (c *collector) gpuFilePatterns() []string {
 	return []string{hipModule, rocBLAS}
 }
 
-// slim removes the code of other targets from every file, and records what is
-// left. Every file with GPU code must then have it for exactly our targets.
+// slim removes the code of other targets from every file, and records the rest. Every file with
+// GPU code must then have it for exactly our targets.
 func (c *collector) slim() error {
 	names, err := elfFiles(c.dir)
 	if err != nil {

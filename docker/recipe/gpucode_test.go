@@ -19,7 +19,7 @@ import (
 // EF_AMDGPU_MACH numbers of the targets in tests.
 var machines = map[gfx.Target]uint32{"gfx1030": 0x36, "gfx1100": 0x41, "gfx1101": 0x46}
 
-// fat is a library with code of so many kernels for each target that is named.
+// fat returns a library with code that has the given number of kernels for each target.
 func fat(soname string, kernels map[gfx.Target]int) elfgen.Spec {
 	var entries []elfgen.Entry
 	for _, target := range []gfx.Target{"gfx1030", "gfx1100", "gfx1101"} {

@@ -9,8 +9,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// CheckToolchain fails where the toolchain is of another kind than the one that
-// m records. The error names the settings to change.
+// CheckToolchain returns an error if the toolchain is of another kind than the one that m
+// records. The error names the settings to change.
 func (r *Recipe) CheckToolchain(v Variant, m *bundle.Manifest) error {
 	now, recorded := r.toolchainSpec(v.Set).Name(), m.Toolchain.Kind
 	if now == recorded {
@@ -25,9 +25,9 @@ func (r *Recipe) CheckToolchain(v Variant, m *bundle.Manifest) error {
 	return fmt.Errorf("the manifest records the toolchain %s, this build uses %s: set %s", recorded, now, remedy)
 }
 
-// CheckInputs fails where a compile of v would be given other options or another
-// environment than m records: it names them, and what to set. The source, whose
-// own files say which options it has, is fetched for it.
+// CheckInputs returns an error if a compile of v would have other options or another environment
+// than m records. The error names them and the settings to change. CheckInputs fetches the source,
+// whose files determine which options it has.
 func (r *Recipe) CheckInputs(ctx context.Context, v Variant, m *bundle.Manifest) error {
 	src, err := Source(ctx, r.Cache, r.Lock, r.Source, r.Log)
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *Recipe) CheckInputs(ctx context.Context, v Variant, m *bundle.Manifest)
 		return err
 	}
 	var diff, further []string
-	own := true // what differs is the user's own options alone
+	own := true // only the user's own options differ
 	all := components(r.Lock, r.Targets)
 	for _, name := range v.Components {
 		c := all[name]
@@ -72,8 +72,8 @@ func (r *Recipe) CheckInputs(ctx context.Context, v Variant, m *bundle.Manifest)
 	return fmt.Errorf("the inputs of the compiles differ from those in the manifest, so the files cannot be the same: %s:\n  %s", remedy, strings.Join(diff, "\n  "))
 }
 
-// diffInputs returns a line for each entry that only one of the two lists of a compile's
-// inputs has, or that their order differs.
+// diffInputs returns a line for each entry that only one of the two lists of inputs has, or one
+// that says that their order differs.
 func diffInputs(compile string, recorded, now []string) (diff []string) {
 	for _, s := range recorded {
 		if !slices.Contains(now, s) {

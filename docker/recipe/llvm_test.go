@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
 
-// fileLists is an image that is read for dpkg's file lists alone.
+// fileLists is an image with dpkg's file lists only.
 type fileLists map[string]string
 
 func (fileLists) Stat(context.Context, string) (engine.Entry, error) { return engine.Entry{}, nil }
@@ -29,8 +29,8 @@ func (f fileLists) Walk(_ context.Context, _ string, fn func(*tar.Header, io.Rea
 	return nil
 }
 
-// A libLLVM is linked anew only where the closure needs one and a package with
-// object files goes with it; elsewhere the bundle stays as it is.
+// A libLLVM is linked only if the closure needs one and there is a package with its static
+// libraries; otherwise the bundle is not changed.
 func TestLinksOnlyDebiansLLVM(t *testing.T) {
 	debian := &llvm.Plan{LLVM: toolchain.LLVM{Runtime: toolchain.Package{Name: "libllvm21"}}}
 	comgr := elfdep.Lib{SONAME: "libamd_comgr.so.3", InRoot: "/opt/rocm/lib/libamd_comgr.so.3"}

@@ -19,8 +19,8 @@ import (
 //go:embed llama.lock.json
 var lockJSON []byte
 
-// Lock pins the llama.cpp source. Only Tree decides what is compiled; the
-// other fields say where to look for it.
+// Lock pins the llama.cpp source. Tree alone determines what is compiled; the other fields are
+// places to download it from.
 type Lock struct {
 	Tag   string `json:"tag"`
 	URL   string `json:"url"`
@@ -35,7 +35,7 @@ type Lock struct {
 
 var treeForm = regexp.MustCompile(`^[0-9a-f]{40}$`)
 
-// SourceLock returns the lock that is compiled in.
+// SourceLock returns the embedded lock.
 func SourceLock() (Lock, error) { return ParseLock(lockJSON) }
 
 // ParseLock reads and checks a source lock; unknown fields are errors.
@@ -52,5 +52,5 @@ func ParseLock(b []byte) (Lock, error) {
 	return l, nil
 }
 
-// Time is the release's time in UTC.
+// Time returns the release's time in UTC.
 func (l Lock) Time() time.Time { return time.Unix(l.Epoch, 0).UTC() }

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
-// writeManifest records what the bundle was made from and what is in it.
+// writeManifest records the inputs and the contents of the bundle.
 func (c *collector) writeManifest() error {
 	r := c.recipe
 	m := bundle.Manifest{
@@ -90,8 +90,8 @@ func (c *collector) stages() ([]bundle.Stage, error) {
 	return out, nil
 }
 
-// parts returns the extents that each target alone needs of a file with code for
-// several, so that a machine with one target need not store the rest.
+// parts returns the extents that only one target needs of a file with code for several, so that a
+// machine with one target need not store the others.
 func (c *collector) parts(path string) ([]bundle.Part, error) {
 	if len(c.targets) < 2 {
 		return nil, nil

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 )
 
-// bundled prepares the collecting of the hip bundle by a toolchain: a recipe with
-// a source that declares some of the options, and what its compiles gave.
+// bundled prepares the collection of the hip bundle: a recipe with a source that declares some of
+// the options, and the results of its compiles.
 func bundled(t *testing.T, spec toolchain.Spec) (*Recipe, *toolchain.Toolchain, map[string]*stage.Result) {
 	t.Helper()
 	lock, err := SourceLock()
@@ -39,8 +39,8 @@ func bundled(t *testing.T, spec toolchain.Spec) (*Recipe, *toolchain.Toolchain, 
 		map[string]*stage.Result{"core": {Name: "compile-core", Key: "key of core", Output: "core"}, "hip": {Name: "compile-hip", Key: "key of hip", Output: "hip"}}
 }
 
-// The manifest lists the options and the environment that a compile was given,
-// and no option that the source does not know.
+// The manifest lists the options and the environment of a compile, without options that the source
+// does not declare.
 func TestManifestHasTheCompilesInputs(t *testing.T) {
 	r, tc, compiled := bundled(t, toolchain.Spec{Kind: "debian", Suite: "forky"})
 	v, err := VariantByName("hip")
@@ -109,8 +109,8 @@ func TestToolchainRecord(t *testing.T) {
 	}
 }
 
-// What a manifest records is in the key of its bundle: another record is never
-// taken for this one.
+// The contents of a manifest are part of the bundle's key, so that a bundle with other contents is
+// not reused.
 func TestBundleKey(t *testing.T) {
 	type made struct {
 		r        *Recipe

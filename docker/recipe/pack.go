@@ -15,8 +15,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
-// packRevision is part of the key of packs: raise it when packing the same
-// bundle returns other bytes than before.
+// packRevision is part of the key of packs. Increment it when packing the same bundle produces
+// other bytes than before.
 const packRevision = 2
 
 // packLevel is the level of zstd; docs/pack.md has the figures.

@@ -12,7 +12,7 @@ import (
 // with the component's own options. It takes minutes and represents the whole compile in
 // comparisons with other ways of compiling.
 type PartialCompile struct {
-	// Source is the checked source tree and Image what is compiled in.
+	// Source is the verified source tree, and Image the image of the compile.
 	Source, Image string
 	// Options are the arguments of CMake, Env the whole environment.
 	Options, Env []string
@@ -23,9 +23,9 @@ type PartialCompile struct {
 	toolchain *toolchain.Toolchain
 }
 
-// PartialCompile prepares the compile of build targets of the named component; the
-// modules are what they leave in the build's bin directory. Everything that does
-// not belong to a compile is done when it returns.
+// PartialCompile prepares the compile of build targets of the named component; modules are their
+// results in the build's bin directory. It returns when everything except the compile itself is
+// done.
 func (r *Recipe) PartialCompile(ctx context.Context, component string, build, libraries, modules []string) (*PartialCompile, error) {
 	c, ok := components(r.Lock, r.Targets)[component]
 	if !ok {
@@ -53,7 +53,7 @@ func (r *Recipe) PartialCompile(ctx context.Context, component string, build, li
 	}, nil
 }
 
-// Compile compiles the part as a stage of cache, which is best thrown away.
+// Compile compiles the part as a stage of cache, which the caller should discard.
 func (p *PartialCompile) Compile(ctx context.Context, cache *stage.Cache) (*stage.Result, error) {
 	r := p.recipe
 	r.Cache = cache

@@ -11,15 +11,15 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
 )
 
-// unfortified are files of ours, as patterns of path.Match, in which the
-// compiler finds no call to fortify.
+// unfortified lists our files, as patterns of path.Match, in which the compiler finds no call to
+// fortify.
 var unfortified = []string{
-	// Calls memcpy, memmove, memset and readlink alone, each with memory whose
-	// size the compiler has proven or cannot determine.
+	// Calls only memcpy, memmove, memset and readlink, each with memory whose size the
+	// compiler has proven or cannot determine.
 	"libggml.so.*",
 }
 
-// prove checks what every file of a bundle must keep.
+// prove checks the properties that every file of a bundle must have.
 func (c *collector) prove() error {
 	names, err := elfFiles(c.dir)
 	if err != nil {
@@ -30,7 +30,7 @@ func (c *collector) prove() error {
 	for _, name := range names {
 		libs = append(libs, elfdep.Lib{SONAME: filepath.Base(name), Path: name})
 	}
-	// What the host must have counts as the toolchain's release of it has it.
+	// The toolchain's release represents the host's libraries.
 	undefined, err := elfdep.Unresolved(append(libs, c.fromHost...))
 	if err != nil {
 		return err
@@ -55,13 +55,12 @@ func (c *collector) prove() error {
 	return errors.Join(errs...)
 }
 
-// ours reports whether a file was compiled or linked here, and not copied from the
-// image.
+// ours reports whether a file was compiled or linked by this build, and not copied from the image.
 func (c *collector) ours(base string) bool {
 	return !slices.ContainsFunc(c.libs.libs, func(l elfdep.Lib) bool { return l.SONAME == base })
 }
 
-// proveBuilt checks how a file was built that was built here.
+// proveBuilt checks how a file of this build was built.
 func (c *collector) proveBuilt(name string, h elfdep.Protections) error {
 	base := filepath.Base(name)
 	weak := h.Weak()

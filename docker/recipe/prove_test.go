@@ -10,7 +10,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
-// hardened is a file that was built as ours are.
+// hardened returns a file that was built like ours.
 func hardened(soname string) elfgen.Spec {
 	return elfgen.Spec{
 		SONAME: soname, Needed: []string{"libc.so.6"}, RunPath: "$ORIGIN", BindNow: true, RELRO: true,
@@ -18,8 +18,8 @@ func hardened(soname string) elfgen.Spec {
 	}
 }
 
-// provable is a bundle with nothing to complain about: the C library and zlib are
-// of the image, the others ours.
+// provable returns a bundle without defects: the C library and zlib come from the image, the other
+// files are ours.
 func provable() map[string]elfgen.Spec {
 	registry := hardened("libggml.so.0")
 	registry.Symbols = registry.Symbols[:1]
@@ -80,7 +80,7 @@ func TestProve(t *testing.T) {
 	}
 }
 
-// Of the host's libraries only what they define counts.
+// Only the definitions of the host's libraries are used.
 func TestProveWithTheHostsLibraries(t *testing.T) {
 	files := provable()
 	s := files["libllama.so.0"]

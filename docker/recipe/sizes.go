@@ -21,17 +21,17 @@ import (
 type Sizes struct {
 	Packed   int64 `json:"packed"`
 	Unpacked int64 `json:"unpacked"` // the sum of the files, holes included
-	// Disk is the space of the unpacked bundle in blocks (bundle.Reader.DiskUsage), by the target
-	// that it is done for, and under allTargets for all of them.
+	// Disk is the space of the unpacked bundle in blocks (bundle.Reader.DiskUsage), by the
+	// target for which it is unpacked, and under allTargets for all of them.
 	Disk map[string]int64 `json:"disk"`
-	// Targets are the GPU targets that the record is for.
+	// Targets are the GPU targets of the record.
 	Targets []string `json:"targets,omitempty"`
-	// Tensile counts rocBLAS's kernels by target; under sharedFiles those that
-	// serve every target.
+	// Tensile counts rocBLAS's kernels by target, and under sharedFiles those that serve every
+	// target.
 	Tensile map[string]TensileCount `json:"tensile,omitempty"`
 }
 
-// TensileCount is how much of rocBLAS's directory a bundle ships for a target.
+// TensileCount is the number of files and kernels of rocBLAS that a bundle contains for a target.
 type TensileCount struct {
 	Files   int `json:"files"`
 	Kernels int `json:"kernels"`
@@ -48,7 +48,7 @@ var sizesJSON []byte
 // RecordedSizes returns the sizes of each bundle, by its label, as `mage lock` recorded them.
 func RecordedSizes() (map[string]Sizes, error) { return ParseSizes(sizesJSON) }
 
-// ParseSizes reads recorded sizes; unknown fields and text behind them are errors.
+// ParseSizes parses recorded sizes. Unknown fields and trailing text are errors.
 func ParseSizes(b []byte) (map[string]Sizes, error) {
 	all := map[string]Sizes{}
 	dec := json.NewDecoder(bytes.NewReader(b))
@@ -68,7 +68,7 @@ func FormatSizes(all map[string]Sizes) ([]byte, error) {
 	return append(b, '\n'), err
 }
 
-// Sizes reads the sizes of a packed bundle.
+// Sizes returns the sizes of a packed bundle.
 func (p *Packed) Sizes() (s Sizes, err error) {
 	f, err := bundle.OpenFile(p.File)
 	if err != nil {
@@ -85,7 +85,7 @@ func (p *Packed) Sizes() (s Sizes, err error) {
 	return s, nil
 }
 
-// countTensile counts what a bundle has of rocBLAS's directory; nil: nothing.
+// countTensile counts the files of rocBLAS's directory in a bundle; nil if there are none.
 func countTensile(m *bundle.Manifest) map[string]TensileCount {
 	var count map[string]TensileCount
 	add := func(file string, target gfx.Target, c TensileCount) {
@@ -110,7 +110,7 @@ func countTensile(m *bundle.Manifest) map[string]TensileCount {
 	return count
 }
 
-// TensileError reports that a bundle ships other kernels of rocBLAS than recorded.
+// TensileError reports that a bundle contains other kernels of rocBLAS than recorded.
 type TensileError struct {
 	Variant       string
 	Recorded, Now map[string]TensileCount
@@ -133,9 +133,9 @@ func (e *TensileError) Error() string {
 		e.Variant, strings.Join(parts, "; "))
 }
 
-// CheckTensile compares the kernels of rocBLAS in a bundle with the record. Fewer
-// kernels are an error too, since a missing one shows on a GPU alone. Bundles that
-// CheckSize does not compare with the record pass.
+// CheckTensile compares the kernels of rocBLAS in a bundle with the record. Fewer kernels are an
+// error too, since a missing one is noticed only on a GPU. Bundles that CheckSize does not compare
+// with the record pass.
 func CheckTensile(recorded map[string]Sizes, variant string, now Sizes) error {
 	old, ok := recorded[variant]
 	if !ok || !slices.Equal(old.Targets, now.Targets) || maps.Equal(old.Tensile, now.Tensile) {

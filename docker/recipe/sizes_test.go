@@ -93,7 +93,7 @@ func TestCheckTensile(t *testing.T) {
 	}
 }
 
-// What is recorded of a bundle is what it holds, and what unpacking it takes.
+// Recorded are the contents of a bundle and the disk space that it needs unpacked.
 func TestSizesOfABundle(t *testing.T) {
 	files := map[string]int{ // bytes
 		"llama-server": 5000,
@@ -170,7 +170,7 @@ func TestSizesRoundTrip(t *testing.T) {
 	}
 }
 
-// The record in the tree is within the bars and complete.
+// The record in the source tree is complete and within the limits.
 func TestRecordedSizes(t *testing.T) {
 	recorded, err := RecordedSizes()
 	if err != nil {

@@ -25,8 +25,8 @@ func (e *TreeMismatchError) Error() string {
 	return fmt.Sprintf("source from %s has git tree %s, the lock has %s: use the source of that release, or change the lock", e.From, e.Got, e.Want)
 }
 
-// Source returns the checked source tree as a stage result. A path from the
-// user is checked each time, even when the cache has the tree.
+// Source returns the verified source tree as a stage result. A path that the user names is verified
+// every time, even if the cache has the tree.
 func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string, log io.Writer) (*stage.Result, error) {
 	inputs := map[string]string{"tree": lock.Tree}
 	if userPath != "" {
@@ -84,8 +84,8 @@ func (r *Recipe) cachedSource() (*stage.Result, error) {
 	return src, nil
 }
 
-// checkout gets the source from p into dir, and checks what is then there:
-// the hash is computed from the files themselves.
+// checkout copies the source from p to dir and verifies it: the hash is computed from the files
+// themselves.
 func checkout(ctx context.Context, p provider, lock Lock, dir, tmp string) error {
 	if err := p.get(ctx, lock, dir, tmp); err != nil {
 		return fmt.Errorf("%s: %w", p.name, err)
@@ -137,8 +137,8 @@ var repositoryVariables = []string{
 	"GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_INTERNAL_SUPER_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
 }
 
-// gitEnvironment is this process's environment without what speaks of another
-// repository or of somebody's configuration.
+// gitEnvironment returns this process's environment without variables about another repository or
+// a user's configuration.
 func gitEnvironment() []string {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		name, _, _ := strings.Cut(v, "=")

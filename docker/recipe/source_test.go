@@ -17,8 +17,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
-// upstream makes a small git repository with the things that make tree hashes
-// go wrong: an executable, a link, carriage returns, an ignored file.
+// upstream creates a small git repository with everything that can change a tree hash: an
+// executable, a link, carriage returns, an ignored file.
 func upstream(t *testing.T) (dir string, lock Lock) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "upstream")
@@ -54,7 +54,7 @@ func run(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// tarball packs a working tree below one top directory, as hosting sites do.
+// tarball packs a working tree below one top directory, like hosting sites.
 func tarball(t *testing.T, dir string, compressed bool) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -113,7 +113,7 @@ func cache(t *testing.T) *stage.Cache {
 	return c
 }
 
-// Whatever the way, the same tree comes out, with the same digest.
+// Every way of transport results in the same tree with the same digest.
 func TestEveryWayGivesTheSameTree(t *testing.T) {
 	dir, lock := upstream(t)
 	bundle := filepath.Join(t.TempDir(), "source.bundle")
@@ -141,8 +141,8 @@ func TestEveryWayGivesTheSameTree(t *testing.T) {
 	}
 }
 
-// What git says to its hooks is about the repository that they are called for:
-// none of it may lead the source's own git to that one's index and objects.
+// git sets variables for its hooks that describe the calling repository. They must not direct the
+// source's own git to that repository's index and objects.
 func TestSourceInAGitHook(t *testing.T) {
 	for _, name := range strings.Fields(run(t, t.TempDir(), "rev-parse", "--local-env-vars")) {
 		if !slices.Contains(repositoryVariables, name) {
@@ -214,7 +214,7 @@ func TestOtherTreeNamesBothHashes(t *testing.T) {
 	}
 }
 
-// A path that the user names is checked even when the cache has the tree.
+// A path that the user names is verified even if the cache has the tree.
 func TestUserPathIsNotHiddenByTheCache(t *testing.T) {
 	_, lock := upstream(t)
 	c := cache(t)

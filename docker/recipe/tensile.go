@@ -20,9 +20,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/offload"
 )
 
-// copyTensile copies the matrix kernels of our targets, into the directory beside
-// rocBLAS where it looks first. Files for complex, double precision and integer
-// numbers are left out, since nothing in the bundle can request them.
+// copyTensile copies the matrix kernels of our targets to the directory next to rocBLAS where it
+// searches first. It omits files for complex, double-precision and integer types, since nothing in
+// the bundle can request them.
 func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
 	from, directory, err := c.tensileSource(ctx, root)
 	if err != nil {
@@ -59,8 +59,8 @@ func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
 	if err != nil {
 		return err
 	}
-	// The kernels of a target are spread over many files; the target's index
-	// represents them in the manifest.
+	// The kernels of a target are in many files; the target's index represents them in the
+	// manifest.
 	for _, o := range objects {
 		i := slices.IndexFunc(sel.Keep, func(f tensile.File) bool {
 			return f.Kind == tensile.Index && f.Target.Target == o.Target
@@ -76,8 +76,7 @@ func (c *collector) copyTensile(ctx context.Context, root *rootfs) error {
 // isUnusedTensile reports whether nothing in the bundle can request a file.
 func isUnusedTensile(f tensile.File) bool { return f.Complex() || f.Double() || f.Integer() }
 
-// tensileSource finds the kernels' directory in the image, and its place relative
-// to rocBLAS.
+// tensileSource returns the kernels' directory in the image, and its path relative to rocBLAS.
 func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, directory string, err error) {
 	for _, l := range c.libs.libs {
 		if !matches(rocBLAS, l.SONAME) {
@@ -107,15 +106,14 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, dire
 	return "", "", errors.New("the hip module does not need rocBLAS: this version of ggml is not supported by the recipe")
 }
 
-// excludedTypes are how hipBLAS, rocBLAS and HIP spell their data and compute types of
-// integers, of double precision and of complex numbers (library_types.h of HIP,
-// rocblas-types.h, hipblas.h), and CUDA's names, which ggml writes for HIP's.
+// excludedTypes are the names of data and compute types of integers, double precision and complex
+// numbers in hipBLAS, rocBLAS and HIP (library_types.h of HIP, rocblas-types.h, hipblas.h), and
+// CUDA's names, which ggml uses for HIP's.
 var excludedTypes = regexp.MustCompile(`\b(?:(?:CUDA|HIP|HIPBLAS)_(?:R_(?:\d+[IU]|64F)|C_\d+[A-Z]+)|(?:CUBLAS|HIPBLAS)_COMPUTE_(?:32I|64F)\w*|rocblas_datatype_(?:[iu]\d+_[rc]|f64_r|\w+_c))\b`)
 
-// proveUnusedTypes proves that no matrix function for complex, double precision
-// or integer numbers can be called: those that have functions of their own for
-// them must not be imported, and the functions with a type as an argument can
-// get none that the module's source does not name.
+// proveUnusedTypes proves that no matrix function for complex, double-precision or integer types
+// can be called: the module imports no function that is specific to them, and its source names none
+// of these types, so that functions with a type as an argument cannot get one.
 func (c *collector) proveUnusedTypes() error {
 	if err := unusedTypes(filepath.Join(c.dir, hipModule)); err != nil {
 		return err
@@ -128,7 +126,7 @@ func (c *collector) proveUnusedTypes() error {
 		if err != nil || e.IsDir() {
 			return err
 		}
-		text, err := os.ReadFile(p) //nolint:gosec // the checked source
+		text, err := os.ReadFile(p) //nolint:gosec // the verified source
 		if err != nil {
 			return err
 		}
@@ -139,9 +137,8 @@ func (c *collector) proveUnusedTypes() error {
 	})
 }
 
-// unusedTypes proves from a module's imports that it calls no matrix function
-// of double precision or complex numbers: those are spelt with D, C or Z
-// before the operation, as hipblasDgemm.
+// unusedTypes proves from a module's imports that it calls no matrix function for double-precision or
+// complex numbers: their names have D, C or Z before the operation, as in hipblasDgemm.
 func unusedTypes(module string) error {
 	for _, prefix := range []string{"hipblas", "rocblas_"} {
 		names, err := elfdep.Imports(module, prefix)
@@ -164,8 +161,8 @@ func unusedTypes(module string) error {
 	return nil
 }
 
-// isManagement reports whether a function creates or destroys a handle, which its
-// name can be mistaken for a data type by.
+// isManagement reports whether a function creates or destroys a handle: its name looks like one with
+// a data type.
 func isManagement(name string) bool {
 	switch name {
 	case "hipblasCreate", "hipblasDestroy", "rocblas_create_handle", "rocblas_destroy_handle":

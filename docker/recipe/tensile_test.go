@@ -10,7 +10,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/tensile"
 )
 
-// Of rocBLAS's directory the recipe takes what the reviewed list for both targets names.
+// The recipe copies those files of rocBLAS's directory that the reviewed list for both targets names.
 func TestTensileFilesTaken(t *testing.T) {
 	lines := func(name string) []string {
 		b, err := os.ReadFile(filepath.Join("..", "tensile", "testdata", name))

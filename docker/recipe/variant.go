@@ -13,14 +13,13 @@ import (
 // Option is one CMake cache entry.
 type Option struct {
 	Name, Value string
-	// IfKnown drops the option when the source does not declare it, for
-	// options that only some releases have.
+	// IfKnown omits the option if the source does not declare it, for options that only some
+	// releases have.
 	IfKnown bool
 }
 
-// Component is one compile: a set of options and the build targets made with
-// them. Bundles are put together from components, so that what bundles share
-// is compiled once.
+// Component is one compile: a set of options and the build targets that use them. Bundles consist of
+// components, so that what bundles share is compiled once.
 type Component struct {
 	Name    string
 	Set     toolchain.Set
@@ -35,13 +34,13 @@ type Component struct {
 type Variant struct {
 	Name       string
 	Components []string
-	Set        toolchain.Set // where its run-time libraries come from
-	// Flavour is empty for hermetic, or bundle.FlavourSystem. It decides about
-	// what is put into the bundle, never about a compile.
+	Set        toolchain.Set // the source of its run-time libraries
+	// Flavour is empty for hermetic, or bundle.FlavourSystem. It determines the contents of the
+	// bundle, never a compile.
 	Flavour string
 }
 
-// Label names the variant and its flavour: "hip", "hip-system".
+// Label returns the variant and its flavour: "hip", "hip-system".
 func (v Variant) Label() string {
 	if v.Flavour == "" {
 		return v.Name
@@ -49,8 +48,8 @@ func (v Variant) Label() string {
 	return v.Name + "-" + v.Flavour
 }
 
-// WithFlavour returns the variant in a flavour. A variant without ROCm has no
-// system flavour: it has nothing that the host could provide.
+// WithFlavour returns the variant in a flavour. A variant without ROCm has no system flavour, since
+// the host could provide nothing.
 func (v Variant) WithFlavour(flavour string) (Variant, error) {
 	switch {
 	case flavour == bundle.FlavourHermetic:
@@ -65,8 +64,8 @@ func (v Variant) WithFlavour(flavour string) (Variant, error) {
 	return v, nil
 }
 
-// Variants are the bundles that can be built. Another back end is one more
-// component with one module, and one more row here.
+// Variants returns the bundles that can be built. To add a back end, add a component with one module,
+// and an entry here.
 var Variants = []Variant{
 	{Name: "cpu", Components: []string{"core"}, Set: toolchain.CPU},
 	{Name: "hip", Components: []string{"core", "hip"}, Set: toolchain.HIP},
@@ -159,9 +158,8 @@ func components(lock Lock, targets []gfx.Target) map[string]Component {
 	return map[string]Component{core.Name: core, hip.Name: hip}
 }
 
-// arguments returns a component's options as CMake arguments, with the user's
-// own last. extra entries are NAME=VALUE, or COMPONENT:NAME=VALUE for one
-// component alone.
+// arguments returns a component's options as CMake arguments, with the user's own at the end. Entries
+// of extra are NAME=VALUE, or COMPONENT:NAME=VALUE for one component.
 func (c Component) arguments(extra []string, known func(option string) bool) []string {
 	var args []string
 	for _, o := range c.Options {

@@ -45,8 +45,8 @@ func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 	return removed, nil
 }
 
-// prune removes one directory while it has the lock of the result final. The lock's
-// file stays, since somebody may wait for it.
+// prune removes one directory while it holds the lock of the result final. It keeps the
+// lock's file, since another process may wait for it.
 func prune(dir, final string, since time.Time) (bool, error) {
 	lock := flock.New(final + ".lock")
 	if ok, err := lock.TryLock(); err != nil || !ok {
@@ -57,7 +57,7 @@ func prune(dir, final string, since time.Time) (bool, error) {
 	if err != nil || !used.Before(since) {
 		return false, err
 	}
-	// A removal that is cut short leaves no half of a result.
+	// An interrupted removal leaves no partial result.
 	if work := final + unfinished; dir != work {
 		if err := errors.Join(os.RemoveAll(work), os.Rename(dir, work)); err != nil {
 			return false, err

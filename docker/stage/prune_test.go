@@ -12,8 +12,8 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// What was used since a time stays, by whomever and however it was made; what is
-// older goes, finished or not, unless somebody is at it.
+// Results that were used since a time are kept, whoever created them; older ones are removed,
+// finished or not, unless a process is building them.
 func TestPrune(t *testing.T) {
 	c := open(t)
 	long := time.Now().Add(-100 * 24 * time.Hour)
@@ -47,7 +47,7 @@ func TestPrune(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// A person's own directory in the cache is as old, and no stage.
+	// A directory of the user in the cache is as old, but not a stage.
 	foreign := filepath.Join(c.dir, "notes-about-stages")
 	if err := errors.Join(os.Mkdir(foreign, 0o700), os.Chtimes(foreign, long, long)); err != nil {
 		t.Fatal(err)

@@ -1,12 +1,12 @@
-// Package stage keeps the results of build steps by the digest of their
-// inputs, so that a step whose inputs did not change is not done again.
+// Package stage caches the results of build steps under the digest of their inputs, so that
+// a step whose inputs have not changed does not run again.
 //
-// A result is a directory that appears whole or not at all, also after a power cut: it
-// is filled under another name, synced and renamed. Of two processes that want the
-// same result one waits for the other; what a killed one left half done is removed by the next.
+// A result is a directory that is complete or absent, also after a power cut: it is filled
+// under another name, synced and renamed. If two processes need the same result, one waits
+// for the other. The next process removes the unfinished result of a killed one.
 //
-// It caches whole steps and never single objects: HIP objects compiled through
-// an object cache differ from those compiled without one.
+// The package caches whole steps and never single objects: HIP objects that were compiled
+// through an object cache differ from those that were not.
 package stage
 
 import (
@@ -38,7 +38,7 @@ const (
 // Cache is a directory of results.
 type Cache struct{ dir string }
 
-// Open makes the cache directory if it is missing.
+// Open opens the cache directory, and creates it if necessary.
 func Open(dir string) (*Cache, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the stage cache: %w", err)
@@ -51,12 +51,12 @@ type Result struct {
 	Name   string `json:"name"`
 	Key    string `json:"key"`    // digest of the inputs
 	Output string `json:"output"` // digest of the files: names, modes, content
-	Inputs any    `json:"inputs"` // as they were given, for people
+	Inputs any    `json:"inputs"` // the inputs themselves, for people
 	Dir    string `json:"-"`      // the directory with the files
 	Cached bool   `json:"-"`      // nothing had to be done
 }
 
-// Key is the digest of a step's inputs: hex SHA-256 over their JSON form.
+// Key returns the digest of a step's inputs: the hex SHA-256 of their JSON form.
 func Key(inputs any) (string, error) {
 	b, err := json.Marshal(inputs)
 	if err != nil {
@@ -66,7 +66,7 @@ func Key(inputs any) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Lookup returns a finished result without making it.
+// Lookup returns a finished result, and does not build it.
 func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
 	key, err := Key(inputs)
 	if err != nil {
@@ -79,7 +79,7 @@ func (c *Cache) Lookup(name string, inputs any) (*Result, bool, error) {
 	return r, err == nil, err
 }
 
-// Do returns the result of the step name for inputs. When the cache lacks it, fill
+// Do returns the result of the step name for inputs. If the cache does not have it, fill
 // fills an empty directory with it.
 func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx context.Context, dir string) error) (*Result, error) {
 	key, err := Key(inputs)
@@ -153,9 +153,8 @@ func writeRecord(dir string, r *Result) error {
 	return os.WriteFile(filepath.Join(dir, recordName), append(b, '\n'), 0o644)
 }
 
-// Finalize renames a finished directory in the same parent directory, after its
-// content is on disk: after a power cut the final name has all of the content or
-// does not exist.
+// Finalize renames a finished directory within its parent directory after its content is on
+// disk. After a power cut, the final name has the whole content or does not exist.
 func Finalize(work, final string) error {
 	if err := syncTree(work, (*os.File).Sync); err != nil {
 		return err
@@ -166,8 +165,8 @@ func Finalize(work, final string) error {
 	return syncOne(filepath.Dir(final), (*os.File).Sync)
 }
 
-// syncTree calls sync for the files and directories below dir, for each directory after
-// what is in it.
+// syncTree calls sync for the files and directories below dir, and for each directory after
+// its content.
 func syncTree(dir string, sync func(*os.File) error) error {
 	var directories []string
 	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
@@ -197,9 +196,8 @@ func syncOne(name string, sync func(*os.File) error) error {
 	return errors.Join(sync(f), f.Close())
 }
 
-// Digest is the hex SHA-256 over the sorted list of a directory's files with
-// mode, content digest and name; it does not depend on times, owners or the modes
-// of directories.
+// Digest returns the hex SHA-256 of the sorted list of a directory's files with mode, content
+// digest and name. It does not depend on times, owners or the modes of directories.
 func Digest(dir string) (string, error) {
 	sum := sha256.New()
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
@@ -218,7 +216,7 @@ func Digest(dir string) (string, error) {
 		mode := info.Mode().Perm()
 		switch {
 		case e.IsDir():
-			content, mode = "dir", 0 // its mode is a matter of the umask
+			content, mode = "dir", 0 // its mode depends on the umask
 		case info.Mode()&fs.ModeSymlink != 0:
 			target, err := os.Readlink(p)
 			if err != nil {
@@ -239,7 +237,7 @@ func Digest(dir string) (string, error) {
 	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
-// FileDigest is the hex SHA-256 of a file's content.
+// FileDigest returns the hex SHA-256 of a file's content.
 func FileDigest(name string) (string, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -67,8 +67,8 @@ func TestFailureLeavesNothing(t *testing.T) {
 	}
 }
 
-// A process that was killed leaves its unfinished directory; the next one must
-// not mistake it for a result, nor mix its files into its own.
+// A killed process leaves its unfinished directory. The next one must not use it as a result,
+// nor mix its files with its own.
 func TestUnfinishedResultOfAKilledBuild(t *testing.T) {
 	c := open(t)
 	key, err := Key(1)
@@ -162,7 +162,7 @@ func TestDigest(t *testing.T) {
 	}
 }
 
-// Everything in a result reaches the disk, what is in a directory before the directory.
+// Every file of a result is synced, and each directory after its content.
 func TestSyncTree(t *testing.T) {
 	dir := t.TempDir()
 	err := errors.Join(

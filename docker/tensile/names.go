@@ -17,12 +17,11 @@ import (
 type File struct {
 	Name string
 	Kind Kind
-	// Target is the GPU the file is for; zero where it serves all (the index of
-	// fallback kernels).
+	// Target is the file's GPU; zero if it serves all (the index of fallback kernels).
 	Target gfx.ID
-	// Type is the pair of data types, as Tensile spells it: input and output,
-	// such as "SS" (float32), "HH" (float16), "BB" (bfloat16), "I8I", "DD"
-	// (float64), "CC" and "ZZ" (complex). Empty for files of no one type.
+	// Type is the pair of data types in Tensile's spelling: input and output, such as "SS"
+	// (float32), "HH" (float16), "BB" (bfloat16), "I8I", "DD" (float64), "CC" and "ZZ"
+	// (complex). Empty for files without a type.
 	Type string
 	// HPA is set for "high precision accumulate": half-sized inputs are added
 	// up as float32.
@@ -45,8 +44,7 @@ const (
 	Common  Kind = "common"  // Kernels.so-*.hsaco: kernels that Tensile itself needs
 )
 
-// tensileName matches the names that of Tensile's lazy library loading
-// (rocBLAS 4.x, ROCm 5.5 and later).
+// tensileName matches the names of Tensile's lazy library loading (rocBLAS 4.x, ROCm 5.5 and later).
 const tensileName = `^(?:` +
 	`Kernels\.so-000-(` + tensileTarget + `)\.hsaco|` +
 	`TensileLibrary_lazy_(` + tensileTarget + `)\.dat|` +
@@ -57,8 +55,7 @@ const tensileName = `^(?:` +
 const tensileTarget = `gfx[0-9a-z]+(?:-xnack[+-])?`
 
 // ParseName classifies a file of rocBLAS's library directory by its name.
-// A name of another form is an error: a bundle must not ship or leave out files of
-// unknown content.
+// A name of another form is an error: a bundle must not contain or omit files of unknown content.
 func ParseName(name string) (File, error) {
 	m := regexp.MustCompile(tensileName).FindStringSubmatch(name)
 	if m == nil {
@@ -102,15 +99,14 @@ func (f File) Double() bool { return f.Type == "DD" }
 // Integer reports whether the file is for integers.
 func (f File) Integer() bool { return strings.HasPrefix(f.Type, "I") }
 
-// Selection is which files of a Tensile directory to ship.
+// Selection lists the files of a Tensile directory that a bundle contains, and the others.
 type Selection struct {
 	Keep, Drop []File // sorted by name
 }
 
-// Select splits the files of a Tensile directory into those that the
-// targets need and the others. skip may leave out more, such as types that the
-// program never calls; nil skips none. The error is a *TargetError where the
-// directory lacks the index, the common kernels or the code of a target.
+// Select splits the files of a Tensile directory into those that the targets need and the others.
+// skip omits more, such as types that the program never uses; nil skips none. The error is a
+// *TargetError if the directory lacks the index, the common kernels or the code of a target.
 func Select(names []string, targets []gfx.Target, skip func(File) bool) (Selection, error) {
 	var sel Selection
 	seen := map[gfx.Target]map[Kind]bool{}

@@ -53,8 +53,7 @@ func TestParseName(t *testing.T) {
 	}
 }
 
-// The names are those of Debian's librocblas4 for both of our targets and of
-// each other form that it has.
+// The names are those of Debian's librocblas4 for both of our targets, and of every other form in it.
 func TestSelect(t *testing.T) {
 	names := dataLines(t, "rocblas-4.4.1-library.txt")
 	both := []gfx.Target{gfx.GFX1100, gfx.GFX1101}
@@ -184,7 +183,7 @@ func TestDirectories(t *testing.T) {
 	}
 }
 
-// dataLines reads the lines of testdata/NAME that are no comments.
+// dataLines returns the lines of testdata/NAME that are not comments.
 func dataLines(t *testing.T, name string) []string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join("testdata", name))

@@ -15,17 +15,17 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// infoPath is where an image keeps the archive's own description of every
-// package installed in it (deb822 stanzas with SHA256).
+// infoPath is the file of an image with the archive's description of every installed package
+// (deb822 stanzas with SHA256).
 const infoPath = "/usr/share/go-rocm/packages"
 
-// recordScript runs in the image's root while the archive's index is still
-// there. dpkg itself does not remember the digest of what it unpacked.
+// recordScript runs in the image's root while the archive's index still exists, because dpkg
+// does not record the digests of the packages.
 const recordScript = `mkdir -p /usr/share/go-rocm && dpkg-query -W -f '${Package}:${Architecture}=${Version}\n' | sort | xargs apt-cache show > ` + infoPath
 
-// mmdebstrapArgs builds the image's root as a tar stream. The archive's
-// signatures are checked; the expiry of its index is not, since a mirror or
-// snapshot may be past it.
+// mmdebstrapArgs returns the arguments that create the image's root as a tar stream. The
+// archive's signatures are verified. The expiry of its index is not, since that of a mirror or
+// snapshot may be over.
 func (s Spec) mmdebstrapArgs() []string {
 	return []string{
 		"--variant=minbase", "--format=tar",
@@ -34,7 +34,7 @@ func (s Spec) mmdebstrapArgs() []string {
 		"--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--include=" + strings.Join(s.Set.Packages(), ","),
-		// Volumes get the owner of the directory they are mounted on.
+		// Volumes get the owner of the directory on which they are mounted.
 		`--customize-hook=install -d -o 1000 -g 1000 "$1/src" "$1/build"`,
 		`--customize-hook=chroot "$1" sh -euc '` + strings.ReplaceAll(recordScript, "'", `'\''`) + `'`,
 		s.Suite, "-",
@@ -62,10 +62,10 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 	})
 }
 
-// cleanupTime is how long an interrupted mmdebstrap may take to remove its root
-// of some gigabytes.
+// cleanupTime is how long an interrupted mmdebstrap may need to remove its root, which has
+// some gigabytes.
 const cleanupTime = 30 * time.Second
 
-// downloadSize is for the log: the sum of the packages' sizes in
-// Debian forky of November 2026.
+// downloadSize is the sum of the packages' sizes in Debian forky of November 2026, for the
+// log.
 var downloadSize = map[Set]string{CPU: "140 MB", HIP: "550 MB"}

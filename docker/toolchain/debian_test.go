@@ -14,7 +14,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 )
 
-// importer is an engine that makes an image of a stream that ends well.
+// importer is an engine that creates an image from a stream without an error.
 type importer struct {
 	engine.Engine
 	enough int64 // bytes after which it fails; 0: never
@@ -36,7 +36,7 @@ func (i *importer) Import(_ context.Context, _ string, rootfs io.Reader) (engine
 	return engine.Image{ID: "sha256:made"}, nil
 }
 
-// A stream that mmdebstrap leaves off makes no image, whatever it has written.
+// A stream that mmdebstrap does not complete does not become an image.
 func TestMmdebstrapThatFailsMakesNoImage(t *testing.T) {
 	for _, tc := range []struct {
 		name, script string
@@ -77,7 +77,7 @@ func TestMmdebstrapThatFailsMakesNoImage(t *testing.T) {
 	}
 }
 
-// The same inside of an image.
+// The same within a container.
 func TestMmdebstrapInAnImageThatFailsMakesNoImage(t *testing.T) {
 	eng := &failing{err: fmt.Errorf("job mmdebstrap ended with status 25")}
 	_, err := Spec{Kind: "debian", Set: CPU, MmdebstrapImage: "image"}.makeDebian(t.Context(), eng, "tag", io.Discard)

@@ -13,8 +13,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 )
 
-// images is an engine that holds images: ids by reference, and of each the
-// version of its one package.
+// images is an engine with images: ids by reference, and the version of the one package of
+// each.
 type images struct {
 	engine.Engine
 	ids  map[string]string

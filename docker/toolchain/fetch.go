@@ -16,14 +16,12 @@ import (
 // FetchedPackage is the name of the file that Fetch returns.
 const FetchedPackage = "package.deb"
 
-// exitNotInArchive is the fetch script's status when the archive has no such
-// version.
+// exitNotInArchive is the fetch script's exit status if the archive does not have the version.
 const exitNotInArchive = 65
 
-// fetchScript downloads one package from the archive that the image was made of:
-// $1 is its name, $2 its version, $3 its architecture. It needs no root and
-// leaves the image as it is. apt checks the archive's signature and the
-// package's digest in it.
+// fetchScript downloads one package from the image's archive: $1 is its name, $2 its version,
+// $3 its architecture. It needs no root privileges and does not change the image. apt verifies
+// the archive's signature and the package's digest.
 const fetchScript = `
 mkdir -p /build/apt/lists/partial /build/apt/archives/partial
 set -- "$1:$3=$2" -o Dir::State::Lists=/build/apt/lists -o Dir::Cache=/build/apt -o Acquire::Check-Valid-Until=false -o Acquire::Languages=none
@@ -44,9 +42,9 @@ func (e *NotInArchiveError) Error() string {
 		e.Package.Name, e.Package.Version, e.Package.Arch)
 }
 
-// Fetch returns a package that is not installed in the toolchain's image, from
-// the archive that the image's packages come from, as the file
-// FetchedPackage. Where p has a SHA256, the package must have it.
+// Fetch returns a package that is not installed in the toolchain's image, as the file
+// FetchedPackage, from the archive of the image's packages. If p has a SHA256, the package must
+// match it.
 func Fetch(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, t *Toolchain, p Package, log io.Writer) (*stage.Result, error) {
 	return cache.Do(ctx, "package-"+p.Name, p, func(ctx context.Context, dir string) error {
 		if err := Ensure(ctx, eng, s, t, log); err != nil {

@@ -48,8 +48,8 @@ rm -rf /var/lib/apt/lists/*
 install -d -o 1000 -g 1000 /src /build
 `
 
-// makeFromBase adds what is missing to an image that the user or the amd kind
-// names. ROCm itself must already be in it.
+// makeFromBase adds what is missing to an image that the user or the amd toolchain names. ROCm
+// itself must be in the image.
 func (s Spec) makeFromBase(ctx context.Context, eng engine.Engine, base, tag string, log io.Writer) (engine.Image, error) {
 	if base == "" || (s.Kind == "amd" && s.BaseImage == "" && !strings.Contains(base, "@sha256:")) {
 		return engine.Image{}, errors.New("the digest of AMD's image is not recorded yet: run `mage lock` where a registry can be reached, or name an image in GOROCM_BASE_IMAGE")

@@ -8,27 +8,25 @@ import (
 	"slices"
 )
 
-// LLVMLockName is the file of this directory that locks the package with the
-// object files of libLLVM. That package is in no image: what the compile runs
-// in stays as it is.
+// LLVMLockName is the file of this directory that locks the package with the static libraries
+// of libLLVM. No image contains that package, so that the compile image remains the same.
 const LLVMLockName = "debian-llvm.lock"
 
 // runtimeName matches Debian's and Ubuntu's packages of libLLVM, t64 being
 // those of the move to 64-bit time.
 var runtimeName = regexp.MustCompile(`^libllvm([0-9]+)(t64)?$`)
 
-// LLVM is a libLLVM of a toolchain, and the package with the static libraries
-// of the very same build.
+// LLVM is a libLLVM of a toolchain, and the package with the static libraries of the same
+// build.
 type LLVM struct {
 	Runtime, Development Package
 	Major                string // such as "21"; programs and directories are named by it
 	Locked               bool   // Development is the locked one
 }
 
-// FindLLVM finds the libLLVM of a toolchain; ok is false where none of its
-// packages is one. Of several the newest counts, since ROCm's packages follow
-// it. Debian makes both packages from one source in one build, so that the
-// version of the one is that of the other.
+// FindLLVM returns the libLLVM of a toolchain; ok is false if none of its packages is one. If
+// there are several, it returns the newest, since ROCm's packages depend on that. Debian builds
+// both packages from one source in one build, so their versions are the same.
 func FindLLVM(pkgs []Package) (l LLVM, ok bool, err error) {
 	for _, p := range pkgs {
 		m := runtimeName.FindStringSubmatch(p.Name)

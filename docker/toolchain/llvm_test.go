@@ -27,8 +27,8 @@ func TestLLVMOf(t *testing.T) {
 	}
 }
 
-// The lock of the object files must follow that of the toolchain, or every
-// build would deviate from it.
+// The lock of the static libraries must match that of the toolchain, otherwise every build would
+// deviate from it.
 func TestLLVMLockFollowsTheToolchain(t *testing.T) {
 	pkgs, err := Locked(HIP)
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// locks has debian-cpu.lock and debian-hip.lock, one package a line,
-// debian-llvm.lock with one that is fetched when it is needed, and amd.lock,
-// the reference of AMD's image with its digest.
+// locks contains debian-cpu.lock and debian-hip.lock, with one package per line,
+// debian-llvm.lock with a package that is downloaded when needed, and amd.lock, the reference of
+// AMD's image with its digest.
 //
 //go:embed *.lock
 var locks embed.FS
@@ -57,8 +57,8 @@ func FormatAMDLock(w io.Writer, digest string) error {
 	return err
 }
 
-// FormatLock writes packages as a lock file: name, version, architecture and
-// SHA-256 a line, "-" for an unknown digest.
+// FormatLock formats packages as a lock file: name, version, architecture and SHA-256 on each
+// line, "-" for an unknown digest.
 func FormatLock(w io.Writer, pkgs []Package) error {
 	for _, p := range pkgs {
 		sum := p.SHA256

@@ -19,7 +19,7 @@ type Package struct {
 	Name, Version, Arch, SHA256 string
 }
 
-// readPackages reads the record that was made with the image.
+// readPackages reads the list of packages that was recorded with the image.
 func readPackages(ctx context.Context, eng engine.Engine, image string) (pkgs []Package, err error) {
 	files, err := eng.Files(ctx, image)
 	if err != nil {
@@ -36,8 +36,8 @@ func readPackages(ctx context.Context, eng engine.Engine, image string) (pkgs []
 	return pkgs, err
 }
 
-// ParsePackages reads the paragraphs that apt-cache show prints and returns the
-// packages sorted by name, each once.
+// ParsePackages parses the output of apt-cache show and returns the packages sorted by name,
+// without duplicates.
 func ParsePackages(r io.Reader) ([]Package, error) {
 	paragraphs, err := deb822.Parse(r)
 	if err != nil {
@@ -64,7 +64,7 @@ func ParsePackages(r io.Reader) ([]Package, error) {
 	return pkgs, nil
 }
 
-// Compare returns a sentence for each difference of found from locked.
+// Compare returns a sentence for each difference between found and locked.
 func Compare(locked, found []Package) []string {
 	byName := map[string]Package{}
 	for _, p := range locked {

@@ -1,11 +1,10 @@
-// Package toolchain provides the images that llama.cpp is compiled in, and
-// lists what is in them.
+// Package toolchain provides the images in which llama.cpp is compiled, and lists their
+// packages.
 //
-// There are three kinds: Debian (made here from the signed archive by
-// mmdebstrap and imported), AMD's own ROCm image by registry digest, and any
-// image the user names. Whatever the kind, the packages found in the image are
-// compared with the lock file in the tree; the compile itself later runs
-// without a network, so nothing else can get in.
+// There are three kinds: Debian (built from the signed archive by mmdebstrap and imported),
+// AMD's own ROCm image by registry digest, and any image that the user names. The packages of
+// every image are compared with the lock file. The compile runs without a network, so it uses
+// nothing else.
 package toolchain
 
 import (
@@ -60,20 +59,19 @@ type Spec struct {
 	Locked          bool // refuse other packages than those of the lock file
 }
 
-// Toolchain is an image with its content known.
+// Toolchain is an image with known contents.
 type Toolchain struct {
 	Kind string
-	// ID is the image's content digest, by which jobs run in it: the tag may
-	// meanwhile be that of an image that another cache has had made.
+	// ID is the image's content digest, which jobs use: another cache may have created an
+	// image with the same tag meanwhile.
 	ID       string
 	Tag      string
 	Packages []Package
-	// Deviations has a sentence for each difference of the packages from the
-	// lock file.
+	// Deviations has a sentence for each difference between the packages and the lock file.
 	Deviations []string
 }
 
-// ROCm is where images of the kind keep ROCm, also one that the user names.
+// ROCm is the directory of ROCm in images of a kind, also in one that the user names.
 func (s Spec) ROCm() string {
 	if s.Kind == "amd" {
 		return "/opt/rocm"
@@ -81,11 +79,11 @@ func (s Spec) ROCm() string {
 	return "/usr"
 }
 
-// inputs is what the image is made from; it keys the stage cache.
+// inputs has the inputs of an image; it keys the stage cache.
 type inputs struct {
 	Kind, Suite, Base string
 	Packages          []string
-	Script            int // raise it when the way an image is made changes
+	Script            int // increment it when the way to build an image changes
 	Epoch             int64
 }
 
@@ -97,7 +95,7 @@ func (s Spec) inputs() inputs {
 	return in
 }
 
-// base is the image that tools are added to; empty for one made from scratch.
+// base is the image to which tools are added; empty for one that is built from scratch.
 func (s Spec) base() string {
 	if s.BaseImage != "" {
 		return s.BaseImage
@@ -108,12 +106,11 @@ func (s Spec) base() string {
 	return ""
 }
 
-// HasBaseImage reports whether tools are added to a given image, whose content
-// is then more than its packages.
+// HasBaseImage reports whether tools are added to a base image, which has more than the listed
+// packages.
 func (s Spec) HasBaseImage() bool { return s.base() != "" }
 
-// Name returns the kind in a word: the suite of Debian, "image" where the user names
-// an image.
+// Name returns the kind in a word: the suite of Debian, or "image" if the user names an image.
 func (s Spec) Name() string {
 	switch {
 	case s.BaseImage != "":
@@ -124,11 +121,11 @@ func (s Spec) Name() string {
 	return s.Kind
 }
 
-// listFile is the stage's output: the packages as a lock file has them.
+// listFile is the stage's output: the packages, in the form of a lock file.
 const listFile = "packages.lock"
 
-// Describe returns the toolchain's content from the cache, or makes the image to
-// find out. Ensure must be called before a job runs in it.
+// Describe returns the toolchain's packages from the cache, or builds the image to list them.
+// Ensure must be called before a job runs in it.
 func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, log io.Writer) (*Toolchain, error) {
 	if s.Locked && s.HasBaseImage() {
 		return nil, errors.New("toolchain: the lock is about the packages of the Debian image that is made here, not of a given one (GOROCM_LOCKED=true): unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
@@ -173,8 +170,8 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	return t, nil
 }
 
-// Ensure makes sure that the engine has the described image, or one with the
-// very same packages, whose ID t then has.
+// Ensure ensures that the engine has the described image, or one with the same packages, whose
+// ID t then has.
 func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io.Writer) error {
 	img, err := eng.Image(ctx, t.ID)
 	if errors.Is(err, engine.ErrNoImage) {
@@ -197,14 +194,14 @@ func Ensure(ctx context.Context, eng engine.Engine, s Spec, t *Toolchain, log io
 	return nil
 }
 
-// ChangedError reports that an image was made again and has other
-// packages than the cached results were compiled with.
+// ChangedError reports that a rebuilt image has other packages than those with which the cached
+// results were compiled.
 type ChangedError struct {
 	Image       string
 	Differences []string
 }
 
-// Error lists what differs.
+// Error lists the differences.
 func (e *ChangedError) Error() string {
 	return fmt.Sprintf("toolchain: image %s has other packages than the cached results were made with (remove it with `docker rmi`, and the toolchain-* directories of the stage cache, to start from the new ones):\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
 }
@@ -216,7 +213,7 @@ func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Wr
 	return s.makeDebian(ctx, eng, tag, log)
 }
 
-// Version returns the version of an installed package, empty for none.
+// Version returns the version of an installed package, or "".
 func (t *Toolchain) Version(name string) string {
 	for _, p := range t.Packages {
 		if p.Name == name {

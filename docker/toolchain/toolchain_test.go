@@ -89,7 +89,7 @@ func TestLockRoundTrip(t *testing.T) {
 	}
 }
 
-// The locks in the tree are what a locked build is held against.
+// A locked build compares with the lock files of the source tree.
 func TestLocksInTheTree(t *testing.T) {
 	for _, s := range []Set{CPU, HIP} {
 		pkgs, err := Locked(s)
