@@ -80,7 +80,7 @@ func TestOptionsOutOfRangeAreRejected(t *testing.T) {
 // The network cannot compute anything for a prompt without tokens.
 func TestEmptyPromptsAreRejected(t *testing.T) {
 	m := load(t, fakellama.Script{})
-	refused := func(name string, err error) {
+	checkRejected := func(name string, err error) {
 		t.Helper()
 		if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "no tokens") {
 			t.Errorf("%s: %v", name, err)
@@ -89,14 +89,14 @@ func TestEmptyPromptsAreRejected(t *testing.T) {
 	if got := collect(m.Generate(t.Context(), "")); len(got) > 0 {
 		t.Errorf("Generate gave %v", got)
 	}
-	refused("Generate", m.Err())
+	checkRejected("Generate", m.Err())
 	results, err := m.BatchGenerate(t.Context(), []string{"x", ""})
 	if err != nil || results[0].Err != nil || len(results[0].Tokens) == 0 {
 		t.Errorf("the others of a batch: %+v, %v", results, err)
 	}
-	refused("BatchGenerate", results[1].Err)
+	checkRejected("BatchGenerate", results[1].Err)
 	_, err = m.Classify(t.Context(), []string{"x", ""})
-	refused("Classify", err)
+	checkRejected("Classify", err)
 	if err != nil && !strings.Contains(err.Error(), "prompt 1") {
 		t.Errorf("Classify does not say which: %v", err)
 	}

@@ -146,7 +146,7 @@ func TestEveryWayGivesTheSameTree(t *testing.T) {
 func TestSourceInAGitHook(t *testing.T) {
 	for _, name := range strings.Fields(run(t, t.TempDir(), "rev-parse", "--local-env-vars")) {
 		if !slices.Contains(repositoryVariables, name) {
-			t.Errorf("this git also knows %s", name)
+			t.Errorf("this git also has %s", name)
 		}
 	}
 	dir, lock := upstream(t)

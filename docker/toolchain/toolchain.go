@@ -56,7 +56,7 @@ type Spec struct {
 	// MmdebstrapImage names an image to run mmdebstrap in.
 	MmdebstrapImage string
 	Epoch           time.Time
-	Locked          bool // refuse other packages than those of the lock file
+	Locked          bool // reject packages that differ from the lock file
 }
 
 // Toolchain is an image with known contents.

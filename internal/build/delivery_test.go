@@ -148,16 +148,16 @@ func TestDeliverKeepsPublishedReleases(t *testing.T) {
 	key := openPGPKey(t)
 	published := []string{commandName, inReleaseFile, releaseFile, filepath.Join(proxyDir, "m/@v/list")}
 	for name, tc := range map[string]struct {
-		environ []string
-		build   bool // not a release
-		refused bool
+		environ  []string
+		build    bool // not a release
+		rejected bool
 	}{
-		"a build":                        {build: true, refused: true},
-		"a release without a key":        {refused: true},
-		"an unsigned release":            {environ: []string{"GOROCM_APT_UNSIGNED=true", url}, refused: true},
+		"a build":                        {build: true, rejected: true},
+		"a release without a key":        {rejected: true},
+		"an unsigned release":            {environ: []string{"GOROCM_APT_UNSIGNED=true", url}, rejected: true},
 		"a signed release":               {environ: []string{"GOROCM_APT_KEY=" + key, url, "GOROCM_MAINTAINER=A <a@example.org>"}},
 		"a build, published elsewhere":   {environ: []string{"GOROCM_PUBLISHED=served"}, build: true},
-		"a build, published in the same": {environ: []string{"GOROCM_PUBLISHED=dist"}, build: true, refused: true},
+		"a build, published in the same": {environ: []string{"GOROCM_PUBLISHED=dist"}, build: true, rejected: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, root := inCheckout(t, tc.environ...)
@@ -171,7 +171,7 @@ func TestDeliverKeepsPublishedReleases(t *testing.T) {
 			}
 			started := false
 			err := s.deliver(t.Context(), records, func(context.Context, *delivery) error { started = true; return nil }, writes(t, files...))
-			if tc.refused {
+			if tc.rejected {
 				if !errors.Is(err, errWouldLose) || started {
 					t.Errorf("started %t, %v", started, err)
 				}
@@ -181,7 +181,7 @@ func TestDeliverKeepsPublishedReleases(t *testing.T) {
 			} else if err != nil {
 				t.Error(err)
 			}
-			if got := readFile(t, filepath.Join(root, "dist", commandName)); (got == "previous") != tc.refused {
+			if got := readFile(t, filepath.Join(root, "dist", commandName)); (got == "previous") != tc.rejected {
 				t.Errorf("the delivery is %q", got)
 			}
 		})

@@ -211,7 +211,7 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := treeDigest(t, served)
-	refused := func(what string, d *delivery, dir string, want error) {
+	checkRejected := func(what string, d *delivery, dir string, want error) {
 		t.Helper()
 		if err := s.publishTo(t.Context(), d.dir, dir); !errors.Is(err, want) {
 			t.Errorf("%s: got %v, want %v", what, err, want)
@@ -221,12 +221,12 @@ func TestPublishIsAllOrNothing(t *testing.T) {
 		}
 	}
 	_, other := delivered("v0.2.0", "two", time.Hour)
-	refused("not based on the published repository", other, served, apt.ErrRepository)
+	checkRejected("not based on the published repository", other, served, apt.ErrRepository)
 	_, changed := delivered("v0.1.0", "three", 2*time.Hour)
-	refused("a module with other bytes", changed, served, goproxy.ErrVersionConflict)
+	checkRejected("a module with other bytes", changed, served, goproxy.ErrVersionConflict)
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(d.dir, link); err != nil {
 		t.Fatal(err)
 	}
-	refused("onto itself", d, link, apt.ErrOptions)
+	checkRejected("onto itself", d, link, apt.ErrOptions)
 }

@@ -15,7 +15,7 @@ type check func(jsonValue) error
 
 // fields maps the names that a route accepts to their checks. A name that is not
 // listed is removed from the request: llama-server would ignore it, or it is one
-// that this list does not know to be harmless.
+// that is not known to be safe.
 type fields map[string]check
 
 // with returns the union of f and others.

@@ -30,7 +30,7 @@ func checkSchema(v jsonValue) error {
 }
 
 // measure walks a schema. It does not interpret it: every object counts as one
-// node, so a keyword that llama-server learns to read is bounded, too.
+// node, so that future keywords of llama-server are limited, too.
 func (b *schemaBudget) measure(v jsonValue, depth int) error {
 	if b.nodes++; b.nodes > maxSchemaNodes {
 		return fmt.Errorf("has schemas of more than %d nodes; simplify them", maxSchemaNodes)

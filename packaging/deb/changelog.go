@@ -14,7 +14,7 @@ const maintainerMark = "@MAINTAINER@"
 
 // commandChangelog returns the command's changelog in Debian's format, compressed.
 // The version that is being built comes first. If the changelog asset begins with
-// that version, its entry is completed with what only the build knows: the
+// that version, its entry is completed with facts of the build: the
 // llama.cpp release, the revision and the time.
 func commandChangelog(o Options, v Version) ([]byte, error) {
 	text, err := changelogText(o, v)

@@ -33,7 +33,7 @@ func TestPackZipLimitsTheSize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	name := filepath.Join(dir, "bounded.zip")
+	name := filepath.Join(dir, "limited.zip")
 	if err := packZip(t.Context(), name, v, files, info.Size()-1); !errors.Is(err, ErrOptions) {
 		t.Errorf("one byte too many: %v", err)
 	}

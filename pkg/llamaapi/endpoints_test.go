@@ -326,7 +326,7 @@ func TestInvalidRequests(t *testing.T) {
 		}
 	}
 	if n := f.Busy(); n != 0 {
-		t.Errorf("%d slots are busy after refused requests", n)
+		t.Errorf("%d slots are busy after rejected requests", n)
 	}
 }
 
@@ -395,7 +395,7 @@ func TestSlotsAndAdapters(t *testing.T) {
 	if _, err := c.RestoreSlot(ctx, 0, "../x"); !errors.Is(err, llamaapi.ErrInvalidRequest) {
 		t.Errorf("restore of a path: %v", err)
 	}
-	// The server takes the number modulo the number of slots; package rocm, which knows that number, rejects it.
+	// The server takes the number modulo the number of slots; package rocm rejects it.
 	if second, err := c.SaveSlot(ctx, 9, "y"); err != nil || second.Tokens != saved.Tokens {
 		t.Errorf("save of slot 9: %+v, %v", second, err)
 	}

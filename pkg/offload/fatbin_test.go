@@ -103,7 +103,7 @@ func TestCompressedBundles(t *testing.T) {
 		t.Errorf("slimming compressed bundles: %v", err)
 	}
 	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
-		t.Errorf("the refused file changed (%v)", err)
+		t.Errorf("the rejected file changed (%v)", err)
 	}
 }
 

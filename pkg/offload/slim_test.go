@@ -136,7 +136,7 @@ func TestSlimRefuses(t *testing.T) {
 				t.Errorf("%+v, %v", stats, err)
 			}
 			if !bytes.Equal(before, readFile(t, path)) {
-				t.Error("the refused file changed")
+				t.Error("the rejected file changed")
 			}
 			checkOnlyFile(t, path)
 		})

@@ -30,7 +30,7 @@ func (f FS) checkAccess(d Device) (ok bool, why string) {
 // AccessProblem returns why this process may not open a device file such as
 // /dev/kfd, and after "; " the remedy. It returns "" if the process may open the
 // file. It does not open it.
-func (f FS) AccessProblem(name string) (problem string) {
+func (f FS) AccessProblem(name string) (reason string) {
 	return f.accessProblem(name, "--device "+name)
 }
 

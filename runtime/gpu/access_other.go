@@ -8,6 +8,6 @@ func (f FS) checkAccess(_ Device) (ok bool, why string) {
 }
 
 // AccessProblem returns the same reason for each file.
-func (f FS) AccessProblem(name string) (problem string) {
+func (f FS) AccessProblem(name string) (reason string) {
 	return name + " cannot be used here; AMD GPUs are supported on Linux only"
 }

@@ -113,7 +113,7 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 		name := f.spelling(flag)
 		var values []string
 		next := i + 1
-		if hasInline { // llama-server knows no --flag=value
+		if hasInline { // llama-server does not accept --flag=value
 			values = []string{inline}
 		}
 		for !hasInline && next < len(args) && (!isFlag(args[next]) || f.TakesValue[name] && len(values) == 0) {

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// TryArgs has the program itself judge its command line, without starting it.
+// TryArgs lets the program itself check its command line, and does not start it.
 func TestTryArgs(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "fifo")

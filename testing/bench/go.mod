@@ -1,4 +1,4 @@
-// The benchmarks live in a module of their own, so that the libraries they
+// The benchmarks are a separate module, so that the libraries they
 // compare with never become a dependency of a program that uses go-rocm.
 module forge.lthn.ai/core/go-rocm/testing/bench
 

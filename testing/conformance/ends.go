@@ -29,13 +29,13 @@ func loadChecks() []Check {
 			return nil
 		}},
 		{Name: "a missing model is an error", Run: func(_ context.Context, s Subject, _ inference.TextModel) error {
-			return refused(s, filepath.Join(filepath.Dir(s.Model), "there-is-no-such-model.gguf"))
+			return rejected(s, filepath.Join(filepath.Dir(s.Model), "there-is-no-such-model.gguf"))
 		}},
 		{Name: "a file that is no model is an error", Run: noModel},
 	}
 }
 
-func refused(s Subject, path string) error {
+func rejected(s Subject, path string) error {
 	m, err := s.Backend.LoadModel(path, s.Options...)
 	if err == nil {
 		return errors.Join(fmt.Errorf("%s was loaded", path), m.Close())
@@ -53,7 +53,7 @@ func noModel(_ context.Context, s Subject, _ inference.TextModel) (err error) {
 	if err := os.WriteFile(path, []byte("this is not a model"), 0o600); err != nil {
 		return err
 	}
-	return refused(s, path)
+	return rejected(s, path)
 }
 
 func endChecks() []Check {
@@ -186,7 +186,7 @@ func metrics(ctx context.Context, s Subject, m inference.TextModel) error {
 }
 
 func chat(ctx context.Context, _ Subject, m inference.TextModel) error {
-	talk := []inference.Message{
+	messages := []inference.Message{
 		{Role: "system", Content: "Answer in one word."},
 		{Role: "user", Content: "What is the colour of the sky?"},
 		{Role: "assistant", Content: "Blue."},
@@ -194,7 +194,7 @@ func chat(ctx context.Context, _ Subject, m inference.TextModel) error {
 	}
 	var runs [2][]inference.Token
 	for i := range runs {
-		for t := range m.Chat(ctx, talk, inference.WithMaxTokens(few)) {
+		for t := range m.Chat(ctx, messages, inference.WithMaxTokens(few)) {
 			runs[i] = append(runs[i], t)
 		}
 		if err := m.Err(); err != nil {

@@ -63,7 +63,7 @@ func TestSingleConditionMutantsAreDetected(t *testing.T) {
 	const (
 		limit   = "it ends at MaxTokens"
 		numbers = "metrics speak of the last operation"
-		talk    = "chat answers and repeats itself"
+		repeats = "chat answers and repeats itself"
 		beside  = "many at once all end"
 		scores  = "logits span the vocabulary and agree with the token"
 		sorts   = "classify samples what generate would"
@@ -103,14 +103,14 @@ func TestSingleConditionMutantsAreDetected(t *testing.T) {
 			return out
 		})},
 		{"is of two kinds", "the model is described", `model type "other"`, mutant{TextModel: chatter{kind: "other"}}},
-		{"has nothing to say in a chat", talk, "no tokens came", chatting(func(inference.TextModel, context.Context, []inference.Message, []inference.GenerateOption) iter.Seq[inference.Token] {
+		{"has nothing to say in a chat", repeats, "no tokens came", chatting(func(inference.TextModel, context.Context, []inference.Message, []inference.GenerateOption) iter.Seq[inference.Token] {
 			return func(func(inference.Token) bool) {}
 		})},
-		{"chats about something else each time", talk, ", not ", chatting(func(m inference.TextModel, ctx context.Context, msgs []inference.Message, o []inference.GenerateOption) iter.Seq[inference.Token] {
+		{"chats about something else each time", repeats, ", not ", chatting(func(m inference.TextModel, ctx context.Context, msgs []inference.Message, o []inference.GenerateOption) iter.Seq[inference.Token] {
 			msgs = append(slices.Clone(msgs), inference.Message{Role: "user", Content: string('a' + turn.Add(1))})
 			return m.Chat(ctx, msgs, o...)
 		})},
-		{"cuts runes in a chat", talk, "not valid UTF-8", chatting(func(m inference.TextModel, ctx context.Context, msgs []inference.Message, o []inference.GenerateOption) iter.Seq[inference.Token] {
+		{"cuts runes in a chat", repeats, "not valid UTF-8", chatting(func(m inference.TextModel, ctx context.Context, msgs []inference.Message, o []inference.GenerateOption) iter.Seq[inference.Token] {
 			return func(yield func(inference.Token) bool) {
 				for t := range m.Chat(ctx, msgs, o...) {
 					if !yield(inference.Token{ID: t.ID, Text: "\xf0\x9f"}) {

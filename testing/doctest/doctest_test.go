@@ -34,7 +34,7 @@ func TestExtractFindsFencedBlocks(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(tt.want, Extract([]byte(tt.markdown))); diff != "" {
-				t.Errorf("snippets (-want +got):\n%s", diff)
+				t.Errorf("code blocks (-want +got):\n%s", diff)
 			}
 		})
 	}

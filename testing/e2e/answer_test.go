@@ -13,7 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// question has one right answer, which SmolLM2-135M knows.
+// question has one right answer, which SmolLM2-135M gives.
 const (
 	question = "What is the capital of France? Answer with one word."
 	answer   = "Paris"

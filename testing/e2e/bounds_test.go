@@ -15,8 +15,8 @@ import (
 // TestHugeLimit checks a limit that exceeds 32 bits, which is llama-server's type.
 func TestHugeLimit(t *testing.T) {
 	model := load(t, tiny(t, "qwen2", 1))
-	const room = 40
-	want := len(slices.Collect(model.Generate(t.Context(), "The fox", inference.WithMaxTokens(room))))
+	const limit = 40
+	want := len(slices.Collect(model.Generate(t.Context(), "The fox", inference.WithMaxTokens(limit))))
 	if want < 4 {
 		t.Fatalf("%d tokens, %v", want, model.Err())
 	}
@@ -28,7 +28,7 @@ func TestHugeLimit(t *testing.T) {
 			}
 		}
 		if count != want || model.Err() != nil {
-			t.Errorf("at most %d tokens gave %d, %v; %d came with a limit of %d", n, count, model.Err(), want, room)
+			t.Errorf("at most %d tokens gave %d, %v; %d came with a limit of %d", n, count, model.Err(), want, limit)
 		}
 	}
 }

@@ -135,14 +135,14 @@ func TestImages(t *testing.T) {
 		}
 	})
 	t.Run("chat", func(t *testing.T) {
-		talk := func(first rocm.Media) rocm.Request {
+		conversation := func(first rocm.Media) rocm.Request {
 			return rocm.Request{Prompt: rocm.MediaChatPrompt([]rocm.MediaMessage{
 				{Message: inference.Message{Role: "user", Content: "This is " + rocm.MediaMarker + "."}, Media: []rocm.Media{first}},
 				{Message: inference.Message{Role: "assistant", Content: "I see."}},
 				{Message: inference.Message{Role: "user", Content: "And this?"}, Media: []rocm.Media{two}},
 			})}
 		}
-		a, b := generated(t, model, talk(one)), generated(t, model, talk(two))
+		a, b := generated(t, model, conversation(one)), generated(t, model, conversation(two))
 		if a.prompt != b.prompt || a.prompt < 2*shape.Tokens() || slices.Equal(a.ids, b.ids) {
 			t.Errorf("%v of %d tokens, with another first image %v of %d", a.ids, a.prompt, b.ids, b.prompt)
 		}
@@ -288,8 +288,8 @@ func TestCommandsShowImages(t *testing.T) {
 			openai.ImageContentPart(openai.ChatCompletionContentPartImageImageURLParam{URL: s.url + "/health"}),
 		})},
 	})
-	var refused *openai.Error
-	if !errors.As(err, &refused) || refused.StatusCode != http.StatusBadRequest || !strings.Contains(refused.Message, "are not fetched") {
+	var apiError *openai.Error
+	if !errors.As(err, &apiError) || apiError.StatusCode != http.StatusBadRequest || !strings.Contains(apiError.Message, "are not fetched") {
 		t.Errorf("an image by its address: %v", err)
 	}
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -143,8 +143,8 @@ func TestServeOpenAI(t *testing.T) {
 	t.Run("wrong key", func(t *testing.T) {
 		wrong := s.client("third-key")
 		_, err := wrong.Chat.Completions.New(t.Context(), chatParams("smol"))
-		var refused *openai.Error
-		if !errors.As(err, &refused) || refused.StatusCode != http.StatusUnauthorized {
+		var apiError *openai.Error
+		if !errors.As(err, &apiError) || apiError.StatusCode != http.StatusUnauthorized {
 			t.Errorf("got %v", err)
 		}
 	})

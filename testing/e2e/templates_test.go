@@ -36,14 +36,14 @@ type conversation struct {
 // template; see testdata/templates/README.md.
 func TestChatTemplates(t *testing.T) {
 	var cases []templateCase
-	var talks []conversation
+	var conversations []conversation
 	read(t, "cases.json", &cases)
-	read(t, "conversations.json", &talks)
+	read(t, "conversations.json", &conversations)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {
 			model := loadTemplate(t, c)
-			for _, talk := range talks {
-				t.Run(talk.Name, func(t *testing.T) { compareTemplate(t, model, c, talk) })
+			for _, conv := range conversations {
+				t.Run(conv.Name, func(t *testing.T) { compareTemplate(t, model, c, conv) })
 			}
 		})
 	}
@@ -86,8 +86,8 @@ func loadTemplate(t *testing.T, c templateCase) *rocm.Model {
 	return model
 }
 
-func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conversation) {
-	golden, err := os.ReadFile(filepath.Join(templates, "golden", c.Name+"-"+talk.Name+".txt"))
+func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, conv conversation) {
+	golden, err := os.ReadFile(filepath.Join(templates, "golden", c.Name+"-"+conv.Name+".txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,9 +98,9 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	if vars == nil {
 		vars = map[string]any{}
 	}
-	maps.Copy(vars, talk.Vars)
+	maps.Copy(vars, conv.Vars)
 	var messages []llamaapi.Message
-	for _, m := range talk.Messages {
+	for _, m := range conv.Messages {
 		messages = append(messages, llamaapi.Message(m))
 	}
 	got, err := model.API().ApplyTemplate(t.Context(), messages, llamaapi.TemplateOptions{Vars: vars})
@@ -112,7 +112,7 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 	}
 	// A chat uses the same text, token by token.
 	stream := model.Stream(t.Context(), rocm.Request{
-		Prompt: rocm.ChatPrompt(talk.Messages), TemplateVars: vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1},
+		Prompt: rocm.ChatPrompt(conv.Messages), TemplateVars: vars, GenerateConfig: inference.GenerateConfig{MaxTokens: 1},
 	})
 	for range stream.All() {
 	}
@@ -131,8 +131,8 @@ func compareTemplate(t *testing.T, model *rocm.Model, c templateCase, talk conve
 // TestTemplateThatRaises checks that the error of a template reaches the user.
 func TestTemplateThatRaises(t *testing.T) {
 	model := loadTemplate(t, templateCase{Template: "google-gemma-2-2b-it.jinja", Tokenizer: "llama-spm"})
-	talk := []inference.Message{{Role: "user", Content: "One."}, {Role: "user", Content: "Two."}}
-	for token := range model.Chat(t.Context(), talk, inference.WithMaxTokens(1)) {
+	conv := []inference.Message{{Role: "user", Content: "One."}, {Role: "user", Content: "Two."}}
+	for token := range model.Chat(t.Context(), conv, inference.WithMaxTokens(1)) {
 		t.Errorf("it says %q", token.Text)
 	}
 	if err := model.Err(); err == nil || !strings.Contains(err.Error(), "must alternate") || !strings.Contains(err.Error(), "tiny-llama-spm") {

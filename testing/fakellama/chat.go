@@ -15,8 +15,8 @@ func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
 	if !decode(w, r, &in) {
 		return
 	}
-	faults, refused := s.begin(w, r)
-	if refused {
+	faults, rejected := s.begin(w, r)
+	if rejected {
 		return
 	}
 	text, files, bad := s.format(in.Messages)

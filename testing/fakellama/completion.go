@@ -84,8 +84,8 @@ func (s *Server) completion(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request, as shape) {
-	faults, refused := s.begin(w, r)
-	if refused {
+	faults, rejected := s.begin(w, r)
+	if rejected {
 		return
 	}
 	prompts, bad := s.promptTokens(req.Prompt)
@@ -117,7 +117,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, req *request, as sh
 
 // begin counts a completion and returns its faults. It reports whether a fault has
 // replaced the response.
-func (s *Server) begin(w http.ResponseWriter, r *http.Request) (faults []Fault, refused bool) {
+func (s *Server) begin(w http.ResponseWriter, r *http.Request) (faults []Fault, rejected bool) {
 	s.mu.Lock()
 	s.requests++
 	number := s.requests

@@ -169,8 +169,8 @@ type message struct {
 }
 
 // format applies the template to messages and returns their images.
-func (s *Server) format(turns []turn) (prompt string, files [][]byte, bad *apiError) {
-	messages, files, bad := s.conversation(turns)
+func (s *Server) format(received []turn) (prompt string, files [][]byte, bad *apiError) {
+	messages, files, bad := s.conversation(received)
 	switch {
 	case bad != nil:
 		return "", nil, bad

@@ -105,8 +105,8 @@ type part struct {
 // conversation replaces the images of messages by markers and returns the images,
 // as oaicompat_chat_params_parse and common_chat_msg's to_json do. Text parts are
 // joined by newlines, except around a marker.
-func (s *Server) conversation(turns []turn) (messages []message, files [][]byte, bad *apiError) {
-	for _, t := range turns {
+func (s *Server) conversation(received []turn) (messages []message, files [][]byte, bad *apiError) {
+	for _, t := range received {
 		m := message{Role: t.Role}
 		var parts []part
 		switch {

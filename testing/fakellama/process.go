@@ -153,7 +153,7 @@ func (p *process) serve(signals chan os.Signal) int {
 		return 1
 	}
 	srv := New(p.script)
-	srv.crash = func(sig int) { die(syscall.Signal(sig)) }
+	srv.crash = func(sig int) { raise(syscall.Signal(sig)) }
 	srv.flood = func(n int) { p.log.flood(int64(n)) }
 	hs := &http.Server{Handler: srv, ReadHeaderTimeout: time.Minute}
 	served := make(chan error, 1)
@@ -220,7 +220,7 @@ func (p *process) stopSignal(signals <-chan os.Signal) <-chan struct{} {
 
 func (p *process) exit() int {
 	if sig := p.script.Process.ExitSignal; sig != 0 {
-		die(syscall.Signal(sig))
+		raise(syscall.Signal(sig))
 	}
 	return p.script.Process.ExitCode
 }

@@ -37,27 +37,27 @@ func (f Fault) validate() error {
 		number{"request", int64(f.Request)}, number{"after_tokens", int64(f.AfterTokens)},
 		number{"after_bytes", int64(f.AfterBytes)}, number{"bytes", int64(f.Bytes)},
 	)}
-	refuse := func(bad bool, format string, args ...any) {
+	reject := func(bad bool, format string, args ...any) {
 		if bad {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	refuse(f.AfterBytes > 0 && !f.Kind.atAnyByte(), "after_bytes is for cut, crash, stall and wedge: use after_tokens")
-	refuse(f.Signal != 0 && f.Kind != KindCrash, "signal is for crash")
+	reject(f.AfterBytes > 0 && !f.Kind.atAnyByte(), "after_bytes is for cut, crash, stall and wedge: use after_tokens")
+	reject(f.Signal != 0 && f.Kind != KindCrash, "signal is for crash")
 	switch f.Kind {
 	case KindStall, KindWedge, KindCut, KindCutRune, KindNoFinal, KindGarbage:
 	case KindCrash:
-		refuse(f.Signal != 0 && !deadly(syscall.Signal(f.Signal)), "signal %d ends no process", f.Signal)
+		reject(f.Signal != 0 && !deadly(syscall.Signal(f.Signal)), "signal %d ends no process", f.Signal)
 	case KindStatus, KindHangEnd, KindTrickle, KindNoAnswer, KindFlood:
-		refuse(f.AfterTokens > 0, "it has no place: leave after_tokens out")
-		refuse(f.Kind == KindFlood && f.Bytes == 0, "set its bytes")
-		refuse(f.Kind == KindStatus && !isError(f.Status), "%d is no error status", f.Status)
+		reject(f.AfterTokens > 0, "it has no place: leave after_tokens out")
+		reject(f.Kind == KindFlood && f.Bytes == 0, "set its bytes")
+		reject(f.Kind == KindStatus && !isError(f.Status), "%d is no error status", f.Status)
 	case KindOversize:
-		refuse(f.Bytes == 0, "set its bytes")
+		reject(f.Bytes == 0, "set its bytes")
 	case KindError:
-		refuse(f.Status != 0 && !isError(f.Status), "%d is no error status", f.Status)
+		reject(f.Status != 0 && !isError(f.Status), "%d is no error status", f.Status)
 	default:
-		refuse(true, "unknown kind")
+		reject(true, "unknown kind")
 	}
 	return errors.Join(errs...)
 }

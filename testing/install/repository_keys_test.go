@@ -51,8 +51,8 @@ func TestRepositoryKeysAgreeWithClients(t *testing.T) {
 	for _, k := range keys {
 		parsed := a.parse(k.Private(t))
 		err := apt.Options{URL: repositoryURL, Suite: "stable", Date: signed, Validity: 24 * time.Hour, Keys: parsed}.Check()
-		if accepted, refused := err == nil, refusals[k.Name]; accepted != (len(refused) == 0) {
-			t.Errorf("%s: refused by %v, Check: %v", k.Name, refused, err)
+		if accepted, reasons := err == nil, refusals[k.Name]; accepted != (len(reasons) == 0) {
+			t.Errorf("%s: refused by %v, Check: %v", k.Name, reasons, err)
 		}
 	}
 }

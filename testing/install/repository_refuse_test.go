@@ -62,7 +62,7 @@ func (a *archive) state(more func(dir string)) string {
 }
 
 // states are the states of a repository that an attacker can present to a client. The
-// client knows "good". It could have known "old" and "stale" earlier. The others offer a
+// client has the state "good". It could have had "old" and "stale" earlier. The others offer a
 // newer version of thing.
 func (a *archive) states() map[string]string {
 	a.t.Helper()
@@ -151,8 +151,8 @@ func TestRepositoryIsRefused(t *testing.T) {
 			}
 			c.sh("! dpkg-query -W thing")
 
-			// apt reports no error for a replay of an old state. A machine that knows a newer
-			// state keeps that one; a machine that knows none accepts the old one while it is
+			// apt reports no error for a replay of an old state. A machine with a newer
+			// state keeps that one; a machine without a state accepts the old one while it is
 			// valid.
 			know()
 			c.show("old")
@@ -162,14 +162,14 @@ func TestRepositoryIsRefused(t *testing.T) {
 			}
 			c.sh(forget + " && apt-get update")
 			if got := c.candidate(); got != "1.0-1" {
-				t.Errorf("a replay to a machine that knows nothing: apt would install thing %s", got)
+				t.Errorf("a replay to a machine without a state: apt would install thing %s", got)
 			}
 		})
 	}
 }
 
-// refusal has apt's message for a state: on a machine that knows no state, and on one that
-// knows the good one. apt 3 verifies signatures with other programs than apt 2, with
+// refusal has apt's message for a state: on a machine without a state, and on one that has the
+// good one. apt 3 verifies signatures with other programs than apt 2, with
 // other messages.
 type refusal struct {
 	state        string

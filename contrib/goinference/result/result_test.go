@@ -208,7 +208,7 @@ func TestRejectsUnsupportedOptions(t *testing.T) {
 	got := m.Metrics()
 	got.TotalDuration = 0
 	if got != (goinf.GenerateMetrics{}) {
-		t.Errorf("a refused operation has metrics %+v", got)
+		t.Errorf("a rejected operation has metrics %+v", got)
 	}
 	_, n, err := drain(m, m.Chat(t.Context(), []goinf.Message{{Role: "user", Content: "x", Images: [][]byte{{1}}}}))
 	if n != 0 || !errors.Is(err, rocm.ErrNoProjector) {

@@ -1,5 +1,5 @@
 // Package fitcheck compares the memory that runtime/plan expects with what
-// llama.cpp's llama-fit-params reports, over the shapes that ggufgen knows.
+// llama.cpp's llama-fit-params reports, over the shapes of ggufgen.
 //
 // It exists because an estimate is worth as much as its last comparison: the
 // command in ../cmd/fitcheck makes the table against a real program, and the

@@ -28,12 +28,12 @@ for case in json.loads((here / "cases.json").read_text("utf-8")):
     env.globals["raise_exception"] = fail
     env.filters["tojson"] = lambda x, indent=None: json.dumps(x, ensure_ascii=False, indent=indent)
     template = env.from_string(at.read_text("utf-8"))
-    for talk in conversations:
-        golden = here / "golden" / f"{case['name']}-{talk['name']}.txt"
+    for conversation in conversations:
+        golden = here / "golden" / f"{case['name']}-{conversation['name']}.txt"
         text = template.render(
-            messages=talk["messages"],
+            messages=conversation["messages"],
             add_generation_prompt=True,
             bos_token=case["bos"],
-            **{"enable_thinking": True, **case.get("vars", {}), **talk.get("vars", {})},
+            **{"enable_thinking": True, **case.get("vars", {}), **conversation.get("vars", {})},
         )
         golden.write_bytes(text.encode("utf-8"))

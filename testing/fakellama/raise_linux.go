@@ -17,9 +17,9 @@ func deadly(sig syscall.Signal) bool {
 	return sig > 0 && sig < 32
 }
 
-// die terminates the process by a signal. The Go runtime would otherwise print a
+// raise terminates the process by a signal. The Go runtime would otherwise print a
 // stack trace and exit with status 2.
-func die(sig syscall.Signal) {
+func raise(sig syscall.Signal) {
 	var act [4]uint64 // struct sigaction of the kernel: handler SIG_DFL, no flags, no mask
 	// Neither call can fail: the signal is a deadly one, and SIGKILL cannot be handled.
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0)
