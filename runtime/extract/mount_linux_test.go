@@ -39,7 +39,7 @@ func withMounts(t *testing.T, test func(t *testing.T)) {
 	out, err := cmd.CombinedOutput()
 	switch {
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EACCES):
-		skipOrFail(t, "needs root, or user namespaces for all users (the sysctls user.max_user_namespaces, kernel.unprivilegedTests_userns_clone and kernel.apparmor_restrict_unprivilegedTests_userns): "+err.Error())
+		skipOrFail(t, "needs root, or user namespaces for all users (the sysctls user.max_user_namespaces, kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns): "+err.Error())
 	case err != nil:
 		t.Fatalf("in a user namespace: %v\n%s", err, out)
 	default:
@@ -138,10 +138,15 @@ func newBtrfs(t *testing.T) string {
 	return dir
 }
 
-// runProgram runs a program of a distribution package.
+// runProgram runs a program of a distribution package. Without the program the test
+// fails in CI and is skipped elsewhere.
 func runProgram(t *testing.T, pkg, name string, args ...string) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput(); err != nil {
+	out, err := exec.CommandContext(t.Context(), name, args...).CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		skipOrFail(t, "needs "+name+" (package "+pkg+")")
+	}
+	if err != nil {
 		t.Fatalf("%s %s (package %s): %v\n%s", name, strings.Join(args, " "), pkg, err, out)
 	}
 }
