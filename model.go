@@ -205,11 +205,13 @@ func (m *Model) translateError(ctx context.Context, err error) error {
 	return err
 }
 
-// withCause returns an error that wraps the cause of ctx too, where ctx ended with
-// a cause of its own.
+// withCause returns an error that wraps the error of ctx and its cause, too, where ctx
+// has ended.
 func withCause(ctx context.Context, err error) error {
-	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
-		return fmt.Errorf("%w: %w", err, cause)
+	for _, ended := range []error{ctx.Err(), context.Cause(ctx)} {
+		if err != nil && ended != nil && !errors.Is(err, ended) {
+			err = fmt.Errorf("%w: %w", err, ended)
+		}
 	}
 	return err
 }
