@@ -178,7 +178,7 @@ func TestBuiltinSource(t *testing.T) {
 	if err != nil || got != source {
 		t.Errorf("%q, %v", got, err)
 	}
-	if got, err := builtinSource(write("no kernels")); err == nil || !strings.Contains(err.Error(), "holds no source") {
+	if got, err := builtinSource(write("no kernels")); err == nil || !strings.Contains(err.Error(), "does not contain the source") {
 		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -199,7 +199,7 @@ func builtinSource(hip string) (string, error) {
 		}
 	}
 	if longest == nil {
-		return "", fmt.Errorf("%s holds no source of its built-in kernels (%q): find out how this release makes them", filepath.Base(hip), builtinKernel)
+		return "", fmt.Errorf("%s does not contain the source of its built-in kernels (%q): find out how this release builds them", filepath.Base(hip), builtinKernel)
 	}
 	return strings.TrimSpace(string(longest)), nil
 }

@@ -218,7 +218,7 @@ func (c *collector) copyCompiled() error {
 					return err
 				}
 				if a != b {
-					return fmt.Errorf("component %s made another %s than the components before it: %s against %s", name, e.Name(), a, b)
+					return fmt.Errorf("component %s produced a different %s than the components before it: %s and %s", name, e.Name(), a, b)
 				}
 				continue
 			}

@@ -61,7 +61,7 @@ func (c *collector) copyLicences(ctx context.Context, root *rootfs) error {
 func (c *collector) copyUpstreamLicences() error {
 	src, ok, err := c.recipe.Cache.Lookup("source", map[string]string{"tree": c.recipe.Lock.Tree})
 	if err != nil || !ok {
-		return fmt.Errorf("the source stage is gone: %w", errors.Join(err, os.ErrNotExist))
+		return fmt.Errorf("the source stage was removed: %w", errors.Join(err, os.ErrNotExist))
 	}
 	to := filepath.Join(c.dir, licenceDirectory, "llama.cpp")
 	if err := os.MkdirAll(to, 0o755); err != nil {

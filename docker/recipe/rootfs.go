@@ -68,7 +68,7 @@ func (r *rootfs) fetch(ctx context.Context, p string) (string, error) {
 	}
 	return local, r.files.Walk(ctx, resolved, func(h *tar.Header, body io.Reader) error {
 		if h.Typeflag != tar.TypeReg {
-			return fmt.Errorf("%s is no regular file", resolved)
+			return fmt.Errorf("%s is not a regular file", resolved)
 		}
 		return sparse.WriteFile(local, body, fs.FileMode(h.Mode&0o777))
 	})

@@ -79,7 +79,7 @@ func Source(ctx context.Context, cache *stage.Cache, lock Lock, userPath string,
 func (r *Recipe) cachedSource() (*stage.Result, error) {
 	src, ok, err := r.Cache.Lookup("source", map[string]string{"tree": r.Lock.Tree})
 	if err != nil || !ok {
-		return nil, fmt.Errorf("the source stage is gone: %w", errors.Join(err, os.ErrNotExist))
+		return nil, fmt.Errorf("the source stage was removed: %w", errors.Join(err, os.ErrNotExist))
 	}
 	return src, nil
 }

@@ -101,7 +101,7 @@ func (c *collector) tensileSource(ctx context.Context, root *rootfs) (from, dire
 				return "", "", err
 			}
 		}
-		return "", "", fmt.Errorf("the image has rocBLAS at %s but no kernels in any of %s beside it", resolved, strings.Join(directories, ", "))
+		return "", "", fmt.Errorf("the image has rocBLAS at %s, but no kernels in any of %s next to it", resolved, strings.Join(directories, ", "))
 	}
 	return "", "", errors.New("the hip module does not need rocBLAS: this version of ggml is not supported by the recipe")
 }

@@ -72,7 +72,7 @@ func TestEnsure(t *testing.T) {
 }
 
 // A locked build rejects a base image, which no lock covers.
-func TestALockedBuildTakesNoGivenImage(t *testing.T) {
+func TestLockedBuildRejectsBaseImage(t *testing.T) {
 	for _, s := range []Spec{{Kind: "debian", BaseImage: "somebody/rocm"}, {Kind: "amd"}, {Kind: "amd", BaseImage: "somebody/rocm"}} {
 		s.Set, s.Locked = HIP, true
 		cache, err := stage.Open(t.TempDir())

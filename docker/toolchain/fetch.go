@@ -38,7 +38,7 @@ type NotInArchiveError struct{ Package Package }
 
 // Error names the package.
 func (e *NotInArchiveError) Error() string {
-	return fmt.Sprintf("the archive has no %s %s for %s: it has moved on since the toolchain's image was made; remove that image and the toolchain-* directories of the stage cache to start from what is there now",
+	return fmt.Sprintf("the archive has no %s %s for %s: it has changed since the toolchain's image was built; remove that image and the toolchain-* directories of the stage cache, to build from the archive's current packages",
 		e.Package.Name, e.Package.Version, e.Package.Arch)
 }
 

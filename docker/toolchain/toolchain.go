@@ -128,7 +128,7 @@ const listFile = "packages.lock"
 // Ensure must be called before a job runs in it.
 func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec, log io.Writer) (*Toolchain, error) {
 	if s.Locked && s.HasBaseImage() {
-		return nil, errors.New("toolchain: the lock is about the packages of the Debian image that is made here, not of a given one (GOROCM_LOCKED=true): unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
+		return nil, errors.New("toolchain: no lock covers the packages of a base image, and GOROCM_LOCKED=true requires one: unset GOROCM_LOCKED, or unset GOROCM_BASE_IMAGE and set GOROCM_TOOLCHAIN=debian")
 	}
 	in := s.inputs()
 	key, err := stage.Key(in)
@@ -203,7 +203,7 @@ type ChangedError struct {
 
 // Error lists the differences.
 func (e *ChangedError) Error() string {
-	return fmt.Sprintf("toolchain: image %s has other packages than the cached results were made with (remove it with `docker rmi`, and the toolchain-* directories of the stage cache, to start from the new ones):\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
+	return fmt.Sprintf("toolchain: image %s has other packages than the cached results were built with (remove it with `docker rmi`, and the toolchain-* directories of the stage cache, to start from the new ones):\n  %s", e.Image, strings.Join(e.Differences, "\n  "))
 }
 
 func (s Spec) make(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {

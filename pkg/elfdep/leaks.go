@@ -30,7 +30,7 @@ const (
 func ScanStrings(r io.Reader, dirs []string, limit int) ([]Leak, error) {
 	for _, d := range dirs {
 		if !path.IsAbs(d) || path.Clean(d) != d || d == "/" || len(d) > leakOverlap/2 {
-			return nil, fmt.Errorf("scan for build paths: %q is no clean absolute directory", d)
+			return nil, fmt.Errorf("scan for build paths: %q is not a clean absolute path", d)
 		}
 	}
 	var found []Leak

@@ -110,7 +110,7 @@ func (r *CompletionRequest) body(stream bool) (any, error) {
 	case len(r.JSONSchema) > 0 && !json.Valid(r.JSONSchema):
 		return nil, errors.New("completion: the JSON schema is not valid JSON")
 	case stream && len(r.Prompts) > 1:
-		return nil, fmt.Errorf("completion: a stream takes one prompt, not %d; use Complete or a stream for each", len(r.Prompts))
+		return nil, fmt.Errorf("completion: a stream has one prompt, not %d; use Complete, or a stream for each", len(r.Prompts))
 	}
 	type plain CompletionRequest // without methods
 	wire := struct {

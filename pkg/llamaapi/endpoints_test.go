@@ -316,7 +316,7 @@ func TestInvalidRequests(t *testing.T) {
 		"no prompt":          {},
 		"mutually exclusive": {Prompts: []llamaapi.Prompt{{Text: "x"}}, Grammar: "root ::= \"a\"", JSONSchema: []byte(`{}`)},
 		"not valid JSON":     {Prompts: []llamaapi.Prompt{{Text: "x"}}, JSONSchema: []byte(`{`)},
-		"takes one prompt":   {Prompts: []llamaapi.Prompt{{Text: "x"}, {Text: "y"}}},
+		"has one prompt":   {Prompts: []llamaapi.Prompt{{Text: "x"}, {Text: "y"}}},
 		"does not support":   {Prompts: []llamaapi.Prompt{{Text: "x <__media__>", Media: [][]byte{{1, 2}}}}},
 		"unsupported type":   {Prompts: []llamaapi.Prompt{{Text: "x"}}, Extra: map[string]any{"f": func() {}}},
 		"contains invalid ":  {Prompts: []llamaapi.Prompt{llamaapi.TokenPrompt(1, 999999)}},

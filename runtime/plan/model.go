@@ -65,7 +65,7 @@ func newModel(f *gguf.File) (*model, error) {
 	next, _ := f.ArchUint("nextn_predict_layers") // absent: none
 	n := f.BlockCount() - int(min(next, 512))
 	if m.arch == "" || n <= 0 || n > 512 || m.embd == 0 || m.embd > maxWidth || m.vocab > maxWidth || m.train > 1<<32 {
-		return nil, fmt.Errorf("%w: a file of kind %.80q, architecture %.80q, %d layers of width %d is no model that runs by itself",
+		return nil, fmt.Errorf("%w: a file of kind %.80q, architecture %.80q, %d layers of width %d is not a model that can run on its own",
 			ErrInvalidOption, f.Kind(), m.arch, n, m.embd)
 	}
 	m.layers = make([]layer, n)

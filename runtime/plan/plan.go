@@ -78,7 +78,7 @@ func Make(r Request) (*Plan, error) {
 		case r.Options.Devices.Required:
 			return nil, &OptionError{"Devices.Required", fmt.Errorf("%w: %s", ErrNoGPU, sel.why)}
 		case n > 0 || n == AllLayers:
-			return nil, &OptionError{"Layers", fmt.Errorf("%w for the GPU layers that the options ask for: %s; leave the number of layers to the default to run on the CPU where there is no GPU", ErrNoGPU, sel.why)}
+			return nil, &OptionError{"Layers", fmt.Errorf("%w for the requested GPU layers: %s; use the default number of layers to run on the CPU without a GPU", ErrNoGPU, sel.why)}
 		}
 		p.Fallback = sel.why
 		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)

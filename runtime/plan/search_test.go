@@ -9,11 +9,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// TestLikeFit compares the search with the choice of llama.cpp v0.5.0's --fit for
+// TestSearchMatchesFit compares the search with the choice of llama.cpp v0.5.0's --fit for
 // the same shapes, a context of 4096 and one device with a budget of target MiB
 // (llama-fit-params with an RPC server as the device, which makes no copies of host
 // weights).
-func TestLikeFit(t *testing.T) {
+func TestSearchMatchesFit(t *testing.T) {
 	for _, c := range []struct {
 		id     string
 		target uint64 // MiB

@@ -98,7 +98,7 @@ func evaluate(d gpu.Device, r *Request) (c candidate, why string, err error) {
 			return c, "", err
 		}
 		if !slices.Contains(r.BundleTargets, t) {
-			return c, fmt.Sprintf("the override %s makes it %s, which the bundle has no code for (it has %s)", forced, t, gfx.Join(r.BundleTargets, ", ")), nil
+			return c, fmt.Sprintf("the override %s makes it %s, for which the bundle has no code (it has %s)", forced, t, gfx.Join(r.BundleTargets, ", ")), nil
 		}
 		c.native, c.override, c.target = t == d.Target, forced, t
 		return c, "", nil
@@ -170,7 +170,7 @@ func bestEqual(cands []candidate, want int) ([]candidate, error) {
 		}
 	}
 	if len(out) < want {
-		return nil, &OptionError{"Devices.Count", fmt.Errorf("%w: %d equal cards asked for, %d of %s found", ErrNoGPU, want, len(out), cands[0].Target)}
+		return nil, &OptionError{"Devices.Count", fmt.Errorf("%w: %d equal cards requested, %d of %s found", ErrNoGPU, want, len(out), cands[0].Target)}
 	}
 	return out[:want], nil
 }

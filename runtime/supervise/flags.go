@@ -129,7 +129,7 @@ func (f *Flags) Adapt(args []string) (kept, notes []string) {
 			notes = append(notes, fmt.Sprintf("%s is called %s in this llama-server", flag, name))
 		}
 		if !f.TakesValue[name] && len(values) > 0 {
-			notes = append(notes, fmt.Sprintf("%s takes no value in this llama-server: %q was left out", name, strings.Join(values, " ")))
+			notes = append(notes, fmt.Sprintf("%s has no value in this llama-server: %q was omitted", name, strings.Join(values, " ")))
 			if isOff(values[0]) {
 				continue
 			}
