@@ -4,8 +4,7 @@
 // package opens regular files only, without blocking, and reads at most a given
 // number of bytes.
 //
-// pkg/gguf and pkg/inference do not use it, since they import the standard library
-// alone.
+// pkg/gguf does not use it, since it imports the standard library alone.
 package regfile
 
 import (

@@ -34,6 +34,15 @@ func (c *cursor) fail(err error, format string, args ...any) error {
 	return &FormatError{Offset: c.offset(), Part: c.part, Reason: fmt.Sprintf(format, args...), Err: err}
 }
 
+// rewind goes back to the beginning of the file and fills the window.
+func (c *cursor) rewind() error {
+	c.base, c.pos, c.buf = 0, 0, c.buf[:0]
+	if c.size == 0 {
+		return nil
+	}
+	return c.fill(1)
+}
+
 // fill makes at least n unread bytes available, n at most the window.
 func (c *cursor) fill(n int) error {
 	if len(c.buf)-c.pos >= n {

@@ -32,10 +32,16 @@ type FormatError struct {
 	Part   string // "header", "metadata", "tensors" or "data"
 	Reason string // what is wrong, with the numbers
 	Err    error  // the condition
+	// Content is what the file is instead of GGUF, where Err is ErrNotGGUF and the
+	// content was recognised.
+	Content Content
 }
 
 // Error implements error.
 func (e *FormatError) Error() string {
+	if e.Content != "" {
+		return fmt.Sprintf("%v but %s", e.Err, e.Content)
+	}
 	return fmt.Sprintf("%v: %s at byte %d: %s", e.Err, e.Part, e.Offset, e.Reason)
 }
 

@@ -236,6 +236,8 @@ func TestDiscover(t *testing.T) {
 	store(t, dir, "a/notes.txt", []byte("no model"))
 	store(t, dir, "b/m-00001-of-00002.gguf", part(0, 2, 2, "x").b)
 	store(t, dir, "b/m-00002-of-00002.gguf", part(1, 2, 2, "y").b)
+	store(t, dir, "b/lost-00003-of-00003.gguf", part(2, 3, 3, "z").b) // without the first part
+	store(t, dir, "b/lost-00002-of-00003.gguf", part(1, 3, 3, "y").b)
 	store(t, dir, "vocab.gguf", file(3, 0, 1).key("general.architecture", gguf.String).text("llama").b)
 	store(t, dir, "hf [x]/config.json", []byte(`{"model_type":"qwen3","max_position_embeddings":40960,"torch_dtype":"bfloat16"}`))
 	store(t, dir, "hf [x]/model-1.safetensors", make([]byte, 10))
@@ -261,14 +263,15 @@ func TestDiscover(t *testing.T) {
 		got[rel] = f
 	}
 	want := map[string]gguf.Found{
-		"a/sample.GGUF":           {Format: "gguf", Kind: "model", Name: "sample", Architecture: "llama", SizeClass: "128", Quantisation: "F32", Parameters: 128, Bytes: int64(len(sample().b)), Files: 1},
-		"b/m-00001-of-00002.gguf": {Format: "gguf", Kind: "model", Architecture: "llama", SizeClass: "16", Quantisation: "F32", Parameters: 16, Bytes: 2 * int64(len(part(0, 2, 2, "x").b)), Files: 2},
-		"vocab.gguf":              {Format: "gguf", Kind: "vocabulary", Architecture: "llama", Bytes: 69, Files: 1},
-		"hf [x]":                  {Format: "safetensors", Kind: "model", Name: "hf [x]", Architecture: "qwen3", Quantisation: "bfloat16", ContextLength: 40960, Bytes: 15, Files: 2},
-		"a/broken.gguf":           {Err: errors.New("failed")},
-		"bad":                     {Err: errors.New("failed")},
-		"a/pipe.gguf":             {Err: errors.New("failed")},
-		"hung":                    {Err: errors.New("failed")},
+		"a/sample.GGUF":              {Format: "gguf", Kind: "model", Name: "sample", Architecture: "llama", SizeClass: "128", Quantisation: "F32", QuantBits: 32, Parameters: 128, Bytes: int64(len(sample().b)), Files: 1},
+		"b/m-00001-of-00002.gguf":    {Format: "gguf", Kind: "model", Architecture: "llama", SizeClass: "16", Quantisation: "F32", QuantBits: 32, Parameters: 16, Bytes: 2 * int64(len(part(0, 2, 2, "x").b)), Files: 2},
+		"vocab.gguf":                 {Format: "gguf", Kind: "vocabulary", Architecture: "llama", Bytes: 69, Files: 1},
+		"hf [x]":                     {Format: "safetensors", Kind: "model", Name: "hf [x]", Architecture: "qwen3", Quantisation: "bfloat16", ContextLength: 40960, Bytes: 15, Files: 2},
+		"a/broken.gguf":              {Err: errors.New("failed")},
+		"bad":                        {Err: errors.New("failed")},
+		"a/pipe.gguf":                {Err: errors.New("failed")},
+		"b/lost-00002-of-00003.gguf": {Err: errors.New("failed")},
+		"hung":                       {Err: errors.New("failed")},
 	}
 	same := cmp.Comparer(func(a, b error) bool { return (a == nil) == (b == nil) })
 	if d := cmp.Diff(want, got, same); d != "" {
@@ -284,12 +287,45 @@ func TestDiscover(t *testing.T) {
 	for range gguf.Discover(ctx, dir) {
 		n++
 	}
-	if n != 1 || broken != 4 {
+	if n != 1 || broken != 5 {
 		t.Errorf("%d models after a break and with an ended context, %d broken", n, broken)
 	}
 	for f := range gguf.Discover(t.Context(), filepath.Join(dir, "absent")) {
 		if !errors.Is(f.Err, os.ErrNotExist) {
 			t.Errorf("absent directory: %v", f.Err)
 		}
+	}
+}
+
+// The directory that is asked for, and those in it, may be links, as in caches of
+// models; links below are not followed, so that one to a directory above ends.
+func TestDiscoverFollowsLinks(t *testing.T) {
+	dir := t.TempDir()
+	store(t, dir, "real/sample.gguf", sample().b)
+	store(t, dir, "store/below/x.txt", nil)
+	for link, to := range map[string]string{
+		"link": "store", "store/linked": "../real", "store/up": "..", "store/below/linked": "../../real", "store/file.gguf": "../real/sample.gguf", "store/gone.gguf": "nowhere",
+	} {
+		if err := os.Symlink(to, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for f := range gguf.Discover(t.Context(), filepath.Join(dir, "link")) {
+		rel, err := filepath.Rel(dir, f.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f.Err != nil {
+			rel += ": failed"
+		}
+		got = append(got, rel)
+	}
+	want := []string{
+		"link/file.gguf", "link/gone.gguf: failed", "link/linked/sample.gguf",
+		"link/up/real/sample.gguf", "link/up/store/file.gguf", "link/up/store/gone.gguf: failed",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
 	}
 }

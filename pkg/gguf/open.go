@@ -62,13 +62,16 @@ func openRegular(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.IsDir() {
-		return nil, fmt.Errorf("%s: %w: it is a directory; name the file", path, ErrNotGGUF)
+	content := ContentUnknown
+	switch {
+	case info.IsDir():
+		content = ContentDirectory
+	case !info.Mode().IsRegular():
+		content = ContentSpecial
+	default:
+		return os.Open(path)
 	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: not a regular file", path, ErrNotGGUF)
-	}
-	return os.Open(path)
+	return nil, fmt.Errorf("%s: %w", path, &FormatError{Part: "header", Reason: string(content), Err: ErrNotGGUF, Content: content})
 }
 
 // addParts reads the parts after the first and adds their tensors.

@@ -68,7 +68,7 @@ func NewReader(r io.ReaderAt, size int64) (*File, error) {
 func (rd *reader) header() (kvs, tensors uint64, err error) {
 	c := rd.c
 	if c.size < 4 {
-		return 0, 0, c.fail(ErrNotGGUF, "%d bytes are too few for the magic", c.size)
+		return 0, 0, rd.notGGUF("%d bytes are too few for the magic", c.size)
 	}
 	magic, err := c.u32()
 	if err != nil {
@@ -79,7 +79,7 @@ func (rd *reader) header() (kvs, tensors uint64, err error) {
 		return 0, 0, c.fail(ErrBigEndian, "the magic is reversed; convert the model for little-endian machines")
 	}
 	if magic != le {
-		return 0, 0, c.fail(ErrNotGGUF, "begins with %#08x", bits.ReverseBytes32(magic))
+		return 0, 0, rd.notGGUF("begins with %#08x", bits.ReverseBytes32(magic))
 	}
 	v, err := c.u32()
 	if err != nil {
@@ -107,6 +107,14 @@ func (rd *reader) header() (kvs, tensors uint64, err error) {
 		return 0, 0, c.fail(ErrTruncated, "%d tensors, but the file has room for %d", tensors, n)
 	}
 	return kvs, tensors, nil
+}
+
+// notGGUF returns an ErrNotGGUF that says what the file is instead.
+func (rd *reader) notGGUF(format string, args ...any) error {
+	if err := rd.c.rewind(); err != nil {
+		return err
+	}
+	return &FormatError{Part: "header", Reason: fmt.Sprintf(format, args...), Err: ErrNotGGUF, Content: sniff(rd.c.buf, rd.c.size)}
 }
 
 // appendString reads a string of n bytes into the arena.

@@ -130,7 +130,7 @@ func (rd *reader) finish() error {
 		t.Offset += f.dataOff
 		end := uint64(t.Offset) + t.Bytes
 		if t.Offset < 0 || end > uint64(f.size) {
-			return c.fail(ErrTruncated, "tensor %q ends at byte %d, the file at %d; download it again", t.Name, end, f.size)
+			return c.fail(ErrTruncated, "tensor %q ends at byte %d, the file at %d", t.Name, end, f.size)
 		}
 	}
 	return nil

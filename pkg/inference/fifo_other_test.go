@@ -1,6 +1,6 @@
 //go:build !unix
 
-package inference
+package inference_test
 
 import (
 	"errors"

@@ -3,8 +3,8 @@ package machine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -47,15 +47,15 @@ func (m *Machine) assess(f gguf.Found, o plan.Options) FoundModel {
 	out := FoundModel{Found: f}
 	switch {
 	case f.Err != nil:
-		out.Why = f.Err.Error()
+		out.Why = strings.TrimPrefix(withRemedy(f.Err, convertModel).Error(), f.Path+": ")
 	case f.Format == "safetensors":
-		out.Why = "safetensors: convert it with llama.cpp's convert_hf_to_gguf.py"
-	case f.Kind == "mmproj" || f.Architecture == "clip":
+		out.Why = "safetensors: convert it with llama.cpp's " + convertModel
+	case f.Kind == gguf.KindProjector:
 		out.Why = "a projector: use it with --mmproj and its model"
-	case f.Kind == "adapter":
+	case f.Kind == gguf.KindAdapter:
 		out.Why = "an adapter: use it with --adapter and its model"
-	case f.Kind != "model":
-		out.Why = fmt.Sprintf("not a model but a %.80q", f.Kind)
+	default:
+		out.Why = notModel(f.Kind)
 	}
 	if out.Why != "" {
 		return out

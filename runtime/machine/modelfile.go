@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -16,47 +13,20 @@ import (
 var ErrModelFile = errors.New("not a loadable model")
 
 // FindModel returns the absolute path of the GGUF file that path names: the file
-// itself, or the only model in a directory. Of a split model it returns the first
-// part.
+// itself, or the only model in a directory, see [gguf.FindModel].
 func FindModel(path string) (string, error) {
 	abs, err := absolute(path)
 	if err != nil {
 		return "", err
 	}
 	info, err := os.Stat(abs)
+	if err == nil && info.IsDir() {
+		abs, err = gguf.FindModel(abs)
+	}
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
-	if !info.IsDir() {
-		return abs, nil
-	}
-	entries, err := os.ReadDir(abs)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
-	}
-	var found []string
-	safetensors := false
-	for _, e := range entries {
-		name := e.Name()
-		safetensors = safetensors || strings.HasSuffix(name, ".safetensors")
-		if e.IsDir() || !strings.HasSuffix(name, ".gguf") || strings.HasPrefix(name, "mmproj") {
-			continue
-		}
-		if _, no, _, split := gguf.SplitName(name); split && no != 1 {
-			continue
-		}
-		found = append(found, name)
-	}
-	switch {
-	case len(found) == 1:
-		return filepath.Join(abs, found[0]), nil
-	case len(found) > 1:
-		slices.Sort(found)
-		return "", fmt.Errorf("%w: %s contains several models (%s); name one of them", ErrModelFile, abs, strings.Join(found, ", "))
-	case safetensors:
-		return "", fmt.Errorf("%w: %s contains safetensors, which llama.cpp does not load; convert it with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, abs)
-	}
-	return "", fmt.Errorf("%w: %s contains no .gguf file", ErrModelFile, abs)
+	return abs, nil
 }
 
 // OpenModel reads the header of the model at path, a GGUF file or a directory with
@@ -75,42 +45,87 @@ func openModel(path string) (string, *gguf.File, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := openHeader(file)
+	f, err := openHeader(file, convertModel)
 	if err != nil {
 		return "", nil, err
 	}
-	if why := notModel(f); why != "" {
+	if why := notModel(f.Role()); why != "" {
 		_ = f.Close()
 		return "", nil, fmt.Errorf("%w: %s is %s", ErrModelFile, file, why)
 	}
 	return file, f, nil
 }
 
-// notModel returns what a file is that is no model, with the remedy; empty for a
-// model.
-func notModel(f *gguf.File) string {
-	switch {
-	case isProjector(f):
+// notModel returns what a file of this role is instead of a model, with the remedy;
+// empty for a model.
+func notModel(role string) string {
+	switch role {
+	case gguf.KindModel:
+		return ""
+	case gguf.KindProjector:
 		return "a projector; load its model, and set this file as the projector (Settings.Projector, --mmproj)"
-	case f.Kind() == "adapter":
+	case gguf.KindAdapter:
 		return "an adapter; load its model, and set this file as an adapter (Settings.Adapters, --adapter)"
-	case len(f.Tensors()) == 0:
+	case gguf.KindVocabulary:
 		return "a vocabulary without weights, which generates nothing; use the model's own file"
 	}
-	return ""
+	return fmt.Sprintf("not a model but a %.80q", role)
 }
 
 // openHeader reads a GGUF header. Its errors are for a person who wants to load
-// the file.
-func openHeader(path string) (*gguf.File, error) {
+// the file; converter is the program that converts such files to GGUF.
+func openHeader(path, converter string) (*gguf.File, error) {
 	f, err := gguf.Open(path)
-	if err == nil {
-		return f, nil
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrModelFile, withRemedy(err, converter))
 	}
-	if errors.Is(err, gguf.ErrNotGGUF) {
-		return nil, fmt.Errorf("%w: %w; use a .gguf file, or convert the model with llama.cpp's convert_hf_to_gguf.py", ErrModelFile, err)
+	return f, nil
+}
+
+// Programs of llama.cpp that write GGUF files.
+const (
+	convertModel   = "convert_hf_to_gguf.py"
+	convertAdapter = "convert_lora_to_gguf.py"
+)
+
+// withRemedy adds what to do about a file that is no GGUF file, or not all of one.
+func withRemedy(err error, converter string) error {
+	var format *gguf.FormatError
+	if !errors.As(err, &format) {
+		return err
 	}
-	return nil, fmt.Errorf("%w: %w", ErrModelFile, err)
+	remedy := ""
+	switch convert := "convert the original with llama.cpp's " + converter; {
+	case errors.Is(err, gguf.ErrTruncated):
+		remedy = "the file is not complete; download it again"
+	case !errors.Is(err, gguf.ErrNotGGUF):
+		return err
+	default:
+		switch format.Content {
+		case gguf.ContentEmpty, gguf.ContentZeros:
+			remedy = "the download or the copy failed; do it again"
+		case gguf.ContentHTML, gguf.ContentJSON:
+			remedy = "the server sent it instead of the model; download the file itself (on Hugging Face resolve/main, not blob/main), logged in if the model needs it"
+		case gguf.ContentLFSPointer:
+			remedy = "run git lfs pull where you cloned the repository, or download the file itself"
+		case gguf.ContentCompressed, gguf.ContentTar:
+			remedy = "unpack it, and use the .gguf file in it"
+		case gguf.ContentOldGGML:
+			remedy = "download the model as GGUF, or convert the original again"
+		case gguf.ContentDirectory:
+			remedy = "name the .gguf file in it"
+			if converter == convertAdapter {
+				remedy += ", or " + convert
+			}
+		case gguf.ContentSpecial:
+			remedy = "name a file"
+		case gguf.ContentSafetensors, gguf.ContentZip, gguf.ContentPickle:
+			remedy = convert
+		case gguf.ContentUnknown:
+			remedy = "use a .gguf file, or " + convert
+		}
+	}
+	return fmt.Errorf("%w; %s", err, remedy)
 }
 
 // openProjector reads the header of a projector and returns its absolute path.
@@ -119,20 +134,17 @@ func openProjector(path string) (string, *gguf.File, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := openHeader(abs)
+	f, err := openHeader(abs, convertModel)
 	if err != nil {
 		return "", nil, err
 	}
-	if !isProjector(f) {
+	if f.Role() != gguf.KindProjector {
 		_ = f.Close()
 		return "", nil, fmt.Errorf("%w: %s is a %.80q of the architecture %.80q, not a projector; projectors are often named mmproj-*.gguf",
-			ErrModelFile, abs, f.Kind(), f.Architecture())
+			ErrModelFile, abs, f.Role(), f.Architecture())
 	}
 	return abs, f, nil
 }
-
-// isProjector also recognises projectors older than general.type.
-func isProjector(f *gguf.File) bool { return f.Kind() == "mmproj" || f.Architecture() == "clip" }
 
 // openAdapter reads the header of a LoRA adapter and returns its absolute path.
 func openAdapter(path string) (string, *gguf.File, error) {
@@ -140,14 +152,11 @@ func openAdapter(path string) (string, *gguf.File, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := gguf.Open(abs)
+	f, err := openHeader(abs, convertAdapter)
 	if err != nil {
-		if errors.Is(err, gguf.ErrNotGGUF) {
-			err = fmt.Errorf("%w; convert the adapter with llama.cpp's convert_lora_to_gguf.py", err)
-		}
-		return "", nil, fmt.Errorf("%w: %w", ErrModelFile, err)
+		return "", nil, err
 	}
-	if kind := f.Kind(); kind != "adapter" {
+	if kind := f.Role(); kind != gguf.KindAdapter {
 		_ = f.Close()
 		return "", nil, fmt.Errorf("%w: %s is a %.80q, not an adapter", ErrModelFile, abs, kind)
 	}

@@ -51,7 +51,7 @@ func Rules() []Rule {
 		{"internal/ctxio", nil},
 		{"internal/userdirs", []string{sys}},
 		{"internal/regfile", nil},
-		{"pkg/inference", nil},
+		{"pkg/inference", own("pkg/gguf")},
 		{"pkg/llamaapi", nil},
 		{"internal/sparse", nil},
 		{"internal/fsync", []string{sys}},

@@ -32,8 +32,11 @@ fit" shows the details.`,
 			if len(args) == 1 {
 				dir = args[0]
 			}
-			if _, err := os.ReadDir(dir); err != nil {
+			switch info, err := os.Stat(dir); {
+			case err != nil:
 				return fmt.Errorf("models: %w", err)
+			case !info.IsDir():
+				return fmt.Errorf(`models: %s is not a directory; "go-rocm fit" plans one model`, dir)
 			}
 			m, err := sim.machine(bundle, machine.Config{Log: logger(cmd)})
 			if err != nil {

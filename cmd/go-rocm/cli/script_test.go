@@ -112,6 +112,10 @@ func scriptCommands() map[string]scriptCommand {
 		"gguf": files(2, func(_ *testscript.TestScript, path string, args []string) error {
 			return writeGGUF(path, args[0], args[1:])
 		}),
+		// vocabulary FILE writes a GGUF file without tensors.
+		"vocabulary": files(1, func(_ *testscript.TestScript, path string, _ []string) error {
+			return ggufgen.New("llama").WriteFile(path)
+		}),
 		// projector FILE writes a tiny multimodal projector.
 		"projector": files(1, func(_ *testscript.TestScript, path string, _ []string) error {
 			b, err := ggufgen.Projector(ggufgen.ProjectorOptions{})
