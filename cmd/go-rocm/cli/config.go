@@ -19,9 +19,10 @@ const defaultConfig = "/etc/go-rocm/config.toml"
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "check or print the service's configuration",
+		Short: "check or print the service's configuration, make API keys",
 		Long: `The service reads its configuration from ` + defaultConfig + `, a TOML file.
-Its keys are the flags of "go-rocm serve", and "model".`,
+Its keys are the flags of "go-rocm serve", and "model". Its tables [keys.NAME] are
+API keys with limits: see "go-rocm config key".`,
 		Args: cobra.NoArgs,
 		RunE: showHelp,
 	}
@@ -55,7 +56,7 @@ it as the user go-rocm.`,
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return writeDefaultConfig(stdout(cmd)) },
 	}
-	cmd.AddCommand(check, show)
+	cmd.AddCommand(check, show, configKeyCommand())
 	return cmd
 }
 
@@ -97,6 +98,17 @@ const configHead = `# Configuration of go-rocm.service. After a change:
 # root and the user go-rocm should be able to read a file of API keys:
 #
 #     install -m 0640 -o root -g go-rocm KEYS /etc/go-rocm/api-keys
+#
+# Keys with limits are tables at the end of this file, which "go-rocm config key
+# NAME" prints. All limits may be left out:
+#
+#     [keys.alice]
+#     sha256 = "..."                # of the key, never the key itself
+#     models = ["qwen3-*"]          # the models that the key may use
+#     requests-per-minute = 60
+#     tokens-per-day = 2_000_000    # of prompts and answers, in a day of UTC
+#     concurrent = 2                # requests that run or wait at once
+#     priority = "high"             # or "low", in the queues
 
 # the model to serve: the absolute path of a GGUF file, for example in
 # /var/lib/go-rocm/models

@@ -56,16 +56,16 @@ func TestDefaultConfigEqualsDefaults(t *testing.T) {
 		}
 		lines = append(lines, line)
 	}
-	entries, err := parseConfig([]byte(strings.Join(lines, "")))
+	c, err := parseConfig([]byte(strings.Join(lines, "")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd, f := newServe()
-	if _, err := applyConfig(cmd.Flags(), &configFile{entries: entries}); err != nil {
+	if _, err := applyConfig(cmd.Flags(), c); err != nil {
 		t.Fatal(err)
 	}
 	_, fresh := newServe()
-	if got, want := len(entries), len(configKeys(cmd.Flags())); got != want {
+	if got, want := len(c.entries), len(configKeys(cmd.Flags())); got != want {
 		t.Errorf("%d keys, want %d", got, want)
 	}
 	if !reflect.DeepEqual(f, fresh) {
@@ -119,12 +119,12 @@ func FuzzConfig(f *testing.F) {
 	}
 	for _, seed := range []string{
 		b.String(), "", "a = 1", "a.b = 1", "[a]", "[[a]]\nb = 2", "a = [1, {b = 2}]", "\"a b\" = '''\nx\n'''", "a = 1\na = 2",
-		"x = 1979-05-27T07:32:00Z", "a = {b = 1", "\ufeffa = 1", "a = \"\\u00e9\"\r\nb = 0x1f",
+		"x = 1979-05-27T07:32:00Z", "a = {b = 1", "[a.b]\nc = 1\n[a]\nd = 2\n[a.\"b c\"]\n[[a.e]]", "a = 1\n[b.c]\nd = []\n[b.'']\n", "\ufeffa = 1", "a = \"\\u00e9\"\r\nb = 0x1f",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		entries, err := parseConfig(raw)
+		c, err := parseConfig(raw)
 		if err != nil {
 			if !errors.Is(err, errConfig) {
 				t.Fatalf("%v is not errConfig", err)
@@ -135,15 +135,26 @@ func FuzzConfig(f *testing.F) {
 		if err := toml.Unmarshal(raw, &want); err != nil {
 			t.Fatal(err)
 		}
-		seen := map[string]bool{}
-		for _, e := range entries {
-			if _, ok := want[e.key]; !ok || seen[e.key] || e.line < 1 || e.line > bytes.Count(raw, []byte("\n"))+1 {
-				t.Fatalf("%+v", e)
+		top := map[string]bool{}
+		check := func(entries []configEntry, table map[string]any) {
+			seen := map[string]bool{}
+			for _, e := range entries {
+				if _, ok := table[e.key]; !ok || seen[e.key] || e.line < 1 || e.line > bytes.Count(raw, []byte("\n"))+1 {
+					t.Fatalf("%+v", e)
+				}
+				seen[e.key] = true
 			}
-			seen[e.key] = true
 		}
-		if len(seen) != len(want) {
-			t.Fatalf("%d keys of %d", len(seen), len(want))
+		check(c.entries, want)
+		for _, e := range c.entries {
+			top[e.key] = true
+		}
+		for _, table := range c.tables {
+			check(table.entries, tableAt(want, table.path))
+			top[table.path[0]] = true
+		}
+		if len(top) != len(want) {
+			t.Fatalf("%d keys of %d", len(top), len(want))
 		}
 	})
 }

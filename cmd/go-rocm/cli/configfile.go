@@ -42,10 +42,12 @@ func (e *configError) Error() string {
 // Is makes every configError an errConfig, unless it may pass.
 func (e *configError) Is(target error) bool { return target == errConfig && !e.passing }
 
-// configFile is a parsed configuration file: its top-level keys in their order.
+// configFile is a parsed configuration file: its keys outside of tables and its
+// tables, in their order.
 type configFile struct {
 	path    string
 	entries []configEntry
+	tables  []configTable
 }
 
 type configEntry struct {
@@ -54,12 +56,25 @@ type configEntry struct {
 	value any // of the type that go-toml decodes to
 }
 
-// errorf returns a configError at the line of key.
-func (c *configFile) errorf(key, format string, args ...any) *configError {
-	return &configError{path: c.path, line: c.line(key), text: fmt.Sprintf(format, args...)}
+// configTable is a table such as [keys.alice], with the keys below its header.
+type configTable struct {
+	path    []string // such as keys, alice
+	line    int      // of the header
+	entries []configEntry
 }
 
-// line returns the line of key, 0 where the file does not have it.
+// errorf returns a configError at the line of a key outside of tables.
+func (c *configFile) errorf(key, format string, args ...any) *configError {
+	return c.errorAt(c.line(key), format, args...)
+}
+
+// errorAt returns a configError at a line.
+func (c *configFile) errorAt(line int, format string, args ...any) *configError {
+	return &configError{path: c.path, line: line, text: fmt.Sprintf(format, args...)}
+}
+
+// line returns the line of a key outside of tables, 0 where the file does not have
+// it.
 func (c *configFile) line(key string) int {
 	if i := slices.IndexFunc(c.entries, func(e configEntry) bool { return e.key == key }); i >= 0 {
 		return c.entries[i].line
@@ -79,16 +94,19 @@ func readConfig(path string) (*configFile, error) {
 	case err != nil:
 		return nil, &configError{path: path, text: errors.Unwrap(err).Error()}
 	}
-	entries, err := parseConfig(raw)
+	c, err := parseConfig(raw)
 	var invalid *configError
 	if errors.As(err, &invalid) {
 		invalid.path = path
+		return nil, err
 	}
-	return &configFile{path: path, entries: entries}, err
+	c.path = path
+	return c, err
 }
 
-// parseConfig returns the top-level keys with their lines and values.
-func parseConfig(raw []byte) ([]configEntry, error) {
+// parseConfig returns the keys and tables with their lines and values. Keys with
+// dots and arrays of tables are errors.
+func parseConfig(raw []byte) (*configFile, error) {
 	values := map[string]any{}
 	if err := toml.Unmarshal(raw, &values); err != nil {
 		var syntax *toml.DecodeError
@@ -98,27 +116,50 @@ func parseConfig(raw []byte) ([]configEntry, error) {
 		}
 		return nil, &configError{text: err.Error()}
 	}
-	var entries []configEntry
+	c := &configFile{}
 	var p unstable.Parser
 	p.Reset(raw)
+	entries, decoded := &c.entries, values
 	for p.NextExpression() {
 		e := p.Expression()
-		key := e.Key()
-		if !key.Next() {
-			continue
+		path, line := keyPath(&p, e)
+		if len(path) == 0 {
+			continue // a comment
 		}
-		node := key.Node()
-		line := p.Shape(node.Raw).Start.Line
-		if e.Kind != unstable.KeyValue || !key.IsLast() {
-			return nil, &configError{line: line, text: fmt.Sprintf("unexpected table %q: write KEY = VALUE", node.Data)}
+		switch {
+		case e.Kind == unstable.Table:
+			c.tables = append(c.tables, configTable{path: path, line: line})
+			entries, decoded = &c.tables[len(c.tables)-1].entries, tableAt(values, path)
+		case e.Kind != unstable.KeyValue || len(path) > 1:
+			return nil, &configError{line: line, text: fmt.Sprintf("unexpected table %q: write KEY = VALUE", path[0])}
+		default:
+			*entries = append(*entries, configEntry{key: path[0], line: line, value: decoded[path[0]]})
 		}
-		name := string(node.Data)
-		entries = append(entries, configEntry{key: name, line: line, value: values[name]})
 	}
 	if err := p.Error(); err != nil {
 		return nil, &configError{text: err.Error()}
 	}
-	return entries, nil
+	return c, nil
+}
+
+// keyPath returns the parts of the key of an expression, and its line.
+func keyPath(p *unstable.Parser, e *unstable.Node) (path []string, line int) {
+	for key := e.Key(); key.Next(); {
+		node := key.Node()
+		if path == nil {
+			line = p.Shape(node.Raw).Start.Line
+		}
+		path = append(path, string(node.Data))
+	}
+	return path, line
+}
+
+// tableAt returns the table with that path.
+func tableAt(values map[string]any, path []string) map[string]any {
+	for _, name := range path {
+		values, _ = values[name].(map[string]any)
+	}
+	return values
 }
 
 // modelKey is the one key that is not a flag of serve: there, the model is an
@@ -169,6 +210,11 @@ func applyConfig(fs *pflag.FlagSet, c *configFile) (model string, err error) {
 					report("%s: %v", e.key, err)
 				}
 			}
+		}
+	}
+	for _, t := range c.tables {
+		if t.path[0] != keysTable {
+			errs = append(errs, c.errorAt(t.line, "unexpected table %q: write KEY = VALUE", t.path[0]))
 		}
 	}
 	return model, errors.Join(errs...)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -36,6 +38,8 @@ type serveFlags struct {
 	origins                []string
 	drain                  time.Duration
 	noRestart              bool
+	usageFile              string
+	named                  []gateway.Key // of the configuration file
 
 	file          *configFile // nil without --config
 	onCommandLine []string    // the keys that the command line sets
@@ -71,7 +75,8 @@ and those that $` + supervise.EnvInherit + ` names.
 
 Requests from other machines, and from web pages of other origins, need an API
 key. Put the keys into a file, one per line, for --api-key-file, or one key into
-$` + gateway.EnvAPIKey + `. Without a key, serve does not listen on an address that
+$` + gateway.EnvAPIKey + `. "go-rocm config key" makes keys with limits, for a
+configuration file. Without a key, serve does not listen on an address that
 other machines can reach.
 
 Requests are checked before llama-server sees them: endpoints, headers and fields
@@ -97,6 +102,7 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 	fs.StringVar(&f.config, "config", "", "read the model and the flags from this TOML file")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on: host:port, or unix:PATH")
 	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the API keys that clients must send, one per line")
+	fs.StringVar(&f.usageFile, "usage-file", "", "keep the tokens that keys with tokens-per-day have used today in this file (default: used-tokens.json in $STATE_DIRECTORY, which systemd sets)")
 	fs.StringArrayVar(&f.origins, "cors-origin", nil, "let web pages of this origin use the service, such as https://chat.example, or * for all (repeat it; default: pages of this machine, and all pages with an API key)")
 	fs.StringVar(&f.alias, "alias", "", "name of the model in the API (default: the file's name)")
 	fs.StringVar(&f.tlsCert, "tls-cert", "", "serve HTTPS with the certificate in this PEM file")
@@ -124,7 +130,10 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 		if len(args) > 0 {
 			f.onCommandLine = append(f.onCommandLine, modelKey)
 		}
-		if model, err = applyConfig(cmd.Flags(), c); err != nil {
+		var keysErr error
+		model, err = applyConfig(cmd.Flags(), c)
+		f.named, keysErr = c.namedKeys()
+		if err := errors.Join(err, keysErr); err != nil {
 			return "", err
 		}
 		if len(args) == 0 && model == "" {
@@ -162,9 +171,10 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	}
 	var loaded atomic.Pointer[rocm.Server]
 	handler := gateway.New(gateway.Options{
-		Credentials: credentials, Origins: f.origins, Log: log,
+		Credentials: credentials, Origins: f.origins, Log: log, UsageFile: f.usagePath(),
 		Restart: func(string) { killServer(loaded.Load()) },
 	})
+	defer handler.Close()
 	srv := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
@@ -182,7 +192,8 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		return err
 	}
 	loaded.Store(server)
-	handler.SetBackend(server.Child, server.Plan.Slots)
+	name := cmp.Or(f.alias, filepath.Base(server.Path))
+	handler.SetModel(gateway.ModelStatus{Name: name, Path: server.Path}, server.Child, server.Plan.Slots)
 	notifier.Ready("serving " + server.Path)
 	url := gateway.URL(l, credentials)
 	log.Info("serving", "model", server.Path, "address", url, "bundle", server.BundleDir)

@@ -25,6 +25,7 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"golang.org/x/sys/unix"
 
+	"forge.lthn.ai/core/go-rocm/internal/gateway"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
@@ -189,6 +190,27 @@ func TestServeAsksForKeys(t *testing.T) {
 		if got, body := fetch(t, "GET", url+"/v1/models", "", "Authorization", "Bearer "+key); got != want {
 			t.Errorf("key %q: %d, want %d: %s", key, got, want, body)
 		}
+	}
+	s.end(t)
+}
+
+// A key's budget of tokens is spent across restarts.
+func TestServeKeepsUsedTokens(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "one two three"})
+	key, digest := gateway.NewKey()
+	config := writeConfig(t, fmt.Sprintf("model = %q\nlisten = \"127.0.0.1:0\"\nusage-file = %q\n[keys.alice]\nsha256 = %q\ntokens-per-day = 1\n",
+		w.model, filepath.Join(w.dir, "used.json"), digest))
+	ask := func(s *server) (int, string) {
+		return fetch(t, "POST", s.url+"/v1/chat/completions", `{"messages":[{"role":"user","content":"Hi"}]}`, "Authorization", "Bearer "+key)
+	}
+	s := w.serveAs(t, "--config", config)
+	if status, body := ask(s); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	s.end(t)
+	s = w.serveAs(t, "--config", config)
+	if status, body := ask(s); status != 429 || !strings.Contains(body, "1 tokens per day") {
+		t.Errorf("after a restart: %d %s", status, body)
 	}
 	s.end(t)
 }

@@ -130,7 +130,7 @@ func (f *serveFlags) checkCredentials(s rocm.Settings) (*gateway.CredentialStore
 	if err != nil {
 		invalid("listen", "%w", err)
 	}
-	files := gateway.CredentialFiles{KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey}
+	files := gateway.CredentialFiles{KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey, Named: f.named}
 	switch {
 	case f.tlsCert == "" && f.tlsKey != "":
 		invalid("tls-key", "--tls-cert and --tls-key must be set together")
@@ -147,7 +147,7 @@ func (f *serveFlags) checkCredentials(s rocm.Settings) (*gateway.CredentialStore
 	case err != nil:
 		errs = append(errs, err)
 	}
-	hasKeys := f.keyFile != "" || strings.TrimSpace(files.Key) != ""
+	hasKeys := f.keyFile != "" || strings.TrimSpace(files.Key) != "" || len(f.named) > 0
 	if err := gateway.CheckOrigins(f.origins); err != nil {
 		invalid("cors-origin", "%w", err)
 	}
