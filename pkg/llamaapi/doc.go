@@ -8,7 +8,7 @@
 //
 // The package does not start processes and does not read models or files. It
 // takes a base URL and an *http.Client, which may dial a unix socket. It does not
-// retry once a response has started, because only the caller can tell whether a token
+// retry once a response has started, because only the caller can see whether a token
 // was used.
 //
 // The wire format is that of llama.cpp v0.5.0, tools/server: server-schema.cpp

@@ -1,5 +1,5 @@
-// Package ctxtest has contexts that end at a known point of the work that is
-// given them, so that tests need not wait for the middle of it.
+// Package ctxtest provides contexts that are cancelled at a known point of the work that uses them,
+// so that tests need not wait for it.
 package ctxtest
 
 import (
@@ -24,7 +24,7 @@ type counted struct {
 	left   atomic.Int64
 }
 
-// Err counts.
+// Err counts the calls.
 func (c *counted) Err() error {
 	if c.left.Add(-1) == 0 {
 		c.cancel()

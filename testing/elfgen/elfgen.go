@@ -2,9 +2,9 @@
 // chosen dependencies, versions, protections and sections, and AMDGPU code
 // objects in offload bundles.
 //
-// With it tests need neither a compiler nor ROCm, and can make files that no
-// toolchain would. The files are well formed for a reader (headers, dynamic
-// section, symbols) but hold no code: they cannot be run.
+// With it, tests need neither a compiler nor ROCm, and can create files that no toolchain would
+// create. The files are well formed for a reader (headers, dynamic section, symbols) but contain no
+// code: they cannot be run.
 package elfgen
 
 import (
@@ -101,7 +101,7 @@ func (t *stringTable) add(s string) uint32 {
 	return uint32(at)
 }
 
-// Bytes writes the file.
+// Bytes returns the file.
 func (s Spec) Bytes() []byte {
 	if s.Type == 0 {
 		s.Type = elf.ET_DYN
@@ -279,6 +279,6 @@ func (w *writer) verdef() (data []byte, count uint32) {
 
 func put(b *bytes.Buffer, v any) {
 	if err := binary.Write(b, binary.LittleEndian, v); err != nil {
-		panic(err) // only a value of no fixed size can fail
+		panic(err) // only a value without a fixed size can fail
 	}
 }

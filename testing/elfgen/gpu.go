@@ -15,9 +15,8 @@ type Entry struct {
 	Code []byte
 }
 
-// CodeObject makes an AMDGPU code object of ABI version 5 with the given
-// machine number (the low byte of e_flags) and a kernel descriptor for each
-// kernel. fill bytes of code make it larger.
+// CodeObject returns an AMDGPU code object of ABI version 5 with the given machine number (the low
+// byte of e_flags) and a kernel descriptor for each kernel. fill bytes of code make it larger.
 func CodeObject(flags uint32, kernels []string, fill int) []byte {
 	s := Spec{Machine: elf.EM_AMDGPU, ABIVersion: 3, Flags: flags}
 	code := make([]byte, fill+64)
@@ -31,7 +30,7 @@ func CodeObject(flags uint32, kernels []string, fill int) []byte {
 	return s.Bytes()
 }
 
-// Bundle makes an offload bundle. Code is aligned as clang does it, to 4096.
+// Bundle returns an offload bundle. Code is aligned to 4096, as clang aligns it.
 func Bundle(entries ...Entry) []byte {
 	const align = 4096
 	head := 24 + 8
@@ -61,8 +60,8 @@ func Bundle(entries ...Entry) []byte {
 	return append(table.Bytes(), code.Bytes()...)
 }
 
-// FatBinary concatenates bundles with the padding that a linker puts between
-// them and makes the section of them.
+// FatBinary concatenates bundles with the padding that a linker puts between them and returns their
+// section.
 func FatBinary(bundles ...[]byte) Section {
 	var b bytes.Buffer
 	for _, x := range bundles {
@@ -72,8 +71,8 @@ func FatBinary(bundles ...[]byte) Section {
 	return Section{Name: ".hip_fatbin", Flags: elf.SHF_ALLOC, Align: 4096, Data: b.Bytes()}
 }
 
-// Compress packs a bundle as clang's --offload-compress does. version is 1, 2
-// or 3, method "zlib" or "zstd".
+// Compress compresses a bundle as clang's --offload-compress does. version is 1, 2 or 3, method
+// "zlib" or "zstd".
 func Compress(bundle []byte, version uint16, method string) []byte {
 	var packed bytes.Buffer
 	var code uint16

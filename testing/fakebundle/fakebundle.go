@@ -1,6 +1,6 @@
-// Package fakebundle puts testing/fakellama where package rocm looks for a
-// llama-server, so that a test or an example drives the whole backend, child
-// process included, without a bundle and without weights:
+// Package fakebundle provides testing/fakellama as the llama-server of package rocm, so that a test
+// or an example runs the whole backend, including a child process, without a bundle and without
+// weights:
 //
 //	func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 //
@@ -33,10 +33,10 @@ import (
 // envRole is set in the environment of the child process.
 const envRole = "GOROCM_FAKE_ROLE"
 
-// EnvModel names the model that Example has made.
+// EnvModel is the variable with the path of the model that Example creates.
 const EnvModel = "MODEL"
 
-// Main runs the tests, or the server when this process was started as one.
+// Main runs the tests, or the server if this process was started as one.
 func Main(run func() int) int {
 	if os.Getenv(envRole) != "" {
 		return fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
@@ -44,8 +44,8 @@ func Main(run func() int) int {
 	return run()
 }
 
-// Use makes a bundle for the time of a test and returns the path of a model to
-// load with it: SmolLM2-135M in shape, without data.
+// Use creates a bundle for the duration of a test and returns the path of a model to load with it:
+// SmolLM2-135M in shape, without data.
 func Use(t testing.TB, s fakellama.Script) (model string) {
 	t.Helper()
 	env, err := Make(t.TempDir(), s)
@@ -58,8 +58,8 @@ func Use(t testing.TB, s fakellama.Script) (model string) {
 	return env[EnvModel]
 }
 
-// AddGPUModule adds a GPU module with code for gfx1100 and gfx1101 to the bundle of
-// the test, which Use has made: plans then choose a GPU where there is one.
+// AddGPUModule adds a GPU module with code for gfx1100 and gfx1101 to the bundle that Use created
+// for the test: plans then choose a GPU if there is one.
 func AddGPUModule(t testing.TB) {
 	t.Helper()
 	module := elfgen.Spec{Sections: []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
@@ -72,9 +72,8 @@ func AddGPUModule(t testing.TB) {
 	}
 }
 
-// Example makes a bundle for an Example function, which has no testing.T, and
-// names its model in EnvModel. The function that it returns puts everything
-// back.
+// Example creates a bundle for an Example function, which has no testing.T, and sets EnvModel to the
+// path of its model. The returned function restores everything.
 func Example(s fakellama.Script) (done func()) {
 	dir, err := os.MkdirTemp("", "fakebundle-")
 	if err != nil {
@@ -108,8 +107,8 @@ func Example(s fakellama.Script) (done func()) {
 	return done
 }
 
-// Make writes bundle and model into dir and returns the environment under which
-// package rocm uses them.
+// Make writes a bundle and a model to dir and returns the environment in which package rocm uses
+// them.
 func Make(dir string, s fakellama.Script) (env map[string]string, err error) {
 	self, err := os.Executable()
 	if err != nil {

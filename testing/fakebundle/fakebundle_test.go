@@ -39,7 +39,7 @@ func TestUse(t *testing.T) {
 	}
 }
 
-// Two worlds inside each other do not mix, and the outer one comes back.
+// Nested bundles are independent, and the outer one is restored.
 func TestExample(t *testing.T) {
 	outer := fakebundle.Use(t, fakellama.Script{Reply: "outer"})
 	done := fakebundle.Example(fakellama.Script{Reply: "inner"})

@@ -7,7 +7,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// AdapterOptions shapes a LoRA adapter; zero fields take the default given.
+// AdapterOptions describe a LoRA adapter; zero fields have the default in the comment.
 type AdapterOptions struct {
 	Rank      int     // 4
 	Alpha     float32 // at a scale of 1 the change is Alpha/Rank times B·A: Rank

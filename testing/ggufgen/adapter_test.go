@@ -8,8 +8,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// TestAdapter reads back what llama.cpp asks of an adapter: the keys, and a pair
-// of matrices of the right shape for each layer.
+// TestAdapter reads back what llama.cpp requires of an adapter: the keys, and a pair of matrices
+// of the right shape for each layer.
 func TestAdapter(t *testing.T) {
 	b, err := Adapter(TinyOptions{Layers: 3, Width: 32, Feed: 48}, AdapterOptions{Rank: 2, Seed: 1})
 	if err != nil {

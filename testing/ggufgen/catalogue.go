@@ -1,7 +1,6 @@
 package ggufgen
 
-// Known is a published model whose shapes can be written. The sizes are those
-// of its configuration; the weights do not exist.
+// Known is a published model with the sizes of its configuration, and without weights.
 type Known struct {
 	Name  string // "qwen3-8b"
 	Arch  string // GGUF architecture
@@ -10,10 +9,10 @@ type Known struct {
 	build func(Quant) *shape
 }
 
-// ID is name and recipe ("qwen3-8b-Q4_K_M"), usable in a file name.
+// ID returns name and recipe ("qwen3-8b-Q4_K_M"), for a file name.
 func (k Known) ID() string { return k.Name + "-" + string(k.Quant) }
 
-// Builder returns the model without data, to be written sparse.
+// Builder returns the model without data, to be written as a sparse file.
 func (k Known) Builder() *Builder {
 	s := k.build(k.Quant)
 	s.b.Text("general.name", k.Name)
@@ -23,7 +22,7 @@ func (k Known) Builder() *Builder {
 	return s.b
 }
 
-// Catalogue lists the models whose shapes are known here.
+// Catalogue returns the models with known shapes.
 func Catalogue() []Known {
 	return []Known{
 		{"qwen3-8b", "qwen3", Q4KM, "dense", qwen3x8b},

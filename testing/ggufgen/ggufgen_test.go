@@ -15,7 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// vocabulary is a small file with the tokenizer's keys.
+// vocabulary returns a small file with the tokenizer's keys.
 func vocabulary(t *testing.T) *gguf.File {
 	t.Helper()
 	b := New("llama")
@@ -56,8 +56,7 @@ func write(t *testing.T, o TinyOptions) []byte {
 	return buf.Bytes()
 }
 
-// TestDeterministic holds the bytes to a digest: they may change by a decision
-// alone, never by chance.
+// TestDeterministic compares the bytes with a digest: they may only change on purpose.
 func TestDeterministic(t *testing.T) {
 	for _, c := range []struct {
 		o    TinyOptions
@@ -122,7 +121,7 @@ func TestTiny(t *testing.T) {
 	}
 }
 
-// TestLargeWeights: one row of the embedding is larger, and nothing else differs.
+// TestLargeWeights checks that one row of the embedding is larger, and that nothing else differs.
 func TestLargeWeights(t *testing.T) {
 	plain, loud := write(t, TinyOptions{Seed: 7}), write(t, TinyOptions{Seed: 7, Loud: 3})
 	f, err := gguf.NewReader(bytes.NewReader(loud), int64(len(loud)))
@@ -156,8 +155,8 @@ func writeProjector(t *testing.T, o ProjectorOptions) []byte {
 	return buf.Bytes()
 }
 
-// TestProjector looks at what is written; that llama.cpp loads it and that images
-// go through it is tested in testing/e2e.
+// TestProjector checks the written file; testing/e2e tests that llama.cpp loads it and processes
+// images with it.
 func TestProjector(t *testing.T) {
 	raw := writeProjector(t, ProjectorOptions{Seed: 3, Side: 48, Patch: 12, Output: 96})
 	f, err := gguf.NewReader(bytes.NewReader(raw), int64(len(raw)))
@@ -190,7 +189,7 @@ func TestProjector(t *testing.T) {
 	}
 }
 
-// TestSparse: a model of 40 GB takes kilobytes.
+// TestSparse checks that a model of 40 GB uses kilobytes of disk space.
 func TestSparse(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "sparse.gguf"))
 	if err != nil {
@@ -247,7 +246,7 @@ func TestHalf(t *testing.T) {
 	if got := half(float32(math.NaN())); got&0x7c00 != 0x7c00 || got&0x3ff == 0 {
 		t.Errorf("half(NaN) = %#04x", got)
 	}
-	// Every half is its own rounding.
+	// Every half rounds to itself.
 	for h := range uint16(0x7c00) {
 		if got := half(widen(h)); got != h {
 			t.Fatalf("half of %#04x widened is %#04x", h, got)
@@ -255,7 +254,7 @@ func TestHalf(t *testing.T) {
 	}
 }
 
-// widen is the exact inverse for finite, non-negative halves.
+// widen is the exact inverse of half for finite, non-negative numbers.
 func widen(h uint16) float32 {
 	exp, frac := int(h>>10), float64(h&0x3ff)
 	if exp == 0 {

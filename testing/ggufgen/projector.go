@@ -7,7 +7,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// ProjectorOptions shapes a tiny projector; zero fields take the default given.
+// ProjectorOptions describe a tiny projector; zero fields have the default in the comment.
 type ProjectorOptions struct {
 	Side   int    // of the square that every image becomes, in pixels: 32
 	Patch  int    // side of a patch, in pixels: 8
@@ -20,7 +20,7 @@ type ProjectorOptions struct {
 	Name   string // general.name: "tiny-mmproj"
 }
 
-// Tokens is how many tokens an image takes in the language model.
+// Tokens returns the number of tokens of an image in the language model.
 func (o ProjectorOptions) Tokens() int {
 	if o.defaults() != nil {
 		return 0
@@ -84,7 +84,7 @@ func Projector(o ProjectorOptions) (*Builder, error) {
 }
 
 func (b *Builder) projectorTensors(o ProjectorOptions) {
-	stream := uint64(1 << 32) // apart from those of Tiny
+	stream := uint64(1 << 32) // distinct from those of Tiny
 	random := func(name string, dims ...uint64) {
 		stream++
 		b.Tensor(name, gguf.F32, normalF32(rand.New(rand.NewPCG(o.Seed, stream)), 0.1), dims...)

@@ -39,14 +39,14 @@ func normalF32(r *rand.Rand, deviation float64) Fill {
 	}
 }
 
-// amplified multiplies the single-precision numbers in size bytes from from on.
+// amplified multiplies the single-precision numbers in size bytes, starting at from.
 func amplified(fill Fill, from, size uint64, factor float32) Fill {
 	return func(w io.Writer, n uint64) error {
 		return fill(&amplifier{w: w, from: from, to: from + size, factor: factor}, n)
 	}
 }
 
-// amplifier is written whole numbers only.
+// amplifier must be given whole numbers.
 type amplifier struct {
 	w            io.Writer
 	at, from, to uint64
@@ -67,7 +67,7 @@ func (a *amplifier) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ones fills with single-precision ones, as norms start out.
+// ones fills with single-precision ones, the initial value of norms.
 func ones(w io.Writer, size uint64) error {
 	one := binary.LittleEndian.AppendUint32(nil, math.Float32bits(1))
 	for range size / 4 {
@@ -78,8 +78,8 @@ func ones(w io.Writer, size uint64) error {
 	return nil
 }
 
-// half rounds to the nearest IEEE 754 half-precision number, ties to even;
-// what is too large becomes infinite, what is too small zero.
+// half rounds to the nearest IEEE 754 half-precision number, ties to even. Numbers that are too
+// large become infinite, those that are too small become zero.
 func half(f float32) uint16 {
 	b := math.Float32bits(f)
 	sign := uint16(b >> 16 & 0x8000)

@@ -10,7 +10,7 @@ import (
 // Quant is a recipe of storage types, as llama-quantize mixes them.
 type Quant string
 
-// The recipes that shapes can be written in.
+// The recipes for shapes.
 const (
 	Q4KM Quant = "Q4_K_M"
 	Q8   Quant = "Q8_0"
@@ -30,7 +30,7 @@ type shape struct {
 	big    bool // 70B and more: keys and values get more bits
 }
 
-// base starts a model with what every architecture states.
+// base returns a model with the metadata that every architecture has.
 func base(arch string, q Quant, layers int, embd, ctx, vocab uint64, tied bool) *shape {
 	s := &shape{b: New(arch), arch: arch, quant: q, layers: layers, embd: embd, tied: tied}
 	s.b.Text("general.type", "model")
@@ -39,7 +39,7 @@ func base(arch string, q Quant, layers int, embd, ctx, vocab uint64, tied bool) 
 	s.uint("context_length", ctx)
 	s.uint("embedding_length", embd)
 	s.uint("vocab_size", vocab)
-	// Without a vocabulary llama.cpp takes the size from vocab_size.
+	// Without a vocabulary, llama.cpp reads the size from vocab_size.
 	s.b.Text("tokenizer.ggml.model", "no_vocab")
 	s.matrix(-1, "token_embd.weight", embd, vocab)
 	if !tied {
@@ -62,7 +62,7 @@ func (s *shape) norms(i int, n uint64, names ...string) {
 	}
 }
 
-// matrix adds a weight matrix in the type that the recipe gives it.
+// matrix adds a weight matrix with the recipe's type.
 func (s *shape) matrix(layer int, name string, dims ...uint64) {
 	full := name
 	if layer >= 0 {
@@ -126,8 +126,8 @@ func isExperts(name string) bool {
 	return slices.Contains([]string{"ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"}, name)
 }
 
-// moreBits names the layers that get more bits: the first and last eighth and
-// every third between.
+// moreBits reports whether a layer gets more bits: the first and last eighth, and every third
+// between.
 func moreBits(i, n int) bool {
 	return i < n/8 || i >= 7*n/8 || (i-n/8)%3 == 2
 }
@@ -197,8 +197,7 @@ func (s *shape) feed(i int, n uint64) {
 	s.matrix(i, "ffn_down.weight", n, s.embd)
 }
 
-// experts adds a mixture of n experts of width w and, when shared is not 0, a
-// shared one.
+// experts adds a mixture of n experts of width w and, if shared is not 0, a shared one.
 func (s *shape) experts(i int, n, w, shared uint64) {
 	s.vector(blk(i, "ffn_gate_inp.weight"), s.embd, n)
 	s.matrix(i, "ffn_gate_exps.weight", s.embd, w, n)

@@ -8,7 +8,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// TinyOptions shapes a tiny model; zero fields take the default given.
+// TinyOptions describe a tiny model; zero fields have the default in the comment.
 type TinyOptions struct {
 	Layers  int             // 2
 	Width   int             // of the hidden state: 64
@@ -91,16 +91,16 @@ func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
 
 const (
 	embedding = "token_embd.weight"
-	// loudness is how much larger the weights of a loud token are. Its logit is as
-	// much larger, with either sign, and no other comes near.
+	// loudness is the factor by which the weights of a loud token are larger, and so is its
+	// logit, with either sign. No other logit is close to it.
 	loudness = 30
 )
 
 // tinyTensors adds the weights. The output layer is the token embedding, which
 // keeps a model with a large vocabulary small.
 func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
-	// Each tensor has its own stream of random numbers, so that changing one
-	// shape does not change all others.
+	// Each tensor has its own stream of random numbers, so that a changed shape does not
+	// change all other tensors.
 	stream := uint64(0)
 	matrix := func(name string, in, out uint64) {
 		stream++
@@ -133,9 +133,9 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 	b.Tensor("output_norm.weight", gguf.F32, ones, w)
 }
 
-// LargeVocabulary has the shapes of an 8B model and a made-up vocabulary of n
-// tokens and as many merges: the metadata of a current model (5 MB for 150 000
-// tokens), to be written sparse for measuring readers.
+// LargeVocabulary has the shapes of an 8B model and an artificial vocabulary of n tokens and as
+// many merges: the metadata of a current model (5 MB for 150,000 tokens). It is written as a
+// sparse file to measure readers.
 func LargeVocabulary(n int) *Builder {
 	b := qwen3x8b(Q4KM).b
 	b.Text("general.name", "large-vocabulary")

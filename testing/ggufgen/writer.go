@@ -19,9 +19,8 @@ const (
 	alignment = 32
 )
 
-// Builder collects metadata and tensors and writes them as one GGUF file of
-// version 3. Keys are written in the order in which they were added. The first
-// error is kept and given by the methods that write.
+// Builder collects metadata and tensors and writes them as one GGUF file of version 3. Keys are
+// written in the order in which they were added. The methods that write return the first error.
 type Builder struct {
 	kvs     bytes.Buffer
 	keys    map[string]bool
@@ -40,7 +39,7 @@ type tensor struct {
 // Fill writes exactly size bytes of tensor data.
 type Fill func(w io.Writer, size uint64) error
 
-// New makes an empty builder for an architecture.
+// New returns an empty builder for an architecture.
 func New(arch string) *Builder {
 	b := &Builder{keys: map[string]bool{}}
 	b.Text("general.architecture", arch)
@@ -136,7 +135,7 @@ func oneIf(v bool) byte {
 	return 0
 }
 
-// Copy adds a value of another file as it is stored there.
+// Copy adds a value of another file, unchanged.
 func (b *Builder) Copy(key string, v gguf.Value) {
 	if a, ok := v.Array(); ok {
 		b.array(key, a.Elem(), int(a.Len()))
@@ -153,8 +152,7 @@ func (b *Builder) Copy(key string, v gguf.Value) {
 	b.kvs.Write(v.Stored())
 }
 
-// Tensor adds a tensor; dims are innermost first. fill may be nil in a file
-// that is written sparse.
+// Tensor adds a tensor; dims are innermost first. fill may be nil for a sparse file.
 func (b *Builder) Tensor(name string, t gguf.TensorType, fill Fill, dims ...uint64) {
 	size, err := t.RowBytes(dims[0])
 	if err != nil && b.err == nil {
@@ -220,7 +218,7 @@ func (b *Builder) WriteTo(w io.Writer) (int64, error) {
 	return int64(uint64(len(head)) + data), bw.Flush()
 }
 
-// WriteFile writes the whole file to a new one at name, or over the one there.
+// WriteFile writes the whole file to name, and replaces an existing one.
 func (b *Builder) WriteFile(name string) error {
 	f, err := os.Create(name)
 	if err != nil {

@@ -47,9 +47,9 @@ func SmolLM2() Model {
 	}
 }
 
-// Gemma3 is Gemma 3 270M in Q4_K_M (Gemma terms of use), 241 MiB: another
-// architecture, with sliding windows and a vocabulary of 262144 tokens. The
-// sha256 is the one that its package states for the joined file.
+// Gemma3 is Gemma 3 270M in Q4_K_M (Gemma terms of use), 241 MiB: another architecture, with
+// sliding windows and a vocabulary of 262144 tokens. Its package states the SHA-256 of the
+// joined file.
 func Gemma3() Model {
 	m := Model{
 		File:   "gemma-3-270m-q4_k_m.gguf",
@@ -76,8 +76,8 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s has sha256 %s, not %s", e.File, e.Got, e.Want)
 }
 
-// CacheDir is the directory where models are kept: GOROCM_MODELS, or "models" in
-// GOROCM_CACHE or in the project's part of the user's cache directory.
+// CacheDir returns the directory of the models: GOROCM_MODELS, or "models" in GOROCM_CACHE or
+// in the project's part of the user's cache directory.
 func CacheDir() (string, error) {
 	if dir := os.Getenv("GOROCM_MODELS"); dir != "" {
 		return dir, nil
@@ -92,8 +92,8 @@ func CacheDir() (string, error) {
 	return filepath.Join(dir, "go-rocm", "models"), nil
 }
 
-// Fetch returns the path of the model, downloading it when the cache lacks it
-// or holds something else under its name.
+// Fetch returns the path of the model. It downloads the model if the cache does not have it, or
+// has a different file under its name.
 func Fetch(ctx context.Context, m Model) (string, error) {
 	dir, err := CacheDir()
 	if err != nil {
@@ -102,7 +102,7 @@ func Fetch(ctx context.Context, m Model) (string, error) {
 	return fetchInto(ctx, dir, m, pip)
 }
 
-// wheels downloads the wheel of a distribution into dir, which holds no other.
+// wheels downloads the wheel of a distribution into dir, which contains no other.
 type wheels func(ctx context.Context, distribution, dir string) (path string, err error)
 
 func fetchInto(ctx context.Context, dir string, m Model, get wheels) (path string, err error) {
@@ -136,8 +136,7 @@ func fetchInto(ctx context.Context, dir string, m Model, get wheels) (path strin
 	return path, nil
 }
 
-// join writes the parts one after the other and removes each wheel once it is
-// used.
+// join concatenates the parts and removes each wheel after its use.
 func (m Model) join(ctx context.Context, stage, goal string, get wheels) (err error) {
 	f, err := os.Create(goal)
 	if err != nil {
@@ -174,7 +173,7 @@ func appendMember(w io.Writer, wheel, member string) (err error) {
 	return err
 }
 
-// check compares the size, which is free, then the contents.
+// check compares the size first, and then the contents.
 func (m Model) check(path string) (err error) {
 	f, err := os.Open(path)
 	if err != nil {

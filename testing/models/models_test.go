@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// wheelOf makes a wheel with one member.
+// wheelOf returns a wheel with one member.
 func wheelOf(t *testing.T, dir, member, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, strings.ReplaceAll(member, "/", "_")+".whl")
@@ -45,7 +45,7 @@ func helloWorld() Model {
 	}
 }
 
-// index hands out wheels and counts how often it was asked.
+// index serves wheels and counts the requests.
 func index(t *testing.T, texts map[string]string) (wheels, *atomic.Int32) {
 	asked := new(atomic.Int32)
 	return func(_ context.Context, distribution, dir string) (string, error) {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// pip downloads one wheel with the user's own pip, so that whatever index and
-// proxy the machine is set up for is used. No code of the wheel is run.
+// pip downloads one wheel with the user's own pip, which uses the index and the proxy that the
+// machine is configured for. No code of the wheel is run.
 func pip(ctx context.Context, distribution, dir string) (string, error) {
 	cmd := exec.CommandContext(ctx, "python3", "-m", "pip", "download",
 		"--quiet", "--disable-pip-version-check", "--no-input",

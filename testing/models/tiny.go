@@ -17,10 +17,9 @@ const EnvSource = "GOROCM_LLAMA_SOURCE"
 // ErrNoSource reports that the directory of the llama.cpp source is unknown.
 var ErrNoSource = errors.New(EnvSource + " is not set: give it the directory of the llama.cpp source (mage test does)")
 
-// Tiny writes a model of the llama architecture with random weights into dir
-// and returns its path. It speaks the tokenizer that llama.cpp's own tests
-// use under the given name: "llama-spm" is models/ggml-vocab-llama-spm.gguf
-// of its source.
+// Tiny writes a model of the llama architecture with random weights to dir and returns its path.
+// It has the tokenizer that llama.cpp's own tests use under the given name: "llama-spm" is
+// models/ggml-vocab-llama-spm.gguf of its source.
 func Tiny(dir, tokenizer string, o ggufgen.TinyOptions) (path string, err error) {
 	source := os.Getenv(EnvSource)
 	if source == "" {

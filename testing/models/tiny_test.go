@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
-// vocabulary writes a source tree that holds one small tokenizer.
+// vocabulary writes a source tree that contains one small tokenizer.
 func vocabulary(t *testing.T) string {
 	t.Helper()
 	source := t.TempDir()

@@ -1,5 +1,5 @@
-// Package pgpkeys generates OpenPGP keys for tests of what verifies signatures:
-// good ones, and those that a client of a supported system refuses.
+// Package pgpkeys generates OpenPGP keys for tests of signature verification: valid ones, and those
+// that a client of a supported system refuses.
 package pgpkeys
 
 import (
@@ -34,8 +34,7 @@ func (k Key) Private(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-// Keys returns a key of each kind. All were created two days before at, the time
-// of the signatures that they are for.
+// Keys returns a key of each kind. All were created two days before at, the time of their signatures.
 func Keys(t testing.TB, at time.Time) []Key {
 	t.Helper()
 	g := generator{t, at}
@@ -66,7 +65,7 @@ func both(a, b func(*packet.Signature)) func(*packet.Signature) {
 	return func(s *packet.Signature) { a(s); b(s) }
 }
 
-// generator creates keys for signatures at a time.
+// generator creates keys for signatures at a given time.
 type generator struct {
 	t  testing.TB
 	at time.Time
@@ -76,11 +75,11 @@ func (g generator) config() *packet.Config {
 	created := g.at.AddDate(0, 0, -2)
 	return &packet.Config{
 		Algorithm: packet.PubKeyAlgoEdDSA, DefaultHash: crypto.SHA512, Time: func() time.Time { return created },
-		NonDeterministicSignaturesViaNotation: packet.BoolPointer(false), // it needs a salt, which SHA-1 has none for
+		NonDeterministicSignaturesViaNotation: packet.BoolPointer(false), // it needs a salt, which SHA-1 does not have
 	}
 }
 
-// key creates a key that signs, without subkeys.
+// key returns a signing key without subkeys.
 func (g generator) key(change func(*packet.Config)) *openpgp.Entity {
 	g.t.Helper()
 	c := g.config()
@@ -91,7 +90,7 @@ func (g generator) key(change func(*packet.Config)) *openpgp.Entity {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	e.Subkeys = nil // for encryption
+	e.Subkeys = nil // those for encryption
 	return e
 }
 
@@ -113,8 +112,8 @@ func (g generator) selfSigned(e *openpgp.Entity, changes ...func(*packet.Signatu
 	return e
 }
 
-// withSubkey adds an Ed25519 subkey that signs instead of the primary key. binding
-// changes the signature by the primary key, back that by the subkey.
+// withSubkey adds an Ed25519 subkey that signs instead of the primary key. binding changes the
+// signature by the primary key, back the one by the subkey.
 func (g generator) withSubkey(e *openpgp.Entity, binding, back func(*packet.Signature)) *openpgp.Entity {
 	g.t.Helper()
 	c := g.config()

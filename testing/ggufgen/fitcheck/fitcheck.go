@@ -1,10 +1,8 @@
-// Package fitcheck compares the memory that runtime/plan expects with what
-// llama.cpp's llama-fit-params reports, over the shapes of ggufgen.
+// Package fitcheck compares the memory that runtime/plan expects with the output of llama.cpp's
+// llama-fit-params, for the shapes of ggufgen.
 //
-// It exists because an estimate is worth as much as its last comparison: the
-// command in ../cmd/fitcheck makes the table against a real program, and the
-// test of runtime/plan holds the estimate to a recorded one. It measures no
-// real allocation on a GPU.
+// The command in ../cmd/fitcheck runs the comparison with a real program, and a test of
+// runtime/plan uses a recorded one. The package measures no real allocation on a GPU.
 package fitcheck
 
 import (
@@ -36,7 +34,7 @@ type Scenario struct {
 	Layers  int // on a device, the output layer first; such runs need a device
 }
 
-// Scenarios are the ways that are compared.
+// Scenarios returns the scenarios of the comparison.
 func Scenarios() []Scenario {
 	one := func(name string, outputs int, o plan.Options, args ...string) Scenario {
 		o.Slots = max(o.Slots, 1)
@@ -52,9 +50,8 @@ func Scenarios() []Scenario {
 	}
 }
 
-// DeviceScenarios are compared where llama-fit-params is given a device. A
-// server of llama.cpp's RPC backend on the loopback interface is one, without
-// any GPU.
+// DeviceScenarios returns the scenarios for a device. A server of llama.cpp's RPC backend on the
+// loopback interface is such a device, without a GPU.
 func DeviceScenarios() []Scenario {
 	o := plan.Options{Context: 4096, Slots: 1}
 	return []Scenario{
@@ -68,7 +65,7 @@ type Figures struct {
 	Weights, KV, Compute float64
 }
 
-// Total is the sum.
+// Total returns the sum.
 func (f Figures) Total() float64 { return f.Weights + f.KV + f.Compute }
 
 // Row is one comparison.
@@ -80,17 +77,17 @@ type Row struct {
 	Expected Figures // by runtime/plan
 }
 
-// Limits of the comparison: relative, and in MiB for what the printed figures
-// lose by being cut to whole MiB.
+// Limits of the comparison: relative, and in MiB for the truncation of the printed figures to whole
+// MiB.
 const (
 	WeightsLimit = 0.01
 	TotalLimit   = 0.05
 	cut          = 1.0
-	// A host that only prepares inputs holds some MiB in all.
+	// A host that only prepares inputs needs some MiB in all.
 	totalSlack = 6 * cut
 )
 
-// Off says which limits the row exceeds, empty when none.
+// Off returns the limits that the row exceeds, or "".
 func (r Row) Off() string {
 	var out []string
 	check := func(name string, got, want, limit, slack float64) {
@@ -104,10 +101,10 @@ func (r Row) Off() string {
 	return strings.Join(out, ", ")
 }
 
-// Deviation is the relative error of the total.
+// Deviation returns the relative error of the total.
 func (r Row) Deviation() float64 { return (r.Expected.Total() - r.Said.Total()) / r.Said.Total() }
 
-// Write stores the sparse file of a model below dir.
+// Write writes the sparse file of a model below dir.
 func Write(dir string, k ggufgen.Known) (path string, err error) {
 	path = filepath.Join(dir, k.ID()+".gguf")
 	f, err := os.Create(path)
@@ -123,8 +120,8 @@ func Write(dir string, k ggufgen.Known) (path string, err error) {
 	return path, err
 }
 
-// Compare runs one comparison: a row for the host and, where there are layers
-// on it, one for the device.
+// Compare runs one comparison. It returns a row for the host and, if there are layers on it, one
+// for the device.
 func Compare(k ggufgen.Known, path string, s Scenario, said map[string]Figures) ([]Row, error) {
 	m, err := gguf.Open(path)
 	if err != nil {
@@ -148,8 +145,8 @@ func figures(w plan.Memory) Figures {
 	return Figures{float64(w.Weights) / mib, float64(w.KV) / mib, float64(w.Compute) / mib}
 }
 
-// Ask runs llama-fit-params, given as a program and leading arguments, and
-// reads the lines that it prints, by place.
+// Ask runs llama-fit-params, given as a program and leading arguments, and returns the figures that
+// it prints, by place.
 func Ask(ctx context.Context, program []string, path string, s Scenario) (map[string]Figures, error) {
 	args := slices.Concat(program[1:], []string{"-m", path}, s.Args, []string{"--no-repack", "-fitp", "on"})
 	cmd := exec.CommandContext(ctx, program[0], args...)
@@ -179,7 +176,7 @@ func last(s string) string {
 	return lines[len(lines)-1]
 }
 
-// parseLine reads "Host 4789 576 312", or the name of a device in front.
+// parseLine parses "Host 4789 576 312", or a line that begins with the name of a device.
 func parseLine(line string) (place string, f Figures, ok bool) {
 	w := strings.Fields(line)
 	if len(w) != 4 {
@@ -199,7 +196,7 @@ func parseLine(line string) (place string, f Figures, ok bool) {
 	return place, f, true
 }
 
-// Record writes what llama-fit-params said, one comparison a line.
+// Record writes the figures of llama-fit-params, one comparison per line.
 func Record(w io.Writer, rows []Row) error {
 	for _, r := range rows {
 		if _, err := fmt.Fprintf(w, "%s %s %s %.0f %.0f %.0f\n", r.Model.ID(), r.Scenario, r.Place, r.Said.Weights, r.Said.KV, r.Said.Compute); err != nil {
@@ -209,7 +206,7 @@ func Record(w io.Writer, rows []Row) error {
 	return nil
 }
 
-// Recorded reads what Record wrote, by "model scenario" and place.
+// Recorded reads the output of Record, by "model scenario" and place.
 func Recorded(r io.Reader) (map[string]map[string]Figures, error) {
 	out := map[string]map[string]Figures{}
 	sc := bufio.NewScanner(r)

@@ -13,7 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
 )
 
-// program writes a script that stands in for llama-fit-params.
+// program writes a script that replaces llama-fit-params.
 func program(t *testing.T, script string) []string {
 	t.Helper()
 	p := filepath.Join(t.TempDir(), "fit-params")
@@ -65,8 +65,8 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestDeviation: each limit is found when it is exceeded, and the cut to whole MiB
-// is allowed for.
+// TestDeviation checks that an exceeded limit is reported, and that the truncation to whole MiB is
+// allowed for.
 func TestDeviation(t *testing.T) {
 	said := fitcheck.Figures{Weights: 1000, KV: 100, Compute: 50}
 	for _, c := range []struct {

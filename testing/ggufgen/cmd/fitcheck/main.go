@@ -1,13 +1,13 @@
-// Command fitcheck prints the table that compares the expected memory of
-// models with what llama.cpp reports, and fails when a limit is exceeded.
+// Command fitcheck compares the expected memory of models with llama.cpp's figures and prints a table.
+// It fails if a limit is exceeded.
 //
 //	go run ./testing/ggufgen/cmd/fitcheck /path/to/llama-fit-params
 //	go run ./testing/ggufgen/cmd/fitcheck -scenarios c4096 LOADER --library-path DIR DIR/llama-fit-params
 //
-// With -rpc, which names a running ggml-rpc-server of the same llama.cpp (build
-// it with GGML_RPC=ON), the split between a device and the host is compared too.
+// With -rpc, the address of a running ggml-rpc-server of the same llama.cpp (built with GGML_RPC=ON),
+// it also compares the split between a device and the host.
 //
-// It needs no GPU and no model: sparse files with the true shapes stand in.
+// It needs no GPU and no model: it uses sparse files with the real shapes.
 package main
 
 import (
@@ -39,7 +39,7 @@ func main() {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("fitcheck", flag.ContinueOnError)
-	dir := fs.String("dir", "", "`FOLDER` for the sparse files (default: a temporary one)")
+	dir := fs.String("dir", "", "`DIR` for the sparse files (default: a temporary directory)")
 	record := fs.String("record", "", "`FILE` to write what llama-fit-params said")
 	rpc := fs.String("rpc", "", "`ADDRESS` of a ggml-rpc-server that stands in for a GPU")
 	only := fs.String("scenarios", "", "comma-separated scenarios (default: all)")
