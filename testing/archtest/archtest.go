@@ -48,6 +48,7 @@ func Rules() []Rule {
 	return []Rule{
 		{"pkg/gfx", nil},
 		{"pkg/gguf", nil},
+		{"pkg/modelref", nil},
 		{"internal/ctxio", nil},
 		{"internal/userdirs", []string{sys}},
 		{"internal/regfile", nil},
