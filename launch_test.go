@@ -147,10 +147,10 @@ func TestFallbackIsLogged(t *testing.T) {
 // on it; with a GPU it may not.
 func TestSlowPromptIsNoStallOnCPU(t *testing.T) {
 	for name, want := range map[string]error{"none": nil, "rx7900xtx": supervise.ErrStalled} {
-		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 12 * time.Second, PromptBusy: true})
+		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 6 * time.Second, PromptBusy: true})
 		withGPUCode(t, "")
 		s := rocm.Settings{}
-		s.SysRoot, s.Timeouts.Stall = sysRoot(t, name), 4*time.Second
+		s.SysRoot, s.Timeouts.Stall = sysRoot(t, name), 2*time.Second
 		m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
 		if err != nil {
 			t.Fatal(err)

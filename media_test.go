@@ -214,7 +214,7 @@ func TestProjectorFile(t *testing.T) {
 	}
 	for name, tt := range map[string]struct{ model, projector, says string }{
 		"missing":      {model, filepath.Join(dir, "absent.gguf"), "no such file"},
-		"directory":    {model, dir, "name the file"},
+		"directory":    {model, dir, "name the .gguf file in it"},
 		"noise":        {model, noise, "projector"},
 		"a model":      {model, model, "not a projector"},
 		"as the model": {mmproj, "", "Settings.Projector"},

@@ -136,7 +136,7 @@ func openProjector(path string) (string, *gguf.File, error) {
 	}
 	f, err := openHeader(abs, convertModel)
 	if err != nil {
-		return "", nil, err
+		return "", nil, fmt.Errorf("the projector: %w", err)
 	}
 	if f.Role() != gguf.KindProjector {
 		_ = f.Close()

@@ -5,6 +5,7 @@ package supervise
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -45,6 +46,12 @@ func TestMain(m *testing.M) {
 		os.Exit(runExhausted())
 	case roleHideSlots:
 		fmt.Println("error:", serveHidingSlots())
+		os.Exit(1)
+	}
+	// The parallel tests wait for child processes and do not compute, so more of them
+	// run together than there are processors.
+	if err := flag.Set("test.parallel", "12"); err != nil {
+		fmt.Println("error:", err)
 		os.Exit(1)
 	}
 	os.Exit(torture.Main(m))

@@ -59,7 +59,8 @@ func testWedgedDecode(t *testing.T, kind fakellama.Kind) {
 // A slow stream that produces tokens is no stall, and neither is a long pause without
 // requests.
 func TestSlowTokensAreNoStall(t *testing.T) {
-	spec := fakeSpec(t, roleServer, fakellama.Script{Reply: strings.Repeat("word ", 50), TokenDelay: 50 * time.Millisecond, PromptDelay: 50 * time.Millisecond})
+	t.Parallel()
+	spec := fakeSpec(t, roleServer, fakellama.Script{Reply: strings.Repeat("word ", 16), TokenDelay: 50 * time.Millisecond, PromptDelay: 50 * time.Millisecond})
 	spec.StallTimeout, spec.StallGrace = 2*time.Second, time.Millisecond
 	c := mustStart(t, spec)
 	time.Sleep(spec.StallTimeout * 3 / 2)
@@ -73,6 +74,7 @@ func TestSlowTokensAreNoStall(t *testing.T) {
 // /slots, and one that computes beyond any prompt. With a GPU, CPU time proves
 // nothing.
 func TestCPUTimeIsProgressOnlyWithoutGPU(t *testing.T) {
+	t.Parallel()
 	const stall, prompt = 4 * time.Second, 12 * time.Second
 	for name, c := range map[string]struct {
 		role        string
@@ -114,37 +116,39 @@ func TestCPUTimeIsProgressOnlyWithoutGPU(t *testing.T) {
 // A wedged server is detected although every client gives up sooner than
 // StallTimeout.
 func TestStallIsDetectedWhenClientsGiveUp(t *testing.T) {
+	t.Parallel()
 	for _, kind := range wedgeKinds() {
-		t.Run(string(kind), func(t *testing.T) { testStallWithGivingUpClients(t, kind) })
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			testStallWithGivingUpClients(t, kind)
+		})
 	}
 }
 
 func testStallWithGivingUpClients(t *testing.T, kind fakellama.Kind) {
-	torture.Rounds(t, func(t *testing.T) {
-		spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 1}}})
-		// A check of /slots lasts a second at most. The pause is longer, so that the
-		// watcher sees it, and both together are shorter than StallTimeout.
-		const patience, pause = time.Second, 3 * time.Second / 2
-		spec.StallTimeout, spec.StallGrace = 3*time.Second, 100*time.Millisecond
-		c := mustStart(t, spec)
-		for range 12 {
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			_, err := readAll(ctx, c)
-			cancel()
-			if err == nil {
-				t.Fatal("a wedged server answered")
-			}
-			select {
-			case <-c.Done():
-				if !errors.Is(c.Err(), ErrStalled) {
-					t.Errorf("it ended with %v", c.Err())
-				}
-				return
-			case <-time.After(pause): // nothing runs
-			}
+	spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: kind, AfterTokens: 1}}})
+	// A check of /slots lasts a second at most. The pause is longer, so that the
+	// watcher sees it, and both together are shorter than StallTimeout.
+	const patience, pause = time.Second, 3 * time.Second / 2
+	spec.StallTimeout, spec.StallGrace = 3*time.Second, 100*time.Millisecond
+	c := mustStart(t, spec)
+	for range 12 {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		_, err := readAll(ctx, c)
+		cancel()
+		if err == nil {
+			t.Fatal("a wedged server answered")
 		}
-		t.Error("the stall was not detected")
-	})
+		select {
+		case <-c.Done():
+			if !errors.Is(c.Err(), ErrStalled) {
+				t.Errorf("it ended with %v", c.Err())
+			}
+			return
+		case <-time.After(pause): // nothing runs
+		}
+	}
+	t.Error("the stall was not detected")
 }
 
 // childWithoutProcess returns a child without a program, as the loop sees it.

@@ -54,7 +54,7 @@ func TestFault22_SecondSIGTERM(t *testing.T) {
 		}
 		<-up
 		c := childWithoutProcess()
-		c.spec.StopTimeout = 6 * time.Second
+		c.spec.StopTimeout = 3 * time.Second
 		c.shutDown(p, false)
 		if p.status.code != 7 || p.status.signal != 0 {
 			t.Errorf("it exited with %d, signal %v; want its own status 7", p.status.code, p.status.signal)

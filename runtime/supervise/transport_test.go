@@ -77,7 +77,11 @@ func TestWaitReadySkipsExitedProcess(t *testing.T) {
 // A drain follows a change of state: every request that was forwarded before counts
 // as running by then, and none is forwarded after.
 func TestDrainCountsEveryForwardedRequest(t *testing.T) {
-	for range 200 {
+	rounds := 200
+	if testing.Short() {
+		rounds = 20 // the race would show in any of them
+	}
+	for range rounds {
 		c := readyChild(newTestProcess(1))
 		var forwarded atomic.Int64
 		var started, ended sync.WaitGroup
