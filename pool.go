@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -324,6 +325,26 @@ func (p *Pool) Unload(ctx context.Context, name string) error {
 			return cmp.Or(context.Cause(ctx), ErrClosed)
 		}
 	}
+}
+
+// Restart kills the process of a loaded model, which is then started again. Its error
+// wraps ErrUnknownModel or ErrNotLoaded.
+func (p *Pool) Restart(name string) error {
+	name, err := p.resolve(name)
+	if err != nil {
+		return err
+	}
+	p.mu.Lock()
+	i := p.instances[p.names[name]]
+	p.mu.Unlock()
+	if i == nil {
+		return fmt.Errorf("%w: %s", ErrNotLoaded, name)
+	}
+	process, err := os.FindProcess(i.model.srv.Child.Pid())
+	if err != nil || process.Pid <= 0 {
+		return err // it is being restarted already
+	}
+	return process.Kill()
 }
 
 // Close ends all models, also those with leases, and waits for that. Requests that

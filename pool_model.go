@@ -46,8 +46,9 @@ type poolModel struct {
 // modelFacts are the facts from a model's header.
 type modelFacts struct {
 	size         int64
-	context      int
 	chatTemplate bool
+	vision       bool
+	audio        bool
 }
 
 // name returns the model's name: the first one that is no alias.
@@ -144,13 +145,25 @@ func readModel(s PoolModel) (*poolModel, error) {
 	}
 	return &poolModel{
 		key: key, path: path, settings: s.Settings, partial: s.PartialOffload || s.Layers > 0 || s.Layers == plan.AllLayers,
-		pinned: s.Pinned, idleUnload: s.IdleUnload, facts: readFacts(f),
+		pinned: s.Pinned, idleUnload: s.IdleUnload, facts: readFacts(f, s.Projector),
 		options: map[string]plan.Options{}, listeners: map[*progressListener]bool{},
 	}, nil
 }
 
-func readFacts(f *gguf.File) modelFacts {
-	return modelFacts{size: f.Size(), context: f.ContextLength(), chatTemplate: f.ChatTemplate() != ""}
+// readFacts reads the header of a model, and that of its projector if it has one.
+func readFacts(f *gguf.File, projector string) modelFacts {
+	facts := modelFacts{size: f.Size(), chatTemplate: f.ChatTemplate() != ""}
+	if projector == "" {
+		return facts
+	}
+	p, err := gguf.Open(projector)
+	if err != nil {
+		return facts // planning reports it
+	}
+	defer func() { _ = p.Close() }()
+	facts.vision, _ = p.Bool("clip.has_vision_encoder") // absent: no
+	facts.audio, _ = p.Bool("clip.has_audio_encoder")
+	return facts
 }
 
 // modelKey returns the key of a file with settings: the file's name, and a digest of

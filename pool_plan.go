@@ -33,6 +33,9 @@ func (p *Pool) plan(key string) error {
 	m.planning.Lock()
 	defer m.planning.Unlock()
 	planned, placements, options, err := p.placements(m)
+	if cause := errors.Unwrap(err); errors.Is(cause, plan.ErrDoesNotFit) {
+		err = cause // without the path, which is not for clients
+	}
 	p.mu.Lock()
 	m.refusal = err
 	if planned != nil {

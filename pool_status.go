@@ -56,9 +56,9 @@ type ModelStatus struct {
 	Pinned   bool
 	// Context is the number of tokens that all Slots share, as planned; 0: unknown.
 	Context, Slots int
-	// ChatTemplate, Embeddings, Reranking and Projector say what the model is for.
-	ChatTemplate, Embeddings, Reranking, Projector bool
-	Info                                           inference.ModelInfo
+	// ChatTemplate, Embeddings, Reranking, Vision and Audio say what the model is for.
+	ChatTemplate, Embeddings, Reranking, Vision, Audio bool
+	Info                                               inference.ModelInfo
 }
 
 // List returns the models in the order of their names.
@@ -116,7 +116,7 @@ func (p *Pool) status(m *poolModel, known scheduler.Model) ModelStatus {
 		Fits: m.refusal == nil, Refusal: m.refusal, Leases: len(known.Leases), Waiting: known.Waiting, Cause: known.Cause, RetryAt: known.RetryAt,
 		LoadTime: known.LoadTime, LastUse: known.LastUse, Pinned: m.pinned, Memory: map[string]uint64{},
 		ChatTemplate: m.facts.chatTemplate || m.settings.ChatTemplateFile != "", Embeddings: m.settings.Embeddings, Reranking: m.settings.Reranking,
-		Projector: m.settings.Projector != "",
+		Vision: m.facts.vision, Audio: m.facts.audio,
 	}
 	for _, name := range m.names {
 		if name != s.Name {

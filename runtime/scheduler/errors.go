@@ -31,6 +31,8 @@ type NoRoomError struct {
 	Reasons []string
 	// Cause is the error of planning the model, if there is no way to place it.
 	Cause error
+	// Temporary says that other programs hold the memory, and may free it.
+	Temporary bool
 }
 
 // Error implements error.

@@ -105,7 +105,7 @@ func (d *decision) blockedByOthers(key string, m *Model) error {
 		}
 		reasons = append(reasons, reason)
 	}
-	return &NoRoomError{Reasons: reasons}
+	return &NoRoomError{Reasons: reasons, Temporary: true}
 }
 
 func describe(what string, bytes uint64) string {
