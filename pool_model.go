@@ -67,7 +67,8 @@ func (m *poolModel) rename(other *poolModel) {
 }
 
 // readModels checks all models of the settings. It returns the keys by the names,
-// and the models by their keys.
+// and the models by their keys. A key is a model's name, which its process answers
+// with, and the digest of modelDigest.
 func readModels(s PoolSettings) (names map[string]string, models map[string]*poolModel, err error) {
 	names, models = map[string]string{}, map[string]*poolModel{}
 	var errs []error
@@ -106,10 +107,19 @@ func readModels(s PoolSettings) (names map[string]string, models map[string]*poo
 	if s.Default != "" && names[s.Default] == "" && len(errs) == 0 {
 		errs = append(errs, fmt.Errorf("the default: %w: %s", ErrUnknownModel, s.Default))
 	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, err
+	}
+	named := map[string]*poolModel{}
 	for _, m := range models {
 		slices.Sort(m.names)
+		m.key = m.name() + "-" + m.key
+		named[m.key] = m
+		for _, name := range m.names {
+			names[name] = m.key
+		}
 	}
-	return names, models, errors.Join(errs...)
+	return names, named, nil
 }
 
 // PoolModelError is a mistake in the settings of a model.
@@ -139,12 +149,12 @@ func readModel(s PoolModel) (*poolModel, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	key, err := modelKey(path, s)
+	digest, err := modelDigest(path, s)
 	if err != nil {
 		return nil, err
 	}
 	return &poolModel{
-		key: key, path: path, settings: s.Settings, partial: s.PartialOffload || s.Layers > 0 || s.Layers == plan.AllLayers,
+		key: digest, path: path, settings: s.Settings, partial: s.PartialOffload || s.Layers > 0 || s.Layers == plan.AllLayers,
 		pinned: s.Pinned, idleUnload: s.IdleUnload, facts: readFacts(f, s.Projector),
 		options: map[string]plan.Options{}, listeners: map[*progressListener]bool{},
 	}, nil
@@ -166,9 +176,9 @@ func readFacts(f *gguf.File, projector string) modelFacts {
 	return facts
 }
 
-// modelKey returns the key of a file with settings: the file's name, and a digest of
-// the file's identity and of all settings that its process depends on.
-func modelKey(path string, s PoolModel) (string, error) {
+// modelDigest returns a digest of a file's identity and of all settings that its
+// process depends on, besides the name.
+func modelDigest(path string, s PoolModel) (string, error) {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
@@ -181,7 +191,7 @@ func modelKey(path string, s PoolModel) (string, error) {
 	set.Alias, set.Log, set.Progress, set.OnEvent = "", nil, nil, nil
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%q %d %d %v %#v", real, info.Size(), info.ModTime().UnixNano(), s.PartialOffload, set)
-	return filepath.Base(real) + "-" + hex.EncodeToString(h.Sum(nil)[:6]), nil
+	return hex.EncodeToString(h.Sum(nil)[:6]), nil
 }
 
 // describeChanges returns a sentence for each model that differs.

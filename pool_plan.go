@@ -33,9 +33,6 @@ func (p *Pool) plan(key string) error {
 	m.planning.Lock()
 	defer m.planning.Unlock()
 	planned, placements, options, err := p.placements(m)
-	if cause := errors.Unwrap(err); errors.Is(cause, plan.ErrDoesNotFit) {
-		err = cause // without the path, which is not for clients
-	}
 	p.mu.Lock()
 	m.refusal = err
 	if planned != nil {
@@ -65,6 +62,9 @@ func (p *Pool) placements(m *poolModel) (best *plan.Plan, all []scheduler.Placem
 	}
 	defer func() { _ = f.Close() }()
 	best, err = planInPool(now, m, f, m.settings.planOptions(f))
+	if cause := errors.Unwrap(err); errors.Is(cause, plan.ErrDoesNotFit) {
+		err = cause // without the path, which is not for clients
+	}
 	if err != nil {
 		return nil, nil, nil, err
 	}

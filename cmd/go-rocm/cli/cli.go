@@ -99,6 +99,7 @@ Environment variables:
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
 		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
+		psCommand(), loadCommand(), unloadCommand(),
 	)
 	root.InitDefaultHelpCmd()
 	rejectUnknownHelpTopics(root)

@@ -21,8 +21,9 @@ func configCommand() *cobra.Command {
 		Use:   "config",
 		Short: "check or print the service's configuration, make API keys",
 		Long: `The service reads its configuration from ` + defaultConfig + `, a TOML file.
-Its keys are the flags of "go-rocm serve", and "model". Its tables [keys.NAME] are
-API keys with limits: see "go-rocm config key".`,
+Its keys are the flags of "go-rocm serve", and "model". Its tables [models.NAME] are
+models by name, [defaults] has keys for all of them, and [keys.NAME] are API keys
+with limits: see "go-rocm config key".`,
 		Args: cobra.NoArgs,
 		RunE: showHelp,
 	}
@@ -70,6 +71,10 @@ func checkConfig(cmd *cobra.Command, path string) error {
 		return err
 	}
 	log := logger(cmd)
+	if f.several {
+		_, err := f.prepareSeveral(cmd, log)
+		return err
+	}
 	s := f.serverSettings(cmd, log, sdnotify.FromEnv(func(string) string { return "" }, log))
 	checked, err := f.prepare(cmd.Context(), model, s)
 	if err != nil {
@@ -98,6 +103,18 @@ const configHead = `# Configuration of go-rocm.service. After a change:
 # root and the user go-rocm should be able to read a file of API keys:
 #
 #     install -m 0640 -o root -g go-rocm KEYS /etc/go-rocm/api-keys
+#
+# To serve several models by name, leave model empty, and set models-dir, or
+# append tables:
+#
+#     [defaults]          # keys for all models, such as context or idle-unload
+#     context = 16384
+#     [models.qwen3-8b]   # the name that clients use
+#     model = "/var/lib/go-rocm/models/Qwen3-8B-Q4_K_M.gguf"
+#     aliases = ["gpt-4o-mini"]
+#     pinned = true       # loaded at once, and never replaced
+#
+# "systemctl reload go-rocm" then applies changes of the tables, too.
 #
 # Keys with limits are tables at the end of this file, which "go-rocm config key
 # NAME" prints. All limits may be left out:

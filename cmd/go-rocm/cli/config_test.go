@@ -61,7 +61,7 @@ func TestDefaultConfigEqualsDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd, f := newServe()
-	if _, err := applyConfig(cmd.Flags(), c); err != nil {
+	if _, err := applyConfig(cmd.Flags(), c, configKeys(cmd.Flags()), nil); err != nil {
 		t.Fatal(err)
 	}
 	_, fresh := newServe()

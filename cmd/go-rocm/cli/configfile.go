@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -48,6 +49,7 @@ type configFile struct {
 	path    string
 	entries []configEntry
 	tables  []configTable
+	header  int // the line of a key that the file does not have
 }
 
 type configEntry struct {
@@ -73,13 +75,43 @@ func (c *configFile) errorAt(line int, format string, args ...any) *configError 
 	return &configError{path: c.path, line: line, text: fmt.Sprintf(format, args...)}
 }
 
-// line returns the line of a key outside of tables, 0 where the file does not have
-// it.
+// line returns the line of a key outside of tables. For a key that the file does not
+// have it is 0 or, in a file that withDefaults returned, the line of the table.
 func (c *configFile) line(key string) int {
 	if i := slices.IndexFunc(c.entries, func(e configEntry) bool { return e.key == key }); i >= 0 {
 		return c.entries[i].line
 	}
-	return 0
+	return c.header
+}
+
+// The names of the tables besides keysTable: [defaults] and [models.NAME].
+const defaultsTable, modelsTable = "defaults", "models"
+
+// tablesOf returns the tables that begin with a name.
+func (c *configFile) tablesOf(first string) []configTable {
+	if c == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(c.tables), func(t configTable) bool { return t.path[0] != first || len(t.entries) == 0 && len(t.path) == 1 })
+}
+
+// asFile returns a table as a file of its own.
+func (c *configFile) asFile(t configTable) *configFile {
+	return &configFile{path: c.path, entries: slices.Clone(t.entries), header: t.line}
+}
+
+// withDefaults returns a table as a file of its own, which also has the keys of
+// [defaults] that the table does not have.
+func (c *configFile) withDefaults(t configTable) *configFile {
+	out := c.asFile(t)
+	for _, d := range c.tablesOf(defaultsTable) {
+		for _, e := range d.entries {
+			if !slices.ContainsFunc(t.entries, func(own configEntry) bool { return own.key == e.key }) {
+				out.entries = append(out.entries, e)
+			}
+		}
+	}
+	return out
 }
 
 func readConfig(path string) (*configFile, error) {
@@ -181,9 +213,9 @@ func configKeys(fs *pflag.FlagSet) []string {
 }
 
 // applyConfig sets the flags in fs from c, except those set on the command line,
-// and returns c's model. The error joins a configError for each mistake.
-func applyConfig(fs *pflag.FlagSet, c *configFile) (model string, err error) {
-	keys := configKeys(fs)
+// and returns c's model. keys are those that c may have; describe, if not nil, says
+// more about another one. The error joins a configError for each mistake.
+func applyConfig(fs *pflag.FlagSet, c *configFile, keys []string, describe func(key string) string) (model string, err error) {
 	var errs []error
 	for _, e := range c.entries {
 		report := func(format string, args ...any) {
@@ -191,8 +223,12 @@ func applyConfig(fs *pflag.FlagSet, c *configFile) (model string, err error) {
 		}
 		switch flag := fs.Lookup(e.key); {
 		case !slices.Contains(keys, e.key):
-			report("%s", describeUnknownKey(e.key, keys))
-		case e.key == modelKey:
+			text := ""
+			if describe != nil {
+				text = describe(e.key)
+			}
+			report("%s", cmp.Or(text, describeUnknownKey(e.key, keys)))
+		case flag == nil: // the model
 			text, ok := e.value.(string)
 			if !ok {
 				report("model must be a string in quotes, the path of a GGUF file")
@@ -213,8 +249,11 @@ func applyConfig(fs *pflag.FlagSet, c *configFile) (model string, err error) {
 		}
 	}
 	for _, t := range c.tables {
-		if t.path[0] != keysTable {
-			errs = append(errs, c.errorAt(t.line, "unexpected table %q: write KEY = VALUE", t.path[0]))
+		switch depth := len(t.path); {
+		case t.path[0] == keysTable: // namedKeys checks it
+		case t.path[0] == defaultsTable && depth == 1, t.path[0] == modelsTable && (depth == 2 || depth == 1 && len(t.entries) == 0):
+		default:
+			errs = append(errs, c.errorAt(t.line, "unexpected table %q: write KEY = VALUE, and tables as [defaults], [models.NAME] or [keys.NAME]", strings.Join(t.path, ".")))
 		}
 	}
 	return model, errors.Join(errs...)

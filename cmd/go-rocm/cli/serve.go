@@ -41,16 +41,25 @@ type serveFlags struct {
 	usageFile              string
 	named                  []gateway.Key // of the configuration file
 
+	severalFlags
+
+	flags         *pflag.FlagSet
+	args          []string
 	file          *configFile // nil without --config
+	version       string      // of the file
 	onCommandLine []string    // the keys that the command line sets
+	several       bool        // models by name
 }
 
 func serveCommand() *cobra.Command {
 	cmd, f := newServe()
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		model, err := f.configure(cmd, args)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
+		case f.several:
+			return serveSeveral(cmd, f)
 		}
 		return serve(cmd, model, f)
 	}
@@ -113,40 +122,63 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this directory")
 	fs.DurationVar(&f.drain, "drain", 20*time.Second, "time to let running requests finish on shutdown")
 	fs.BoolVar(&f.noRestart, "no-restart", false, "exit when llama-server exits, instead of restarting it")
+	f.registerSeveral(fs)
 	return cmd, f
 }
 
-// configure reads the configuration file, if any, into the flags, and returns the
-// model.
+// configure reads the configuration file, if any, into the flags. It returns the
+// model, or sets several.
 func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error) {
-	model := ""
-	if f.config != "" {
-		c, err := readConfig(f.config)
-		if err != nil {
-			return "", err
-		}
-		f.file = c
-		cmd.Flags().Visit(func(flag *pflag.Flag) { f.onCommandLine = append(f.onCommandLine, flag.Name) })
-		if len(args) > 0 {
-			f.onCommandLine = append(f.onCommandLine, modelKey)
-		}
-		var keysErr error
-		model, err = applyConfig(cmd.Flags(), c)
-		f.named, keysErr = c.namedKeys()
-		if err := errors.Join(err, keysErr); err != nil {
-			return "", err
-		}
-		if len(args) == 0 && model == "" {
-			return "", c.errorf(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"`)
+	f.flags, f.args = cmd.Flags(), args
+	if f.config == "" && len(args) == 0 && f.modelsDir == "" {
+		if _, err := os.Stat(defaultConfig); err == nil {
+			f.config = defaultConfig
 		}
 	}
+	model := ""
+	if f.config != "" {
+		var err error
+		if model, err = f.readFile(); err != nil {
+			return "", err
+		}
+	}
+	f.several = f.modelsDir != "" || len(f.file.tablesOf(modelsTable)) > 0
 	if len(args) > 0 {
 		model = args[0]
 	}
-	if model == "" {
-		return "", fmt.Errorf("%w: serve: name a model, or a configuration file with --config", errUsage)
+	if f.several {
+		if model != "" {
+			return "", f.excludeModel(args)
+		}
+		return "", nil
+	}
+	if err := f.checkSingle(); err != nil {
+		return "", err
+	}
+	switch {
+	case model != "":
+	case f.config != "":
+		return "", f.file.errorf(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"; or set models-dir, or write tables [models.NAME]`)
+	default:
+		return "", fmt.Errorf("%w: serve: name a model, a directory with --models-dir, or a configuration file with --config", errUsage)
 	}
 	return model, nil
+}
+
+// readFile reads the configuration file and returns its model.
+func (f *serveFlags) readFile() (model string, err error) {
+	f.version = fileVersion(f.config)
+	if f.file, err = readConfig(f.config); err != nil {
+		return "", err
+	}
+	f.flags.Visit(func(flag *pflag.Flag) { f.onCommandLine = append(f.onCommandLine, flag.Name) })
+	if len(f.args) > 0 {
+		f.onCommandLine = append(f.onCommandLine, modelKey)
+	}
+	model, err = applyConfig(f.flags, f.file, configKeys(f.flags), nil)
+	var keysErr error
+	f.named, keysErr = f.file.namedKeys()
+	return model, errors.Join(err, keysErr)
 }
 
 func serve(cmd *cobra.Command, path string, f *serveFlags) error {
@@ -175,10 +207,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		Restart: func(string) { killServer(loaded.Load()) },
 	})
 	defer handler.Close()
-	srv := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
+	srv := newHTTPServer(handler, log)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	defer func() { _ = srv.Close() }()
@@ -211,6 +240,13 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	stop() // a second signal kills the program
 	notifyStopping(notifier, f.drain)
 	return errors.Join(failure, shutdown(srv, server, f.drain))
+}
+
+func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
 }
 
 // killServer kills llama-server, which the supervisor then restarts.
@@ -248,18 +284,24 @@ func shutdown(srv *http.Server, server *rocm.Server, drain time.Duration) error 
 }
 
 func (f *serveFlags) serverSettings(cmd *cobra.Command, log *slog.Logger, notifier *sdnotify.Notifier) rocm.Settings {
-	s := f.settings(cmd)
-	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
-	s.Pooling = f.pooling
-	s.Restart.Disabled = f.noRestart
-	s.Metrics = true      // GET /metrics is forwarded
-	s.Timeouts.Drain = -1 // the HTTP server drains
+	s := f.modelSettings(cmd, log)
 	newProgressLine(cmd).attach(&s)
 	draw := s.OnEvent
 	s.OnEvent = func(e supervise.Event) {
 		draw(e)
 		notifyState(notifier, e)
 	}
+	return s
+}
+
+// modelSettings returns the settings of a model that is served.
+func (f *serveFlags) modelSettings(cmd *cobra.Command, log *slog.Logger) rocm.Settings {
+	s := f.settings(cmd)
+	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
+	s.Pooling = f.pooling
+	s.Restart.Disabled = f.noRestart
+	s.Metrics = true      // GET /metrics is forwarded
+	s.Timeouts.Drain = -1 // the HTTP server drains
 	return s
 }
 

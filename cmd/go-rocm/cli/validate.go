@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ type service struct {
 func (f *serveFlags) prepare(ctx context.Context, model string, s rocm.Settings) (*service, error) {
 	out := &service{}
 	var credentialsErr, modelErr error
-	out.credentials, credentialsErr = f.checkCredentials(s)
+	out.credentials, credentialsErr = f.checkCredentials(s.Log)
 	out.model, modelErr = rocm.Prepare(ctx, model, s)
 	if modelErr == nil {
 		modelErr = f.checkPooling(out.model.Header)
@@ -119,9 +120,13 @@ func keyErrors(err error) []*keyError {
 	return nil
 }
 
+func (f *serveFlags) credentialFiles() gateway.CredentialFiles {
+	return gateway.CredentialFiles{KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey, Named: f.named}
+}
+
 // checkCredentials reads the API keys and the certificate, and checks that the
 // address may be listened on with them.
-func (f *serveFlags) checkCredentials(s rocm.Settings) (*gateway.CredentialStore, error) {
+func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
 	var errs []error
 	invalid := func(key, format string, args ...any) {
 		errs = append(errs, &keyError{key, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))})
@@ -130,7 +135,7 @@ func (f *serveFlags) checkCredentials(s rocm.Settings) (*gateway.CredentialStore
 	if err != nil {
 		invalid("listen", "%w", err)
 	}
-	files := gateway.CredentialFiles{KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey, Named: f.named}
+	files := f.credentialFiles()
 	switch {
 	case f.tlsCert == "" && f.tlsKey != "":
 		invalid("tls-key", "--tls-cert and --tls-key must be set together")
@@ -139,7 +144,7 @@ func (f *serveFlags) checkCredentials(s rocm.Settings) (*gateway.CredentialStore
 		invalid("tls-cert", "--tls-cert and --tls-key must be set together")
 		files.TLSCert = ""
 	}
-	credentials, err := gateway.LoadCredentials(files, s.Log)
+	credentials, err := gateway.LoadCredentials(files, log)
 	var wrong *gateway.CredentialError
 	switch {
 	case errors.As(err, &wrong) && wrong.Flag != "":

@@ -1,0 +1,160 @@
+//go:build linux && amd64
+
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+)
+
+// newSeveral makes a service of several models, without its listener, from a
+// configuration file with text.
+func newSeveral(t *testing.T, path, text string, flags ...string) (*severalServer, *output) {
+	t.Helper()
+	write(t, path, text)
+	cmd, f := newServe()
+	cmd.SetContext(t.Context())
+	if err := cmd.ParseFlags(append([]string{"--config", path}, flags...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.configure(cmd, nil); err != nil || !f.several {
+		t.Fatal(err, f.several)
+	}
+	log := &output{}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	checked, err := f.prepareSeveral(cmd, logger)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := rocm.NewPool(checked.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pool.Close() })
+	return &severalServer{cmd: cmd, log: logger, current: f, pool: pool, credentials: checked.credentials}, log
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// useFake makes this process use the bundle of a world, and returns its model.
+func useFake(t *testing.T) string {
+	t.Helper()
+	w := newWorld(t, fakellama.Script{})
+	for _, pair := range w.env {
+		name, value, _ := strings.Cut(pair, "=")
+		t.Setenv(name, value)
+	}
+	return w.model
+}
+
+func modelNames(p *rocm.Pool) string {
+	var names []string
+	for _, m := range p.List() {
+		names = append(names, m.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+// configOf returns a configuration file with models of one file.
+func configOf(model string, top string, names ...string) string {
+	for _, name := range names {
+		top += "\n[models." + name + "]\nmodel = \"" + model + "\"\nslots = " + map[bool]string{true: "1", false: "2"}[name < "b"] + "\n"
+	}
+	return top
+}
+
+func TestReloadAppliesAllOrNothing(t *testing.T) {
+	model := useFake(t)
+	path := filepath.Join(t.TempDir(), "config.toml")
+	s, log := newSeveral(t, path, configOf(model, "", "a", "b"))
+	for _, step := range []struct{ name, text, want, logged string }{
+		{"a missing file", configOf(model, "", "a", "c") + "[models.x]\nmodel = \"/no/such.gguf\"\n", "a b", "level=ERROR.*/no/such.gguf"},
+		{"an unknown key", configOf(model, "colour = 1", "a", "c"), "a b", "unknown key"},
+		{"a key that limits cannot have", configOf(model, "", "a") + "[keys.k]\nsha256 = \"x\"\n", "a b", "64 hexadecimal digits"},
+		{"one model", "model = \"" + model + "\"", "a b", "needs a restart"},
+		{"no file", "", "a b", "model is empty"},
+		{"other models", configOf(model, "drain = \"1s\"", "a", "c"), "a c", "changes=\"[b is removed c is new]\""},
+		{"the same again", configOf(model, "drain = \"2s\"", "a", "c"), "a c", "key=drain"},
+	} {
+		before := len(log.String())
+		write(t, path, step.text)
+		s.reload()
+		if got := modelNames(s.pool); got != step.want {
+			t.Errorf("%s: models %s, want %s", step.name, got, step.want)
+		}
+		text := log.String()[before:]
+		for part := range strings.SplitSeq(step.logged, ".*") {
+			if !strings.Contains(text, part) {
+				t.Errorf("%s: logged %s, want %s", step.name, text, step.logged)
+			}
+		}
+	}
+}
+
+func TestWatchedConfigurationIsReloaded(t *testing.T) {
+	model := useFake(t)
+	path := filepath.Join(t.TempDir(), "config.toml")
+	s, _ := newSeveral(t, path, configOf(model, "", "a"), "--watch-config")
+	defer s.reloadOn(t.Context(), nil)()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	write(t, path, configOf(model, "", "a", "d"))
+	for modelNames(s.pool) != "a d" {
+		select {
+		case <-ctx.Done():
+			t.Fatalf("models %s", modelNames(s.pool))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func TestServeReloadsModelsOnSIGHUP(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "yes"})
+	path := filepath.Join(w.dir, "config.toml")
+	write(t, path, configOf(w.model, "", "a", "b"))
+	s := w.serveAs(t, "--config", path, "--listen", "127.0.0.1:0")
+	const chat = `{"model":"%","messages":[{"role":"user","content":"Hi"}]}`
+	ask := func(model string) (int, string) {
+		return fetch(t, http.MethodPost, s.url+"/v1/chat/completions", strings.ReplaceAll(chat, "%", model))
+	}
+	for _, model := range []string{"a", "b"} {
+		if status, body := ask(model); status != http.StatusOK || !strings.Contains(body, `"model":"`+model+`"`) {
+			t.Errorf("%s: %d %s", model, status, body)
+		}
+	}
+	write(t, path, configOf(w.model, "", "a", "c"))
+	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		status, body := ask("c")
+		if status == http.StatusOK && strings.Contains(body, `"model":"c"`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("c: %d %s", status, body)
+		}
+	}
+	if status, body := ask("b"); status != http.StatusNotFound {
+		t.Errorf("b: %d %s", status, body)
+	}
+	s.end(t)
+}
