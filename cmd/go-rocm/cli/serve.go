@@ -72,7 +72,7 @@ func newServe() (*cobra.Command, *serveFlags) {
 	f := &serveFlags{}
 	cmd := &cobra.Command{
 		Use:   "serve [MODEL]",
-		Short: "serve a model to OpenAI clients",
+		Short: "serve a model, or several, to OpenAI clients",
 		Long: `Loads MODEL and answers OpenAI-compatible requests (chat completions,
 completions, responses, embeddings, rerank) and requests in llama-server's own API
 on 127.0.0.1:8080, or on the address of --listen. llama-server itself is reachable
@@ -93,8 +93,15 @@ are allow-lists; bodies, grammars and schemas are limited in size and structure.
 Requests wait for a slot in a queue that clients share; more are answered with
 status 429.
 
-SIGHUP reloads the API keys and the certificate. If serve runs in a terminal,
-SIGHUP stops it, because the terminal was closed.
+With --models-dir, or with tables [models.NAME] in the configuration file, serve
+offers several models. The field "model" of a request names one, which is loaded
+when it is asked for and unloaded when another needs its memory. docs/serve.md lists
+the keys of the tables. Without MODEL and --config, serve reads
+` + defaultConfig + `, if it exists.
+
+SIGHUP reloads the API keys and the certificate, and with several models the whole
+configuration file. If serve runs in a terminal, SIGHUP stops it, because the
+terminal was closed.
 
 --config reads the model and the flags below from a TOML file. Flags on the command
 line take precedence. "go-rocm config default" prints such a file.
@@ -103,6 +110,7 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 (Type=notify, WatchdogSec=).`,
 		Example: `  go-rocm serve qwen3-8b-q4_k_m.gguf
   go-rocm serve model.gguf --listen 0.0.0.0:8080 --api-key-file keys
+  go-rocm serve --models-dir /srv/models --idle-unload 15m
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'`,
 		Args: cobra.MaximumNArgs(1),
 	}
