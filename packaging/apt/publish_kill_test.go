@@ -185,7 +185,10 @@ func TestPublishSurvivesKill(t *testing.T) {
 	c := client{dir: site, keys: openpgp.EntityList{key}}
 	seen := map[string]int{}
 	last := first
-	const minRounds, maxRounds = 12, 90
+	minRounds, maxRounds := 12, 90
+	if testing.Short() {
+		minRounds = 3 // one of each kind; a round takes a second
+	}
 	for round := 0; round < minRounds || seen[packages] == 0 || seen[generation] == 0; round++ {
 		if round == maxRounds {
 			t.Fatalf("killed %d times, interrupted after: %v", maxRounds, seen)
