@@ -62,6 +62,8 @@ func crashers() []crasher {
 		{"key appears twice", file(3, 0, 2).key("a", gguf.Uint8).u8(1).key("a", gguf.Uint8).u8(2), gguf.ErrMalformed},
 		{"key of 65536 bytes", file(3, 0, 1).key(strings.Repeat("k", 1<<16), gguf.Uint8).u8(1), gguf.ErrMalformed},
 		{"empty key", file(3, 0, 1).key("", gguf.Uint8).u8(1).data(8), gguf.ErrMalformed},
+		{"65537 entries", file(3, 0, 1<<16+1).data(14 * (1<<16 + 1)), gguf.ErrMalformed},
+		{"131073 tensors", file(3, 1<<17+1, 0).data(25 * (1<<17 + 1)), gguf.ErrMalformed},
 		{"array of arrays", file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.ArrayOf)).u64(1).u32(0).u64(0), gguf.ErrMalformed},
 		{"unknown value type", file(3, 0, 1).key("a", 13).u64(0), gguf.ErrMalformed},
 		{"big-endian, reversed magic", &raw{[]byte("FUGG\x00\x00\x00\x03" + strings.Repeat("\x00", 16))}, gguf.ErrBigEndian},
@@ -105,6 +107,9 @@ func TestHugeSparseFileUsesLittleMemory(t *testing.T) {
 		"tensors": file(3, 1<<35, 0),
 		"texts":   file(3, 0, 1).u64(1 << 38),
 		"array":   file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.String)).u64(1 << 36),
+		"numbers": file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.Uint64)).u64(1 << 36),
+		"arrays":  emptyArrays(1000),
+		"strings": file(3, 0, 1).key("a", gguf.ArrayOf).u32(uint32(gguf.String)).u64(1 << 23).u64(1 << 30),
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "giant.gguf")
@@ -125,6 +130,54 @@ func TestHugeSparseFileUsesLittleMemory(t *testing.T) {
 				t.Errorf("%d bytes allocated", n)
 			}
 		})
+	}
+}
+
+// emptyArrays begins with an array of 2^24 empty strings, which a sparse file
+// continues with, of n entries in all.
+func emptyArrays(n uint64) *raw {
+	return file(3, 0, n).key("a", gguf.ArrayOf).u32(uint32(gguf.String)).u64(1 << 24)
+}
+
+// A string of more than 64 KiB stays in the file until it is asked for.
+func TestLongStringsAreReadOnDemand(t *testing.T) {
+	for _, n := range []int{0, 1, 64 << 10, 64<<10 + 1, 1 << 20, 16 << 20} {
+		want := strings.Repeat("é", n/2) + strings.Repeat("x", n%2)
+		r := file(3, 0, 2).key("a", gguf.String).text(want).key("b", gguf.Uint8).u8(7)
+		f := r.mustRead(t)
+		if got, err := f.Text("a"); err != nil || got != want {
+			t.Errorf("%d bytes: %d read, %v", n, len(got), err)
+		}
+		if v, _ := f.Lookup("a"); v.String() != want {
+			t.Errorf("%d bytes: formatted as %d", n, len(v.String()))
+		}
+		if b, err := f.Uint("b"); err != nil || b != 7 {
+			t.Errorf("the entry behind %d bytes: %d, %v", n, b, err)
+		}
+	}
+	f := longString(16<<20 + 1).mustRead(t)
+	if _, err := f.Text("tokenizer.huggingface.json"); !errors.Is(err, gguf.ErrMalformed) {
+		t.Errorf("more than 16 MiB: %v", err)
+	}
+	if _, err := f.Uint("tokenizer.huggingface.json"); !errors.Is(err, gguf.ErrType) || len(err.Error()) > 200 {
+		t.Errorf("as a number: %v", err)
+	}
+	path := store(t, t.TempDir(), "x.gguf", longString(1<<20).b)
+	f, err := gguf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(path, 1<<19); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Text("tokenizer.huggingface.json"); !errors.Is(err, gguf.ErrTruncated) {
+		t.Errorf("of a file that shrank: %v", err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Text("tokenizer.huggingface.json"); !errors.Is(err, os.ErrClosed) {
+		t.Errorf("of a closed file: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
 // windowBytes is the size of the read buffer: large enough that a vocabulary of
@@ -15,7 +16,8 @@ const windowBytes = 64 << 10
 // checks every advance against the remaining bytes.
 type cursor struct {
 	r    io.ReaderAt
-	size int64
+	size int64 // where reading ends
+	file int64 // the size of the file, of which only the first bytes may be read
 	base int64 // file offset of buf[0]
 	buf  []byte
 	pos  int // next unread byte in buf
@@ -24,7 +26,7 @@ type cursor struct {
 
 func newCursor(r io.ReaderAt, off, size int64) *cursor {
 	n := min(int64(windowBytes), max(size-off, 0))
-	return &cursor{r: r, size: size, base: off, buf: make([]byte, 0, n), part: "header"}
+	return &cursor{r: r, size: size, file: size, base: off, buf: make([]byte, 0, n), part: "header"}
 }
 
 func (c *cursor) offset() int64 { return c.base + int64(c.pos) }
@@ -32,6 +34,24 @@ func (c *cursor) left() uint64  { return uint64(c.size - c.offset()) }
 
 func (c *cursor) fail(err error, format string, args ...any) error {
 	return &FormatError{Offset: c.offset(), Part: c.part, Reason: fmt.Sprintf(format, args...), Err: err}
+}
+
+// tooShort returns the error that n bytes are asked for and fewer are left: the file
+// ends before, or more of it would be read than a header has. What describes them.
+func (c *cursor) tooShort(n uint64, what string, args ...any) error {
+	if n <= uint64(c.file-c.offset()) {
+		return c.fail(ErrMalformed, what+": %d bytes before the tensor data are more than %d", append(args, uint64(c.offset())+n, c.size)...)
+	}
+	return c.fail(ErrTruncated, what+", but only %d bytes remain", append(args, c.left())...)
+}
+
+// times multiplies, and returns the largest number where the product is larger.
+func times(a, b uint64) uint64 {
+	p, ok := mul(a, b)
+	if !ok {
+		return math.MaxUint64
+	}
+	return p
 }
 
 // rewind goes back to the beginning of the file and fills the window.
@@ -49,7 +69,7 @@ func (c *cursor) fill(n int) error {
 		return nil
 	}
 	if uint64(n) > c.left() {
-		return c.fail(ErrTruncated, "%d bytes wanted, %d left", n, c.left())
+		return c.tooShort(uint64(n), "%d bytes wanted", n)
 	}
 	kept := copy(c.buf[:cap(c.buf)], c.buf[c.pos:])
 	c.base += int64(c.pos)
@@ -112,7 +132,7 @@ func number(b []byte, width int) uint64 {
 // skip skips n bytes without reading them.
 func (c *cursor) skip(n uint64) error {
 	if n > c.left() {
-		return c.fail(ErrTruncated, "%d bytes but only %d bytes remain", n, c.left())
+		return c.tooShort(n, "%d bytes", n)
 	}
 	if in := uint64(len(c.buf) - c.pos); n <= in {
 		c.pos += int(n)
@@ -126,7 +146,7 @@ func (c *cursor) skip(n uint64) error {
 // appendBytes reads n bytes and appends them to dst.
 func (c *cursor) appendBytes(dst []byte, n uint64) ([]byte, error) {
 	if n > c.left() {
-		return dst, c.fail(ErrTruncated, "%d bytes but only %d bytes remain", n, c.left())
+		return dst, c.tooShort(n, "%d bytes", n)
 	}
 	for n > 0 {
 		if c.pos == len(c.buf) {
@@ -147,7 +167,7 @@ func (c *cursor) appendBytes(dst []byte, n uint64) ([]byte, error) {
 // a model is spent here.
 func (c *cursor) skipStrings(n uint64) error {
 	if n > c.left()/8 {
-		return c.fail(ErrTruncated, "an array of %d strings but only %d bytes remain", n, c.left())
+		return c.tooShort(times(n, 8), "an array of %d strings", n)
 	}
 	for n > 0 {
 		buf, pos := c.buf, c.pos

@@ -96,9 +96,17 @@ func (f *File) Bool(key string) (bool, error) {
 	return typed(f, key, "a bool", Value.Bool)
 }
 
-// Text returns a string.
+// Text returns a string. A string of more than 64 KiB is read from the file.
 func (f *File) Text(key string) (string, error) {
-	return typed(f, key, "a string", Value.Text)
+	v, ok := f.Lookup(key)
+	if !ok || v.typ != String {
+		return typed(f, key, "a string", Value.Text)
+	}
+	s, err := v.text()
+	if err != nil {
+		return "", fmt.Errorf("%.80q: %w", key, err)
+	}
+	return s, nil
 }
 
 // Array returns an array, still in the file.

@@ -115,6 +115,9 @@ func (f *File) join(p *File, no int, count uint64) error {
 	if n, err := p.Uint(keySplitCount); err != nil || n != count {
 		return fmt.Errorf("%w: it has %d parts, the first part has %d", ErrSplit, n, count)
 	}
+	if n := len(f.tensors) + len(p.tensors); n > maxTensors {
+		return fmt.Errorf("%w: %d tensors, more than %d", ErrMalformed, n, maxTensors)
+	}
 	for _, t := range p.tensors {
 		if _, twice := f.byName[t.Name]; twice {
 			return fmt.Errorf("%w: tensor %q is in two parts", ErrSplit, t.Name)

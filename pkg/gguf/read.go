@@ -10,14 +10,24 @@ const (
 	maxDims     = 4         // GGML_MAX_DIMS
 	maxName     = 63        // GGML_MAX_NAME less the final zero
 	maxKey      = 1<<16 - 1 // bytes, as the format's description has it
-	maxArena    = 256 << 20 // bytes of strings held in memory, a bound against hostile sparse files
-	maxElement  = 16 << 20  // bytes of one string of an array that is asked for
 	maxStrings  = 1 << 24   // strings in an array; the largest vocabularies have half a million merges
 	defaultPad  = 32        // GGUF_DEFAULT_ALIGNMENT
 	minPair     = 8 + 1 + 4 + 1
 	minTensor   = 8 + 1 + 4 + 4 + 8
 	keyAlign    = "general.alignment"
 	presizedMax = 4096 // entries allocated ahead on the file's word alone
+)
+
+// Bounds against hostile files, each several times what published models have:
+// some fifty entries, forty thousand tensors where each expert has its own, and
+// 40 MiB before the tensor data, most of which is the vocabulary.
+const (
+	maxPairs   = 1 << 16   // metadata entries
+	maxTensors = 1 << 17   // in all parts of a split model
+	maxHeader  = 256 << 20 // bytes before the tensor data
+	maxArena   = 32 << 20  // bytes of keys, names and short strings, which are held in memory
+	maxShort   = 64 << 10  // bytes of a short string; a longer one stays in the file
+	maxElement = 16 << 20  // bytes of one long string, or of one string of an array, that is asked for
 )
 
 // pair is a metadata entry. Its key, and its value if that is a string, are ranges
@@ -48,7 +58,8 @@ func NewReader(r io.ReaderAt, size int64) (*File, error) {
 	if size < 0 {
 		return nil, fmt.Errorf("%w: negative size %d", ErrMalformed, size)
 	}
-	rd := &reader{c: newCursor(r, 0, size), f: &File{r: r, size: size, parts: 1, align: defaultPad}}
+	rd := &reader{c: newCursor(r, 0, min(size, maxHeader)), f: &File{r: r, size: size, parts: 1, align: defaultPad}}
+	rd.c.file = size
 	kvs, tensors, err := rd.header()
 	if err != nil {
 		return nil, err
@@ -100,11 +111,18 @@ func (rd *reader) header() (kvs, tensors uint64, err error) {
 	if kvs, err = c.u64(); err != nil {
 		return 0, 0, err
 	}
-	if n := c.left() / minPair; kvs > n {
+	left := uint64(c.file - c.offset())
+	switch n := left / minPair; {
+	case kvs > n:
 		return 0, 0, c.fail(ErrTruncated, "%d metadata entries, but the file has room for %d", kvs, n)
+	case kvs > maxPairs:
+		return 0, 0, c.fail(ErrMalformed, "%d metadata entries, more than %d", kvs, maxPairs)
 	}
-	if n := c.left() / minTensor; tensors > n {
+	switch n := left / minTensor; {
+	case tensors > n:
 		return 0, 0, c.fail(ErrTruncated, "%d tensors, but the file has room for %d", tensors, n)
+	case tensors > maxTensors:
+		return 0, 0, c.fail(ErrMalformed, "%d tensors, more than %d", tensors, maxTensors)
 	}
 	return kvs, tensors, nil
 }
@@ -120,10 +138,10 @@ func (rd *reader) notGGUF(format string, args ...any) error {
 // appendString reads a string of n bytes into the arena.
 func (rd *reader) appendString(n uint64) (off, length int, err error) {
 	if n > rd.c.left() {
-		return 0, 0, rd.c.fail(ErrTruncated, "a string of %d bytes but only %d bytes remain", n, rd.c.left())
+		return 0, 0, rd.c.tooShort(n, "a string of %d bytes", n)
 	}
 	if n > maxArena || uint64(len(rd.arena)) > maxArena-n {
-		return 0, 0, rd.c.fail(ErrMalformed, "more than %d bytes of strings", maxArena)
+		return 0, 0, rd.c.fail(ErrMalformed, "more than %d bytes of keys, names and short strings", maxArena)
 	}
 	off = len(rd.arena)
 	rd.arena, err = rd.c.appendBytes(rd.arena, n)
@@ -171,6 +189,10 @@ func (rd *reader) value(p *pair) (err error) {
 		if err != nil {
 			return err
 		}
+		if l > maxShort {
+			p.value.arr = Array{r: c.r, off: c.offset(), end: c.offset() + int64(min(l, c.left())), elem: String, n: 1}
+			return c.skip(l)
+		}
 		p.sOff, p.sLen, err = rd.appendString(l)
 		return err
 	case ArrayOf:
@@ -202,14 +224,14 @@ func (rd *reader) array() (Array, error) {
 	}
 	a := Array{r: c.r, off: c.offset(), elem: ValueType(t), n: n}
 	switch w := a.elem.width(); {
-	case a.elem == String && n > maxStrings && n <= c.left()/8:
+	case a.elem == String && n > maxStrings && n <= uint64(c.file-c.offset())/8:
 		return Array{}, c.fail(ErrMalformed, "an array of %d strings, more than %d", n, maxStrings)
 	case a.elem == String:
 		err = c.skipStrings(n)
 	case w == 0:
 		return Array{}, c.fail(ErrMalformed, "an array of %s, which the format does not have", a.elem)
 	case n > c.left()/uint64(w):
-		return Array{}, c.fail(ErrTruncated, "an array of %d %s but only %d bytes remain", n, a.elem, c.left())
+		return Array{}, c.tooShort(times(n, uint64(w)), "an array of %d %s", n, a.elem)
 	default:
 		err = c.skip(n * uint64(w))
 	}
@@ -226,7 +248,7 @@ func (rd *reader) resolvePairs() error {
 	for i := range rd.f.pairs {
 		p := &rd.f.pairs[i]
 		p.key = text[p.kOff : p.kOff+p.kLen]
-		if p.value.typ == String {
+		if p.value.typ == String && !p.value.isLong() {
 			p.value.str = text[p.sOff : p.sOff+p.sLen]
 		}
 		if _, twice := rd.f.index[p.key]; twice {

@@ -2,7 +2,9 @@ package gguf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 )
 
@@ -55,12 +57,36 @@ func (t ValueType) String() string {
 	return fmt.Sprintf("type(%d)", uint32(t))
 }
 
-// Value is one metadata value. An array is a reference into the file.
+// Value is one metadata value. An array is a reference into the file, and so is a
+// string of more than 64 KiB.
 type Value struct {
 	typ ValueType
 	num uint64 // a scalar's bits, as stored
 	str string
-	arr Array
+	arr Array // or the range of a long string
+}
+
+// isLong reports whether the value is a string that stays in the file.
+func (v Value) isLong() bool { return v.typ == String && v.arr.r != nil }
+
+// text returns a string. Its error wraps ErrMalformed for a string of more than
+// 16 MiB; other errors are those of reading.
+func (v Value) text() (string, error) {
+	if !v.isLong() {
+		return v.str, nil
+	}
+	n := v.arr.Bytes()
+	if n > maxElement {
+		return "", fmt.Errorf("%w: a string of %d bytes, more than %d", ErrMalformed, n, maxElement)
+	}
+	b := make([]byte, n)
+	if n, err := v.arr.r.ReadAt(b, v.arr.off); n < len(b) {
+		if errors.Is(err, io.EOF) {
+			err = ErrTruncated
+		}
+		return "", fmt.Errorf("read a string: %w", err)
+	}
+	return string(b), nil
 }
 
 // Type of the value; ArrayOf for arrays.
@@ -104,8 +130,12 @@ func (v Value) Float() (float64, bool) {
 // Bool returns a bool.
 func (v Value) Bool() (value, ok bool) { return v.num != 0, v.typ == Bool }
 
-// Text returns a string. The bytes are as stored and need not be UTF-8.
-func (v Value) Text() (string, bool) { return v.str, v.typ == String }
+// Text returns a string. The bytes are as stored and need not be UTF-8. It returns
+// false for a long string that cannot be read; File.Text returns the error.
+func (v Value) Text() (string, bool) {
+	s, err := v.text()
+	return s, v.typ == String && err == nil
+}
 
 // Array returns an array.
 func (v Value) Array() (Array, bool) { return v.arr, v.typ == ArrayOf }
@@ -114,7 +144,10 @@ func (v Value) Array() (Array, bool) { return v.arr, v.typ == ArrayOf }
 func (v Value) String() string {
 	switch v.typ {
 	case String:
-		return v.str
+		if s, ok := v.Text(); ok {
+			return s
+		}
+		return fmt.Sprintf("[%d bytes]", v.arr.Bytes())
 	case ArrayOf:
 		return fmt.Sprintf("[%d]%s", v.arr.n, v.arr.elem)
 	case Bool:
@@ -132,7 +165,10 @@ func (v Value) String() string {
 // truncated returns the value for an error message: a string is quoted and
 // truncated.
 func (v Value) truncated() string {
-	if v.typ == String {
+	switch {
+	case v.isLong():
+		return fmt.Sprintf("of %d bytes", v.arr.Bytes())
+	case v.typ == String:
 		return fmt.Sprintf("%.80q", v.str)
 	}
 	return v.String()
