@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -134,7 +135,7 @@ func (l *Prepared) spec() supervise.Spec {
 		Argv: srv.program.Argv, Args: append(slices.Clone(srv.Plan.Args), s.serverArgs(srv.Path)...),
 		Env: append(slices.Concat(threadEnv(os.Environ(), host.ReadCPUs("/")), srv.Plan.Env), envMediaMarker+"="+srv.mediaMarker), Dir: srv.program.Dir, ExtraFiles: srv.program.LeaseFiles(),
 		TCPAddr: s.TCP, ModelBytes: l.Header.Size(), CPUOnly: !srv.Plan.GPU, Restart: restart, Log: s.logger(), OnEvent: s.onEvent(),
-		StartTimeout: s.Timeouts.Start, DrainTimeout: s.Timeouts.Drain, StopTimeout: s.Timeouts.Stop, StallTimeout: stallTimeout(srv.Plan, s.Timeouts.Stall),
+		LoadingMemory: loadingMemory(srv.Plan, l.Header.Size()), StartTimeout: s.Timeouts.Start, DrainTimeout: s.Timeouts.Drain, StopTimeout: s.Timeouts.Stop, StallTimeout: stallTimeout(srv.Plan, s.Timeouts.Stall),
 	}
 }
 
@@ -177,6 +178,19 @@ func (s *Settings) alias(model string) string {
 		return "model"
 	}
 	return name
+}
+
+// loadingMemory returns the limit of the memory that llama-server may allocate while
+// it loads a model of size bytes: one and a half times what the plan expects on the
+// host, the model once more (weights that the CPU's kernels repack are copied), and
+// 2 GiB. Without it, a chat template can fill the machine's memory. There is no
+// limit for users who overcommit.
+func loadingMemory(p *plan.Plan, size int64) int64 {
+	if p.Request.Options.Overcommit {
+		return 0
+	}
+	expected := int64(min(p.Host.Used(), math.MaxInt64/4))
+	return expected + expected/2 + size + 2<<30
 }
 
 // partialStallTimeout is how long requests may run without a token where the CPU

@@ -34,7 +34,8 @@ type Prepared struct {
 // Prepare does everything that Launch does before it starts llama-server for the
 // model: it checks the settings, finds the bundle, reads the headers of all files
 // that the server loads, and plans. If there are Settings.Args, it also has
-// llama-server parse its whole command line.
+// llama-server parse its whole command line, and so it does where there is a chat
+// template in a file, which llama-server then tries.
 //
 // The error joins a [plan.OptionError], whose Option is a field of [Settings], for
 // each setting that is wrong.
@@ -55,7 +56,7 @@ func prepare(ctx context.Context, path string, s Settings) (*Prepared, error) {
 	if err == nil {
 		err = l.plan()
 	}
-	if err == nil && len(s.Args) > 0 {
+	if err == nil && (len(s.Args) > 0 || s.ChatTemplateFile != "") {
 		err = l.checkArgs(ctx)
 	}
 	if err != nil {
@@ -123,7 +124,10 @@ func (l *Prepared) checkArgs(ctx context.Context) error {
 	spec := l.spec()
 	spec.Flags = flags
 	err = supervise.TryArgs(ctx, spec)
-	if errors.Is(err, supervise.ErrBadArgument) || errors.Is(err, supervise.ErrStartTimeout) {
+	switch {
+	case l.settings.ChatTemplateFile != "" && (errors.Is(err, supervise.ErrMemoryLimit) || errors.Is(err, supervise.ErrBadTemplate)):
+		return plan.InvalidOption("ChatTemplateFile", "%w", err)
+	case errors.Is(err, supervise.ErrBadArgument) || errors.Is(err, supervise.ErrStartTimeout):
 		return invalid(err)
 	}
 	return ctx.Err() // other errors are those of a start, which may have a remedy

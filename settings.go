@@ -199,15 +199,18 @@ func checkAddress(address string) error {
 	return err
 }
 
+// maxTemplate limits a chat template, in bytes; real ones have at most some 30 KB.
+const maxTemplate = 1 << 20
+
 // checkFiles checks the paths that llama-server opens: it reports a missing file
 // with the text of its usage only. The files of the plan are read by package
 // machine.
 func (s *Settings) checkFiles() error {
 	var errs []error
 	if s.ChatTemplateFile != "" {
-		f, err := regfile.Open(s.ChatTemplateFile)
-		if err == nil {
-			err = f.Close()
+		raw, err := regfile.Read(s.ChatTemplateFile, maxTemplate)
+		if text, textErr := regfile.Text(raw); err == nil && (textErr != nil || len(text) != len(raw)) {
+			err = fmt.Errorf("%s begins with a byte order mark, which would become a part of every prompt; save it as UTF-8 without one", s.ChatTemplateFile)
 		}
 		if err != nil {
 			errs = append(errs, plan.InvalidOption("ChatTemplateFile", "the chat template file: %w; name a readable file (Settings.ChatTemplateFile, --chat-template-file)", err))

@@ -24,8 +24,12 @@ import (
 func TestInvalidSettingsAreRejected(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{})
 	dir := t.TempDir()
-	fifo, file := filepath.Join(dir, "fifo"), filepath.Join(dir, "file")
-	if err := errors.Join(syscall.Mkfifo(fifo, 0o600), os.WriteFile(file, []byte("x"), 0o600)); err != nil {
+	fifo, file, marked, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "file"), filepath.Join(dir, "marked"), filepath.Join(dir, "huge")
+	err := errors.Join(
+		syscall.Mkfifo(fifo, 0o600), os.WriteFile(file, []byte("x"), 0o600), os.WriteFile(marked, []byte("\ufeff{{ x }}"), 0o600),
+		os.WriteFile(huge, nil, 0o600), os.Truncate(huge, 100<<30),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for says, change := range map[string]func(*rocm.Settings){
@@ -37,6 +41,8 @@ func TestInvalidSettingsAreRejected(t *testing.T) {
 		"pooling \"average\"": func(s *rocm.Settings) { s.Pooling = "average" },
 		"host:port":           func(s *rocm.Settings) { s.TCP = "127.0.0.1:99999" },
 		"template file":       func(s *rocm.Settings) { s.ChatTemplateFile = filepath.Join(dir, "absent.jinja") },
+		"byte order mark":     func(s *rocm.Settings) { s.ChatTemplateFile = marked },
+		"file is too large":   func(s *rocm.Settings) { s.ChatTemplateFile = huge },
 		"not a regular file":  func(s *rocm.Settings) { s.ChatTemplateFile = fifo },
 		"create it":           func(s *rocm.Settings) { s.SlotDir = filepath.Join(dir, "absent") },
 		"not a directory":     func(s *rocm.Settings) { s.SlotDir = file },

@@ -16,6 +16,8 @@ var (
 	ErrOutOfMemory = errors.New("out of memory")
 	// ErrHostMemory: the host has too little memory. It is an ErrOutOfMemory too.
 	ErrHostMemory = fmt.Errorf("the host is %w", ErrOutOfMemory)
+	// ErrMemoryLimit: the program allocated more than Spec.LoadingMemory.
+	ErrMemoryLimit = errors.New("allocates more memory than loading the model needs")
 	// ErrGPUHang: the GPU stopped answering and was reset.
 	ErrGPUHang = errors.New("gpu hang")
 	// ErrGPUFault: a kernel on the GPU accessed memory outside its own.
@@ -32,6 +34,9 @@ var (
 	ErrNoDevice = errors.New("llama-server does not find the gpu")
 	// ErrBadArgument: the program rejected its command line.
 	ErrBadArgument = errors.New("invalid argument")
+	// ErrBadTemplate: the program cannot use the model's chat template, or the one of
+	// an argument.
+	ErrBadTemplate = errors.New("chat template cannot be used")
 	// ErrListen: the program could not listen on its address.
 	ErrListen = errors.New("cannot listen")
 	// ErrStalled: requests ran and no token was produced.
@@ -55,7 +60,7 @@ var (
 // IsPermanent reports whether a restart cannot help against err.
 func IsPermanent(err error) bool {
 	for _, kind := range []error{
-		ErrModelInvalid, ErrLibraryMissing, ErrPermission, ErrBadArgument, ErrNoDevice,
+		ErrModelInvalid, ErrBadTemplate, ErrMemoryLimit, ErrLibraryMissing, ErrPermission, ErrBadArgument, ErrNoDevice,
 		ErrUnsupportedTarget, ErrUnsupportedPlatform, ErrInvalidSpec,
 	} {
 		if errors.Is(err, kind) {
@@ -183,6 +188,8 @@ const (
 	remedyArg      = "remove or correct the argument; 'llama-server --help' lists the arguments of this version"
 	remedyAddress  = "choose another address, or stop the program that listens there"
 	remedyStallCPU = "the process neither computed nor answered and was killed; if it happens again, report it with the lines above"
+	remedyTemplate = "the lines above show why llama-server cannot use the chat template; use another one (--chat-template-file)"
+	remedyLimit    = "the model's chat template may loop or grow without end: use a template that you trust (--chat-template-file), or a model from another source; if the model is as large as that, allow it with --overcommit"
 	remedyAVX      = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
 )
 
@@ -208,6 +215,8 @@ func logPatterns() []logPattern {
 		s(ErrLibraryMissing, `error while loading shared libraries: `, "glibc's loader", remedyLibrary),
 		s(ErrLibraryMissing, "symbol lookup error: |version `[^']+' not found", "glibc's loader", remedyLibrary),
 		s(ErrNoDevice, `invalid device: ROCm\d+`, "common/arg.cpp", remedyDevice),
+		s(ErrBadTemplate, `error: the supplied chat template is not supported`, "common/arg.cpp", remedyTemplate),
+		s(ErrBadTemplate, `chat template parsing error: `, "server-context.cpp", remedyTemplate),
 		s(ErrBadArgument, `error: invalid argument: |error while handling argument `, "common/arg.cpp", remedyArg),
 		s(ErrListen, `couldn't bind HTTP server socket|couldn't start HTTP listener`, "server-http.cpp", remedyAddress),
 		s(ErrModelInvalid, `mismatch between (text model|vision and audio mmproj)`, "mtmd.cpp", remedyMMProj),
@@ -232,7 +241,7 @@ func wasReady(s State) bool { return s == Ready || s == Stalled || s == Stopping
 // never later. A program may go on after it wrote such a line, for example without
 // the GPU that it may not open, and the line does not explain a later exit.
 func endsOnlyStart(kind error) bool {
-	return slices.Contains([]error{ErrModelInvalid, ErrBadArgument, ErrListen, ErrNoDevice, ErrPermission, ErrLibraryMissing}, kind)
+	return slices.Contains([]error{ErrModelInvalid, ErrBadTemplate, ErrBadArgument, ErrListen, ErrNoDevice, ErrPermission, ErrLibraryMissing}, kind)
 }
 
 // diagnose sets the cause, the line and the remedy of an exit from its last lines

@@ -81,16 +81,27 @@ func TryArgs(ctx context.Context, spec Spec) error {
 	}
 	_, err = runHelp(ctx, spec.Argv, spec.Dir, spec.Env, args...)
 	var exit *ExitError
-	if !errors.As(err, &exit) || exit.Signal != 0 || (exit.Kind != nil && !errors.Is(exit.Kind, ErrBadArgument)) {
+	if !errors.As(err, &exit) || exit.Signal != 0 {
 		return err
 	}
-	line := exit.Line
+	kind, line := exit.Kind, exit.Line
 	for _, l := range exit.Log {
 		if line == "" {
 			line = l // the error comes first, then a part of the usage
 		}
 	}
-	return fmt.Errorf("%w: llama-server says %q; %s", ErrBadArgument, line, remedyArg)
+	switch {
+	case errors.Is(kind, ErrBadTemplate):
+		for _, l := range exit.Log { // a line before says why
+			if strings.Contains(l, "common_chat_templates_init: error:") || strings.Contains(l, "failed to apply template:") {
+				line = l
+			}
+		}
+		return fmt.Errorf("%w: llama-server says %q; use another template", kind, line)
+	case kind == nil || errors.Is(kind, ErrBadArgument):
+		return fmt.Errorf("%w: llama-server says %q; %s", ErrBadArgument, line, remedyArg)
+	}
+	return err
 }
 
 // checkFileArgs rejects arguments that name a FIFO, a socket or a device, which may
@@ -116,6 +127,35 @@ func checkFileArgs(args []string, dir string) error {
 // needs seconds.
 const helpTimeout = 30 * time.Second
 
+// helpMemory limits what the program may allocate for --help, in bytes. A chat
+// template in a file is run then, and may allocate without end.
+const helpMemory = 1 << 30
+
+// killAbove kills the process group of pid once the process has allocated more than
+// limit bytes, until the returned function is called, which reports whether it did.
+// The caller has not reaped the process before that.
+func killAbove(limit int64, pid int) (exceeded func() bool) {
+	stop, result := make(chan struct{}), make(chan bool, 1)
+	go func() {
+		tick := time.NewTicker(maxPoll)
+		defer tick.Stop()
+		for {
+			select {
+			case <-stop:
+				result <- false
+				return
+			case <-tick.C:
+			}
+			if anonymousMemory(pid) > limit {
+				_ = syscall.Kill(-pid, syscall.SIGKILL)
+				result <- true
+				return
+			}
+		}
+	}()
+	return func() bool { close(stop); return <-result }
+}
+
 // runHelp runs the program with args and --help, and returns its output.
 func runHelp(ctx context.Context, argv []string, dir string, env []string, args ...string) ([]byte, error) {
 	limited, cancel := context.WithTimeout(ctx, helpTimeout)
@@ -129,9 +169,17 @@ func runHelp(ctx context.Context, argv []string, dir string, env []string, args 
 	cmd.WaitDelay = time.Second
 	var out, errs limitedBuffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	if err := cmd.Run(); err != nil {
+	err := cmd.Start()
+	exceeded := func() bool { return false }
+	if err == nil {
+		exceeded = killAbove(helpMemory, cmd.Process.Pid)
+		err = cmd.Wait()
+	}
+	if grew := exceeded(); err != nil {
 		var exit *exec.ExitError
 		switch {
+		case grew:
+			return nil, fmt.Errorf("%w: it had allocated more than %d MiB when it had parsed its arguments; %s", ErrMemoryLimit, helpMemory>>20, remedyLimit)
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case limited.Err() != nil:

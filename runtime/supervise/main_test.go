@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +32,7 @@ const (
 	roleEscape    = "escape" // the same, with a descendant in its own session
 	roleParent    = "parent" // supervises a server until killed
 	roleExhausted = "starve" // stops a server with no descriptor left
+	roleHungry    = "hungry" // the fake, which allocates until it is killed
 	roleHideSlots = "hide"   // the fake, which hides /slots once the file in hideSlotsName exists
 )
 
@@ -37,6 +40,12 @@ const (
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleName) {
 	case roleServer:
+		os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+	case roleHungry:
+		if slices.Contains(os.Args, "--help") {
+			allocateForever()
+		}
+		go allocateForever()
 		os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	case roleEscape:
 		os.Exit(runEscaping())
@@ -55,6 +64,20 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(torture.Main(m))
+}
+
+// allocateForever allocates a MiB every millisecond, up to 4 GiB.
+func allocateForever() {
+	var kept [][]byte
+	for range 4096 {
+		b := make([]byte, 1<<20)
+		for i := 0; i < len(b); i += 4096 {
+			b[i] = 1
+		}
+		kept = append(kept, b)
+		time.Sleep(time.Millisecond)
+	}
+	runtime.KeepAlive(kept)
 }
 
 // runEscaping starts a process that leaves the group and outlives its parent.

@@ -44,6 +44,7 @@ type process struct {
 
 	exited          chan struct{} // closed when the process is reaped and its output is read
 	status          exitStatus    // valid after exited
+	excess          int64         // bytes that it had allocated when limitMemory killed it; used by the loop alone
 	readyAt         time.Time     // when /health first answered 200; used by the loop alone
 	oomKillsAtStart func() uint64 // the control group's count of OOM kills
 }

@@ -351,7 +351,12 @@ func (c *Child) exitError(p *process, state State) error {
 		Code: p.status.code, Signal: p.status.signal, CoreDumped: p.status.core,
 		Pid: p.pid, State: state, Log: p.tail.last(),
 	}
-	diagnose(e, p.oomKilled())
+	if p.excess > 0 {
+		e.Kind, e.Remedy = ErrMemoryLimit, remedyLimit
+		e.Line = fmt.Sprintf("it had allocated %d MiB; the limit is %d MiB", p.excess>>20, c.spec.LoadingMemory>>20)
+	} else {
+		diagnose(e, p.oomKilled())
+	}
 	if p.status.err != nil {
 		return fmt.Errorf("%w (%w)", e, p.status.err)
 	}

@@ -101,6 +101,11 @@ type Spec struct {
 	// (a log line, load progress). The whole start may take ten times as long.
 	// Default: one minute and a second for every 32 MiB of ModelBytes.
 	StartTimeout time.Duration
+	// LoadingMemory limits the memory in bytes that the program allocates until it is
+	// ready, without the files that it maps; a program that exceeds it is killed.
+	// llama-server runs a model's chat template while it loads, and a template may
+	// allocate without end. Default: no limit.
+	LoadingMemory int64
 	// DrainTimeout limits how long Stop waits for running requests. Default: 5 s.
 	// Negative: Stop does not wait.
 	DrainTimeout time.Duration

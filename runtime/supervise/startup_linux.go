@@ -39,6 +39,7 @@ func (c *Child) startup(p *process, events *startupEvents) *runResult {
 	interval := minPoll
 	var wrongPeer error
 	for {
+		c.limitMemory(p)
 		asked := time.Now()
 		status, err := c.checkHealth(ctx, p)
 		switch {

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
@@ -137,5 +140,37 @@ func TestTemplateThatRaises(t *testing.T) {
 	}
 	if err := model.Err(); err == nil || !strings.Contains(err.Error(), "must alternate") || !strings.Contains(err.Error(), "tiny-llama-spm") {
 		t.Errorf("got %v, want the template's words and the model's name", err)
+	}
+}
+
+// A template that allocates without end is stopped: one in a file before the model
+// is loaded, one of the model while it is.
+func TestTemplateThatLoops(t *testing.T) {
+	for name, template := range map[string]string{
+		"range":    "{% for i in range(1000000000) %}{{ i }}{% endfor %}",
+		"doubling": "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+	} {
+		path := filepath.Join(t.TempDir(), "template.jinja")
+		if err := os.WriteFile(path, []byte(template), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		hostile, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1, Template: template})
+		if err != nil {
+			t.Fatal(err)
+		}
+		inFile := rocm.Settings{ChatTemplateFile: path}
+		for place, c := range map[string]struct {
+			model    string
+			settings rocm.Settings
+			invalid  bool
+		}{"file": {tiny(t, "llama-spm", 1), inFile, true}, "model": {hostile, rocm.Settings{}, false}} {
+			model, err := (&rocm.Backend{}).Load(t.Context(), c.model, c.settings)
+			if !errors.Is(err, supervise.ErrMemoryLimit) || errors.Is(err, rocm.ErrInvalidOption) != c.invalid || !strings.Contains(err.Error(), "--chat-template-file") {
+				t.Errorf("%s in the %s: %v; want ErrMemoryLimit and the remedy", name, place, err)
+			}
+			if model != nil {
+				_ = model.Close()
+			}
+		}
 	}
 }

@@ -20,6 +20,8 @@ type TinyOptions struct {
 	Loud    int32           // a token that is sampled after about every other prompt; 0: none
 	Type    gguf.TensorType // of matrices, F16 or F32 (which is the zero value)
 	Name    string          // general.name: "tiny"
+	// Template is the chat template, in place of the vocabulary's.
+	Template string
 }
 
 func (o *TinyOptions) defaults() error {
@@ -81,16 +83,20 @@ func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
 	b.Uint("llama.rope.dimension_count", uint32(o.Width/o.Heads))
 	b.Uint("llama.vocab_size", uint32(tok.Size))
 	for key, v := range vocab.Metadata() {
-		if strings.HasPrefix(key, "tokenizer.") {
+		if strings.HasPrefix(key, "tokenizer.") && (o.Template == "" || key != chatTemplate) {
 			b.Copy(key, v)
 		}
+	}
+	if o.Template != "" {
+		b.Text(chatTemplate, o.Template)
 	}
 	b.tinyTensors(o, uint64(tok.Size))
 	return b, b.err
 }
 
 const (
-	embedding = "token_embd.weight"
+	chatTemplate = "tokenizer.chat_template"
+	embedding    = "token_embd.weight"
 	// loudness is the factor by which the weights of a loud token are larger, and so is its
 	// logit, with either sign. No other logit is close to it.
 	loudness = 30
