@@ -84,25 +84,25 @@ const (
 // Kind is a kind of fault.
 type Kind string
 
-// The kinds of faults of a completion. Fault.AfterTokens and AfterBytes are their
-// places.
+// The kinds of faults of a completion. Fault.AfterTokens and AfterBytes say where in the
+// response they occur.
 const (
-	KindStatus   Kind = "status"    // answer with Status, Type and Message, no stream
-	KindNoAnswer Kind = "no-answer" // the request is taken and never answered
-	KindFlood    Kind = "flood"     // Bytes bytes of log on stderr, before the answer; in process: nothing
-	KindCrash    Kind = "crash"     // the process dies of Signal; in process: the connection breaks
-	KindStall    Kind = "stall"     // nothing is decoded any more, /slots tells the same for ever; /health stays well
-	KindWedge    Kind = "wedge"     // the same, and nothing comes from /slots either
+	KindStatus   Kind = "status"    // a response with Status, Type and Message, and no stream
+	KindNoAnswer Kind = "no-answer" // the request is read and never answered
+	KindFlood    Kind = "flood"     // Bytes bytes of log on stderr before the response; nothing in process
+	KindCrash    Kind = "crash"     // Signal ends the process; in process the connection breaks
+	KindStall    Kind = "stall"     // decoding stops: /slots returns the same state forever, /health still returns ok
+	KindWedge    Kind = "wedge"     // the same, and /slots does not respond
 	KindCut      Kind = "cut"       // the connection breaks
 	KindTrickle  Kind = "trickle"   // every write is split into single bytes
-	KindHangEnd  Kind = "hang-end"  // the whole answer or the final event comes, the end of the response does not
-	KindError    Kind = "error"     // an error event in the stream, then its end; without a stream it is the answer
+	KindHangEnd  Kind = "hang-end"  // the whole result or the final event is sent, but the response does not end
+	KindError    Kind = "error"     // an error event, then the end of the stream; without a stream the error is the response
 
 	// For streams only: a request without "stream" gets its response.
 	KindCutRune  Kind = "cut-rune" // the connection breaks inside the bytes of a rune
-	KindNoFinal  Kind = "no-final" // the stream ends in good order but without the final event
-	KindOversize Kind = "oversize" // one event with a text of Bytes bytes
-	KindGarbage  Kind = "garbage"  // an event that is no JSON
+	KindNoFinal  Kind = "no-final" // the stream ends regularly, but without the final event
+	KindOversize Kind = "oversize" // one event has a text of Bytes bytes
+	KindGarbage  Kind = "garbage"  // an event is not JSON
 )
 
 // Fault is a fault of a completion.

@@ -21,8 +21,8 @@ type Server struct {
 	start  time.Time
 	slots  *slots
 	closed chan struct{}
-	wedged chan struct{} // closed once a stall began
-	frozen []slotState   // the slots at that moment; nil: they are not told any more
+	wedged chan struct{} // closed when a stall begins
+	frozen []slotState   // the slots at that moment; nil: /slots does not respond
 
 	mu        sync.Mutex
 	requests  int // completions so far
@@ -149,7 +149,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	switch s.script.Health {
 	case HealthWrong:
 		w.Header().Set("Content-Type", "text/html")
-		_, _ = io.WriteString(w, "<html>It works!</html>") // the client may be gone, which is its own affair
+		_, _ = io.WriteString(w, "<html>It works!</html>") // the client may be gone
 	case HealthError:
 		writeError(w, &apiError{status: 500, Type: "server_error", Message: "internal error"})
 	case HealthHang:
