@@ -84,23 +84,8 @@ func find(env func(string) string, home func() string, euid int) ([]Dir, error) 
 		}
 		return []Dir{{filepath.Clean(dir), EnvCache}}, nil
 	}
-	var dirs []Dir
-	var foreign []string
-	add := func(source, base string, sub ...string) {
-		if !filepath.IsAbs(base) || isShared(base) {
-			return
-		}
-		// A directory of root's is for everybody: services and containers have such
-		// homes, and permissions decide there.
-		if owner, ok := ownerOf(base); ok && owner != euid && owner != 0 {
-			foreign = append(foreign, fmt.Sprintf("%s=%s belongs to user %d", source, base, owner))
-			return
-		}
-		d := Dir{filepath.Join(append([]string{base}, sub...)...), source}
-		if !slices.ContainsFunc(dirs, func(other Dir) bool { return other.Path == d.Path }) {
-			dirs = append(dirs, d)
-		}
-	}
+	l := list{euid: euid}
+	add := l.add
 	// CacheDirectory= of systemd.exec(5) may name several, joined with colons.
 	systemd, _, _ := strings.Cut(env("CACHE_DIRECTORY"), ":")
 	add("CACHE_DIRECTORY", systemd, "go-rocm")
@@ -111,14 +96,45 @@ func find(env func(string) string, home func() string, euid int) ([]Dir, error) 
 	add("XDG_DATA_HOME", env("XDG_DATA_HOME"), "go-rocm")
 	add("HOME", env("HOME"), ".local", "share", "go-rocm")
 	add("/etc/passwd", passwd, ".local", "share", "go-rocm")
-	if len(dirs) > 0 {
-		return dirs, nil
+	if len(l.dirs) > 0 {
+		return l.dirs, nil
 	}
-	reason := fmt.Sprintf("none of %s, CACHE_DIRECTORY, XDG_CACHE_HOME and HOME is set, and user %d has no home directory in /etc/passwd", EnvCache, euid)
-	if len(foreign) > 0 {
-		reason = strings.Join(slices.Compact(foreign), ", ") + fmt.Sprintf(", not to user %d who runs the program", euid)
+	return nil, l.none("CACHE_DIRECTORY, XDG_CACHE_HOME", EnvCache, "a directory on a disk that allows running programs")
+}
+
+// list collects directories in the order of preference.
+type list struct {
+	euid    int
+	dirs    []Dir
+	foreign []string // directories that belong to other users
+}
+
+// add adds a directory below base, which source names, unless base is shared, not
+// absolute, or another user's.
+func (l *list) add(source, base string, sub ...string) {
+	if !filepath.IsAbs(base) || isShared(base) {
+		return
 	}
-	return nil, fmt.Errorf("%w: %s; set %s to a directory on a disk that allows running programs", ErrNone, reason, EnvCache)
+	// A directory of root's is for everybody: services and containers have such
+	// homes, and permissions decide there.
+	if owner, ok := ownerOf(base); ok && owner != l.euid && owner != 0 {
+		l.foreign = append(l.foreign, fmt.Sprintf("%s=%s belongs to user %d", source, base, owner))
+		return
+	}
+	d := Dir{filepath.Join(append([]string{base}, sub...)...), source}
+	if !slices.ContainsFunc(l.dirs, func(other Dir) bool { return other.Path == d.Path }) {
+		l.dirs = append(l.dirs, d)
+	}
+}
+
+// none returns the error for an empty list. variables are those that were tried
+// between the variable named first and HOME.
+func (l *list) none(variables, first, remedy string) error {
+	reason := fmt.Sprintf("none of %s, %s and HOME is set, and user %d has no home directory in /etc/passwd", first, variables, l.euid)
+	if len(l.foreign) > 0 {
+		reason = strings.Join(slices.Compact(l.foreign), ", ") + fmt.Sprintf(", not to user %d who runs the program", l.euid)
+	}
+	return fmt.Errorf("%w: %s; set %s to %s", ErrNone, reason, first, remedy)
 }
 
 // isShared reports directories that every user writes to: another user may take

@@ -68,6 +68,7 @@ func Rules() []Rule {
 		{"runtime/gpu", append(own("pkg/gfx"), sys)},
 		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
 		{"runtime/host", nil},
+		{"runtime/modelstore", append(own("pkg/modelref", "internal/ctxio", "internal/fsync", "internal/regfile", "internal/userdirs"), sys)},
 		{"runtime/scheduler", nil},
 		{"runtime/supervise", append(own("internal/procstat", "internal/userdirs"), sys)},
 		{"runtime/locate", own("internal/userdirs", "embed", "pkg/bundle", "pkg/offload", "pkg/gfx", "runtime/extract", "runtime/supervise")},
