@@ -56,8 +56,8 @@ type Pool struct {
 	models    map[string]*poolModel // by key, also those that are going
 	machines  map[string]*machine.Machine
 	instances map[string]*poolInstance
-	// corrections are the factors by which a model's memory on a place was more, or
-	// less, than estimated the last time.
+	// corrections are the factors by which a model's memory on a place was more than
+	// estimated the last time.
 	corrections map[correctionKey]float64
 	watchers    map[*poolWatcher]bool
 	closed      bool
@@ -214,6 +214,7 @@ func (p *Pool) prepareLoad(name string, r AcquireRequest) (stop func(), err erro
 		return nil, fmt.Errorf("%w: %s", ErrUnknownModel, name)
 	}
 	phase := m.phase
+	fails := phase == scheduler.Failed && time.Now().Before(m.retryAt) // the scheduler rejects the request
 	stop = func() {}
 	if r.Progress != nil && phase != scheduler.Ready {
 		l := &progressListener{call: r.Progress}
@@ -229,7 +230,7 @@ func (p *Pool) prepareLoad(name string, r AcquireRequest) (stop func(), err erro
 	if phase == scheduler.Unloaded || phase == scheduler.Failed {
 		if r.LoadedOnly {
 			err = fmt.Errorf("%w: %s", ErrNotLoaded, name)
-		} else {
+		} else if !fails {
 			err = p.plan(key)
 		}
 	}
@@ -357,47 +358,4 @@ func (p *Pool) Close() error {
 	p.sched.Close()
 	p.tasks.Wait()
 	return nil
-}
-
-// machineFor returns a machine for a bundle, as it is now, whose cards have the
-// memory free that our own models hold.
-func (p *Pool) machineFor(bundle string) (*machine.Machine, error) {
-	p.mu.Lock()
-	m := p.machines[bundle]
-	p.mu.Unlock()
-	if m == nil {
-		var err error
-		if m, err = machine.Detect(bundle, machine.Config{SysRoot: p.sysRoot, Log: p.log}); err != nil {
-			return nil, err
-		}
-		p.mu.Lock()
-		p.machines[bundle] = m
-		p.mu.Unlock()
-	}
-	now := *m
-	now.Refresh()
-	held := p.heldMemory()
-	for i := range now.Devices {
-		d := &now.Devices[i]
-		d.VRAMUsed -= min(d.VRAMUsed, held[d.PCI])
-		d.ComputeUsed -= min(d.ComputeUsed, held[d.PCI])
-	}
-	p.mu.Lock()
-	limit := p.settings.HostMemory
-	p.mu.Unlock()
-	if limit > 0 && (now.HostMemory == 0 || limit < now.HostMemory) {
-		now.HostMemory = limit
-	}
-	return &now, nil
-}
-
-// heldMemory returns what the pool's models hold on each place, in bytes.
-func (p *Pool) heldMemory() map[string]uint64 {
-	held := map[string]uint64{}
-	for _, m := range p.sched.Models() {
-		for _, n := range m.Held {
-			held[n.Place] += n.Bytes
-		}
-	}
-	return held
 }

@@ -3,6 +3,7 @@ package rocm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math"
 	"time"
@@ -103,7 +104,7 @@ func (e poolEffects) Load(ctx context.Context, key string, placement scheduler.P
 	e.mu.Unlock()
 	e.watchLoad(key, m, &s)
 	before := e.usedMemory()
-	server, err := Launch(ctx, m.path, s)
+	server, err := e.start(ctx, m, s)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +127,20 @@ func (e poolEffects) Load(ctx context.Context, key string, placement scheduler.P
 		}
 	})
 	return held, nil
+}
+
+// start starts the server of a model. If other programs have taken memory since the
+// decision, it does not let llama-server move layers to the host, unless the settings
+// allow that.
+func (e poolEffects) start(ctx context.Context, m *poolModel, s Settings) (*Server, error) {
+	prepared, err := Prepare(ctx, m.path, s)
+	if err != nil {
+		return nil, err
+	}
+	if reason := m.refuse(prepared.srv.Plan); reason != "" {
+		return nil, errors.Join(fmt.Errorf("%w: %s", plan.ErrDoesNotFit, reason), prepared.Close())
+	}
+	return prepared.Start(ctx)
 }
 
 // watchLoad adds to the settings what reports the progress of a load and the
@@ -216,7 +231,7 @@ func (e poolEffects) Changed(key string, s scheduler.Model) {
 		e.mu.Unlock()
 		return
 	}
-	m.phase, m.cause = s.Phase, s.Cause
+	m.phase, m.retryAt = s.Phase, s.RetryAt
 	if s.Phase != scheduler.Loading {
 		m.progress = LoadProgress{}
 	}

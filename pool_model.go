@@ -27,7 +27,10 @@ type poolModel struct {
 	settings Settings
 	partial  bool
 	facts    modelFacts
-	planning sync.Mutex // held by Pool.plan
+	planning sync.Mutex // held by Pool.plan, and protects the next two
+	// plannedAt is when the last plan was made, planErr its outcome.
+	plannedAt time.Time
+	planErr   error
 
 	// The pool's mutex protects what follows.
 	names      []string // sorted; the first one is the model's name in answers
@@ -35,7 +38,7 @@ type poolModel struct {
 	pinned     bool
 	idleUnload time.Duration
 	phase      scheduler.Phase
-	cause      error
+	retryAt    time.Time  // of a model that failed
 	planned    *plan.Plan // the last plan, nil before
 	refusal    error      // why there is no plan that can be used
 	options    map[string]plan.Options

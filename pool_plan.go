@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
@@ -20,6 +21,10 @@ const poolContext = 32768
 // correctionKey names a model on a place.
 type correctionKey struct{ model, place string }
 
+// planAge is how long a plan holds, so that many requests for a model that is not
+// loaded do not plan it one after another.
+const planAge = time.Second
+
 // plan finds the ways to place a model, as if none of our models were loaded, and
 // passes them to the scheduler. It returns an error that no free memory could cure,
 // or a *scheduler.NoRoomError.
@@ -32,6 +37,15 @@ func (p *Pool) plan(key string) error {
 	}
 	m.planning.Lock()
 	defer m.planning.Unlock()
+	if time.Since(m.plannedAt) < planAge {
+		return m.planErr
+	}
+	m.planErr = p.replan(key, m)
+	m.plannedAt = time.Now()
+	return m.planErr
+}
+
+func (p *Pool) replan(key string, m *poolModel) error {
 	planned, placements, options, err := p.placements(m)
 	p.mu.Lock()
 	m.refusal = err
@@ -173,7 +187,9 @@ const leastCorrection, mostCorrection = 0.5, 1.5
 
 // measured returns what a model holds after it was loaded: on cards, by how much the
 // used memory has grown; on the host, where mapped files make that no measure, the
-// estimate. It remembers the difference for the next time.
+// estimate. It remembers for the next time if the model took more than estimated. If
+// it took less, it still needs the estimate to be loaded: llama-server's own --fit
+// would move layers to the host.
 func (p *Pool) measured(key string, planned *plan.Plan, grown map[string]uint64) scheduler.Placement {
 	placement := placementOf(planned)
 	p.mu.Lock()
@@ -185,7 +201,7 @@ func (p *Pool) measured(key string, planned *plan.Plan, grown map[string]uint64)
 		}
 		if factor := float64(bytes) / float64(n.Bytes); factor >= leastCorrection && factor <= mostCorrection {
 			placement[i].Bytes = bytes
-			p.corrections[correctionKey{key, n.Place}] = factor
+			p.corrections[correctionKey{key, n.Place}] = max(factor, 1)
 		}
 	}
 	return placement
@@ -200,4 +216,47 @@ func growth(before, after map[string]uint64) map[string]uint64 {
 		}
 	}
 	return grown
+}
+
+// machineFor returns a machine for a bundle, as it is now, whose cards have the
+// memory free that our own models hold.
+func (p *Pool) machineFor(bundle string) (*machine.Machine, error) {
+	p.mu.Lock()
+	m := p.machines[bundle]
+	p.mu.Unlock()
+	if m == nil {
+		var err error
+		if m, err = machine.Detect(bundle, machine.Config{SysRoot: p.sysRoot, Log: p.log}); err != nil {
+			return nil, err
+		}
+		p.mu.Lock()
+		p.machines[bundle] = m
+		p.mu.Unlock()
+	}
+	now := *m
+	now.Refresh()
+	held := p.heldMemory()
+	for i := range now.Devices {
+		d := &now.Devices[i]
+		d.VRAMUsed -= min(d.VRAMUsed, held[d.PCI])
+		d.ComputeUsed -= min(d.ComputeUsed, held[d.PCI])
+	}
+	p.mu.Lock()
+	limit := p.settings.HostMemory
+	p.mu.Unlock()
+	if limit > 0 && (now.HostMemory == 0 || limit < now.HostMemory) {
+		now.HostMemory = limit
+	}
+	return &now, nil
+}
+
+// heldMemory returns what the pool's models hold on each place, in bytes.
+func (p *Pool) heldMemory() map[string]uint64 {
+	held := map[string]uint64{}
+	for _, m := range p.sched.Models() {
+		for _, n := range m.Held {
+			held[n.Place] += n.Bytes
+		}
+	}
+	return held
 }

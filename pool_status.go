@@ -83,15 +83,17 @@ func (p *Pool) Status(name string) (ModelStatus, error) {
 	if err != nil {
 		return ModelStatus{}, err
 	}
-	known := p.sched.Models()
+	p.mu.Lock()
+	key := p.names[name]
+	p.mu.Unlock()
+	known := p.sched.Model(key)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	key := p.names[name]
 	m := p.models[key]
 	if m == nil {
 		return ModelStatus{}, fmt.Errorf("%w: %s", ErrUnknownModel, name)
 	}
-	return p.status(m, known[key]), nil
+	return p.status(m, known), nil
 }
 
 // Resolve returns the name of the model that a client's name stands for. Its error

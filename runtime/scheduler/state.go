@@ -92,7 +92,8 @@ type Model struct {
 	Held Placement
 	// Leases are the requests that use the model.
 	Leases map[uint64]bool
-	// Waiting is how many requests wait for the model. Only Scheduler.Models sets it.
+	// Waiting is how many requests wait for the model. Only the
+	// copies of Scheduler.Models have it.
 	Waiting int
 	// Since is when the phase began, LastUse when the last lease ended.
 	Since, LastUse time.Time
