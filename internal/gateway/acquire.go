@@ -15,6 +15,11 @@ type servedModel struct {
 	heavy    *queue     // requests that need a slot
 	light    *queue     // other ones
 	checking sync.Mutex // held by checkBackend
+
+	mu      sync.Mutex
+	active  map[*exchange]struct{} // that have a slot
+	freeing bool                   // freeSlots is at work
+	again   bool                   // and has to begin again
 }
 
 // servedModel returns what is kept for the model of a lease.
@@ -24,8 +29,9 @@ func (g *Gateway) servedModel(l Lease) *servedModel {
 	s := g.served[l.Model()]
 	if s == nil {
 		s = &servedModel{
-			heavy: newQueue(defaultSlots, g.limits.Queue, g.limits.QueuePerClient),
-			light: newQueue(lightRequests, g.limits.Queue, g.limits.QueuePerClient),
+			active: map[*exchange]struct{}{},
+			heavy:  newQueue(defaultSlots, g.limits.Queue, g.limits.QueuePerClient),
+			light:  newQueue(lightRequests, g.limits.Queue, g.limits.QueuePerClient),
 		}
 		g.served[l.Model()] = s
 	}

@@ -39,6 +39,7 @@ func (g *Gateway) limitResponse(next http.Handler) http.Handler {
 			if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint,err113 // a panic's value
 				panic(p)
 			}
+			exchangeOf(ctx).ended = true
 			g.log.Warn("request ended", "path", r.URL.Path, "cause", cause.Error())
 			b.end(cause)
 			if errors.Is(cause, errNoToken) {

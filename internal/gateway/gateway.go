@@ -179,6 +179,7 @@ type exchange struct {
 	waiting *waitingWriter // set by answerWhileWaiting; nil: none
 	lease   Lease          // set by acquireModel
 	served  *servedModel   // of the lease
+	ended   bool           // by limitResponse
 }
 
 // exchangeOf returns the exchange of a request's context.

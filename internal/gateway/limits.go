@@ -30,6 +30,10 @@ type Limits struct {
 	// FirstComment is how long a client waits silently that asked for a stream,
 	// Comments the time between the comments that follow. Defaults 5 and 10 s.
 	FirstComment, Comments time.Duration
+	// Abandoned is how long a request whose client has left may keep its slot,
+	// PauseInterval the shortest time between two pauses of llama-server that make it
+	// free such slots. Defaults 3 and 10 s.
+	Abandoned, PauseInterval time.Duration
 	// Reclaim is how long llama-server may take to react after a request was ended
 	// that exceeded them. Default 5 minutes.
 	Reclaim time.Duration
@@ -65,6 +69,8 @@ func (l Limits) withDefaults() Limits {
 	duration(&l.LoadWait, 10*time.Minute)
 	duration(&l.FirstComment, 5*time.Second)
 	duration(&l.Comments, 10*time.Second)
+	duration(&l.Abandoned, 3*time.Second)
+	duration(&l.PauseInterval, 10*time.Second)
 	duration(&l.Reclaim, 5*time.Minute)
 	return l
 }
@@ -98,7 +104,8 @@ func (g *Gateway) limitRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r.Context())
 		q := x.served.heavy
-		if rt, _ := g.findRoute(r.URL.Path); rt.light {
+		rt, _ := g.findRoute(r.URL.Path)
+		if rt.light {
 			q = x.served.light
 		}
 		var err error
@@ -110,6 +117,15 @@ func (g *Gateway) limitRequests(next http.Handler) http.Handler {
 			return
 		}
 		defer q.release(x.client)
+		if !rt.light {
+			x.served.begin(x)
+			defer func() {
+				x.served.end(x)
+				if x.ended || r.Context().Err() != nil {
+					g.freeSlots(x.lease.Backend(), x.served)
+				}
+			}()
+		}
 		next.ServeHTTP(w, r)
 	})
 }

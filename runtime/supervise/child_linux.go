@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // errNotListening means that the child does not listen yet.
@@ -287,6 +290,25 @@ func (c *Child) Stop(ctx context.Context) error {
 		<-c.done
 	}
 	return nil
+}
+
+// Pause stops the process for d, if it is ready, and lets it continue. Its requests
+// wait. llama-server looks for clients that have left only after a second without any
+// result, which a pause is: docs/faults.md, R18.
+func (c *Child) Pause(d time.Duration) {
+	c.mu.Lock()
+	p, ready := c.current, c.state == Ready
+	c.mu.Unlock()
+	if !ready {
+		return
+	}
+	p.signal(unix.SIGSTOP)
+	defer p.signal(unix.SIGCONT)
+	select {
+	case <-time.After(d):
+	case <-c.stop:
+	case <-p.exited:
+	}
 }
 
 // Diagnose returns a description of the child's current process.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 )
 
 // Child is a supervised llama-server. It does not exist on this platform.
@@ -75,6 +76,9 @@ func (*Child) LogTail() []string { return nil }
 
 // Stop has nothing to stop on this platform.
 func (*Child) Stop(context.Context) error { return nil }
+
+// Pause does nothing on this platform.
+func (*Child) Pause(time.Duration) {}
 
 // Diagnose returns nothing but the state on this platform.
 func (*Child) Diagnose() Diagnosis { return Diagnosis{State: Failed} }
