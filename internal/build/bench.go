@@ -18,10 +18,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// buildBenchmarks are the benchmarks of the build itself, in their order. The others
-// belong to testing/bench, a separate module because of the peers that it imports.
-var buildBenchmarks = []string{"compile", "unchanged"}
-
 // Bench measures every claim about speed against a named peer and writes the results
 // to docs/benchmarks.md. GOROCM_BENCH selects benchmarks.
 func Bench() error {
@@ -31,7 +27,7 @@ func Bench() error {
 		}
 		var own, others []string
 		for _, name := range s.Settings.Bench {
-			if slices.Contains(buildBenchmarks, name) {
+			if slices.Contains(benchpage.BuildSide(), name) {
 				own = append(own, name)
 			} else {
 				others = append(others, name)
@@ -39,7 +35,7 @@ func Bench() error {
 		}
 		all := len(s.Settings.Bench) == 0
 		if all {
-			own = buildBenchmarks
+			own = benchpage.BuildSide()
 		}
 		var errs []error
 		if all || len(others) > 0 {

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
 // TestBenchmarksPageHasASectionForEach compares the page with the build benchmarks.
@@ -13,7 +15,7 @@ func TestBenchmarksPageHasASectionForEach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range buildBenchmarks {
+	for _, name := range benchpage.BuildSide() {
 		for _, want := range []string{"\n| `" + name + "` | ", "<!-- begin " + name + " -->\n", "<!-- end " + name + " -->\n"} {
 			if !strings.Contains(string(b), want) {
 				t.Errorf("the page lacks %q", want)

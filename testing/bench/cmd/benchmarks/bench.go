@@ -37,16 +37,16 @@ type benchmark struct {
 
 func benchmarks() []benchmark {
 	return []benchmark{
-		{"tokens", "cost of a token against other clients", 9, 0, false, tokens},
-		{"ready", "warm start against the bare program", 21, packs | modelFiles, false, ready},
-		{"first", "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
-		{"flow", "tokens per second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
-		{"cancel", "time until the slot of a cancelled stream is free, against other clients", 51, packs | modelFiles, false, cancel},
-		{"batch", "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
-		{"memory", "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
-		{"extract", "cold extraction against zstd and tar", 5, packs, false, extraction},
-		{"pack", "packing and unpacking against tar and zstd", 3, packs, false, packing},
-		{"go", "every Go benchmark of the modules, printed as the go command does", 5, packs, true, goTest},
+		{page.Tokens, "cost of a token against other clients", 9, 0, false, tokens},
+		{page.Ready, "warm start against the bare program", 21, packs | modelFiles, false, ready},
+		{page.First, "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
+		{page.Flow, "tokens per second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
+		{page.Cancel, "time until the slot of a cancelled stream is free, against other clients", 51, packs | modelFiles, false, cancel},
+		{page.Batch, "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
+		{page.Memory, "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
+		{page.Extract, "cold extraction against zstd and tar", 5, packs, false, extraction},
+		{page.Pack, "packing and unpacking against tar and zstd", 3, packs, false, packing},
+		{page.Go, "every Go benchmark of the modules, printed as the go command does", 5, packs, true, goTest},
 	}
 }
 

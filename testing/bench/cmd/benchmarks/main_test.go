@@ -3,8 +3,11 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
 func run1(t *testing.T, args ...string) (string, error) {
@@ -27,6 +30,17 @@ func TestPageHasASectionForEachBenchmark(t *testing.T) {
 		if place := "<!-- begin " + one.name + " -->"; strings.Contains(string(b), place) == one.extra {
 			t.Errorf("%s (extra %t): the page has a section for an extra benchmark, or none for another", one.name, one.extra)
 		}
+	}
+}
+
+// The settings of a build know the benchmarks by package benchpage.
+func TestTableHasTheNamesOfThePage(t *testing.T) {
+	var names []string
+	for _, b := range benchmarks() {
+		names = append(names, b.name)
+	}
+	if want := append(page.RunSide(), page.Go); !slices.Equal(names, want) {
+		t.Errorf("%q, want %q", names, want)
 	}
 }
 
