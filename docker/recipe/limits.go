@@ -20,6 +20,13 @@ const (
 	hipBothLimit      = 1_150_000_000
 )
 
+// Fixed limits in bytes of the files that contain a bundle: its Debian package and the
+// container image.
+const (
+	cpuFileLimit = 20_000_000
+	hipFileLimit = 112_000_000
+)
+
 // SizeError reports that a bundle is larger than its record allows, or than a fixed
 // limit.
 type SizeError struct {
@@ -49,7 +56,7 @@ func CheckSizeLimits(variant string, now Sizes) error {
 	case "cpu":
 		all = []limit{{"packed", cpuPackedLimit, now.Packed}}
 	case "hip":
-		if slices.ContainsFunc(now.Targets, func(t string) bool { return t != gfx.GFX1100.String() && t != gfx.GFX1101.String() }) {
+		if hasOtherTargets(now.Targets) {
 			return nil
 		}
 		all = []limit{{"packed", hipPackedLimit, now.Packed}, {onDisk(allTargets), hipBothLimit, now.Disk[allTargets]}}
@@ -63,6 +70,21 @@ func CheckSizeLimits(variant string, now Sizes) error {
 		}
 	}
 	return nil
+}
+
+// hasOtherTargets reports whether there are targets that the fixed limits are not for.
+func hasOtherTargets(targets []string) bool {
+	return slices.ContainsFunc(targets, func(t string) bool { return t != gfx.GFX1100.String() && t != gfx.GFX1101.String() })
+}
+
+// CheckFileSize compares a file that contains a bundle for targets, such as its Debian
+// package, with the fixed limit. what says how the file contains it, for the error.
+func CheckFileSize(variant string, targets []string, what string, size int64) error {
+	limit := map[string]int64{"cpu": cpuFileLimit, "hip": hipFileLimit}[variant]
+	if limit == 0 || hasOtherTargets(targets) || size <= limit {
+		return nil
+	}
+	return &SizeError{Variant: variant, What: what, Limit: limit, Size: size, Fixed: true}
 }
 
 // CheckSize compares a bundle with the fixed limits and with the record. Bundles

@@ -191,3 +191,30 @@ func TestRecordedSizes(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckFileSize(t *testing.T) {
+	both, third := []string{"gfx1100", "gfx1101"}, []string{"gfx1100", "gfx1101", "gfx1102"}
+	for _, tc := range []struct {
+		variant string
+		targets []string
+		size    int64
+		ok      bool
+	}{
+		{"hip", both, 112_000_000, true},
+		{"hip", both, 112_000_001, false},
+		{"hip", both[:1], 112_000_001, false},
+		{"hip", third, 200_000_000, true},
+		{"hip-system", both, 200_000_000, true},
+		{"cpu", nil, 20_000_000, true},
+		{"cpu", nil, 20_000_001, false},
+	} {
+		err := CheckFileSize(tc.variant, tc.targets, "as a Debian package", tc.size)
+		if (err == nil) != tc.ok {
+			t.Errorf("%s for %v with %d bytes: %v", tc.variant, tc.targets, tc.size, err)
+		}
+		var size *SizeError
+		if err != nil && (!errors.As(err, &size) || !size.Fixed || size.Size != tc.size || !strings.Contains(err.Error(), "as a Debian package")) {
+			t.Errorf("%s: %v", tc.variant, err)
+		}
+	}
+}

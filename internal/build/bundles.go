@@ -47,7 +47,7 @@ func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 // checkSizes compares bundles with their recorded sizes and kernels. Bundles that
 // were built with other options or in another image are not checked.
 func (s *Session) checkSizes(packed []*recipe.Packed) error {
-	if len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.HasBaseImage() {
+	if s.hasOwnSizes() {
 		return nil
 	}
 	recorded, err := recipe.RecordedSizes()
@@ -68,6 +68,32 @@ func (s *Session) checkSizes(packed []*recipe.Packed) error {
 		errs = append(errs, recipe.CheckSize(recorded, p.Label, now))
 	}
 	return errors.Join(errs...)
+}
+
+// hasOwnSizes reports whether bundles are built with other options or in another image
+// than those that sizes are recorded of.
+func (s *Session) hasOwnSizes() bool {
+	return len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.HasBaseImage()
+}
+
+// checkFileSize compares the file of a deliverable that contains a bundle with its limit.
+func (s *Session) checkFileSize(p *recipe.Packed, what, pattern, dir string) error {
+	if s.hasOwnSizes() || llvm.IsWhole(p.Manifest) {
+		return nil
+	}
+	file, err := findOne(dir, pattern)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return err
+	}
+	var targets []string
+	for _, t := range p.Manifest.Targets {
+		targets = append(targets, t.String())
+	}
+	return recipe.CheckFileSize(p.Label, targets, what, info.Size())
 }
 
 // findBundle returns the bundle of a variant, in the first flavour of the settings.

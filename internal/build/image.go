@@ -2,6 +2,7 @@ package build
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 
@@ -11,20 +12,15 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/oci"
 )
 
-// layerInputs are the key of the image layer with the bundle.
-type layerInputs struct {
-	Bundle        string // the manifest's digest
-	Epoch         int64
-	Go            string
-	Code, Modules string // digests of the code that writes it and of go.mod, which pins the compressor
-}
-
 // imageInputs are the key of a container image.
 type imageInputs struct {
-	Layer     layerInputs
-	Command   string
-	Copyright string // the text itself
-	Version   string
+	Layer         string // digest of the package whose data archive is the layer with the bundle
+	Epoch         int64
+	Go            string
+	Code, Modules string // digests of the code that writes it and of the modules that it uses
+	Command       string
+	Copyright     string // the text itself
+	Version       string
 }
 
 // imageInto adds the container image to the delivery.
@@ -35,6 +31,9 @@ func (s *Session) imageInto(ctx context.Context, d *delivery) error {
 	}
 	dir, err := s.image(ctx, d.root, d.version, chosen)
 	if err != nil {
+		return err
+	}
+	if err := s.checkFileSize(chosen, "as a container image", "*.oci.tar", dir); err != nil {
 		return err
 	}
 	return copyAll(dir, d.dir)
@@ -48,8 +47,23 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 		return "", err
 	}
 	defer os.RemoveAll(work)
-	in := imageInputs{Version: version}
-	if in.Layer, err = s.layerInputs(root, chosen); err != nil {
+	in := imageInputs{Version: version, Epoch: s.Epoch.Unix(), Go: goVersion()}
+	// The bundle is compressed once, for its package and for the image.
+	dir, err := s.bundleDeb(ctx, root, version, chosen)
+	if err != nil {
+		return "", err
+	}
+	bundle, err := findOne(dir, "*.deb")
+	if err != nil {
+		return "", err
+	}
+	if in.Layer, err = stage.FileDigest(bundle); err != nil {
+		return "", err
+	}
+	if in.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
+		return "", err
+	}
+	if in.Modules, err = linkedModules(); err != nil {
 		return "", err
 	}
 	command := filepath.Join(work, "go-rocm")
@@ -65,16 +79,14 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 		return "", err
 	}
 	in.Copyright = string(terms)
-	layer, err := s.Recipe.Cache.Do(ctx, "oci-layer", in.Layer, func(ctx context.Context, dir string) error {
-		return oci.WriteBundleLayer(ctx, chosen.Bundle.Dir, s.Epoch, filepath.Join(dir, layerName))
-	})
-	if err != nil {
-		return "", err
-	}
 	res, err := s.Recipe.Cache.Do(ctx, "oci", in, func(ctx context.Context, dir string) error {
+		layer := filepath.Join(work, "layer.tar.zst")
+		if err := copyData(ctx, bundle, layer); err != nil {
+			return err
+		}
 		digest, err := oci.Build(ctx, oci.Options{
 			Version: version, Epoch: s.Epoch, Command: command, Copyright: terms,
-			Bundle: chosen.Manifest, BundleLayer: filepath.Join(layer.Dir, layerName),
+			Bundle: chosen.Manifest, BundleLayer: layer,
 			Out: filepath.Join(dir, "go-rocm-"+version+"-linux-amd64.oci.tar"),
 		})
 		if err != nil {
@@ -88,14 +100,11 @@ func (s *Session) image(ctx context.Context, root, version string, chosen *recip
 	return res.Dir, nil
 }
 
-func (s *Session) layerInputs(root string, p *recipe.Packed) (layerInputs, error) {
-	in := layerInputs{Bundle: p.Manifest.Digest(), Epoch: s.Epoch.Unix(), Go: goVersion()}
-	var err error
-	if in.Code, err = stage.Digest(filepath.Join(root, "packaging", "oci")); err != nil {
-		return in, err
+// copyData writes the data archive of a package to the file to.
+func copyData(ctx context.Context, pkg, to string) error {
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
 	}
-	in.Modules, err = linkedModules()
-	return in, err
+	return errors.Join(deb.CopyData(ctx, pkg, f), f.Close())
 }
-
-const layerName = "layer.tar.gz"

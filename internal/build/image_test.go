@@ -3,7 +3,6 @@ package build
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"io"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
@@ -24,6 +25,7 @@ func TestImageContainsLicencesOfItsCommand(t *testing.T) {
 	}
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "llama-server"), "server")
+	writeFile(t, filepath.Join(dir, "licenses", "llama.cpp", "LICENSE"), "Copyright (c) 2023 Some Authors\n")
 	if err := os.Chmod(filepath.Join(dir, "llama-server"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +59,15 @@ func TestImageContainsLicencesOfItsCommand(t *testing.T) {
 	}
 	var terms string
 	for _, blob := range untar(t, bytes.NewReader(image)) {
-		if z, err := gzip.NewReader(strings.NewReader(blob)); err == nil { // a layer
-			terms += untar(t, z)["usr/share/doc/go-rocm/copyright"]
+		if !strings.HasPrefix(blob, "\x28\xb5\x2f\xfd") { // the magic number of zstd: a layer
+			continue
 		}
+		z, err := zstd.NewReader(strings.NewReader(blob))
+		if err != nil {
+			t.Fatal(err)
+		}
+		terms += untar(t, z)["usr/share/doc/go-rocm/copyright"]
+		z.Close()
 	}
 	for _, want := range []string{"The go-rocm authors", "github.com/spf13/cobra", "github.com/klauspost/compress", "Grant of Patent License", "The Snappy-Go Authors"} {
 		if !strings.Contains(terms, want) {

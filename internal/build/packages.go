@@ -26,6 +26,7 @@ type packageInputs struct {
 	Epoch              int64
 	Go                 string
 	Packaging, Modules string // digests of the code and files that it is built from
+	Recompress         string // the program that compresses the data archive, of bundles alone
 }
 
 // packageInto adds the Debian packages to the delivery: that of the command, and
@@ -40,6 +41,9 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 	}
 	for _, p := range d.packed {
 		if dir, err = s.bundleDeb(ctx, d.root, d.version, p); err != nil {
+			return err
+		}
+		if err := s.checkFileSize(p, "as a Debian package", "*.deb", dir); err != nil {
 			return err
 		}
 		if err := copyAll(dir, d.dir); err != nil {
@@ -168,6 +172,13 @@ func (s *Session) bundleDebAt(ctx context.Context, root, version, revision strin
 	in, err := s.packageInputs(root, o, p.Manifest.Digest(), "deb", "assets", "licences")
 	if err != nil {
 		return "", err
+	}
+	if s.recompressor != nil {
+		smaller, err := s.recompressor(ctx)
+		if err != nil {
+			return "", err
+		}
+		o.Recompress, in.Recompress = smaller.Run, smaller.Key()
 	}
 	res, err := s.Recipe.Cache.Do(ctx, "deb-bundle", in, func(ctx context.Context, dir string) error {
 		o.OutDir = dir

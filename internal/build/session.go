@@ -33,8 +33,11 @@ type Session struct {
 	Recipe   *recipe.Recipe
 	Epoch    time.Time
 	Out      io.Writer
-	engine   *lazyEngine
-	started  time.Time
+	// recompressor returns what makes the packages of bundles and the layers of images
+	// smaller; nil leaves them as the packages write them.
+	recompressor func(context.Context) (*recipe.Recompressor, error)
+	engine       *lazyEngine
+	started      time.Time
 }
 
 // Open reads the settings and opens the stage cache. It does not connect to the
@@ -80,6 +83,7 @@ func Open() (*Session, error) {
 			MmdebstrapImage: s.MmdebstrapImage, Epoch: lock.Time(), Locked: s.Locked,
 		},
 	}
+	b.recompressor = b.Recipe.Recompressor
 	return b, nil
 }
 

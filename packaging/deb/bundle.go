@@ -53,6 +53,7 @@ func newBundlePackage(o Options, v Version, b *unpackedBundle) (*pkg, error) {
 		conflicts:  []string{bundleProvides},
 		replaces:   []string{bundleProvides},
 		entries:    b.entries(),
+		recompress: o.Recompress,
 		overrides:  bundleOverrides(b),
 		recommends: b.hostPackages(),
 	}

@@ -50,6 +50,10 @@ type Options struct {
 	// Maintainer is the name and address in the control file; empty means
 	// DefaultMaintainer.
 	Maintainer string
+	// Recompress makes the data archive of a bundle's package smaller than a compressor
+	// in Go does; nil leaves it as it is. It must write one frame with a window of at
+	// most MaxWindow.
+	Recompress Recompressor
 }
 
 // Command lists the inputs of the package with the command.

@@ -32,6 +32,7 @@ type pkg struct {
 	replaces   []string
 	interest   []string // paths whose changes trigger the postinst
 	entries    []entry
+	recompress Recompressor      // makes the data archive smaller; nil: it stays
 	scripts    map[string][]byte // by maintainer script name
 	overrides  []override
 }
@@ -123,7 +124,11 @@ func fold(text string, width int) []string {
 
 // compression is supported by dpkg since 1.21.18 (Debian 12, Ubuntu 22.04). This
 // level compresses the long runs of zeros in slimmed libraries well.
-const compression = "zstd:19"
+// fastCompression is for a data archive that is compressed again.
+const (
+	compression     = "zstd:19"
+	fastCompression = "zstd:1"
+)
 
 func (p *pkg) build(ctx context.Context, o Options, v Version) (string, error) {
 	if err := os.MkdirAll(o.OutDir, 0o755); err != nil {
@@ -174,6 +179,13 @@ func (p *pkg) write(ctx context.Context, o Options, v Version) (_ string, err er
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("pack %s: %w", name, err)
 	}
+	if p.recompress != nil {
+		smaller := staged + ".small"
+		if err := recompress(ctx, staged, smaller, work, p.recompress); err != nil {
+			return "", fmt.Errorf("pack %s: %w", name, err)
+		}
+		staged = smaller
+	}
 	final := filepath.Join(o.OutDir, name)
 	if err := os.Rename(staged, final); err != nil {
 		return "", fmt.Errorf("rename the finished package: %w", err)
@@ -208,6 +220,9 @@ func (p *pkg) info(o Options, v Version, work string) (*nfpm.Info, error) {
 	info.Replaces = p.replaces
 	info.Deb.Triggers.InterestNoAwait = p.interest
 	info.Deb.Compression = compression
+	if p.recompress != nil {
+		info.Deb.Compression = fastCompression
+	}
 	info.Deb.Fields = map[string]string{"Multi-Arch": "foreign"}
 
 	dirs := map[string]bool{}

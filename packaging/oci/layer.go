@@ -3,18 +3,19 @@ package oci
 import (
 	"archive/tar"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
@@ -27,18 +28,6 @@ type entry struct {
 	text string
 	mode fs.FileMode // with fs.ModeDir for a directory
 	id   int         // of user and group
-}
-
-func bundleEntries(dir string, m *bundle.Manifest) []entry {
-	list := []entry{{path: path.Join(bundlePath, bundle.ManifestName), from: filepath.Join(dir, bundle.ManifestName), mode: 0o644}}
-	for _, f := range m.Files {
-		list = append(list, entry{
-			path: path.Join(bundlePath, f.Path),
-			from: filepath.Join(dir, filepath.FromSlash(f.Path)),
-			mode: fs.FileMode(f.Mode) & fs.ModePerm,
-		})
-	}
-	return list
 }
 
 // systemEntries returns what programs expect of a system: account names, and
@@ -118,16 +107,15 @@ func (e entry) write(ctx context.Context, w *tar.Writer, when time.Time) error {
 	return err
 }
 
-// writeLayer writes a compressed layer to the file name. It uses gzip, because
-// Docker's classic image store does not support zstd.
+// writeLayer writes a layer, compressed with zstd, to the file name.
 func writeLayer(ctx context.Context, name string, list []entry, when time.Time) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return fmt.Errorf("layer: %w", err)
 	}
-	z, err := gzip.NewWriterLevel(f, gzip.BestCompression)
+	z, err := zstd.NewWriter(f, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
 	if err != nil {
-		return errors.Join(err, f.Close())
+		return errors.Join(fmt.Errorf("layer: %w", err), f.Close())
 	}
 	w := tar.NewWriter(z)
 	for _, e := range withParents(list) {
@@ -143,4 +131,39 @@ func writeLayer(ctx context.Context, name string, list []entry, when time.Time) 
 		err = w.Close()
 	}
 	return errors.Join(err, z.Close(), f.Close())
+}
+
+// checkBundleLayer checks that a layer has the manifest of the bundle where the command
+// looks for it. The package that the layer comes from was built from a verified bundle.
+func checkBundleLayer(ctx context.Context, name string, m *bundle.Manifest) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return fmt.Errorf("layer: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	z, err := zstd.NewReader(ctxio.Reader(ctx, f), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return fmt.Errorf("layer: %w", err)
+	}
+	defer z.Close()
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("%w: the layer has no %s/%s", ErrBundle, bundlePath, bundle.ManifestName)
+		}
+		if err != nil {
+			return fmt.Errorf("layer: %w", err)
+		}
+		if path.Clean(h.Name) != path.Join(bundlePath, bundle.ManifestName) {
+			continue
+		}
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r); err != nil {
+			return fmt.Errorf("layer: %w", err)
+		}
+		if got := hex.EncodeToString(sum.Sum(nil)); got != m.Digest() {
+			return fmt.Errorf("%w: the layer has the bundle with manifest %s, not %s", ErrBundle, got, m.Digest())
+		}
+		return nil
+	}
 }

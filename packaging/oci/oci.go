@@ -6,6 +6,11 @@
 // program runs as an unprivileged user; whoever starts the container passes the kfd
 // and drm devices to it. The same inputs produce the same bytes. The package neither
 // pushes nor signs images.
+//
+// The layers are compressed with zstd (application/vnd.oci.image.layer.v1.tar+zstd).
+// Docker reads them since version 23, containerd since 1.5, Podman since 4. Docker 20.10,
+// which Debian 12 has, does not: `skopeo copy oci-archive:FILE docker-daemon:NAME` gives
+// it the layers uncompressed.
 package oci
 
 import (
@@ -20,6 +25,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/compression"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
@@ -34,7 +40,7 @@ import (
 var (
 	// ErrOptions reports a missing option.
 	ErrOptions = errors.New("oci options")
-	// ErrBundle reports that the bundle's directory does not match its manifest.
+	// ErrBundle reports that the layer does not contain the bundle.
 	ErrBundle = errors.New("oci bundle")
 )
 
@@ -62,8 +68,10 @@ type Options struct {
 	// Copyright is the copyright file of Command. The bundle contains the licences
 	// of its own components.
 	Copyright []byte
-	// Bundle is the manifest of the bundle in BundleLayer, which WriteBundleLayer
-	// wrote with the same Epoch.
+	// Bundle is the manifest of the bundle in BundleLayer, which is a tar archive,
+	// compressed with zstd: the data archive of the bundle's Debian package. The bundle
+	// is the largest part and changes least often: in a layer of its own, at the bottom,
+	// it is built and stored once for many versions of the command.
 	Bundle      *bundle.Manifest
 	BundleLayer string
 	// Out is the path of the tar file.
@@ -79,31 +87,10 @@ func (o Options) check() error {
 	if o.Bundle == nil {
 		return fmt.Errorf("%w: Bundle is empty", ErrOptions)
 	}
-	return checkEpoch(o.Epoch)
-}
-
-func checkEpoch(epoch time.Time) error {
-	if epoch.Unix() <= 0 {
-		return fmt.Errorf("%w: Epoch is %s: set the time of the release", ErrOptions, epoch.UTC().Format(time.RFC3339))
+	if o.Epoch.Unix() <= 0 {
+		return fmt.Errorf("%w: Epoch is %s: set the time of the release", ErrOptions, o.Epoch.UTC().Format(time.RFC3339))
 	}
 	return nil
-}
-
-// WriteBundleLayer verifies the bundle in dir and writes a layer with it to the file
-// out. The bundle is the largest part and changes least often: in a layer of its
-// own, at the bottom, it is built and stored once for many versions of the command.
-func WriteBundleLayer(ctx context.Context, dir string, epoch time.Time, out string) error {
-	if err := checkEpoch(epoch); err != nil {
-		return err
-	}
-	m, err := bundle.ReadManifest(dir)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrBundle, err)
-	}
-	if err := bundle.Verify(ctx, dir, m); err != nil {
-		return fmt.Errorf("%w: %w", ErrBundle, err)
-	}
-	return writeLayer(ctx, out, bundleEntries(dir, m), epoch)
 }
 
 // Build writes the image to o.Out atomically and returns its digest ("sha256:…"),
@@ -118,6 +105,9 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
+	if err := checkBundleLayer(ctx, o.BundleLayer, o.Bundle); err != nil {
+		return "", err
+	}
 	files := []string{o.BundleLayer}
 	for i, list := range [][]entry{systemEntries(), commandEntries(o)} {
 		name := filepath.Join(work, fmt.Sprintf("layer%d", i))
@@ -128,7 +118,7 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 	}
 	var layers []v1.Layer
 	for _, name := range files {
-		l, err := tarball.LayerFromFile(name, tarball.WithMediaType(types.OCILayer))
+		l, err := tarball.LayerFromFile(name, tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
 		if err != nil {
 			return "", fmt.Errorf("layer: %w", err)
 		}
@@ -211,7 +201,7 @@ func image(o Options, layers []v1.Layer) (v1.Image, error) {
 		var err error
 		img, err = mutate.Append(img, mutate.Addendum{
 			Layer:     layers[i],
-			MediaType: types.OCILayer,
+			MediaType: types.OCILayerZStd,
 			History:   v1.History{Created: v1.Time{Time: o.Epoch.UTC()}, CreatedBy: "go-rocm", Comment: comment},
 		})
 		if err != nil {

@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/klauspost/compress/zstd"
 
 	"forge.lthn.ai/core/go-rocm/packaging/oci"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
@@ -74,10 +76,43 @@ func options(t *testing.T) oci.Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := oci.WriteBundleLayer(t.Context(), bundleDir, epoch, o.BundleLayer); err != nil {
+	writeLayer(t, o.BundleLayer, bundleDir, m)
+	return o
+}
+
+// writeLayer writes a layer as the data archive of a bundle's Debian package is: with
+// names that begin with "./".
+func writeLayer(t *testing.T, name, dir string, m *bundle.Manifest) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return o
+	z, err := zstd.NewWriter(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := tar.NewWriter(z)
+	list := []string{bundle.ManifestName}
+	for _, file := range m.Files {
+		list = append(list, file.Path)
+	}
+	for _, file := range list {
+		b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: "./usr/lib/go-rocm/llama/" + file, Mode: 0o644, Size: int64(len(b)), ModTime: epoch}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // open reads the image like other tools: it unpacks the tar file and reads the
@@ -180,15 +215,9 @@ func TestBuildWritesThreeLayers(t *testing.T) {
 	if desc.Digest.String() != digest || desc.Platform.String() != "linux/amd64" || desc.Annotations["org.opencontainers.image.ref.name"] != "0.2.0-llama.0.5.0" {
 		t.Errorf("got %+v, digest %s", desc, digest)
 	}
-	const want = `0 5 0755 0 usr/ ""
-0 5 0755 0 usr/lib/ ""
-0 5 0755 0 usr/lib/go-rocm/ ""
-0 5 0755 0 usr/lib/go-rocm/llama/ ""
-0 0 0755 0 usr/lib/go-rocm/llama/llama-server "server"
-0 0 0644 0 usr/lib/go-rocm/llama/manifest.json "manifest"
-0 5 0755 0 usr/lib/go-rocm/llama/rocblas/ ""
-0 5 0755 0 usr/lib/go-rocm/llama/rocblas/library/ ""
-0 0 0644 0 usr/lib/go-rocm/llama/rocblas/library/a.co "1048580 bytes"
+	const want = `0 0 0644 0 ./usr/lib/go-rocm/llama/manifest.json "manifest"
+0 0 0644 0 ./usr/lib/go-rocm/llama/llama-server "server"
+0 0 0644 0 ./usr/lib/go-rocm/llama/rocblas/library/a.co "1048580 bytes"
 1 5 0755 0 etc/ ""
 1 0 0644 0 etc/group "root:x:0:\ngo-rocm:x:65532:\n"
 1 0 0644 0 etc/passwd "root:x:0:0:root:/:/sbin/nologin\ngo-rocm:x:65532:65532:go-rocm:/var/lib/go-rocm:/sbin/nologin\n"
@@ -274,24 +303,81 @@ func TestBuildRejects(t *testing.T) {
 	}
 }
 
-func TestWriteBundleLayerRejects(t *testing.T) {
+// Compressed with gzip, the layers of a hip bundle had twice the size: its libraries
+// repeat themselves at distances beyond gzip's window.
+func TestLayersAreZstd(t *testing.T) {
 	t.Parallel()
 	o := options(t)
-	dir := filepath.Join(filepath.Dir(o.Out), "bundle")
-	out := filepath.Join(t.TempDir(), "layer")
-	if err := oci.WriteBundleLayer(t.Context(), dir, time.Time{}, out); !errors.Is(err, oci.ErrOptions) {
-		t.Errorf("no time: %v", err)
-	}
-	if err := oci.WriteBundleLayer(t.Context(), t.TempDir(), epoch, out); !errors.Is(err, oci.ErrBundle) {
-		t.Errorf("no bundle: %v", err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "llama-server"), []byte("SERVER"), 0o755); err != nil {
+	if _, err := oci.Build(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	if err := oci.WriteBundleLayer(t.Context(), dir, epoch, out); !errors.Is(err, oci.ErrBundle) || !strings.Contains(err.Error(), "llama-server") {
-		t.Errorf("damaged: %v", err)
+	img, _ := open(t, o.Out)
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Stat(out); err == nil {
-		t.Error("a layer was written")
+	layers, err := img.Layers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, l := range layers {
+		if m.Layers[i].MediaType != types.OCILayerZStd {
+			t.Errorf("layer %d has the type %s", i, m.Layers[i].MediaType)
+		}
+		r, err := l.Compressed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := make([]byte, zstd.HeaderMaxSize)
+		n, err := io.ReadFull(r, head)
+		if err := errors.Join(err, r.Close()); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Fatal(err)
+		}
+		var h zstd.Header
+		if err := h.Decode(head[:n]); err != nil {
+			t.Errorf("layer %d: %v", i, err)
+		}
+	}
+}
+
+// The bottom layer must have the bundle of the manifest.
+func TestBuildRejectsAnotherLayer(t *testing.T) {
+	t.Parallel()
+	o, other := options(t), options(t)
+	dir := filepath.Join(filepath.Dir(other.Out), "bundle")
+	m, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-cpu", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0.6.0",
+		Source: bundle.Source{Tag: "v0.6.0", Tree: strings.Repeat("ab", 20)}, SourceDateEpoch: epoch.Unix(),
+		Entry: bundle.Entry{Program: "llama-server"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := bundle.WriteManifest(dir, m); err != nil {
+		t.Fatal(err)
+	}
+	writeLayer(t, other.BundleLayer, dir, m)
+	o.BundleLayer = other.BundleLayer
+	if _, err := oci.Build(t.Context(), o); !errors.Is(err, oci.ErrBundle) || !strings.Contains(err.Error(), m.Digest()) {
+		t.Errorf("the layer of another bundle: %v", err)
+	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	f, err := os.Create(empty)
+	if err != nil {
+		t.Fatal(err)
+	}
+	z, err := zstd.NewWriter(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(tar.NewWriter(z).Close(), z.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	o.BundleLayer = empty
+	if _, err := oci.Build(t.Context(), o); !errors.Is(err, oci.ErrBundle) || !strings.Contains(err.Error(), bundle.ManifestName) {
+		t.Errorf("an empty layer: %v", err)
+	}
+	if _, err := os.Stat(o.Out); err == nil {
+		t.Error("an image was written")
 	}
 }
