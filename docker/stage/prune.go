@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,8 +31,7 @@ func (c *Cache) Prune(ctx context.Context, since time.Time) ([]string, error) {
 		if err := ctx.Err(); err != nil {
 			return removed, err
 		}
-		// A directory that is neither a result nor an unfinished one is not ours.
-		if !strings.HasSuffix(e.Name(), unfinished) && !isResult(filepath.Join(c.dir, e.Name())) {
+		if !Owns(filepath.Join(c.dir, e.Name())) {
 			continue
 		}
 		final := filepath.Join(c.dir, strings.TrimSuffix(e.Name(), unfinished))
@@ -66,6 +67,14 @@ func prune(dir, final string, since time.Time) (bool, error) {
 	}
 	return true, os.RemoveAll(dir)
 }
+
+// unfinishedName matches the names of unfinished results: a name and a key, as path
+// returns them.
+var unfinishedName = regexp.MustCompile(`^.+-[0-9a-f]{` + strconv.Itoa(keyDigits) + `}` + regexp.QuoteMeta(unfinished) + `$`)
+
+// Owns reports whether a directory is a result of a cache, or an unfinished one. Other
+// directories belong to somebody else.
+func Owns(dir string) bool { return isResult(dir) || unfinishedName.MatchString(filepath.Base(dir)) }
 
 // isResult reports whether a directory is a finished result.
 func isResult(dir string) bool {

@@ -40,17 +40,19 @@ func TestPrune(t *testing.T) {
 	if err := lock.Lock(); err != nil {
 		t.Fatal(err)
 	}
-	killed, running := filepath.Join(c.dir, "killed-1.part"), filepath.Join(c.dir, "running-1.part")
+	killed, running := filepath.Join(c.dir, "killed-0123456789abcdef01234567.part"), filepath.Join(c.dir, "running-0123456789abcdef01234567.part")
 	for dir, when := range map[string]time.Time{killed: long, running: time.Now()} {
 		err := errors.Join(os.MkdirAll(filepath.Join(dir, "out"), 0o700), os.Chtimes(dir, when, when))
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	// A directory of the user in the cache is as old, but not a stage.
-	foreign := filepath.Join(c.dir, "notes-about-stages")
-	if err := errors.Join(os.Mkdir(foreign, 0o700), os.Chtimes(foreign, long, long)); err != nil {
-		t.Fatal(err)
+	// Directories of the user in the cache are as old, but not stages.
+	foreign, download := filepath.Join(c.dir, "notes-about-stages"), filepath.Join(c.dir, "films-2026.part")
+	for _, dir := range []string{foreign, download} {
+		if err := errors.Join(os.Mkdir(dir, 0o700), os.Chtimes(dir, long, long)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	check := func(want ...string) {
 		t.Helper()
@@ -63,7 +65,7 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	check(killed, old)
-	for _, dir := range []string{looked, done, held, running, foreign} {
+	for _, dir := range []string{looked, done, held, running, foreign, download} {
 		if _, err := os.Stat(dir); err != nil {
 			t.Error(err)
 		}

@@ -31,6 +31,8 @@ const (
 	// recordName is the file that makes a directory a finished result. Its time is
 	// that of the result's last use.
 	recordName = "stage.json"
+	// keyDigits is the length of the part of a key that is in the name of a directory.
+	keyDigits = 24
 	// unfinished ends the name of a directory that is being filled.
 	unfinished = ".part"
 )
@@ -128,7 +130,7 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx c
 }
 
 func (c *Cache) path(name, key string) string {
-	return filepath.Join(c.dir, name+"-"+key[:24])
+	return filepath.Join(c.dir, name+"-"+key[:keyDigits])
 }
 
 func load(dir string) (*Result, error) {

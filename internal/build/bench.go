@@ -81,11 +81,11 @@ func (s *Session) benchRunSide(ctx context.Context, root string, names []string)
 // benchBuildSide measures the build itself. The compile benchmark compiles three CPU
 // modules and the library that they share, which takes a minute or two.
 func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err error) {
-	work, err := os.MkdirTemp(s.Settings.Cache, "bench-")
+	work, err := s.tempWork("bench")
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+	defer func() { err = errors.Join(err, removeWork(work)) }()
 	on, err := benchpage.ThisMachine("/proc")
 	if err != nil {
 		return err

@@ -19,6 +19,10 @@ import (
 // payloadDir is the directory of the embedded bundle, relative to the root.
 const payloadDir = "embed/payload"
 
+// payloadParts matches the files there that package embed writes and reads. Others, such
+// as a person's notes, are neither published nor removed.
+const payloadParts = "llama-*.tar.zst.[0-9][0-9][0-9]"
+
 // Bundles builds and packs the bundles of all variants of the settings.
 func (s *Session) Bundles(ctx context.Context) ([]*recipe.Packed, error) {
 	vs, err := s.Variants()
@@ -110,7 +114,7 @@ func findBundle(packed []*recipe.Packed, variant string) (*recipe.Packed, error)
 // build cache keeps its result.
 func (s *Session) EmbedBundle(root string, p *recipe.Packed) error {
 	dir := filepath.Join(root, payloadDir)
-	old, err := filepath.Glob(filepath.Join(dir, "llama-*"))
+	old, err := filepath.Glob(filepath.Join(dir, payloadParts))
 	if err != nil {
 		return err
 	}

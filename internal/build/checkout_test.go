@@ -77,13 +77,14 @@ func TestModuleContainsTrackedFilesOnly(t *testing.T) {
 	for _, name := range []string{"archive.asc", "keys/private.pem", "do/go-rocm", "served/apt/pool/x.deb"} {
 		writeFile(t, filepath.Join(d.root, name), "private")
 	}
-	writeFile(t, filepath.Join(d.root, payloadDir, "llama-cpu.000"), "bundle")
+	writeFile(t, filepath.Join(d.root, payloadDir, "llama-cpu.tar.zst.000"), "bundle")
+	writeFile(t, filepath.Join(d.root, payloadDir, "llama-notes"), "private")
 	if err := s.moduleInto(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 	for version, want := range map[string][]string{
 		"v0.1.0-plain": {"a.go", "docs/a.md", "go.mod"},
-		"v0.1.0":       {"a.go", "docs/a.md", payloadDir + "/llama-cpu.000", "go.mod"},
+		"v0.1.0":       {"a.go", "docs/a.md", payloadDir + "/llama-cpu.tar.zst.000", "go.mod"},
 	} {
 		r, err := zip.OpenReader(filepath.Join(d.dir, proxyDir, modulePath, "@v", version+".zip"))
 		if err != nil {

@@ -20,7 +20,7 @@ func Clean() error {
 		if err := s.removeDist(root); err != nil {
 			return err
 		}
-		parts, err := filepath.Glob(filepath.Join(root, payloadDir, "llama-*"))
+		parts, err := filepath.Glob(filepath.Join(root, payloadDir, payloadParts))
 		if err != nil {
 			return err
 		}
@@ -59,14 +59,14 @@ func (s *Session) prune(ctx context.Context, since time.Time) error {
 		left = append(left, found...)
 	}
 	for _, dir := range left {
-		info, err := os.Stat(dir)
+		info, err := os.Lstat(dir)
 		if err != nil {
 			return err
 		}
-		if !info.ModTime().Before(since) {
+		if !info.ModTime().Before(since) || !isWork(dir) {
 			continue
 		}
-		if err := os.RemoveAll(dir); err != nil {
+		if err := removeWork(dir); err != nil {
 			return err
 		}
 		removed = append(removed, filepath.Base(dir))

@@ -26,8 +26,10 @@ func TestImageContainsLicencesOfItsCommand(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "llama-server"), "server")
 	writeFile(t, filepath.Join(dir, "licenses", "llama.cpp", "LICENSE"), "Copyright (c) 2023 Some Authors\n")
-	if err := os.Chmod(filepath.Join(dir, "llama-server"), 0o755); err != nil {
-		t.Fatal(err)
+	for name, mode := range map[string]os.FileMode{"llama-server": 0o755, "licenses/llama.cpp/LICENSE": 0o644} {
+		if err := os.Chmod(filepath.Join(dir, name), mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	m, err := bundle.Build(dir, bundle.Manifest{
 		Name: "llama-cpu", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0.5.0", SourceDateEpoch: 1700000000,

@@ -51,7 +51,7 @@ func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 	if err != nil {
 		return err
 	}
-	parts, err := filepath.Glob(filepath.Join(d.root, payloadDir, "llama-*"))
+	parts, err := filepath.Glob(filepath.Join(d.root, payloadDir, payloadParts))
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func Reproduce() error {
 			return err
 		}
 		// An explicit run proves everything anew, whatever earlier runs have proved.
-		err = s.withSecondCache(ctx, func() error { return os.RemoveAll(s.secondCache()) })
+		err = s.withSecondCache(ctx, func() error { return removeWork(s.secondCache()) })
 		if err != nil {
 			return err
 		}
@@ -78,10 +78,10 @@ func (s *Session) reproduce(ctx context.Context, root, dist string, reuse []stri
 		// The path of the second build has another length. It is always the same
 		// path, so that the remains of a killed build are removed.
 		work := filepath.Join(s.Settings.Cache, "reproduce-in-a-directory-with-a-longer-name")
-		if err := os.RemoveAll(work); err != nil {
+		if err := errors.Join(removeWork(work), ensureWork(work)); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
+		defer func() { err = errors.Join(err, removeWork(work)) }()
 		second := filepath.Join(work, "checkout")
 		if err := s.copyCheckout(ctx, root, second); err != nil {
 			return err
@@ -166,6 +166,9 @@ const reusedMark = "taken"
 // second cache, and removes stages from it that no longer prove anything.
 func (s *Session) seedCache(reuse []string) error {
 	from, to := filepath.Join(s.Settings.Cache, "stages"), filepath.Join(s.secondCache(), "stages")
+	if err := ensureWork(s.secondCache()); err != nil {
+		return err
+	}
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
@@ -179,7 +182,7 @@ func (s *Session) seedCache(reuse []string) error {
 	}
 	for _, e := range have {
 		dir := filepath.Join(to, e.Name())
-		if e.IsDir() && (!exists(filepath.Join(from, e.Name())) || exists(filepath.Join(dir, reusedMark)) && !reused(e.Name())) {
+		if e.IsDir() && stage.Owns(dir) && (!exists(filepath.Join(from, e.Name())) || exists(filepath.Join(dir, reusedMark)) && !reused(e.Name())) {
 			if err := os.RemoveAll(dir); err != nil {
 				return err
 			}

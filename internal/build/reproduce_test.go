@@ -49,6 +49,9 @@ func TestSeedCache(t *testing.T) {
 		writeFile(t, filepath.Join(first, name, "out", "file"), name)
 	}
 	writeFile(t, filepath.Join(first, "compile-hip-2.part", "out", "file"), "unfinished")
+	if err := ensureWork(s.secondCache()); err != nil {
+		t.Fatal(err)
+	}
 	writeFile(t, filepath.Join(second, "bundle-1", "stage.json"), "built a second time")
 	writeFile(t, filepath.Join(second, "bundle-0", "stage.json"), "stale")
 	writeFile(t, filepath.Join(second, "compile-hip-1.part", "stage.json"), "interrupted")

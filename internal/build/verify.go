@@ -84,14 +84,14 @@ func (s *Session) variantOf(m *bundle.Manifest) (recipe.Variant, error) {
 // rebuild calls build with a new directory and compares the bundle with m. It
 // keeps a bundle that differs, for inspection, and removes everything else.
 func (s *Session) rebuild(ctx context.Context, m *bundle.Manifest, build func(ctx context.Context, dir string) (string, error)) (err error) {
-	dir, err := os.MkdirTemp(s.Settings.Cache, "verify-")
+	dir, err := s.tempWork("verify")
 	if err != nil {
 		return err
 	}
 	var differs *bundle.VerifyError
 	defer func() {
 		if differs == nil {
-			err = errors.Join(err, os.RemoveAll(dir))
+			err = errors.Join(err, removeWork(dir))
 		}
 	}()
 	built, err := build(ctx, filepath.Join(dir, "stages"))

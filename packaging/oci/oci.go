@@ -9,8 +9,8 @@
 //
 // The layers are compressed with zstd (application/vnd.oci.image.layer.v1.tar+zstd).
 // Docker reads them since version 23, containerd since 1.5, Podman since 4. Docker 20.10,
-// which Debian 12 has, does not: `skopeo copy oci-archive:FILE docker-daemon:NAME` gives
-// it the layers uncompressed.
+// which Debian 12 has, does not: there, skopeo must decompress the layers first, see
+// docs/install.md.
 package oci
 
 import (

@@ -14,15 +14,16 @@ func TestImageAnswers(t *testing.T) {
 	list := named(t, "GOROCM_SMALL_IMAGE")
 	gguf := model(t.Context(), t)
 	e := engine(t)
-	ref, err := e.LoadImage(t.Context(), list[0])
+	loaded, err := e.LoadImage(t.Context(), list[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := e.RemoveImage(context.Background(), ref); err != nil {
+		if err := loaded.Remove(context.Background()); err != nil {
 			t.Error(err)
 		}
 	})
+	ref := loaded.Ref
 	version, err := e.RunImage(t.Context(), ref, 0, nil, "version")
 	if err != nil || !strings.Contains(version, "installed, /usr/lib/go-rocm/llama") {
 		t.Errorf("version: %v\n%s", err, version)

@@ -9,44 +9,111 @@ import (
 	"os"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/pkg/stdcopy"
 )
 
-// LoadImage loads an image from a tar file and returns its reference.
-func (e *Engine) LoadImage(ctx context.Context, path string) (string, error) {
+// Image is an image that LoadImage loaded.
+type Image struct {
+	// Ref is the reference that the engine gave it.
+	Ref    string
+	engine *Engine
+	id     string
+	// before is the ID of the image that had the reference before; empty for none.
+	before string
+}
+
+// LoadImage loads an image from a tar file.
+func (e *Engine) LoadImage(ctx context.Context, path string) (*Image, error) {
+	ref, err := imageReference(path)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	im := &Image{Ref: ref, engine: e}
+	if im.before, err = e.imageID(ctx, ref); err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	if err := e.load(ctx, path, ref); err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	if im.id, err = e.imageID(ctx, ref); err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, err)
+	}
+	return im, nil
+}
+
+// imageID returns the ID of the image with a reference, or "" if there is none.
+func (e *Engine) imageID(ctx context.Context, ref string) (string, error) {
+	info, err := e.api.ImageInspect(ctx, ref)
+	if errdefs.IsNotFound(err) {
+		return "", nil
+	}
+	return info.ID, err
+}
+
+// load loads the image and checks that the engine gives it the reference.
+func (e *Engine) load(ctx context.Context, path, ref string) (err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", fmt.Errorf("load: %w", err)
+		return err
 	}
-	defer func() { _ = f.Close() }()
-	res, err := e.api.ImageLoad(ctx, f)
+	defer func() { err = errors.Join(err, f.Close()) }()
+	v, err := e.api.ServerVersion(ctx)
 	if err != nil {
-		return "", fmt.Errorf("load %s: %w", path, err)
+		return err
 	}
-	defer func() { _ = res.Body.Close() }()
+	var in io.Reader = struct{ io.Reader }{f} // without Close, which the client would call
+	if lacksZstd(v) {
+		pr, pw := io.Pipe()
+		defer pr.Close()
+		go func() { pw.CloseWithError(decompressLayers(pw, f)) }()
+		in = pr
+	}
+	res, err := e.api.ImageLoad(ctx, in)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
 	const mark = "Loaded image: "
 	for d := json.NewDecoder(res.Body); ; {
 		var line struct{ Stream, Error string }
 		switch err := d.Decode(&line); {
 		case errors.Is(err, io.EOF):
-			return "", fmt.Errorf("load %s: the engine names no image", path)
+			return errors.New("the engine names no image")
 		case err != nil:
-			return "", fmt.Errorf("load %s: %w", path, err)
+			return err
 		case line.Error != "":
-			return "", fmt.Errorf("load %s: %s", path, line.Error)
+			return errors.New(line.Error)
 		case strings.HasPrefix(line.Stream, mark):
-			return strings.TrimSpace(strings.TrimPrefix(line.Stream, mark)), nil
+			if got := strings.TrimSpace(strings.TrimPrefix(line.Stream, mark)); !strings.HasSuffix(got, ref) { // Podman adds "localhost/"
+				return fmt.Errorf("the engine named it %s, want %s", got, ref)
+			}
+			return nil
 		}
 	}
 }
 
-// RemoveImage removes an image that LoadImage returned.
-func (e *Engine) RemoveImage(ctx context.Context, ref string) error {
-	_, err := e.api.ImageRemove(ctx, ref, image.RemoveOptions{Force: true, PruneChildren: true})
+// Remove removes the image, unless the engine had it before, and gives its reference
+// back to the image that had it.
+func (im *Image) Remove(ctx context.Context) error {
+	now, err := im.engine.imageID(ctx, im.Ref)
 	if err != nil {
-		return fmt.Errorf("remove image %s: %w", ref, err)
+		return fmt.Errorf("remove image %s: %w", im.Ref, err)
+	}
+	if now != im.id || im.id == im.before {
+		return nil // it is not the loaded image, or was not loaded by this test
+	}
+	// Without force, an image that somebody has named or uses stays.
+	if _, err := im.engine.api.ImageRemove(ctx, im.Ref, image.RemoveOptions{}); err != nil {
+		return fmt.Errorf("remove image %s: %w", im.Ref, err)
+	}
+	if im.before == "" {
+		return nil
+	}
+	if err := im.engine.api.ImageTag(ctx, im.before, im.Ref); err != nil {
+		return fmt.Errorf("give the name %s back to image %s: %w", im.Ref, im.before, err)
 	}
 	return nil
 }

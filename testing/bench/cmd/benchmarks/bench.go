@@ -74,6 +74,10 @@ func prepare(o options, out io.Writer) (*bench, error) {
 	if b.work, err = os.MkdirTemp(o.work, "bench-"); err != nil {
 		return nil, err
 	}
+	// `mage prune` removes the directory of a killed run by this mark, which has its name.
+	if err := os.WriteFile(filepath.Join(b.work, ".go-rocm-work"), []byte(filepath.Base(b.work)), 0o600); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
 	if b.run, err = os.MkdirTemp("", "rocm-bench-"); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
