@@ -146,6 +146,9 @@ func TestFallbackIsLogged(t *testing.T) {
 // Without a GPU, a prompt may take longer than the stall timeout while the CPU works
 // on it; with a GPU it may not.
 func TestSlowPromptIsNoStallOnCPU(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes ten seconds of stalls; TestSpecFollowsPlanAndSettings and the tests of runtime/supervise check the parts; run mage test")
+	}
 	for name, want := range map[string]error{"none": nil, "rx7900xtx": supervise.ErrStalled} {
 		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 6 * time.Second, PromptBusy: true})
 		withGPUCode(t, "")

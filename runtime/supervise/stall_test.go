@@ -75,7 +75,7 @@ func TestSlowTokensAreNoStall(t *testing.T) {
 // nothing.
 func TestCPUTimeIsProgressOnlyWithoutGPU(t *testing.T) {
 	t.Parallel()
-	const stall, prompt = 4 * time.Second, 12 * time.Second
+	const stall, prompt = 3 * time.Second, 8 * time.Second
 	for name, c := range map[string]struct {
 		role        string
 		onCPU, busy bool
