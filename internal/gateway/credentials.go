@@ -159,6 +159,19 @@ func (s *CredentialStore) reload() error {
 	return s.use(s.files)
 }
 
+// reloadWith is reload with other keys with limits.
+func (s *CredentialStore) reloadWith(named func() ([]Key, error)) error {
+	keys, err := named()
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	files := s.files
+	s.mu.Unlock()
+	files.Named = keys
+	return s.Replace(files)
+}
+
 // Replace uses other files and keys from now on. After an error the previous ones
 // remain.
 func (s *CredentialStore) Replace(files CredentialFiles) error {
@@ -190,8 +203,9 @@ func (s *CredentialStore) certificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 	return s.current.Load().cert, nil
 }
 
-// ReloadOn reads the files again at each of the signals, until stop is called.
-func (s *CredentialStore) ReloadOn(signals []os.Signal) (stop func()) {
+// ReloadOn reads the files again at each of the signals, until stop is called. named
+// returns the keys with limits.
+func (s *CredentialStore) ReloadOn(signals []os.Signal, named func() ([]Key, error)) (stop func()) {
 	if len(signals) == 0 {
 		return func() {}
 	}
@@ -200,7 +214,7 @@ func (s *CredentialStore) ReloadOn(signals []os.Signal) (stop func()) {
 	var done sync.WaitGroup
 	done.Go(func() {
 		for range received {
-			if err := s.reload(); err != nil {
+			if err := s.reloadWith(named); err != nil {
 				s.log.Error("API keys and certificate not reloaded; the previous ones remain in use", "cause", err.Error())
 				continue
 			}

@@ -147,7 +147,11 @@ func (g *Gateway) SetBackend(b Backend, slots int) { g.SetModel(ModelStatus{}, b
 // count for the keys that may not use all models.
 func (g *Gateway) SetModel(m ModelStatus, b Backend, slots int) { g.single.set(m, b, slots) }
 
-// Close ends what the gateway does beside requests, and writes the file of used
+// Shutdown ends the streams of /models/sse, and the loads and unloads that no client
+// waits for. Other requests go on. It is for http.Server.RegisterOnShutdown.
+func (g *Gateway) Shutdown() { g.close() }
+
+// Close is Shutdown; it also waits for what has ended, and writes the file of used
 // tokens. Call it when the server has shut down.
 func (g *Gateway) Close() {
 	g.close()

@@ -143,13 +143,24 @@ func tomlKey(name string) string {
 	return name
 }
 
+// readNamedKeys reads the keys with limits of the configuration file again.
+func (f *serveFlags) readNamedKeys() ([]gateway.Key, error) {
+	if f.config == "" {
+		return nil, nil
+	}
+	c, err := readConfig(f.config)
+	if err != nil {
+		return nil, err
+	}
+	return c.namedKeys()
+}
+
 // usagePath returns the file of used tokens: that of --usage-file, or one in the
-// directory that systemd keeps for the service.
+// directory that systemd keeps for the service. A reload may add the first key with a
+// budget.
 func (f *serveFlags) usagePath() string {
-	budget := slices.ContainsFunc(f.named, func(k gateway.Key) bool { return k.TokensPerDay > 0 })
 	directory, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
-	switch {
-	case f.usageFile != "" || !budget || directory == "":
+	if f.usageFile != "" || directory == "" {
 		return f.usageFile
 	}
 	return filepath.Join(directory, "used-tokens.json")

@@ -203,7 +203,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		return err
 	}
 	credentials := checked.credentials
-	defer credentials.ReloadOn(reloads)()
+	defer credentials.ReloadOn(reloads, f.readNamedKeys)()
 
 	l, err := gateway.Listen(ctx, f.listen, credentials)
 	if err != nil {
@@ -250,11 +250,13 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	return errors.Join(failure, shutdown(srv, server, f.drain))
 }
 
-func newHTTPServer(handler http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
+func newHTTPServer(handler *gateway.Gateway, log *slog.Logger) *http.Server {
+	srv := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	srv.RegisterOnShutdown(handler.Shutdown)
+	return srv
 }
 
 // killServer kills llama-server, which the supervisor then restarts.

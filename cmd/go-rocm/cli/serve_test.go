@@ -28,6 +28,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // server is a running "go-rocm serve".
@@ -212,6 +213,40 @@ func TestServeKeepsUsedTokens(t *testing.T) {
 	if status, body := ask(s); status != 429 || !strings.Contains(body, "1 tokens per day") {
 		t.Errorf("after a restart: %d %s", status, body)
 	}
+	s.end(t)
+}
+
+// SIGHUP reads the keys with limits again. A file with a mistake changes nothing.
+func TestServeReloadsKeysWithLimits(t *testing.T) {
+	w := newWorld(t, fakellama.Script{})
+	first, firstSum := gateway.NewKey()
+	second, secondSum := gateway.NewKey()
+	head := fmt.Sprintf("model = %q\nlisten = \"127.0.0.1:0\"\n", w.model)
+	config := writeConfig(t, head+"[keys.first]\nsha256 = \""+firstSum+"\"\n")
+	s := w.serveAs(t, "--config", config)
+	reload := func(text string, says string) {
+		t.Helper()
+		if err := os.WriteFile(config, []byte(head+text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		poll.Until(t, says, func() bool { return strings.Contains(s.errs.String(), says) })
+	}
+	check := func(key string, want int) {
+		t.Helper()
+		if got, body := fetch(t, "GET", s.url+"/v1/models", "", "Authorization", "Bearer "+key); got != want {
+			t.Errorf("%d %s, want %d", got, body, want)
+		}
+	}
+	check(first, 200)
+	check(second, 401)
+	reload("[keys.second]\nsha256 = 5\n", "not reloaded")
+	check(first, 200)
+	reload("[keys.second]\nsha256 = \""+secondSum+"\"\n", "certificate reloaded")
+	check(first, 401)
+	check(second, 200)
 	s.end(t)
 }
 
