@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,9 +132,11 @@ func (e *productEnv) add(ctx context.Context, product Product) error {
 }
 
 // unit runs the tests of every module with -short: tests that need a container, the
-// network or much time skip themselves then.
+// network or much time skip themselves then. The longest packages wait for child
+// processes most of the time, so twice as many run together as there are processors.
 func (p Project) unit(ctx context.Context, out io.Writer) (Count, error) {
-	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m")
+	together := strconv.Itoa(2 * runtime.GOMAXPROCS(0))
+	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m", "-p="+together)
 }
 
 // race runs the tests of every module under the race detector.
