@@ -33,6 +33,9 @@ func TestFaultsWithoutPrivileges(t *testing.T) {
 	if !isMachineRoot() {
 		t.Skip("this user has no privileges, so the tests themselves cover this")
 	}
+	if testing.Short() {
+		t.Skip("it runs a third of the package again; run mage test")
+	}
 	const user = 424243
 	dir, err := os.MkdirTemp("", "extract-user-")
 	if err != nil {
