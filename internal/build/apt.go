@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -47,7 +46,7 @@ func (s *Session) aptOptions(ctx context.Context, root string) (*apt.Options, er
 	if s.Settings.AptKeyFile != "" {
 		var err error
 		from = "GOROCM_APT_KEY_FILE"
-		if text, err = os.ReadFile(s.Settings.AptKeyFile); err != nil {
+		if text, err = s.readSigningKey(s.Settings.AptKeyFile); err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
 	}

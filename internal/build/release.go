@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 )
 
@@ -174,13 +175,22 @@ func (s *Session) publicKeys(ctx context.Context, root string) (keys release.Tru
 	return keys, err
 }
 
+// maxSigningKey limits the file of a signing key, in bytes.
+const maxSigningKey = 1 << 20
+
+// readSigningKey returns the text of a private key that other users may neither read
+// nor write.
+func (s *Session) readSigningKey(name string) ([]byte, error) {
+	return regfile.ReadSecret(name, maxSigningKey, func(text string) { _ = s.printf("warning: %s", text) })
+}
+
 // minisignSigner opens the key that signs the list of checksums; it is nil when
 // the settings name none.
 func (s *Session) minisignSigner() (*release.MinisignSigner, error) {
 	if s.Settings.MinisignKey == "" {
 		return nil, nil //nolint:nilnil // signing is optional
 	}
-	text, err := os.ReadFile(s.Settings.MinisignKey)
+	text, err := s.readSigningKey(s.Settings.MinisignKey)
 	if err != nil {
 		return nil, fmt.Errorf("GOROCM_MINISIGN_KEY: %w", err)
 	}
@@ -197,7 +207,7 @@ func (s *Session) provenanceSigner() (*release.ProvenanceSigner, error) {
 	if s.Settings.SigningKey == "" {
 		return nil, nil //nolint:nilnil // signing is optional
 	}
-	key, err := os.ReadFile(s.Settings.SigningKey)
+	key, err := s.readSigningKey(s.Settings.SigningKey)
 	if err != nil {
 		return nil, fmt.Errorf("GOROCM_SIGNING_KEY: %w", err)
 	}

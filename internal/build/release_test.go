@@ -63,11 +63,22 @@ func provenanceKey(t *testing.T) string {
 	return path
 }
 
+// privateCopy copies a file to one that only its owner may read, as a checkout's are
+// not.
+func privateCopy(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return writeFile(t, filepath.Join(t.TempDir(), filepath.Base(name)), string(text))
+}
+
 // allKeys returns the settings of a release with every key.
 func allKeys(t *testing.T) []string {
 	t.Helper()
 	return []string{
-		"GOROCM_MINISIGN_KEY=" + filepath.Join(minisignKeys, "plain.key"), "GOROCM_SIGNING_KEY=" + provenanceKey(t),
+		"GOROCM_MINISIGN_KEY=" + privateCopy(t, filepath.Join(minisignKeys, "plain.key")), "GOROCM_SIGNING_KEY=" + provenanceKey(t),
 		"GOROCM_APT_KEY=" + openPGPKey(t), "GOROCM_APT_URL=https://example.org/apt",
 	}
 }
@@ -165,7 +176,11 @@ func TestChecksumIntoIsReproducible(t *testing.T) {
 }
 
 func TestUnreadableKeyNamesItsSetting(t *testing.T) {
-	for name, path := range map[string]string{"no file": "/no/such", "no key": filepath.Join(minisignKeys, "message")} {
+	open := provenanceKey(t)
+	if err := os.Chmod(open, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, path := range map[string]string{"no file": "/no/such", "no key": filepath.Join(minisignKeys, "message"), "readable by all": open} {
 		s := &Session{Settings: &settings.Settings{MinisignKey: path}}
 		if _, err := s.publicKeys(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "GOROCM_MINISIGN_KEY") {
 			t.Errorf("minisign, %s: %v", name, err)

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // EnvAPIKey is the environment variable with a key that clients may send, beside
@@ -118,14 +120,19 @@ func (c *credentials) addNamed(keys []Key) error {
 	return nil
 }
 
+// maxSecret limits a file of keys or of certificates, in bytes.
+const maxSecret = 1 << 20
+
+func warnTo(log *slog.Logger) func(text string) { return func(text string) { log.Warn(text) } }
+
 // loadCertificate is tls.LoadX509KeyPair for regular files of limited size, of which
 // the key is private.
 func loadCertificate(cert, key string, log *slog.Logger) (tls.Certificate, error) {
-	certPEM, err := readPublic(cert)
+	certPEM, err := regfile.ReadPublic(cert, maxSecret)
 	if err != nil {
 		return tls.Certificate{}, &CredentialError{"tls-cert", fmt.Errorf("tls: %w", err)}
 	}
-	keyPEM, err := readSecret(key, log)
+	keyPEM, err := regfile.ReadSecret(key, maxSecret, warnTo(log))
 	if err != nil {
 		return tls.Certificate{}, &CredentialError{"tls-key", fmt.Errorf("tls: %w", err)}
 	}
@@ -277,7 +284,7 @@ func readKeys(file, env string, log *slog.Logger) ([]string, error) {
 
 // readKeyFile returns the lines of a file, except for empty ones and comments.
 func readKeyFile(file string, log *slog.Logger) (keys []string, err error) {
-	text, err := readSecret(file, log)
+	text, err := regfile.ReadSecret(file, maxSecret, warnTo(log))
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,6 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
@@ -112,32 +110,6 @@ func TestCredentialFilesMustBePrivate(t *testing.T) {
 		}
 		if err := os.Chmod(tt.file, 0o600); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-// Secrets that service managers and orchestrators mount may be readable by all.
-func TestMountedSecrets(t *testing.T) {
-	t.Parallel()
-	const ext4, overlay = unix.EXT4_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC
-	for name, tt := range map[string]struct {
-		fsType, flags int64
-		owner         uint32
-		want          bool
-	}{
-		"systemd credential":             {unix.RAMFS_MAGIC, unix.ST_RDONLY, 0, true},
-		"Docker secret":                  {unix.TMPFS_MAGIC, unix.ST_RDONLY, 0, true},
-		"Kubernetes secret":              {unix.TMPFS_MAGIC, 0, 0, true},
-		"read-only volume":               {ext4, unix.ST_RDONLY, 1000, true},
-		"file in a container":            {overlay, 0, 0, false},
-		"file of a user":                 {ext4, 0, 1000, false},
-		"file of a user in /tmp":         {unix.TMPFS_MAGIC, 0, 1000, false},
-		"file of root":                   {ext4, 0, 0, false},
-		"volume that can be written":     {ext4, unix.ST_NOSUID, 1000, false},
-		"in memory, of a user, readonly": {unix.TMPFS_MAGIC, unix.ST_RDONLY, 1000, true},
-	} {
-		if got := mountedSecret(tt.fsType, tt.flags, tt.owner); got != tt.want {
-			t.Errorf("%s: %t", name, got)
 		}
 	}
 }

@@ -1,17 +1,22 @@
-package gateway
+package regfile
 
 import (
 	"os"
 	"syscall"
+)
 
-	"golang.org/x/sys/unix"
+// From include/uapi/linux/magic.h and include/linux/statfs.h.
+const (
+	tmpfsMagic = 0x01021994
+	ramfsMagic = 0x858458f6
+	readOnly   = 0x0001
 )
 
 // isMountedSecret reports whether a file is on a read-only mount, or is root's on a
 // mount in memory.
 func isMountedSecret(f *os.File) bool {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+	var fs syscall.Statfs_t
+	if err := syscall.Fstatfs(int(f.Fd()), &fs); err != nil {
 		return false
 	}
 	info, err := f.Stat()
@@ -24,6 +29,6 @@ func isMountedSecret(f *os.File) bool {
 
 // mountedSecret is isMountedSecret for a type and flags of statfs(2).
 func mountedSecret(fsType, flags int64, owner uint32) bool {
-	inMemory := fsType == unix.TMPFS_MAGIC || fsType == unix.RAMFS_MAGIC
-	return flags&unix.ST_RDONLY != 0 || inMemory && owner == 0
+	inMemory := fsType == tmpfsMagic || fsType == ramfsMagic
+	return flags&readOnly != 0 || inMemory && owner == 0
 }
