@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"path"
 	"runtime"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -216,81 +213,6 @@ func (p *process) requestExit() bool {
 	_ = p.stdin.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
 	_, err := p.stdin.WriteString(exitCommand)
 	return err == nil
-}
-
-// oomKilled reports whether the kernel's OOM killer ended a process of this control
-// group since the process started.
-func (p *process) oomKilled() bool { return oomKills() > p.oomKillsAtStart() }
-
-// oomKills returns how many processes of this control group the kernel's
-// out-of-memory killer has ended; 0 if the counter cannot be read.
-func oomKills() uint64 {
-	groups, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return 0
-	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return 0
-	}
-	for _, name := range oomCounters(string(groups), string(mounts)) {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(raw)) {
-			var n uint64
-			if _, err := fmt.Sscanf(line, "oom_kill %d", &n); err == nil {
-				return n
-			}
-		}
-	}
-	return 0
-}
-
-// oomCounters returns the files that count OOM kills in this control group, of
-// version 2 and 1, from the texts of /proc/self/cgroup and /proc/self/mountinfo
-// (cgroups(7), proc(5)). A container sees a part of the hierarchy: the mount starts
-// at its root, which oomCounters cuts from the group's path.
-func oomCounters(groups, mounts string) []string {
-	paths := map[string]string{} // of this group, by type of hierarchy
-	for line := range strings.Lines(groups) {
-		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) != 3 {
-			continue
-		}
-		switch {
-		case parts[0] == "0" && parts[1] == "":
-			paths["cgroup2"] = parts[2]
-		case slices.Contains(strings.Split(parts[1], ","), "memory"):
-			paths["cgroup"] = parts[2]
-		}
-	}
-	var out []string
-	for line := range strings.Lines(mounts) {
-		// ID PARENT MAJ:MIN ROOT POINT OPTIONS [TAG…] - TYPE SOURCE SUPEROPTIONS
-		before, after, ok := strings.Cut(strings.TrimSpace(line), " - ")
-		head, tail := strings.Fields(before), strings.Fields(after)
-		if !ok || len(head) < 6 || len(tail) < 3 {
-			continue
-		}
-		kind, root, point := tail[0], head[3], head[4]
-		group, ours := paths[kind]
-		if kind == "cgroup" && !slices.Contains(strings.Split(tail[2], ","), "memory") {
-			ours = false
-		}
-		if root != "/" {
-			below, inside := strings.CutPrefix(group, root)
-			ours = ours && inside && (below == "" || below[0] == '/')
-			group = below
-		}
-		if !ours || strings.Contains(group, "..") {
-			continue // a group outside the mount
-		}
-		name := map[string]string{"cgroup": "memory.oom_control", "cgroup2": "memory.events"}[kind]
-		out = append(out, path.Join(point, group, name))
-	}
-	return out
 }
 
 // startError adds the cause and the remedy to the error of a program that could not
