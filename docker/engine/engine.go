@@ -124,6 +124,9 @@ type Job struct {
 	Out []Output
 	// Log receives the command's standard output and error, merged.
 	Log io.Writer
+	// Stdout receives the standard output instead of Log, as it is written: a large result
+	// needs no file in the container. If it returns an error, the job ends with it.
+	Stdout io.Writer
 	// CPUs bounds the processors (0: all) and Memory the bytes (0: no bound).
 	CPUs   float64
 	Memory int64

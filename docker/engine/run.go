@@ -75,6 +75,9 @@ func (d *docker) create(ctx context.Context, job Job) (string, error) {
 		// set of capabilities, and files of /tmp belong to the image then.
 		host.CapDrop, host.SecurityOpt, host.Tmpfs = nil, nil, nil
 	}
+	if job.Stdout != nil {
+		host.LogConfig = container.LogConfig{Type: "none"} // the engine would keep a copy on its disk
+	}
 	volumes := make(map[string]struct{}, len(job.Volumes))
 	for _, v := range job.Volumes {
 		volumes[v] = struct{}{}
@@ -137,28 +140,48 @@ func (d *docker) start(ctx context.Context, id string, job Job) error {
 	if job.Log != nil {
 		stdout, stderr = io.MultiWriter(stdout, job.Log), io.MultiWriter(stderr, job.Log)
 	}
+	if job.Stdout != nil {
+		stdout = job.Stdout
+	}
 	copied := make(chan error, 1)
 	go func() {
 		_, err := stdcopy.StdCopy(stdout, stderr, hijack.Reader)
 		copied <- err
 	}()
+	var res container.WaitResponse
 	select {
-	case res := <-exited:
+	case res = <-exited:
 		if err := <-copied; err != nil {
 			return fmt.Errorf("job %s: read its output: %w", job.Name, err)
 		}
-		if res.StatusCode == 0 {
-			return nil
+	case err := <-copied: // the output ends with the command, or its reader has failed
+		if err != nil {
+			if ctx.Err() != nil {
+				return waitError(ctx, job, err)
+			}
+			return fmt.Errorf("job %s: read its output: %w", job.Name, err)
 		}
-		oom := false
-		if info, err := d.api.ContainerInspect(ctx, id); err == nil && info.State != nil {
-			oom = info.State.OOMKilled
+		select {
+		case res = <-exited:
+		case err := <-failed:
+			return waitError(ctx, job, err)
 		}
-		return &ExitError{Job: job.Name, Code: res.StatusCode, OOM: oom, LastLogs: last.Lines()}
 	case err := <-failed:
-		if ctx.Err() != nil {
-			return fmt.Errorf("job %s: stopped: %w", job.Name, ctx.Err())
-		}
-		return fmt.Errorf("job %s: wait for its end: %w", job.Name, err)
+		return waitError(ctx, job, err)
 	}
+	if res.StatusCode == 0 {
+		return nil
+	}
+	oom := false
+	if info, err := d.api.ContainerInspect(ctx, id); err == nil && info.State != nil {
+		oom = info.State.OOMKilled
+	}
+	return &ExitError{Job: job.Name, Code: res.StatusCode, OOM: oom, LastLogs: last.Lines()}
+}
+
+func waitError(ctx context.Context, job Job, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("job %s: stopped: %w", job.Name, ctx.Err())
+	}
+	return fmt.Errorf("job %s: wait for its end: %w", job.Name, err)
 }

@@ -52,7 +52,7 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 	if err != nil {
 		return nil, err
 	}
-	name := "compile-" + c.Name
+	name := compileStage(c)
 	return r.Cache.Do(ctx, name, in, func(ctx context.Context, dir string) error {
 		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(c.Set), t, r.Log); err != nil {
 			return err
@@ -81,6 +81,9 @@ func (r *Recipe) compile(ctx context.Context, c Component, src *stage.Result, t 
 		return err
 	})
 }
+
+// compileStage returns the name of the stage that compiles a component.
+func compileStage(c Component) string { return "compile-" + c.Name }
 
 // compileInputs returns what keys a component's compile.
 func (r *Recipe) compileInputs(c Component, src *stage.Result, t *toolchain.Toolchain) (compileInputs, error) {

@@ -38,7 +38,12 @@ const (
 )
 
 // Cache is a directory of results.
-type Cache struct{ dir string }
+type Cache struct {
+	// Waiting, if set, is called once by Do before it waits for another process that
+	// makes the result of the stage name.
+	Waiting func(name string)
+	dir     string
+}
 
 // Open opens the cache directory, and creates it if necessary.
 func Open(dir string) (*Cache, error) {
@@ -93,7 +98,14 @@ func (c *Cache) Do(ctx context.Context, name string, inputs any, fill func(ctx c
 		return r, err
 	}
 	lock := flock.New(final + ".lock")
-	if ok, err := lock.TryLockContext(ctx, 200*time.Millisecond); err != nil || !ok {
+	ok, err := lock.TryLock()
+	if err == nil && !ok {
+		if c.Waiting != nil {
+			c.Waiting(name)
+		}
+		ok, err = lock.TryLockContext(ctx, 200*time.Millisecond)
+	}
+	if err != nil || !ok {
 		return nil, fmt.Errorf("stage %s: wait for another build of it: %w", name, err)
 	}
 	defer lock.Unlock() //nolint:errcheck // the lock is released with the process

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gofrs/flock"
 )
 
 func open(t *testing.T) *Cache {
@@ -184,5 +186,33 @@ func TestSyncTree(t *testing.T) {
 	full := errors.New("input/output error")
 	if err := syncTree(dir, func(*os.File) error { return full }); !errors.Is(err, full) {
 		t.Errorf("a disk that fails: %v", err)
+	}
+}
+
+// Who waits for another process is told so, once, before it waits.
+func TestDoReportsThatItWaits(t *testing.T) {
+	c := open(t)
+	key, err := Key(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := flock.New(c.path("module", key) + ".lock")
+	if err := other.Lock(); err != nil {
+		t.Fatal(err)
+	}
+	var waited []string
+	c.Waiting = func(name string) {
+		waited = append(waited, name)
+		if err := other.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 { // the second result is in the cache
+		if _, err := c.Do(t.Context(), "module", 1, write("x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Equal(waited, []string{"module"}) {
+		t.Errorf("waited for %q", waited)
 	}
 }

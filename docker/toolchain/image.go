@@ -1,7 +1,6 @@
 package toolchain
 
 import (
-	"archive/tar"
 	"context"
 	"errors"
 	"fmt"
@@ -15,19 +14,14 @@ import (
 // makeDebianInContainer runs mmdebstrap in a container of an image that has it, for
 // hosts that are not Debian.
 func (s Spec) makeDebianInContainer(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
-	args := s.mmdebstrapArgs()
-	args[len(args)-1] = "/make/rootfs.tar"
 	return engine.ImportFrom(ctx, eng, tag, func(rootfs io.Writer) error {
 		err := eng.Run(ctx, engine.Job{
 			Name: "mmdebstrap", Image: s.MmdebstrapImage,
-			Cmd:     append([]string{"mmdebstrap", "--mode=root", "--skip=check/canmount"}, args...),
+			Cmd:     append([]string{"mmdebstrap", "--mode=root", "--skip=check/canmount"}, s.mmdebstrapArgs()...),
 			Env:     []string{"SOURCE_DATE_EPOCH=" + strconv.FormatInt(s.Epoch.Unix(), 10), "LC_ALL=C.UTF-8", "TZ=UTC", "TMPDIR=/make"},
 			Dir:     "/make",
 			Network: true, Caps: []string{"SYS_ADMIN", "MKNOD"}, Volumes: []string{"/make"}, Log: log,
-			Out: []engine.Output{{Path: "/make/rootfs.tar", Read: func(_ *tar.Header, r io.Reader) error {
-				_, err := io.Copy(rootfs, r)
-				return err
-			}}},
+			Stdout: rootfs, // it is imported while it is written, without a file of some gigabytes
 		})
 		if err != nil {
 			return fmt.Errorf("mmdebstrap in image %s: %w", s.MmdebstrapImage, err)

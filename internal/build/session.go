@@ -65,6 +65,7 @@ func Open() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	cache.Waiting = func(name string) { fmt.Fprintf(os.Stderr, "%s: waiting for another build of it\n", name) }
 	logs := filepath.Join(s.Cache, "logs")
 	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr, started: time.Now()}
 	display := progress.New(os.Stderr, logs)

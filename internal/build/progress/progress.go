@@ -21,11 +21,15 @@ import (
 // quietInterval is how often a line is printed where there is no terminal.
 const quietInterval = 30 * time.Second
 
-// Display displays the progress of steps.
+// Display displays the progress of steps. Several steps may run at the same time: on a
+// terminal, the first has the bar and the others have lines, as all have elsewhere.
 type Display struct {
 	out    io.Writer
 	dir    string
 	isTerm bool
+
+	mu     sync.Mutex // also guards the meters
+	barred *meter     // the step with the bar; nil if none has it
 }
 
 // New returns a Display that writes to out and creates log files in dir.
@@ -53,7 +57,7 @@ func (d *Display) Open(step string) (io.WriteCloser, error) {
 func (d *Display) Reader(step string, total int64, r io.Reader) io.ReadCloser {
 	m := d.meter(step, true)
 	m.total = total
-	return &reader{meter: m, r: r}
+	return &reader{meter: m, r: r, total: total}
 }
 
 // meter displays the progress of one step.
@@ -73,8 +77,13 @@ func (d *Display) meter(step string, isBytes bool) *meter {
 
 // set updates the progress. It ignores errors of the display.
 func (m *meter) set(done, total int64) {
+	m.display.mu.Lock()
+	defer m.display.mu.Unlock()
 	m.done, m.total = done, total
-	if !m.display.isTerm {
+	if m.display.isTerm && m.display.barred == nil {
+		m.display.barred = m
+	}
+	if m.display.barred != m {
 		if time.Since(m.shown) >= quietInterval {
 			m.line()
 		}
@@ -96,6 +105,11 @@ func (m *meter) set(done, total int64) {
 }
 
 func (m *meter) end() {
+	m.display.mu.Lock()
+	defer m.display.mu.Unlock()
+	if m.display.barred == m {
+		m.display.barred = nil
+	}
 	if m.done == 0 {
 		return
 	}
@@ -109,6 +123,9 @@ func (m *meter) end() {
 
 func (m *meter) line() {
 	m.shown = time.Now()
+	if b := m.display.barred; b != nil && b.bar != nil {
+		_ = b.bar.Clear() // the bar is drawn again, below the line
+	}
 	_, _ = fmt.Fprintln(m.display.out, m.status(time.Since(m.start)))
 }
 
@@ -175,13 +192,15 @@ func (c *counter) Close() error {
 }
 
 type reader struct {
-	meter *meter
-	r     io.Reader
+	meter       *meter
+	r           io.Reader
+	read, total int64
 }
 
 func (r *reader) Read(p []byte) (int, error) {
 	n, err := r.r.Read(p)
-	r.meter.set(r.meter.done+int64(n), r.meter.total)
+	r.read += int64(n)
+	r.meter.set(r.read, r.total)
 	return n, err
 }
 

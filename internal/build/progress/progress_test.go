@@ -70,3 +70,40 @@ func TestReaderCountsBytes(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// While a compile has the bar, an import has lines; it gets the bar when the compile ends.
+func TestOneStepHasTheBar(t *testing.T) {
+	var out bytes.Buffer
+	d := &Display{out: &out, dir: t.TempDir(), isTerm: true}
+	compile, err := d.Open("compile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(compile, "[1/2] a\n"); err != nil {
+		t.Fatal(err)
+	}
+	first := d.Reader("first import", -1, strings.NewReader(strings.Repeat("x", 2_000_000)))
+	if _, err := io.Copy(io.Discard, first); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "first import: 2.0 MB, ") {
+		t.Errorf("no line of the import beside the bar: %q", got)
+	}
+	if err := compile.Close(); err != nil {
+		t.Fatal(err)
+	}
+	out.Reset()
+	second := d.Reader("second import", 2_000_000, strings.NewReader(strings.Repeat("x", 2_000_000)))
+	if _, err := io.Copy(io.Discard, second); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); strings.Contains(got, "second import: 2.0 MB") || !strings.Contains(got, "second import") {
+		t.Errorf("the second import has no bar: %q", got)
+	}
+}

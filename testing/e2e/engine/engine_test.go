@@ -299,6 +299,47 @@ func TestFailedImportMakesNoImage(t *testing.T) {
 	}
 }
 
+// A job's standard output becomes an image while it is written: neither the container nor
+// the engine's log has a copy of it.
+func TestImportOfStandardOutput(t *testing.T) {
+	e := containertest.Engine(t)
+	probeImage(t, e)
+	const ref = "go-rocm/test-stream:latest"
+	var log bytes.Buffer
+	job := engine.Job{Name: "archive", Image: image, Cmd: []string{"/probe", "archive"}, Dir: "/", UID: 1234, GID: 1234, Log: &log}
+	if _, err := engine.ImportFrom(t.Context(), e, ref, func(w io.Writer) error {
+		job.Stdout = w
+		return e.Run(t.Context(), job)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if log.String() != "archiving\n" {
+		t.Errorf("the log has %d bytes: %.80q", log.Len(), log.String())
+	}
+	files, err := e.Files(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := files.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if entry, err := files.Stat(t.Context(), "/large"); err != nil || entry.Size != 64<<20 {
+		t.Errorf("the imported file: %+v, %v", entry, err)
+	}
+	// A reader that fails ends the job, which would wait forever for room in the stream.
+	full := errors.New("no room")
+	job.Stdout = failingWriter{full}
+	if err := e.Run(t.Context(), job); !errors.Is(err, full) {
+		t.Errorf("a writer that fails: %v", err)
+	}
+}
+
+type failingWriter struct{ err error }
+
+func (w failingWriter) Write([]byte) (int, error) { return 0, w.err }
+
 func TestFilesOfAnImage(t *testing.T) {
 	e := containertest.Engine(t)
 	probeImage(t, e)

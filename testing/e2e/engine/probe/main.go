@@ -3,6 +3,7 @@
 package main
 
 import (
+	"archive/tar"
 	"fmt"
 	"io"
 	"net"
@@ -24,10 +25,29 @@ func main() {
 		}
 		_, _ = io.WriteString(os.Stderr, "the reason")
 		os.Exit(7)
+	case "archive":
+		archive()
 	case "sleep":
 		fmt.Println("sleeping")
 		time.Sleep(time.Hour)
 	}
+}
+
+// archive writes a root file system of 64 MiB to standard output, and what it does to
+// standard error.
+func archive() {
+	fmt.Fprintln(os.Stderr, "archiving")
+	w := tar.NewWriter(os.Stdout)
+	check(w.WriteHeader(&tar.Header{Name: "large", Typeflag: tar.TypeReg, Mode: 0o644, Size: 64 << 20}))
+	block := make([]byte, 1<<20)
+	for i := range block {
+		block[i] = byte(i * 7) // every byte, those that are not text too
+	}
+	for range 64 {
+		_, err := w.Write(block)
+		check(err)
+	}
+	check(w.Close())
 }
 
 // facts prints what a hermetic job must not have.
