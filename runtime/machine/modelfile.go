@@ -146,8 +146,10 @@ func openProjector(path string) (string, *gguf.File, error) {
 	return abs, f, nil
 }
 
-// openAdapter reads the header of a LoRA adapter and returns its absolute path.
-func openAdapter(path string) (string, *gguf.File, error) {
+// openAdapter reads the header of a LoRA adapter for a model of an architecture, and
+// returns its absolute path. llama.cpp rejects an adapter of another architecture
+// (llama-adapter.cpp).
+func openAdapter(path, architecture string) (string, *gguf.File, error) {
 	abs, err := absolute(path)
 	if err != nil {
 		return "", nil, err
@@ -159,6 +161,10 @@ func openAdapter(path string) (string, *gguf.File, error) {
 	if kind := f.Role(); kind != gguf.KindAdapter {
 		_ = f.Close()
 		return "", nil, fmt.Errorf("%w: %s is a %.80q, not an adapter", ErrModelFile, abs, kind)
+	}
+	if own := f.Architecture(); own != architecture {
+		_ = f.Close()
+		return "", nil, fmt.Errorf("%w: %s is an adapter for models of the architecture %.80q, and the model's is %.80q", ErrModelFile, abs, own, architecture)
 	}
 	return abs, f, nil
 }

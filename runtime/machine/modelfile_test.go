@@ -185,6 +185,10 @@ func TestPlanChecksEachFile(t *testing.T) {
 	old := ggufgen.New("clip") // a projector from before general.type
 	old.Tensor("v.patch_embd.weight", gguf.F32, zeros, 1)
 	oldProjector := writeGGUF(t, filepath.Join(dir, "old.gguf"), old, nil)
+	b = ggufgen.New("qwen3")
+	b.Text("general.type", "adapter")
+	b.Tensor("a", gguf.F32, zeros, 8)
+	other := writeGGUF(t, filepath.Join(dir, "other.gguf"), b, nil)
 	vocabulary := writeGGUF(t, filepath.Join(dir, "vocab.gguf"), ggufgen.New("llama"), nil)
 	noise := filepath.Join(dir, "noise.gguf")
 	if err := os.WriteFile(noise, []byte("no model at all"), 0o600); err != nil {
@@ -207,6 +211,7 @@ func TestPlanChecksEachFile(t *testing.T) {
 		"directory, projector":  {model, plan.Options{Projector: dir}, "name the .gguf file in it"},
 		"no such projector":     {model, plan.Options{Projector: absent}, "no such file"},
 		"model as adapter":      {model, plan.Options{Adapters: []string{adapter, model}}, "not an adapter"},
+		"adapter of another":    {model, plan.Options{Adapters: []string{other}}, "for models of the architecture \"qwen3\", and the model's is \"llama\""},
 		"noise as adapter":      {model, plan.Options{Adapters: []string{noise}}, "convert_lora_to_gguf.py"},
 		"directory as adapter":  {model, plan.Options{Adapters: []string{dir}}, "convert_lora_to_gguf.py"},
 		"no such adapter":       {model, plan.Options{Adapters: []string{absent}}, "absent.gguf: no such file"},

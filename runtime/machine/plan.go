@@ -57,7 +57,7 @@ func openCompanions(req *plan.Request) (closeFiles func(), err error) {
 	}
 	o := &req.Options
 	for i := range o.Adapters {
-		path, f, err := openAdapter(o.Adapters[i])
+		path, f, err := openAdapter(o.Adapters[i], req.Model.Architecture())
 		add("Adapters", f, err)
 		o.Adapters[i], req.Adapters = path, append(req.Adapters, f)
 	}
