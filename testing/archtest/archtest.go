@@ -67,6 +67,7 @@ func Rules() []Rule {
 		{"runtime/hostrocm", own("pkg/gfx", "pkg/bundle", "pkg/elfdep", "pkg/hostlib")},
 		{"runtime/gpu", append(own("pkg/gfx"), sys)},
 		{"runtime/plan", own("pkg/gfx", "pkg/gguf", "runtime/gpu")},
+		{"runtime/download", append(own("internal/fsync", "internal/regfile"), sys)},
 		{"runtime/host", nil},
 		{"runtime/modelstore", append(own("pkg/modelref", "internal/ctxio", "internal/fsync", "internal/regfile", "internal/userdirs"), sys)},
 		{"runtime/scheduler", nil},
