@@ -1,7 +1,6 @@
 package rocm
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +30,7 @@ var (
 	// ErrPinned reports that a pinned model was asked to be unloaded.
 	ErrPinned = scheduler.ErrPinned
 	// ErrNotLoaded reports that a model is not loaded and must not be loaded.
-	ErrNotLoaded = errors.New("model is not loaded")
+	ErrNotLoaded = scheduler.ErrNotLoaded
 )
 
 // Pool loads models by name when they are asked for, and unloads them when their
@@ -304,27 +303,15 @@ func (p *Pool) Unload(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	watch, cancel := context.WithCancel(ctx)
-	defer cancel()
-	changes := p.Watch(watch)
-	status, err := p.Status(name)
+	gone, err := p.sched.Unload(name)
 	if err != nil {
-		return err
-	}
-	if status.State == ModelUnloaded || status.State == ModelFailed {
-		return fmt.Errorf("%w: %s", ErrNotLoaded, name)
-	}
-	if err := p.sched.Unload(name); err != nil {
 		return p.acquireError(name, err)
 	}
-	for {
-		status, err := p.Status(name)
-		if err != nil || status.State == ModelUnloaded || status.State == ModelFailed {
-			return err
-		}
-		if _, ok := <-changes; !ok {
-			return cmp.Or(context.Cause(ctx), ErrClosed)
-		}
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 

@@ -19,6 +19,8 @@ var (
 	ErrDeadline = errors.New("the model was not ready in time")
 	// ErrPinned reports that a pinned model was asked to be unloaded.
 	ErrPinned = errors.New("the model is pinned")
+	// ErrNotLoaded reports that the model is not loaded.
+	ErrNotLoaded = errors.New("the model is not loaded")
 	// ErrUnloaded reports that the model was unloaded on request while it loaded.
 	ErrUnloaded = errors.New("the model was unloaded on request")
 	// ErrClosed reports that the scheduler is closed.

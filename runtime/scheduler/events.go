@@ -155,7 +155,7 @@ func (s *State) Restarted(key string) {
 
 // AskUnload marks a model to be unloaded when no request uses it. Requests that
 // wait while it loads are rejected; cancel reports that the load must be canceled.
-// Its error is ErrUnknownModel or ErrPinned.
+// Its error is ErrUnknownModel, ErrPinned or ErrNotLoaded.
 func (s *State) AskUnload(key string) (cancel bool, err error) {
 	m := s.Models[key]
 	switch {
@@ -168,6 +168,9 @@ func (s *State) AskUnload(key string) (cancel bool, err error) {
 	case m.Phase == Loading:
 		s.markAll(key, ErrUnloaded)
 		return true, nil
+	case m.Phase == Unloading:
+	default:
+		return false, ErrNotLoaded
 	}
 	return false, nil
 }

@@ -44,6 +44,7 @@ type loop struct {
 	cancels map[string]context.CancelFunc // of the loads
 	exits   map[string]error              // of models that ended before they were loaded
 	phases  map[string]Phase              // as Changed knows them
+	gone    map[string][]chan struct{}    // closed when the model is unloaded
 	running int                           // effects
 	stale   bool                          // the places must be read before the next decision
 	closed  bool
@@ -64,7 +65,7 @@ func (s *Scheduler) run(limits Limits) {
 	defer close(s.done)
 	l := &loop{
 		Scheduler: s, state: NewState(limits), replies: map[uint64]chan<- answer{}, cancels: map[string]context.CancelFunc{},
-		exits: map[string]error{}, phases: map[string]Phase{}, stale: true,
+		exits: map[string]error{}, phases: map[string]Phase{}, gone: map[string][]chan struct{}{}, stale: true,
 	}
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -161,7 +162,9 @@ func (l *loop) loaded(key string, held Placement, err error, canceled bool) {
 	switch {
 	case canceled:
 		l.state.LoadCanceled(key, now)
+		l.reportGone(key)
 	case err != nil:
+		l.reportGone(key)
 		l.log.Warn("a model could not be loaded", "model", key, "cause", err.Error())
 		l.state.LoadFailed(key, err, now)
 	default:
@@ -183,8 +186,17 @@ func (l *loop) unload(key string) {
 			l.running--
 			l.stale = true
 			l.state.Unloaded(key, time.Now())
+			l.reportGone(key)
 		})
 	}()
+}
+
+// reportGone tells those who wait for a model to be unloaded.
+func (l *loop) reportGone(key string) {
+	for _, gone := range l.gone[key] {
+		close(gone)
+	}
+	delete(l.gone, key)
 }
 
 // shutdown rejects the waiting requests and ends all models.
@@ -267,18 +279,24 @@ func (s *Scheduler) Planned(key string, placements []Placement, refusal error) {
 	s.call(func(l *loop) { l.state.Planned(key, placements, refusal) })
 }
 
-// Unload asks for the model called name to be unloaded when no request uses it. Its
-// error is ErrUnknownModel, ErrPinned or ErrClosed.
-func (s *Scheduler) Unload(name string) error {
-	err := ErrClosed
+// Unload asks for the model called name to be unloaded when no request uses it. The
+// channel is closed when that has happened. Its error is ErrUnknownModel,
+// ErrNotLoaded, ErrPinned or ErrClosed.
+func (s *Scheduler) Unload(name string) (gone <-chan struct{}, err error) {
+	done := make(chan struct{})
+	err = ErrClosed
 	s.call(func(l *loop) {
 		key := l.state.Names[name]
 		var cancel bool
-		if cancel, err = l.state.AskUnload(key); cancel && l.cancels[key] != nil {
+		if cancel, err = l.state.AskUnload(key); err != nil {
+			return
+		}
+		l.gone[key] = append(l.gone[key], done)
+		if cancel && l.cancels[key] != nil {
 			l.cancels[key]()
 		}
 	})
-	return err
+	return done, err
 }
 
 // Exited reports that the process of a loaded model has ended for good.

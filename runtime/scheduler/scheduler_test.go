@@ -248,19 +248,33 @@ func TestUnloadOnRequest(t *testing.T) {
 			result <- err
 		}()
 		synctest.Wait()
-		if err := s.Unload("a"); err != nil {
+		gone, err := s.Unload("a")
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := <-result; !errors.Is(err, ErrUnloaded) {
 			t.Errorf("while it loads: %v", err)
 		}
+		<-gone
+		if _, err := s.Unload("a"); !errors.Is(err, ErrNotLoaded) {
+			t.Errorf("a model that is not loaded: %v", err)
+		}
 		a := acquire(t, s, "a")
-		if err := s.Unload("a"); err != nil {
+		if gone, err = s.Unload("a"); err != nil {
 			t.Fatal(err)
 		}
 		m.expect(t, "load a", "load a")
+		go func() { // is answered after the model was unloaded and loaded again
+			_, err := s.Acquire(t.Context(), Request{Name: "a"})
+			result <- err
+		}()
+		synctest.Wait()
 		a.Release()
-		m.expect(t, "load a", "load a", "unload a")
+		<-gone
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		m.expect(t, "load a", "load a", "unload a", "load a")
 	})
 }
 

@@ -4,11 +4,15 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -73,10 +77,11 @@ func modelNames(p *rocm.Pool) string {
 	return strings.Join(names, " ")
 }
 
-// configOf returns a configuration file with models of one file.
+// configOf returns a configuration file with models of one file, which differ in their
+// slots.
 func configOf(model string, top string, names ...string) string {
 	for _, name := range names {
-		top += "\n[models." + name + "]\nmodel = \"" + model + "\"\nslots = " + map[bool]string{true: "1", false: "2"}[name < "b"] + "\n"
+		top += "\n[models." + name + "]\nmodel = \"" + model + "\"\nslots = " + strconv.Itoa(1+int(name[0]-'a')) + "\n"
 	}
 	return top
 }
@@ -157,4 +162,85 @@ func TestServeReloadsModelsOnSIGHUP(t *testing.T) {
 		t.Errorf("b: %d %s", status, body)
 	}
 	s.end(t)
+}
+
+// Clients use three models while processes are killed, models are unloaded and the
+// settings change: every answer is that of the model that was asked for, and no
+// process is left.
+func TestServeSeveralUnderChange(t *testing.T) {
+	w := newWorld(t, fakellama.Script{Reply: "one two three", TokenDelay: time.Millisecond})
+	path := filepath.Join(w.dir, "config.toml")
+	names := []string{"a", "b", "c"}
+	write(t, path, configOf(w.model, "min-residency = \"-1s\"", names...))
+	s := w.serveAs(t, "--config", path, "--listen", "127.0.0.1:0")
+	var answered [3]atomic.Int64
+	var clients sync.WaitGroup
+	for client := range 8 {
+		clients.Go(func() {
+			for round := range 15 {
+				n := (client + round) % len(names)
+				status, body := fetch(t, http.MethodPost, s.url+"/v1/chat/completions", `{"model":"`+names[n]+`","messages":[{"role":"user","content":"Hi"}]}`)
+				switch {
+				case status == http.StatusOK && strings.Contains(body, `"model":"`+names[n]+`"`) && strings.Contains(body, "one two three"):
+					answered[n].Add(1)
+				case status == http.StatusBadGateway || status == http.StatusServiceUnavailable: // its process was killed
+				default:
+					t.Errorf("%s: %d %s", names[n], status, body)
+				}
+			}
+		})
+	}
+	for round := range 6 {
+		time.Sleep(100 * time.Millisecond)
+		switch round % 3 {
+		case 0:
+			if pids := childrenOf(t, s.cmd.Process.Pid); len(pids) > 0 {
+				_ = syscall.Kill(pids[0], syscall.SIGKILL)
+			}
+		case 1:
+			fetch(t, http.MethodPost, s.url+"/models/unload", `{"model":"b","wait":true}`)
+		case 2:
+			write(t, path, configOf(w.model, "min-residency = \"-1s\"\n[defaults]\ncontext = "+strconv.Itoa(256*(round+1)), names...))
+			if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	clients.Wait()
+	for n, name := range names {
+		if answered[n].Load() == 0 {
+			t.Errorf("%s answered nothing", name)
+		}
+		fetch(t, http.MethodPost, s.url+"/models/unload", `{"model":"`+name+`","wait":true}`)
+	}
+	for deadline := time.Now().Add(time.Minute); len(childrenOf(t, s.cmd.Process.Pid)) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("processes %v are left", childrenOf(t, s.cmd.Process.Pid))
+		}
+	}
+	s.end(t)
+}
+
+// childrenOf returns the processes that a process has started, from any thread.
+func childrenOf(t *testing.T, pid int) []int {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pids []int
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for field := range strings.FieldsSeq(string(text)) {
+			n, err := strconv.Atoi(field)
+			if err != nil {
+				t.Fatal(err)
+			}
+			pids = append(pids, n)
+		}
+	}
+	return pids
 }
