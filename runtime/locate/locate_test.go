@@ -47,7 +47,8 @@ func bundleDir(t *testing.T, server string) string {
 		Name: "llama-fake", Variant: "hip", Flavour: bundle.FlavourSystem, Version: "v0", Entry: bundle.Entry{Program: "llama-server"},
 		Targets: []gfx.Target{gfx.GFX1100, gfx.GFX1101},
 		Files: []bundle.File{
-			{Path: "k_gfx1100.co", Target: gfx.GFX1100}, {Path: "k_gfx1101.co", Target: gfx.GFX1101},
+			{Path: "k_gfx1100.co", Target: gfx.GFX1100},
+			{Path: "k_gfx1101.co", Target: gfx.GFX1101},
 			{Path: "hipblaslt/k_gfx1100.dat", Target: gfx.GFX1100},
 		},
 	})
@@ -167,7 +168,7 @@ func TestFindErrors(t *testing.T) {
 		damaged:                             {bundle.ErrManifest, damaged},
 	} {
 		b, err := locate.Find(path)
-		if b != nil || err == nil || !strings.Contains(err.Error(), want.says) || want.is != nil && !errors.Is(err, want.is) || errors.Is(err, locate.ErrNoBundle) != (want.is == locate.ErrNoBundle) {
+		if b != nil || err == nil || !strings.Contains(err.Error(), want.says) || want.is != nil && !errors.Is(err, want.is) || errors.Is(err, locate.ErrNoBundle) != errors.Is(want.is, locate.ErrNoBundle) {
 			t.Errorf("%s: %v; want %v that says %q", path, err, want.is, want.says)
 		}
 	}
