@@ -50,7 +50,7 @@ func TestFaultsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := testFunctions(t, root, ".", "cmd", "internal/gateway", "pkg", "runtime", "testing/e2e", "testing/install")
+	all := testFunctions(t, root, ".", "cmd", "internal/gateway", "internal/regfile", "pkg", "runtime", "testing/e2e", "testing/install")
 	for _, name := range faultTests(string(page)) {
 		if _, ok := all[name]; !ok {
 			t.Errorf("%s names %s, which does not exist", faultsPage, name)
