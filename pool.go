@@ -147,7 +147,7 @@ type AcquireRequest struct {
 	Priority int
 	// Deadline is when to give up; zero: when the context ends.
 	Deadline time.Time
-	// LoadedOnly returns ErrNotLoaded where the model would have to be loaded.
+	// LoadedOnly returns ErrNotLoaded where the model is not loaded.
 	LoadedOnly bool
 	// Progress is called while the model loads; nil: not called. It must not block.
 	Progress func(LoadProgress)
@@ -226,12 +226,11 @@ func (p *Pool) prepareLoad(name string, r AcquireRequest) (stop func(), err erro
 		}
 	}
 	p.mu.Unlock()
-	if phase == scheduler.Unloaded || phase == scheduler.Failed {
-		if r.LoadedOnly {
-			err = fmt.Errorf("%w: %s", ErrNotLoaded, name)
-		} else if !fails {
-			err = p.plan(key)
-		}
+	switch {
+	case r.LoadedOnly && phase != scheduler.Ready && phase != scheduler.Restarting:
+		err = fmt.Errorf("%w: %s", ErrNotLoaded, name)
+	case phase == scheduler.Unloaded, phase == scheduler.Failed && !fails:
+		err = p.plan(key)
 	}
 	if err != nil {
 		stop()

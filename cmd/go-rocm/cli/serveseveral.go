@@ -56,6 +56,11 @@ func serveSeveral(cmd *cobra.Command, f *serveFlags) error {
 	notifier.Ready(fmt.Sprintf("serving %d models", names))
 	log.Info("serving", "models", names, "address", url)
 	_, _ = fmt.Fprintf(stdout(cmd), "serving %d models on %s\n", names, url)
+	go func() {
+		for range pool.Watch(ctx) {
+			notifier.Status(loadedStatus(pool))
+		}
+	}()
 	defer notifier.Watchdog(func() bool { return pool.List() != nil })()
 
 	var failure error
@@ -73,6 +78,18 @@ func serveSeveral(cmd *cobra.Command, f *serveFlags) error {
 	}
 	handler.Close()
 	return errors.Join(failure, pool.Close())
+}
+
+// loadedStatus says how many models are loaded.
+func loadedStatus(pool *rocm.Pool) string {
+	list := pool.List()
+	loaded := 0
+	for _, m := range list {
+		if m.State == rocm.ModelLoaded {
+			loaded++
+		}
+	}
+	return fmt.Sprintf("%d of %d models loaded", loaded, len(list))
 }
 
 // severalServer applies new settings to a running service.

@@ -300,10 +300,25 @@ func (f *serveFlags) addDirectory(cmd *cobra.Command, log *slog.Logger, models m
 			log.Warn("not served", "path", found.Path, "cause", err.Error())
 			continue
 		}
+		t.setPurpose(header)
 		_ = header.Close()
 		models[directoryName(f.modelsDir, found.Path, models)] = t.poolModel(cmd, log, path)
 	}
 	return nil
+}
+
+// The values of pooling_type in a model's header (llama.h).
+const poolingNone, poolingRank = 0, 4
+
+// setPurpose makes a model for embeddings or reranking serve that, unless the settings
+// say what it is for.
+func (t *tableFlags) setPurpose(header *gguf.File) {
+	pooling, ok := header.ArchUint("pooling_type")
+	if !ok || pooling == poolingNone || t.embeddings || t.reranking || t.pooling != "" {
+		return
+	}
+	t.reranking = pooling == poolingRank
+	t.embeddings = !t.reranking
 }
 
 // directoryName returns the name of a model in a directory: that of its file,
