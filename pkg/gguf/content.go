@@ -12,7 +12,7 @@ type Content string
 const (
 	ContentUnknown     Content = ""
 	ContentDirectory   Content = "a directory"
-	ContentSpecial     Content = "not a regular file"
+	ContentSpecial     Content = "a named pipe, a socket or a device"
 	ContentEmpty       Content = "an empty file"
 	ContentZeros       Content = "a file that begins with zeros"
 	ContentLFSPointer  Content = "a pointer of git-lfs to the model"

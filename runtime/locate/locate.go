@@ -126,7 +126,7 @@ func openPath(path string) (*Bundle, error) {
 	}
 	f, err := bundle.OpenFile(abs)
 	if err != nil {
-		return nil, fmt.Errorf("bundle %s: %w", abs, err)
+		return nil, fmt.Errorf("bundle: %w", err) // which names the file
 	}
 	return &Bundle{Origin: OriginGiven, Path: abs, Manifest: f.Manifest(), packed: f.Reader, close: f.Close}, nil
 }

@@ -231,6 +231,15 @@ func scriptMisconfigured(ts *testscript.TestScript, neg bool, args []string) {
 		if !pattern.MatchString(text) {
 			ts.Fatalf("%s says %s, want %s", command[0], text, args[1])
 		}
+		for line := range strings.Lines(text) {
+			seen := map[string]bool{}
+			for _, word := range regexp.MustCompile(`/[^\s:;,()"]+`).FindAllString(line, -1) {
+				if filepath.IsAbs(word) && seen[word] {
+					ts.Fatalf("%s names %s twice: %s", command[0], word, line)
+				}
+				seen[word] = true
+			}
+		}
 		if checked != "" && text != checked {
 			ts.Fatalf("%s says %s, but config check %s", command[0], text, checked)
 		}
