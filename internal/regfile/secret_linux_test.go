@@ -20,7 +20,10 @@ func TestSecretsMustBePrivate(t *testing.T) {
 		mode           fs.FileMode
 		secret, public string // what the error says; empty: accepted
 	}{
-		{0o600, "", ""}, {0o400, "", ""}, {0o640, "", ""}, {0o440, "", ""},
+		{0o600, "", ""},
+		{0o400, "", ""},
+		{0o640, "", ""},
+		{0o440, "", ""},
 		{0o644, "(mode 0644); run: chmod 600 " + name, ""},
 		{0o604, "(mode 0604); run: chmod 600 " + name, ""},
 		{0o620, "chmod go-w " + name, "chmod go-w " + name},

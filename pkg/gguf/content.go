@@ -38,9 +38,16 @@ func sniff(head []byte, size int64) Content {
 		{"version https://git-lfs.github.com/spec/", ContentLFSPointer},
 		{"PK\x03\x04", ContentZip},
 		{"\x80\x02", ContentPickle}, // protocol 2, PyTorch's default before the archive
-		{"\x1f\x8b", ContentCompressed}, {"\x28\xb5\x2f\xfd", ContentCompressed}, {"\xfd7zXZ\x00", ContentCompressed}, {"BZh", ContentCompressed},
+		{"\x1f\x8b", ContentCompressed},
+		{"\x28\xb5\x2f\xfd", ContentCompressed},
+		{"\xfd7zXZ\x00", ContentCompressed},
+		{"BZh", ContentCompressed},
 		// ggml, ggmf, ggjt, ggla and ggsn, as 32-bit numbers in little-endian order.
-		{"lmgg", ContentOldGGML}, {"fmgg", ContentOldGGML}, {"tjgg", ContentOldGGML}, {"algg", ContentOldGGML}, {"nsgg", ContentOldGGML},
+		{"lmgg", ContentOldGGML},
+		{"fmgg", ContentOldGGML},
+		{"tjgg", ContentOldGGML},
+		{"algg", ContentOldGGML},
+		{"nsgg", ContentOldGGML},
 	} {
 		if bytes.HasPrefix(head, []byte(m.magic)) {
 			return m.content

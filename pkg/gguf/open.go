@@ -62,7 +62,7 @@ func openRegular(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	content := ContentUnknown
+	var content Content
 	switch {
 	case info.IsDir():
 		content = ContentDirectory
