@@ -77,16 +77,22 @@ func Parse(s string) (Ref, error) {
 
 func parse(s string) (Ref, error) {
 	switch {
+	case s == "":
+		return Ref{}, errors.New("it is empty")
+	case !isRemote(s):
+		return Ref{Scheme: Path, Path: s}, nil
 	case len(s) > maxLength:
 		return Ref{}, fmt.Errorf("it has more than %d bytes", maxLength)
 	case strings.HasPrefix(s, hubPrefix):
 		return parseHub(strings.TrimPrefix(s, hubPrefix))
-	case strings.HasPrefix(s, "https://"), strings.HasPrefix(s, "http://"):
-		return parseURL(s)
-	case s == "":
-		return Ref{}, errors.New("it is empty")
 	}
-	return Ref{Scheme: Path, Path: s}, nil
+	return parseURL(s)
+}
+
+// isRemote reports whether a text has a scheme. Names of files in the current
+// directory that begin like one need "./" before them.
+func isRemote(s string) bool {
+	return strings.HasPrefix(s, hubPrefix) || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://")
 }
 
 func parseHub(s string) (Ref, error) {

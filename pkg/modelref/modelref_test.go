@@ -46,7 +46,7 @@ func TestParseRejects(t *testing.T) {
 		"hf:a/b/../c.gguf": "path of a .gguf", "hf:a/b/c.bin": "path of a .gguf", "hf:a/b//c.gguf": "path of a .gguf", "hf:a/b/c.gguf:Q4_0": "not both",
 		"https://": "no host", "https:///m": "no host", "https://h": "no file", "https://h/": "no file", "https://u:p@h/m": "netrc",
 		"https://h/m#sha256=12": "64 hexadecimal", "https://h/m#x": "64 hexadecimal", "http://h/m.gguf": "https://", "http://[::1": "parsed",
-		"hf:a/" + strings.Repeat("b", 300): "hf:OWNER/REPO", strings.Repeat("a", 3000): "more than",
+		"hf:a/" + strings.Repeat("b", 300): "hf:OWNER/REPO", "https://h/" + strings.Repeat("a", 3000): "more than",
 	} {
 		ref, err := modelref.Parse(s)
 		if !errors.Is(err, modelref.ErrInvalid) || !strings.Contains(err.Error(), remedy) {

@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
@@ -13,8 +14,16 @@ import (
 var ErrModelFile = errors.New("not a loadable model")
 
 // FindModel returns the absolute path of the GGUF file that path names: the file
-// itself, or the only model in a directory, see [gguf.FindModel].
+// itself, the only model in a directory, see [gguf.FindModel], or the model of the
+// store that a reference such as hf:OWNER/REPO names, see [modelstore.Resolve].
 func FindModel(path string) (string, error) {
+	if path == "" {
+		return absolute(path)
+	}
+	path, _, err := modelstore.Resolve(path)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
+	}
 	abs, err := absolute(path)
 	if err != nil {
 		return "", err
