@@ -5,7 +5,6 @@ package rocm_test
 import (
 	"context"
 	"fmt"
-	"log"
 	"os"
 
 	"forge.lthn.ai/core/go-rocm"
@@ -22,19 +21,19 @@ func ExamplePool() {
 	chat.Context = 4096
 	pool, err := rocm.NewPool(rocm.PoolSettings{Models: map[string]rocm.PoolModel{"chat": chat}})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
+	defer func() { _ = pool.Close() }()
 	lease, err := pool.Acquire(ctx, "gpt-4o-mini")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
+	defer lease.Release()
 	for token := range lease.Model().Generate(ctx, "Hi") {
 		fmt.Print(token.Text)
 	}
 	fmt.Println(" from", lease.Name())
-	lease.Release()
-	if err := pool.Close(); err != nil {
-		log.Fatal(err)
-	}
 	// Output: Hello over there from chat
 }

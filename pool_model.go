@@ -182,18 +182,18 @@ func readFacts(f *gguf.File, projector string) modelFacts {
 // modelDigest returns a digest of a file's identity and of all settings that its
 // process depends on, besides the name.
 func modelDigest(path string, s PoolModel) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
+	target, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
-	info, err := os.Stat(real)
+	info, err := os.Stat(target)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrModelFile, err)
 	}
 	set := s.Settings
 	set.Alias, set.Log, set.Progress, set.OnEvent = "", nil, nil, nil
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%q %d %d %v %#v", real, info.Size(), info.ModTime().UnixNano(), s.PartialOffload, set)
+	_, _ = fmt.Fprintf(h, "%q %d %d %v %#v", target, info.Size(), info.ModTime().UnixNano(), s.PartialOffload, set)
 	return hex.EncodeToString(h.Sum(nil)[:6]), nil
 }
 

@@ -255,6 +255,6 @@ func TestEveryRuleMatters(t *testing.T) {
 }
 
 func seeded(seed uint64) draw {
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // schedules, not secrets
+	r := rand.New(rand.NewPCG(seed, 1))
 	return func(_ string, n int) int { return r.IntN(n) }
 }

@@ -253,13 +253,11 @@ func (s *Scheduler) send(f func(*loop)) bool {
 }
 
 // call is send, and waits until f has run.
-func (s *Scheduler) call(f func(*loop)) bool {
+func (s *Scheduler) call(f func(*loop)) {
 	ran := make(chan struct{})
-	if !s.send(func(l *loop) { f(l); close(ran) }) {
-		return false
+	if s.send(func(l *loop) { f(l); close(ran) }) {
+		<-ran
 	}
-	<-ran
-	return true
 }
 
 // Configure replaces names and models, as [State.Configure] does.

@@ -137,7 +137,7 @@ func TestEvictsWhenIdleAndAfterResidency(t *testing.T) {
 }
 
 func TestBusyModelDrainsForAPatientRequest(t *testing.T) {
-	with(t, func(t *testing.T, s *Scheduler, m *machine) {
+	with(t, func(t *testing.T, s *Scheduler, _ *machine) {
 		stop := make(chan struct{})
 		var users sync.WaitGroup
 		for range 2 { // whose leases overlap, so that a is never idle
@@ -176,7 +176,7 @@ func TestFailureIsTriedAgainAfterBackoff(t *testing.T) {
 		m.fails["a"] = broken
 		_, err := s.Acquire(t.Context(), Request{Name: "a"})
 		var failed *FailedError
-		if !errors.As(err, &failed) || !errors.Is(err, broken) || failed.RetryAt.Sub(time.Now()) != time.Second {
+		if !errors.As(err, &failed) || !errors.Is(err, broken) || time.Until(failed.RetryAt) != time.Second {
 			t.Fatalf("%v", err)
 		}
 		if _, err = s.Acquire(t.Context(), Request{Name: "a"}); !errors.Is(err, broken) {
@@ -190,7 +190,7 @@ func TestFailureIsTriedAgainAfterBackoff(t *testing.T) {
 }
 
 func TestClientsThatLeave(t *testing.T) {
-	with(t, func(t *testing.T, s *Scheduler, m *machine) {
+	with(t, func(t *testing.T, s *Scheduler, _ *machine) {
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
 		if _, err := s.Acquire(ctx, Request{Name: "a"}); !errors.Is(err, context.DeadlineExceeded) {

@@ -137,10 +137,7 @@ const maxRemoteAnswer = 16 << 20
 // call sends a request to the service and returns the body of its answer. Its error
 // is the service's message for a status other than 200.
 func (r *remote) call(ctx context.Context, method, path string, body any) ([]byte, error) {
-	client, base, err := r.client()
-	if err != nil {
-		return nil, err
-	}
+	client, base := r.client()
 	defer client.CloseIdleConnections()
 	var content io.Reader
 	if body != nil {
@@ -189,7 +186,7 @@ func (r *remote) call(ctx context.Context, method, path string, body any) ([]byt
 }
 
 // client returns a client for the service and the URL that paths are appended to.
-func (r *remote) client() (*http.Client, string, error) {
+func (r *remote) client() (*http.Client, string) {
 	address := r.address
 	if address == "" {
 		address = configuredAddress()
@@ -198,12 +195,12 @@ func (r *remote) client() (*http.Client, string, error) {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", path)
 		}
-		return &http.Client{Transport: &http.Transport{DialContext: dial}}, "http://localhost", nil
+		return &http.Client{Transport: &http.Transport{DialContext: dial}}, "http://localhost"
 	}
 	if !strings.Contains(address, "://") {
 		address = "http://" + address
 	}
-	return &http.Client{Transport: &http.Transport{}}, strings.TrimSuffix(address, "/"), nil
+	return &http.Client{Transport: &http.Transport{}}, strings.TrimSuffix(address, "/")
 }
 
 // configuredAddress returns the address in the service's configuration, if that can
