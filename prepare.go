@@ -52,9 +52,11 @@ func prepare(ctx context.Context, path string, s Settings) (*Prepared, error) {
 		return nil, ErrUnsupportedPlatform
 	}
 	l := &Prepared{settings: s, srv: &Server{sysfs: gpu.NewFS(s.sysRoot()), mediaMarker: "<__media_" + rand.Text() + "__>"}}
-	err := errors.Join(s.Validate(), l.read(path))
-	if err == nil {
-		err = l.plan()
+	err := s.validateServer()
+	if readErr := l.read(path); readErr != nil {
+		err = errors.Join(s.Options.Validate(), err, readErr)
+	} else {
+		err = errors.Join(l.plan(), err) // planning validates the options, and the files in them
 	}
 	if err == nil && (len(s.Args) > 0 || s.ChatTemplateFile != "") {
 		err = l.checkArgs(ctx)

@@ -23,6 +23,7 @@ func TestPrepareNamesTheSettings(t *testing.T) {
 		"Context, Cache.KeyType":           func(s *rocm.Settings, _ *string) { s.Context, s.Cache.KeyType = -1, "q9" },
 		"Adapters, Projector, Draft":       func(s *rocm.Settings, _ *string) { s.Adapters, s.Projector, s.Draft = []string{"a"}, "a", "a" },
 		"ChatTemplateFile, SlotDir":        func(s *rocm.Settings, _ *string) { s.ChatTemplateFile, s.SlotDir = "a", "a" },
+		"Draft, SlotDir, Slots, TCP":       func(s *rocm.Settings, _ *string) { s.Draft, s.SlotDir, s.Slots, s.TCP = "a", "a", -1, "a" },
 		"Pooling, Timeouts.Stop":           func(s *rocm.Settings, _ *string) { s.Pooling, s.Timeouts.Stop = "x", -1 },
 		"Args":                             func(s *rocm.Settings, _ *string) { s.Args = []string{"--ctx-size", "many"} },
 		"Devices.Required":                 func(s *rocm.Settings, _ *string) { s.Devices.Required, s.SysRoot = true, t.TempDir() },

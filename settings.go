@@ -152,7 +152,12 @@ func (s Settings) withLoadConfig(cfg inference.LoadConfig) (Settings, error) {
 // Its error joins a [plan.OptionError], which wraps [ErrInvalidOption], for each invalid
 // setting.
 func (s *Settings) Validate() error {
-	errs := []error{s.Options.Validate(), s.checkFiles()}
+	return errors.Join(s.Options.Validate(), s.validateServer())
+}
+
+// validateServer is Validate without the options of the plan.
+func (s *Settings) validateServer() error {
+	errs := []error{s.checkFiles()}
 	invalid := func(option, format string, args ...any) {
 		errs = append(errs, plan.InvalidOption(option, format, args...))
 	}
