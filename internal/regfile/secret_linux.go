@@ -24,11 +24,12 @@ func isMountedSecret(f *os.File) bool {
 		return false
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
-	return ok && mountedSecret(fs.Type, fs.Flags, owner.Uid)
+	// The fields have 32 bits on some architectures, and the values fit.
+	return ok && mountedSecret(uint32(fs.Type), uint32(fs.Flags), owner.Uid) //nolint:gosec // see above
 }
 
 // mountedSecret is isMountedSecret for a type and flags of statfs(2).
-func mountedSecret(fsType, flags int64, owner uint32) bool {
+func mountedSecret(fsType, flags, owner uint32) bool {
 	inMemory := fsType == tmpfsMagic || fsType == ramfsMagic
 	return flags&readOnly != 0 || inMemory && owner == 0
 }

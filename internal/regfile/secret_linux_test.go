@@ -54,9 +54,8 @@ func TestMountedSecrets(t *testing.T) {
 	t.Parallel()
 	const ext4, overlay, noSUID = 0xef53, 0x794c7630, 0x2
 	for name, tt := range map[string]struct {
-		fsType, flags int64
-		owner         uint32
-		want          bool
+		fsType, flags, owner uint32
+		want                 bool
 	}{
 		"systemd credential":              {ramfsMagic, readOnly, 0, true},
 		"Docker secret":                   {tmpfsMagic, readOnly, 0, true},
