@@ -26,6 +26,12 @@
 // contract's, such as grammars, seeds and stop texts. [Launch] starts a
 // llama-server without a model around it, for programs that speak its HTTP API.
 //
+// # Several models
+//
+// A [Pool] has models by name. [Pool.Acquire] loads a model when it is asked for, if
+// the memory of the cards and of the host has room for it, and returns a [Lease].
+// Models without a lease are unloaded when another model needs their memory.
+//
 // # Failures
 //
 // A llama-server that crashes or hangs is restarted. Requests that were running end

@@ -25,7 +25,7 @@ func modelsCommand() *cobra.Command {
 		Long: `Lists the models in DIR (default: the current directory) and its subdirectories:
 GGUF files, and safetensors directories, which must be converted first. The column
 HERE shows what run and serve would do with the model on this machine; "go-rocm
-fit" shows the details.`,
+fit" shows the details. "go-rocm ps" lists the models of a running service.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := "."

@@ -158,7 +158,8 @@ func TestServeSeveralUnderChange(t *testing.T) {
 	w := newWorld(t, fakellama.Script{Reply: "one two three", TokenDelay: time.Millisecond})
 	path := filepath.Join(w.dir, "config.toml")
 	names := []string{"a", "b", "c"}
-	write(t, path, configOf(w.model, "min-residency = \"-1s\"", names...))
+	const settings = "min-residency = \"-1s\"\nhost-memory = 1200" // for two of them
+	write(t, path, configOf(w.model, settings, names...))
 	s := w.serveAs(t, "--config", path, "--listen", "127.0.0.1:0")
 	var answered [3]atomic.Int64
 	var clients sync.WaitGroup
@@ -187,7 +188,7 @@ func TestServeSeveralUnderChange(t *testing.T) {
 		case 1:
 			fetch(t, http.MethodPost, s.url+"/models/unload", `{"model":"b","wait":true}`)
 		case 2:
-			write(t, path, configOf(w.model, "min-residency = \"-1s\"\n[defaults]\ncontext = "+strconv.Itoa(256*(round+1)), names...))
+			write(t, path, configOf(w.model, settings+"\n[defaults]\ncontext = "+strconv.Itoa(256*(round+1)), names...))
 			if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}

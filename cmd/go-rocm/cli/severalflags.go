@@ -24,7 +24,7 @@ type severalFlags struct {
 	modelsDir, defaultModel  string
 	idleUnload, minResidency time.Duration
 	partialOffload           bool
-	yieldMemory              int
+	yieldMemory, hostMemory  int
 	watchConfig              bool
 }
 
@@ -35,19 +35,20 @@ func (f *severalFlags) registerSeveral(fs *pflag.FlagSet) {
 	fs.BoolVar(&f.partialOffload, "partial-offload", false, "with several models: divide a model that does not fit on a GPU between the GPU and the CPU, instead of refusing it")
 	fs.DurationVar(&f.minResidency, "min-residency", 0, "with several models: keep a model loaded for at least this time before another one may replace it (0: 15s; negative: no time)")
 	fs.IntVar(&f.yieldMemory, "yield-memory", 0, "with several models: unload idle models when less memory than this, in MiB, is free on a GPU (0: 256)")
+	fs.IntVar(&f.hostMemory, "host-memory", 0, "with several models: main memory for all of them, in MiB (0: that of the machine or of the control group)")
 	fs.BoolVar(&f.watchConfig, "watch-config", false, "with several models: apply changes of the configuration file at once, as SIGHUP does")
 }
 
 // onlySeveral lists the flags that have no effect on one model.
 func onlySeveral() []string {
-	return []string{"default-model", "idle-unload", "partial-offload", "min-residency", "yield-memory", "watch-config"}
+	return []string{"default-model", "idle-unload", "partial-offload", "min-residency", "yield-memory", "host-memory", "watch-config"}
 }
 
 // serviceKeys lists the keys that concern the service, and no single model.
 func serviceKeys() []string {
 	return []string{
 		"listen", "api-key-file", "cors-origin", "tls-cert", "tls-key", "drain",
-		"usage-file", "models-dir", "default-model", "min-residency", "yield-memory", "watch-config",
+		"usage-file", "models-dir", "default-model", "min-residency", "yield-memory", "host-memory", "watch-config",
 	}
 }
 
@@ -157,7 +158,7 @@ func (f *serveFlags) prepareSeveral(cmd *cobra.Command, log *slog.Logger) (*seve
 func (f *serveFlags) poolSettings(cmd *cobra.Command, log *slog.Logger) (rocm.PoolSettings, error) {
 	s := rocm.PoolSettings{
 		Models: map[string]rocm.PoolModel{}, Default: f.defaultModel, MinResidency: f.minResidency, Log: log,
-		YieldMemory: uint64(max(f.yieldMemory, 0)) * plan.MiB,
+		YieldMemory: uint64(max(f.yieldMemory, 0)) * plan.MiB, HostMemory: uint64(max(f.hostMemory, 0)) * plan.MiB,
 	}
 	var errs []error
 	errs = append(errs, f.wrongTopLevel()...)
