@@ -126,6 +126,7 @@ func TestInstallService(t *testing.T) {
 	checkExposure(t, b)
 	checkReload(t, b)
 	checkDrain(t, b)
+	checkSeveralModels(t, b)
 
 	// The shipped bundle, in the same sandbox, opens the HIP module too. It replaces the
 	// other one while the command is upgraded, which causes one restart.
@@ -206,6 +207,43 @@ printf '"prompt":"One"}' >&3 && timeout 60 cat <&3`)
 		t.Errorf("it ended with %q", got)
 	}
 	b.sh(`rm -r /etc/systemd/system/go-rocm.service.d && systemctl daemon-reload && systemctl start go-rocm`)
+	b.waitForAnswer()
+}
+
+// checkSeveralModels makes the service offer two models from its configuration file, then
+// one of them under another name after a reload, and at last the only model again.
+func checkSeveralModels(t *testing.T, b *box) {
+	t.Helper()
+	b.sh(`cp -p /etc/go-rocm/config.toml /etc/go-rocm/single.toml
+sed -i 's|^model = .*|model = ""|' /etc/go-rocm/config.toml
+cat >>/etc/go-rocm/config.toml <<'EOF'
+[defaults]
+context = 1024
+[models.one]
+model = "/var/lib/go-rocm/models/model.gguf"
+aliases = ["any"]
+[models.two]
+model = "/var/lib/go-rocm/models/model.gguf"
+slots = 1
+EOF`)
+	b.as("go-rocm", "go-rocm config check")
+	b.sh("systemctl restart go-rocm")
+	b.waitForAnswer()
+	b.sh("go-rocm load two")
+	if list := b.sh("go-rocm ps"); !regexp.MustCompile(`(?m)^one +loaded .*\n^two +loaded `).MatchString(list) {
+		t.Errorf("go-rocm ps lists:\n%s", list)
+	}
+	pid := b.property("MainPID")
+	b.sh(`sed -i 's|^\[models.two\]|[models.three]|' /etc/go-rocm/config.toml && systemctl reload go-rocm`)
+	b.eventually("the service has reloaded its models", time.Minute, func() bool {
+		list := b.sh("go-rocm ps")
+		return strings.Contains(list, "\nthree ") && !strings.Contains(list, "\ntwo ")
+	})
+	b.waitForAnswer()
+	if now := b.property("MainPID"); now != pid {
+		t.Errorf("reloading made process %s of %s", now, pid)
+	}
+	b.sh("mv /etc/go-rocm/single.toml /etc/go-rocm/config.toml && systemctl restart go-rocm")
 	b.waitForAnswer()
 }
 
