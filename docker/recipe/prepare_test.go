@@ -67,8 +67,8 @@ type logs struct{}
 
 type discard struct{ io.Writer }
 
-func (discard) Close() error                          { return nil }
-func (logs) Open(step string) (io.WriteCloser, error) { return discard{io.Discard}, nil }
+func (discard) Close() error                     { return nil }
+func (logs) Open(string) (io.WriteCloser, error) { return discard{io.Discard}, nil }
 
 // twoComponents returns a recipe on an engine that has a base image, two components with
 // different toolchains and the source.

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,7 +36,9 @@ func imageFile(t *testing.T, ref, layer string) string {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for _, f := range []struct{ name, body string }{
-		{"blobs/sha256/1", packed.String()}, {"blobs/sha256/2", "{}"}, {"empty", ""},
+		{"blobs/sha256/1", packed.String()},
+		{"blobs/sha256/2", "{}"},
+		{"empty", ""},
 		{"manifest.json", `[{"RepoTags":["` + ref + `"],"Layers":["blobs/sha256/1"]}]`},
 	} {
 		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: f.name, Mode: 0o644, Size: int64(len(f.body))}); err != nil {
@@ -101,7 +102,7 @@ func (d *imageDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		delete(d.images, path[len("images/"):])
 		_, _ = io.WriteString(w, "[]")
 	case action == "tag":
-		q := url.Values(r.URL.Query())
+		q := r.URL.Query()
 		d.calls = append(d.calls, "tag "+name+" "+q.Get("repo")+":"+q.Get("tag"))
 		w.WriteHeader(http.StatusCreated)
 	default:
