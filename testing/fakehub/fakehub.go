@@ -46,12 +46,18 @@ type Hub struct {
 	sums   sync.Map
 }
 
-// Start starts a hub, which ends with the test.
+// Start starts a hub with a new directory, which ends with the test.
 func Start(t testing.TB) *Hub {
 	t.Helper()
-	h := &Hub{Dir: t.TempDir()}
+	h, stop := New(t.TempDir())
+	t.Cleanup(stop)
+	return h
+}
+
+// New starts a hub with the repositories in dir.
+func New(dir string) (h *Hub, stop func()) {
+	h = &Hub{Dir: dir}
 	cdn := httptest.NewServer(http.HandlerFunc(h.serveBlob))
-	t.Cleanup(cdn.Close)
 	h.cdn = cdn.URL
 	api, files := http.NewServeMux(), http.NewServeMux()
 	api.HandleFunc("GET /api/models/{owner}/{repo}/revision/{revision}", h.serveInfo)
@@ -64,9 +70,8 @@ func Start(t testing.TB) *Hub {
 		}
 		files.ServeHTTP(w, r)
 	}))
-	t.Cleanup(s.Close)
 	h.URL = s.URL
-	return h
+	return h, func() { s.Close(); cdn.Close() }
 }
 
 // Requests returns the number of requests for files.

@@ -21,6 +21,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -84,6 +85,7 @@ Environment variables:
 
     ` + locate.EnvBundle + `       bundle to use, a directory or a packed file
     ` + extract.CacheEnv + `        directory for unpacked bundles and sockets
+    ` + modelstore.EnvDir + `       directory of pulled models
     ` + gateway.EnvAPIKey + `      API key that clients of serve must send
     ` + supervise.EnvInherit + `  further variables for llama-server to inherit, separated
                         by commas; it inherits only the locale, the user's
@@ -98,7 +100,7 @@ Environment variables:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
-		gpusCommand(), fitCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
+		gpusCommand(), fitCommand(), pullCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
 		psCommand(), loadCommand(), unloadCommand(),
 	)
 	root.InitDefaultHelpCmd()
@@ -120,7 +122,9 @@ func rejectUnknownCommand(root *cobra.Command, args []string) error {
 		switch {
 		case arg == "--" || arg == cobra.ShellCompRequestCmd || arg == cobra.ShellCompNoDescRequestCmd:
 			return nil
-		case !strings.HasPrefix(arg, "-"): // the commands with subcommands have no flags with values
+		case strings.Contains(cmd.Use, "["): // it has arguments besides its subcommands
+			return nil
+		case !strings.HasPrefix(arg, "-"): // the other commands with subcommands have no flags with values
 			return fmt.Errorf("%w: %sunknown command %q for %q", errUsage, commandPath(cmd), arg, cmd.CommandPath())
 		}
 	}

@@ -75,6 +75,7 @@ func checkConfig(cmd *cobra.Command, path string) error {
 		_, err := f.prepareSeveral(cmd, log)
 		return err
 	}
+	f.addProjector(model)
 	s := f.serverSettings(cmd, log, sdnotify.FromEnv(func(string) string { return "" }, log))
 	checked, err := f.prepare(cmd.Context(), model, s)
 	if err != nil {
@@ -128,7 +129,8 @@ const configHead = `# Configuration of go-rocm.service. After a change:
 #     priority = "high"             # or "low", in the queues
 
 # the model to serve: the absolute path of a GGUF file, for example in
-# /var/lib/go-rocm/models
+# /var/lib/go-rocm/models, or a reference such as "hf:OWNER/REPO:Q4_K_M", which
+# "go-rocm pull --config" downloads
 model = ""
 `
 

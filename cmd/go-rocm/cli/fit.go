@@ -33,7 +33,8 @@ func fitCommand() *cobra.Command {
 		Short: "show whether and how models fit this machine",
 		Long: `Reads the header of MODEL and the free memory of the GPUs, and shows what run and
 serve would do: which GPU, how many layers, the expected memory, and why. No model
-is loaded. Several models are listed in a table. The exit status is 1 if a model
+is loaded. Several models are listed in a table. Of a model that is not pulled, such
+as hf:OWNER/REPO:Q4_K_M, only the header is downloaded. The exit status is 1 if a model
 cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,7 +46,7 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 			if len(args) > 1 {
 				return fitAll(cmd, hardware, o, args, asJSON)
 			}
-			p, err := hardware.Plan(args[0], o)
+			p, err := planModel(cmd, hardware, args[0], o)
 			if err != nil {
 				return err
 			}
@@ -69,7 +70,7 @@ func fitAll(cmd *cobra.Command, m *machine.Machine, o plan.Options, paths []stri
 	for i, path := range paths {
 		list[i].Path = path
 		var err error
-		if list[i].Plan, err = m.Plan(path, o); err != nil {
+		if list[i].Plan, err = planModel(cmd, m, path, o); err != nil {
 			list[i].Error = err.Error()
 			errs = append(errs, err)
 		}

@@ -21,17 +21,20 @@ func modelsCommand() *cobra.Command {
 	var o plan.Options
 	cmd := &cobra.Command{
 		Use:   "models [DIR]",
-		Short: "list the models in a directory and whether they fit this machine",
-		Long: `Lists the models in DIR (default: the current directory) and its subdirectories:
+		Short: "list the pulled models, or those in a directory and whether they fit",
+		Long: `Lists the models that "go-rocm pull" downloaded: their names, sizes, licences, and
+whether their source named the digests that were verified.
+
+With DIR, it lists the models in that directory and its subdirectories instead:
 GGUF files, and safetensors directories, which must be converted first. The column
 HERE shows what run and serve would do with the model on this machine; "go-rocm
 fit" shows the details. "go-rocm ps" lists the models of a running service.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := "."
-			if len(args) == 1 {
-				dir = args[0]
+			if len(args) == 0 {
+				return listStored(cmd, asJSON)
 			}
+			dir := args[0]
 			switch info, err := os.Stat(dir); {
 			case err != nil:
 				return fmt.Errorf("models: %w", err)
@@ -57,6 +60,7 @@ fit" shows the details. "go-rocm ps" lists the models of a running service.`,
 	fs.IntVarP(&o.Context, "context", "c", 0, "context size in tokens to plan for (0: the model's own, reduced to fit)")
 	fs.StringVar(&bundle, "bundle", "", "plan with this bundle instead of the default one")
 	sim.register(fs)
+	cmd.AddCommand(storeCommands()...)
 	return cmd
 }
 

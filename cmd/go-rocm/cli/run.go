@@ -54,14 +54,14 @@ func runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run MODEL",
 		Short: "chat with a model in the terminal, or answer one prompt",
-		Long: `Loads MODEL (a GGUF file, or a directory with exactly one model) and starts a
-chat in the terminal. With -p, or with a prompt on stdin, it answers that prompt
-and exits.
+		Long: `Loads MODEL (a GGUF file, a directory with exactly one model, or the reference of a
+model that "go-rocm pull" downloaded, such as hf:OWNER/REPO) and starts a chat in
+the terminal. With -p, or with a prompt on stdin, it answers that prompt and exits.
 
 In the chat, Ctrl-C stops an answer and Ctrl-D exits; /help lists the commands.
 
-A multimodal model reads images or audio with --mmproj and --image. They precede
-the prompt, or replace <__media__> in it.`,
+A multimodal model reads images or audio with --mmproj and --image; a pulled model
+has its projector. They precede the prompt, or replace <__media__> in it.`,
 		Example: `  go-rocm run qwen3-8b-q4_k_m.gguf
   go-rocm run model.gguf -p "The capital of France is" --raw --temperature 0
   go-rocm run gemma-3-4b.gguf --mmproj mmproj-gemma-3-4b.gguf --image cat.png -p "What is this?"
@@ -90,6 +90,7 @@ the prompt, or replace <__media__> in it.`,
 }
 
 func run(cmd *cobra.Command, path string, m *modelFlags, g *generationFlags) error {
+	m.addProjector(path)
 	prompt, err := g.readPrompt(cmd.InOrStdin(), m)
 	if err != nil {
 		return err

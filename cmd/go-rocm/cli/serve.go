@@ -73,7 +73,7 @@ func newServe() (*cobra.Command, *serveFlags) {
 	cmd := &cobra.Command{
 		Use:   "serve [MODEL]",
 		Short: "serve a model, or several, to OpenAI clients",
-		Long: `Loads MODEL and answers OpenAI-compatible requests (chat completions,
+		Long: `Loads MODEL (a GGUF file, or the reference of a pulled model) and answers OpenAI-compatible requests (chat completions,
 completions, responses, embeddings, rerank) and requests in llama-server's own API
 on 127.0.0.1:8080, or on the address of --listen. llama-server itself is reachable
 through a private socket only. It is restarted when it crashes, and requests wait
@@ -195,6 +195,7 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	stops, reloads := onSIGHUP(hasTerminal())
 	ctx, stop := signal.NotifyContext(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
+	f.addProjector(path)
 	checked, err := f.prepare(ctx, path, f.serverSettings(cmd, log, notifier))
 	if err != nil {
 		if ctx.Err() != nil {

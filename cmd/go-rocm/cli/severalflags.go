@@ -129,6 +129,7 @@ func copyFlag(to, from *pflag.Flag) error {
 
 // poolModel returns the settings of a model in a pool.
 func (t *tableFlags) poolModel(cmd *cobra.Command, log *slog.Logger, path string) rocm.PoolModel {
+	t.addProjector(path)
 	return rocm.PoolModel{
 		Settings: t.modelSettings(cmd, log), Path: path, Aliases: t.aliases,
 		Pinned: t.pinned, IdleUnload: t.idleUnload, PartialOffload: t.partialOffload,
