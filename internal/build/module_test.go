@@ -2,9 +2,11 @@ package build
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -83,5 +85,45 @@ func TestAdaptersRequireTheNewestVersion(t *testing.T) {
 		if have != want {
 			t.Errorf("%s requires %s %q, want %s: the newest version of CHANGELOG.md", name, modulePath, have, want)
 		}
+	}
+}
+
+// The workspace joins all modules of the checkout: in the directory of a module that is
+// missing from it, the go command fails.
+func TestWorkspaceListsEveryModule(t *testing.T) {
+	root, err := Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	work, err := modfile.ParseWork("go.work", []byte(readFile(t, filepath.Join(root, "go.work"))), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	for _, u := range work.Use {
+		listed = append(listed, path.Clean(u.Path))
+	}
+	var found []string
+	err = filepath.WalkDir(root, func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() && (e.Name() == "testdata" || e.Name() == "dist" || strings.HasPrefix(e.Name(), ".") && name != root) {
+			return fs.SkipDir
+		}
+		if e.Name() == "go.mod" {
+			dir, err := filepath.Rel(root, filepath.Dir(name))
+			found = append(found, filepath.ToSlash(dir))
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(listed)
+	slices.Sort(found)
+	if !slices.Equal(listed, found) {
+		t.Errorf("go.work lists %q, the checkout has %q", listed, found)
 	}
 }
