@@ -84,7 +84,8 @@ func (b *Backend) LoadModel(path string, opts ...inference.LoadOption) (inferenc
 	return m, nil
 }
 
-// Load loads the model at path, a GGUF file or a directory with one model.
+// Load loads the model at path: a GGUF file, a directory with one model, or a
+// reference such as hf:OWNER/REPO to a model of the store, see [Settings].Download.
 // Cancelling ctx ends the attempt; afterwards ctx has no effect on the model.
 func (b *Backend) Load(ctx context.Context, path string, s Settings) (*Model, error) {
 	srv, err := Launch(ctx, path, s)

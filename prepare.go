@@ -51,6 +51,9 @@ func prepare(ctx context.Context, path string, s Settings) (*Prepared, error) {
 	if !supported() {
 		return nil, ErrUnsupportedPlatform
 	}
+	if err := s.useStore(ctx, path); err != nil {
+		return nil, err
+	}
 	l := &Prepared{settings: s, srv: &Server{sysfs: gpu.NewFS(s.sysRoot()), mediaMarker: "<__media_" + rand.Text() + "__>"}}
 	err := s.validateServer()
 	if readErr := l.read(path); readErr != nil {

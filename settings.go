@@ -28,6 +28,10 @@ type Settings struct {
 	// Bundle is the path of a bundle to use instead of the one that is found: a
 	// directory or a packed file.
 	Bundle string
+	// Download lets loading download the model that a reference such as
+	// hf:OWNER/REPO names, if the store of runtime/modelstore does not have it. Without
+	// it, that is an error that wraps ErrNotFound of that package.
+	Download bool
 	// Alias is the model's name in the server's answers; empty: the file's name, with
 	// dashes for commas. An alias has no commas, which llama-server takes for a list.
 	Alias string
@@ -109,12 +113,13 @@ func (r Restart) policy() supervise.RestartPolicy {
 // LoadStage is a part of loading a model.
 type LoadStage string
 
-// The stages of loading, in their order. A bundle that is unpacked already skips
-// the first.
+// The stages of loading, in their order. A model that is there and a bundle that is
+// unpacked already skip theirs.
 const (
-	StageUnpack LoadStage = "unpack" // the bundle is unpacked into the cache
-	StageStart  LoadStage = "start"  // llama-server starts
-	StageLoad   LoadStage = "load"   // llama-server reads the model
+	StageDownload LoadStage = "download" // the model comes into the store
+	StageUnpack   LoadStage = "unpack"   // the bundle is unpacked into the cache
+	StageStart    LoadStage = "start"    // llama-server starts
+	StageLoad     LoadStage = "load"     // llama-server reads the model
 )
 
 // LoadProgress is how far loading a model has come.

@@ -75,7 +75,6 @@ func checkConfig(cmd *cobra.Command, path string) error {
 		_, err := f.prepareSeveral(cmd, log)
 		return err
 	}
-	f.addProjector(model)
 	s := f.serverSettings(cmd, log, sdnotify.FromEnv(func(string) string { return "" }, log))
 	checked, err := f.prepare(cmd.Context(), model, s)
 	if err != nil {

@@ -195,7 +195,6 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	stops, reloads := onSIGHUP(hasTerminal())
 	ctx, stop := signal.NotifyContext(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
-	f.addProjector(path)
 	checked, err := f.prepare(ctx, path, f.serverSettings(cmd, log, notifier))
 	if err != nil {
 		if ctx.Err() != nil {
