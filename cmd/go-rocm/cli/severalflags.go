@@ -229,6 +229,7 @@ func (f *serveFlags) wrongTopLevel() []error {
 // check checks a model as prepare does. A model that does not fit at the moment is
 // no mistake.
 func (t *tableFlags) check(cmd *cobra.Command, m rocm.PoolModel) error {
+	m.Log = nil // the plan is logged when the model is loaded
 	p, err := rocm.Prepare(cmd.Context(), m.Path, m.Settings)
 	if errors.Is(err, plan.ErrDoesNotFit) {
 		return nil
