@@ -43,8 +43,7 @@ func (g *Gateway) limitResponse(next http.Handler) http.Handler {
 			g.log.Warn("request ended", "path", r.URL.Path, "cause", cause.Error())
 			b.end(cause)
 			if errors.Is(cause, errNoToken) {
-				x := exchangeOf(ctx)
-				go g.checkBackend(x.lease, x.served)
+				go g.checkBackend(exchangeOf(ctx))
 			}
 		}()
 		next.ServeHTTP(b, r.WithContext(ctx))
@@ -121,12 +120,12 @@ func (b *budgetWriter) end(cause error) {
 // checkBackend restarts llama-server if it does not react within Limits.Reclaim
 // after a request was ended. /slots is answered by the thread that computes: a
 // sampler that is stuck keeps it from that for good, a slow prompt for one batch.
-func (g *Gateway) checkBackend(lease Lease, served *servedModel) {
-	if g.restart == nil || !served.checking.TryLock() {
+func (g *Gateway) checkBackend(x *exchange) {
+	if g.restart == nil || !x.served.checking.TryLock() {
 		return
 	}
-	defer served.checking.Unlock()
-	b := lease.Backend()
+	defer x.served.checking.Unlock()
+	b := x.lease.Backend()
 	ctx, cancel := context.WithTimeout(context.Background(), g.limits.Reclaim)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.BaseURL()+"/slots", nil)
@@ -140,7 +139,8 @@ func (g *Gateway) checkBackend(lease Lease, served *servedModel) {
 	}
 	if ctx.Err() != nil && b.State() != supervise.Starting && b.State() != supervise.Loading {
 		g.log.Error("llama-server does not react after a request was ended; restarting it")
-		g.restart(lease.Model())
+		g.crashes.record(x.client, time.Now())
+		g.restart(x.lease.Model())
 	}
 }
 
@@ -167,11 +167,11 @@ type crashRecord struct {
 }
 
 // recordCrash counts a crash or hang of llama-server for the client of a request
-// that it broke off.
+// that it broke off. A process that was killed from outside counts for nobody.
 func (g *Gateway) recordCrash(ctx context.Context, err error) {
 	var exit *supervise.ExitError
 	var hang *supervise.HangError
-	if errors.As(err, &exit) || errors.As(err, &hang) {
+	if (errors.As(err, &exit) || errors.As(err, &hang)) && supervise.IsSuspect(err) {
 		g.crashes.record(exchangeOf(ctx).client, time.Now())
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,7 +82,7 @@ func TestRestartsABackendThatDoesNotReact(t *testing.T) {
 			continue
 		}
 		lease := &singleLease{backend: b}
-		go func() { g.checkBackend(lease, g.servedModel(lease)); close(checked) }()
+		go func() { g.checkBackend(&exchange{lease: lease, served: g.servedModel(lease)}); close(checked) }()
 		<-checked
 		select {
 		case <-restarted:
@@ -92,19 +93,23 @@ func TestRestartsABackendThatDoesNotReact(t *testing.T) {
 }
 
 // crashingBackend fails each request as the client of a supervise.Child does.
-type crashingBackend struct{ *testBackend }
+type crashingBackend struct {
+	*testBackend
+
+	exit *supervise.ExitError
+}
 
 // HTTPClient implements Backend.
-func (crashingBackend) HTTPClient() *http.Client {
+func (b crashingBackend) HTTPClient() *http.Client {
 	return &http.Client{Transport: roundTripperFunc(func(r *http.Request) (*http.Response, error) {
 		_, _ = io.Copy(io.Discard, r.Body)
-		return nil, &supervise.ExitError{Code: -1}
+		return nil, b.exit
 	})}
 }
 
 func TestClientsThatCrashTheServerPause(t *testing.T) {
 	t.Parallel()
-	g := newGateway(t, crashingBackend{newBackend(t, http.NotFoundHandler())}, "bad", "good")
+	g := newGateway(t, crashingBackend{newBackend(t, http.NotFoundHandler()), &supervise.ExitError{Code: -1}}, "bad", "good")
 	url := serveGateway(t, g)
 	ask := func(key string) response {
 		return send(t, "POST", url+"/completion", `{"prompt":"x"}`, "Authorization", "Bearer "+key)
@@ -116,6 +121,18 @@ func TestClientsThatCrashTheServerPause(t *testing.T) {
 	}
 	if got := ask("good"); got.status != 502 {
 		t.Errorf("another client: %d", got.status)
+	}
+}
+
+// A process that somebody kills counts for no client.
+func TestKilledServersCountForNobody(t *testing.T) {
+	t.Parallel()
+	exit := &supervise.ExitError{Code: -1, Signal: syscall.SIGKILL}
+	url := serveGateway(t, newGateway(t, crashingBackend{newBackend(t, http.NotFoundHandler()), exit}))
+	for i := range 5 {
+		if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 502 {
+			t.Errorf("request %d: %d %s", i, got.status, got.body)
+		}
 	}
 }
 

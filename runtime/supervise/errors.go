@@ -92,6 +92,20 @@ type ExitError struct {
 	Log []string
 }
 
+// IsSuspect reports whether a request that was in flight may have caused the exit that
+// err reports: the process crashed, hung or ran out of memory. Otherwise somebody else
+// killed it, or it was stopped.
+func IsSuspect(err error) bool {
+	var e *ExitError
+	if errors.As(err, &e) {
+		switch e.Signal {
+		case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
+			return errors.Is(err, ErrOutOfMemory)
+		}
+	}
+	return !errors.Is(err, ErrStopped)
+}
+
 // Error returns what happened, the cause, the remedy and the last lines.
 func (e *ExitError) Error() string {
 	var b strings.Builder

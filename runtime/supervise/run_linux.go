@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -316,19 +315,8 @@ type exitRecord struct {
 	inFlight int
 }
 
-// isSuspect reports whether a request that was in flight may have caused the exit:
-// the process crashed, hung or ran out of memory. Somebody else killed it
-// otherwise, or it was stopped.
-func (r exitRecord) isSuspect() bool {
-	var e *ExitError
-	if errors.As(r.err, &e) {
-		switch e.Signal {
-		case syscall.SIGKILL, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT:
-			return errors.Is(r.err, ErrOutOfMemory)
-		}
-	}
-	return !errors.Is(r.err, ErrStopped)
-}
+// isSuspect reports whether a request that was in flight may have caused the exit.
+func (r exitRecord) isSuspect() bool { return IsSuspect(r.err) }
 
 // recordExit stores the exit cause for requests that were in flight.
 func (c *Child) recordExit(p *process, err error) {
