@@ -5,7 +5,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -38,34 +37,16 @@ func (s *served) busySlots(t *testing.T) int {
 	return n
 }
 
-// generate starts a request for as many tokens as the context holds.
-func (s *served) generate(ctx context.Context, t *testing.T, path, body string) *http.Response {
-	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res
-}
-
 // llama-server looks for a client that has left only when no other stream has had a
 // token for a second. The gateway makes sure that it looks.
 func TestAbandonedRequestsFreeTheirSlots(t *testing.T) {
 	s := serve(t, "--context", "8192", "--slots", "2", realModel(t, models.SmolLM2()))
-	stream := s.generate(t.Context(), t, "/completion", `{"prompt":"Once","ignore_eos":true,"n_predict":4000,"stream":true}`)
-	defer stream.Body.Close()
 	streamed := make(chan string, 1)
 	go func() {
-		raw, _ := io.ReadAll(stream.Body)
-		streamed <- string(raw)
+		_, text := s.post(t.Context(), t, "", "/completion", `{"prompt":"Once","ignore_eos":true,"n_predict":4000,"stream":true}`)
+		streamed <- text
 	}()
+	poll.Until(t, "a busy slot", func() bool { return s.busySlots(t) == 1 })
 	for name, tt := range map[string]struct{ path, body string }{
 		"completion":         {"/completion", `{"prompt":"There","ignore_eos":true,"n_predict":4000}`},
 		"with probabilities": {"/completion", `{"prompt":"There","ignore_eos":true,"n_predict":4000,"n_probs":3}`},
@@ -76,10 +57,7 @@ func TestAbandonedRequestsFreeTheirSlots(t *testing.T) {
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
-			if res := s.generate(ctx, t, tt.path, tt.body); res != nil {
-				_, _ = io.Copy(io.Discard, res.Body)
-				_ = res.Body.Close()
-			}
+			s.post(ctx, t, "", tt.path, tt.body)
 		}()
 		poll.Until(t, "two busy slots", func() bool { return s.busySlots(t) == 2 })
 		start := time.Now()
