@@ -89,7 +89,7 @@ const configHead = `# Configuration of go-rocm.service. After a change:
 #
 #     go-rocm config check && systemctl restart go-rocm
 #
-# To reload the files of api-key-file, tls-cert and tls-key without a restart:
+# To reload all API keys and the certificate without a restart:
 #
 #     systemctl reload go-rocm
 #
