@@ -6,6 +6,7 @@
 //	hf:OWNER/REPO/DIR/FILE.gguf         this file
 //	hf:OWNER/REPO:Q4_K_M@REVISION       at a branch, a tag or a commit
 //	https://HOST/PATH.gguf#sha256=HEX   a file on a web server, and its digest
+//	oci:REGISTRY/NAME:TAG               a model in a registry of containers
 //	PATH                                a file or a directory of this machine
 //
 // A reference comes from a command line, a configuration file or a lock file, and
@@ -34,6 +35,7 @@ const (
 	Path Scheme = "path" // a file or a directory of this machine
 	Hub  Scheme = "hf"   // a repository on a Hugging Face hub
 	URL  Scheme = "url"  // a file on a web server
+	OCI  Scheme = "oci"  // an artifact in a registry of containers
 )
 
 // Ref is a parsed reference. Only the fields of its scheme are set.
@@ -53,6 +55,10 @@ type Ref struct {
 	// Revision is a branch, a tag or a commit; empty: the default branch (Hub).
 	Revision string
 
+	// Registry is the host of a registry, with its port; Name is the repository there,
+	// and Tag is its tag, or its digest as sha256:HEX (OCI).
+	Registry, Name, Tag string
+
 	// URL is the address, without a fragment (URL).
 	URL string
 	// SHA256 is the digest of the file in lower case; empty: not named (URL).
@@ -61,6 +67,7 @@ type Ref struct {
 
 const (
 	hubPrefix  = "hf:"
+	ociPrefix  = "oci:"
 	maxLength  = 2048
 	digestName = "sha256="
 )
@@ -85,6 +92,8 @@ func parse(s string) (Ref, error) {
 		return Ref{}, fmt.Errorf("it has more than %d bytes", maxLength)
 	case strings.HasPrefix(s, hubPrefix):
 		return parseHub(strings.TrimPrefix(s, hubPrefix))
+	case strings.HasPrefix(s, ociPrefix):
+		return parseOCI(strings.TrimPrefix(s, ociPrefix))
 	}
 	return parseURL(s)
 }
@@ -92,7 +101,7 @@ func parse(s string) (Ref, error) {
 // isRemote reports whether a text has a scheme. Names of files in the current
 // directory that begin like one need "./" before them.
 func isRemote(s string) bool {
-	return strings.HasPrefix(s, hubPrefix) || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://")
+	return strings.HasPrefix(s, hubPrefix) || strings.HasPrefix(s, ociPrefix) || strings.HasPrefix(s, "https://") || strings.HasPrefix(s, "http://")
 }
 
 func parseHub(s string) (Ref, error) {
@@ -125,6 +134,40 @@ func parseHub(s string) (Ref, error) {
 		return Ref{}, errors.New("the file must be the path of a .gguf file in the repository")
 	default:
 		ref.File = file
+	}
+	return ref, nil
+}
+
+// latest is the tag of a reference without one.
+const latest = "latest"
+
+func parseOCI(s string) (Ref, error) {
+	const usage = "write oci:REGISTRY/NAME:TAG or oci:REGISTRY/NAME@sha256:DIGEST"
+	registry, rest, _ := strings.Cut(s, "/")
+	host, port, hasPort := strings.Cut(registry, ":")
+	if !validName(host) || hasPort && (port == "" || strings.Trim(port, "0123456789") != "") {
+		return Ref{}, errors.New(usage)
+	}
+	if !hasPort && host != "localhost" && !strings.Contains(host, ".") {
+		return Ref{}, fmt.Errorf("%q is not the host of a registry; %s", registry, usage)
+	}
+	ref := Ref{Scheme: OCI, Registry: registry, Tag: latest}
+	if name, digest, ok := strings.Cut(rest, "@"); ok {
+		hexDigits, sha := strings.CutPrefix(digest, "sha256:")
+		if !sha || !ValidSHA256(hexDigits) {
+			return Ref{}, errors.New("write the digest as @sha256: and 64 hexadecimal digits")
+		}
+		ref.Name, ref.Tag = name, digest
+	} else if name, tag, ok := strings.Cut(rest, ":"); ok {
+		if !validName(tag) {
+			return Ref{}, errors.New(usage)
+		}
+		ref.Name, ref.Tag = name, tag
+	} else {
+		ref.Name = rest
+	}
+	if !validSegments(ref.Name) {
+		return Ref{}, errors.New(usage)
 	}
 	return ref, nil
 }
@@ -178,6 +221,11 @@ func (r Ref) String() string {
 			return r.URL + "#" + digestName + r.SHA256
 		}
 		return r.URL
+	case OCI:
+		if strings.HasPrefix(r.Tag, "sha256:") {
+			return ociPrefix + r.Registry + "/" + r.Name + "@" + r.Tag
+		}
+		return ociPrefix + r.Registry + "/" + r.Name + ":" + r.Tag
 	case Hub:
 		s := hubPrefix + r.Owner + "/" + r.Repo
 		if r.File != "" {

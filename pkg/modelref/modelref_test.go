@@ -22,6 +22,9 @@ func TestParse(t *testing.T) {
 		"hf:a/b:UD-Q4_K_XL@v1.0":                        {Scheme: modelref.Hub, Owner: "a", Repo: "b", Quant: "UD-Q4_K_XL", Revision: "v1.0"},
 		"hf:a/b@refs/pr/3":                              {Scheme: modelref.Hub, Owner: "a", Repo: "b", Revision: "refs/pr/3"},
 		"hf:a/b/BF16/m.gguf@main":                       {Scheme: modelref.Hub, Owner: "a", Repo: "b", File: "BF16/m.gguf", Revision: "main"},
+		"oci:r.test/a/b":                                {Scheme: modelref.OCI, Registry: "r.test", Name: "a/b", Tag: "latest"},
+		"oci:localhost/a:1.0-q4":                        {Scheme: modelref.OCI, Registry: "localhost", Name: "a", Tag: "1.0-q4"},
+		"oci:h:5000/a@sha256:" + digest:                 {Scheme: modelref.OCI, Registry: "h:5000", Name: "a", Tag: "sha256:" + digest},
 		"https://h/m.gguf":                              {Scheme: modelref.URL, URL: "https://h/m.gguf"},
 		"https://h:8443/a/m?x=1":                        {Scheme: modelref.URL, URL: "https://h:8443/a/m?x=1"},
 		"http://127.0.0.1:1/m":                          {Scheme: modelref.URL, URL: "http://127.0.0.1:1/m"},
@@ -44,6 +47,8 @@ func TestParseRejects(t *testing.T) {
 		"hf:../b": "hf:OWNER/REPO", "hf:a/..": "hf:OWNER/REPO", "hf:a/b?c": "hf:OWNER/REPO", "hf:a/b#c": "hf:OWNER/REPO", "hf:a/b%2f": "hf:OWNER/REPO",
 		"hf:a/b:": "quantisation", "hf:a/b:q/4": "quantisation", "hf:a/b@": "revision", "hf:a/b@../x": "revision", "hf:a/b@x y": "revision",
 		"hf:a/b/../c.gguf": "path of a .gguf", "hf:a/b/c.bin": "path of a .gguf", "hf:a/b//c.gguf": "path of a .gguf", "hf:a/b/c.gguf:Q4_0": "not both",
+		"oci:": "oci:REGISTRY", "oci:r.test": "oci:REGISTRY", "oci:a/b": "not the host of a registry", "oci:r.test/a:": "oci:REGISTRY", "oci:r.test:/a": "oci:REGISTRY",
+		"oci:r.test:x/a": "oci:REGISTRY", "oci:r.test/../a": "oci:REGISTRY", "oci:r.test/a@sha256:12": "64 hexadecimal", "oci:r.test/a:x/y": "oci:REGISTRY",
 		"https://": "no host", "https:///m": "no host", "https://h": "no file", "https://h/": "no file", "https://u:p@h/m": "netrc",
 		"https://h/m#sha256=12": "64 hexadecimal", "https://h/m#x": "64 hexadecimal", "http://h/m.gguf": "https://", "http://[::1": "parsed",
 		"hf:a/" + strings.Repeat("b", 300): "hf:OWNER/REPO", "https://h/" + strings.Repeat("a", 3000): "more than",
@@ -69,7 +74,7 @@ func TestValidFile(t *testing.T) {
 // What Parse accepts has a String that Parse reads back, and names no file above
 // its repository.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"", "m.gguf", "hf:a/b:Q4_K_M@main", "hf:a/b/c/d.gguf@x/y", "https://h/m?q=%20#sha256=" + digest, "http://localhost/m", "hf:a/..", "https://h/%zz", "https://h/a b"} {
+	for _, s := range []string{"", "m.gguf", "hf:a/b:Q4_K_M@main", "hf:a/b/c/d.gguf@x/y", "https://h/m?q=%20#sha256=" + digest, "http://localhost/m", "hf:a/..", "https://h/%zz", "https://h/a b", "oci:h:1/a/b:c", "oci:h.x/a@sha256:" + digest} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -225,8 +225,18 @@ func withoutURL(err error) error {
 // Get returns the body of a small answer, of at most limit bytes, and its header.
 // It repeats requests that fail for a reason that passes.
 func (c *Client) Get(ctx context.Context, address string, limit int64) (body []byte, header http.Header, err error) {
+	return c.get(ctx, address, nil, limit)
+}
+
+// GetAccept is Get for an answer of one of the media types of an Accept header.
+func (c *Client) GetAccept(ctx context.Context, address, accept string, limit int64) (body []byte, err error) {
+	body, _, err = c.get(ctx, address, http.Header{"Accept": {accept}}, limit)
+	return body, err
+}
+
+func (c *Client) get(ctx context.Context, address string, send http.Header, limit int64) (body []byte, header http.Header, err error) {
 	err = c.retry(ctx, func() (progress bool, err error) {
-		res, stop, err := c.send(ctx, address, nil)
+		res, stop, err := c.send(ctx, address, send)
 		if err != nil {
 			return false, err
 		}

@@ -46,6 +46,8 @@ func matches(ref, stored modelref.Ref) bool {
 		return false
 	case ref.Scheme == modelref.URL:
 		return ref.SHA256 == "" && ref.URL == stored.URL
+	case ref.Scheme == modelref.OCI:
+		return false // a reference without a tag has the tag latest
 	}
 	return ref.Quant == "" && ref.File == "" && ref.Owner == stored.Owner && ref.Repo == stored.Repo && ref.Revision == stored.Revision
 }

@@ -27,6 +27,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/hub"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
+	"forge.lthn.ai/core/go-rocm/runtime/oci"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
@@ -93,9 +94,50 @@ func (p *Puller) Find(ctx context.Context, ref modelref.Ref) (*Found, error) {
 		}}}}, nil
 	case modelref.Hub:
 		return p.findHub(ctx, ref)
+	case modelref.OCI:
+		return p.findOCI(ctx, ref)
 	case modelref.Path:
 	}
 	return nil, fmt.Errorf("%w: %s is a path", modelref.ErrInvalid, ref)
+}
+
+func (p *Puller) findOCI(ctx context.Context, ref modelref.Ref) (*Found, error) {
+	registry, err := oci.Open(ctx, p.Client, ref)
+	if err != nil {
+		return nil, err
+	}
+	artifact, err := registry.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f := &Found{Record: modelstore.Record{Name: ref.String(), Revision: artifact.Digest}}
+	for i, layer := range artifact.Layers {
+		role := modelstore.RolePart
+		switch {
+		case layer.Projector && p.NoProjector:
+			continue
+		case layer.Projector:
+			role = modelstore.RoleProjector
+		case i == 0:
+			role = modelstore.RoleModel
+		}
+		f.Record.Files = append(f.Record.Files, modelstore.File{Name: layer.Name, Role: role, Size: layer.Size, SHA256: layer.SHA256, Verified: true, URL: layer.URL})
+	}
+	return f, nil
+}
+
+// clientFor returns the client for the files of the model with this name: the files
+// of a registry need its token.
+func (p *Puller) clientFor(ctx context.Context, name string) (*download.Client, error) {
+	ref, err := modelref.Parse(name)
+	if err != nil || ref.Scheme != modelref.OCI {
+		return p.Client, err
+	}
+	registry, err := oci.Open(ctx, p.Client, ref)
+	if err != nil {
+		return nil, err
+	}
+	return registry.Client, nil
 }
 
 // fileName returns a name for the file at the path of a URL, with the ending that
@@ -164,8 +206,12 @@ func (p *Puller) Plan(ctx context.Context, f *Found) (*plan.Plan, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	o := p.Options
+	client, err := p.clientFor(ctx, f.Record.Name)
+	if err != nil {
+		return nil, err
+	}
 	for _, file := range f.Record.Files {
-		if err := p.fetchHeader(ctx, file, filepath.Join(dir, file.Name)); err != nil {
+		if err := fetchHeader(ctx, client, file, filepath.Join(dir, file.Name)); err != nil {
 			return nil, p.explain(err, f)
 		}
 		if file.Role == modelstore.RoleProjector && o.Projector == "" {
@@ -187,12 +233,12 @@ func (p *Puller) Plan(ctx context.Context, f *Found) (*plan.Plan, error) {
 	return made, nil
 }
 
-func (p *Puller) fetchHeader(ctx context.Context, file modelstore.File, name string) error {
+func fetchHeader(ctx context.Context, client *download.Client, file modelstore.File, name string) error {
 	out, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = p.Client.FetchHeader(ctx, source(file), out)
+	_, err = client.FetchHeader(ctx, source(file), out)
 	return errors.Join(err, out.Close())
 }
 
@@ -244,6 +290,12 @@ func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Re
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
+	var client *download.Client
+	if mirror == "" {
+		if client, err = p.clientFor(ctx, r.Name); err != nil {
+			return nil, err
+		}
+	}
 	var before, total int64
 	for _, f := range r.Files {
 		total += max(f.Size, 0)
@@ -257,7 +309,7 @@ func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Re
 			}
 		}
 		if f.SHA256 == "" || !s.Has(f.SHA256, f.Size) {
-			if err := p.fetchFile(ctx, w, f, mirror, progress); err != nil {
+			if err := fetchFile(ctx, client, w, f, mirror, progress); err != nil {
 				return nil, fmt.Errorf("pull %s: %s: %w", r.Name, f.Name, err)
 			}
 		} else if f.Size < 0 {
@@ -272,7 +324,7 @@ func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Re
 	return w.Put(r)
 }
 
-func (p *Puller) fetchFile(ctx context.Context, w *modelstore.Writer, f *modelstore.File, mirror string, progress func(done, total int64)) error {
+func fetchFile(ctx context.Context, client *download.Client, w *modelstore.Writer, f *modelstore.File, mirror string, progress func(done, total int64)) error {
 	key := f.SHA256
 	if key == "" {
 		sum := sha256.Sum256([]byte(f.URL))
@@ -289,7 +341,7 @@ func (p *Puller) fetchFile(ctx context.Context, w *modelstore.Writer, f *modelst
 	if mirror != "" {
 		got, err = copyFromMirror(ctx, part.File, mirror, f)
 	} else {
-		got, err = p.Client.Fetch(ctx, source(*f), download.Target{File: part.File, StatePath: part.StatePath, Progress: progress})
+		got, err = client.Fetch(ctx, source(*f), download.Target{File: part.File, StatePath: part.StatePath, Progress: progress})
 	}
 	if err != nil {
 		return errors.Join(err, part.Close())

@@ -44,6 +44,7 @@ verifies their SHA-256. A REFERENCE is
     hf:OWNER/REPO               the largest quantisation that fits on the GPU
     hf:OWNER/REPO:Q4_K_M        this quantisation
     hf:OWNER/REPO/FILE.gguf     this file
+    oci:REGISTRY/NAME:TAG       an artifact of Docker Model Runner or ollama
     https://HOST/FILE.gguf#sha256=DIGEST
 
 with an optional @REVISION (a branch, tag or commit) after those of hf:. The parts
