@@ -2,13 +2,10 @@ package download_test
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -239,83 +236,6 @@ func TestFetchStartsAgainAfterDamage(t *testing.T) {
 	}
 }
 
-// Servers that break the rules, and the error of each.
-func TestFetchRejectsLies(t *testing.T) {
-	b := content(500, 5)
-	for name, c := range map[string]struct {
-		serve http.HandlerFunc
-		src   func(url string) download.Source // nil: everything is known
-		want  error
-	}{
-		"longer than listed": {honest(append(content(500, 5), 1)), nil, download.ErrSize},
-		"shorter":            {honest(b[:499]), nil, download.ErrSize},
-		"other content":      {honest(content(500, 6)), nil, download.ErrDigest},
-		"empty":              {honest(nil), unknown, nil},
-		"other range": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes 1-64/500")
-			w.WriteHeader(http.StatusPartialContent)
-			_, _ = w.Write(b[1:65])
-		}, nil, download.ErrAnswer},
-		"no range in a 206": {func(w http.ResponseWriter, r *http.Request) {
-			w.WriteHeader(http.StatusPartialContent)
-			_, _ = w.Write(b[:64])
-		}, nil, download.ErrAnswer},
-		"range and length differ": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes 0-63/500")
-			w.WriteHeader(http.StatusPartialContent)
-			_, _ = w.Write(b[:32])
-		}, nil, download.ErrAnswer},
-		"416": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes */0")
-			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
-		}, nil, download.ErrChanged},
-		"compressed": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Encoding", "gzip")
-			z := gzip.NewWriter(w)
-			_, _ = z.Write(b)
-			_ = z.Close()
-		}, nil, download.ErrAnswer},
-		"length unknown": {func(w http.ResponseWriter, r *http.Request) {
-			_, _ = w.Write(b)
-			w.(http.Flusher).Flush()
-			_, _ = w.Write(b)
-		}, unknown, download.ErrAnswer},
-		"endless": {func(w http.ResponseWriter, r *http.Request) {
-			w.Header().Set("Content-Range", "bytes 0-63/500")
-			w.WriteHeader(http.StatusPartialContent)
-			for {
-				if _, err := w.Write(b); err != nil {
-					return
-				}
-				w.(http.Flusher).Flush()
-			}
-		}, nil, download.ErrAnswer},
-		"redirects in a circle": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "/again", http.StatusFound)
-		}, nil, download.ErrRedirect},
-		"redirect to a file": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
-		}, nil, download.ErrRedirect},
-		"missing": {func(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }, nil, nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			url := serve(t, c.serve)
-			src := source(url, b)
-			if c.src != nil {
-				src = c.src(url)
-			}
-			dst := target(t)
-			got, err := client().Fetch(t.Context(), src, dst)
-			if err == nil || c.want != nil && !errors.Is(err, c.want) {
-				t.Fatalf("%+v, %v; want %v", got, err, c.want)
-			}
-			if errors.Is(err, download.ErrDigest) {
-				checkFile(t, dst, nil)
-			}
-		})
-	}
-}
-
 // The file on the server is replaced while it is fetched: the result is the new one,
 // never a mixture. One that is replaced all the time is an error.
 func TestFetchOfAChangingFile(t *testing.T) {
@@ -366,51 +286,6 @@ func TestFetchWithoutRanges(t *testing.T) {
 		t.Errorf("%+v, %v, %d requests", got, err, requests.Load())
 	}
 	checkFile(t, dst, b)
-}
-
-// Check sees the file from its beginning, as much as it asks for, and its error ends
-// the download before the rest comes.
-func TestFetchChecksTheBeginning(t *testing.T) {
-	b := content(64*100, 10)
-	errWrong := errors.New("wrong kind of file")
-	for _, ranges := range []bool{true, false} {
-		var served, budget atomic.Int64
-		budget.Store(1 << 30)
-		url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if !ranges {
-				r.Header.Del("Range")
-			}
-			honest(b)(&countingWriter{w, &served, &budget}, r)
-		}))
-		src := source(url, b)
-		var needed int64 = 200
-		src.Check = func(r io.ReaderAt, size int64) error {
-			got := make([]byte, needed)
-			if _, err := r.ReadAt(got, 0); err != nil {
-				return fmt.Errorf("wrapped: %w", err)
-			}
-			if size != int64(len(b)) || !bytes.Equal(got, b[:needed]) {
-				t.Errorf("Check got other bytes of %d", size)
-			}
-			return errWrong
-		}
-		c := client()
-		c.Transport = &http.Transport{DisableKeepAlives: true, ReadBufferSize: 64}
-		if _, err := c.Fetch(t.Context(), src, target(t)); !errors.Is(err, errWrong) {
-			t.Errorf("ranges %v: %v", ranges, err)
-		}
-		if ranges && served.Load() != 256 {
-			t.Errorf("%d bytes were sent before the decision, want 256", served.Load())
-		}
-		src.Check = func(r io.ReaderAt, _ int64) error {
-			_, err := r.ReadAt(make([]byte, needed), 0)
-			return err
-		}
-		needed = int64(len(b))
-		if got, err := c.Fetch(t.Context(), src, target(t)); err != nil || got.SHA256 != digest(b) {
-			t.Errorf("ranges %v: %+v, %v", ranges, got, err)
-		}
-	}
 }
 
 // A storm of errors that pass is waited out; the server says for how long.
@@ -481,26 +356,5 @@ func TestFetchOfASilentServer(t *testing.T) {
 	time.AfterFunc(10*time.Millisecond, func() { cancel(errStop) })
 	if _, err := client().Fetch(ctx, source(url, b), target(t)); !errors.Is(err, errStop) {
 		t.Errorf("%v", err)
-	}
-}
-
-func TestFetchHeader(t *testing.T) {
-	b := content(9<<20, 13)
-	url := serve(t, honest(b))
-	for _, n := range []int{10, 3 << 20} {
-		f := target(t).File
-		src := unknown(url)
-		src.Check = func(r io.ReaderAt, _ int64) error {
-			_, err := r.ReadAt(make([]byte, n), 0)
-			return err
-		}
-		size, err := client().FetchHeader(t.Context(), src, f)
-		if err != nil || size != int64(len(b)) {
-			t.Fatalf("%d, %v", size, err)
-		}
-		raw, err := os.ReadFile(f.Name())
-		if err != nil || len(raw) != len(b) || !bytes.Equal(raw[:n], b[:n]) || !bytes.Equal(raw[8<<20:], make([]byte, 1<<20)) {
-			t.Errorf("header of %d: %d bytes, %v", n, len(raw), err)
-		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -29,7 +30,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
-	"forge.lthn.ai/core/go-rocm/testing/fakehub"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
@@ -105,7 +105,7 @@ func writeModel(path, id string) error {
 type scriptCommand = func(ts *testscript.TestScript, neg bool, args []string)
 
 func scriptCommands() map[string]scriptCommand {
-	return map[string]scriptCommand{
+	commands := map[string]scriptCommand{
 		"misconfigured": scriptMisconfigured, "status": scriptStatus, "json": scriptJSON, "request": scriptRequest,
 		// model FILE ID writes a model of ggufgen's catalogue, without its weights.
 		"model": files(2, func(_ *testscript.TestScript, path string, args []string) error { return writeModel(path, args[0]) }),
@@ -113,26 +113,6 @@ func scriptCommands() map[string]scriptCommand {
 		"gguf": files(2, func(_ *testscript.TestScript, path string, args []string) error {
 			return writeGGUF(path, args[0], args[1:])
 		}),
-		// hub starts a hub with the repositories in $HUB.
-		"hub": func(ts *testscript.TestScript, _ bool, _ []string) {
-			h, stop := fakehub.New(ts.MkAbs("hub"))
-			ts.Defer(stop)
-			ts.Setenv("HF_ENDPOINT", h.URL)
-			ts.Setenv("HUB", h.Dir)
-		},
-		// small FILE writes a model of a few KiB.
-		"small": files(1, func(_ *testscript.TestScript, path string, _ []string) error { return writeSmall(path) }),
-		// damage-blob DIR changes a byte of each blob of a store.
-		"damage-blob": func(ts *testscript.TestScript, _ bool, args []string) {
-			blobs, err := filepath.Glob(filepath.Join(ts.MkAbs(args[0]), "blobs", "sha256-*"))
-			ts.Check(err)
-			for _, blob := range blobs {
-				raw, err := os.ReadFile(blob)
-				ts.Check(err)
-				raw[len(raw)-1] ^= 1
-				ts.Check(errors.Join(os.Chmod(blob, 0o600), os.WriteFile(blob, raw, 0o600)))
-			}
-		},
 		// vocabulary FILE writes a GGUF file without tensors.
 		"vocabulary": files(1, func(_ *testscript.TestScript, path string, _ []string) error {
 			return ggufgen.New("llama").WriteFile(path)
@@ -202,6 +182,8 @@ func scriptCommands() map[string]scriptCommand {
 			ts.Check(release.WriteChecksums(context.Background(), ts.MkAbs(args[0])))
 		},
 	}
+	maps.Copy(commands, storeScriptCommands())
+	return commands
 }
 
 // files adapts a command whose first of at least n arguments is a file.
@@ -307,27 +289,6 @@ func scriptRequest(ts *testscript.TestScript, neg bool, args []string) {
 	if strconv.Itoa(status) != args[0] {
 		ts.Fatalf("status %d, want %s: %s", status, args[0], raw)
 	}
-}
-
-// writeSmall writes a model that can be planned, with weights of zeros.
-func writeSmall(path string) error {
-	b := ggufgen.New("llama")
-	for key, v := range map[string]uint32{"block_count": 1, "context_length": 256, "embedding_length": 8, "feed_forward_length": 8, "attention.head_count": 1, "attention.head_count_kv": 1} {
-		b.Uint("llama."+key, v)
-	}
-	b.Texts("tokenizer.ggml.tokens", []string{"a", "b"})
-	zeros := func(w io.Writer, size uint64) error {
-		_, err := w.Write(make([]byte, size))
-		return err
-	}
-	b.Tensor("token_embd.weight", 0, zeros, 8, 2)
-	for _, name := range []string{"attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down", "ffn_gate"} {
-		b.Tensor("blk.0."+name+".weight", 0, zeros, 8, 8)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return err
-	}
-	return b.WriteFile(path)
 }
 
 func writeGGUF(path, architecture string, metadata []string) error {
