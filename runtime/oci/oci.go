@@ -88,11 +88,7 @@ type Registry struct {
 // authentication it wants. Registries are spoken to over TLS, except for those on
 // this machine.
 func Open(ctx context.Context, c *download.Client, ref modelref.Ref) (*Registry, error) {
-	r := &Registry{base: &url.URL{Scheme: "https", Host: ref.Registry}, ref: ref, c: c}
-	host := r.base.Hostname()
-	if ip := net.ParseIP(host); host == "localhost" || ip != nil && ip.IsLoopback() {
-		r.base.Scheme = "http"
-	}
+	r := &Registry{base: address(ref), ref: ref, c: c}
 	own := *c
 	own.Credentials = r.credentials
 	r.Client = &own
@@ -110,6 +106,15 @@ func Open(ctx context.Context, c *download.Client, ref modelref.Ref) (*Registry,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r, r.refresh(ctx)
+}
+
+// address returns the address of a registry.
+func address(ref modelref.Ref) *url.URL {
+	u := &url.URL{Scheme: "https", Host: ref.Registry}
+	if ip := net.ParseIP(u.Hostname()); u.Hostname() == "localhost" || ip != nil && ip.IsLoopback() {
+		u.Scheme = "http"
+	}
+	return u
 }
 
 // parseChallenge returns the address of the token service in a header of the form
@@ -203,17 +208,24 @@ func (r *Registry) Resolve(ctx context.Context) (*Artifact, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ParseManifest(r.ref, raw)
+}
+
+// ParseManifest returns the artifact of a manifest, which must have the digest that
+// the reference names, if it names one.
+func ParseManifest(ref modelref.Ref, raw []byte) (*Artifact, error) {
 	sum := sha256.Sum256(raw)
 	digest := "sha256:" + hex.EncodeToString(sum[:])
-	if strings.HasPrefix(r.ref.Tag, "sha256:") && digest != r.ref.Tag {
-		return nil, fmt.Errorf("%w: the manifest is %s, want %s", download.ErrDigest, digest, r.ref.Tag)
+	if strings.HasPrefix(ref.Tag, "sha256:") && digest != ref.Tag {
+		return nil, fmt.Errorf("%w: the manifest is %s, want %s", download.ErrDigest, digest, ref.Tag)
 	}
 	layers, err := parseManifest(raw)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.ref, err)
+		return nil, fmt.Errorf("%s: %w", ref, err)
 	}
+	base := address(ref)
 	for i := range layers {
-		layers[i].URL = r.base.JoinPath("v2", r.ref.Name, "blobs", "sha256:"+layers[i].SHA256).String()
+		layers[i].URL = base.JoinPath("v2", ref.Name, "blobs", "sha256:"+layers[i].SHA256).String()
 	}
 	return &Artifact{Digest: digest, Layers: layers}, nil
 }

@@ -110,20 +110,24 @@ func (p *Puller) findOCI(ctx context.Context, ref modelref.Ref) (*Found, error) 
 	if err != nil {
 		return nil, err
 	}
-	f := &Found{Record: modelstore.Record{Name: ref.String(), Revision: artifact.Digest}}
+	return &Found{Record: artifactRecord(ref, artifact, p.NoProjector)}, nil
+}
+
+func artifactRecord(ref modelref.Ref, artifact *oci.Artifact, noProjector bool) modelstore.Record {
+	r := modelstore.Record{Name: ref.String(), Revision: artifact.Digest}
 	for i, layer := range artifact.Layers {
 		role := modelstore.RolePart
 		switch {
-		case layer.Projector && p.NoProjector:
+		case layer.Projector && noProjector:
 			continue
 		case layer.Projector:
 			role = modelstore.RoleProjector
 		case i == 0:
 			role = modelstore.RoleModel
 		}
-		f.Record.Files = append(f.Record.Files, modelstore.File{Name: layer.Name, Role: role, Size: layer.Size, SHA256: layer.SHA256, Verified: true, URL: layer.URL})
+		r.Files = append(r.Files, modelstore.File{Name: layer.Name, Role: role, Size: layer.Size, SHA256: layer.SHA256, Verified: true, URL: layer.URL})
 	}
-	return f, nil
+	return r
 }
 
 // clientFor returns the client for the files of the model with this name: the files

@@ -100,7 +100,7 @@ Environment variables:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
-		gpusCommand(), fitCommand(), pullCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
+		gpusCommand(), fitCommand(), pullCommand(), importCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
 		psCommand(), loadCommand(), unloadCommand(),
 	)
 	root.InitDefaultHelpCmd()
