@@ -202,7 +202,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	if n > 0 {
 		b.timer.Reset(b.idle)
 	}
-	if err != nil && err != io.EOF && errors.Is(context.Cause(b.ctx), errIdle) {
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(b.ctx), errIdle) {
 		err = context.Cause(b.ctx)
 	}
 	return n, err

@@ -196,9 +196,13 @@ func (t *transfer) claim(n int) (first, last int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	count := t.state.chunks()
-	for first = t.next; first < count && t.state.has(first); first++ {
+	first = t.next
+	for first < count && t.state.has(first) {
+		first++
 	}
-	for last = first; last < count && last-first < n && !t.state.has(last); last++ {
+	last = first
+	for last < count && last-first < n && !t.state.has(last) {
+		last++
 	}
 	t.next = last
 	return first, last

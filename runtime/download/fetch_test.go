@@ -196,7 +196,7 @@ type countingWriter struct {
 func (c *countingWriter) Write(p []byte) (int, error) {
 	for i := range p {
 		if c.budget.Add(-1) < 0 {
-			c.ResponseWriter.(http.Flusher).Flush()
+			_ = http.NewResponseController(c.ResponseWriter).Flush()
 			panic(http.ErrAbortHandler)
 		}
 		if _, err := c.ResponseWriter.Write(p[i : i+1]); err != nil {
@@ -273,7 +273,7 @@ func TestFetchOfAChangingFile(t *testing.T) {
 func TestFetchWithoutRanges(t *testing.T) {
 	b := content(1000, 9)
 	var requests atomic.Int32
-	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 		n := len(b)
 		if requests.Add(1) == 1 {
@@ -340,7 +340,7 @@ func TestFetchOfASilentServer(t *testing.T) {
 		w.Header().Set("Content-Range", "bytes 0-63/300")
 		w.Header().Set("Content-Length", "64")
 		w.WriteHeader(http.StatusPartialContent)
-		w.(http.Flusher).Flush()
+		_ = http.NewResponseController(w).Flush()
 		select {
 		case <-release:
 		case <-r.Context().Done():

@@ -71,7 +71,7 @@ func (c *Client) FetchHeader(ctx context.Context, src Source, file *os.File) (si
 			defer func() { _ = res.Body.Close() }()
 			n, err := io.CopyN(io.NewOffsetWriter(file, have), res.Body, min(step, id.Size-have))
 			have += n
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return n > 0, err

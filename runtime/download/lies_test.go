@@ -21,43 +21,43 @@ func TestFetchRejectsLies(t *testing.T) {
 		"shorter":            {honest(b[:499]), nil, download.ErrSize},
 		"other content":      {honest(content(500, 6)), nil, download.ErrDigest},
 		"empty":              {honest(nil), unknown, nil},
-		"other range": {func(w http.ResponseWriter, r *http.Request) {
+		"other range": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 1-64/500")
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(b[1:65])
 		}, nil, download.ErrAnswer},
-		"no range in a 206": {func(w http.ResponseWriter, r *http.Request) {
+		"no range in a 206": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(b[:64])
 		}, nil, download.ErrAnswer},
-		"range and length differ": {func(w http.ResponseWriter, r *http.Request) {
+		"range and length differ": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 0-63/500")
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(b[:32])
 		}, nil, download.ErrAnswer},
-		"416": {func(w http.ResponseWriter, r *http.Request) {
+		"416": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes */0")
 			w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
 		}, nil, download.ErrChanged},
-		"compressed": {func(w http.ResponseWriter, r *http.Request) {
+		"compressed": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
 			_, _ = z.Write(b)
 			_ = z.Close()
 		}, nil, download.ErrAnswer},
-		"length unknown": {func(w http.ResponseWriter, r *http.Request) {
+		"length unknown": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write(b)
-			w.(http.Flusher).Flush()
+			_ = http.NewResponseController(w).Flush()
 			_, _ = w.Write(b)
 		}, unknown, download.ErrAnswer},
-		"endless": {func(w http.ResponseWriter, r *http.Request) {
+		"endless": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 0-63/500")
 			w.WriteHeader(http.StatusPartialContent)
 			for {
 				if _, err := w.Write(b); err != nil {
 					return
 				}
-				w.(http.Flusher).Flush()
+				_ = http.NewResponseController(w).Flush()
 			}
 		}, nil, download.ErrAnswer},
 		"redirects in a circle": {func(w http.ResponseWriter, r *http.Request) {

@@ -111,7 +111,7 @@ func parseContentRange(s string) (first, last, total int64, err error) {
 		if err != nil {
 			return 0, 0, 0, invalid
 		}
-		numbers[i] = int64(n) //nolint:gosec // parsed with 63 bits
+		numbers[i] = int64(n)
 	}
 	if first, last, total = numbers[0], numbers[1], numbers[2]; first > last || last >= total {
 		return 0, 0, 0, invalid

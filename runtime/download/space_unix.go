@@ -3,6 +3,7 @@
 package download
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -14,11 +15,11 @@ import (
 func checkSpace(f *os.File, size int64) error {
 	var disk unix.Statfs_t
 	var file unix.Stat_t
-	if unix.Fstatfs(int(f.Fd()), &disk) != nil || unix.Fstat(int(f.Fd()), &file) != nil {
-		return nil // writing tells
+	if err := errors.Join(unix.Fstatfs(int(f.Fd()), &disk), unix.Fstat(int(f.Fd()), &file)); err != nil {
+		return nil //nolint:nilerr // writing tells
 	}
 	free := uint64(disk.Bavail) * uint64(disk.Bsize) //nolint:gosec,unconvert // both differ between systems
-	need := uint64(max(size-file.Blocks*512, 0))     //nolint:gosec // not negative
+	need := uint64(max(size-file.Blocks*512, 0))
 	if need+min(spaceForOthers, need) > free {
 		return fmt.Errorf("%w: %s needs %d MiB more, %d MiB are free", ErrSpace, f.Name(), need>>20, free>>20)
 	}

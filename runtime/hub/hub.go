@@ -34,7 +34,7 @@ const DefaultEndpoint = "https://huggingface.co"
 const (
 	EnvEndpoint  = "HF_ENDPOINT"   // the address of a mirror or of another hub
 	EnvToken     = "HF_TOKEN"      // an access token
-	EnvTokenPath = "HF_TOKEN_PATH" // a file with an access token
+	EnvTokenPath = "HF_TOKEN_PATH" //nolint:gosec // the name of a variable: of a file with an access token
 	EnvHome      = "HF_HOME"       // the directory of the clients' files, such as the token
 )
 

@@ -70,7 +70,9 @@ func TestPullSurvivesKills(t *testing.T) {
 		case <-reached:
 			kills++
 			_ = cmd.Process.Signal(syscall.SIGKILL)
-			<-done
+			if err := <-done; err == nil {
+				t.Fatal("the killed process succeeded")
+			}
 			if all, err := newStore(t, dir).List(); err != nil || len(all) != 0 {
 				t.Fatalf("after kill %d: %+v, %v", kills, all, err)
 			}

@@ -43,7 +43,8 @@ type Hub struct {
 	cdn    string
 	blobs  atomic.Int64 // requests for files
 	served atomic.Int64 // bytes of files
-	sums   sync.Map
+	mu     sync.Mutex
+	sums   map[string]string
 }
 
 // Start starts a hub with a new directory, which ends with the test.
@@ -56,7 +57,7 @@ func Start(t testing.TB) *Hub {
 
 // New starts a hub with the repositories in dir.
 func New(dir string) (h *Hub, stop func()) {
-	h = &Hub{Dir: dir}
+	h = &Hub{Dir: dir, sums: map[string]string{}}
 	cdn := httptest.NewServer(http.HandlerFunc(h.serveBlob))
 	h.cdn = cdn.URL
 	api, files := http.NewServeMux(), http.NewServeMux()
@@ -153,8 +154,10 @@ func (h *Hub) serveTree(w http.ResponseWriter, r *http.Request) {
 
 // sum returns the digest of a file.
 func (h *Hub) sum(path string, size int64) (string, error) {
-	if known, ok := h.sums.Load(path); ok {
-		return known.(string), nil
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known, ok := h.sums[path]; ok {
+		return known, nil
 	}
 	digest := sha256.New()
 	if size >= unhashed {
@@ -170,7 +173,7 @@ func (h *Hub) sum(path string, size int64) (string, error) {
 		}
 	}
 	sum := hex.EncodeToString(digest.Sum(nil))
-	h.sums.Store(path, sum)
+	h.sums[path] = sum
 	return sum, nil
 }
 

@@ -148,7 +148,7 @@ func configReferences(path string) ([]string, error) {
 
 // newPuller returns a puller that shows its progress. With hardware, it plans for
 // this machine.
-func (f *pullFlags) newPuller(cmd *cobra.Command, hardware bool) (p *pull.Puller, clear func(), err error) {
+func (f *pullFlags) newPuller(cmd *cobra.Command, hardware bool) (p *pull.Puller, clearLine func(), err error) {
 	if p, err = pull.New(nil, logger(cmd)); err != nil {
 		return nil, nil, err
 	}
@@ -185,11 +185,11 @@ func (f *pullFlags) speed(now time.Time, done, total int64) string {
 }
 
 func (f *pullFlags) pull(ctx context.Context, cmd *cobra.Command, s *modelstore.Store) error {
-	p, clear, err := f.newPuller(cmd, !f.force && f.locked == "")
+	p, clearLine, err := f.newPuller(cmd, !f.force && f.locked == "")
 	if err != nil {
 		return err
 	}
-	defer clear()
+	defer clearLine()
 	records := []modelstore.Record{}
 	if f.locked != "" {
 		l, err := pull.ReadLock(f.locked)
@@ -219,7 +219,7 @@ func (f *pullFlags) pull(ctx context.Context, cmd *cobra.Command, s *modelstore.
 		}
 		records = append(records, *r)
 	}
-	clear()
+	clearLine()
 	if f.asJSON {
 		return errors.Join(append(errs, printJSON(cmd.OutOrStdout(), records))...)
 	}
