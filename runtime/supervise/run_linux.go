@@ -168,7 +168,7 @@ func (c *Child) startProcess(tail *logTail, events *startupEvents) (*process, er
 	}
 	p.run = attempt
 	dial := func(ctx context.Context) (net.Conn, error) { return c.dial(ctx, p) }
-	p.userTransport, p.probeTransport = newTransport(dial), newTransport(dial)
+	p.userTransport, p.probeTransport = newUserTransport(dial), newTransport(dial)
 	events.closeWhenReady(p.acceptsExit)
 	c.record.Child, c.record.ChildStart = p.pid, p.startTime
 	if err := c.record.write(c.dir); err != nil {

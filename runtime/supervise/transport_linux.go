@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// idleConnTimeout is how long an unused connection is kept. llama-server closes
-	// it after five seconds, and a request must not meet that moment.
+	// idleConnTimeout is how long an unused connection of the probes is kept.
+	// llama-server closes it after five seconds, and a probe must not meet that moment.
 	idleConnTimeout = 3 * time.Second
 	// exitSignWait is how long after a broken connection a process may take to show
 	// that it is exiting: the kernel closes its files a moment earlier.
@@ -27,12 +27,23 @@ const (
 // newTransport returns a transport that connects through dial alone.
 func newTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
 	return &http.Transport{
-		Proxy:               nil,
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-		DisableCompression:  true,
-		MaxIdleConnsPerHost: 256,
-		IdleConnTimeout:     idleConnTimeout,
+		Proxy:              nil,
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression: true,
+		IdleConnTimeout:    idleConnTimeout,
 	}
+}
+
+// newUserTransport returns a transport for the requests of users. It uses each
+// connection once: llama-server v0.5.0 closes a connection after a stream without
+// saying so (tools/server/server-http.cpp: the provider of the content returns false
+// at its end, which cpp-httplib takes for a failure), and a request that is sent
+// before the close is seen would be lost. An idle connection also occupies one of the
+// server's threads.
+func newUserTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
+	t := newTransport(dial)
+	t.DisableKeepAlives = true
+	return t
 }
 
 // retryTransport is the http.RoundTripper of a child's users. It delays requests

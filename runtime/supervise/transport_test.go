@@ -5,8 +5,11 @@ package supervise
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -33,7 +36,7 @@ func readyChild(p *process) *Child {
 }
 
 func newTestProcess(gen int) *process {
-	return &process{run: gen, userTransport: newTransport(nil), probeTransport: newTransport(nil), exited: make(chan struct{})}
+	return &process{run: gen, userTransport: newUserTransport(nil), probeTransport: newTransport(nil), exited: make(chan struct{})}
 }
 
 // After an exit was recorded and before the state changes, no request is sent to the
@@ -72,6 +75,42 @@ func TestWaitReadySkipsExitedProcess(t *testing.T) {
 			t.Errorf("got %v", p)
 		}
 	})
+}
+
+// llama-server closes a connection after a stream and does not announce it. A request
+// that came next over the same connection would be lost.
+func TestRequestsUseAConnectionOnce(t *testing.T) {
+	type connection struct{}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if requests, ok := r.Context().Value(connection{}).(*atomic.Int64); !ok || requests.Add(1) > 1 {
+			panic(http.ErrAbortHandler) // closes the connection
+		}
+		_, _ = io.WriteString(w, "answer") // the client checks it
+	}))
+	server.Config.ConnContext = func(ctx context.Context, _ net.Conn) context.Context {
+		return context.WithValue(ctx, connection{}, new(atomic.Int64))
+	}
+	server.Start()
+	defer server.Close()
+	p := newTestProcess(1)
+	p.userTransport = newUserTransport(func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", server.Listener.Addr().String())
+	})
+	client := http.Client{Transport: readyChild(p).transport}
+	for range 3 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(res.Body)
+		if err := errors.Join(err, res.Body.Close()); err != nil || string(got) != "answer" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
 }
 
 // A drain follows a change of state: every request that was forwarded before counts
