@@ -43,15 +43,19 @@ type versionInfo struct {
 	buildInfo
 	Bundle      *bundleInfo `json:"bundle,omitempty"`
 	BundleError string      `json:"bundle_error,omitempty"`
+	*provenance             // with --all
 }
 
 func versionCommand(version string) *cobra.Command {
-	var asJSON bool
-	var path string
+	var asJSON, all bool
+	var path, config string
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "print the versions of the program and its bundle",
-		Args:  cobra.NoArgs,
+		Long: `Prints the versions of the program and of the bundle that it would use. --all adds
+the digests of the pulled models and of the configuration file: with the bundle's
+digest, everything that the answers of a service depend on.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info := versionInfo{buildInfo: readBuildInfo(version)}
 			b, err := locate.Find(path)
@@ -61,14 +65,24 @@ func versionCommand(version string) *cobra.Command {
 				defer func() { _ = b.Close() }()
 				info.Bundle = readBundleInfo(b)
 			}
+			if all || config != "" {
+				if info.provenance, err = readProvenance(config); err != nil {
+					return err
+				}
+			}
 			if asJSON {
 				return printJSON(cmd.OutOrStdout(), info)
 			}
 			info.print(stdout(cmd))
+			if info.provenance != nil {
+				info.provenance.print(stdout(cmd))
+			}
 			return nil
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "write JSON, including the toolchain's packages")
+	cmd.Flags().BoolVar(&all, "all", false, "print the digests of the pulled models and of the configuration file, too")
+	cmd.Flags().StringVar(&config, "config", "", "with --all: the configuration file (default: "+defaultConfig+", if it exists)")
 	cmd.Flags().StringVar(&path, "bundle", "", "describe this bundle instead of the default one")
 	return cmd
 }
