@@ -68,7 +68,7 @@ func run(m *testing.M) (code int, err error) {
 		}
 	}
 	err = errors.Join(
-		os.Setenv("GOROCM_MODELS", kept),
+		os.Setenv("GOROCM_TEST_MODELS", kept),
 		os.Setenv(envCache, filepath.Join(work, "cache")),
 		os.Setenv("XDG_RUNTIME_DIR", filepath.Join(work, "run")),
 		os.Setenv(envWork, work),

@@ -76,10 +76,10 @@ func (e *MismatchError) Error() string {
 	return fmt.Sprintf("%s has sha256 %s, not %s", e.File, e.Got, e.Want)
 }
 
-// CacheDir returns the directory of the models: GOROCM_MODELS, or "models" in GOROCM_CACHE or
+// CacheDir returns the directory of the models: GOROCM_TEST_MODELS, or "models" in GOROCM_CACHE or
 // in the project's part of the user's cache directory.
 func CacheDir() (string, error) {
-	if dir := os.Getenv("GOROCM_MODELS"); dir != "" {
+	if dir := os.Getenv("GOROCM_TEST_MODELS"); dir != "" {
 		return dir, nil
 	}
 	if dir := os.Getenv("GOROCM_CACHE"); dir != "" {

@@ -128,7 +128,7 @@ func TestFetchRejects(t *testing.T) {
 	})
 	t.Run("no python", func(t *testing.T) {
 		t.Setenv("PATH", t.TempDir())
-		t.Setenv("GOROCM_MODELS", t.TempDir())
+		t.Setenv("GOROCM_TEST_MODELS", t.TempDir())
 		if _, err := Fetch(t.Context(), SmolLM2()); err == nil || !strings.Contains(err.Error(), "install python3") {
 			t.Errorf("got %v", err)
 		}

@@ -81,7 +81,7 @@ func prepare(o options, out io.Writer) (*bench, error) {
 	if b.run, err = os.MkdirTemp("", "rocm-bench-"); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
-	for name, value := range map[string]string{"GOROCM_MODELS": kept, "GOROCM_CACHE": filepath.Join(b.work, "cache"), "XDG_RUNTIME_DIR": b.run} {
+	for name, value := range map[string]string{"GOROCM_TEST_MODELS": kept, "GOROCM_CACHE": filepath.Join(b.work, "cache"), "XDG_RUNTIME_DIR": b.run} {
 		err = errors.Join(err, os.Setenv(name, value))
 	}
 	if err != nil {

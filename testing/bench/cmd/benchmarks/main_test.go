@@ -68,7 +68,7 @@ func TestListPrintsEveryBenchmark(t *testing.T) {
 }
 
 func TestRunRejectsBadArguments(t *testing.T) {
-	t.Setenv("GOROCM_MODELS", t.TempDir())
+	t.Setenv("GOROCM_TEST_MODELS", t.TempDir())
 	t.Setenv("GOROCM_CACHE", "")
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	for _, args := range [][]string{
