@@ -220,7 +220,8 @@ func (t *transfer) fetchChunks(ctx context.Context, first, last int) error {
 		t.mu.Lock()
 		id := t.state.identity
 		t.mu.Unlock()
-		res, stop, whole, err := t.c.openRange(ctx, t.src.URL, at, end-at, &id, t.src.SHA256 != "")
+		// A file that comes as a whole comes from one version of it.
+		res, stop, whole, err := t.c.openRange(ctx, t.src.URL, at, end-at, &id, t.src.SHA256 != "" || t.whole)
 		if err != nil {
 			return false, err
 		}

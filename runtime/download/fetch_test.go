@@ -275,6 +275,7 @@ func TestFetchWithoutRanges(t *testing.T) {
 	var requests atomic.Int32
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+		w.Header().Set("ETag", `"tag"`)
 		n := len(b)
 		if requests.Add(1) == 1 {
 			n = 700

@@ -58,17 +58,27 @@ func (b *beginning) ReadAt(p []byte, off int64) (int, error) {
 // file, which gets the size of the whole: the rest is a hole. It returns that size.
 func (c *Client) FetchHeader(ctx context.Context, src Source, file *os.File) (size int64, err error) {
 	id := identity{Size: src.Size, expected: src.Size >= 0}
+	noRanges := false
 	for have, step := int64(0), int64(firstHeaderStep); ; step *= 2 {
 		if have > maxHeader {
 			return 0, fmt.Errorf("%w: %s has a header of more than %d bytes", ErrAnswer, src.URL, maxHeader)
 		}
 		err := c.retry(ctx, func() (progress bool, err error) {
-			res, stop, _, err := c.openRange(ctx, src.URL, have, step, &id, src.SHA256 != "")
+			at := have
+			if noRanges {
+				at = 0
+			}
+			res, stop, whole, err := c.openRange(ctx, src.URL, at, step, &id, src.SHA256 != "" || noRanges)
 			if err != nil {
 				return false, err
 			}
 			defer stop()
 			defer func() { _ = res.Body.Close() }()
+			if noRanges = whole; whole {
+				if _, err := io.CopyN(io.Discard, res.Body, have); err != nil {
+					return false, err
+				}
+			}
 			n, err := io.CopyN(io.NewOffsetWriter(file, have), res.Body, min(step, id.Size-have))
 			have += n
 			if errors.Is(err, io.EOF) {
