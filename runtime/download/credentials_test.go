@@ -95,12 +95,12 @@ func TestNoTokenWithoutEncryption(t *testing.T) {
 	var transport refusing
 	c := client()
 	c.Attempts, c.Transport, c.Credentials = 1, &transport, func(*url.URL) string { return "Bearer x" }
-	for _, address := range []string{"http://example.test/m", "https://example.test/m", "http://127.0.0.1/m", "http://127.evil.test/m"} {
+	for _, address := range []string{"http://example.test/m", "https://example.test/m", "http://127.0.0.1/m", "http://127.0.evil.test/m", "http://[::1]/m"} {
 		if _, _, err := c.Get(t.Context(), address, 10); err == nil {
 			t.Error(address)
 		}
 	}
-	if want := []string{"http ", "https Bearer x", "http Bearer x", "http "}; !slices.Equal(transport.seen, want) {
+	if want := []string{"http ", "https Bearer x", "http Bearer x", "http ", "http Bearer x"}; !slices.Equal(transport.seen, want) {
 		t.Errorf("%q", transport.seen)
 	}
 }
