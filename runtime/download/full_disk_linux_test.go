@@ -42,9 +42,11 @@ func TestFetchOnAFullDisk(t *testing.T) {
 	b := content(400<<10, 31)
 	ballast := filepath.Join(dir, "ballast")
 	var requests atomic.Int32
+	filled := make(chan struct{}) // until then, the ballast is still being written
 	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if requests.Add(1) == 2 { // the size was checked with the first
-			if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+			defer close(filled)
+			if err := os.WriteFile(ballast, make([]byte, 2<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("the disk is not full: %v", err)
 			}
 		}
@@ -53,6 +55,7 @@ func TestFetchOnAFullDisk(t *testing.T) {
 	if _, err := c.Fetch(t.Context(), source(url, b), targetIn(t, dir)); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("a disk that others filled: %v", err)
 	}
+	<-filled
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
