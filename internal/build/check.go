@@ -171,8 +171,8 @@ func (s *Session) hooks(root string) ci.Hooks {
 // compiles the core a second time, after buildDeadline it does not start a second
 // build at all.
 const (
-	coreDeadline  = 55 * time.Minute
-	buildDeadline = 65 * time.Minute
+	coreDeadline  = 40 * time.Minute
+	buildDeadline = 55 * time.Minute
 )
 
 // reusedInCI returns the stages that the second build of a check reuses: the
@@ -183,7 +183,7 @@ func (s *Session) reusedInCI() ([]string, error) {
 	reuse := []string{"toolchain", "compile-hip"}
 	switch took := time.Since(s.started); {
 	case took > buildDeadline:
-		return nil, fmt.Errorf("%w: the run has taken %s and a second build takes ten minutes; the next run does it", ci.ErrNotDone, took.Round(time.Minute))
+		return nil, fmt.Errorf("%w: the run has taken %s and a second build takes up to twenty minutes; the next run does it", ci.ErrNotDone, took.Round(time.Minute))
 	case took > coreDeadline:
 		reuse = append(reuse, "compile-core")
 	}

@@ -132,17 +132,19 @@ func (e *productEnv) add(ctx context.Context, product Product) error {
 }
 
 // unit runs the tests of every module with -short: tests that need a container, the
-// network or much time skip themselves then. The longest packages wait for child
-// processes most of the time, so twice as many run together as there are processors.
+// network or much time skip themselves then.
 func (p Project) unit(ctx context.Context, out io.Writer) (Count, error) {
-	together := strconv.Itoa(2 * runtime.GOMAXPROCS(0))
-	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m", "-p="+together)
+	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m", together())
 }
+
+// together is how many packages are tested side by side: twice as many as there are
+// processors, since their tests mostly wait for processes and clocks.
+func together() string { return "-p=" + strconv.Itoa(2*runtime.GOMAXPROCS(0)) }
 
 // race runs the tests of every module under the race detector.
 func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
 	// The race detector needs cgo. Without this, CGO_ENABLED=0 would fail late.
-	return p.testModules(ctx, out, []string{"CGO_ENABLED=1"}, "-race", "-timeout=20m")
+	return p.testModules(ctx, out, []string{"CGO_ENABLED=1"}, "-race", "-timeout=20m", together())
 }
 
 // testModules runs the tests of every module.

@@ -13,16 +13,19 @@ import (
 
 func TestEndsRequestsWithoutToken(t *testing.T) {
 	t.Parallel()
+	// A limit that must not be reached is far from what the backend does.
+	const soon, late = 300 * time.Millisecond, time.Minute
 	for name, tt := range map[string]struct {
-		backend http.HandlerFunc
-		status  int
-		says    string
+		first, idle time.Duration
+		backend     http.HandlerFunc
+		status      int
+		says        string
 	}{
-		"no answer": {func(_ http.ResponseWriter, r *http.Request) {
+		"no answer": {soon, late, func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body) // the server detects a disconnect only after it has read the body
 			<-r.Context().Done()
 		}, 504, "timeout_error"},
-		"pings alone": {func(w http.ResponseWriter, r *http.Request) {
+		"pings alone": {late, soon, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = io.WriteString(w, "data: {}\n\n")
@@ -32,16 +35,16 @@ func TestEndsRequestsWithoutToken(t *testing.T) {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}, 200, "timeout_error"},
-		"tokens": {func(w http.ResponseWriter, _ *http.Request) {
+		"tokens": {late, 2 * time.Second, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			for range 20 {
 				_, _ = io.WriteString(w, "data: {}\n\n")
 				_ = http.NewResponseController(w).Flush()
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(150 * time.Millisecond)
 			}
 			_, _ = io.WriteString(w, "data: [DONE]\n\n")
 		}, 200, "[DONE]"},
-		"endless": {func(w http.ResponseWriter, r *http.Request) {
+		"endless": {late, late, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(io.Discard, r.Body)
 			w.Header().Set("Content-Type", "text/event-stream")
 			for r.Context().Err() == nil {
@@ -52,7 +55,7 @@ func TestEndsRequestsWithoutToken(t *testing.T) {
 		}, 200, "grew too large"},
 	} {
 		g := newGateway(t, newBackend(t, tt.backend))
-		g.limits.FirstByte, g.limits.Idle, g.limits.ResponseBytes = 300*time.Millisecond, 300*time.Millisecond, 1<<20
+		g.limits.FirstByte, g.limits.Idle, g.limits.ResponseBytes = tt.first, tt.idle, 1<<20
 		got := send(t, "POST", serveGateway(t, g)+"/completion", `{"prompt":"x","stream":true}`)
 		if got.status != tt.status || !strings.Contains(got.body, tt.says) {
 			t.Errorf("%s: %d ...%s", name, got.status, got.body[max(0, len(got.body)-200):])
