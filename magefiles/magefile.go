@@ -31,7 +31,7 @@ func CI() error { return build.CI() }
 // Bench measures every claim about speed against a named peer, into docs/benchmarks.md.
 func Bench() error { return build.Bench() }
 
-// Torture injects every fault of docs/faults.md a hundred times (GOROCM_TORTURE).
+// Torture injects every fault of docs/faults.md a hundred times (GOROCM_TORTURE), and draws schedules for many models.
 func Torture() error { return build.Torture() }
 
 // Reproduce builds twice in different environments and compares every artifact.
