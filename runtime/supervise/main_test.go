@@ -40,13 +40,13 @@ const (
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleName) {
 	case roleServer:
-		os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+		fakellama.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	case roleHungry:
 		if slices.Contains(os.Args, "--help") {
 			allocateForever()
 		}
 		go allocateForever()
-		os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+		fakellama.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	case roleEscape:
 		os.Exit(runEscaping())
 	case roleParent:

@@ -39,7 +39,7 @@ const EnvModel = "MODEL"
 // Main runs the tests, or the server if this process was started as one.
 func Main(run func() int) int {
 	if os.Getenv(envRole) != "" {
-		return fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
+		fakellama.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	}
 	return run()
 }

@@ -23,6 +23,11 @@ const envGrandchild = "FAKELLAMA_GRANDCHILD"
 // grandchildLife limits the life of a grandchild that nobody kills.
 const grandchildLife = 10 * time.Minute
 
+// Exit ends a process that ran Main. Under the race detector os.Exit waits a second
+// (atexit_sleep_ms in golang.org/doc/articles/race_detector), which a test that starts and
+// stops a server would pay twice; a race is reported when it happens all the same.
+func Exit(code int) { syscall.Exit(code) }
+
 // Main runs the program with llama-server's arguments (without the program name).
 // It reads its script and LLAMA_API_KEY through getenv, and returns the exit status
 // after SIGTERM or SIGINT, or if it cannot start.

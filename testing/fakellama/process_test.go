@@ -24,7 +24,7 @@ import (
 // be built.
 func TestMain(m *testing.M) {
 	if os.Getenv("FAKELLAMA_TEST_RUN") != "" {
-		os.Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+		Exit(Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
 }

@@ -20,6 +20,10 @@ import (
 
 const envRunMain = "CLI_TEST_RUN_MAIN"
 
+// exitAtOnce is for programs under the race detector, which otherwise wait a second before
+// they exit.
+const exitAtOnce = "GORACE=atexit_sleep_ms=0"
+
 // TestMain makes the test binary also act as go-rocm, and as the llama-server of
 // its bundle.
 func TestMain(m *testing.M) {
@@ -29,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(withSIGHUP{m}, map[string]func(){
 		"go-rocm":      goROCm,
-		"llama-server": func() { os.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) },
+		"llama-server": func() { fakellama.Exit(fakellama.Main(os.Args[1:], os.Getenv, os.Stdout, os.Stderr)) },
 	})
 }
 
@@ -65,7 +69,7 @@ func newWorld(t *testing.T, s fakellama.Script) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.env = append(os.Environ(), envRunMain+"=1", script, supervise.EnvInherit+"="+envRunMain+","+fakellama.EnvScript, "GOROCM_BUNDLE="+bundle, "GOROCM_API_KEY=",
+	w.env = append(os.Environ(), envRunMain+"=1", script, supervise.EnvInherit+"="+envRunMain+","+fakellama.EnvScript, "GOROCM_BUNDLE="+bundle, "GOROCM_API_KEY=", exitAtOnce,
 		"XDG_RUNTIME_DIR="+filepath.Join(w.dir, "run"), "HOME="+w.dir, "XDG_CACHE_HOME="+filepath.Join(w.dir, "cache"), "GOROCM_CACHE=")
 	const id = "smollm2-135m-Q8_0"
 	w.model = filepath.Join(w.dir, "models", id+".gguf")

@@ -84,7 +84,7 @@ func setupScript(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	e.Vars = append(e.Vars, env, supervise.EnvInherit+"="+fakellama.EnvScript, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
+	e.Vars = append(e.Vars, env, exitAtOnce, supervise.EnvInherit+"="+fakellama.EnvScript, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
 		"GOROCM_BUNDLE="+at("bundle"), "MODEL="+at("weights/smollm2-135m-Q8_0.gguf"), "ESC=\x1b", "BEL=\a", "CSI=\u009b", "BOM=\ufeff", "KEYS="+testdata)
 	return writeModel(at("weights/smollm2-135m-Q8_0.gguf"), "smollm2-135m-Q8_0")
 }
