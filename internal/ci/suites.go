@@ -144,7 +144,7 @@ func together() string { return "-p=" + strconv.Itoa(2*runtime.GOMAXPROCS(0)) }
 // race runs the tests of every module under the race detector.
 func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
 	// The race detector needs cgo. Without this, CGO_ENABLED=0 would fail late. Its
-	// processes wait a second before they exit, and tests start thousands of them.
+	// processes wait a second before they exit, which tests that start many would add up.
 	env := []string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}
 	return p.testModules(ctx, out, env, "-race", "-timeout=20m", together())
 }
