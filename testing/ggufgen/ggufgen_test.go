@@ -99,7 +99,8 @@ func TestTiny(t *testing.T) {
 		"heads":       {Width: 60, Heads: 7},
 		"key heads":   {Heads: 4, KVHeads: 3},
 		"odd heads":   {Width: 12, Heads: 4, KVHeads: 4},
-		"quantised":   {Type: gguf.Q8_0},
+		"ternary":     {Type: gguf.TQ1_0},
+		"narrow":      {Type: gguf.Q4_K},
 		"loud half":   {Type: gguf.F16, Loud: 1},
 		"loud beyond": {Loud: 5},
 		"loud below":  {Loud: -1},
@@ -117,6 +118,28 @@ func TestTiny(t *testing.T) {
 		}
 		if _, err := Tiny(v, o); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestQuantisedWeights checks that a file of each quantised type is read back as one, and is the same
+// twice. The end-to-end tests compute with them.
+func TestQuantisedWeights(t *testing.T) {
+	types := QuantisedTypes()
+	if len(types) < 10 {
+		t.Errorf("only %v", types)
+	}
+	for _, typ := range types {
+		b := write(t, TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: typ})
+		f, err := gguf.NewReader(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok := f.DominantType(); !ok || got != typ || f.Quantisation() != typ.String() {
+			t.Errorf("%s: the file has %s, %s", typ, got, f.Quantisation())
+		}
+		if !bytes.Equal(b, write(t, TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: typ})) {
+			t.Errorf("%s: two files of one seed differ", typ)
 		}
 	}
 }

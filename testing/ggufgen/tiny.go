@@ -18,7 +18,7 @@ type TinyOptions struct {
 	Context int             // 2048
 	Seed    uint64          // of the weights
 	Loud    int32           // a token that is sampled after about every other prompt; 0: none
-	Type    gguf.TensorType // of matrices, F16 or F32 (which is the zero value)
+	Type    gguf.TensorType // of matrices: F32 (which is the zero value), F16 or one of QuantisedTypes
 	Name    string          // general.name: "tiny"
 	// Template is the chat template, in place of the vocabulary's.
 	Template string
@@ -44,8 +44,8 @@ func (o *TinyOptions) defaults() error {
 		return fmt.Errorf("tiny model: sizes must be positive: %+v", *o)
 	case o.Width%o.Heads != 0 || o.Heads%o.KVHeads != 0 || o.Width/o.Heads%2 != 0:
 		return fmt.Errorf("tiny model: %d wide, %d heads and %d key heads do not divide evenly", o.Width, o.Heads, o.KVHeads)
-	case o.Type != gguf.F16 && o.Type != gguf.F32:
-		return fmt.Errorf("tiny model: weights are F16 or F32, not %s", o.Type)
+	case o.Type != gguf.F16 && o.Type != gguf.F32 && blockScales(o.Type) == nil:
+		return fmt.Errorf("tiny model: weights of the type %s are not supported", o.Type)
 	case o.Loud != 0 && o.Type != gguf.F32:
 		return fmt.Errorf("tiny model: a loud token needs weights in F32, not %s", o.Type)
 	}
@@ -72,7 +72,9 @@ func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
 	b := New("llama")
 	b.Text("general.type", "model")
 	b.Text("general.name", o.Name)
-	b.Uint("general.file_type", map[gguf.TensorType]uint32{gguf.F32: 0, gguf.F16: 1}[o.Type])
+	if number, ok := map[gguf.TensorType]uint32{gguf.F32: 0, gguf.F16: 1}[o.Type]; ok {
+		b.Uint("general.file_type", number)
+	}
 	b.Uint("llama.block_count", uint32(o.Layers))
 	b.Uint("llama.context_length", uint32(o.Context))
 	b.Uint("llama.embedding_length", uint32(o.Width))
@@ -112,8 +114,12 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 		stream++
 		r := rand.New(rand.NewPCG(o.Seed, stream))
 		fill := normalF32(r, 0.1)
-		if o.Type == gguf.F16 {
+		switch o.Type {
+		case gguf.F32:
+		case gguf.F16:
 			fill = normalF16(r, 0.1)
+		default:
+			fill = randomBlocks(r, o.Type)
 		}
 		if name == embedding && o.Loud != 0 {
 			row := 4 * in

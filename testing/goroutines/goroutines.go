@@ -15,7 +15,7 @@ import (
 type Set map[string]int
 
 // Running returns the goroutines that run now.
-func Running() Set { return parse(Stacks()) }
+func Running() Set { return Parse(Stacks()) }
 
 // Since describes the goroutines that s has and before does not have, one function in
 // each line.
@@ -38,8 +38,9 @@ func Stacks() string {
 	}
 }
 
-// parse counts the goroutines in a trace of runtime.Stack.
-func parse(trace string) Set {
+// Parse counts the goroutines in a trace of runtime.Stack, or of a program that SIGQUIT
+// has ended.
+func Parse(trace string) Set {
 	count := Set{}
 	for block := range strings.SplitSeq(trace, "\n\n") {
 		var function, creator string

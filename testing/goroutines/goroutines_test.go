@@ -26,7 +26,7 @@ created by net/http.(*Transport).dialConn in goroutine 6
 	/go/transport.go:3 +0x8
 `
 	want := Set{"main.main": 1, "net/http.(*persistConn).readLoop, created by net/http.(*Transport).dialConn": 2}
-	if got := parse(trace); !maps.Equal(got, want) {
+	if got := Parse(trace); !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -27,11 +27,22 @@ func Until(t testing.TB, what string, holds func() bool) {
 
 func until(t testing.TB, what string, limit time.Duration, holds func() bool) {
 	t.Helper()
+	if !within(limit, holds) {
+		t.Fatalf("waited %v for %s\n%s", limit, what, goroutines.Stacks())
+	}
+}
+
+// Holds is Until for code without a testing.TB: it reports whether holds returned true
+// within a minute.
+func Holds(holds func() bool) bool { return within(limit, holds) }
+
+func within(limit time.Duration, holds func() bool) bool {
 	wait := shortest
 	for end := time.Now().Add(limit); !holds(); wait = min(2*wait, longest) {
 		if time.Now().After(end) {
-			t.Fatalf("waited %v for %s\n%s", limit, what, goroutines.Stacks())
+			return false
 		}
 		time.Sleep(wait)
 	}
+	return true
 }

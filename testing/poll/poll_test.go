@@ -57,3 +57,15 @@ func TestUntilFailsAfterTheLimit(t *testing.T) {
 		}
 	})
 }
+
+func TestHoldsReportsWhetherTheConditionHolds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		if !Holds(func() bool { asked++; return asked == 3 }) || asked != 3 {
+			t.Errorf("asked %d times", asked)
+		}
+		if start := time.Now(); Holds(func() bool { return false }) || time.Since(start) < limit {
+			t.Errorf("gave up after %v", time.Since(start))
+		}
+	})
+}
