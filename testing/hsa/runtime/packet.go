@@ -1,0 +1,197 @@
+//go:build linux && amd64
+
+package main
+
+// #include <stdlib.h>
+// #include "runtime.h"
+import "C"
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+	"unsafe"
+
+	"forge.lthn.ai/core/go-rocm/testing/rdna3"
+)
+
+// Types of packets.
+const (
+	packetVendor   = 0
+	packetInvalid  = 1
+	packetDispatch = 2
+	packetAnd      = 3
+	packetOr       = 5
+)
+
+// A dispatchPacket starts a kernel.
+type dispatchPacket struct {
+	header, setup uint16
+	group         [3]uint16
+	_             uint16
+	grid          [3]uint32
+	private, lds  uint32
+	kernel        uint64
+	kernarg       uint64
+	_             uint64
+	signal        uint64
+}
+
+// A barrierPacket waits for signals.
+type barrierPacket struct {
+	_      uint64
+	wait   [5]uint64
+	_      uint64
+	signal uint64
+}
+
+// A valuePacket waits for the value of one signal. It is AMD's.
+type valuePacket struct {
+	header      uint16
+	format      uint8
+	_           uint8
+	_           uint32
+	on          uint64
+	value, mask int64
+	condition   uint32
+	_           uint32
+	_           [2]uint64
+	signal      uint64
+}
+
+// packet runs one packet to its end. Packets run one after the other, so that the barrier bit has no meaning.
+func (q *queue) packet(p unsafe.Pointer) status {
+	start := uint64(C.nanoseconds())
+	switch C.load_header(p) & 0xff {
+	case packetDispatch:
+		d := (*dispatchPacket)(p)
+		if s := q.dispatch(d); s != success {
+			return s
+		}
+		complete(d.signal, start)
+	case packetAnd:
+		b := (*barrierPacket)(p)
+		for _, signal := range b.wait {
+			if signal != 0 {
+				wait(signal, equal, 0, everyBit, q.closed)
+			}
+		}
+		complete(b.signal, start)
+	case packetOr:
+		b := (*barrierPacket)(p)
+		q.waitAny(b.wait[:])
+		complete(b.signal, start)
+	case packetVendor:
+		v := (*valuePacket)(p)
+		const waitsForValue = 2
+		if v.format != waitsForValue {
+			return notImplemented(fmt.Sprintf("AMD's packet of format %d", v.format))
+		}
+		wait(v.on, v.condition, v.value, v.mask, q.closed)
+		complete(v.signal, start)
+	default:
+		return errPacket
+	}
+	return success
+}
+
+// waitAny waits until one of the signals is zero.
+func (q *queue) waitAny(signals []uint64) {
+	stop, zero := make(chan struct{}), make(chan struct{}, len(signals))
+	defer close(stop)
+	waits := false
+	for _, signal := range signals {
+		if signal != 0 {
+			waits = true
+			go func() {
+				wait(signal, equal, 0, everyBit, stop)
+				zero <- struct{}{}
+			}()
+		}
+	}
+	if waits {
+		select {
+		case <-zero:
+		case <-q.closed:
+		}
+	}
+}
+
+// dispatch runs a kernel, and returns the status that the queue stops with.
+func (q *queue) dispatch(p *dispatchPacket) status {
+	loaded := q.card.kernel(p.kernel)
+	if loaded == nil {
+		logf("a packet starts a kernel at %#x, where none is", p.kernel)
+		return errCodeObject
+	}
+	k := *loaded
+	k.Scratch = max(k.Scratch, p.private)
+	d := &rdna3.Dispatch{
+		Kernel: &k, Kernarg: p.kernarg, Grid: p.grid,
+		Packet: uint64(uintptr(unsafe.Pointer(p))), Queue: uint64(uintptr(unsafe.Pointer(q.c))),
+	}
+	if p.lds > k.LDS {
+		d.LDS = p.lds - k.LDS
+	}
+	for n, size := range p.group {
+		if size == 0 || p.grid[n] == 0 {
+			logf("the packet for %s has no work items: %v in groups of %v", k.Name, p.grid, p.group)
+			return errPacket
+		}
+		d.Group[n] = uint32(size)
+	}
+	if items := d.Group[0] * d.Group[1] * d.Group[2]; items > mostItems || p.lds > ldsBytes {
+		logf("the packet for %s asks for %d work items in a group and %d bytes of LDS", k.Name, items, p.lds)
+		return errPacket
+	}
+	started := time.Now()
+	stats, err := q.card.memory.Run(context.Background(), d)
+	report(q.card, d, stats, time.Since(started))
+	if err == nil {
+		return success
+	}
+	return q.fault(err)
+}
+
+// envReport names the variable with the file that gets a line for each dispatch.
+const envReport = "GOROCM_EMULATED_REPORT"
+
+// reports is the file for the lines, or nil.
+var reports = sync.OnceValue(func() *os.File {
+	path := os.Getenv(envReport)
+	if path == "" {
+		return nil
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		logf("%v", err)
+		return nil
+	}
+	return f
+})
+
+// report writes what a dispatch ran: target, kernel, groups, instructions, lane-instructions and microseconds.
+func report(c *card, d *rdna3.Dispatch, s rdna3.Stats, spent time.Duration) {
+	if f := reports(); f != nil {
+		fmt.Fprintln(f, c.target, d.Kernel.Name, s.Groups, s.Instructions, s.Lanes, spent.Microseconds())
+	}
+}
+
+// fault reports what stopped a kernel as the ROCm runtime does it.
+func (q *queue) fault(err error) status {
+	logf("%v", err)
+	var memory *rdna3.MemoryError
+	var unknown *rdna3.UnknownError
+	switch {
+	case errors.As(err, &memory):
+		fmt.Fprintf(os.Stderr, "Memory access fault by GPU node-%d (Agent handle: %#x) on address %#x. Reason: Page not present or supervisor privilege.\n",
+			1+q.card.index, q.card.agent(), memory.Addr&^(pageSize-1))
+		C.abort()
+	case errors.As(err, &unknown), errors.Is(err, rdna3.ErrNotImplemented), errors.Is(err, rdna3.ErrOutside):
+		return errIllegal
+	}
+	return errException
+}
