@@ -20,7 +20,7 @@ import (
 
 // TestMain makes this binary the llama-server of a bundle, where it is started as one.
 func TestMain(m *testing.M) {
-	os.Exit(fakebundle.Main(func() int { return torture.Main(m) }))
+	os.Exit(fakebundle.Main(func() int { return torture.Main(m.Run) }))
 }
 
 func load(t *testing.T, s fakellama.Script, opts ...inference.LoadOption) *rocm.Model {

@@ -1,9 +1,11 @@
 // Package ctxio makes copying and hashing of large files cancellable. The io package
 // of the standard library does not use contexts; without this package a cancelled
-// program would read the file to its end.
+// program would read the file to its end. It also limits what is kept of a program's
+// output.
 package ctxio
 
 import (
+	"bytes"
 	"context"
 	"io"
 )
@@ -39,3 +41,23 @@ func (c writer) Write(p []byte) (int, error) {
 	}
 	return c.w.Write(p)
 }
+
+// LimitedBuffer keeps the first Limit bytes that are written to it and drops the rest.
+// It does not embed bytes.Buffer, whose ReadFrom would read everything: os/exec copies
+// with io.Copy, which uses a writer's ReadFrom if there is one.
+type LimitedBuffer struct {
+	Limit int
+
+	kept bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (b *LimitedBuffer) Write(p []byte) (int, error) {
+	if free := b.Limit - b.kept.Len(); free > 0 {
+		_, _ = b.kept.Write(p[:min(free, len(p))]) // never fails
+	}
+	return len(p), nil
+}
+
+// Bytes returns the kept bytes.
+func (b *LimitedBuffer) Bytes() []byte { return b.kept.Bytes() }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
 )
@@ -55,5 +56,20 @@ func TestCopyStopsWithItsContext(t *testing.T) {
 	}
 	if b.Len() > 0 {
 		t.Errorf("copied: %q", b.String())
+	}
+}
+
+func TestLimitedBuffer(t *testing.T) {
+	const limit = 1 << 20
+	for _, size := range []int{0, 1, limit - 1, limit, limit + 1, 5 << 20} {
+		b := ctxio.LimitedBuffer{Limit: limit}
+		text := bytes.Repeat([]byte("help"), size/4+1)[:size]
+		n, err := io.Copy(&b, iotest.DataErrReader(bytes.NewReader(text)))
+		if err != nil || n != int64(size) {
+			t.Errorf("%d of %d bytes, %v", n, size, err)
+		}
+		if got := b.Bytes(); !bytes.Equal(got, text[:min(size, limit)]) {
+			t.Errorf("of %d bytes %d are kept, want the first %d", size, len(got), limit)
+		}
 	}
 }

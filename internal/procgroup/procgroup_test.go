@@ -32,15 +32,13 @@ func TestRunStopsTheWholeGroup(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			dir := t.TempDir()
 			ctx, cancel := context.WithCancel(t.Context())
-			go func() {
-				for line(filepath.Join(dir, "pid")) == "" && ctx.Err() == nil {
-					time.Sleep(time.Millisecond)
-				}
-				cancel()
-			}()
 			cmd := exec.CommandContext(ctx, "sh", "-c", tc.script)
 			cmd.Dir = dir
-			if err := Run(ctx, cmd, tc.grace); !errors.Is(err, context.Canceled) {
+			ended := make(chan error, 1)
+			go func() { ended <- Run(ctx, cmd, tc.grace) }()
+			poll.Until(t, "the child to start", func() bool { return line(filepath.Join(dir, "pid")) != "" })
+			cancel()
+			if err := <-ended; !errors.Is(err, context.Canceled) {
 				t.Fatalf("got %v", err)
 			}
 			pid, err := strconv.Atoi(line(filepath.Join(dir, "pid")))

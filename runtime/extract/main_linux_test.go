@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
@@ -27,6 +28,7 @@ const (
 	childEnv = "GOROCM_EXTRACT_CHILD" // behaviour of a child
 	packEnv  = "GOROCM_EXTRACT_PACK"  // path of the pack to install
 	stepEnv  = "GOROCM_EXTRACT_STEP"  // step at which to stop or exit
+	packsEnv = "GOROCM_EXTRACT_PACKS" // directory of the packs of newBundle
 )
 
 func TestMain(m *testing.M) {
@@ -41,7 +43,7 @@ func TestMain(m *testing.M) {
 	default:
 		os.Exit(childMain(name))
 	}
-	os.Exit(torture.Main(m))
+	os.Exit(torture.Main(func() int { return withPacks(m.Run) }))
 }
 
 const (
@@ -68,10 +70,66 @@ type testBundle struct {
 // bundleSize is the size of the data in the bundle of newBundle, without programs.
 const bundleSize = 3 * 512 << 10
 
-// newBundle packs a bundle of a few MiB. Its programs are small scripts, or with runs
-// programs that can be started.
+// newBundle returns a bundle of a few MiB. Its programs are small scripts, or with runs
+// programs that can be started. All tests share its pack, which they must not change.
 func newBundle(t testing.TB, runs bool) testBundle {
 	t.Helper()
+	pack := packScripts
+	if runs {
+		pack = packPrograms
+	}
+	b, err := pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// withPacks calls run while the directory of the packs exists. A process that runs some
+// tests again, in a namespace or as another user, uses the packs of the first one.
+func withPacks(run func() int) int {
+	if os.Getenv(packsEnv) != "" {
+		return run()
+	}
+	dir, err := os.MkdirTemp("", "packs-")
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.Setenv(packsEnv, dir))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "create the directory of the packs:", err)
+		return 1
+	}
+	status := run()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "remove the packs:", err)
+		return 1
+	}
+	return status
+}
+
+// The packs of newBundle, made when a test needs them first.
+var (
+	packScripts  = sync.OnceValues(func() (testBundle, error) { return sharedBundle("scripts", false) })
+	packPrograms = sync.OnceValues(func() (testBundle, error) { return sharedBundle("programs", true) })
+)
+
+// sharedBundle opens a pack in the directory of the packs, and makes it first where no
+// process has.
+func sharedBundle(name string, runs bool) (testBundle, error) {
+	dir := filepath.Join(os.Getenv(packsEnv), name)
+	packed, err := os.ReadFile(filepath.Join(dir, packName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeBundle(dir, runs)
+	}
+	if err != nil {
+		return testBundle{}, err
+	}
+	return openPack(filepath.Join(dir, packName), packed)
+}
+
+// makeBundle makes a pack in a new directory, whose name tells other processes that it
+// is whole.
+func makeBundle(dir string, runs bool) (testBundle, error) {
 	files := map[string][]byte{
 		"libcore.so":                       data(1, 512<<10),
 		"libcore.so.1":                     data(1, 512<<10),
@@ -88,57 +146,75 @@ func newBundle(t testing.TB, runs bool) testBundle {
 	if runs {
 		self, err := os.Executable()
 		if err != nil {
-			t.Fatal(err)
+			return testBundle{}, err
 		}
 		b, err := os.ReadFile(self)
 		if err != nil {
-			t.Fatal(err)
+			return testBundle{}, err
 		}
 		files[loaderName] = b
 	}
-	return packFiles(t, files, nil)
+	part := dir + ".part"
+	if err := os.Mkdir(part, 0o755); err != nil {
+		return testBundle{}, err
+	}
+	b, err := writePack(part, files, nil)
+	if err == nil {
+		err = os.Rename(part, dir)
+	}
+	b.file = filepath.Join(dir, packName)
+	return b, err
 }
+
+// packName is the name of the file that writePack writes.
+const packName = "pack.tar.zst"
 
 // packFiles packs the files as a bundle. known are manifest entries to keep.
 func packFiles(t testing.TB, files map[string][]byte, known []bundle.File) testBundle {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "bundle")
+	b, err := writePack(t.TempDir(), files, known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// writePack is packFiles in a directory.
+func writePack(dir string, files map[string][]byte, known []bundle.File) (testBundle, error) {
+	var none testBundle
+	tree := filepath.Join(dir, "bundle")
 	for name, b := range files {
-		p := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		p := filepath.Join(tree, name)
 		mode := fs.FileMode(0o644)
 		if name == loaderName || name == programName {
 			mode = 0o755
 		}
-		if err := os.WriteFile(p, b, mode); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(p, mode); err != nil {
-			t.Fatal(err)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, b, mode), os.Chmod(p, mode)); err != nil {
+			return none, err
 		}
 	}
-	m, err := bundle.Build(dir, bundle.Manifest{
+	m, err := bundle.Build(tree, bundle.Manifest{
 		Name: "llama-test", Variant: "hip", Flavour: bundle.FlavourHermetic, Version: "v0", Targets: []gfx.Target{"gfx1100", "gfx1101"},
 		Entry: bundle.Entry{Loader: loaderName, Program: programName}, Files: known,
 	})
 	if err != nil {
-		t.Fatal(err)
+		return none, err
 	}
 	var packed bytes.Buffer
-	if _, err := bundle.Pack(context.Background(), &packed, dir, m, bundle.PackOptions{FrameSize: 256 << 10, Encoder: fastEncoder}); err != nil {
-		t.Fatal(err)
+	if _, err := bundle.Pack(context.Background(), &packed, tree, m, bundle.PackOptions{FrameSize: 256 << 10, Encoder: fastEncoder}); err != nil {
+		return none, err
 	}
-	file := filepath.Join(t.TempDir(), "pack.tar.zst")
-	if err := os.WriteFile(file, packed.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
+	file := filepath.Join(dir, packName)
+	if err := os.WriteFile(file, packed.Bytes(), 0o644); err != nil {
+		return none, err
 	}
-	r, err := bundle.Open(bytes.NewReader(packed.Bytes()), int64(packed.Len()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return testBundle{r, file}
+	return openPack(file, packed.Bytes())
+}
+
+// openPack opens a pack whose bytes are in memory, so that no test keeps a file open.
+func openPack(file string, packed []byte) (testBundle, error) {
+	r, err := bundle.Open(bytes.NewReader(packed), int64(len(packed)))
+	return testBundle{r, file}, err
 }
 
 // mustExtract installs the bundle and verifies every byte.

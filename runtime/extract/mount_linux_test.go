@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -189,8 +188,7 @@ func attachLoop(t *testing.T, file string) string {
 		name := fmt.Sprintf("/dev/loop%d", n)
 		dev, err := os.OpenFile(name, os.O_RDWR, 0)
 		if err != nil {
-			time.Sleep(10 * time.Millisecond)
-			continue
+			t.Fatal(err)
 		}
 		err = unix.IoctlLoopConfigure(int(dev.Fd()), &unix.LoopConfig{
 			Fd: uint32(back.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR},

@@ -37,6 +37,9 @@ func TestFaultsWithoutPrivileges(t *testing.T) {
 		t.Skip("it runs a third of the package again; run mage test")
 	}
 	const user = 424243
+	for _, runs := range []bool{false, true} {
+		newBundle(t, runs) // the user cannot make it in the directory of the packs
+	}
 	dir, err := os.MkdirTemp("", "extract-user-")
 	if err != nil {
 		t.Fatal(err)

@@ -34,8 +34,21 @@ type Action struct {
 	Placement Placement
 	For       string
 	Reason    string
+	Cause     UnloadCause
 	Err       error
 }
+
+// UnloadCause is why a model is unloaded.
+type UnloadCause string
+
+// The causes of an unload.
+const (
+	UnloadSettings UnloadCause = "settings" // it is no longer in the settings
+	UnloadRequest  UnloadCause = "request"  // somebody asked for it
+	UnloadRoom     UnloadCause = "room"     // another model needs its memory
+	UnloadOthers   UnloadCause = "others"   // other programs need its memory
+	UnloadIdle     UnloadCause = "idle"     // it was not used for Spec.IdleUnload
+)
 
 // decision is one call of Decide: the state, and what the actions so far change
 // about it.
@@ -61,11 +74,12 @@ type decision struct {
 //  3. A request for a model that failed is rejected with the cause, until the model
 //     may be tried again.
 //  4. A request for a loaded model gets a lease, unless the model drains: in order of
-//     priority, then of arrival. A model stops draining for another when nobody
+//     priority, then in turns between clients. A model stops draining for another when nobody
 //     waits for that other model any more, or other programs have taken its memory.
 //  5. The models that are wanted and not loaded are placed, one after another: first
 //     those with a request that has waited longer than Patience, the oldest first;
-//     then pinned models; then by priority and arrival. For each of them:
+//     then pinned models; then by priority, and in turns between the clients that
+//     want them. One that has not been planned yet waits. For each of the others:
 //     a. It has no placement, or none that would fit if nothing but pinned models
 //     were loaded: its requests are rejected.
 //     b. It is loaded where it fits best, that is, where the least memory remains. A
@@ -107,9 +121,9 @@ func (d *decision) reject(r *Request, err error) {
 	d.add(Action{Kind: Reject, Model: d.s.Names[r.Name], Request: r.ID, Err: err})
 }
 
-func (d *decision) unload(key, reason string) {
+func (d *decision) unload(key string, cause UnloadCause, reason string) {
 	d.moving[key] = d.s.Models[key].Held
-	d.add(Action{Kind: Unload, Model: key, Reason: reason})
+	d.add(Action{Kind: Unload, Model: key, Cause: cause, Reason: reason})
 }
 
 // rejectLost is rule 1.
@@ -134,9 +148,9 @@ func (d *decision) unloadRetired() {
 		case m.Retired && (m.Phase == Unloaded || m.Phase == Failed):
 			d.add(Action{Kind: Forget, Model: key})
 		case m.Retired && (m.idle() || m.Phase == Ready && !d.s.has(ruleBusy)):
-			d.unload(key, "it is no longer in the settings")
+			d.unload(key, UnloadSettings, "it is no longer in the settings")
 		case m.Evict && m.idle():
-			d.unload(key, "on request")
+			d.unload(key, UnloadRequest, "on request")
 		}
 	}
 }
@@ -161,159 +175,45 @@ func (d *decision) grantLoaded() {
 			d.add(Action{Kind: Resume, Model: key})
 		}
 	}
-	for _, r := range d.byPriority() {
+	// Turns are counted among these alone: a request that was rejected just now took none.
+	var grantable []*Request
+	for _, r := range d.s.Queue {
 		m := d.s.model(r)
 		if m == nil || d.answered[r.ID] || !m.loaded() || m.draining() && d.s.has(ruleDrain) {
 			continue
 		}
-		if _, leaves := d.moving[d.s.Names[r.Name]]; leaves {
-			continue
+		if _, leaves := d.moving[d.s.Names[r.Name]]; !leaves {
+			grantable = append(grantable, r)
 		}
+	}
+	for _, r := range d.inTurns(grantable, func(r *Request) string { return d.s.Names[r.Name] }) {
 		d.answered[r.ID], d.granted[d.s.Names[r.Name]] = true, true
 		d.add(Action{Kind: Grant, Model: d.s.Names[r.Name], Request: r.ID})
 	}
 }
 
-// byPriority returns the queue in order of priority, then of arrival.
-func (d *decision) byPriority() []*Request {
-	q := slices.Clone(d.s.Queue)
-	slices.SortStableFunc(q, func(a, b *Request) int { return cmp.Compare(b.Priority, a.Priority) })
-	return q
-}
-
-// wanted reports whether a model that is not loaded has requests, or is pinned.
-func (d *decision) wanted(key string) bool {
-	m := d.s.Models[key]
-	if m == nil || m.Retired || m.Phase != Unloaded && m.Phase != Failed {
-		return false
+// inTurns returns requests in order of priority. Of requests with the same priority,
+// the first one of each client precedes the second one of any, and so on, in order
+// of arrival. Requests for which apart returns different texts are counted apart.
+func (d *decision) inTurns(requests []*Request, apart func(*Request) string) []*Request {
+	type line struct {
+		client, apart string
+		priority      int
 	}
-	if m.Phase == Failed && d.now.Before(m.RetryAt) && d.s.has(ruleBackoff) {
-		return false
+	count, turns := map[line]int{}, map[*Request]int{}
+	for _, r := range requests {
+		l := line{r.Client, apart(r), r.Priority}
+		turns[r] = count[l]
+		count[l]++
 	}
-	if m.Pinned {
-		return true
-	}
-	return slices.ContainsFunc(d.s.Queue, func(r *Request) bool { return d.s.Names[r.Name] == key && !d.answered[r.ID] })
-}
-
-// want is a model that is to be loaded, and how urgently.
-type want struct {
-	key      string
-	since    time.Time // the arrival of its oldest request
-	priority int       // the highest of its requests
-	pinned   bool      // and without a request
-	starving bool
-}
-
-// wants returns the models that are to be loaded in the order of rule 5.
-func (d *decision) wants() []want {
-	byKey := map[string]*want{}
-	for _, r := range d.s.Queue {
-		key := d.s.Names[r.Name]
-		if d.answered[r.ID] || !d.wanted(key) {
-			continue
+	q := slices.Clone(requests)
+	slices.SortStableFunc(q, func(a, b *Request) int {
+		if c := cmp.Compare(b.Priority, a.Priority); c != 0 || !d.s.has(ruleTurns) {
+			return c
 		}
-		w := byKey[key]
-		if w == nil {
-			w = &want{key: key, since: r.Arrived, priority: r.Priority}
-			byKey[key] = w
-		}
-		w.priority = max(w.priority, r.Priority)
-		w.starving = w.starving || !d.now.Before(r.Arrived.Add(d.s.Limits.Patience)) && d.s.has(ruleStarving)
-	}
-	var all []want
-	for _, key := range d.keys {
-		switch w := byKey[key]; {
-		case w != nil:
-			w.pinned = d.s.Models[key].Pinned
-			all = append(all, *w)
-		case d.wanted(key):
-			all = append(all, want{key: key, since: d.now, pinned: true})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b want) int {
-		if a.starving && b.starving {
-			return a.since.Compare(b.since)
-		}
-		return cmp.Or(trueFirst(a.starving, b.starving), trueFirst(a.pinned, b.pinned), cmp.Compare(b.priority, a.priority), a.since.Compare(b.since))
+		return cmp.Compare(turns[a], turns[b])
 	})
-	return all
-}
-
-func trueFirst(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
-}
-
-// placeWanted is rule 5.
-func (d *decision) placeWanted() {
-	for _, w := range d.wants() {
-		d.placeModel(w)
-	}
-}
-
-func (d *decision) placeModel(w want) {
-	m := d.s.Models[w.key]
-	if err := d.neverFits(w.key, m); err != nil { // a
-		if d.s.has(ruleRefuse) {
-			d.rejectAll(w.key, err)
-		}
-		return
-	}
-	if p := d.bestFit(m.Placements); p != nil { // b
-		d.moving[w.key] = p
-		d.add(Action{Kind: Load, Model: w.key, Placement: p})
-		return
-	}
-	if victims, p := d.evictions(w.key, m, false); p != nil { // c
-		for _, key := range victims {
-			d.unload(key, "to make room for "+w.key)
-		}
-		d.reserve(p)
-		return
-	}
-	if err := d.blockedByOthers(w.key, m); err != nil && d.s.has(ruleForeign) { // d
-		d.rejectAll(w.key, err)
-		return
-	}
-	if !w.starving { // e
-		return
-	}
-	victims, p := d.evictions(w.key, m, true)
-	for _, key := range victims {
-		if v := d.s.Models[key]; !v.draining() {
-			d.add(Action{Kind: Drain, Model: key, For: w.key})
-		}
-	}
-	if p != nil {
-		d.reserve(p)
-		return
-	}
-	for _, p := range m.Placements {
-		d.reserve(p)
-	}
-}
-
-func (d *decision) reserve(p Placement) {
-	for _, n := range p {
-		if n.Bytes > 0 {
-			d.reserved[n.Place] = true
-		}
-	}
-}
-
-// rejectAll rejects every request for a model.
-func (d *decision) rejectAll(key string, err error) {
-	for _, r := range d.s.Queue {
-		if d.s.Names[r.Name] == key && !d.answered[r.ID] {
-			d.reject(r, err)
-		}
-	}
+	return q
 }
 
 // yieldToOthers is rule 6.
@@ -327,7 +227,7 @@ func (d *decision) yieldToOthers() {
 		}
 		candidates := slices.DeleteFunc(d.candidates(Placement{{Place: p.ID, Bytes: 1}}, "", false), func(key string) bool { return d.moving[key] != nil })
 		if len(candidates) > 0 {
-			d.unload(candidates[0], "other programs need memory on "+p.ID)
+			d.unload(candidates[0], UnloadOthers, "other programs need memory on "+p.ID)
 		}
 	}
 }
@@ -340,7 +240,7 @@ func (d *decision) unloadUnneeded() {
 			continue
 		}
 		if !d.now.Before(m.idleSince().Add(m.IdleUnload)) && d.s.has(ruleIdle) {
-			d.unload(key, "it was idle for "+m.IdleUnload.String())
+			d.unload(key, UnloadIdle, "it was idle for "+m.IdleUnload.String())
 		}
 	}
 }

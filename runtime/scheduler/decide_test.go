@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -48,7 +49,11 @@ func (s scene) ready(name, card string, size uint64, idle time.Duration) *Model 
 
 // wants adds a request that has waited for a time.
 func (s scene) wants(name string, priority int, waited time.Duration) {
-	s.Queue = append(s.Queue, &Request{ID: uint64(len(s.Queue) + 1), Name: name, Priority: priority, Arrived: noon.Add(-waited)})
+	s.clientWants("", name, priority, waited)
+}
+
+func (s scene) clientWants(client, name string, priority int, waited time.Duration) {
+	s.Queue = append(s.Queue, &Request{ID: uint64(len(s.Queue) + 1), Name: name, Client: client, Priority: priority, Arrived: noon.Add(-waited)})
 }
 
 // decided returns the actions in a few words.
@@ -104,6 +109,36 @@ func TestDecide(t *testing.T) {
 			s.wants("a", 1, time.Second)
 			return s
 		}, "grant a #2, grant a #3, grant a #1"},
+		"leases in turns between clients": {func() scene {
+			s := newScene("card")
+			s.ready("a", "card", 100, 0)
+			for range 3 {
+				s.clientWants("many", "a", 0, 3*time.Second)
+			}
+			s.clientWants("few", "a", 0, time.Second)
+			s.clientWants("few", "a", 1, time.Second)
+			return s
+		}, "grant a #5, grant a #1, grant a #4, grant a #2, grant a #3"},
+		"a rejected request takes no turn of its client": {func() scene {
+			s := newScene("card")
+			s.ready("a", "card", 100, 0)
+			s.clientWants("few", "a", 0, 3*time.Second)
+			s.Queue[0].Deadline = noon.Add(-time.Second)
+			s.clientWants("many", "a", 0, 2*time.Second)
+			s.clientWants("many", "a", 0, 2*time.Second)
+			s.clientWants("few", "a", 0, time.Second)
+			return s
+		}, "reject a #1, grant a #2, grant a #4, grant a #3"},
+		"a client that wants one model does not wait for all models of another": {func() scene {
+			s := newScene("card0", "card1")
+			for i, name := range []string{"a", "b", "c"} {
+				s.unloaded(name, 600)
+				s.clientWants("many", name, 0, time.Duration(9-i)*time.Second)
+			}
+			s.unloaded("d", 600)
+			s.clientWants("few", "d", 0, time.Second)
+			return s
+		}, "load a on card0, load d on card1"},
 		"where the least memory remains": {func() scene {
 			s := newScene("card0", "card1")
 			s.ready("other", "card1", 300, 0)
@@ -127,7 +162,7 @@ func TestDecide(t *testing.T) {
 			s.wants("a", 0, 0)
 			return s
 		}, "unload old"},
-		"a model that loads fast goes before one that was idle a little longer": {func() scene {
+		"a model that loads fast is evicted rather than one that was idle a little longer": {func() scene {
 			s := newScene("card")
 			s.ready("slow", "card", 400, 2*time.Minute).LoadTime = time.Minute
 			s.ready("fast", "card", 400, time.Minute)
@@ -173,6 +208,15 @@ func TestDecide(t *testing.T) {
 			s.wants("b", 5, 0)
 			return s
 		}, ""},
+		"a model that is not planned yet waits, one that cannot be planned does not": {func() scene {
+			s := newScene("card")
+			s.unloaded("new", 600).Placements = nil
+			bad := s.unloaded("bad", 600)
+			bad.Placements, bad.Refusal = nil, errors.New("bad")
+			s.wants("new", 0, time.Hour)
+			s.wants("bad", 0, 0)
+			return s
+		}, "reject bad #2"},
 		"other programs hold the memory": {func() scene {
 			s := newScene("card")
 			s.Places[1].Free = 100 * mib
@@ -201,5 +245,35 @@ func TestBackoffDoublesUpToItsLimit(t *testing.T) {
 	}
 	if want := []time.Duration{2, 4, 8, 15, 15}; !slices.Equal(waits, want) {
 		t.Errorf("%v, want %v", waits, want)
+	}
+}
+
+// TestAClientWithManyRequestsKeepsNobodyOut fills a queue with the requests of one
+// client.
+func TestAClientWithManyRequestsKeepsNobodyOut(t *testing.T) {
+	s := newScene("card")
+	s.Limits.Queue = 4
+	s.unloaded("a", 600).Phase = Loading
+	arrive := func(id uint64, client string, priority int) error {
+		return s.Arrive(&Request{ID: id, Name: "a", Client: client, Priority: priority, Arrived: noon})
+	}
+	for id := range uint64(4) {
+		if err := arrive(id, "many", int(id%2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := arrive(4, "many", 0); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("its fifth request: %v", err)
+	}
+	for id := uint64(5); id < 7; id++ {
+		if err := arrive(id, "few", 0); err != nil {
+			t.Errorf("another client's request %d: %v", id, err)
+		}
+	}
+	if err := arrive(7, "few", 0); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("a third request, where both have two: %v", err)
+	}
+	if got, want := s.decided(), "reject a #0, reject a #2"; got != want { // the newest of the lowest priority first
+		t.Errorf("%s; want %s", got, want)
 	}
 }

@@ -18,7 +18,7 @@ func (s *State) Apply(a Action, now time.Time) {
 	case Load:
 		m.Phase, m.Held, m.Since = Loading, a.Placement, now
 	case Unload:
-		m.Phase, m.Since = Unloading, now
+		m.Phase, m.Since, m.UnloadCause = Unloading, now, a.Cause
 	case Drain:
 		m.YieldTo = a.For
 	case Resume:
@@ -40,14 +40,20 @@ func (s *State) remove(id uint64) *Request {
 }
 
 // Arrive puts a request into the queue. Its error is ErrUnknownModel, or
-// ErrQueueFull where as many requests wait for the model as may.
+// ErrQueueFull where as many requests wait for the model as may, and no other client
+// has more of them than this one will have: its newest one is rejected otherwise, so
+// that no client keeps another one out.
 func (s *State) Arrive(r *Request) error {
 	m := s.model(r)
 	if m == nil {
 		return ErrUnknownModel
 	}
 	if s.Limits.Queue > 0 && (!m.loaded() || m.draining()) && s.waiting(s.Names[r.Name]) >= s.Limits.Queue {
-		return ErrQueueFull
+		last := s.crowding(s.Names[r.Name], r.Client)
+		if last == nil || !s.has(ruleCrowding) {
+			return ErrQueueFull
+		}
+		last.Err = ErrQueueFull
 	}
 	s.Queue = append(s.Queue, r)
 	return nil

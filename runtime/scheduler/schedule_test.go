@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -103,12 +104,15 @@ func (w *world) arriveSame() {
 
 func (w *world) request(name string) {
 	w.nextID++
-	r := &Request{ID: w.nextID, Name: name, Priority: w.draw("priority", 3), Arrived: w.now}
+	r := &Request{ID: w.nextID, Name: name, Client: fmt.Sprint("client", w.draw("client", 6)/3), Priority: w.draw("priority", 3), Arrived: w.now}
 	if w.draw("impatient", 6) == 0 {
 		r.Deadline = w.now.Add(w.seconds("deadline", 20))
 	}
-	if w.s.Arrive(r) == nil {
-		w.requests[r.ID] = &asked{name: name, arrived: w.now, limit: r.Deadline, state: "waiting"}
+	switch err := w.s.Arrive(r); {
+	case err == nil:
+		w.requests[r.ID] = &asked{name: name, client: r.Client, rank: r.Priority, arrived: w.now, limit: r.Deadline, state: "waiting"}
+	case errors.Is(err, ErrQueueFull):
+		w.checkFull(r)
 	}
 }
 
@@ -218,8 +222,8 @@ func (w *world) endStep(key string, c *child) {
 
 // TestSchedulesKeepTheRules draws schedules of arrivals, leavings, loads that fail,
 // memory that others take, crashes and reloads. No schedule may exceed a budget,
-// lose a request, answer it twice or by another model, let it wait for ever, unload
-// a busy model, or unload a model soon after it was loaded.
+// lose a request, answer it twice or by another model, let it wait for ever, let one
+// client keep another one out, unload a busy model, or unload a model soon after it was loaded.
 func TestSchedulesKeepTheRules(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		numbers := map[int]*rapid.Generator[int]{}

@@ -83,7 +83,8 @@ func (p Phase) String() string {
 type Model struct {
 	Spec
 	// Placements are the ways to place the model, all equally good. Without any,
-	// Refusal is the reason why it cannot be loaded.
+	// Refusal is the reason why it cannot be loaded; without that, the model has not
+	// been planned yet.
 	Placements []Placement
 	Refusal    error
 
@@ -99,6 +100,8 @@ type Model struct {
 	Since, LastUse time.Time
 	// LoadTime is how long the last load took.
 	LoadTime time.Duration
+	// UnloadCause is why the model was unloaded last.
+	UnloadCause UnloadCause
 	// Cause is why the model failed. It is not tried again before RetryAt, which
 	// is later with each of Failures in a row.
 	Cause    error
@@ -110,6 +113,9 @@ type Model struct {
 	Retired, Evict bool
 	YieldTo        string
 }
+
+// planned reports whether the ways to place the model are known.
+func (m *Model) planned() bool { return len(m.Placements) > 0 || m.Refusal != nil }
 
 // loaded reports whether the model can be used.
 func (m *Model) loaded() bool { return m.Phase == Ready || m.Phase == Restarting }
@@ -125,6 +131,8 @@ type Request struct {
 	ID uint64
 	// Name is the name that the client used; State.Names has its model.
 	Name string
+	// Client names the one who asks. Clients with the same priority take turns.
+	Client string
 	// Priority orders requests; higher ones go first.
 	Priority int
 	Arrived  time.Time
@@ -142,7 +150,8 @@ type Limits struct {
 	MinResidency time.Duration
 	// Patience is how long a request waits before busy models drain for it.
 	Patience time.Duration
-	// Queue is how many requests may wait for one model.
+	// Queue is how many requests may wait for one model. Where it is full, a request
+	// takes the place of one of the client that has the most.
 	Queue int
 	// MinBackoff and MaxBackoff limit the wait before a failed model is tried
 	// again, which doubles with each failure in a row.
@@ -182,6 +191,32 @@ func (s *State) waiting(key string) int {
 		}
 	}
 	return n
+}
+
+// crowding returns the newest of the least urgent requests that wait for a model, of
+// the client that has the most of them, if that client would still have no fewer than
+// another one that adds a request; nil otherwise.
+func (s *State) crowding(key, client string) *Request {
+	waits := map[string]int{}
+	var most string
+	for _, r := range s.Queue {
+		if s.Names[r.Name] != key || r.Err != nil {
+			continue
+		}
+		if waits[r.Client]++; waits[r.Client] > waits[most] {
+			most = r.Client
+		}
+	}
+	if waits[most] <= waits[client]+1 {
+		return nil
+	}
+	var last *Request
+	for _, r := range s.Queue {
+		if s.Names[r.Name] == key && r.Client == most && r.Err == nil && (last == nil || r.Priority <= last.Priority) {
+			last = r
+		}
+	}
+	return last
 }
 
 // place returns a place by its ID.
@@ -231,6 +266,8 @@ const (
 	ruleResume
 	ruleIdle
 	ruleYield
+	ruleTurns
+	ruleCrowding
 	rulesEnd
 )
 

@@ -13,9 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // errNotListening means that the child does not listen yet.
@@ -35,7 +32,8 @@ type Child struct {
 	lock    *os.File // on dir, nil if the file system has no locks
 	cleanup func()
 
-	args       []string // of the program, after Spec.Argv
+	args       []string // of the program, after Spec.Argv; the first own are the address
+	own        int
 	flagNotes  []string // what Flags changed
 	environ    []string
 	removedEnv []string
@@ -141,11 +139,18 @@ func (c *Child) prepare() error {
 	if err := c.record.write(c.dir); err != nil {
 		return err
 	}
-	own := len(c.args)
-	c.args = append(c.args, c.spec.Args...)
+	c.own = len(c.args)
+	c.compose()
+	c.transport = &retryTransport{child: c}
+	c.client = &http.Client{Transport: c.transport}
+	return nil
+}
+
+// compose sets the arguments after the address, and the environment, from the Spec.
+func (c *Child) compose() {
+	args, notes := c.spec.Args, []string(nil)
 	if c.spec.Flags != nil {
-		kept, notes := c.spec.Flags.Adapt(c.spec.Args)
-		c.args, c.flagNotes = append(c.args[:own:own], kept...), notes
+		args, notes = c.spec.Flags.Adapt(c.spec.Args)
 		for _, n := range notes {
 			c.spec.Log.Warn("argument changed for this llama-server", "note", n)
 		}
@@ -156,10 +161,33 @@ func (c *Child) prepare() error {
 		// With this variable llama-server reports its load progress on stdout and exits
 		// when its stdin closes (server_child in tools/server/server-models.cpp).
 		"LLAMA_SERVER_ROUTER_PORT=0")
-	c.environ, c.removedEnv = childEnv(os.Environ(), extra)
-	c.transport = &retryTransport{child: c}
-	c.client = &http.Client{Transport: c.transport}
-	return nil
+	environ, removed := childEnv(os.Environ(), extra)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.args, c.flagNotes = append(c.args[:c.own:c.own], args...), notes
+	c.environ, c.removedEnv = environ, removed
+}
+
+// revise replaces what to run by what the policy says; revised is false if it stays.
+func (c *Child) revise(ctx context.Context, cause error) (revised bool) {
+	if c.spec.Restart.Revise == nil {
+		return false
+	}
+	next := c.spec.Restart.Revise(ctx, cause)
+	if next == nil {
+		return false
+	}
+	changed, err := next.withDefaults()
+	if err != nil {
+		c.spec.Log.Warn("the revision of what to run is not used", "cause", err.Error())
+		return false
+	}
+	c.mu.Lock()
+	c.spec.Argv, c.spec.Args, c.spec.Env, c.spec.Dir = changed.Argv, changed.Args, changed.Env, changed.Dir
+	c.spec.CPUOnly, c.spec.StallTimeout, c.spec.StallGrace, c.spec.LoadingMemory = changed.CPUOnly, changed.StallTimeout, changed.StallGrace, changed.LoadingMemory
+	c.mu.Unlock()
+	c.compose()
+	return true
 }
 
 // dial connects to the given process of this child, and to no other.
@@ -292,38 +320,19 @@ func (c *Child) Stop(ctx context.Context) error {
 	return nil
 }
 
-// Pause stops the process for d, if it is ready, and lets it continue. Its requests
-// wait. llama-server looks for clients that have left only after a second without any
-// result, which a pause is: docs/faults.md, R18.
-func (c *Child) Pause(d time.Duration) {
-	c.mu.Lock()
-	p, ready := c.current, c.state == Ready
-	c.mu.Unlock()
-	if !ready {
-		return
-	}
-	p.signal(unix.SIGSTOP)
-	defer p.signal(unix.SIGCONT)
-	select {
-	case <-time.After(d):
-	case <-c.stop:
-	case <-p.exited:
-	}
-}
-
 // Diagnose returns a description of the child's current process.
 func (c *Child) Diagnose() Diagnosis {
-	env := slices.Clone(c.environ)
-	for i, kv := range env {
+	c.mu.Lock()
+	d := Diagnosis{
+		Argv: append(slices.Clone(c.spec.Argv), c.args...), Dir: c.spec.Dir, Env: slices.Clone(c.environ), RemovedEnv: c.removedEnv,
+		FlagNotes: c.flagNotes, State: c.state, Attempt: c.attempt,
+	}
+	c.mu.Unlock()
+	for i, kv := range d.Env {
 		if strings.HasPrefix(kv, "LLAMA_API_KEY=") {
-			env[i] = "LLAMA_API_KEY=[key]"
+			d.Env[i] = "LLAMA_API_KEY=[key]"
 		}
 	}
-	c.mu.Lock()
-	state, attempt := c.state, c.attempt
-	c.mu.Unlock()
-	return Diagnosis{
-		Argv: append(slices.Clone(c.spec.Argv), c.args...), Dir: c.spec.Dir, Env: env, RemovedEnv: c.removedEnv,
-		FlagNotes: c.flagNotes, State: state, Pid: c.Pid(), Attempt: attempt, Addr: c.Addr(), Log: c.LogTail(),
-	}
+	d.Pid, d.Addr, d.Log = c.Pid(), c.Addr(), c.LogTail()
+	return d
 }

@@ -129,11 +129,14 @@ type HangError struct {
 	// Kind is ErrStartTimeout or ErrStalled.
 	Kind error
 	// After is how long there was no progress.
-	After  time.Duration
-	State  State
-	Pid    int
-	Remedy string
-	Log    []string
+	After time.Duration
+	// Unanswered says that a request without a response caused it, and none whose
+	// response had begun.
+	Unanswered bool
+	State      State
+	Pid        int
+	Remedy     string
+	Log        []string
 }
 
 // Error returns what happened, the remedy and the last lines.
@@ -188,23 +191,25 @@ type logPattern struct {
 }
 
 const (
-	remedyVRAM     = "use a smaller context, fewer slots or fewer GPU layers, or close other programs that use the GPU"
-	remedyHostMem  = "close other programs, use a smaller model or context, or raise the memory limit"
-	remedyHang     = "the GPU was reset: start again; if it happens again, update the kernel and the GPU firmware"
-	remedyStall    = "the process was killed to free the GPU; if it happens again, update the kernel and the GPU firmware"
-	remedyFault    = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
-	remedyTarget   = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
-	remedyModel    = "check the file against its published checksum and download it again; a new kind of model needs a newer llama.cpp"
-	remedyMMProj   = "use the projector (mmproj) that was made for this model, and check its file against its published checksum"
-	remedyLibrary  = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
-	remedyKFD      = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
-	remedyDevice   = "run 'go-rocm doctor'; the lines above may show why the GPU code did not start"
-	remedyArg      = "remove or correct the argument; 'llama-server --help' lists the arguments of this version"
-	remedyAddress  = "choose another address, or stop the program that listens there"
-	remedyStallCPU = "the process neither computed nor answered and was killed; if it happens again, report it with the lines above"
-	remedyTemplate = "the lines above show why llama-server cannot use the chat template; use another one (--chat-template-file)"
-	remedyLimit    = "the model's chat template may loop or grow without end: use a template that you trust (--chat-template-file), or a model from another source; if the model is as large as that, allow it with --overcommit"
-	remedyAVX      = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
+	remedyVRAM       = "use a smaller context, fewer slots or fewer GPU layers, or close other programs that use the GPU"
+	remedyHostMem    = "close other programs, use a smaller model or context, or raise the memory limit"
+	remedyHang       = "the GPU was reset: start again; if it happens again, update the kernel and the GPU firmware"
+	remedyStall      = "the process was killed to free the GPU; if it happens again, update the kernel and the GPU firmware"
+	remedyFault      = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
+	remedyTarget     = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
+	remedyModel      = "check the file against its published checksum and download it again; a new kind of model needs a newer llama.cpp"
+	remedyMMProj     = "use the projector (mmproj) that was made for this model, and check its file against its published checksum"
+	remedyLibrary    = "the bundle is incomplete or was changed: verify it with 'go-rocm verify' and install it again"
+	remedyKFD        = "add the user to the group that owns /dev/kfd and /dev/dri/renderD* (usually render), then log in again"
+	remedyDevice     = "run 'go-rocm doctor'; the lines above may show why the GPU code did not start"
+	remedyArg        = "remove or correct the argument; 'llama-server --help' lists the arguments of this version"
+	remedyAddress    = "choose another address, or stop the program that listens there"
+	remedyStallCPU   = "the process neither computed nor answered and was killed; if it happens again, report it with the lines above"
+	remedyTemplate   = "the lines above show why llama-server cannot use the chat template; use another one (--chat-template-file)"
+	remedyLimit      = "the model's chat template may loop or grow without end: use a template that you trust (--chat-template-file), or a model from another source; if the model is as large as that, allow it with --overcommit"
+	remedyGrowth     = "a request may have made the model's chat template grow without end: use a template that you trust (--chat-template-file), or a model from another source; if it was the cache of prompts, lower --cache-ram or the context"
+	remedyUnanswered = "the model's chat template may loop without end for the messages of a request: use a template that you trust (--chat-template-file), or a model from another source"
+	remedyAVX        = "the CPU lacks an instruction that this build uses: use a build with all CPU variants"
 )
 
 // logPatterns returns the patterns in the order in which they are tried. The first
@@ -219,16 +224,18 @@ func logPatterns() []logPattern {
 		s(ErrGPUHang, `HSA_STATUS_ERROR_HARDWARE_EXCEPTION|hipErrorLaunchTimeOut`, "ROCR, HIP", remedyHang),
 		s(ErrGPUFault, `Memory access fault by GPU node-\d+`, "ROCR runtime", remedyFault),
 		s(ErrGPUFault, `an illegal memory access was encountered|HSA_STATUS_ERROR_MEMORY_APERTURE_VIOLATION`, "HIP, ROCR", remedyFault),
+		s(ErrGPUHang, `ErrorDeviceLost|VK_ERROR_DEVICE_LOST|ggml_vulkan: .*[Dd]evice lost`, "ggml-vulkan.cpp", remedyHang),
 		s(ErrUnsupportedTarget, `rocBLAS error: Cannot read .*TensileLibrary`, "rocBLAS", remedyTarget),
 		s(ErrUnsupportedTarget, `hipErrorNoBinaryForGpu|no kernel image is available|invalid device function|HSA_STATUS_ERROR_INVALID_ISA`, "HIP, ROCR", remedyTarget),
 		s(ErrPermission, `Unable to open /dev/kfd.*(Permission denied|Operation not permitted)`, "ROCm thunk", remedyKFD),
 		s(ErrOutOfMemory, `cudaMalloc failed: out of memory|hipMalloc failed: out of memory|ROCm error: out of memory|CUDA error: out of memory`, "ggml-cuda.cu", remedyVRAM),
 		s(ErrHostMemory, `unable to allocate (CPU\w*|AMX|\w+_Host) buffer|failed to allocate (CPU\w*|AMX|\w+_Host) buffer of size|failed to allocate buffer of size \d`, "llama-model.cpp, ggml-alloc.c, ggml-backend.cpp", remedyHostMem),
+		s(ErrOutOfMemory, `ErrorOutOfDeviceMemory|ggml_vulkan: Device memory allocation of size \d+ failed`, "ggml-vulkan.cpp", remedyVRAM),
 		s(ErrOutOfMemory, `unable to allocate \S+ buffer|failed to allocate \S+ buffer of size|failed to allocate buffer for|failed to allocate compute (pp |tg )?buffers|HSA_STATUS_ERROR_OUT_OF_RESOURCES`, "llama-model.cpp, ggml-alloc.c, llama-kv-cache.cpp", remedyVRAM),
 		s(ErrHostMemory, `std::bad_alloc|failed to allocate +[\d.]+ MB|Cannot allocate memory`, "libstdc++, ggml.c, libc", remedyHostMem),
 		s(ErrLibraryMissing, `error while loading shared libraries: `, "glibc's loader", remedyLibrary),
 		s(ErrLibraryMissing, "symbol lookup error: |version `[^']+' not found", "glibc's loader", remedyLibrary),
-		s(ErrNoDevice, `invalid device: ROCm\d+`, "common/arg.cpp", remedyDevice),
+		s(ErrNoDevice, `invalid device: (ROCm|Vulkan)\d+`, "common/arg.cpp", remedyDevice),
 		s(ErrBadTemplate, `error: the supplied chat template is not supported`, "common/arg.cpp", remedyTemplate),
 		s(ErrBadTemplate, `chat template parsing error: `, "server-context.cpp", remedyTemplate),
 		s(ErrBadArgument, `error: invalid argument: |error while handling argument `, "common/arg.cpp", remedyArg),

@@ -17,6 +17,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 )
 
 // maxHelp limits how much of --help is read; v0.5.0 writes some 60 KB.
@@ -158,62 +161,80 @@ func killAbove(limit int64, pid int) (exceeded func() bool) {
 
 // runHelp runs the program with args and --help, and returns its output.
 func runHelp(ctx context.Context, argv []string, dir string, env []string, args ...string) ([]byte, error) {
-	limited, cancel := context.WithTimeout(ctx, helpTimeout)
-	defer cancel()
-	argv = slices.Concat(argv, args, []string{"--help"})
-	cmd := exec.CommandContext(limited, argv[0], argv[1:]...)
+	out, _, err := runBriefly(ctx, argv, dir, env, append(slices.Clone(args), "--help"))
+	return out, err
+}
+
+// Output runs a program that exits by itself, such as llama-server --list-devices, and
+// returns what it wrote, to 4 MiB each. It has the child's environment with env added,
+// and the limits of a probe: 30 seconds and 1 GiB. The error of a program that failed
+// is an *[ExitError].
+func Output(ctx context.Context, p Probe, env []string, args ...string) (stdout, stderr []byte, err error) {
+	if len(p.Argv) == 0 {
+		return nil, nil, fmt.Errorf("%w: Argv is empty; set it to the program to run", ErrInvalidSpec)
+	}
+	if p.Dir == "" {
+		p.Dir = filepath.Dir(p.Argv[len(p.Argv)-1])
+	}
+	return runBriefly(ctx, p.Argv, p.Dir, env, args)
+}
+
+// childCommand returns a command with the child's environment, that ends with all its
+// descendants when ctx does.
+func childCommand(ctx context.Context, argv []string, dir string, env []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir = dir
 	cmd.Env, _ = childEnv(os.Environ(), slices.Concat([]string{noBacktrace}, env, configFileEnv(dir)))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	var out, errs limitedBuffer
+	return cmd
+}
+
+// runBriefly runs the program with args and returns what it wrote.
+func runBriefly(ctx context.Context, argv []string, dir string, env, args []string) (stdout, stderr []byte, err error) {
+	limited, cancel := context.WithTimeout(ctx, helpTimeout)
+	defer cancel()
+	argv = slices.Concat(argv, args)
+	cmd := childCommand(limited, argv, dir, env)
+	out, errs := ctxio.LimitedBuffer{Limit: maxHelp}, ctxio.LimitedBuffer{Limit: maxHelp}
 	cmd.Stdout, cmd.Stderr = &out, &errs
-	err := cmd.Start()
+	err = cmd.Start()
 	exceeded := func() bool { return false }
 	if err == nil {
 		exceeded = killAbove(helpMemory, cmd.Process.Pid)
 		err = cmd.Wait()
 	}
-	if grew := exceeded(); err != nil {
-		var exit *exec.ExitError
-		switch {
-		case grew:
-			return nil, fmt.Errorf("%w: it had allocated more than %d MiB when it had parsed its arguments; %s", ErrMemoryLimit, helpMemory>>20, remedyLimit)
-		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case limited.Err() != nil:
-			return nil, fmt.Errorf("%w: llama-server --help did not exit within %s", ErrStartTimeout, helpTimeout)
-		case !errors.As(err, &exit):
-			return nil, startError(argv[0], dir, err)
-		}
-		e := &ExitError{Code: exit.ExitCode(), Pid: exit.Pid(), State: Starting}
-		if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-			e.Code, e.Signal = -1, ws.Signal()
-		}
-		for line := range bytes.Lines(errs.Bytes()) {
-			e.Log = append(e.Log, cleanLine(line))
-		}
-		diagnose(e, false)
-		return nil, e
+	grew := exceeded()
+	if err == nil {
+		return out.Bytes(), errs.Bytes(), nil
 	}
-	return out.Bytes(), nil
+	var exit *exec.ExitError
+	switch {
+	case grew:
+		return nil, nil, fmt.Errorf("%w: it had allocated more than %d MiB when it had parsed its arguments; %s", ErrMemoryLimit, helpMemory>>20, remedyLimit)
+	case ctx.Err() != nil:
+		return nil, nil, context.Cause(ctx)
+	case limited.Err() != nil:
+		return nil, nil, fmt.Errorf("%w: llama-server %s did not exit within %s", ErrStartTimeout, args[len(args)-1], helpTimeout)
+	case !errors.As(err, &exit):
+		return nil, nil, startError(argv[0], dir, err)
+	}
+	return nil, nil, exitError(exit, errs.Bytes())
 }
 
-// limitedBuffer keeps the first maxHelp bytes and drops the rest. It does not embed
-// bytes.Buffer, whose ReadFrom would read everything.
-type limitedBuffer struct{ kept bytes.Buffer }
-
-// Write implements io.Writer.
-func (b *limitedBuffer) Write(p []byte) (int, error) {
-	if free := maxHelp - b.kept.Len(); free > 0 {
-		_, _ = b.kept.Write(p[:min(free, len(p))]) // never fails
+// exitError returns the diagnosed error of a program that failed.
+func exitError(exit *exec.ExitError, stderr []byte) *ExitError {
+	e := &ExitError{Code: exit.ExitCode(), Pid: exit.Pid(), State: Starting}
+	if ws, ok := exit.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Code, e.Signal = -1, ws.Signal()
 	}
-	return len(p), nil
+	for line := range bytes.Lines(stderr) {
+		e.Log = append(e.Log, cleanLine(line))
+	}
+	diagnose(e, false)
+	return e
 }
-
-// Bytes returns the kept bytes.
-func (b *limitedBuffer) Bytes() []byte { return b.kept.Bytes() }
 
 // saveFlags caches the flags. If that fails, the next start probes again.
 func saveFlags(name string, f *Flags) {
@@ -221,14 +242,7 @@ func saveFlags(name string, f *Flags) {
 	if err != nil || os.MkdirAll(filepath.Dir(name), 0o700) != nil {
 		return
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(name), ".flags-*")
-	if err != nil {
-		return
-	}
-	_, err = tmp.Write(raw)
-	if cerr := tmp.Close(); err != nil || cerr != nil || os.Rename(tmp.Name(), name) != nil {
-		_ = os.Remove(tmp.Name())
-	}
+	_ = userdirs.WriteFile(name, raw)
 }
 
 func fileDigest(name string) (string, error) {

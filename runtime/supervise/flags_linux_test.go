@@ -1,31 +1,13 @@
 package supervise
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"os"
 	"strings"
 	"testing"
-	"testing/iotest"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
-
-// os/exec copies with io.Copy, which uses a writer's ReadFrom if there is one.
-func TestLimitedBuffer(t *testing.T) {
-	for _, size := range []int{0, 1, maxHelp - 1, maxHelp, maxHelp + 1, 5 << 20} {
-		var b limitedBuffer
-		text := bytes.Repeat([]byte("help"), size/4+1)[:size]
-		n, err := io.Copy(&b, iotest.DataErrReader(bytes.NewReader(text)))
-		if err != nil || n != int64(size) {
-			t.Errorf("%d of %d bytes, %v", n, size, err)
-		}
-		if got := b.Bytes(); !bytes.Equal(got, text[:min(size, maxHelp)]) {
-			t.Errorf("of %d bytes %d are kept, want the first %d", size, len(got), maxHelp)
-		}
-	}
-}
 
 func TestProbeFlagsAndAdapt(t *testing.T) {
 	script := fakellama.Script{Process: fakellama.Process{OldFlags: []string{"--offline", "--kv-unified"}}}

@@ -33,6 +33,8 @@ const (
 	roleParent    = "parent" // supervises a server until killed
 	roleExhausted = "starve" // stops a server with no descriptor left
 	roleHungry    = "hungry" // the fake, which allocates until it is killed
+	roleGrowing   = "grow"   // the fake, which allocates until it is killed from the first completion on
+	roleLoops     = "loop"   // the fake, which never answers at loopPath
 	roleHideSlots = "hide"   // the fake, which hides /slots once the file in hideSlotsName exists
 )
 
@@ -56,6 +58,17 @@ func TestMain(m *testing.M) {
 	case roleHideSlots:
 		fmt.Println("error:", serveHidingSlots())
 		os.Exit(1)
+	case roleLoops:
+		fmt.Println("error:", serveLoops())
+		os.Exit(1)
+	case roleGrowing:
+		fmt.Println("error:", serveFake(func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+			if r.URL.Path == "/completion" {
+				allocateForever()
+			}
+			server.ServeHTTP(w, r)
+		}))
+		os.Exit(1)
 	}
 	// The parallel tests wait for child processes and do not compute, so more of them
 	// run together than there are processors.
@@ -63,7 +76,7 @@ func TestMain(m *testing.M) {
 		fmt.Println("error:", err)
 		os.Exit(1)
 	}
-	os.Exit(torture.Main(m))
+	os.Exit(torture.Main(m.Run))
 }
 
 // allocateForever allocates a MiB every millisecond, up to 4 GiB.

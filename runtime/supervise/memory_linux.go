@@ -2,26 +2,92 @@ package supervise
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// limitMemory kills a process that has allocated more than Spec.LoadingMemory.
+// excess is the memory for which a process was killed.
+type excess struct {
+	allocated int64 // bytes; 0: it was not killed
+	left      int64 // bytes that the host had left, of a process that served
+	serving   bool
+}
+
+// limitMemory kills a process that has allocated more than Spec.LoadingMemory while
+// it loads.
 func (c *Child) limitMemory(p *process) {
-	if c.spec.LoadingMemory <= 0 || p.excess != 0 {
+	if c.spec.LoadingMemory <= 0 || p.excess.allocated != 0 {
 		return
 	}
 	if n := anonymousMemory(p.pid); n > c.spec.LoadingMemory {
-		p.excess = n
-		p.signal(unix.SIGKILL)
+		c.killForMemory(p, excess{allocated: n})
 	}
+}
+
+// killForMemory kills a process and notes why.
+func (c *Child) killForMemory(p *process, e excess) {
+	p.excess = e
+	p.signal(unix.SIGKILL)
+}
+
+const (
+	// memoryInterval is the time between two looks at the memory of a process with
+	// requests. A chat template that grows without end fills 1 GiB in about a second.
+	memoryInterval = 250 * time.Millisecond
+	// idleMemoryInterval is the same without requests: one that was abandoned may
+	// still allocate.
+	idleMemoryInterval = 2 * time.Second
+)
+
+// watchMemory sends the excess of a ready process to out, once, see
+// Spec.HostMemory. It reads no more than files of /proc.
+func (c *Child) watchMemory(ctx context.Context, p *process, out chan<- excess) {
+	timer := time.NewTimer(memoryInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		allocated := anonymousMemory(p.pid)
+		if allocated > c.spec.LoadingMemory {
+			usable, available := c.spec.HostMemory()
+			if left, short := memoryLeft(allocated, usable, available); short {
+				select {
+				case out <- excess{allocated: allocated, left: left, serving: true}:
+				case <-ctx.Done():
+				}
+				return
+			}
+		}
+		if p.inFlight.Load() > 0 || allocated > c.spec.LoadingMemory {
+			timer.Reset(memoryInterval)
+		} else {
+			timer.Reset(idleMemoryInterval)
+		}
+	}
+}
+
+// memoryLeft returns how much memory is left beside a program that has allocated
+// some, and whether that is too little to go on, see Spec.HostMemory.
+func memoryLeft(allocated int64, usable, available uint64) (left int64, short bool) {
+	if usable == 0 {
+		return 0, false // unknown
+	}
+	total := int64(min(usable, math.MaxInt64))
+	left = min(int64(min(available, math.MaxInt64)), max(0, total-allocated))
+	return left, left < min(max(total/32, 256<<20), 2<<30)
 }
 
 // anonymousMemory returns the memory in bytes that a process has allocated and

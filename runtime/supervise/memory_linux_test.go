@@ -1,15 +1,20 @@
 package supervise
 
 import (
+	"context"
 	"errors"
+	"math"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // A program that allocates without end while it loads, as llama-server does with
@@ -39,6 +44,88 @@ func TestTrialMemoryIsLimited(t *testing.T) {
 	spec := fakeSpec(t, roleHungry, fakellama.Script{})
 	if err := TryArgs(t.Context(), spec); !errors.Is(err, ErrMemoryLimit) || !strings.Contains(err.Error(), "chat template") {
 		t.Errorf("got %v, want ErrMemoryLimit", err)
+	}
+}
+
+// A program that allocates without end while it serves, as llama-server does with some
+// chat templates for some messages, is killed before the host's memory is used up, and
+// started again. The request that ran is suspect.
+func TestServingMemoryIsLimited(t *testing.T) {
+	t.Parallel()
+	spec := fakeSpec(t, roleGrowing, fakellama.Script{})
+	spec.LoadingMemory, spec.Restart = 256<<20, RestartOnFailure()
+	spec.Restart.MinBackoff = time.Millisecond
+	spec.HostMemory = func() (usable, available uint64) { return 1 << 40, 1 << 30 }
+	c := mustStart(t, spec)
+	pid := c.Pid()
+	_, err := readAll(t.Context(), c)
+	var exit *ExitError
+	if !errors.As(err, &exit) || !errors.Is(err, ErrHostMemory) || !errors.Is(err, ErrCrashed) || !IsSuspect(err) || IsPermanent(err) {
+		t.Fatalf("got %v, want a crash with ErrHostMemory", err)
+	}
+	if !strings.Contains(exit.Line, "1024 MiB were left") || !strings.Contains(exit.Remedy, "chat template") {
+		t.Errorf("%v", err)
+	}
+	poll.Until(t, "another process", func() bool { return c.State() == Ready && c.Pid() != pid })
+}
+
+// What watched a process has ended when its specification is revised for the next one.
+func TestWatchersEndBeforeARevision(t *testing.T) {
+	t.Parallel()
+	spec := fakeSpec(t, roleGrowing, fakellama.Script{})
+	spec.LoadingMemory, spec.Restart = 256<<20, RestartOnFailure()
+	spec.Restart.MinBackoff = time.Millisecond
+	reads, release, revised := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	spec.HostMemory = func() (usable, available uint64) {
+		once.Do(func() {
+			close(reads)
+			<-release
+		})
+		return 1 << 40, 1 << 40
+	}
+	var reported sync.Once
+	spec.Restart.Revise = func(context.Context, error) *Spec {
+		reported.Do(func() { close(revised) })
+		return nil
+	}
+	c := mustStart(t, spec)
+	go func() { _, _ = readAll(t.Context(), c) }()
+	<-reads
+	if err := syscall.Kill(c.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-revised:
+		t.Error("the specification was revised while a watcher read it")
+	case <-time.After(200 * time.Millisecond):
+	}
+	close(release)
+	<-revised
+}
+
+func TestMemoryLeft(t *testing.T) {
+	const mib = 1 << 20
+	for name, tt := range map[string]struct {
+		allocated         int64
+		usable, available uint64
+		left              int64
+		short             bool
+	}{
+		"unknown":                  {4096 * mib, 0, 0, 0, false},
+		"enough":                   {4096 * mib, 16384 * mib, 513 * mib, 513 * mib, false},
+		"a thirty-second":          {4096 * mib, 16384 * mib, 511 * mib, 511 * mib, true},
+		"a small machine":          {1024 * mib, 2048 * mib, 255 * mib, 255 * mib, true},
+		"a small machine, enough":  {1024 * mib, 2048 * mib, 257 * mib, 257 * mib, false},
+		"a large machine":          {4096 * mib, 1 << 40, 2047 * mib, 2047 * mib, true},
+		"a large machine, enough":  {4096 * mib, 1 << 40, 2049 * mib, 2049 * mib, false},
+		"a control group is full":  {8000 * mib, 8192 * mib, 1 << 40, 192 * mib, true},
+		"a control group exceeded": {9000 * mib, 8192 * mib, 1 << 40, 0, true},
+		"beyond int64":             {mib, math.MaxUint64, math.MaxUint64, math.MaxInt64 - mib, false},
+	} {
+		if left, short := memoryLeft(tt.allocated, tt.usable, tt.available); left != tt.left || short != tt.short {
+			t.Errorf("%s: %d MiB are left, short: %v; want %d MiB, %v", name, left>>20, short, tt.left>>20, tt.short)
+		}
 	}
 }
 

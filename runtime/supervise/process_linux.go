@@ -34,6 +34,10 @@ type process struct {
 	listener       atomic.Pointer[listener] // the socket found for TCP
 	requests       atomic.Int64             // of the child's users, forwarded so far
 	inFlight       atomic.Int64             // of these, neither ended nor told the cause of the exit
+	answers        atomic.Int64             // that requests in flight ask for, see Work
+	unanswered     unanswered               // requests without a response
+	streams        streams                  // responses that have begun
+	abandoned      abandonment              // of requests whose callers have left
 
 	// Until reaped is set, no other process or group can have the number pid.
 	reaping sync.Mutex
@@ -41,7 +45,7 @@ type process struct {
 
 	exited          chan struct{} // closed when the process is reaped and its output is read
 	status          exitStatus    // valid after exited
-	excess          int64         // bytes that it had allocated when limitMemory killed it; used by the loop alone
+	excess          excess        // set when it was killed for its memory; used by the loop alone
 	readyAt         time.Time     // when /health first answered 200; used by the loop alone
 	oomKillsAtStart func() uint64 // the control group's count of OOM kills
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +76,11 @@ func (c *Child) loop(first chan<- error) {
 		case !ignored && failures >= c.spec.Restart.MaxFailures:
 			err = fmt.Errorf("%w: llama-server failed %d times in a row and was never healthy for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.ResetAfter, err)
 		case c.waitRestart(wait, err):
+			ctx, cancel := c.stopContext()
+			if c.revise(ctx, err) {
+				failures, requestFailures = 0, 0
+			}
+			cancel()
 			continue
 		default: // stopped during the wait
 			c.setState(Stopped, nil, "stopped")
@@ -168,7 +174,14 @@ func (c *Child) startProcess(tail *logTail, events *startupEvents) (*process, er
 	}
 	p.run = attempt
 	dial := func(ctx context.Context) (net.Conn, error) { return c.dial(ctx, p) }
-	p.userTransport, p.probeTransport = newUserTransport(dial), newTransport(dial)
+	lingering := func(ctx context.Context) (net.Conn, error) {
+		conn, err := dial(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &lingeringConn{Conn: conn}, nil
+	}
+	p.userTransport, p.probeTransport = newUserTransport(lingering), newTransport(dial)
 	events.closeWhenReady(p.acceptsExit)
 	c.record.Child, c.record.ChildStart = p.pid, p.startTime
 	if err := c.record.write(c.dir); err != nil {
@@ -186,6 +199,7 @@ type serving struct {
 	readySince   time.Time
 	stalledSince time.Time        // zero while tokens are produced
 	killTimer    <-chan time.Time // kills a stalled process; nil while tokens are produced
+	unanswered   bool             // a request waited and no slot computed when the stall began
 }
 
 // result returns how a run ended that nobody asked to stop.
@@ -199,11 +213,18 @@ func (s *serving) result(err error) *runResult {
 
 // serve supervises a ready process until it has exited.
 func (c *Child) serve(p *process, events *startupEvents) *runResult {
+	// The watchers end before the specification may be revised: they read it.
+	var watchers sync.WaitGroup
+	defer watchers.Wait()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	observations := make(chan observation)
 	if c.spec.StallTimeout > 0 {
-		go c.watch(ctx, p, events, observations)
+		watchers.Go(func() { c.watch(ctx, p, events, observations, c.spec.StallTimeout, c.spec.CPUOnly) })
+	}
+	grown := make(chan excess)
+	if c.spec.LoadingMemory > 0 && c.spec.HostMemory != nil {
+		watchers.Go(func() { c.watchMemory(ctx, p, grown) })
 	}
 	s := serving{readySince: p.readyAt}
 	for {
@@ -215,8 +236,13 @@ func (c *Child) serve(p *process, events *startupEvents) *runResult {
 			return &runResult{stopped: true, ready: true}
 		case o := <-observations:
 			c.handleObservation(&s, o)
+		case e := <-grown:
+			c.killForMemory(p, e)
 		case <-s.killTimer:
-			err := c.stallError(p)
+			err := c.stallError(p, s.unanswered)
+			if s.unanswered {
+				p.unanswered.reportHung(s.stalledSince)
+			}
 			p.signal(unix.SIGKILL)
 			<-p.exited
 			return s.result(err)
@@ -233,10 +259,25 @@ func (c *Child) handleObservation(s *serving, o observation) {
 			s.stalledSince, s.killTimer = time.Time{}, nil
 			c.setState(Ready, nil, "stalls can no longer be detected")
 		}
-	case o.stalled:
-		s.stalledSince = time.Now().Add(-o.idle)
-		c.setState(Stalled, ErrStalled, "no token for "+o.idle.Round(time.Millisecond).String())
+	case o.stalled && o.alone && !s.stalledSince.IsZero():
+		s.unanswered = true
 		if c.spec.StallGrace > 0 {
+			s.killTimer = time.After(0)
+		}
+	case o.stalled:
+		s.stalledSince, s.unanswered = time.Now().Add(-o.idle), o.unanswered
+		note := "no token for "
+		switch {
+		case o.beside:
+			note = "beside the slots a request has computed for "
+		case o.unanswered:
+			note = "a request waits and no slot has computed for "
+		}
+		c.setState(Stalled, ErrStalled, note+o.idle.Round(time.Millisecond).String())
+		switch {
+		case c.spec.StallGrace > 0 && o.alone:
+			s.killTimer = time.After(0)
+		case c.spec.StallGrace > 0:
 			s.killTimer = time.After(c.spec.StallGrace)
 		}
 	default:
@@ -246,12 +287,16 @@ func (c *Child) handleObservation(s *serving, o observation) {
 }
 
 // stallError describes a process that stayed stalled for StallGrace.
-func (c *Child) stallError(p *process) *HangError {
+func (c *Child) stallError(p *process, unanswered bool) *HangError {
 	e := &HangError{
 		Kind: ErrStalled, After: c.spec.StallTimeout + c.spec.StallGrace, State: Ready, Pid: p.pid,
 		Remedy: remedyStall, Log: p.tail.last(),
+		Unanswered: unanswered,
 	}
-	if c.spec.CPUOnly {
+	switch {
+	case unanswered:
+		e.Remedy = remedyUnanswered
+	case c.spec.CPUOnly:
 		e.Remedy = remedyStallCPU
 	}
 	return e
@@ -339,10 +384,14 @@ func (c *Child) exitError(p *process, state State) error {
 		Code: p.status.code, Signal: p.status.signal, CoreDumped: p.status.core,
 		Pid: p.pid, State: state, Log: p.tail.last(),
 	}
-	if p.excess > 0 {
+	switch {
+	case p.excess.serving:
+		e.Kind, e.Remedy = ErrHostMemory, remedyGrowth
+		e.Line = fmt.Sprintf("it had allocated %d MiB, and %d MiB were left", p.excess.allocated>>20, p.excess.left>>20)
+	case p.excess.allocated > 0:
 		e.Kind, e.Remedy = ErrMemoryLimit, remedyLimit
-		e.Line = fmt.Sprintf("it had allocated %d MiB; the limit is %d MiB", p.excess>>20, c.spec.LoadingMemory>>20)
-	} else {
+		e.Line = fmt.Sprintf("it had allocated %d MiB; the limit is %d MiB", p.excess.allocated>>20, c.spec.LoadingMemory>>20)
+	default:
 		diagnose(e, p.oomKilled())
 	}
 	if p.status.err != nil {

@@ -106,6 +106,13 @@ type Spec struct {
 	// llama-server runs a model's chat template while it loads, and a template may
 	// allocate without end. Default: no limit.
 	LoadingMemory int64
+	// HostMemory returns the main memory in bytes that this program and the child may
+	// use, and how much of it is available. A child that has allocated more than
+	// LoadingMemory while it serves is killed with ErrHostMemory as the cause when a
+	// thirty-second of the memory is left, between 256 MiB and 2 GiB: a chat template
+	// may also allocate without end for the messages of one request, and the kernel
+	// may otherwise kill another program first. Nil, or no LoadingMemory: no limit.
+	HostMemory func() (usable, available uint64)
 	// DrainTimeout limits how long Stop waits for running requests. Default: 5 s.
 	// Negative: Stop does not wait.
 	DrainTimeout time.Duration
@@ -140,6 +147,11 @@ type Spec struct {
 	// Log receives state changes and, at debug level, the child's output. Nil
 	// discards both.
 	Log *slog.Logger
+
+	// abandonedAfter is how long a request whose caller has left may keep its slot,
+	// pauseInterval the shortest time between two pauses of the process that make it
+	// free such slots. Defaults: 3 s and 10 s. Negative abandonedAfter: for ever.
+	abandonedAfter, pauseInterval time.Duration
 }
 
 // String describes the program without its environment, which may contain secrets.
@@ -196,6 +208,11 @@ type RestartPolicy struct {
 	// driver has freed the GPU's memory. Its error is logged and does not prevent the
 	// restart.
 	BeforeRestart func(ctx context.Context) error
+	// Revise is called before each restart, after BeforeRestart, with the cause of the
+	// exit. If it returns a Spec, the Argv, Args, Env, Dir, CPUOnly, StallTimeout and
+	// LoadingMemory of that replace the child's, and an earlier row of failures ends.
+	// Its Argv is absolute.
+	Revise func(ctx context.Context, cause error) *Spec
 }
 
 // RestartOnFailure returns the policy for services.
@@ -268,6 +285,8 @@ func (s Spec) withDefaults() (Spec, error) {
 	s.StopTimeout = durationOr(s.StopTimeout, DefaultStopTimeout)
 	s.StallTimeout = durationOr(s.StallTimeout, 2*time.Minute)
 	s.StallGrace = durationOr(s.StallGrace, s.StallTimeout)
+	s.abandonedAfter = durationOr(s.abandonedAfter, 3*time.Second)
+	s.pauseInterval = durationOr(s.pauseInterval, 10*time.Second)
 	if s.LogLines <= 0 {
 		s.LogLines = 400
 	}
@@ -321,6 +340,39 @@ func checkEnv(env []string) error {
 		}
 	}
 	return nil
+}
+
+// Work describes what a request to a Child makes llama-server do.
+type Work struct {
+	// Answers is how many answers the request asks for at once, such as one with
+	// several prompts or several choices. Each has a slot of its own. 0 means 1.
+	Answers int64
+	// Judged says that the process counts as stalled when the request computes outside
+	// the slots for StallTimeout, although there was a slot for it: a chat template may
+	// loop without end for the messages of a request. It is for requests that compute in
+	// any Answers slots from their beginning to their end, or in none, see NoSlot.
+	Judged bool
+	// NoSlot says that the request needs no slot.
+	NoSlot bool
+	// Hung, if not nil, is called when the process is killed because such a request does
+	// not end, and its caller has left.
+	Hung func()
+}
+
+// workKey is the key of a context's value: the Work of its request.
+type workKey struct{}
+
+// WithWork returns a context for a request to a Child. A request without it asks for
+// one answer, and is not judged.
+func WithWork(ctx context.Context, w Work) context.Context {
+	return context.WithValue(ctx, workKey{}, w)
+}
+
+// workOf returns the work of the request of a context.
+func workOf(ctx context.Context) Work {
+	w, _ := ctx.Value(workKey{}).(Work)
+	w.Answers = max(w.Answers, 1)
+	return w
 }
 
 func durationOr(d, def time.Duration) time.Duration {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -151,6 +152,94 @@ func testStallWithGivingUpClients(t *testing.T, kind fakellama.Kind) {
 	t.Error("the stall was not detected")
 }
 
+// A request that is in no slot and has no response is stuck in a thread of the HTTP
+// server, as in a chat template that loops. The other requests of the process are
+// answered meanwhile and do not hide it.
+func TestUnansweredRequestIsAStall(t *testing.T) {
+	t.Parallel()
+	spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindNoAnswer, Request: 1}}})
+	spec.CPUOnly, spec.StallTimeout, spec.StallGrace = true, time.Second, 100*time.Millisecond
+	c := mustStart(t, spec)
+	events, done := c.Subscribe()
+	defer done()
+	stuck := make(chan error, 1)
+	go func() {
+		_, err := readAll(t.Context(), c)
+		stuck <- err
+	}()
+	poll.Until(t, "the first request", func() bool { return c.ActiveRequests() == 1 })
+	for c.State() == Ready {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.BaseURL()+"/tokenize", strings.NewReader(`{"content":"x"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res, err := c.HTTPClient().Do(req); err == nil { // else the process was killed meanwhile
+			_ = res.Body.Close()
+		}
+	}
+	err := <-stuck
+	var hang *HangError
+	if !errors.As(err, &hang) || !errors.Is(err, ErrStalled) || !strings.Contains(hang.Remedy, "chat template") || !IsSuspect(err) {
+		t.Errorf("got %v, want a HangError that names the chat template", err)
+	}
+	if e := waitForState(t, events, Stalled); !strings.Contains(e.Note, "no slot has computed") {
+		t.Errorf("the event says %q", e.Note)
+	}
+}
+
+// A response that its caller reads slowly is no stall, although no slot computes.
+func TestUnreadResponseIsNoStall(t *testing.T) {
+	t.Parallel()
+	spec := fakeSpec(t, roleServer, fakellama.Script{Reply: "done"})
+	spec.StallTimeout, spec.StallGrace = 200*time.Millisecond, time.Millisecond
+	c := mustStart(t, spec)
+	events, done := c.Subscribe()
+	defer done()
+	res, err := postCompletion(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case e := <-events:
+		t.Errorf("%s because of %v: %s", e.To, e.Cause, e.Note)
+	case <-time.After(4 * spec.StallTimeout):
+	}
+	if err := res.Body.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The time by which a check comes late does not count.
+func TestLateness(t *testing.T) {
+	for gap, want := range map[time.Duration]time.Duration{
+		0: 0, time.Second: 0, 2 * time.Second: 0, 5 * time.Second: 3 * time.Second, time.Hour: time.Hour - 2*time.Second,
+	} {
+		if got := lateness(gap, time.Second); got != want {
+			t.Errorf("%s after the last check: %s late, want %s", gap, got, want)
+		}
+	}
+}
+
+// A body that is sent slowly is no stall.
+func TestUnansweredCountsFromTheEndOfTheBody(t *testing.T) {
+	var u unanswered
+	req := &http.Request{}
+	now := time.Now()
+	sent := u.add(req)
+	if got := u.oldest(now); !got.Equal(now) {
+		t.Errorf("while it is sent: %v before now", now.Sub(got))
+	}
+	sent()
+	if got := u.oldest(now.Add(time.Hour)); got.Before(now) || !got.Before(now.Add(time.Hour)) {
+		t.Errorf("when it was sent: %v after the start", got.Sub(now))
+	}
+	u.remove(req)
+	sent() // of a response that came before the body's end
+	if got := u.oldest(now); !got.Equal(now) || len(u.requests) != 0 {
+		t.Errorf("after its response: %v before now, %d entries", now.Sub(got), len(u.requests))
+	}
+}
+
 // childWithoutProcess returns a child without a program, as the loop sees it.
 func childWithoutProcess() *Child {
 	return &Child{
@@ -182,6 +271,23 @@ const blockSlotsName = "SUPERVISE_TEST_BLOCK"
 
 // serveHidingSlots serves until it is killed.
 func serveHidingSlots() error {
+	return serveFake(func(w http.ResponseWriter, r *http.Request, server http.Handler) {
+		if r.URL.Path == "/slots" {
+			if os.Getenv(blockSlotsName) != "" {
+				<-r.Context().Done()
+				return
+			}
+			if _, err := os.Stat(os.Getenv(hideSlotsName)); err == nil {
+				w.WriteHeader(http.StatusNotImplemented)
+				return
+			}
+		}
+		server.ServeHTTP(w, r)
+	})
+}
+
+// serveFake serves the fake llama-server behind a handler until it is killed.
+func serveFake(handle func(w http.ResponseWriter, r *http.Request, server http.Handler)) error {
 	var script fakellama.Script
 	if err := json.Unmarshal([]byte(os.Getenv(fakellama.EnvScript)), &script); err != nil {
 		return err
@@ -191,19 +297,7 @@ func serveHidingSlots() error {
 		return err
 	}
 	server := fakellama.New(script)
-	http.HandleFunc("/slots", func(w http.ResponseWriter, r *http.Request) {
-		if os.Getenv(blockSlotsName) != "" {
-			<-r.Context().Done()
-			return
-		}
-		if _, err := os.Stat(os.Getenv(hideSlotsName)); err == nil {
-			w.WriteHeader(http.StatusNotImplemented)
-			return
-		}
-		server.ServeHTTP(w, r)
-	})
-	http.Handle("/", server)
-	return http.Serve(l, nil)
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handle(w, r, server) }))
 }
 
 // A stalled server that stops offering /slots becomes ready again, since nothing

@@ -210,9 +210,10 @@ func TestFault29_ClientCancels(t *testing.T) {
 
 func slotBusy(t *testing.T, c *Child) bool {
 	t.Helper()
-	_, busy, err := slotsDigest(t.Context(), &http.Client{Transport: c.current.probeTransport}, c.baseURL, c.key)
+	slots, err := readSlots(t.Context(), &http.Client{Transport: c.current.probeTransport}, c.baseURL, c.key)
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, busy := digestOf(slots)
 	return busy
 }

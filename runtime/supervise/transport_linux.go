@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 )
@@ -70,12 +71,12 @@ func (t *retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		res, err := t.send(p, req, retry > 0)
 		if err == nil {
-			res.Body = &trackedBody{ReadCloser: res.Body, transport: t, p: p, ctx: ctx}
+			body := &trackedBody{ReadCloser: res.Body, transport: t, p: p, ctx: ctx}
+			p.streams.add(body)
+			res.Body = body
 			return res, nil
 		}
-		t.active.Add(-1)
-		exit, exited := t.child.exitCause(ctx, p)
-		p.inFlight.Add(-1)
+		exit, exited := t.broken(ctx, p)
 		if !exited {
 			return nil, err
 		}
@@ -89,6 +90,19 @@ func (t *retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// broken ends a request that broke. It returns the record of the process's exit, or
+// false if the process lives on; its slot is then freed.
+func (t *retryTransport) broken(ctx context.Context, p *process) (exitRecord, bool) {
+	t.active.Add(-1)
+	exit, exited := t.child.exitCause(ctx, p)
+	p.inFlight.Add(-1)
+	p.answers.Add(-workOf(ctx).Answers)
+	if !exited {
+		t.child.freeSlots(p)
+	}
+	return exit, exited
+}
+
 // requestError returns the error of a request that was in flight, which broke with
 // err.
 func (r exitRecord) requestError(err error) error {
@@ -100,6 +114,7 @@ func (r exitRecord) requestError(err error) error {
 
 // send sends the request to a process once.
 func (t *retryTransport) send(p *process, req *http.Request, retry bool) (*http.Response, error) {
+	p.answers.Add(workOf(req.Context()).Answers)
 	out := req.Clone(req.Context())
 	if retry && req.GetBody != nil {
 		var err error
@@ -110,7 +125,33 @@ func (t *retryTransport) send(p *process, req *http.Request, retry bool) (*http.
 	if out.Header.Get("Authorization") == "" {
 		out.Header.Set("Authorization", "Bearer "+t.child.key)
 	}
-	return p.userTransport.RoundTrip(out)
+	sent := p.unanswered.add(out)
+	var conn atomic.Pointer[lingeringConn]
+	trace := &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) {
+			if l, ok := i.Conn.(*lingeringConn); ok {
+				conn.Store(l)
+			}
+		},
+		WroteRequest: func(i httptrace.WroteRequestInfo) {
+			sent()
+			if l := conn.Load(); l != nil && i.Err == nil {
+				l.await(func() { p.unanswered.remove(out) })
+			}
+		},
+		GotFirstResponseByte: func() {
+			if l := conn.Load(); l != nil {
+				l.answered()
+			}
+		},
+	}
+	res, err := p.userTransport.RoundTrip(out.WithContext(httptrace.WithClientTrace(out.Context(), trace)))
+	if l := conn.Load(); err != nil && req.Context().Err() != nil && l != nil && l.isAwaited() {
+		p.unanswered.leave(out)
+	} else {
+		p.unanswered.remove(out)
+	}
+	return res, err
 }
 
 func closeBody(req *http.Request) {
@@ -199,12 +240,15 @@ type trackedBody struct {
 	transport *retryTransport
 	p         *process
 	ctx       context.Context //nolint:containedctx // of the request that the body belongs to
+	reading   atomic.Bool     // Read waits for llama-server
 	finished  atomic.Bool
 }
 
 // Read implements io.Reader.
 func (b *trackedBody) Read(p []byte) (int, error) {
+	b.reading.Store(true)
 	n, err := b.ReadCloser.Read(p)
+	b.reading.Store(false)
 	if err == nil {
 		return n, nil
 	}
@@ -212,25 +256,30 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 		b.finish()
 		return n, err
 	}
-	b.transport.active.Add(-1)
-	exit, exited := b.transport.child.exitCause(b.ctx, b.p)
-	b.p.inFlight.Add(-1)
-	if exited {
+	b.p.streams.remove(b)
+	if exit, exited := b.transport.broken(b.ctx, b.p); exited {
 		return n, exit.requestError(err)
 	}
 	return n, err
 }
 
-// Close implements io.Closer.
+// Close implements io.Closer. A body that was not read to its end is abandoned.
 func (b *trackedBody) Close() error {
 	err := b.ReadCloser.Close()
-	b.finish()
+	if b.finish() {
+		b.transport.child.freeSlots(b.p)
+	}
 	return err
 }
 
-func (b *trackedBody) finish() {
-	if b.finished.CompareAndSwap(false, true) {
-		b.transport.active.Add(-1)
-		b.p.inFlight.Add(-1)
+// finish ends the request, and reports whether it had not ended.
+func (b *trackedBody) finish() bool {
+	if !b.finished.CompareAndSwap(false, true) {
+		return false
 	}
+	b.p.streams.remove(b)
+	b.transport.active.Add(-1)
+	b.p.inFlight.Add(-1)
+	b.p.answers.Add(-workOf(b.ctx).Answers)
+	return true
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"time"
 )
 
 // Child is a supervised llama-server. It does not exist on this platform.
@@ -77,9 +76,6 @@ func (*Child) LogTail() []string { return nil }
 // Stop has nothing to stop on this platform.
 func (*Child) Stop(context.Context) error { return nil }
 
-// Pause does nothing on this platform.
-func (*Child) Pause(time.Duration) {}
-
 // Diagnose returns nothing but the state on this platform.
 func (*Child) Diagnose() Diagnosis { return Diagnosis{State: Failed} }
 
@@ -88,6 +84,16 @@ func ReapOrphans(string, *slog.Logger) (int, error) { return 0, nil }
 
 // ProbeFlags returns ErrUnsupportedPlatform.
 func ProbeFlags(context.Context, Probe) (*Flags, error) { return nil, ErrUnsupportedPlatform }
+
+// Output returns ErrUnsupportedPlatform.
+func Output(context.Context, Probe, []string, ...string) (stdout, stderr []byte, err error) {
+	return nil, nil, ErrUnsupportedPlatform
+}
+
+// Lines returns ErrUnsupportedPlatform.
+func Lines(context.Context, Probe, []string, func(string), ...string) error {
+	return ErrUnsupportedPlatform
+}
 
 // TryArgs returns ErrUnsupportedPlatform.
 func TryArgs(context.Context, Spec) error { return ErrUnsupportedPlatform }

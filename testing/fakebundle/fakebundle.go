@@ -5,14 +5,17 @@
 //	func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
 //
 //	func TestIt(t *testing.T) {
-//		model := fakebundle.Use(t, fakellama.Script{Reply: "yes"})
-//		m, err := inference.LoadModel(model, inference.WithBackend(rocm.Name))
+//		b := fakebundle.New(t, fakellama.Script{Reply: "yes"})
+//		m, err := new(rocm.Backend).Load(t.Context(), b.Model, rocm.Settings{Bundle: b.Dir})
 //		...
 //	}
 //
-// The test binary itself is the server: the bundle is a directory with a link to it, and Main
-// runs fakellama if the environment requests it. The server's answers are scripted; it reads
-// only the header of the model.
+// Use makes the bundle the one that is found, by the environment of the process. Tests of New
+// can run in parallel, tests of Use cannot.
+//
+// The test binary itself is the server: the bundle is a directory whose llama-server starts it,
+// and Main runs fakellama if the environment requests it. The server's answers are scripted; it
+// reads only the header of the model.
 package fakebundle
 
 import (
@@ -21,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
@@ -44,6 +48,67 @@ func Main(run func() int) int {
 	return run()
 }
 
+// Bundle is a bundle and a model to load with it: SmolLM2-135M in shape, without data.
+type Bundle struct {
+	// Dir is the bundle's directory, for rocm.Settings.Bundle.
+	Dir string
+	// Model is the path of the model.
+	Model string
+
+	env map[string]string // of the server
+}
+
+// New creates a bundle for the duration of a test, and leaves the environment alone: sockets
+// and caches are in the directories of the process.
+func New(t testing.TB, s fakellama.Script) *Bundle {
+	t.Helper()
+	env, err := Make(t.TempDir(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &Bundle{Dir: env[locate.EnvBundle], Model: env[EnvModel], env: env}
+	b.Before(t, "")
+	return b
+}
+
+// Server is the path of the bundle's llama-server.
+func (b *Bundle) Server() string { return filepath.Join(b.Dir, "llama-server") }
+
+// Before lets llama-server run a shell script first.
+func (b *Bundle) Before(t testing.TB, script string) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	text.WriteString("#!/bin/sh\n" + script + "\n")
+	for _, name := range []string{envRole, fakellama.EnvScript} {
+		text.WriteString("export " + name + "=" + quote(b.env[name]) + "\n")
+	}
+	text.WriteString("exec " + quote(self) + ` "$@"` + "\n")
+	// A process that another test starts meanwhile would inherit the open file, which the
+	// kernel then does not execute (ETXTBSY).
+	syscall.ForkLock.RLock()
+	err = errors.Join(os.Remove(b.Server()), os.WriteFile(b.Server(), []byte(text.String()), 0o700))
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// quote quotes a word for the shell.
+func quote(word string) string {
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// AddGPUModule adds a GPU module with code for gfx1100 and gfx1101: plans then choose a GPU if
+// there is one.
+func (b *Bundle) AddGPUModule(t testing.TB) {
+	t.Helper()
+	addGPUModule(t, b.Dir)
+}
+
 // Use creates a bundle for the duration of a test and returns the path of a model to load with it:
 // SmolLM2-135M in shape, without data.
 func Use(t testing.TB, s fakellama.Script) (model string) {
@@ -58,16 +123,20 @@ func Use(t testing.TB, s fakellama.Script) (model string) {
 	return env[EnvModel]
 }
 
-// AddGPUModule adds a GPU module with code for gfx1100 and gfx1101 to the bundle that Use created
-// for the test: plans then choose a GPU if there is one.
+// AddGPUModule is Bundle.AddGPUModule for the bundle that Use created for the test.
 func AddGPUModule(t testing.TB) {
+	t.Helper()
+	addGPUModule(t, os.Getenv(locate.EnvBundle))
+}
+
+func addGPUModule(t testing.TB, dir string) {
 	t.Helper()
 	module := elfgen.Spec{Sections: []elfgen.Section{elfgen.FatBinary(elfgen.Bundle(
 		elfgen.Entry{ID: "host-x86_64-unknown-linux-gnu-"},
 		elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1100", Code: elfgen.CodeObject(0x41, []string{"k"}, 10)},
 		elfgen.Entry{ID: "hipv4-amdgcn-amd-amdhsa--gfx1101", Code: elfgen.CodeObject(0x46, []string{"k"}, 10)},
 	))}}
-	if err := os.WriteFile(filepath.Join(os.Getenv(locate.EnvBundle), "libggml-hip.so"), module.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "libggml-hip.so"), module.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -3,7 +3,9 @@
 package fakebundle_test
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm"
@@ -36,6 +38,34 @@ func says(t *testing.T, path string) string {
 func TestUse(t *testing.T) {
 	if got := says(t, fakebundle.Use(t, fakellama.Script{Reply: "from a child"})); got != "from a child" {
 		t.Errorf("got %q", got)
+	}
+}
+
+// The bundles of New do not know of each other, nor of that of the environment. A script
+// arrives whole, and that of Before runs first.
+func TestNew(t *testing.T) {
+	fakebundle.Use(t, fakellama.Script{Reply: "of the environment"})
+	ran := filepath.Join(t.TempDir(), "ran")
+	for _, reply := range []string{"one", "it's $HOME `x` \\ \"two\""} {
+		t.Run(reply, func(t *testing.T) {
+			t.Parallel()
+			b := fakebundle.New(t, fakellama.Script{Reply: reply})
+			b.Before(t, "echo >>"+ran)
+			m, err := new(rocm.Backend).Load(t.Context(), b.Model, rocm.Settings{Bundle: b.Dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := ""
+			for token := range m.Generate(t.Context(), "hello") {
+				text += token.Text
+			}
+			if err := errors.Join(m.Err(), m.Close()); err != nil || text != reply {
+				t.Errorf("got %q, %v", text, err)
+			}
+			if _, err := os.Stat(ran); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

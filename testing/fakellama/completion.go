@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/http"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -170,7 +171,10 @@ func (s *Server) unary(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o := s.newOut(w, r, tasks[0].fault)
 	o.whole = true
 	results := make([]any, len(tasks))
-	err := each(r.Context(), tasks, func(ctx context.Context, i int, t *task) error {
+	ctx, cancel := s.clientContext(r)
+	defer cancel()
+	defer s.results.sent()
+	err := each(ctx, tasks, func(ctx context.Context, i int, t *task) error {
 		err := t.generate(ctx, func(event) error { return o.event(nil) })
 		if err != nil {
 			return err
@@ -253,8 +257,12 @@ func (s *Server) prefill(ctx context.Context) error {
 	if !s.script.PromptBusy {
 		return sleep(ctx, s.script.PromptDelay)
 	}
+	const busy, rest = 5 * time.Millisecond, 15 * time.Millisecond
 	for end := time.Now().Add(s.script.PromptDelay); time.Now().Before(end); {
-		if err := ctx.Err(); err != nil {
+		for start := time.Now(); time.Since(start) < busy; {
+			runtime.Gosched()
+		}
+		if err := sleep(ctx, rest); err != nil {
 			return err
 		}
 	}

@@ -59,6 +59,7 @@ type args struct {
 	reranking  bool
 	help       bool
 	version    bool
+	devices    bool // --list-devices
 }
 
 // parseArgs reads llama-server's flags. Flags in old are unknown.
@@ -122,6 +123,8 @@ func (a *args) set(o option, value string) (err error) {
 		a.reranking = true
 	case "--version":
 		a.version = true
+	case "--list-devices":
+		a.devices = true
 	case "--usage":
 		a.help = true
 	}

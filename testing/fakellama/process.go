@@ -54,6 +54,11 @@ func Main(argv []string, getenv func(string) string, stdout, stderr io.Writer) i
 			return 1
 		}
 		return 0
+	case a.devices:
+		if err := listDevices(stdout, script, getenv, os.LookupEnv); err != nil {
+			return 1
+		}
+		return 0
 	case a.version:
 		if _, err := io.WriteString(stdout, "version: 0.5.0 (build 0, commit fakellama)\nbuilt with Go\n"); err != nil {
 			return 1

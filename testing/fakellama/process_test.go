@@ -12,12 +12,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/poll"
+	"forge.lthn.ai/core/go-rocm/testing/syncbuffer"
 )
 
 // TestMain lets the test's own binary be the program, so that no other has to
@@ -29,26 +29,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// lockedBuffer is written by the copying goroutine and read by the test.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // program starts the program with a script on a socket.
-func program(t *testing.T, script Script, args ...string) (cmd *exec.Cmd, socket string, stderr *lockedBuffer) {
+func program(t *testing.T, script Script, args ...string) (cmd *exec.Cmd, socket string, stderr *syncbuffer.Buffer) {
 	t.Helper()
 	entry, err := script.Env()
 	if err != nil {
@@ -57,7 +39,7 @@ func program(t *testing.T, script Script, args ...string) (cmd *exec.Cmd, socket
 	socket = filepath.Join(t.TempDir(), "s.sock")
 	cmd = exec.CommandContext(t.Context(), os.Args[0], append([]string{"--host", socket}, args...)...)
 	cmd.Env = []string{"FAKELLAMA_TEST_RUN=1", entry, "LLAMA_API_KEY=secret"}
-	stderr = &lockedBuffer{}
+	stderr = &syncbuffer.Buffer{}
 	cmd.Stderr = stderr
 	cmd.WaitDelay = 5 * time.Second
 	if err := cmd.Start(); err != nil {

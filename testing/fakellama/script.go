@@ -48,14 +48,26 @@ type Script struct {
 	// TokenDelay is the time between tokens, PromptDelay that of the prompt.
 	TokenDelay  time.Duration `json:"token_delay,omitempty"`
 	PromptDelay time.Duration `json:"prompt_delay,omitempty"`
-	// PromptBusy keeps a core busy for PromptDelay, as a slow prompt does.
+	// PromptBusy computes for a quarter of PromptDelay, as a slow prompt does on a
+	// machine that is busy with other work.
 	PromptBusy bool `json:"prompt_busy,omitempty"`
 	// NeverEnds prevents the model from ending by itself.
 	NeverEnds bool `json:"never_ends,omitempty"`
+	// KeepsAbandoned keeps a request whose client has left in its slot until a second
+	// passes without a result of any request, or until a write of its stream fails, as
+	// llama-server v0.5.0 does.
+	KeepsAbandoned bool `json:"keeps_abandoned,omitempty"`
 	// PingEvery sends an SSE comment before every PingEvery-th token.
 	PingEvery int `json:"ping_every,omitempty"`
 	// CRLF ends the lines of a stream with CRLF.
 	CRLF bool `json:"crlf,omitempty"`
+
+	// Vulkan are the physical devices of Vulkan that --list-devices prints, as
+	// GGML_VK_VISIBLE_DEVICES selects them.
+	Vulkan []VulkanDevice `json:"vulkan,omitempty"`
+	// ROCm are the devices of HIP that --list-devices prints, unless
+	// ROCR_VISIBLE_DEVICES is empty.
+	ROCm []string `json:"rocm,omitempty"`
 
 	// LoadTime is how long every endpoint responds with 503 after the start.
 	LoadTime time.Duration `json:"load_time,omitempty"`

@@ -15,14 +15,15 @@ import (
 
 // Server is the fake llama-server. It is safe for concurrent use.
 type Server struct {
-	script Script
-	vocab  *vocab
-	mux    *http.ServeMux
-	start  time.Time
-	slots  *slots
-	closed chan struct{}
-	wedged chan struct{} // closed when a stall begins
-	frozen []slotState   // the slots at that moment; nil: /slots does not respond
+	script  Script
+	vocab   *vocab
+	mux     *http.ServeMux
+	start   time.Time
+	slots   *slots
+	results results
+	closed  chan struct{}
+	wedged  chan struct{} // closed when a stall begins
+	frozen  []slotState   // the slots at that moment; nil: /slots does not respond
 
 	mu        sync.Mutex
 	requests  int // completions so far

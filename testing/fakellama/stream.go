@@ -40,7 +40,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, tasks []*task) {
 	o.said = func(text string) []byte {
 		return encode(first.as.partial(first, event{Content: text, Tokens: []int32{firstByte + 'x'}, Slot: -1}))
 	}
-	failed := each(r.Context(), tasks, func(ctx context.Context, _ int, t *task) error { return o.task(ctx, t) })
+	ctx, cancel := s.clientContext(r)
+	defer cancel()
+	failed := each(ctx, tasks, func(ctx context.Context, _ int, t *task) error { return o.task(ctx, t) })
 	if failed == nil && first.as.done && !o.ended && !o.has(KindNoFinal) {
 		failed = o.send([]byte("[DONE]"))
 	}
@@ -137,6 +139,7 @@ func (o *out) event(data []byte) error {
 		}
 	}
 	o.events++
+	o.s.results.sent()
 	return o.send(data)
 }
 
@@ -229,6 +232,11 @@ func (o *out) write(b []byte) error {
 }
 
 func (o *out) raw(b []byte) error {
+	// llama-server looks before each write whether the client has closed its direction
+	// of the connection (is_peer_alive in httplib.cpp).
+	if err := o.ctx.Err(); err != nil {
+		return err
+	}
 	o.bytes += len(b)
 	step := len(b)
 	if o.trickle {

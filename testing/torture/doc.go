@@ -1,7 +1,7 @@
 // Package torture repeats the injection of a fault and checks for leaks after every
 // round: processes, open files, goroutines, temporary files and mounts.
 //
-//	func TestMain(m *testing.M) { os.Exit(torture.Main(m)) }
+//	func TestMain(m *testing.M) { os.Exit(torture.Main(m.Run)) }
 //
 //	func TestFault(t *testing.T) {
 //		torture.Rounds(t, func(t *testing.T) { ... })

@@ -22,13 +22,10 @@ const Env = "GOROCM_TORTURE"
 // connections. Only a failure takes that long.
 const timeout = time.Minute
 
-// Main runs the tests of a package in a process that inherits every orphan and has its
-// own directory for temporary files, so that both can be counted. It returns the exit
-// status.
-func Main(m *testing.M) int { return runIsolated(m.Run) }
-
-// runIsolated implements Main for any function that returns an exit status.
-func runIsolated(run func() int) (code int) {
+// Main calls run, which runs the tests of a package, in a process that inherits every
+// orphan and has its own directory for temporary files, so that both can be counted. It
+// returns the exit status. What the tests of a package share, run creates and removes.
+func Main(run func() int) (code int) {
 	failed := func(err error) int {
 		fmt.Fprintln(os.Stderr, "torture:", err)
 		return 1

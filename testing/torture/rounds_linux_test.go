@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		time.Sleep(time.Minute)
 		os.Exit(0)
 	}
-	os.Exit(Main(m))
+	os.Exit(Main(m.Run))
 }
 
 // TestLeaksAreDetected leaks one resource of each kind and releases it again.
@@ -159,12 +159,12 @@ func TestRoundsRunsAsOftenAsSet(t *testing.T) {
 func TestMainDetectsTemporaryFiles(t *testing.T) {
 	base := os.TempDir()
 	t.Setenv("TMPDIR", base) // restores it after the test
-	if code := runIsolated(func() int { return 0 }); code != 0 {
+	if code := Main(func() int { return 0 }); code != 0 {
 		t.Errorf("a run without leaks exited with status %d", code)
 	}
 	t.Setenv("TMPDIR", base)
 	var file string
-	code := runIsolated(func() int {
+	code := Main(func() int {
 		file = filepath.Join(os.TempDir(), "forgotten")
 		if err := os.WriteFile(file, nil, 0o600); err != nil {
 			t.Error(err)
