@@ -7,7 +7,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// VendorAMD is the PCI vendor id of the GPUs that this package lists.
+// VendorAMD is the PCI vendor id of AMD's GPUs.
 const VendorAMD = 0x1002
 
 // ErrNoDriver means that the kernel has no KFD: the amdgpu driver is not
@@ -31,7 +31,8 @@ type Device struct {
 	Node       int        `json:"node"`   // KFD topology node
 	Index      int        `json:"index"`  // position in the HSA runtime's unmasked order, -1 when the runtime cannot see it
 	Name       string     `json:"name"`   // marketing name where known, else vendor:device
-	PCI        string     `json:"pci"`    // address, "0000:03:00.0"
+	PCI        string     `json:"pci"`    // address, "0000:03:00.0"; empty for a software driver of Vulkan
+	Vendor     uint32     `json:"vendor"` // PCI vendor id, VendorAMD for every device of KFD
 	DeviceID   uint32     `json:"device"` // PCI device id
 	Revision   uint32     `json:"revision"`
 	Target     gfx.Target `json:"target"`
@@ -50,8 +51,13 @@ type Device struct {
 	Card       string  `json:"card"`        // "card1", empty if there is no DRM device
 	Sensors    Sensors `json:"sensors"`
 
-	Visible        bool   `json:"visible"`         // this process may use it
-	UnusableReason string `json:"unusable_reason"` // if not Visible: the reason and, after "; ", the remedy
+	Visible        bool   `json:"visible"`          // HIP in this process may use it
+	UnusableReason string `json:"unusable_reason"`  // if not Visible: the reason and, after "; ", the remedy
+	Masked         string `json:"masked,omitempty"` // the variable of the environment that hides it, from every backend
+
+	// Vulkan is what a Vulkan driver reports of the device, nil if none does or none
+	// was asked. See MatchVulkan.
+	Vulkan *Vulkan `json:"vulkan,omitempty"`
 }
 
 // Sensors holds what hwmon and the driver report; 0 means not reported.
@@ -64,6 +70,11 @@ type Sensors struct {
 	ShaderMHz       float64 `json:"shader_mhz,omitempty"`
 	MemoryMHz       float64 `json:"memory_mhz,omitempty"`
 	BusyPercent     float64 `json:"busy_percent,omitempty"`
+	// Throttled says what limits the clocks now: ThrottleTemperature and others.
+	// nil: nothing, or not reported.
+	Throttled []string `json:"throttled,omitempty"`
+	// Suspended reports that the card sleeps. Reading its sensors would wake it.
+	Suspended bool `json:"suspended,omitempty"`
 }
 
 // VRAMFree returns the memory that no process uses.

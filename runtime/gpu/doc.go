@@ -1,5 +1,7 @@
-// Package gpu finds the AMD GPUs of a machine in the kernel's own files: the
-// KFD topology below /sys/class/kfd and the DRM devices below /sys/class/drm.
+// Package gpu finds the GPUs of a machine in the kernel's own files: the KFD
+// topology below /sys/class/kfd, which lists what HIP can use, and the DRM devices
+// below /sys/class/drm. What llama-server reports of Vulkan's devices is joined to the
+// same list, see MatchVulkan.
 //
 // The choice of a card, and the size of its free memory, must be known before any
 // GPU process starts, also on machines without a single ROCm tool. sysfs is also the

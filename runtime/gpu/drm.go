@@ -28,16 +28,23 @@ func (f FS) drmDir(d *Device) string {
 // render node may have been reassigned to another card since. It returns true for a
 // directory without an address.
 func (f FS) sameAddress(dir, pci string) bool {
+	addr := f.slotName(dir)
+	return addr == "" || strings.EqualFold(addr, pci)
+}
+
+// slotName returns the PCI address of a device's directory in lower case, empty if it
+// has none.
+func (f FS) slotName(dir string) string {
 	b, err := f.read(dir, "uevent")
 	if err != nil {
-		return true
+		return ""
 	}
 	for line := range bytes.Lines(b) {
 		if addr, ok := strings.CutPrefix(strings.TrimSpace(string(line)), "PCI_SLOT_NAME="); ok {
-			return strings.EqualFold(addr, pci)
+			return strings.ToLower(addr)
 		}
 	}
-	return true
+	return ""
 }
 
 // readDRM sets what the DRM device reports: memory, revision, card and sensors.
@@ -64,41 +71,4 @@ func (f FS) readMemory(dir string, d *Device) {
 	}
 	d.GTTTotal = f.optional(dir, "mem_info_gtt_total")
 	d.GTTUsed = f.optional(dir, "mem_info_gtt_used")
-}
-
-// readSensors reads hwmon: temperatures in thousandths of a degree, power in
-// millionths of a watt, clocks in hertz.
-func (f FS) readSensors(dir string) Sensors {
-	s := Sensors{BusyPercent: float64(f.optional(dir, "gpu_busy_percent"))}
-	mons, err := f.numbered("hwmon", dir, "hwmon")
-	if err != nil {
-		return s
-	}
-	for _, n := range mons {
-		mon := filepath.Join(dir, "hwmon", fmt.Sprintf("hwmon%d", n))
-		if name, err := f.read(mon, "name"); err != nil || string(name) != "amdgpu" {
-			continue
-		}
-		for i := 1; i <= 3; i++ {
-			label, _ := f.read(mon, fmt.Sprintf("temp%d_label", i)) // without a label the value is not used
-			t := float64(f.optional(mon, fmt.Sprintf("temp%d_input", i))) / 1e3
-			switch string(label) {
-			case "edge":
-				s.EdgeCelsius = t
-			case "junction":
-				s.JunctionCelsius = t
-			case "mem":
-				s.MemoryCelsius = t
-			}
-		}
-		power := f.optional(mon, "power1_average")
-		if power == 0 {
-			power = f.optional(mon, "power1_input")
-		}
-		s.PowerWatts = float64(power) / 1e6
-		s.PowerCapWatts = float64(f.optional(mon, "power1_cap")) / 1e6
-		s.ShaderMHz = float64(f.optional(mon, "freq1_input")) / 1e6
-		s.MemoryMHz = float64(f.optional(mon, "freq2_input")) / 1e6
-	}
-	return s
 }

@@ -30,12 +30,18 @@ func (f FS) path(elem ...string) string {
 
 // read returns the content of an attribute without surrounding white space.
 func (f FS) read(elem ...string) ([]byte, error) {
+	b, err := f.readRaw(elem...)
+	return bytes.TrimSpace(b), err
+}
+
+// readRaw returns the content of an attribute.
+func (f FS) readRaw(elem ...string) ([]byte, error) {
 	h, err := os.Open(f.path(elem...))
 	if err != nil {
 		return nil, err
 	}
 	b, err := io.ReadAll(io.LimitReader(h, maxFile))
-	return bytes.TrimSpace(b), errors.Join(err, h.Close())
+	return b, errors.Join(err, h.Close())
 }
 
 // number reads an attribute that contains one non-negative number, in decimal or

@@ -112,6 +112,7 @@ func (f FS) readNode(n int) (d Device, isGPU bool, err error) {
 	d = Device{
 		Node:     n,
 		PCI:      p.pciAddress(),
+		Vendor:   VendorAMD,
 		DeviceID: uint32(p["device_id"]),
 		Target:   target,
 		UniqueID: p["unique_id"],
@@ -134,7 +135,7 @@ func (f FS) readNode(n int) (d Device, isGPU bool, err error) {
 // returns EPERM for a node whose device the control group forbids.
 func unreadableNode(n int) Device {
 	return Device{
-		Node: n, Name: "AMD GPU (not readable)",
+		Node: n, Index: -1, Vendor: VendorAMD, Name: "AMD GPU (not readable)",
 		UnusableReason: "the container's device rules do not allow it; pass its render node to the container (--device /dev/dri/renderD…)",
 	}
 }

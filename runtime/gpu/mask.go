@@ -100,7 +100,7 @@ func (m Mask) Apply(devices []Device) []Device {
 		}
 	}
 	for i, name := range hiddenBy {
-		out[i].Visible = false
+		out[i].Visible, out[i].Masked = false, name
 		out[i].UnusableReason = "hidden by " + name + " in the environment"
 	}
 	return out

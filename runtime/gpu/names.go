@@ -14,7 +14,7 @@ const amdgpuIDs = "usr/share/libdrm/amdgpu.ids"
 // productName returns the device's name in libdrm's list or on the board itself, else
 // the name of one of the cards that this project supports, else the PCI ids.
 func (f FS) productName(d Device) string {
-	if b, err := f.read(amdgpuIDs); err == nil {
+	if b, err := f.read(amdgpuIDs); err == nil && d.Vendor == VendorAMD {
 		if name := findProduct(b, d.DeviceID, d.Revision); name != "" {
 			return name
 		}
@@ -24,10 +24,10 @@ func (f FS) productName(d Device) string {
 			return string(b)
 		}
 	}
-	if name := knownProduct(d.DeviceID, d.Revision); name != "" {
+	if name := knownProduct(d.DeviceID, d.Revision); name != "" && d.Vendor == VendorAMD {
 		return name
 	}
-	return fmt.Sprintf("AMD GPU %04x:%04x", VendorAMD, d.DeviceID)
+	return fmt.Sprintf("%s GPU %04x:%04x", vendorName(d.Vendor), d.Vendor, d.DeviceID)
 }
 
 func findProduct(list []byte, device, revision uint32) string {

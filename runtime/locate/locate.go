@@ -32,9 +32,10 @@ const (
 )
 
 const (
-	serverName = "llama-server"
-	loaderName = "ld-linux-x86-64.so.2"
-	hipModule  = "libggml-hip.so"
+	serverName   = "llama-server"
+	loaderName   = "ld-linux-x86-64.so.2"
+	hipModule    = "libggml-hip.so"
+	vulkanModule = "libggml-vulkan.so"
 )
 
 var (
@@ -66,8 +67,9 @@ type Bundle struct {
 	// build of llama.cpp.
 	Manifest *bundle.Manifest
 
-	packed *bundle.Reader
-	close  func() error
+	program string // of FindServer, empty for a bundle
+	packed  *bundle.Reader
+	close   func() error
 	// targets are the targets whose code is in Dir: all of the manifest's, or
 	// fewer where the bundle was unpacked for some cards only.
 	targets      []gfx.Target
@@ -186,6 +188,27 @@ func (b *Bundle) Targets() []gfx.Target {
 	return b.Manifest.Targets
 }
 
+// HasVulkan reports whether the bundle has the Vulkan module.
+func (b *Bundle) HasVulkan() bool {
+	if b.Manifest != nil {
+		_, ok := b.Manifest.File(vulkanModule)
+		return ok
+	}
+	_, err := os.Stat(filepath.Join(b.Dir, vulkanModule))
+	return b.program == "" && err == nil // FindServer's program is asked
+}
+
+// Digest returns the digest of the manifest; empty without one.
+func (b *Bundle) Digest() string {
+	switch {
+	case b.packed != nil:
+		return b.packed.Digest() // from the pack's index
+	case b.Manifest != nil:
+		return b.Manifest.Digest()
+	}
+	return ""
+}
+
 // HIPBLASLtTargets returns the targets that the bundle has hipBLASLt kernels for.
 func (b *Bundle) HIPBLASLtTargets() []gfx.Target {
 	if b.Manifest == nil {
@@ -209,7 +232,7 @@ func (b *Bundle) Verify(ctx context.Context) error {
 	case b.packed != nil:
 		return b.packed.Verify(ctx)
 	case b.Manifest == nil:
-		return fmt.Errorf("%w: %s is used unchecked", ErrNoManifest, b.Dir)
+		return fmt.Errorf("%w: %s is used unchecked", ErrNoManifest, b.Path)
 	case b.Origin == OriginGiven:
 		_, err := bundle.VerifyInstalled(ctx, b.Dir, b.Manifest)
 		return err

@@ -45,6 +45,9 @@ type UnpackOptions struct {
 // Unpack unpacks what o selects, where the cache does not have it yet, and
 // returns the program. The caller closes the program.
 func (b *Bundle) Unpack(ctx context.Context, o UnpackOptions) (*Program, error) {
+	if b.program != "" {
+		return &Program{Dir: b.Dir, Argv: []string{b.program}, Targets: o.Targets}, nil
+	}
 	if b.Dir != "" && b.Manifest == nil {
 		return &Program{Dir: b.Dir, Argv: commandWithoutManifest(b.Dir), Targets: b.targets}, nil
 	}

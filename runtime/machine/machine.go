@@ -1,7 +1,8 @@
 // Package machine plans models for a machine: this one, or a simulated one.
 //
 // A [Machine] is read once, from the kernel's files and a bundle's manifest, and
-// plans any number of models. It starts nothing.
+// plans any number of models. It loads none. Only where a plan depends on Vulkan, it
+// starts llama-server to list Vulkan's devices, see [Machine.ReadVulkan].
 package machine
 
 import (
@@ -18,6 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/hostrocm"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/runtime/speed"
 )
 
 // Config says where a [Machine] is read from. The zero value reads this machine
@@ -28,6 +30,8 @@ type Config struct {
 	SysRoot string
 	// Log receives what planning depends on; nil: nothing is logged.
 	Log *slog.Logger
+	// Speed has what was measured and what failed on the machine's cards.
+	Speed speed.Store
 }
 
 func (c *Config) root() string {
@@ -52,16 +56,22 @@ type Machine struct {
 	// Targets are the GPU targets that the bundle has code for; nil without a
 	// bundle.
 	Targets []gfx.Target
+	// HasVulkan is set if the bundle has the Vulkan module.
+	HasVulkan bool
 	// HostMemory is the main memory that may be used, in bytes; 0: unknown.
 	HostMemory uint64
 	// LibraryDirs are the directories of the host's ROCm, for a bundle without a
 	// ROCm of its own.
 	LibraryDirs []string
 
-	config    Config
-	hipBLASLt []gfx.Target // the targets that the bundle has hipBLASLt kernels for
-	noGPU     string       // why no GPU can be used, empty where one can
-	simulated bool         // the GPU does not exist, and no mask hides it
+	config       Config
+	hipBLASLt    []gfx.Target // the targets that the bundle has hipBLASLt kernels for
+	noGPU        string       // why HIP can use no GPU, empty where it can
+	simulated    bool         // the GPU does not exist, and no mask hides it
+	bundleDigest string
+	reopen       func() (*locate.Bundle, error) // the bundle, once more
+	vulkan       vulkanState
+	failed       map[string]map[plan.Backend]string // with the cause, by PCI address
 }
 
 // New reads the GPUs and the memory, without a bundle.
@@ -93,7 +103,10 @@ func (m *Machine) Refresh() {
 	var err error
 	root := m.config.root()
 	m.HostMemory = host.ReadMemory(root).Usable()
-	m.Devices, err = gpu.NewFS(root).Devices()
+	m.Devices, err = gpu.NewFS(root).Cards()
+	if m.vulkan.read {
+		m.Devices = gpu.MatchVulkan(m.Devices, m.vulkan.found)
+	}
 	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
 		m.config.logger().Warn("some GPUs could not be read", "cause", err.Error())
 	}
@@ -102,9 +115,21 @@ func (m *Machine) Refresh() {
 // UseBundle sets the bundle that models are planned with.
 func (m *Machine) UseBundle(b *locate.Bundle) {
 	m.Targets, m.hipBLASLt = b.Targets(), b.HIPBLASLtTargets()
+	m.HasVulkan, m.bundleDigest = b.HasVulkan(), b.Digest()
+	path := b.Path
+	m.reopen = func() (*locate.Bundle, error) { return locate.Find(path) }
 	if b.Manifest != nil && b.Manifest.Host != nil {
 		m.useHostROCm(b.Manifest)
 	}
+}
+
+// UseServer sets the llama-server that models are planned with, and what it says of
+// itself.
+func (m *Machine) UseServer(b *locate.Bundle, facts locate.ServerFacts) {
+	path := b.Path
+	m.bundleDigest = facts.Version
+	m.reopen = func() (*locate.Bundle, error) { return locate.FindServer(path) }
+	m.useServer(facts)
 }
 
 // useHostROCm finds the host's ROCm, which a bundle of the system flavour needs
@@ -151,7 +176,7 @@ func (m *Machine) Simulate(target gfx.Target, vram uint64) error {
 		m.Targets = []gfx.Target{target}
 	}
 	m.Devices = []gpu.Device{{
-		Name: "simulated " + target.String(), PCI: "none", Target: target, UniqueID: 1,
+		Name: "simulated " + target.String(), PCI: "none", Vendor: gpu.VendorAMD, Target: target, UniqueID: 1,
 		VRAMTotal: vram, MemoryKnown: true, Visible: true, Evidence: "simulated",
 	}}
 	m.simulated, m.noGPU = true, ""
@@ -166,10 +191,10 @@ func (m *Machine) environ() []string {
 	return os.Environ()
 }
 
-// Devices returns the AMD GPUs of this machine. A GPU that permissions or the
-// environment's masks hide from this process has Visible false and the reason in
-// Why. Without the driver there are no GPUs, which is no error; a GPU that cannot
-// be read is an error beside the readable ones.
+// Devices returns the AMD GPUs of this machine that HIP may use. A GPU that permissions
+// or the environment's masks hide from this process has Visible false and the reason in
+// UnusableReason. Without the driver there are no GPUs, which is no error; a GPU that
+// cannot be read is an error beside the readable ones.
 func Devices() ([]gpu.Device, error) {
 	all, err := gpu.NewFS("/").Devices()
 	if errors.Is(err, gpu.ErrNoDriver) {

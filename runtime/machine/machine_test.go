@@ -52,7 +52,7 @@ func TestDetectReadsTheMachine(t *testing.T) {
 		warns string
 	}{
 		"none":                {nil, false, ""},
-		"nvidia":              {nil, true, ""},
+		"nvidia":              {[]string{"NVIDIA GPU 10de:2684"}, true, ""},
 		"two-cards":           {[]string{"AMD Radeon RX 7900 XTX", "AMD Radeon RX 7800 XT"}, true, ""},
 		"container-no-render": {[]string{"AMD Radeon RX 7900 XTX"}, true, ""},
 		"malformed":           {[]string{"AMD Radeon RX 7900 XTX", "AMD Radeon RX 7800 XT"}, true, "some GPUs could not be read"},

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -70,10 +71,14 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 	if margin == 0 {
 		margin = DefaultMargin
 	}
-	return Estimate{
-		Name: d.Name + " " + d.PCI, Place: d.PCI, Margin: margin,
-		Hidden: d.NonComputeUsed(), Free: d.VRAMFree(), Total: d.VRAMTotal,
+	e := Estimate{Name: strings.TrimSpace(d.Name + " " + d.PCI), Place: d.PCI, Margin: margin, Free: d.VRAMFree(), Total: d.VRAMTotal}
+	if p.Backend == BackendHIP {
+		e.Hidden = d.NonComputeUsed() // Vulkan's drivers count all programs
 	}
+	if d.Vulkan != nil && d.Vulkan.Software && p.Request.HostTotal > 0 {
+		e.Free = min(e.Free, p.Request.HostTotal)
+	}
+	return e
 }
 
 // companions returns the memory of the files that are loaded with the model.
@@ -203,6 +208,11 @@ func (p *Plan) explainFit() {
 // admitHost returns an error if the host's memory is too small for the model.
 func (p *Plan) admitHost() error {
 	need := p.Host.Used()
+	for i, d := range p.Chosen {
+		if d.Vulkan != nil && d.Vulkan.Software {
+			need = plus(need, p.Devices[i].Used()) // its memory is the host's
+		}
+	}
 	if p.Host.Total == 0 || need <= p.Host.Total {
 		return nil
 	}

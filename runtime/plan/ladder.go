@@ -97,7 +97,7 @@ func (l *Ladder) layers(o Options, p *Plan) (Options, string, bool) {
 }
 
 func (l *Ladder) cpu(o Options, _ *Plan) (Options, string, bool) {
-	if l.start.Devices.Required {
+	if l.start.Devices.Required || !l.start.auto() {
 		return o, "", false
 	}
 	o.Layers = CPUOnly

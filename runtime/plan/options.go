@@ -57,6 +57,9 @@ type Options struct {
 	SplitContext bool
 	// Batch is the number of tokens that are computed at once (--ubatch-size). 0: 512.
 	Batch int
+	// Backend is what computes: BackendAuto (the default), BackendHIP, BackendVulkan or
+	// BackendCPU. A named backend for GPUs without a device is an error.
+	Backend Backend
 	// Layers is the number of layers on the GPU, or AutoLayers (the default),
 	// AllLayers or CPUOnly.
 	Layers int
@@ -127,9 +130,12 @@ type Request struct {
 	Environ       []string // the environment whose masks apply, as os.Environ returns it
 	BundleTargets []gfx.Target
 	HIPBLASLt     []gfx.Target // targets for which the bundle has hipBLASLt kernels
+	Vulkan        bool         // the bundle has the Vulkan module; Devices then have what Vulkan reports, see NeedsVulkan
 	HostTotal     uint64       // bytes of memory of the host (or its limit), 0: unknown
-	NoGPU         string       // why no GPU can be used, whatever Devices contains; empty: one can
-	Options       Options
+	NoGPU         string       // why HIP can use no GPU, whatever Devices contains; empty: it can
+	// Verdicts are what is known of the model on the devices, by PCI address.
+	Verdicts map[string]Verdict
+	Options  Options
 }
 
 // kvTypes lists the values that llama-server accepts for --cache-type-k and -v.
@@ -213,6 +219,7 @@ func (o Options) Validate() error {
 	if o.Layers < CPUOnly || o.Layers > maxLayers {
 		invalid("Layers", "%d GPU layers; use at most %d, or the default for as many as fit", o.Layers, maxLayers)
 	}
+	o.validateBackend(invalid)
 	if o.Devices.Count < 0 || o.Devices.Count > maxDevices {
 		invalid("Devices.Count", "%d GPUs; use 1 to %d, or 0 for one", o.Devices.Count, maxDevices)
 	}
@@ -225,4 +232,22 @@ func (o Options) Validate() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// validateBackend reports a backend that does not exist or contradicts other options.
+func (o Options) validateBackend(invalid func(option, format string, args ...any)) {
+	onGPU := o.Layers > 0 || o.Layers == AllLayers
+	switch o.Backend {
+	case "", BackendAuto:
+	case BackendHIP, BackendVulkan:
+		if o.Layers == CPUOnly {
+			invalid("Backend", "the backend %s with no layer on the GPU; use the backend cpu, or another number of layers", string(o.Backend))
+		}
+	case BackendCPU:
+		if onGPU || o.Devices.Required {
+			invalid("Backend", "the backend cpu, and a GPU is required; use another backend, or do not require a GPU or layers on it")
+		}
+	default:
+		invalid("Backend", "the backend %q; use auto, hip, vulkan or cpu", string(o.Backend))
+	}
 }

@@ -37,6 +37,7 @@ type Plan struct {
 	Args        []string   `json:"args"`               // for llama-server, without its address
 	Env         []string   `json:"env"`                // KEY=VALUE, in addition to the child's
 	Reasons     []string   `json:"reasons"`            // plain sentences, most important first
+	Backend     Backend    `json:"backend"`            // what computes: BackendHIP, BackendVulkan or BackendCPU
 	GPU         bool       `json:"gpu"`                // a GPU is used
 	Fits        bool       `json:"fits"`               // everything is on the GPU, with the margin
 	Overfull    bool       `json:"overfull,omitempty"` // the requested layers need more than the free memory
@@ -49,8 +50,8 @@ type Plan struct {
 	Needs       uint64     `json:"needs"` // bytes if the whole model were in one place, without projector, adapters and draft
 	Devices     []Estimate `json:"devices"`
 	Host        Estimate   `json:"host"`
-	// Target is the target whose code the devices run. With an override, it is not
-	// their own. Empty without a GPU.
+	// Target is the target whose code the devices run with HIP. With an override, it is
+	// not their own. Empty for other backends.
 	Target gfx.Target `json:"target,omitempty"`
 	// Chosen lists the devices in use, in the order in which the server numbers them.
 	Chosen  []gpu.Device `json:"-"`
@@ -83,7 +84,7 @@ func Make(r Request) (*Plan, error) {
 		p.Fallback = sel.why
 		p.Reasons = append(p.Reasons, "running on the CPU: "+sel.why)
 	}
-	p.GPU, p.Chosen, p.Target = len(sel.devices) > 0, sel.devices, sel.target
+	p.Backend, p.GPU, p.Chosen, p.Target = sel.backend, len(sel.devices) > 0, sel.devices, sel.target
 	p.Reasons = append(p.Reasons, sel.reasons...)
 	if err := p.estimate(m, sel.devices); err != nil {
 		return nil, err
@@ -91,6 +92,11 @@ func Make(r Request) (*Plan, error) {
 	p.arguments(sel)
 	p.environment(sel)
 	return p, nil
+}
+
+// Software reports whether the plan's device is a driver that computes on the CPU.
+func (p *Plan) Software() bool {
+	return len(p.Chosen) > 0 && p.Chosen[0].Vulkan != nil && p.Chosen[0].Vulkan.Software
 }
 
 // arguments sets the arguments of llama-server. It omits those that --fit may
@@ -163,7 +169,7 @@ func (p *Plan) placement(sel selection, add func(...string)) {
 	// silently run on the CPU. The masks make the chosen devices the first ones.
 	names := make([]string, len(sel.devices))
 	for i := range names {
-		names[i] = "ROCm" + strconv.Itoa(i)
+		names[i] = sel.backend.devicePrefix() + strconv.Itoa(i)
 	}
 	add("--device", strings.Join(names, ","))
 	switch n := p.Request.Options.Layers; {
@@ -179,14 +185,24 @@ func (p *Plan) placement(sel selection, add func(...string)) {
 	add("--fit", "on", "--fit-target", strings.Join(margins, ","))
 }
 
-// environment sets the masks and switches of the ROCm stack.
+// environment sets the masks and switches of the backends. Every backend but the chosen
+// one is hidden, so that its drivers are not initialised.
 func (p *Plan) environment(sel selection) {
-	if len(sel.devices) == 0 {
-		// An empty mask hides every device, so that no driver is initialised.
-		p.Env = append(p.Env, gpu.EnvROCR+"=", gpu.EnvHIP+"=")
+	switch sel.backend {
+	case BackendVulkan:
+		p.Env = append(p.Env, gpu.VulkanEnv(sel.devices)...)
+		return
+	case BackendHIP:
+		p.Env = append(p.Env, gpu.VisibleEnv(sel.devices)...)
+	default:
+		p.Env = append(p.Env, gpu.EnvROCR+"=", gpu.EnvHIP+"=") // empty masks hide every device
+	}
+	if p.Request.Vulkan {
+		p.Env = append(p.Env, gpu.NoVulkanEnv()...)
+	}
+	if sel.backend != BackendHIP {
 		return
 	}
-	p.Env = append(p.Env, gpu.VisibleEnv(sel.devices)...)
 	if sel.override != "" {
 		p.Env = append(p.Env, gpu.EnvTargetOverride+"="+sel.override)
 	}

@@ -13,6 +13,7 @@ import (
 
 // selection is the result of choosing devices.
 type selection struct {
+	backend  Backend
 	devices  []gpu.Device
 	override string // value for gpu.EnvTargetOverride, empty for none
 	target   gfx.Target
@@ -28,15 +29,11 @@ type candidate struct {
 	target   gfx.Target
 }
 
-// selectDevices chooses the devices: visible ones that the bundle has code for, in the
+// selectHIP chooses devices for HIP: visible ones that the bundle has code for, in the
 // order of compareCandidates. Options limit the choice.
-func selectDevices(r *Request) (selection, error) {
-	var sel selection
+func selectHIP(r *Request) (selection, error) {
+	sel := selection{backend: BackendHIP}
 	o := r.Options
-	if o.Layers == CPUOnly {
-		sel.why = "the options ask for the CPU (0 layers on the GPU)"
-		return sel, nil
-	}
 	if r.NoGPU != "" {
 		sel.why = r.NoGPU
 		return sel, nil
@@ -57,7 +54,7 @@ func selectDevices(r *Request) (selection, error) {
 			return sel, err
 		}
 		if why != "" {
-			rejected = append(rejected, fmt.Sprintf("%s at %s: %s", d.Name, d.PCI, why))
+			rejected = append(rejected, describeDevice(d)+": "+why)
 			continue
 		}
 		cands = append(cands, c)
@@ -178,18 +175,14 @@ func bestEqual(cands []candidate, want int) ([]candidate, error) {
 // addReasons adds the reasons for the choice.
 func (s *selection) addReasons(cands, chosen []candidate, rejected []string, mask gpu.Mask) {
 	for _, c := range chosen {
-		kind := "discrete"
-		if c.Integrated {
-			kind = "integrated"
-		}
-		s.reasons = append(s.reasons, fmt.Sprintf("using %s at %s (%s, %s, %s of %s free)",
-			c.Name, c.PCI, c.Target, kind, size(c.VRAMFree()), size(c.VRAMTotal)))
+		s.reasons = append(s.reasons, fmt.Sprintf("using %s (%s, %s of %s free)",
+			describeDevice(c.Device), describeKind(c.Device), size(c.VRAMFree()), size(c.VRAMTotal)))
 		if c.override != "" {
 			s.reasons = append(s.reasons, fmt.Sprintf("%s runs code for %s by %s=%s; AMD does not support this", c.Target, c.target, gpu.EnvTargetOverride, c.override))
 		}
 	}
 	for _, c := range cands[len(chosen):] {
-		s.reasons = append(s.reasons, fmt.Sprintf("not using %s at %s: %s", c.Name, c.PCI, whyNotBest(chosen[0], c)))
+		s.reasons = append(s.reasons, fmt.Sprintf("not using %s: %s", describeDevice(c.Device), whyNotBest(chosen[0], c)))
 	}
 	for _, why := range rejected {
 		s.reasons = append(s.reasons, "not using "+why)
@@ -197,6 +190,21 @@ func (s *selection) addReasons(cands, chosen []candidate, rejected []string, mas
 	if !mask.Empty() {
 		s.reasons = append(s.reasons, "the masks in the environment were applied first and are translated for the server")
 	}
+}
+
+// describeKind returns the target, if there is one, and the kind of a device.
+func describeKind(d gpu.Device) string {
+	kind := "discrete"
+	switch {
+	case d.Vulkan != nil && d.Vulkan.Software:
+		kind = "a software driver that computes on the CPU"
+	case d.Integrated:
+		kind = "integrated"
+	}
+	if d.Target != "" {
+		return d.Target.String() + ", " + kind
+	}
+	return kind
 }
 
 // droppedOverrides returns the reason that names the overrides which the child's

@@ -94,14 +94,14 @@ func first(v []uint64) uint64 {
 }
 
 func (m *model) headSizes(heads []uint64) (h headSizes, err error) {
-	usual := uint64(0)
+	even := uint64(0)
 	if n := first(heads); n != 0 {
-		usual = m.embd / n
+		even = m.embd / n
 	}
-	if h.key, err = m.one("attention.key_length", usual); err != nil {
+	if h.key, err = m.one("attention.key_length", even); err != nil {
 		return h, err
 	}
-	if h.value, err = m.one("attention.value_length", usual); err != nil {
+	if h.value, err = m.one("attention.value_length", even); err != nil {
 		return h, err
 	}
 	if h.keyWindow, err = m.one("attention.key_length_swa", h.key); err != nil {

@@ -28,13 +28,17 @@ func (p *Plan) WriteTable(w io.Writer) error {
 		return err
 	}
 	verdict := "runs on the CPU"
+	backend := ""
+	if p.GPU {
+		backend = "; backend " + p.Backend.String()
+	}
 	switch {
 	case p.Fits:
 		verdict = "fits on the GPU"
 	case p.GPU:
 		verdict = fmt.Sprintf("does not fit whole: %d of %d layers on the GPU", p.Layers, p.TotalLayers)
 	}
-	if _, err := fmt.Fprintf(w, "\n%s; context %d; slots: %d\n", verdict, p.Context, p.Slots); err != nil {
+	if _, err := fmt.Fprintf(w, "\n%s%s; context %d; slots: %d\n", verdict, backend, p.Context, p.Slots); err != nil {
 		return err
 	}
 	for _, r := range p.Reasons {

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-//go:embed *.txtar
+//go:embed *.txtar vulkan/*.txtar
 var machines embed.FS
 
 // Names returns the names of all machines, sorted.
@@ -27,9 +27,30 @@ func Names() []string {
 	}
 	var names []string
 	for _, e := range entries {
+		if e.IsDir() {
+			continue
+		}
 		names = append(names, strings.TrimSuffix(e.Name(), ".txtar"))
 	}
 	return names
+}
+
+// VulkanDrivers returns the files of packages with Vulkan drivers, for [Write]: manifests with
+// the facts of the packages' own, and libraries without content. Each vulkan/NAME.txtar
+// beside this file is a package.
+func VulkanDrivers(t testing.TB, names ...string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, name := range names {
+		text, err := machines.ReadFile("vulkan/" + name + ".txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range txtar.Parse(text).Files {
+			files[f.Name] = string(f.Data)
+		}
+	}
+	return files
 }
 
 // Write writes the files of a machine and then more files, by their paths without the

@@ -1,0 +1,110 @@
+//go:build linux && amd64
+
+package machine_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
+)
+
+func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
+
+// reasons returns the reasons of a plan, nil without one.
+func reasons(p *plan.Plan) []string {
+	if p == nil {
+		return nil
+	}
+	return append([]string{string(p.Backend)}, p.Reasons...)
+}
+
+// radv is the manifest of a Vulkan driver.
+const radv = "usr/share/vulkan/icd.d/radeon_icd.x86_64.json"
+
+// withVulkan adds a Vulkan module to the bundle, and a driver to the machine whose root
+// it returns, unless driver is false.
+func withVulkan(t *testing.T, name string, driver bool) (root string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(os.Getenv(locate.EnvBundle), "libggml-vulkan.so"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\n", "proc/sys/kernel/osrelease": "6.12.0\n"}
+	if driver {
+		files[radv] = `{"ICD": {"api_version": "1.4.305", "library_path": "libvulkan_radeon.so"}}`
+	}
+	return sysroot.Write(t, name, files)
+}
+
+// A card that HIP cannot use runs with Vulkan, where a driver is installed; without one
+// the plan, or the error, says what to install.
+func TestPlanWithVulkan(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: "NVIDIA GeForce RTX 4090", MiB: 24564}}})
+	t.Setenv("VK_DRIVER_FILES", "")
+	m := detect(t, withVulkan(t, "nvidia", true))
+	p, err := m.Plan(model, plan.Options{})
+	if err != nil || p.Backend != plan.BackendVulkan || p.Devices[0].Place != "0000:01:00.0" {
+		t.Fatalf("%q, %v", reasons(p), err)
+	}
+	m.Refresh() // which keeps what Vulkan reported
+	if p, err := m.Plan(model, plan.Options{}); err != nil || p.Backend != plan.BackendVulkan {
+		t.Errorf("after a refresh: %q, %v", reasons(p), err)
+	}
+
+	log, logged := warnings()
+	without, err := machine.Detect("", machine.Config{SysRoot: withVulkan(t, "nvidia", false), Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err = without.Plan(model, plan.Options{})
+	if err != nil || p.GPU || !strings.Contains(strings.Join(p.Reasons, "\n"), "install mesa-vulkan-drivers") || logged.Len() > 0 {
+		t.Errorf("without a driver: %q, %v; logged %s", reasons(p), err, logged)
+	}
+	if _, err := without.Plan(model, plan.Options{Backend: plan.BackendVulkan}); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "install mesa-vulkan-drivers") {
+		t.Errorf("without a driver, as asked: %v", err)
+	}
+}
+
+// A backend that failed on a card is not planned again on this machine, nor, if the
+// failure lasts, by another process.
+func TestFailedBackend(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: "AMD Radeon RX 7900 XTX (RADV NAVI31)", MiB: 24560}}})
+	fakebundle.AddGPUModule(t)
+	root := withVulkan(t, "rx7900xtx", true)
+	path, f, err := machine.OpenModel(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for _, lasting := range []bool{false, true} {
+		m := detect(t, root)
+		first, err := m.PlanFile(path, f, plan.Options{})
+		if err != nil || first.Backend != plan.BackendHIP {
+			t.Fatalf("%q, %v", reasons(first), err)
+		}
+		m.Failed(first.Chosen, f, first.Backend, "gpu hang", lasting)
+		if p, err := m.Plan(model, plan.Options{}); err != nil || p.Backend != plan.BackendVulkan || !strings.Contains(strings.Join(p.Reasons, "\n"), "HIP failed on this card: gpu hang") {
+			t.Errorf("lasting %v: %q, %v", lasting, reasons(p), err)
+		}
+		want := plan.BackendHIP
+		if lasting {
+			want = plan.BackendVulkan
+		}
+		other := detect(t, root)
+		if p, err := other.Plan(model, plan.Options{}); err != nil || p.Backend != want {
+			t.Errorf("lasting %v, another process: %q, %v", lasting, reasons(p), err)
+		}
+		records, err := other.Records()
+		if err != nil || (len(records) == 1) != lasting {
+			t.Errorf("lasting %v: records %+v, %v", lasting, records, err)
+		}
+	}
+}
