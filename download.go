@@ -1,6 +1,7 @@
 package rocm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"path/filepath"
@@ -13,8 +14,9 @@ import (
 )
 
 // useStore prepares the settings for a model of the store: it downloads the model
-// where that is allowed, and sets its projector unless another one is set. For a
-// path it does nothing. That the store does not have the model, opening it says.
+// where that is allowed, and sets its projector, adapters and chat template unless
+// others are set. For a path it does nothing. That the store does not have the model,
+// opening it says.
 func (s *Settings) useStore(ctx context.Context, name string) error {
 	ref, err := modelref.Parse(name)
 	if err != nil || !ref.Remote() {
@@ -30,8 +32,20 @@ func (s *Settings) useStore(ctx context.Context, name string) error {
 	if err != nil {
 		return nil //nolint:nilerr // opening the model says it
 	}
-	if projector, ok := r.Projector(); ok && s.Projector == "" {
-		s.Projector = filepath.Join(filepath.Dir(path), projector.Name)
+	var adapters []string
+	for _, f := range r.Files {
+		file := filepath.Join(filepath.Dir(path), f.Name)
+		switch f.Role {
+		case modelstore.RoleProjector:
+			s.Projector = cmp.Or(s.Projector, file)
+		case modelstore.RoleAdapter:
+			adapters = append(adapters, file)
+		case modelstore.RoleTemplate:
+			s.ChatTemplateFile = cmp.Or(s.ChatTemplateFile, file)
+		}
+	}
+	if len(s.Adapters) == 0 {
+		s.Adapters = adapters
 	}
 	return nil
 }

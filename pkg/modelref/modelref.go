@@ -157,6 +157,11 @@ func parseOCI(s string) (Ref, error) {
 		if !sha || !ValidSHA256(hexDigits) {
 			return Ref{}, errors.New("write the digest as @sha256: and 64 hexadecimal digits")
 		}
+		// A tag beside a digest is for people: the digest decides.
+		name, tag, tagged := strings.Cut(name, ":")
+		if tagged && !validName(tag) {
+			return Ref{}, errors.New(usage)
+		}
 		ref.Name, ref.Tag = name, digest
 	} else if name, tag, ok := strings.Cut(rest, ":"); ok {
 		if !validName(tag) {

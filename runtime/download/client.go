@@ -24,7 +24,7 @@ type Client struct {
 	Credentials func(*url.URL) string
 	// UserAgent names the program; empty: "go-rocm".
 	UserAgent string
-	// Connections limits how many ranges of a file come at once; 0: 4.
+	// Connections limits how many ranges of a file come at once; 0: DefaultConnections.
 	Connections int
 	// ChunkSize is the number of bytes that are noted as one; 0: 16 MiB.
 	ChunkSize int64
@@ -39,12 +39,14 @@ type Client struct {
 	Log *slog.Logger
 }
 
+// DefaultConnections is the number of ranges of a file that come at once.
+const DefaultConnections = 4
+
 const (
-	defaultConnections = 4
-	defaultChunk       = 16 << 20
-	defaultIdle        = time.Minute
-	defaultAttempts    = 6
-	maxRedirects       = 10
+	defaultChunk    = 16 << 20
+	defaultIdle     = time.Minute
+	defaultAttempts = 6
+	maxRedirects    = 10
 )
 
 var (
@@ -96,7 +98,7 @@ func (e *StatusError) Temporary() bool {
 // DefaultTransport returns a new transport as a Client without one uses it.
 func DefaultTransport() *http.Transport {
 	t := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: defaultConnections, IdleConnTimeout: time.Minute,
+		Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: DefaultConnections, IdleConnTimeout: time.Minute,
 		TLSHandshakeTimeout: 30 * time.Second, Protocols: new(http.Protocols),
 	}
 	t.Protocols.SetHTTP1(true)

@@ -169,7 +169,7 @@ func (t *transfer) check(have int64) (decided bool, err error) {
 func (t *transfer) fetchRest(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	connections := cmp.Or(t.c.Connections, defaultConnections)
+	connections := cmp.Or(t.c.Connections, DefaultConnections)
 	perRequest := min(chunksPerReq, max(1, t.state.missing()/connections))
 	var wg sync.WaitGroup
 	for range connections {

@@ -26,6 +26,11 @@ func TestFetchRejectsLies(t *testing.T) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(b[1:65])
 		}, nil, download.ErrAnswer},
+		"a later beginning": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Range", "bytes 1-63/500")
+			w.WriteHeader(http.StatusPartialContent)
+			_, _ = w.Write(b[1:64])
+		}, nil, download.ErrAnswer},
 		"no range in a 206": {func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusPartialContent)
 			_, _ = w.Write(b[:64])

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"forge.lthn.ai/core/go-rocm/internal/fsync"
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
@@ -40,7 +41,30 @@ func loadState(src Source, dst Target, chunk int64) (state, error) {
 			return empty, err
 		}
 	}
-	return empty, dst.File.Truncate(0)
+	return empty, dst.empty()
+}
+
+// empty forgets the state and empties the file, in this order: a state that outlives
+// this process, or a power failure, must be true of the file.
+func (dst Target) empty() error {
+	if dst.StatePath != "" {
+		err := os.Remove(dst.StatePath)
+		if err == nil {
+			err = syncDir(filepath.Dir(dst.StatePath))
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return dst.File.Truncate(0)
+}
+
+func syncDir(name string) error {
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(fsync.Dir(root, "."), root.Close())
 }
 
 // continues reports whether a state belongs to the file and the source. A file of
@@ -141,12 +165,4 @@ func (t *transfer) save() error {
 }
 
 // discard forgets everything that came.
-func (t *transfer) discard() error {
-	err := t.dst.File.Truncate(0)
-	if t.dst.StatePath != "" {
-		if rerr := os.Remove(t.dst.StatePath); !errors.Is(rerr, fs.ErrNotExist) {
-			err = errors.Join(err, rerr)
-		}
-	}
-	return err
-}
+func (t *transfer) discard() error { return t.dst.empty() }

@@ -18,6 +18,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/runtime/download"
 	"forge.lthn.ai/core/go-rocm/runtime/hub"
+	"forge.lthn.ai/core/go-rocm/testing/netcut"
 )
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
@@ -77,6 +78,40 @@ func TestListReadsAllPages(t *testing.T) {
 	}
 	if got := h.FileURL(want, want.Files[0]); got != h.Endpoint.String()+"/o/r/resolve/"+commit+"/d/m.gguf" {
 		t.Error(got)
+	}
+}
+
+// A connection may break after any byte of a listing, which is whole in the end.
+func TestListSurvivesACutAnywhere(t *testing.T) {
+	var h *hub.Hub
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /mirror/api/models/o/r/revision/main", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, map[string]any{"sha": commit, "cardData": map[string]any{"license": "mit"}})
+	})
+	mux.HandleFunc("GET /mirror/api/models/o/r/tree/"+commit, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("cursor") == "" {
+			w.Header().Set("Link", `<`+h.Endpoint.String()+`/api/models/o/r/tree/`+commit+`?recursive=true&cursor=2>; rel="next"`)
+			writeJSON(w, []any{lfs("a.gguf", 9)})
+			return
+		}
+		writeJSON(w, []any{lfs("b.gguf", 9)})
+	})
+	h = newHub(t, mux)
+	var cut netcut.Cutter
+	h.Client.Attempts, h.Client.Transport = 2, cut.Transport()
+	want := &hub.Repo{Owner: "o", Name: "r", Commit: commit, License: "mit", Files: []hub.File{{Path: "a.gguf", Size: 9, SHA256: sha}, {Path: "b.gguf", Size: 9, SHA256: sha}}}
+	for n := 0; ; n++ {
+		cut.After(n)
+		got, err := h.List(t.Context(), "o", "r", "")
+		if d := cmp.Diff(want, got); err != nil || d != "" {
+			t.Fatalf("after %d bytes: %v\n%s", n, err, d)
+		}
+		if !cut.Done() {
+			if n < 500 {
+				t.Errorf("the listing came in %d bytes", n)
+			}
+			return
+		}
 	}
 }
 

@@ -51,6 +51,10 @@ func (w *Writer) adopt(path, sha256 string) (How, error) {
 	if how, err := HowReflink, w.reflink(path, sha256); err == nil || !errors.Is(err, errors.ErrUnsupported) {
 		return how, err
 	}
+	// The other program may not have waited for the disk.
+	if err := syncFile(path); err != nil {
+		return "", err
+	}
 	blob := filepath.Join(blobsDir, blobPrefix+sha256)
 	how := HowHardLink
 	err := os.Link(path, filepath.Join(s.dir, blob))
@@ -61,6 +65,14 @@ func (w *Writer) adopt(path, sha256 string) (How, error) {
 		return "", err
 	}
 	return how, fsync.Dir(s.root, blobsDir)
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // reflink clones the file. The error wraps errors.ErrUnsupported where the file

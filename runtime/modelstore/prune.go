@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/internal/fsync"
 )
 
 // Lease keeps the files of a model from being pruned.
@@ -35,7 +37,10 @@ func (s *Store) Remove(name string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s", ErrNotFound, name)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return fsync.Dir(s.root, namesDir)
 }
 
 // Pruned is what [Store.Prune] removed.
@@ -55,6 +60,10 @@ func (s *Store) Prune(partial bool) (out Pruned, err error) {
 		return out, fmt.Errorf("model store: %w", ErrBusy)
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	// A record whose removal is not on the disk yet would come back without its blobs.
+	if err := fsync.Dir(s.root, namesDir); err != nil {
+		return out, err
+	}
 	records, err := s.List()
 	if err != nil {
 		return out, err // a record that cannot be read may name any blob

@@ -27,7 +27,11 @@ const (
 	RoleModel     = "model"     // the model, or the first part of a split model
 	RolePart      = "part"      // a later part of a split model
 	RoleProjector = "projector" // for images or audio
+	RoleAdapter   = "adapter"   // a LoRA adapter
+	RoleTemplate  = "template"  // a chat template in place of the model's own
 )
+
+var roles = []string{RoleModel, RolePart, RoleProjector, RoleAdapter, RoleTemplate}
 
 // File is one file of a model.
 type File struct {
@@ -89,7 +93,7 @@ func (r *Record) Validate() error {
 			return fmt.Errorf("%w: %s has the digest %q", ErrRecord, f.Name, f.SHA256)
 		case f.Size <= 0:
 			return fmt.Errorf("%w: %s has %d bytes", ErrRecord, f.Name, f.Size)
-		case (f.Role == RoleModel) != (i == 0) || !slices.Contains([]string{RoleModel, RolePart, RoleProjector}, f.Role):
+		case (f.Role == RoleModel) != (i == 0) || !slices.Contains(roles, f.Role):
 			return fmt.Errorf("%w: file %d, %s, is a %q", ErrRecord, i+1, f.Name, f.Role)
 		}
 		names[f.Name] = true

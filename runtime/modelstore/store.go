@@ -87,11 +87,16 @@ func open(dir string, create bool) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	created := false
 	if create {
 		for _, sub := range []string{blobsDir, snapshotsDir, namesDir, partialDir} {
+			if _, err := os.Stat(filepath.Join(dir, sub)); err == nil {
+				continue
+			}
 			if err := os.MkdirAll(filepath.Join(dir, sub), 0o750); err != nil {
 				return nil, fmt.Errorf("model store: %w; set %s to another directory", err, EnvDir)
 			}
+			created = true
 		}
 	} else if _, err := os.Stat(filepath.Join(dir, namesDir)); err != nil {
 		return nil, fmt.Errorf("model store: %w", err)
@@ -99,6 +104,11 @@ func open(dir string, create bool) (*Store, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("model store: %w", err)
+	}
+	if created { // a record that survives a power failure needs the other directories
+		if err := fsync.Dir(root, "."); err != nil {
+			return nil, errors.Join(fmt.Errorf("model store: %w", err), root.Close())
+		}
 	}
 	return &Store{dir: dir, root: root}, nil
 }

@@ -316,6 +316,44 @@ func TestPartialIsContinued(t *testing.T) {
 	}
 }
 
+// A complete file that cannot become a blob, as on a full disk, is continued later: its
+// owner can still write it.
+func TestPartialOutlivesAFailedCommit(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	w := writer(t, s)
+	key := digest("content")
+	blobs := filepath.Join(s.Dir(), "blobs")
+	if err := os.Rename(blobs, blobs+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	p, err := w.Partial(t.Context(), key, "", -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.File.WriteString("content"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Commit(key); err == nil {
+		t.Fatal("a blob without its directory")
+	}
+	info, err := os.Stat(filepath.Join(s.Dir(), "partial", key))
+	if err != nil || info.Mode()&0o200 == 0 || info.Size() != 7 {
+		t.Fatalf("%v, %v", info.Mode(), err)
+	}
+	if err := os.Rename(blobs+"-away", blobs); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = w.Partial(t.Context(), key, key, 7); err == nil {
+		err = p.Commit(key)
+	}
+	if err != nil || !s.Has(key, 7) {
+		t.Errorf("continued: %v", err)
+	}
+	if info, err := os.Stat(s.BlobPath(key)); err != nil || info.Mode().Perm() != 0o440 {
+		t.Errorf("the blob: %v, %v", info, err)
+	}
+}
+
 func TestOpenExistingCreatesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	if _, err := modelstore.OpenExisting(dir); !errors.Is(err, os.ErrNotExist) {

@@ -68,10 +68,12 @@ func (w *Writer) Partial(ctx context.Context, key, sha256 string, size int64) (*
 func (p *Partial) Commit(sha256 string) error {
 	err := p.File.Sync()
 	if err == nil {
-		err = p.File.Chmod(0o440)
-	}
-	if err == nil {
 		err = p.s.root.Rename(p.name, filepath.Join(blobsDir, blobPrefix+sha256))
+	}
+	// Not before it is a blob: after a failed rename, or a kill between the two, its owner
+	// could not open the partial file for writing again.
+	if err == nil {
+		err = p.File.Chmod(0o440)
 	}
 	if err == nil {
 		err = fsync.Dir(p.s.root, blobsDir)
@@ -108,7 +110,13 @@ func (w *Writer) Put(r Record) (*Record, error) {
 			return nil, fmt.Errorf("model store: the blob of %s is missing", f.Name)
 		}
 	}
-	if err := w.s.writeSnapshot(&r); err != nil {
+	// A process that was killed, or that is running, may have added a blob without
+	// its name being on the disk already.
+	err := fsync.Dir(w.s.root, blobsDir)
+	if err == nil {
+		err = w.s.writeSnapshot(&r)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("model store: %w", err)
 	}
 	r.Added = time.Now().UTC().Truncate(time.Second)
@@ -122,33 +130,40 @@ func (w *Writer) Put(r Record) (*Record, error) {
 	return &r, nil
 }
 
-// writeSnapshot creates the directory of links to the blobs of a record. A
-// directory that is not whole, of a process that was killed, has another name.
+// writeSnapshot creates the directory of links to the blobs of a record. It is made
+// under another name, so that one that other processes see is whole. Links that a
+// process that was killed while it pruned has removed are made again.
 func (s *Store) writeSnapshot(r *Record) error {
 	name := filepath.Join(snapshotsDir, r.snapshot())
 	if _, err := s.root.Lstat(name); err == nil {
-		return nil
+		return errors.Join(s.link(r, name), fsync.Dir(s.root, snapshotsDir))
 	}
 	temporary, err := os.MkdirTemp(filepath.Join(s.dir, snapshotsDir), ".new-*")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(temporary) }() // gone, if it was renamed
-	for _, f := range r.Files {
-		target := filepath.Join("..", "..", blobsDir, blobPrefix+f.SHA256)
-		if err := os.Symlink(target, filepath.Join(temporary, f.Name)); err != nil {
-			return err
-		}
-	}
 	relative := filepath.Join(snapshotsDir, filepath.Base(temporary))
 	if err := s.root.Chmod(relative, 0o750); err != nil {
 		return err
 	}
-	if err := fsync.Dir(s.root, relative); err != nil {
+	if err := s.link(r, relative); err != nil {
 		return err
 	}
 	if err := s.root.Rename(relative, name); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return fsync.Dir(s.root, snapshotsDir)
+}
+
+// link makes the links to the blobs of a record in a directory, as far as it has not
+// got them.
+func (s *Store) link(r *Record, dir string) error {
+	for _, f := range r.Files {
+		target := filepath.Join("..", "..", blobsDir, blobPrefix+f.SHA256)
+		if err := s.root.Symlink(target, filepath.Join(dir, f.Name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return fsync.Dir(s.root, dir)
 }

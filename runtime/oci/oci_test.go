@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,7 +17,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/modelref"
 	"forge.lthn.ai/core/go-rocm/runtime/download"
 	"forge.lthn.ai/core/go-rocm/testing/fakeregistry"
+	"forge.lthn.ai/core/go-rocm/testing/netcut"
 )
+
+// TestMain keeps the logins of the user who runs the tests out of them.
+func TestMain(m *testing.M) {
+	if err := os.Setenv(EnvDockerConfig, "no-such-directory"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 func client() *download.Client {
 	return &download.Client{Attempts: 1, Sleep: func(context.Context, time.Duration) error { return nil }}
@@ -28,12 +38,18 @@ func resolve(t *testing.T, c *download.Client, name string) (*Artifact, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := Open(t.Context(), c, ref)
+	r, err := Open(t.Context(), c, ref, DockerLogin)
 	if err != nil {
 		return nil, err
 	}
-	return r.Resolve(t.Context())
+	return r.Resolve()
 }
+
+// Media types that tests use.
+const (
+	dockerModel, ollamaModel = "application/vnd.docker.ai.gguf.v3", "application/vnd.ollama.image.model"
+	ollamaProjector          = "application/vnd.ollama.image.projector"
+)
 
 // The artifacts of three worlds, with splits and projectors.
 func TestResolveArtifacts(t *testing.T) {
@@ -67,13 +83,46 @@ func TestResolveArtifacts(t *testing.T) {
 		}
 		var got []string
 		for _, l := range a.Layers {
-			got = append(got, fmt.Sprintf("%s %d %v", l.Name, l.Size, l.Projector))
+			got = append(got, fmt.Sprintf("%s %d %v", l.Name, l.Size, l.Kind == KindProjector))
 			if repo, _, _ := strings.Cut(strings.ReplaceAll(name, "@", ":"), ":"); l.URL != "http://"+r.Host+"/v2/"+repo+"/blobs/sha256:"+l.SHA256 {
 				t.Errorf("%s: %s", name, l.URL)
 			}
 		}
 		if d := cmp.Diff(want, got); d != "" || !strings.HasPrefix(a.Digest, "sha256:") {
 			t.Errorf("%s: %s\n%s", name, a.Digest, d)
+		}
+	}
+}
+
+// A connection may break after any byte of a challenge, a token, a manifest or a blob.
+func TestPullSurvivesACutAnywhere(t *testing.T) {
+	r := fakeregistry.Start(t)
+	r.AddManifest("a", "b", r.AddBlob(dockerModel, []byte("a small model")))
+	var cut netcut.Cutter
+	c := client()
+	c.Attempts, c.Transport = 2, cut.Transport()
+	ref, err := modelref.Parse("oci:" + r.Host + "/a:b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; ; n++ {
+		cut.After(n)
+		registry, err := Open(t.Context(), c, ref, nil)
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
+		artifact, err := registry.Resolve()
+		if err != nil {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
+		if raw, _, err := registry.Client.Get(t.Context(), artifact.Layers[0].URL, 100); err != nil || string(raw) != "a small model" {
+			t.Fatalf("after %d bytes: %q, %v", n, raw, err)
+		}
+		if !cut.Done() {
+			if n < 800 {
+				t.Errorf("everything came in %d bytes", n)
+			}
+			return
 		}
 	}
 }
@@ -136,7 +185,7 @@ func TestTokenIsRenewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	registry, err := Open(t.Context(), client(), ref)
+	registry, err := Open(t.Context(), client(), ref, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

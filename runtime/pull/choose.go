@@ -11,16 +11,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
-// usual are the quantisations of which one is taken where no plan decides: about
-// 4.5 bits for a weight, which most models bear.
-var usual = []string{"Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "MXFP4", "Q4_0"}
+// defaultQuantisations are tried in this order where no plan decides. They have about
+// 4.5 bits for a weight, with which most models still answer well.
+var defaultQuantisations = []string{"Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "MXFP4", "Q4_0"}
 
 // choose returns one of the variants, which are sorted by size:
 //
 //  1. the only one;
 //  2. with a machine that has a GPU, the largest quantisation with which the whole
 //     model fits on the GPU;
-//  3. one of the usual quantisations, and else the smallest.
+//  3. the first of defaultQuantisations that there is, and else the smallest.
 //
 // Files with 16 and more bits for a weight are chosen only where there are no others:
 // they answer hardly better than Q8_0, and at half the speed.
@@ -49,7 +49,7 @@ func (p *Puller) choose(ctx context.Context, repo *hub.Repo, variants []hub.Vari
 	if vram > 0 {
 		reason = "none fits on the GPU as a whole"
 	}
-	for _, quant := range usual {
+	for _, quant := range defaultQuantisations {
 		for _, v := range candidates {
 			if v.Quant == quant {
 				return v, "the usual quantisation: " + reason, nil

@@ -185,7 +185,7 @@ func (p *Puller) Import(ctx context.Context, s *modelstore.Store, c Candidate) (
 			how = this
 		}
 	}
-	r, err = w.Put(record)
+	r, err = put(w, s, record)
 	return r, how, err
 }
 

@@ -82,19 +82,30 @@ func (l *Lock) validate() error {
 	return nil
 }
 
+// Bytes returns the content of the lock file: equal models have equal ones.
+func (l *Lock) Bytes() ([]byte, error) {
+	raw, err := json.MarshalIndent(l, "", "  ")
+	return append(raw, '\n'), err
+}
+
 // Write writes the lock file.
 func (l *Lock) Write(name string) error {
-	raw, err := json.MarshalIndent(l, "", "  ")
+	raw, err := l.Bytes()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(name, append(raw, '\n'), 0o644) //nolint:gosec // it is committed and shared
+	return os.WriteFile(name, raw, 0o644) //nolint:gosec // it is committed and shared
 }
 
 // PullLocked brings the models of a lock file into the store. With a mirror, a
 // directory, the files are copied from there and nothing is downloaded. Every digest
 // must be that of the lock file.
 func (p *Puller) PullLocked(ctx context.Context, s *modelstore.Store, l *Lock, mirror string) error {
+	if mirror != "" {
+		if err := checkMirror(s, l, mirror); err != nil {
+			return err
+		}
+	}
 	for _, r := range l.Models {
 		r.Files = slices.Clone(r.Files)
 		for i := range r.Files {

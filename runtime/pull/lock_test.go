@@ -79,6 +79,20 @@ func TestLockBringsTheSameModels(t *testing.T) {
 	}
 
 	// A mirror with other bytes is no source, and neither is an empty one.
+	changed := t.TempDir()
+	for _, r := range all {
+		for _, f := range r.Files {
+			raw, err := os.ReadFile(filepath.Join(mirror.Dir, "o/r", f.Name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			raw[len(raw)-1] ^= 1
+			mustAll(t, os.WriteFile(filepath.Join(changed, f.Name), raw, 0o600))
+		}
+	}
+	if err := p.PullLocked(t.Context(), newStore(t, t.TempDir()), read, changed); !errors.Is(err, download.ErrDigest) {
+		t.Errorf("a mirror with a changed byte: %v", err)
+	}
 	if err := os.WriteFile(filepath.Join(mirror.Dir, "o/r/m-Q4_K_M.gguf"), []byte("other"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +100,19 @@ func TestLockBringsTheSameModels(t *testing.T) {
 		if err := p.PullLocked(t.Context(), newStore(t, t.TempDir()), read, dir); !errors.Is(err, want) {
 			t.Errorf("%v, want %v", err, want)
 		}
+	}
+	// All that an empty mirror lacks is named at once, and nothing is asked of it that the
+	// store has.
+	empty := p.PullLocked(t.Context(), newStore(t, t.TempDir()), read, t.TempDir())
+	for _, r := range all {
+		for _, f := range r.Files {
+			if empty == nil || !strings.Contains(empty.Error(), "sha256-"+f.SHA256+" nor "+f.Name) {
+				t.Errorf("%s is not named by %v", f.Name, empty)
+			}
+		}
+	}
+	if err := p.PullLocked(t.Context(), other, read, t.TempDir()); err != nil {
+		t.Errorf("with everything in the store: %v", err)
 	}
 }
 

@@ -4,6 +4,7 @@ package pull_test
 
 import (
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -66,4 +67,19 @@ func TestPullFromARegistry(t *testing.T) {
 	if got, err := other.Get(one.Name); err != nil || other.Verify(t.Context(), got) != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
+	// What the store has needs no registry.
+	p.Client.Transport = offline{}
+	if err := p.PullLocked(t.Context(), other, l, ""); err != nil {
+		t.Errorf("without a network: %v", err)
+	}
+	if err := p.PullLocked(t.Context(), newStore(t, t.TempDir()), l, ""); !errors.Is(err, errOffline) {
+		t.Errorf("an empty store without a network: %v", err)
+	}
 }
+
+var errOffline = errors.New("no network")
+
+// offline is a transport without a network.
+type offline struct{}
+
+func (offline) RoundTrip(*http.Request) (*http.Response, error) { return nil, errOffline }

@@ -7,11 +7,8 @@ package pull
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -20,8 +17,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"forge.lthn.ai/core/go-rocm/internal/regfile"
-	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/modelref"
 	"forge.lthn.ai/core/go-rocm/runtime/download"
 	"forge.lthn.ai/core/go-rocm/runtime/hub"
@@ -46,6 +41,9 @@ type Puller struct {
 	Options plan.Options
 	// NoProjector leaves multimodal projectors out.
 	NoProjector bool
+	// RegistryLogin has the logins for registries of containers; nil: those of
+	// Client.Credentials alone.
+	RegistryLogin oci.Login
 	// Progress is called with the bytes that are in the store and those of all
 	// files, as far as they are known; nil: nothing is called.
 	Progress func(file string, done, total int64)
@@ -67,7 +65,7 @@ func New(transport http.RoundTripper, log *slog.Logger) (*Puller, error) {
 		return nil, err
 	}
 	c := &download.Client{Transport: transport, Credentials: download.FirstOf(download.BearerToken(endpoint, token), netrc), Log: log}
-	return &Puller{Hub: &hub.Hub{Endpoint: endpoint, Client: c}, Client: c}, nil
+	return &Puller{Hub: &hub.Hub{Endpoint: endpoint, Client: c}, Client: c, RegistryLogin: oci.DockerLogin}, nil
 }
 
 // Found is what a reference names, before it is downloaded.
@@ -102,11 +100,11 @@ func (p *Puller) Find(ctx context.Context, ref modelref.Ref) (*Found, error) {
 }
 
 func (p *Puller) findOCI(ctx context.Context, ref modelref.Ref) (*Found, error) {
-	registry, err := oci.Open(ctx, p.Client, ref)
+	registry, err := oci.Open(ctx, p.Client, ref, p.RegistryLogin)
 	if err != nil {
 		return nil, err
 	}
-	artifact, err := registry.Resolve(ctx)
+	artifact, err := registry.Resolve()
 	if err != nil {
 		return nil, err
 	}
@@ -118,10 +116,14 @@ func artifactRecord(ref modelref.Ref, artifact *oci.Artifact, noProjector bool) 
 	for i, layer := range artifact.Layers {
 		role := modelstore.RolePart
 		switch {
-		case layer.Projector && noProjector:
+		case layer.Kind == oci.KindProjector && noProjector:
 			continue
-		case layer.Projector:
+		case layer.Kind == oci.KindProjector:
 			role = modelstore.RoleProjector
+		case layer.Kind == oci.KindAdapter:
+			role = modelstore.RoleAdapter
+		case layer.Kind == oci.KindTemplate:
+			role = modelstore.RoleTemplate
 		case i == 0:
 			role = modelstore.RoleModel
 		}
@@ -137,7 +139,7 @@ func (p *Puller) clientFor(ctx context.Context, name string) (*download.Client, 
 	if err != nil || ref.Scheme != modelref.OCI {
 		return p.Client, err
 	}
-	registry, err := oci.Open(ctx, p.Client, ref)
+	registry, err := oci.Open(ctx, p.Client, ref, p.RegistryLogin)
 	if err != nil {
 		return nil, err
 	}
@@ -214,13 +216,24 @@ func (p *Puller) Plan(ctx context.Context, f *Found) (*plan.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	var adapters []string
 	for _, file := range f.Record.Files {
-		if err := fetchHeader(ctx, client, file, filepath.Join(dir, file.Name)); err != nil {
+		if file.Role == modelstore.RoleTemplate {
+			continue // it needs no memory
+		}
+		name := filepath.Join(dir, file.Name)
+		if err := fetchHeader(ctx, client, file, name); err != nil {
 			return nil, p.explain(err, f)
 		}
-		if file.Role == modelstore.RoleProjector && o.Projector == "" {
-			o.Projector = filepath.Join(dir, file.Name)
+		switch {
+		case file.Role == modelstore.RoleProjector && o.Projector == "":
+			o.Projector = name
+		case file.Role == modelstore.RoleAdapter:
+			adapters = append(adapters, name)
 		}
+	}
+	if len(o.Adapters) == 0 {
+		o.Adapters = adapters
 	}
 	_, header, err := machine.OpenModel(filepath.Join(dir, f.Record.Files[0].Name))
 	if err != nil {
@@ -235,35 +248,6 @@ func (p *Puller) Plan(ctx context.Context, f *Found) (*plan.Plan, error) {
 		made.Args[i] = strings.TrimPrefix(arg, dir+string(filepath.Separator))
 	}
 	return made, nil
-}
-
-func fetchHeader(ctx context.Context, client *download.Client, file modelstore.File, name string) error {
-	out, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = client.FetchHeader(ctx, source(file), out)
-	return errors.Join(err, out.Close())
-}
-
-func source(file modelstore.File) download.Source {
-	return download.Source{URL: file.URL, Size: file.Size, SHA256: file.SHA256, Check: func(r io.ReaderAt, size int64) error {
-		return checkHeader(r, size, file.Role)
-	}}
-}
-
-// checkHeader reports whether the beginning of a file is that of a GGUF file with
-// this role.
-func checkHeader(r io.ReaderAt, size int64, role string) error {
-	f, err := gguf.NewReader(r, size)
-	if err != nil {
-		return err
-	}
-	kind := f.Role()
-	if role == modelstore.RoleModel && kind != gguf.KindModel || role == modelstore.RoleProjector && kind != gguf.KindProjector {
-		return fmt.Errorf("%w: the file is a %.40q, not a %s", ErrNotModel, kind, role)
-	}
-	return nil
 }
 
 // Pull downloads the model that a reference names into the store. With a machine, a
@@ -284,89 +268,4 @@ func (p *Puller) explain(err error, f *Found) error {
 		return err
 	}
 	return p.Hub.Explain(err, f.repo)
-}
-
-// fetch downloads the files that the store does not have, from the directory mirror
-// where it has them, and stores the record.
-func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Record, mirror string) (_ *modelstore.Record, err error) {
-	w, err := s.Write(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	var client *download.Client
-	if mirror == "" {
-		if client, err = p.clientFor(ctx, r.Name); err != nil {
-			return nil, err
-		}
-	}
-	var before, total int64
-	for _, f := range r.Files {
-		total += max(f.Size, 0)
-	}
-	r.Files = append([]modelstore.File{}, r.Files...)
-	for i := range r.Files {
-		f := &r.Files[i]
-		progress := func(done, size int64) {
-			if p.Progress != nil {
-				p.Progress(f.Name, before+done, max(total, before+size))
-			}
-		}
-		if f.SHA256 == "" || !s.Has(f.SHA256, f.Size) {
-			if err := fetchFile(ctx, client, w, f, mirror, progress); err != nil {
-				return nil, fmt.Errorf("pull %s: %s: %w", r.Name, f.Name, err)
-			}
-		} else if f.Size < 0 {
-			info, err := os.Stat(s.BlobPath(f.SHA256))
-			if err != nil {
-				return nil, err
-			}
-			f.Size = info.Size()
-		}
-		before += f.Size
-	}
-	return w.Put(r)
-}
-
-func fetchFile(ctx context.Context, client *download.Client, w *modelstore.Writer, f *modelstore.File, mirror string, progress func(done, total int64)) error {
-	key := f.SHA256
-	if key == "" {
-		sum := sha256.Sum256([]byte(f.URL))
-		key = "url-" + hex.EncodeToString(sum[:])
-	}
-	part, err := w.Partial(ctx, key, f.SHA256, f.Size)
-	if err != nil || part == nil { // another process has fetched it
-		if err == nil && f.Size < 0 {
-			return errors.New("another process fetched the file; try again")
-		}
-		return err
-	}
-	var got download.Result
-	if mirror != "" {
-		got, err = copyFromMirror(ctx, part.File, mirror, f)
-	} else {
-		got, err = client.Fetch(ctx, source(*f), download.Target{File: part.File, StatePath: part.StatePath, Progress: progress})
-	}
-	if err != nil {
-		return errors.Join(err, part.Close())
-	}
-	f.Size, f.SHA256 = got.Size, got.SHA256
-	return part.Commit(got.SHA256)
-}
-
-// copyFromMirror copies a file out of a directory, where its name is its digest or
-// that of its source.
-func copyFromMirror(ctx context.Context, out *os.File, dir string, f *modelstore.File) (download.Result, error) {
-	var in *os.File
-	var err error
-	for _, name := range []string{"sha256-" + f.SHA256, f.Name} {
-		if in, err = regfile.Open(filepath.Join(dir, name)); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		return download.Result{}, fmt.Errorf("the mirror has neither sha256-%s nor this name: %w", f.SHA256, err)
-	}
-	defer func() { _ = in.Close() }() // it was only read
-	return download.Copy(ctx, out, in, f.Size, f.SHA256)
 }

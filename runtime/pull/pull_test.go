@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,6 +25,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/pull"
 	"forge.lthn.ai/core/go-rocm/testing/fakehub"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/netcut"
 )
 
 // newPuller returns a puller for the hub, with small chunks and without waiting.
@@ -246,6 +248,57 @@ func TestTwoPullsFetchOnce(t *testing.T) {
 	if err != nil || h.Served() != info.Size() {
 		t.Errorf("%d bytes were sent, want %d (%v)", h.Served(), info.Size(), err)
 	}
+}
+
+// rounds returns the number of rounds of "mage torture", 1 without it.
+func rounds() int {
+	n, err := strconv.Atoi(os.Getenv("GOROCM_TORTURE"))
+	if err != nil || n < 1 {
+		return 1
+	}
+	return n
+}
+
+// A connection may break anywhere in a pull, from the listing to the last byte of the
+// model: the model is whole afterwards. The packages below always try every byte.
+func TestPullSurvivesCuts(t *testing.T) {
+	h := fakehub.Start(t)
+	repo(t, h)
+	var cut netcut.Cutter
+	const stride = 509 // prime, so that the cuts fall everywhere in lines and chunks
+	n, cuts, base := 0, 0, t.TempDir()
+	for ; ; n += max(1, stride/rounds()) {
+		cuts++
+		cut.After(n)
+		if err := pullOnce(t, h, &cut, filepath.Join(base, "store")); err != nil {
+			t.Fatalf("after %d bytes: %v", n, err)
+		}
+		if !cut.Done() {
+			break
+		}
+	}
+	if n < 20<<10 {
+		t.Errorf("everything came in %d bytes", n)
+	}
+	t.Logf("%d pulls, of %d bytes each", cuts, n)
+}
+
+// pullOnce pulls a model into a new store over connections that are cut, and leaves
+// nothing open.
+func pullOnce(t *testing.T, h *fakehub.Hub, cut *netcut.Cutter, dir string) error {
+	t.Helper()
+	s, err := modelstore.Open(dir)
+	if err != nil {
+		return err
+	}
+	p, transport := newPuller(t, h), cut.Transport()
+	defer transport.CloseIdleConnections()
+	p.Client.Transport = transport
+	r, err := pullRef(t, p, s, "hf:o/r:Q8_0")
+	if err == nil {
+		err = s.Verify(t.Context(), r)
+	}
+	return errors.Join(err, s.Close(), os.RemoveAll(dir))
 }
 
 // The token goes to the hub, and not where the hub redirects to.
