@@ -31,8 +31,17 @@ func CI() error { return build.CI() }
 // Bench measures every claim about speed against a named peer, into docs/benchmarks.md.
 func Bench() error { return build.Bench() }
 
-// Torture injects every fault of docs/faults.md a hundred times (GOROCM_TORTURE), and draws schedules for many models.
+// Torture injects every fault of docs/faults.md a hundred times (GOROCM_TORTURE), and lets clients use many models under change.
 func Torture() error { return build.Torture() }
+
+// Pages tests the web pages, one of them for an hour (GOROCM_SOAK), and writes the documentation's screenshots.
+func Pages() error { return build.Pages() }
+
+// BackendOps compares every operation of the Vulkan module with the CPU's, into docs/operations.md; it continues after an interruption.
+func BackendOps() error { return build.BackendOps() }
+
+// Emulate runs the GPU code of the hip bundle on the emulated card, all of it (docs/emulated-card.md).
+func Emulate() error { return build.Emulate() }
 
 // Reproduce builds twice in different environments and compares every artifact.
 func Reproduce() error { return build.Reproduce() }

@@ -66,9 +66,11 @@ func (d *docker) removeOrphans(ctx context.Context) error {
 }
 
 // remove stops and deletes a container with its anonymous volumes. It has a
-// timeout of its own, since it must also work after the job's context ended.
+// timeout of its own, since it must also work after the job's context ended. The
+// timeout is long, because an error discards the result of a job that succeeded: on
+// a busy machine, the files of a compile took more than a minute to delete.
 func (d *docker) remove(id string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	if err := d.api.ContainerRemove(ctx, id, container.RemoveOptions{Force: true, RemoveVolumes: true}); err != nil {
 		return fmt.Errorf("remove container %.12s: %w", id, err)

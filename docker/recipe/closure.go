@@ -27,7 +27,7 @@ type libraries struct {
 
 // resolve computes the closure of the files in stage inside the image, and copies
 // every library of it, as well as those that they open by name, into root.
-func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, rocm string) (*libraries, error) {
+func (r *Recipe) resolve(ctx context.Context, root *rootfs, v Variant, stageDir string, rocm string) (*libraries, error) {
 	staged, err := elfFiles(stageDir)
 	if err != nil {
 		return nil, err
@@ -41,14 +41,17 @@ func (r *Recipe) resolve(ctx context.Context, root *rootfs, stageDir string, roc
 		return nil, fmt.Errorf("the image's loader: %w", err)
 	}
 	roots := append(slices.Clip(staged), "/lib64/"+filepath.Base(loader))
-	return r.complete(ctx, root, roots, elfdep.Options{Root: root.dir, Stage: []string{stageDir}, SearchPaths: search})
+	return r.complete(ctx, root, v, roots, elfdep.Options{Root: root.dir, Stage: []string{stageDir}, SearchPaths: search})
 }
 
 // complete computes the closure of roots, with what its libraries open by name.
-func (r *Recipe) complete(ctx context.Context, root *rootfs, roots []string, opts elfdep.Options) (*libraries, error) {
+func (r *Recipe) complete(ctx context.Context, root *rootfs, v Variant, roots []string, opts elfdep.Options) (*libraries, error) {
 	decisions, err := elfdep.Reviewed()
 	if err != nil {
 		return nil, err
+	}
+	for _, m := range moduleDecisions(v) {
+		decisions = append(decisions, m.Opened...)
 	}
 	for {
 		libs, err := r.closureWithMissing(ctx, root, roots, opts)

@@ -42,6 +42,7 @@ type collectInputs struct {
 	Lock       Lock
 	Revision   int
 	Opened     string     // digest of the decisions about libraries that are opened
+	Modules    []module   `json:",omitempty"` // the decisions of the backends
 	HostTable  string     `json:",omitempty"` // digest of the table of the host's libraries
 	LLVM       *llvm.Plan `json:",omitempty"`
 	Whole      string     `json:",omitempty"` // why libLLVM is whole
@@ -49,39 +50,41 @@ type collectInputs struct {
 
 // Bundle returns the bundle directory of a variant, with its manifest.
 func (r *Recipe) Bundle(ctx context.Context, v Variant) (*stage.Result, error) {
+	v = r.available(v)
 	compiled, err := r.Compile(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	t, err := toolchain.Describe(ctx, r.Engine, r.Cache, r.toolchainSpec(v.Set), r.Log)
+	images, err := r.images(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	in, err := r.collectInputs(v, t, compiled)
+	in, err := r.collectInputs(v, images, compiled)
 	if err != nil {
 		return nil, err
 	}
-	res, err := r.collect(ctx, v, t, compiled, in)
+	res, err := r.collect(ctx, v, images, compiled, in)
 	var failed *llvm.Error
 	if errors.As(err, &failed) && failed.AllowsWhole(r.Toolchain.Locked) {
 		if _, err := fmt.Fprintf(r.Log, "bundle-%s: WARNING: %v\nbundle-%s: WARNING: %s\n", v.Label(), failed, v.Label(), failed.Deviation()); err != nil {
 			return nil, err
 		}
 		in.LLVM, in.Whole = nil, failed.Deviation()
-		return r.collect(ctx, v, t, compiled, in)
+		return r.collect(ctx, v, images, compiled, in)
 	}
 	return res, err
 }
 
 // collectInputs returns what keys a variant's bundle.
-func (r *Recipe) collectInputs(v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result) (in collectInputs, err error) {
-	spec := r.toolchainSpec(v.Set)
+func (r *Recipe) collectInputs(v Variant, images []*toolchain.Toolchain, compiled map[string]*stage.Result) (in collectInputs, err error) {
+	spec, t := r.toolchainSpec(v.Set), images[0]
+	packages, deviations := toolchain.Merge(images)
 	in = collectInputs{
 		Variant: v.Name, Flavour: v.Flavour, Stages: map[string]string{}, Compiled: map[string]string{},
-		Toolchain: spec.Name(), Packages: t.Packages, Deviations: t.Deviations,
-		Lock: r.Lock, Revision: collectRevision, Opened: elfdep.ReviewedDigest(),
+		Toolchain: spec.Name(), Packages: packages, Deviations: deviations,
+		Lock: r.Lock, Revision: collectRevision, Opened: elfdep.ReviewedDigest(), Modules: moduleDecisions(v),
 	}
-	if slices.Contains(v.Components, "hip") {
+	if v.hasTargets() {
 		in.Targets = r.sortedTargets()
 	}
 	if spec.HasBaseImage() {
@@ -98,12 +101,14 @@ func (r *Recipe) collectInputs(v Variant, t *toolchain.Toolchain, compiled map[s
 	return in, err
 }
 
-func (r *Recipe) collect(ctx context.Context, v Variant, t *toolchain.Toolchain, compiled map[string]*stage.Result, in collectInputs) (*stage.Result, error) {
+func (r *Recipe) collect(ctx context.Context, v Variant, images []*toolchain.Toolchain, compiled map[string]*stage.Result, in collectInputs) (*stage.Result, error) {
 	return r.Cache.Do(ctx, "bundle-"+v.Label(), in, func(ctx context.Context, dir string) error {
-		if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(v.Set), t, r.Log); err != nil {
-			return err
+		for _, t := range images {
+			if err := toolchain.Ensure(ctx, r.Engine, r.toolchainSpec(t.Set), t, r.Log); err != nil {
+				return err
+			}
 		}
-		c := &collector{recipe: r, variant: v, toolchain: t, targets: in.Targets, dir: dir, image: in.Image, compiled: compiled, llvm: in.LLVM, deviations: in.Deviations}
+		c := &collector{recipe: r, variant: v, toolchain: images[0], images: images, packages: in.Packages, targets: in.Targets, dir: dir, image: in.Image, compiled: compiled, llvm: in.LLVM, deviations: in.Deviations}
 		if in.Whole != "" {
 			c.deviations = append(slices.Clip(c.deviations), in.Whole)
 		}
@@ -121,12 +126,16 @@ func (r *Recipe) sortedTargets() []gfx.Target {
 type collector struct {
 	recipe    *Recipe
 	variant   Variant
-	toolchain *toolchain.Toolchain
-	targets   []gfx.Target
-	compiled  map[string]*stage.Result
-	dir       string
-	image     string     // the digest of the toolchain's image, where it was made from a given one
-	llvm      *llvm.Plan // nil: libLLVM, if there is one, is bundled whole
+	toolchain *toolchain.Toolchain // of the variant's set
+	// images are toolchain, and those of the other modules. Libraries that the first does not
+	// contain come from the next.
+	images   []*toolchain.Toolchain
+	packages []toolchain.Package // of all images
+	targets  []gfx.Target
+	compiled map[string]*stage.Result
+	dir      string
+	image    string     // the digest of the toolchain's image, where it was made from a given one
+	llvm     *llvm.Plan // nil: libLLVM, if there is one, is bundled whole
 	// deviations are those of the toolchain, and those of the bundle itself from the lock
 	// files.
 	deviations []string
@@ -145,7 +154,7 @@ func (c *collector) run(ctx context.Context) (err error) {
 	if err := c.copyCompiled(); err != nil {
 		return err
 	}
-	files, err := c.recipe.Engine.Files(ctx, c.toolchain.ID)
+	files, err := openImages(ctx, c.recipe.Engine, c.images)
 	if err != nil {
 		return err
 	}
@@ -160,7 +169,7 @@ func (c *collector) run(ctx context.Context) (err error) {
 		return err
 	}
 	rocm := c.recipe.toolchainSpec(c.variant.Set).ROCm()
-	if c.libs, err = c.recipe.resolve(ctx, root, c.dir, rocm); err != nil {
+	if c.libs, err = c.recipe.resolve(ctx, root, c.variant, c.dir, rocm); err != nil {
 		return err
 	}
 	system := c.variant.Flavour == bundle.FlavourSystem
@@ -173,6 +182,9 @@ func (c *collector) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := c.copyLibraries(); err != nil {
+		return err
+	}
+	if err := c.renameLLVM(); err != nil {
 		return err
 	}
 	if len(c.targets) > 0 {

@@ -106,7 +106,7 @@ func (r *Recipe) compileInputs(c Component, src *stage.Result, t *toolchain.Tool
 // results must not depend on the machine.
 func (r *Recipe) environment(c Component) []string {
 	rocm := ""
-	if c.Set == toolchain.HIP {
+	if c.Set.ROCm {
 		rocm = r.toolchainSpec(c.Set).ROCm()
 	}
 	env := []string{

@@ -121,7 +121,7 @@ func TestVariantsNameTheirComponents(t *testing.T) {
 		t.Fatal(err)
 	}
 	all := components(lock, targets(t, "gfx1100"))
-	for _, v := range Variants {
+	for _, v := range Variants() {
 		for _, name := range v.Components {
 			if _, ok := all[name]; !ok {
 				t.Errorf("variant %s names %q", v.Name, name)

@@ -72,7 +72,7 @@ func (c *collector) closureWithout(ctx context.Context, root *rootfs, left []str
 		}
 		roots = append(roots, p)
 	}
-	return c.recipe.complete(ctx, root, roots, opts)
+	return c.recipe.complete(ctx, root, c.variant, roots, opts)
 }
 
 // recordHostRequirements records the libraries of the host that the compiled files need, with the

@@ -40,6 +40,7 @@ func (r *Recipe) CheckInputs(ctx context.Context, v Variant, m *bundle.Manifest)
 	var diff, further []string
 	own := true // only the user's own options differ
 	all := components(r.Lock, r.Targets)
+	v = r.available(v)
 	for _, name := range v.Components {
 		c := all[name]
 		i := slices.IndexFunc(m.Stages, func(s bundle.Stage) bool { return s.Name == "compile-"+name })

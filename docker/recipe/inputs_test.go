@@ -20,7 +20,7 @@ func TestCheckInputs(t *testing.T) {
 	}{
 		{"the same", []string{"hip:GGML_HIP_GRAPHS=OFF"}, nil, nil},
 		{"an option less", nil, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-hip had -DGGML_HIP_GRAPHS=OFF"}},
-		{"an option more", []string{"hip:GGML_HIP_GRAPHS=OFF", "LLAMA_X=1"}, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-core has -DLLAMA_X=1\n  compile-hip has -DLLAMA_X=1"}},
+		{"an option more", []string{"hip:GGML_HIP_GRAPHS=OFF", "LLAMA_X=1"}, nil, []string{"set GOROCM_CMAKE='hip:GGML_HIP_GRAPHS=OFF'", "\n  compile-core has -DLLAMA_X=1\n  compile-hip has -DLLAMA_X=1\n  compile-vulkan has -DLLAMA_X=1"}},
 		{"another value", []string{"hip:GGML_HIP_GRAPHS=ON"}, nil, []string{"had -DGGML_HIP_GRAPHS=OFF", "has -DGGML_HIP_GRAPHS=ON"}},
 		{"none recorded", []string{"LLAMA_X=1"}, func(_ *Recipe, m *bundle.Manifest) {
 			hip := &m.Stages[1]
@@ -31,7 +31,7 @@ func TestCheckInputs(t *testing.T) {
 		{"an environment of the checkout", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages[1].Env[0] = "PATH=/opt" }, []string{ours, "compile-hip had PATH=/opt"}},
 		{"another time", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(r *Recipe, _ *bundle.Manifest) { r.Lock.Epoch++ }, []string{ours, "SOURCE_DATE_EPOCH="}},
 		{"other targets", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(r *Recipe, _ *bundle.Manifest) { r.Targets = r.Targets[:1] }, []string{"-DCMAKE_HIP_ARCHITECTURES=gfx1100;gfx1101"}},
-		{"a compile that is not recorded", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages = m.Stages[:1] }, []string{ours, "compile-hip is not recorded"}},
+		{"a compile that is not recorded", []string{"hip:GGML_HIP_GRAPHS=OFF"}, func(_ *Recipe, m *bundle.Manifest) { m.Stages = m.Stages[:1] }, []string{ours, "compile-hip is not recorded", "compile-vulkan is not recorded"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r, image, compiled := bundled(t, toolchain.Spec{Kind: "debian", Suite: "forky"})
@@ -71,7 +71,7 @@ func TestCheckToolchain(t *testing.T) {
 	}
 	for now, spec := range specs {
 		for recorded, remedy := range remedies {
-			err := (&Recipe{Toolchain: spec}).CheckToolchain(Variants[0], &bundle.Manifest{Toolchain: bundle.Toolchain{Kind: recorded}})
+			err := (&Recipe{Toolchain: spec}).CheckToolchain(Variants()[0], &bundle.Manifest{Toolchain: bundle.Toolchain{Kind: recorded}})
 			if (err == nil) != (now == recorded) || err != nil && !strings.Contains(err.Error(), remedy) {
 				t.Errorf("recorded is %s, now it is %s: %v", recorded, now, err)
 			}

@@ -101,11 +101,11 @@ func (r *rootfs) owner(ctx context.Context, inRoot string) (string, error) {
 	return owner, nil
 }
 
-// owners maps the files of the image to the packages that own them, from
+// owners maps the files of the images to the packages that own them, from
 // dpkg's file lists.
 func (r *rootfs) owners(ctx context.Context) (map[string]string, error) {
 	owners := map[string]string{}
-	err := r.files.Walk(ctx, "/var/lib/dpkg/info", func(h *tar.Header, body io.Reader) error {
+	read := func(h *tar.Header, body io.Reader) error {
 		name, ok := strings.CutSuffix(path.Base(h.Name), ".list")
 		if !ok || h.Typeflag != tar.TypeReg {
 			return nil
@@ -118,7 +118,8 @@ func (r *rootfs) owners(ctx context.Context) (map[string]string, error) {
 			}
 		}
 		return sc.Err()
-	})
+	}
+	err := r.files.each(func(image engine.Files) error { return image.Walk(ctx, "/var/lib/dpkg/info", read) })
 	if err != nil {
 		return nil, fmt.Errorf("read the image's file lists: %w", err)
 	}

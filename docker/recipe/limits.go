@@ -11,21 +11,25 @@ import (
 // growth is how much larger than its record a bundle may be: 3 %.
 const growth = 0.03
 
-// Fixed limits in bytes, whatever is recorded: packed, and on disk for one target
-// and for both. Those of hip are for gfx1100 and gfx1101.
-const (
-	cpuPackedLimit    = 12_000_000
-	hipPackedLimit    = 115_000_000
-	hipOneTargetLimit = 800_000_000
-	hipBothLimit      = 1_150_000_000
-)
+// Limits are the fixed limits of a bundle in bytes, whatever is recorded; 0: none. Those for targets
+// apply to bundles for gfx1100 and gfx1101.
+type Limits struct {
+	Packed int64
+	// File limits the files that contain the bundle: its Debian package and the container image.
+	File int64
+	// OneTarget and AllTargets limit the space on disk.
+	OneTarget, AllTargets int64
+}
 
-// Fixed limits in bytes of the files that contain a bundle: its Debian package and the
-// container image.
-const (
-	cpuFileLimit = 20_000_000
-	hipFileLimit = 112_000_000
-)
+// limitsOf returns the limits of a bundle, by its label. Those of the core alone are here, those of a
+// backend are part of it. The system flavour has none.
+func limitsOf(label string) Limits {
+	if label == "cpu" {
+		return Limits{Packed: 12_000_000, File: 20_000_000}
+	}
+	b, _ := backendByName(label)
+	return b.Limits
+}
 
 // SizeError reports that a bundle is larger than its record allows, or than a fixed
 // limit.
@@ -44,28 +48,23 @@ func (e *SizeError) Error() string {
 	return fmt.Sprintf("the %s bundle is %.1f MB %s, more than 3 %% over the recorded %.1f MB: find out why, or accept it with `mage lock`", e.Variant, size, e.What, limit)
 }
 
-// CheckSizeLimits compares a bundle with the fixed limits. A hip bundle with code
-// for other targets than gfx1100 and gfx1101 has none.
+// CheckSizeLimits compares a bundle with the fixed limits. A bundle with code for
+// other targets than gfx1100 and gfx1101 has none.
 func CheckSizeLimits(variant string, now Sizes) error {
 	type limit struct {
 		what      string
 		most, now int64
 	}
-	var all []limit
-	switch variant {
-	case "cpu":
-		all = []limit{{"packed", cpuPackedLimit, now.Packed}}
-	case "hip":
-		if hasOtherTargets(now.Targets) {
-			return nil
-		}
-		all = []limit{{"packed", hipPackedLimit, now.Packed}, {onDisk(allTargets), hipBothLimit, now.Disk[allTargets]}}
-		for _, t := range now.Targets {
-			all = append(all, limit{onDisk(t), hipOneTargetLimit, now.Disk[t]})
-		}
+	if hasOtherTargets(now.Targets) {
+		return nil
+	}
+	fixed := limitsOf(variant)
+	all := []limit{{"packed", fixed.Packed, now.Packed}, {onDisk(allTargets), fixed.AllTargets, now.Disk[allTargets]}}
+	for _, t := range now.Targets {
+		all = append(all, limit{onDisk(t), fixed.OneTarget, now.Disk[t]})
 	}
 	for _, l := range all {
-		if l.now > l.most {
+		if l.most > 0 && l.now > l.most {
 			return &SizeError{Variant: variant, What: l.what, Limit: l.most, Size: l.now, Fixed: true}
 		}
 	}
@@ -80,7 +79,7 @@ func hasOtherTargets(targets []string) bool {
 // CheckFileSize compares a file that contains a bundle for targets, such as its Debian
 // package, with the fixed limit. what says how the file contains it, for the error.
 func CheckFileSize(variant string, targets []string, what string, size int64) error {
-	limit := map[string]int64{"cpu": cpuFileLimit, "hip": hipFileLimit}[variant]
+	limit := limitsOf(variant).File
 	if limit == 0 || hasOtherTargets(targets) || size <= limit {
 		return nil
 	}

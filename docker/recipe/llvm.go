@@ -3,6 +3,7 @@ package recipe
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -63,8 +64,50 @@ func (c *collector) linkLLVM(ctx context.Context, root *rootfs) error {
 	c.exclude(whole.SONAME+", what nothing in the bundle calls",
 		fmt.Sprintf("linked of the static libraries in %s %s; other targets than %s, Polly and the Z3 solver are not in it",
 			in.Package.Name, in.Package.Version, strings.Join(in.Targets, " and ")))
-	c.libs, err = c.recipe.resolve(ctx, root, c.dir, c.recipe.toolchainSpec(c.variant.Set).ROCm())
+	c.libs, err = c.recipe.resolve(ctx, root, c.variant, c.dir, c.recipe.toolchainSpec(c.variant.Set).ROCm())
 	return err
+}
+
+// bundledName returns the SONAME of the linked libLLVM in the bundle. A Vulkan driver of the host may
+// need the whole libLLVM, and would get the bundle's if that had the same name.
+func bundledName(soname string) string {
+	name := strings.Replace(soname, "libLLVM.so.", "libLLVMr.so.", 1)
+	if i := strings.LastIndexByte(name, '.'); len(name) > len(soname) {
+		name = name[:i] // the minor version: a name is replaced in place
+	}
+	return name
+}
+
+// renameLLVM gives the linked libLLVM its name in the bundle, in every file that needs it.
+func (c *collector) renameLLVM() error {
+	if c.linked == nil || len(backendsOf(c.variant)) < 2 {
+		return nil // no other module that could need the whole one
+	}
+	from := c.linked.SONAME
+	to := bundledName(from)
+	names, err := elfFiles(c.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if _, err := elfdep.RenameLibrary(name, from, to); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(filepath.Join(c.dir, from), filepath.Join(c.dir, to)); err != nil {
+		return err
+	}
+	for file, needed := range c.libs.needed {
+		if i := slices.Index(needed, from); i >= 0 {
+			needed = slices.Clone(needed)
+			needed[i] = to
+			c.libs.needed[file] = needed
+		}
+	}
+	c.libs.needed[to] = c.libs.needed[from]
+	delete(c.libs.needed, from)
+	c.linked.SONAME = to
+	return nil
 }
 
 // checkLLVMLock records static libraries that are not in the lock as a deviation;

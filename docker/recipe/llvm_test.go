@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/llvm"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
 	"forge.lthn.ai/core/go-rocm/pkg/elfdep"
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 // fileLists is an image with dpkg's file lists only.
@@ -47,7 +49,7 @@ func TestLinksOnlyDebiansLLVM(t *testing.T) {
 	} {
 		var said bytes.Buffer
 		c := &collector{recipe: &Recipe{Log: &said}, variant: Variant{Name: "hip"}, llvm: tc.plan, libs: &libraries{libs: tc.libs, all: tc.libs}}
-		root := &rootfs{files: fileLists{"rocm-llvm": amd.InRoot + "\n", "comgr:amd64": comgr.InRoot + "\n"}}
+		root := &rootfs{files: imageFiles{fileLists{"rocm-llvm": amd.InRoot + "\n", "comgr:amd64": comgr.InRoot + "\n"}}}
 		if err := c.linkLLVM(t.Context(), root); err != nil || c.linked != nil || len(c.excluded) > 0 {
 			t.Errorf("%s: %v, linked %v", tc.name, err, c.linked)
 		}
@@ -59,7 +61,7 @@ func TestLinksOnlyDebiansLLVM(t *testing.T) {
 		}
 	}
 	c := &collector{recipe: &Recipe{Log: io.Discard}, llvm: debian, libs: &libraries{libs: []elfdep.Lib{amd}}}
-	if err := c.linkLLVM(t.Context(), &rootfs{files: fileLists{}}); err == nil || !strings.Contains(err.Error(), "no package of the image owns") {
+	if err := c.linkLLVM(t.Context(), &rootfs{files: imageFiles{fileLists{}}}); err == nil || !strings.Contains(err.Error(), "no package of the image owns") {
 		t.Errorf("a libLLVM that no package owns: %v", err)
 	}
 }
@@ -89,5 +91,32 @@ func TestUnlockedLLVMIsDeviation(t *testing.T) {
 		if tc.fail && !strings.Contains(err.Error(), "llvm-22-dev 1:22.1-1 is not in the lock") {
 			t.Errorf("%s: %v", tc.name, err)
 		}
+	}
+}
+
+// The linked libLLVM has another name than the whole one, everywhere in the bundle: a Vulkan driver of
+// the host that needs the whole one must not get it.
+func TestLinkedLLVMHasItsOwnName(t *testing.T) {
+	for soname, want := range map[string]string{"libLLVM.so.21.1": "libLLVMr.so.21", "libLLVM.so.20.0": "libLLVMr.so.20"} {
+		if got := bundledName(soname); got != want || len(got) > len(soname) || got == soname {
+			t.Errorf("%s becomes %s", soname, got)
+		}
+	}
+	dir := directory(t, map[string]elfgen.Spec{
+		"libamd_comgr.so.3": {SONAME: "libamd_comgr.so.3", Needed: []string{"libLLVM.so.21.1", "libc.so.6"}},
+		"libLLVM.so.21.1":   {SONAME: "libLLVM.so.21.1", Needed: []string{"libc.so.6"}},
+	})
+	c := &collector{dir: dir, variant: Variant{Components: []string{"core", "hip", "vulkan"}}, linked: &llvm.Library{SONAME: "libLLVM.so.21.1"}, libs: &libraries{needed: map[string][]string{
+		"libamd_comgr.so.3": {"libLLVM.so.21.1", "libc.so.6"}, "libLLVM.so.21.1": {"libc.so.6"},
+	}}}
+	if err := c.renameLLVM(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.libs.needed["libamd_comgr.so.3"][0]; got != "libLLVMr.so.21" || c.linked.SONAME != got || c.libs.needed[got] == nil || c.libs.needed["libLLVM.so.21.1"] != nil {
+		t.Errorf("the manifest would say %v", c.libs.needed)
+	}
+	libs, err := elfdep.Closure([]string{filepath.Join(dir, "libamd_comgr.so.3")}, elfdep.Options{Root: t.TempDir(), Stage: []string{dir}, Stop: []string{"libc.so.6"}})
+	if err != nil || len(libs) != 2 || libs[1].SONAME != "libLLVMr.so.21" {
+		t.Errorf("%+v, %v", libs, err)
 	}
 }

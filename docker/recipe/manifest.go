@@ -63,7 +63,7 @@ func (c *collector) toolchainRecord() bundle.Toolchain {
 		Kind: spec.Name(), BaseDigest: c.image,
 		Locked: len(c.deviations) == 0 && !spec.HasBaseImage(), Deviations: c.deviations,
 	}
-	for _, p := range c.toolchain.Packages {
+	for _, p := range c.packages {
 		t.Packages = append(t.Packages, bundle.Package(p))
 	}
 	slices.SortFunc(t.Packages, func(a, b bundle.Package) int {

@@ -36,7 +36,11 @@ func bundled(t *testing.T, spec toolchain.Spec) (*Recipe, *toolchain.Toolchain, 
 		t.Fatal(err)
 	}
 	return r, &toolchain.Toolchain{ID: "sha256:" + strings.Repeat("1", 64), Packages: []toolchain.Package{{Name: "gcc", Version: "1", Arch: "amd64"}}},
-		map[string]*stage.Result{"core": {Name: "compile-core", Key: "key of core", Output: "core"}, "hip": {Name: "compile-hip", Key: "key of hip", Output: "hip"}}
+		map[string]*stage.Result{
+			"core":   {Name: "compile-core", Key: "key of core", Output: "core"},
+			"hip":    {Name: "compile-hip", Key: "key of hip", Output: "hip"},
+			"vulkan": {Name: "compile-vulkan", Key: "key of vulkan", Output: "vulkan"},
+		}
 }
 
 // The manifest lists the options and the environment of a compile, without options that the source
@@ -49,7 +53,7 @@ func TestManifestHasTheCompilesInputs(t *testing.T) {
 	}
 	c := &collector{recipe: r, variant: v, toolchain: tc, compiled: compiled}
 	stages, err := c.stages()
-	if err != nil || len(stages) != 2 {
+	if err != nil || len(stages) != 3 {
 		t.Fatalf("%v, %v", stages, err)
 	}
 	src, err := r.cachedSource()
@@ -71,6 +75,9 @@ func TestManifestHasTheCompilesInputs(t *testing.T) {
 	}
 	if hip := stages[1].Options; slices.Contains(hip, "-DGGML_HIP_ROCWMMA_FATTN=OFF") || !slices.Contains(hip, "-DLLAMA_BUILD_UI=OFF") {
 		t.Errorf("options that the source does not declare, or not those that it does: %q", hip)
+	}
+	if vulkan := stages[2].Options; !slices.Contains(vulkan, "-DGGML_VULKAN=ON") || slices.Contains(vulkan, "-DGGML_HIP=ON") {
+		t.Errorf("the Vulkan module is compiled with %q", vulkan)
 	}
 }
 
@@ -94,11 +101,11 @@ func TestToolchainRecord(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := r.collectInputs(v, image, compiled)
+		in, err := r.collectInputs(v, []*toolchain.Toolchain{image}, compiled)
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := &collector{recipe: r, variant: v, toolchain: image, image: in.Image, deviations: in.Deviations}
+		c := &collector{recipe: r, variant: v, toolchain: image, packages: in.Packages, image: in.Image, deviations: in.Deviations}
 		got := c.toolchainRecord()
 		if got.Kind != tc.kind || got.Locked != tc.locked || !slices.Equal(got.Deviations, tc.deviations) || len(got.Packages) != 1 {
 			t.Errorf("%s: %+v", tc.name, got)
@@ -127,7 +134,7 @@ func TestBundleKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		change(&m)
-		in, err := m.r.collectInputs(m.v, m.image, m.compiled)
+		in, err := m.r.collectInputs(m.v, []*toolchain.Toolchain{m.image}, m.compiled)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -146,6 +153,7 @@ func TestBundleKey(t *testing.T) {
 		"image":      func(m *made) { m.r.Toolchain.BaseImage = "x" },
 		"inputs":     func(m *made) { m.compiled["hip"].Key = "another" },
 		"output":     func(m *made) { m.compiled["hip"].Output = "another" },
+		"module":     func(m *made) { m.compiled["vulkan"].Output = "another" },
 		"targets":    func(m *made) { m.r.Targets = m.r.Targets[:1] },
 		"flavour":    func(m *made) { m.v.Flavour = "system" },
 		"release":    func(m *made) { m.r.Lock.Tag = "v9" },
@@ -170,7 +178,7 @@ func TestBundleKeyHasTheTables(t *testing.T) {
 	}
 	for flavour, wantTable := range map[string]bool{"": false, "system": true} {
 		v.Flavour = flavour
-		in, err := r.collectInputs(v, image, compiled)
+		in, err := r.collectInputs(v, []*toolchain.Toolchain{image}, compiled)
 		if err != nil {
 			t.Fatal(err)
 		}

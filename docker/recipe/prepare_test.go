@@ -94,7 +94,7 @@ func twoComponents(t *testing.T, run func(context.Context, engine.Job) error) (*
 }
 
 func isPreparation(job engine.Job, set toolchain.Set) bool {
-	return strings.Contains(job.CommitAs, "toolchain-"+string(set))
+	return strings.Contains(job.CommitAs, "toolchain-"+set.Name)
 }
 
 // The second toolchain is prepared while the first component is compiled: here the
@@ -159,16 +159,16 @@ func TestFailedPreparationEndsTheCompile(t *testing.T) {
 func TestFailedCompileEndsThePreparation(t *testing.T) {
 	t.Parallel()
 	failure := errors.New("a compiler error")
-	begun, ended := make(chan struct{}), false
+	started, ended := make(chan struct{}), false
 	r, _, list, src := twoComponents(t, func(ctx context.Context, job engine.Job) error {
 		switch {
 		case isPreparation(job, toolchain.HIP):
-			close(begun)
+			close(started)
 			<-ctx.Done()
 			ended = true
 			return ctx.Err()
 		case job.Name == "compile-core":
-			<-begun
+			<-started
 			return failure
 		}
 		return nil

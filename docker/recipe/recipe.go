@@ -36,6 +36,9 @@ type Progress interface {
 func (r *Recipe) toolchainSpec(set toolchain.Set) toolchain.Spec {
 	s := r.Toolchain
 	s.Set = set
+	if set == toolchain.UI { // an image for compiling has no Node.js, or an old one
+		s.Kind, s.BaseImage = "debian", ""
+	}
 	return s
 }
 

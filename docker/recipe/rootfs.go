@@ -16,16 +16,16 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/sparse"
 )
 
-// rootfs contains the files of an image that were requested so far, in a local directory. A
+// rootfs contains the files of images that were requested so far, in a local directory. A
 // toolchain image has gigabytes; a bundle needs a few dozen files of it.
 type rootfs struct {
-	files engine.Files
+	files imageFiles
 	dir   string
 	owned map[string]string // libraries of the image, and their packages
 }
 
 // newRootfs starts with the top directories that are links in merged-/usr systems.
-func newRootfs(ctx context.Context, files engine.Files, dir string) (*rootfs, error) {
+func newRootfs(ctx context.Context, files imageFiles, dir string) (*rootfs, error) {
 	r := &rootfs{files: files, dir: dir}
 	for _, top := range []string{"lib", "lib64", "bin", "sbin"} {
 		e, err := files.Stat(ctx, "/"+top)

@@ -200,11 +200,13 @@ func TestCheckFileSize(t *testing.T) {
 		size    int64
 		ok      bool
 	}{
-		{"hip", both, 112_000_000, true},
-		{"hip", both, 112_000_001, false},
-		{"hip", both[:1], 112_000_001, false},
+		{"hip", both, 120_000_000, true},
+		{"hip", both, 120_000_001, false},
+		{"hip", both[:1], 120_000_001, false},
 		{"hip", third, 200_000_000, true},
 		{"hip-system", both, 200_000_000, true},
+		{"vulkan", nil, 26_000_000, true},
+		{"vulkan", nil, 26_000_001, false},
 		{"cpu", nil, 20_000_000, true},
 		{"cpu", nil, 20_000_001, false},
 	} {

@@ -54,7 +54,7 @@ func (v Variant) WithFlavour(flavour string) (Variant, error) {
 	switch {
 	case flavour == bundle.FlavourHermetic:
 		v.Flavour = ""
-	case flavour == bundle.FlavourSystem && slices.Contains(v.Components, "hip"):
+	case flavour == bundle.FlavourSystem && v.hasROCm():
 		v.Flavour = flavour
 	case flavour == bundle.FlavourSystem:
 		return v, fmt.Errorf("the %s variant contains nothing of ROCm, so it has no %s flavour", v.Name, flavour)
@@ -64,21 +64,14 @@ func (v Variant) WithFlavour(flavour string) (Variant, error) {
 	return v, nil
 }
 
-// Variants returns the bundles that can be built. To add a back end, add a component with one module,
-// and an entry here.
-var Variants = []Variant{
-	{Name: "cpu", Components: []string{"core"}, Set: toolchain.CPU},
-	{Name: "hip", Components: []string{"core", "hip"}, Set: toolchain.HIP},
+// hasROCm reports whether ROCm is among the libraries of the variant.
+func (v Variant) hasROCm() bool {
+	return slices.ContainsFunc(backendsOf(v), func(b Backend) bool { return b.Set.ROCm })
 }
 
-// VariantByName finds a variant.
-func VariantByName(name string) (Variant, error) {
-	for _, v := range Variants {
-		if v.Name == name {
-			return v, nil
-		}
-	}
-	return Variant{}, fmt.Errorf("there is no variant %q", name)
+// hasTargets reports whether the variant contains code for the GPU targets of the settings.
+func (v Variant) hasTargets() bool {
+	return slices.ContainsFunc(backendsOf(v), func(b Backend) bool { return b.HasTargets })
 }
 
 // Hardening and path hygiene. Assertions name source files relative to the
@@ -134,28 +127,11 @@ func components(lock Lock, targets []gfx.Target) map[string]Component {
 		},
 		Modules: []string{"libggml-cpu-*.so"},
 	}
-	names := make([]string, len(targets))
-	for i, t := range targets {
-		names[i] = t.String()
+	all := map[string]Component{core.Name: core}
+	for _, b := range backends {
+		all[b.Name] = b.component(lock, targets)
 	}
-	slices.Sort(names)
-	hip := Component{
-		Name: "hip", Set: toolchain.HIP,
-		Options: append(shared(lock),
-			Option{Name: "GGML_CPU", Value: "OFF"},
-			Option{Name: "GGML_HIP", Value: "ON"},
-			Option{Name: "GGML_HIP_ROCWMMA_FATTN", Value: "OFF", IfKnown: true},
-			Option{Name: "CMAKE_HIP_ARCHITECTURES", Value: strings.Join(names, ";")},
-			Option{Name: "CMAKE_HIP_FLAGS", Value: hipFlags},
-			Option{Name: "LLAMA_BUILD_COMMON", Value: "OFF"},
-			Option{Name: "LLAMA_BUILD_TOOLS", Value: "OFF"},
-			Option{Name: "LLAMA_BUILD_SERVER", Value: "OFF"},
-		),
-		Build:     []string{"ggml-hip"},
-		Libraries: []string{"libggml-base.so"},
-		Modules:   []string{"libggml-hip.so"},
-	}
-	return map[string]Component{core.Name: core, hip.Name: hip}
+	return all
 }
 
 // arguments returns a component's options as CMake arguments, with the user's own at the end. Entries

@@ -33,6 +33,7 @@ func (s Spec) mmdebstrapArgs() []string {
 		"--aptopt=Acquire::Retries 3",
 		"--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--components=" + s.Set.areas(),
 		"--include=" + strings.Join(s.Set.Packages(), ","),
 		// Volumes get the owner of the directory on which they are mounted.
 		`--customize-hook=install -d -o 1000 -g 1000 "$1/src" "$1/build"`,
@@ -42,7 +43,7 @@ func (s Spec) mmdebstrapArgs() []string {
 }
 
 func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log io.Writer) (engine.Image, error) {
-	if _, err := fmt.Fprintf(log, "toolchain: making %s from Debian %s (downloads: about %s)\n", tag, s.Suite, downloadSize[s.Set]); err != nil {
+	if _, err := fmt.Fprintf(log, "toolchain: making %s from Debian %s (downloads: about %s)\n", tag, s.Suite, s.Set.Download); err != nil {
 		return engine.Image{}, err
 	}
 	if s.MmdebstrapImage != "" {
@@ -65,7 +66,3 @@ func (s Spec) makeDebian(ctx context.Context, eng engine.Engine, tag string, log
 // cleanupTime is how long an interrupted mmdebstrap may need to remove its root, which has
 // some gigabytes.
 const cleanupTime = 30 * time.Second
-
-// downloadSize is the sum of the packages' sizes in Debian forky of November 2026, for the
-// log.
-var downloadSize = map[Set]string{CPU: "140 MB", HIP: "550 MB"}

@@ -56,12 +56,12 @@ func (s Spec) makeFromBase(ctx context.Context, eng engine.Engine, base, tag str
 		return engine.Image{}, err
 	}
 	script := addScript
-	if s.Set == HIP {
+	if s.Set.ROCm {
 		script += "[ -x " + s.ROCm() + "/bin/hipconfig ] || [ -x /usr/bin/hipconfig ] || { echo 'this image has no ROCm: hipconfig is missing'; exit 1; }\n"
 	}
 	err := eng.Run(ctx, engine.Job{
 		Name: "prepare " + base, Image: base,
-		Cmd:     []string{"/bin/sh", "-eu", "-c", script, "prepare", strings.Join(basePackages, " ")},
+		Cmd:     []string{"/bin/sh", "-eu", "-c", script, "prepare", strings.Join(s.Set.addedPackages(), " ")},
 		Env:     []string{"LC_ALL=C.UTF-8", "TZ=UTC", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
 		Dir:     "/",
 		Network: true, CommitAs: tag, Log: log,

@@ -4,23 +4,29 @@ import (
 	"bufio"
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// locks contains debian-cpu.lock and debian-hip.lock, with one package per line,
+// locks contains a file debian-SET.lock for each set, with one package per line,
 // debian-llvm.lock with a package that is downloaded when needed, and amd.lock, the reference of
 // AMD's image with its digest.
 //
 //go:embed *.lock
 var locks embed.FS
 
-// Locked returns the locked packages of a set.
+// Locked returns the locked packages of a set; none if the set was never locked, so that each of its
+// packages is a deviation.
 func Locked(s Set) ([]Package, error) {
 	b, err := locks.ReadFile(LockName(s))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read the toolchain lock: %w", err)
 	}
@@ -29,7 +35,7 @@ func Locked(s Set) ([]Package, error) {
 }
 
 // LockName is the file of this directory that locks a set.
-func LockName(s Set) string { return "debian-" + string(s) + ".lock" }
+func LockName(s Set) string { return "debian-" + s.Name + ".lock" }
 
 // AMDReference is the image that `mage lock` resolves for the amd kind: the
 // last ROCm 6 line that AMD publishes for Ubuntu 22.04.

@@ -90,3 +90,29 @@ func Compare(locked, found []Package) []string {
 	slices.Sort(diff)
 	return diff
 }
+
+// Merge returns the packages of several toolchains, each once, and their deviations. Where two have
+// another version of a package, it returns that of the first, and the other is a deviation.
+func Merge(all []*Toolchain) (packages []Package, deviations []string) {
+	from := map[string]*Toolchain{}
+	byName := map[string]Package{}
+	for _, t := range all {
+		for _, p := range t.Packages {
+			key := p.Name + ":" + p.Arch
+			first, ok := byName[key]
+			if !ok {
+				byName[key], from[key] = p, t
+				packages = append(packages, p)
+			} else if first.Version != p.Version {
+				deviations = append(deviations, fmt.Sprintf("%s is %s in the %s image and %s in the %s image", p.Name, p.Version, t.Set, first.Version, from[key].Set))
+			}
+		}
+		deviations = append(deviations, t.Deviations...)
+	}
+	if len(all) == 1 {
+		return packages, deviations // in the order of the image
+	}
+	slices.SortFunc(packages, func(a, b Package) int { return strings.Compare(a.Name+":"+a.Arch, b.Name+":"+b.Arch) })
+	slices.Sort(deviations)
+	return packages, slices.Compact(deviations)
+}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,27 +24,58 @@ import (
 // the jobs there. Any number other than root's would do.
 const User = 1000
 
-// Set is the set of tools of an image.
-type Set string
+// Set is the set of tools of an image. Sets are data: each back end of the recipe defines its own.
+type Set struct {
+	// Name is part of the names of the image, of its stage and of its lock file.
+	Name string
+	// Extra lists the Debian packages besides the base ones, separated by spaces, so that sets are
+	// comparable.
+	Extra string
+	// Only lists the packages of a set without the base ones, which compiles no llama.cpp.
+	Only string
+	// Areas lists the areas of the archive besides main that Extra needs, separated by spaces, such
+	// as "contrib non-free".
+	Areas string
+	// ROCm reports that the packages are ROCm's. A base image must contain it, since other archives
+	// name its packages differently.
+	ROCm bool
+	// Download is the sum of the packages' sizes in Debian forky of November 2026, for the log.
+	Download string
+}
 
-// The two sets: CPU is enough for everything but HIP code.
-const (
-	CPU Set = "cpu"
-	HIP Set = "hip"
-)
-
-// basePackages are the tools of both sets, hipPackages those that HIP adds.
+// The sets that more than one back end uses: CPU is enough for everything but code for GPUs.
 var (
-	basePackages = []string{"binutils", "ca-certificates", "cmake", "g++", "gcc", "ninja-build", "zstd"}
-	hipPackages  = []string{"hipcc", "libamdhip64-dev", "libhipblas-dev", "librocblas-dev"}
+	CPU = Set{Name: "cpu", Download: "140 MB"}
+	HIP = Set{Name: "hip", Extra: "hipcc libamdhip64-dev libhipblas-dev librocblas-dev", ROCm: true, Download: "550 MB"}
+	// UI is for the web page. engine.Vary needs the C compiler.
+	UI = Set{Name: "ui", Only: "gcc libc6-dev nodejs", Download: "128 MB"}
 )
+
+// basePackages are the tools of all sets that compile llama.cpp.
+var basePackages = []string{"binutils", "ca-certificates", "cmake", "g++", "gcc", "ninja-build", "zstd"}
+
+// String returns the set's name.
+func (s Set) String() string { return s.Name }
 
 // Packages returns the Debian packages that the set names.
 func (s Set) Packages() []string {
-	if s == HIP {
-		return append(append([]string{}, basePackages...), hipPackages...)
+	if s.Only != "" {
+		return strings.Fields(s.Only)
 	}
-	return basePackages
+	return append(slices.Clone(basePackages), strings.Fields(s.Extra)...)
+}
+
+// addedPackages returns the packages that are added to a base image.
+func (s Set) addedPackages() []string {
+	if s.ROCm {
+		return basePackages
+	}
+	return s.Packages()
+}
+
+// areas returns the areas of the archive, as mmdebstrap lists them.
+func (s Set) areas() string {
+	return strings.Join(append([]string{"main"}, strings.Fields(s.Areas)...), ",")
 }
 
 // Spec describes the wanted image.
@@ -62,6 +94,7 @@ type Spec struct {
 // Toolchain is an image with known contents.
 type Toolchain struct {
 	Kind string
+	Set  Set
 	// ID is the image's content digest, which jobs use: another cache may have created an
 	// image with the same tag meanwhile.
 	ID       string
@@ -135,8 +168,8 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	if err != nil {
 		return nil, err
 	}
-	tag := "go-rocm/toolchain-" + string(s.Set) + ":" + key[:12]
-	res, err := cache.Do(ctx, "toolchain-"+string(s.Set), in, func(ctx context.Context, dir string) error {
+	tag := "go-rocm/toolchain-" + s.Set.Name + ":" + key[:12]
+	res, err := cache.Do(ctx, "toolchain-"+s.Set.Name, in, func(ctx context.Context, dir string) error {
 		img, err := s.make(ctx, eng, tag, log)
 		if err != nil {
 			return err
@@ -154,7 +187,7 @@ func Describe(ctx context.Context, eng engine.Engine, cache *stage.Cache, s Spec
 	if err != nil {
 		return nil, fmt.Errorf("toolchain: %w; remove %s to make the image again", err, res.Dir)
 	}
-	t := &Toolchain{Kind: s.Kind, ID: id, Tag: tag, Packages: pkgs}
+	t := &Toolchain{Kind: s.Kind, Set: s.Set, ID: id, Tag: tag, Packages: pkgs}
 	if s.HasBaseImage() {
 		return t, nil // the lock file is about the Debian image
 	}

@@ -125,3 +125,44 @@ func TestImageKeysFollowWhatTheyAreMadeOf(t *testing.T) {
 		}
 	}
 }
+
+// Packages that several images have in the same version are recorded once. Another version is a
+// deviation, since libraries of both images end up in one bundle.
+func TestMerge(t *testing.T) {
+	hip := &Toolchain{Set: HIP, Packages: []Package{{"gcc", "1", "amd64", "x"}, {"libc6", "2", "amd64", "x"}, {"hipcc", "1", "amd64", "x"}}, Deviations: []string{"gcc is 1, locked is 0"}}
+	vulkan := &Toolchain{Set: Set{Name: "vulkan"}, Packages: []Package{{"gcc", "1", "amd64", "x"}, {"libc6", "3", "amd64", "y"}, {"libvulkan1", "1", "amd64", "x"}}, Deviations: []string{"gcc is 1, locked is 0"}}
+	packages, deviations := Merge([]*Toolchain{hip, vulkan})
+	if want := []Package{{"gcc", "1", "amd64", "x"}, {"hipcc", "1", "amd64", "x"}, {"libc6", "2", "amd64", "x"}, {"libvulkan1", "1", "amd64", "x"}}; !slices.Equal(packages, want) {
+		t.Errorf("packages %v", packages)
+	}
+	if want := []string{"gcc is 1, locked is 0", "libc6 is 3 in the vulkan image and 2 in the hip image"}; !slices.Equal(deviations, want) {
+		t.Errorf("deviations %q", deviations)
+	}
+	packages, deviations = Merge([]*Toolchain{hip})
+	if !slices.Equal(packages, hip.Packages) || !slices.Equal(deviations, hip.Deviations) {
+		t.Errorf("one toolchain became %v, %q", packages, deviations)
+	}
+}
+
+// The areas of the archive are those that the set needs; an image never has a base image's own ROCm.
+func TestSetsAreData(t *testing.T) {
+	set := Set{Name: "cuda", Extra: "nvidia-cuda-toolkit", Areas: "contrib non-free"}
+	args := Spec{Kind: "debian", Set: set, Suite: "forky"}.mmdebstrapArgs()
+	if !slices.Contains(args, "--components=main,contrib,non-free") || !slices.ContainsFunc(args, func(a string) bool {
+		return strings.HasPrefix(a, "--include=") && strings.HasSuffix(a, ",nvidia-cuda-toolkit")
+	}) {
+		t.Errorf("mmdebstrap gets %q", args)
+	}
+	if args := (Spec{Kind: "debian", Set: CPU, Suite: "forky"}).mmdebstrapArgs(); !slices.Contains(args, "--components=main") {
+		t.Errorf("mmdebstrap gets %q", args)
+	}
+	if !slices.Contains(set.addedPackages(), "nvidia-cuda-toolkit") || slices.Contains(HIP.addedPackages(), "hipcc") {
+		t.Errorf("a base image gets %q and %q", set.addedPackages(), HIP.addedPackages())
+	}
+	if got := (Set{Name: "alone", Only: "nodejs gcc"}).Packages(); !slices.Equal(got, []string{"nodejs", "gcc"}) {
+		t.Errorf("a set without the base packages has %q", got)
+	}
+	if locked, err := Locked(set); err != nil || len(locked) != 0 {
+		t.Errorf("a set without a lock: %d packages, %v", len(locked), err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/packaging/attest"
 	"forge.lthn.ai/core/go-rocm/packaging/goproxy"
 	"forge.lthn.ai/core/go-rocm/packaging/licences"
@@ -21,7 +22,7 @@ const builderID = "https://forge.lthn.ai/core/go-rocm/mage-release"
 func (s *Session) attestInto(ctx context.Context, d *delivery) error {
 	m := attest.Inventory{Version: d.version, Epoch: s.Epoch}
 	var err error
-	if m.Linked, err = linkedComponents(ctx, filepath.Join(d.dir, commandName)); err != nil {
+	if m.Linked, err = linkedComponents(ctx, filepath.Join(d.dir, commandName), d.page); err != nil {
 		return err
 	}
 	for _, p := range d.packed {
@@ -45,8 +46,9 @@ func (s *Session) attestInto(ctx context.Context, d *delivery) error {
 	return s.provenanceInto(ctx, d, m)
 }
 
-// linkedComponents returns the third-party modules in the command.
-func linkedComponents(ctx context.Context, command string) ([]licences.Component, error) {
+// linkedComponents returns the third-party modules in the command, and the parts of the
+// web page in it, which may be nil.
+func linkedComponents(ctx context.Context, command string, page *recipe.Page) ([]licences.Component, error) {
 	modules, err := goEnv(ctx, "GOMODCACHE")
 	if err != nil {
 		return nil, err
@@ -55,7 +57,12 @@ func linkedComponents(ctx context.Context, command string) ([]licences.Component
 	if err != nil {
 		return nil, err
 	}
-	return licences.FromProgram(command, modules, goRoot)
+	linked, err := licences.FromProgram(command, modules, goRoot)
+	if err != nil || page == nil {
+		return linked, err
+	}
+	parts, err := licences.FromPage(page.Components())
+	return append(linked, parts...), err
 }
 
 // provenanceInto writes the provenance of the files in the delivery. The list of

@@ -53,29 +53,84 @@ func Bench() error {
 
 // benchRunSide runs the benchmarks of testing/bench on the built bundles.
 func (s *Session) benchRunSide(ctx context.Context, root string, names []string) error {
-	packed, err := s.Bundles(ctx)
+	source, packs, err := s.subjects(ctx, "cpu", "hip")
 	if err != nil {
 		return err
 	}
-	cpu, err := findBundle(packed, "cpu")
-	if err != nil {
-		return err
-	}
-	hip, err := findBundle(packed, "hip")
-	if err != nil {
-		return err
-	}
-	src, err := recipe.Source(ctx, s.Recipe.Cache, s.Recipe.Lock, s.Recipe.Source, s.Out)
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, "go", "run", "./cmd/benchmarks", "-cpu", cpu.File, "-hip", hip.File, "-source", src.Dir,
-		"-jobs", strconv.Itoa(s.Settings.Jobs), "-work", s.Settings.Cache, "-only", strings.Join(names, ","))
-	cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(root, "testing", "bench"), os.Stdout, os.Stderr
-	if err := procgroup.Run(ctx, cmd, shutdownGrace); err != nil {
+	if err := runGo(ctx, filepath.Join(root, "testing", "bench"), nil, "run", "./cmd/benchmarks", "-cpu", packs[0], "-hip", packs[1], "-source", source,
+		"-jobs", strconv.Itoa(s.Settings.Jobs), "-work", s.Settings.Cache, "-only", strings.Join(names, ",")); err != nil {
 		return fmt.Errorf("benchmarks of testing/bench: %w", err)
 	}
 	return nil
+}
+
+// subjects builds what a test or benchmark on the real artifacts needs, and returns
+// the directory of llama.cpp's source and the packed bundle of each variant.
+func (s *Session) subjects(ctx context.Context, variants ...string) (source string, packs []string, err error) {
+	packed, err := s.Bundles(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, variant := range variants {
+		p, err := findBundle(packed, variant)
+		if err != nil {
+			return "", nil, err
+		}
+		packs = append(packs, p.File)
+	}
+	src, err := recipe.Source(ctx, s.Recipe.Cache, s.Recipe.Lock, s.Recipe.Source, s.Out)
+	if err != nil {
+		return "", nil, err
+	}
+	return src.Dir, packs, nil
+}
+
+// runGo runs the go command in a directory with further environment variables.
+func runGo(ctx context.Context, dir string, env []string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), env...)
+	return procgroup.Run(ctx, cmd, shutdownGrace)
+}
+
+// benchPage measures what the web page adds to the command and to its start.
+func (s *Session) benchPage(ctx context.Context, root, work string) (section benchpage.Section, err error) {
+	version, err := s.Version(root)
+	if err != nil {
+		return section, err
+	}
+	source, packs, err := s.subjects(ctx, "cpu")
+	if err != nil {
+		return section, err
+	}
+	in := buildbench.PageInput{
+		Command: filepath.Join(work, "go-rocm"), Without: filepath.Join(work, "without"), Packed: filepath.Join(root, filepath.FromSlash(pageFile)),
+		Bundle: packs[0], Models: filepath.Join(work, "models"), Work: work, Rounds: 101, Log: s.Out,
+	}
+	if err := os.Mkdir(in.Models, 0o700); err != nil {
+		return section, err
+	}
+	if err := runGo(ctx, root, nil, "run", "./testing/ggufgen/cmd/ggufgen",
+		"-vocab", filepath.Join(source, "models", "ggml-vocab-llama-spm.gguf"), "-o", filepath.Join(in.Models, "tiny.gguf")); err != nil {
+		return section, fmt.Errorf("write a model: %w", err)
+	}
+	if err := s.embedPage(root, nil); err != nil {
+		return section, err
+	}
+	if err := s.command(ctx, root, in.Without, version, "nopayload"); err != nil {
+		return section, err
+	}
+	page, err := s.Recipe.Page(ctx)
+	if err != nil {
+		return section, err
+	}
+	if err := s.embedPage(root, page); err != nil {
+		return section, err
+	}
+	if err := s.command(ctx, root, in.Command, version, "nopayload"); err != nil {
+		return section, err
+	}
+	return buildbench.ComparePage(ctx, in)
 }
 
 // benchBuildSide measures the build itself. The compile benchmark compiles three CPU
@@ -101,6 +156,8 @@ func (s *Session) benchBuildSide(ctx context.Context, root, name string) (err er
 		})
 	case "unchanged":
 		section, err = buildbench.CompareUnchanged(ctx, root, 5, s.Out)
+	case benchpage.Page:
+		section, err = s.benchPage(ctx, root, work)
 	}
 	if err != nil {
 		return fmt.Errorf("benchmark %s: %w", name, err)

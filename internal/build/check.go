@@ -134,7 +134,11 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return findEach(s.dist(root), "go-rocm_*.deb", "go-rocm-llama-"+s.Settings.Embed+"_*.deb")
 		}},
 		{Name: "small packages", Env: ci.EnvSmallDeb, Make: small(func(ctx context.Context, version string, p *recipe.Packed) (string, error) {
-			command, err := s.commandDeb(ctx, root, version)
+			page, err := s.embeddedPage(ctx, root)
+			if err != nil {
+				return "", err
+			}
+			command, err := s.commandDeb(ctx, root, version, page)
 			if err != nil {
 				return "", err
 			}
@@ -150,7 +154,11 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return first + string(filepath.ListSeparator) + second, err
 		})},
 		{Name: "small image", Env: ci.EnvSmallImage, Make: small(func(ctx context.Context, version string, p *recipe.Packed) (string, error) {
-			dir, err := s.image(ctx, root, version, p)
+			page, err := s.embeddedPage(ctx, root)
+			if err != nil {
+				return "", err
+			}
+			dir, err := s.image(ctx, root, version, p, page)
 			if err != nil {
 				return "", err
 			}
@@ -168,15 +176,16 @@ func (s *Session) hooks(root string) ci.Hooks {
 }
 
 // A whole run must finish within 75 minutes. After coreDeadline a run no longer
-// compiles the core a second time, after buildDeadline it does not start a second
-// build at all.
+// compiles the core and the Vulkan module a second time, after buildDeadline it does
+// not start a second build at all.
 const (
 	coreDeadline  = 40 * time.Minute
 	buildDeadline = 55 * time.Minute
 )
 
 // reusedInCI returns the stages that the second build of a check reuses: the
-// images, the HIP module, of which it compiles a sample, and late in a run the core.
+// images, the HIP module, of which it compiles a sample, and late in a run the core and
+// the Vulkan module.
 // If no time is left it returns ci.ErrNotDone: the next run finds the first build in
 // its cache and has the time.
 func (s *Session) reusedInCI() ([]string, error) {
@@ -185,7 +194,7 @@ func (s *Session) reusedInCI() ([]string, error) {
 	case took > buildDeadline:
 		return nil, fmt.Errorf("%w: the run has taken %s and a second build takes up to twenty minutes; the next run does it", ci.ErrNotDone, took.Round(time.Minute))
 	case took > coreDeadline:
-		reuse = append(reuse, "compile-core")
+		reuse = append(reuse, "compile-core", "compile-vulkan")
 	}
 	return reuse, nil
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Clean removes the dist directory and the embedded bundle. It keeps the stage
+// Clean removes the dist directory, the embedded bundle and the web page. It keeps the stage
 // cache: stages are keyed by their inputs and are never stale.
 func Clean() error {
 	return withCheckout(func(_ context.Context, s *Session) error {
@@ -29,7 +29,10 @@ func Clean() error {
 				return err
 			}
 		}
-		return s.printf("clean: removed %s and the embedded bundle; kept the stage cache in %s", s.Settings.Dist, s.Settings.Cache)
+		if err := s.embedPage(root, nil); err != nil {
+			return err
+		}
+		return s.printf("clean: removed %s, the embedded bundle and the web page; kept the stage cache in %s", s.Settings.Dist, s.Settings.Cache)
 	})
 }
 

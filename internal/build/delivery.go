@@ -28,7 +28,7 @@ const commandName = "go-rocm"
 // deliverables are the patterns of the names in a delivery. A directory with any
 // other name in it is never replaced: it may be anything.
 var deliverables = []string{
-	commandName, "llama-*.tar.zst", "go-rocm*.deb", "go-rocm-*.oci.tar", "go-rocm.*.json", "provenance*.json",
+	commandName, "llama-*.tar.zst", "go-rocm*.deb", "go-rocm-*.oci.tar", "go-rocm.*.json", "provenance*.json", "go-rocm-alerts.yml", "go-rocm-dashboard.json",
 	release.ChecksumsFile, release.ChecksumsFile + ".*", aptDir, proxyDir,
 }
 
@@ -55,6 +55,7 @@ var (
 type delivery struct {
 	root, dir, version string
 	packed             []*recipe.Packed
+	page               *recipe.Page // in the command; nil: none
 }
 
 // step adds something to a delivery, or checks it.

@@ -11,6 +11,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/build/settings"
+	"forge.lthn.ai/core/go-rocm/packaging/assets"
 )
 
 // inCheckout returns a session in a new checkout, which is the current directory.
@@ -123,6 +124,22 @@ func TestDeliverRejectsUnknownDeliverables(t *testing.T) {
 	s, _ := inCheckout(t)
 	if err := s.deliver(t.Context(), nil, writes(t, commandName, "novelty")); !errors.Is(err, errNotDelivery) || !strings.Contains(err.Error(), "novelty") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestDeliveryHasMonitoring(t *testing.T) {
+	s, root := inCheckout(t)
+	if err := s.deliver(t.Context(), nil, writes(t, commandName), s.monitoringInto); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"alerts.yml", "dashboard.json"} {
+		want, err := assets.Monitoring.ReadFile("monitoring/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := readFile(t, filepath.Join(root, "dist", "go-rocm-"+name)); got != string(want) {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
+		}
 	}
 }
 

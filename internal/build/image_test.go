@@ -47,7 +47,7 @@ func TestImageContainsLicencesOfItsCommand(t *testing.T) {
 	}
 	s, d := newSession(t)
 	s.Epoch = time.Unix(1700000000, 0)
-	out, err := s.image(t.Context(), root, d.version, &recipe.Packed{Bundle: &stage.Result{Dir: dir}, Manifest: m})
+	out, err := s.image(t.Context(), root, d.version, &recipe.Packed{Bundle: &stage.Result{Dir: dir}, Manifest: m}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,11 @@ func (s *Session) lockSizes(ctx context.Context, root string) error {
 func (s *Session) lockToolchain(ctx context.Context, root string) error {
 	spec := s.Recipe.Toolchain
 	spec.Kind, spec.BaseImage, spec.Locked = "debian", "", false
-	for _, set := range []toolchain.Set{toolchain.CPU, toolchain.HIP} {
+	variants, err := s.Variants()
+	if err != nil {
+		return err
+	}
+	for _, set := range append(recipe.Sets(variants), toolchain.UI) {
 		spec.Set = set
 		t, err := toolchain.Describe(ctx, s.Recipe.Engine, s.Recipe.Cache, spec, s.Out)
 		if err != nil {

@@ -66,6 +66,9 @@ func (s *Session) moduleInto(ctx context.Context, d *delivery) error {
 			return err
 		}
 	}
+	if d.page != nil {
+		sources = append(sources, pageFile)
+	}
 	for _, p := range parts {
 		sources = append(sources, filepath.ToSlash(filepath.Join(payloadDir, filepath.Base(p))))
 	}

@@ -27,12 +27,13 @@ type packageInputs struct {
 	Go                 string
 	Packaging, Modules string // digests of the code and files that it is built from
 	Recompress         string // the program that compresses the data archive, of bundles alone
+	Page               string `json:",omitempty"` // digest of the web page in the command
 }
 
 // packageInto adds the Debian packages to the delivery: that of the command, and
 // one for each bundle.
 func (s *Session) packageInto(ctx context.Context, d *delivery) error {
-	dir, err := s.commandDeb(ctx, d.root, d.version)
+	dir, err := s.commandDeb(ctx, d.root, d.version, d.page)
 	if err != nil {
 		return err
 	}
@@ -87,7 +88,7 @@ func (s *Session) packageInputs(root string, o deb.Options, content string, dirs
 }
 
 // commandDeb returns the directory of the stage with the command's Debian package.
-func (s *Session) commandDeb(ctx context.Context, root, version string) (string, error) {
+func (s *Session) commandDeb(ctx context.Context, root, version string, page *recipe.Page) (string, error) {
 	work, err := os.MkdirTemp("", "go-rocm-package-")
 	if err != nil {
 		return "", err
@@ -104,6 +105,9 @@ func (s *Session) commandDeb(ctx context.Context, root, version string) (string,
 		return "", err
 	}
 	in.Llama = c.LlamaVersion
+	if page != nil {
+		c.Page, in.Page = page.Components(), page.Output
+	}
 	res, err := s.Recipe.Cache.Do(ctx, "deb", in, func(ctx context.Context, dir string) error {
 		if err := manual.Write(c.Manual, cli.New(), manual.Options{Version: version, Date: s.Epoch}); err != nil {
 			return err

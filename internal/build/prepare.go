@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -15,7 +16,8 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
-// program is a program that must be installed, and its Debian package.
+// program is a program that must be installed, and its Debian package. A name with a
+// slash is a file of the package, as a pattern of path.Match.
 type program struct {
 	name, pkg string
 	// unneeded reports whether a build with these settings does not use the program;
@@ -23,12 +25,15 @@ type program struct {
 	unneeded func(*settings.Settings) bool
 }
 
+// lavapipe is the manifest of Mesa's Vulkan driver that computes on the CPU.
+const lavapipe = "/usr/share/vulkan/icd.d/lvp_icd*.json"
+
 // buildPrograms are the programs that a build runs outside containers. testPrograms
 // are those that the tests run: mmdebstrap with any settings, for the systems of the
 // install tests.
 var (
 	buildPrograms = []program{{"git", "git", nil}, {"mmdebstrap", "mmdebstrap", func(s *settings.Settings) bool {
-		return s.MmdebstrapImage != "" || s.BaseImage != "" || s.Toolchain == "amd"
+		return s.MmdebstrapImage != "" || !s.Page && (s.BaseImage != "" || s.Toolchain == "amd")
 	}}}
 	testPrograms = []program{
 		{"zstd", "zstd", nil},
@@ -41,7 +46,11 @@ var (
 		{"gpgv", "gpgv", nil},
 		{"mmdebstrap", "mmdebstrap", nil},
 		{"python3", "python3", nil},
+		{"chromium", "chromium", nil},
 		{"pip3", "python3-pip", nil},
+		{"promtool", "prometheus", nil},
+		{"llvm-objdump-22", "llvm-22", nil},
+		{lavapipe, "mesa-vulkan-drivers", nil},
 	}
 )
 
@@ -61,13 +70,20 @@ func missingPackages(programs []program, s *settings.Settings, installed func(na
 	return packages
 }
 
+// isInstalled reports whether a program is in PATH, or whether files match a pattern.
+func isInstalled(name string) bool {
+	if strings.Contains(name, "/") {
+		files, err := filepath.Glob(name)
+		return err == nil && len(files) > 0
+	}
+	_, err := exec.LookPath(name)
+	return err == nil
+}
+
 // prepare checks that programs are installed. It installs missing ones if it may;
 // otherwise the error contains the command that does.
 func (s *Session) prepare(ctx context.Context, programs []program) error {
-	missing := missingPackages(programs, s.Settings, func(name string) bool {
-		_, err := exec.LookPath(name)
-		return err == nil
-	})
+	missing := missingPackages(programs, s.Settings, isInstalled)
 	if len(missing) == 0 {
 		return nil
 	}

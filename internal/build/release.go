@@ -70,7 +70,7 @@ func (s *Session) release(ctx context.Context, more ...step) error {
 	if err := s.checkCommitted(ctx, root); err != nil {
 		return err
 	}
-	steps := []step{s.buildInto, s.packageInto, s.imageInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.checksumInto, s.verifyRelease}
+	steps := []step{s.buildInto, s.packageInto, s.imageInto, s.monitoringInto, s.moduleInto, s.attestInto, s.earlierModulesInto, s.aptInto, s.checksumInto, s.verifyRelease}
 	if err := s.deliver(ctx, s.publicationRecords(), append(steps, more...)...); err != nil {
 		return err
 	}
@@ -94,6 +94,9 @@ func (s *Session) buildInto(ctx context.Context, d *delivery) (err error) {
 		return err
 	}
 	if err := s.EmbedBundle(d.root, chosen); err != nil {
+		return err
+	}
+	if d.page, err = s.embeddedPage(ctx, d.root); err != nil {
 		return err
 	}
 	return s.command(ctx, d.root, filepath.Join(d.dir, commandName), d.version)

@@ -172,7 +172,7 @@ func (s *Session) seedCache(reuse []string) error {
 	if err := os.MkdirAll(to, 0o700); err != nil {
 		return err
 	}
-	reuse = append(slices.Clip(reuse), "source", "package")
+	reuse = append(slices.Clip(reuse), "source", "package", "ui-packages")
 	reused := func(name string) bool {
 		return slices.ContainsFunc(reuse, func(r string) bool { return strings.HasPrefix(name, r+"-") })
 	}

@@ -4,15 +4,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/internal/ci"
-	"forge.lthn.ai/core/go-rocm/internal/procgroup"
 )
 
 // tortureRounds is the default of GOROCM_TORTURE, the number of times that each fault
@@ -22,6 +21,10 @@ const tortureRounds = "100"
 // torturePackages are the packages whose tests repeat faults with testing/torture.
 var torturePackages = []string{"runtime/extract", "runtime/supervise", "."}
 
+// modelPackages are the packages of downloads and of the store, whose tests try more cuts
+// and power failures under torture. They run once, without the race detector.
+var modelPackages = []string{"runtime/download", "runtime/hub", "runtime/oci", "runtime/modelstore", "runtime/pull"}
+
 // schedulesPerRound is how many schedules of requests and faults the scheduler's test
 // draws for each round.
 const schedulesPerRound = 1000
@@ -29,10 +32,14 @@ const schedulesPerRound = 1000
 // faultsPage is the document that names the test of each fault.
 const faultsPage = "docs/faults.md"
 
-// Torture injects every fault of docs/faults.md repeatedly, under the race detector, and
-// draws many schedules for the scheduler.
+// severalPerRound is how long the end-to-end test of several models runs for each round.
+const severalPerRound = 6 * time.Second
+
+// Torture injects every fault of docs/faults.md repeatedly, under the race detector,
+// draws many schedules for the scheduler, and lets clients use several models of the
+// built bundle while these are killed, unloaded and reconfigured.
 func Torture() error {
-	return withSession(withPrograms(testPrograms, func(ctx context.Context, _ *Session, p ci.Project) error {
+	return withSession(withPrograms(testPrograms, func(ctx context.Context, s *Session, p ci.Project) error {
 		rounds := os.Getenv("GOROCM_TORTURE")
 		if rounds == "" {
 			rounds = tortureRounds
@@ -49,21 +56,36 @@ func Torture() error {
 		if err != nil || n < 1 {
 			return fmt.Errorf("GOROCM_TORTURE is %q; set it to a number of rounds, such as %s", rounds, tortureRounds)
 		}
-		faults := []string{"test", "-race", "-count=1", "-timeout=0", "-v", "-run=^(" + strings.Join(tests, "|") + ")$"}
+		run := "-run=^(" + strings.Join(tests, "|") + ")$"
+		faults := []string{"test", "-race", "-count=1", "-timeout=0", "-v", run}
 		for _, dir := range torturePackages {
 			faults = append(faults, "./"+dir)
 		}
+		models := []string{"test", "-count=1", "-timeout=0", "-v", run}
+		for _, dir := range modelPackages {
+			models = append(models, "./"+dir)
+		}
 		schedules := []string{"test", "-count=1", "-timeout=0", "./runtime/scheduler", "-rapid.checks=" + strconv.Itoa(n*schedulesPerRound)}
-		for _, args := range [][]string{schedules, faults} {
-			cmd := exec.CommandContext(ctx, "go", args...)
-			cmd.Dir, cmd.Stdout, cmd.Stderr = p.Root, os.Stdout, os.Stderr
-			cmd.Env = append(os.Environ(), "GOROCM_TORTURE="+rounds)
-			if err := procgroup.Run(ctx, cmd, shutdownGrace); err != nil {
+		for _, args := range [][]string{schedules, faults, models} {
+			if err := runGo(ctx, p.Root, []string{"GOROCM_TORTURE=" + rounds}, args...); err != nil {
 				return err
 			}
 		}
-		return nil
+		return s.tortureSeveral(ctx, p.Root, time.Duration(n)*severalPerRound)
 	}))
+}
+
+// tortureSeveral runs the test of several models on the cpu bundle for a time.
+func (s *Session) tortureSeveral(ctx context.Context, root string, limit time.Duration) error {
+	if err := s.prepare(ctx, buildPrograms); err != nil {
+		return err
+	}
+	source, packs, err := s.subjects(ctx, "cpu")
+	if err != nil {
+		return err
+	}
+	env := []string{ci.EnvBundle + "=" + packs[0], ci.EnvSource + "=" + source, "GOROCM_SEVERAL_TIME=" + limit.String()}
+	return runGo(ctx, filepath.Join(root, "testing", "e2e"), env, "test", "-tags=e2e", "-count=1", "-timeout=0", "-v", "-run=^TestServeSeveralModels$", ".")
 }
 
 // faultTests returns the tests that the faults page names, sorted and each once.

@@ -131,9 +131,7 @@ func reuseImages(from, to string) error {
 // image, differ from the recorded ones: a build of half an hour could not produce
 // the same files.
 func (s *Session) checkPackages(ctx context.Context, v recipe.Variant, m *bundle.Manifest) error {
-	spec := s.Recipe.Toolchain
-	spec.Set = v.Set
-	t, err := toolchain.Describe(ctx, s.Recipe.Engine, s.Recipe.Cache, spec, s.Out)
+	packages, t, err := s.Recipe.Packages(ctx, v)
 	if err != nil {
 		return err
 	}
@@ -141,10 +139,10 @@ func (s *Session) checkPackages(ctx context.Context, v recipe.Variant, m *bundle
 	for _, p := range m.Toolchain.Packages {
 		recorded = append(recorded, toolchain.Package(p))
 	}
-	if diff := toolchain.Compare(recorded, t.Packages); len(diff) > 0 {
+	if diff := toolchain.Compare(recorded, packages); len(diff) > 0 {
 		return fmt.Errorf("the packages of the toolchain differ from the manifest, so the files would differ too:\n  %s", joinLines(diff))
 	}
-	if spec.HasBaseImage() && t.ID != m.Toolchain.BaseDigest {
+	if s.Recipe.Toolchain.HasBaseImage() && t.ID != m.Toolchain.BaseDigest {
 		return fmt.Errorf("the bundle was compiled in the image %s, this build would use %s: set GOROCM_BASE_IMAGE as for that build, and GOROCM_CACHE to the cache directory of that build, which records the image",
 			m.Toolchain.BaseDigest, t.ID)
 	}

@@ -138,7 +138,7 @@ func TestVerifyComparesBeforeItCompiles(t *testing.T) {
 		change func(m *bundle.Manifest)
 		want   string
 	}{
-		{"another variant", nil, func(m *bundle.Manifest) { m.Variant = "sycl" }, "no variant"},
+		{"another variant", nil, func(m *bundle.Manifest) { m.Variant = "none" }, `no variant "none"`},
 		{"an unknown flavour", nil, func(m *bundle.Manifest) { m.Flavour = bundle.FlavourSystem }, "no system flavour"},
 		{"another source", nil, func(m *bundle.Manifest) { m.Source.Tree = strings.Repeat("0", 40) }, "use the checkout of that release"},
 		{"another toolchain", nil, func(m *bundle.Manifest) { m.Toolchain.Kind = "debian-forky" }, "GOROCM_SUITE=forky"},

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
@@ -21,17 +20,15 @@ import (
 func TestCancelKillsTheWholeGroup(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for {
-			if b, err := os.ReadFile(filepath.Join(dir, "pid")); err == nil && strings.HasSuffix(string(b), "\n") {
-				cancel()
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
 	c := command{dir: dir, out: io.Discard, argv: []string{"sh", "-c", "sleep 600 & echo $! > pid; wait"}}
-	if err := c.run(ctx); !errors.Is(err, context.Canceled) {
+	ended := make(chan error, 1)
+	go func() { ended <- c.run(ctx) }()
+	poll.Until(t, "the grandchild to start", func() bool {
+		b, err := os.ReadFile(filepath.Join(dir, "pid"))
+		return err == nil && strings.HasSuffix(string(b), "\n")
+	})
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatalf("got %v", err)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "pid"))

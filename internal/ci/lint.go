@@ -22,7 +22,7 @@ func (p Project) LintSteps() []Step {
 		{Name: "vet linux/amd64", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "amd64"))},
 		{Name: "vet darwin/arm64", Limit: 15 * time.Minute, Run: uncounted(p.vet("darwin", "arm64"))},
 		{Name: "vet windows/amd64", Limit: 15 * time.Minute, Run: uncounted(p.vet("windows", "amd64", "./pkg/..."))},
-		{Name: "vet linux/386", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "386"))},
+		{Name: "vet linux/386", Limit: 15 * time.Minute, Run: uncounted(p.vet("linux", "386", "./..."))},
 		{Name: "golangci-lint", Limit: 25 * time.Minute, Run: uncounted(p.golangci)},
 	}
 }

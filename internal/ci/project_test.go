@@ -2,6 +2,7 @@ package ci
 
 import (
 	"archive/zip"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -13,34 +14,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
-
-func TestFuzzFindsEveryFuzzTest(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it compiles programs; `mage test` runs this test")
-	}
-	fuzzer := func(name, body string) string {
-		return "package p\n\nimport \"testing\"\n\nfunc " + name + "(f *testing.F) {\n\tf.Add(\"x\")\n\tf.Fuzz(func(t *testing.T, s string) {\n" + body + "\n\t})\n}\n"
-	}
-	p := writeModule(t, map[string]string{
-		"a/a_test.go":     fuzzer("FuzzOne", "_ = s"),
-		"b/c/b_test.go":   fuzzer("FuzzTwo", "if s == \"x\" { t.Error(\"found one\") }"),
-		"d/plain_test.go": "package d\n\nimport \"testing\"\n\nfunc TestNothing(*testing.T) {}\n",
-	})
-	targets, err := p.fuzzTargets(t.Context(), io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []fuzzTarget{{p.Root, "example.test/m/a", "FuzzOne"}, {p.Root, "example.test/m/b/c", "FuzzTwo"}}
-	if diff := cmp.Diff(want, targets, cmp.AllowUnexported(fuzzTarget{})); diff != "" {
-		t.Fatalf("targets (-want +got):\n%s", diff)
-	}
-	p.FuzzRuns = 500
-	var out strings.Builder
-	count, err := p.fuzz(t.Context(), &out)
-	if count != (Count{Passed: 1, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "FuzzTwo") {
-		t.Errorf("count %v, error %v\n%s", count, err, &out)
-	}
-}
 
 func TestModulesFindsNestedModules(t *testing.T) {
 	p := writeModule(t, map[string]string{
@@ -193,26 +166,35 @@ func TestToolIsInstalledOnce(t *testing.T) {
 	}
 }
 
-// TestRaceCoversNestedModules has one module with a failing test, one with a benchmark
+// TestSuitesCoverNestedModules has one module with a failing test, one with a benchmark
 // alone and one whose only file has a build tag; the latter two do not fail.
-func TestRaceCoversNestedModules(t *testing.T) {
+func TestSuitesCoverNestedModules(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it compiles programs; `mage test` runs this test")
 	}
 	p := writeModule(t, map[string]string{
-		"a/a_test.go":       "package a\n\nimport \"testing\"\n\nfunc TestA(*testing.T) {}\n",
-		"adapter/go.mod":    "module example.test/adapter\n\ngo 1.26\n",
-		"adapter/b_test.go": "package b\n\nimport \"testing\"\n\nfunc TestB(t *testing.T) { t.Error(\"nested\") }\n",
-		"bench/go.mod":      "module example.test/bench\n\ngo 1.26\n",
-		"bench/c_test.go":   "package c\n\nimport \"testing\"\n\nfunc BenchmarkC(*testing.B) {}\n",
-		"targets/go.mod":    "module example.test/targets\n\ngo 1.26\n",
-		"targets/d.go":      "//go:build mage\n\npackage main\n\nfunc Build() {}\n",
+		"a/a_test.go":               "package a\n\nimport \"testing\"\n\nfunc TestA(*testing.T) {}\n",
+		"runtime/extract/e_test.go": "package extract\n\nimport \"testing\"\n\nfunc TestE(*testing.T) {}\n",
+		"e_test.go":                 "package m\n\nimport \"testing\"\n\nfunc TestM(*testing.T) {}\n",
+		"adapter/go.mod":            "module example.test/adapter\n\ngo 1.26\n",
+		"adapter/b_test.go":         "package b\n\nimport \"testing\"\n\nfunc TestB(t *testing.T) { t.Error(\"nested\") }\n",
+		"bench/go.mod":              "module example.test/bench\n\ngo 1.26\n",
+		"bench/c_test.go":           "package c\n\nimport \"testing\"\n\nfunc BenchmarkC(*testing.B) {}\n",
+		"targets/go.mod":            "module example.test/targets\n\ngo 1.26\n",
+		"targets/d.go":              "//go:build mage\n\npackage main\n\nfunc Build() {}\n",
 		// Each module is tested with its own versions.
 		"go.work": "go 1.26\n\nuse ./bench\n",
 	})
-	var out strings.Builder
-	count, err := p.race(t.Context(), &out)
-	if count != (Count{Passed: 1, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "example.test/adapter TestB") || strings.Contains(err.Error(), "ran no test") {
-		t.Errorf("count %v, error %v\n%s", count, err, &out)
+	for name, suite := range map[string]func(context.Context, io.Writer) (Count, error){"unit": p.unit, "race": p.race} {
+		t.Run(name, func(t *testing.T) {
+			var out strings.Builder
+			count, err := suite(t.Context(), &out)
+			if count != (Count{Passed: 3, Failed: 1}) || err == nil || !strings.Contains(err.Error(), "example.test/adapter TestB") || strings.Contains(err.Error(), "ran no test") {
+				t.Errorf("count %v, error %v\n%s", count, err, &out)
+			}
+			if want := " ./runtime/extract . ./...\n"; !strings.Contains(out.String(), want) {
+				t.Errorf("no command names the longest package first, as in %q:\n%s", want, &out)
+			}
+		})
 	}
 }

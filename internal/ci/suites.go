@@ -1,9 +1,7 @@
 package ci
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -24,6 +23,9 @@ const (
 	EnvHIPBundle = "GOROCM_HIP_BUNDLE"
 	// EnvSystemBundle is the packed hip bundle of the system flavour.
 	EnvSystemBundle = "GOROCM_SYSTEM_BUNDLE"
+	// EnvBackendOps is llama.cpp's test of the backends' operations, for the modules of
+	// the hip bundle.
+	EnvBackendOps = "GOROCM_BACKEND_OPS"
 	// EnvSource is the directory of the pinned llama.cpp source, from which the tests
 	// read tokenizers.
 	EnvSource = "GOROCM_LLAMA_SOURCE"
@@ -134,37 +136,77 @@ func (e *productEnv) add(ctx context.Context, product Product) error {
 // unit runs the tests of every module with -short: tests that need a container, the
 // network or much time skip themselves then.
 func (p Project) unit(ctx context.Context, out io.Writer) (Count, error) {
-	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m", together())
+	return p.testModules(ctx, out, nil, "-short", "-vet=off", "-timeout=8m")
 }
 
-// together is how many packages are tested side by side: twice as many as there are
-// processors, since their tests mostly wait for processes and clocks.
-func together() string { return "-p=" + strconv.Itoa(2*runtime.GOMAXPROCS(0)) }
-
-// race runs the tests of every module under the race detector.
+// race runs the tests of every module under the race detector. The steps of lint have
+// vetted them.
 func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
 	// The race detector needs cgo. Without this, CGO_ENABLED=0 would fail late. Its
 	// processes wait a second before they exit, which tests that start many would add up.
 	env := []string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}
-	return p.testModules(ctx, out, env, "-race", "-timeout=20m", together())
+	return p.testModules(ctx, out, env, "-race", "-vet=off", "-timeout=20m")
 }
 
-// testModules runs the tests of every module.
+// testModules runs the tests of every module. Those of the main module take longest;
+// the other modules are tested beside it, one after the other.
+//
+// Twice as many packages of the main module are tested side by side as there are
+// processors, and as many of the others: their tests mostly wait for processes and
+// clocks, and a processor that is idle at the end of one module is used by the other.
 func (p Project) testModules(ctx context.Context, out io.Writer, env []string, args ...string) (Count, error) {
 	dirs, err := p.testedModules()
 	if err != nil {
 		return Count{}, err
 	}
-	var sum Count
-	var failed []error
-	for _, dir := range dirs {
-		c, err := p.goTest(ctx, out, dir, env, append(slices.Clip(args), "./...")...)
+	out = &lockedWriter{w: out}
+	test := func(dir string, side int, patterns ...string) (Count, error) {
+		c, err := p.goTest(ctx, out, dir, env, slices.Concat(args, []string{"-p=" + strconv.Itoa(side)}, patterns)...)
 		if dir != p.Root && errors.Is(err, errNoTest) {
 			err = nil // a module with benchmarks alone
 		}
-		sum, failed = sum.Add(c), append(failed, err)
+		return c, err
 	}
-	return sum, errors.Join(failed...)
+	processors := runtime.GOMAXPROCS(0)
+	var others, sum Count
+	var failedOthers, failed []error
+	var beside sync.WaitGroup
+	beside.Go(func() {
+		for _, dir := range dirs {
+			if dir != p.Root {
+				c, err := test(dir, processors, "./...")
+				others, failedOthers = others.Add(c), append(failedOthers, err)
+			}
+		}
+	})
+	if slices.Contains(dirs, p.Root) {
+		c, err := test(p.Root, 2*processors, append(p.longest(), "./...")...)
+		sum, failed = c, append(failed, err)
+	}
+	beside.Wait()
+	return sum.Add(others), errors.Join(append(failed, failedOthers...)...)
+}
+
+// longest returns the packages of the main module whose tests take longest. The go
+// command begins with the packages that are named first.
+func (p Project) longest() []string {
+	return slices.DeleteFunc([]string{"./runtime/extract", "./runtime/supervise", ".", "./cmd/go-rocm/cli", "./internal/gateway"}, func(dir string) bool {
+		tests, err := filepath.Glob(filepath.Join(p.Root, dir, "*_test.go"))
+		return err != nil || len(tests) == 0
+	})
+}
+
+// lockedWriter is a writer that several goroutines use. Each writes whole lines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
 
 // errNoTest reports that a run had no test.
@@ -173,10 +215,14 @@ var errNoTest = errors.New("ran no test")
 // goTest runs `go test -json` and counts its tests. The error names the failed tests,
 // or is the error of the command if no test failed.
 func (p Project) goTest(ctx context.Context, out io.Writer, dir string, env []string, args ...string) (Count, error) {
-	c := command{dir: dir, env: env, out: out, argv: append([]string{"go", "test", "-json"}, args...)}
+	return command{dir: dir, env: env, out: out, argv: append([]string{"go", "test", "-json"}, args...)}.tally(ctx)
+}
+
+// tally runs a program that writes the events of `go test -json`, and counts the tests.
+func (c command) tally(ctx context.Context) (Count, error) {
 	var report Report
 	err := c.stream(ctx, func(r io.Reader) (err error) {
-		report, err = Tally(r, out)
+		report, err = Tally(r, c.out)
 		return err
 	})
 	if failed := report.Err(); failed != nil && ctx.Err() == nil {
@@ -186,54 +232,4 @@ func (p Project) goTest(ctx context.Context, out io.Writer, dir string, env []st
 		err = fmt.Errorf("%s %w", strings.Join(c.argv, " "), errNoTest)
 	}
 	return report.Count, err
-}
-
-// fuzzTarget is a fuzz test of a package of the module in dir.
-type fuzzTarget struct{ dir, pkg, name string }
-
-func (p Project) fuzz(ctx context.Context, out io.Writer) (Count, error) {
-	targets, err := p.fuzzTargets(ctx, out)
-	if err != nil {
-		return Count{}, err
-	}
-	var sum Count
-	var failed []error
-	for _, f := range targets {
-		c, err := p.goTest(ctx, out, f.dir, nil,
-			"-run=^$", "-fuzz=^"+f.name+"$", "-fuzztime="+strconv.Itoa(p.FuzzRuns)+"x", "-fuzzminimizetime=10x", "-timeout=10m", f.pkg)
-		sum, failed = sum.Add(c), append(failed, err)
-	}
-	return sum, errors.Join(failed...)
-}
-
-// fuzzTargets lists the fuzz tests by `go test -list`, which finds all of them.
-func (p Project) fuzzTargets(ctx context.Context, out io.Writer) ([]fuzzTarget, error) {
-	dirs, err := p.testedModules()
-	if err != nil {
-		return nil, err
-	}
-	var targets []fuzzTarget
-	for _, dir := range dirs {
-		c := command{dir: dir, out: out, argv: []string{"go", "test", "-json", "-list=^Fuzz", "./..."}}
-		err := c.stream(ctx, func(r io.Reader) error {
-			lines := bufio.NewScanner(r)
-			for lines.Scan() {
-				var e event
-				if json.Unmarshal(lines.Bytes(), &e) != nil || e.Package == "" {
-					continue
-				}
-				if name := strings.TrimSpace(e.Output); strings.HasPrefix(name, "Fuzz") {
-					targets = append(targets, fuzzTarget{dir, e.Package, name})
-				}
-			}
-			return lines.Err()
-		})
-		if err != nil {
-			return nil, fmt.Errorf("list the fuzz tests in %s: %w", dir, err)
-		}
-	}
-	slices.SortFunc(targets, func(a, b fuzzTarget) int {
-		return strings.Compare(a.pkg+" "+a.name, b.pkg+" "+b.name)
-	})
-	return targets, nil
 }

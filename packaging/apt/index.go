@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/bits"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
@@ -20,31 +22,35 @@ type indexFile struct {
 	data []byte
 }
 
+// zstdEncoder returns the encoder of all indices: its tables are larger than they are.
+// One worker: the result must not depend on the number of processors.
+var zstdEncoder = sync.OnceValues(func() (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
+})
+
 // compressIndex returns an index in its three formats: plain, xz and zstd.
 func compressIndex(name string, text []byte) ([]indexFile, error) {
-	formats := []indexFile{{name, text}}
-	for _, c := range []struct {
-		suffix string
-		open   func(io.Writer) (io.WriteCloser, error)
-	}{
-		{".xz", func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }},
-		{".zst", func(w io.Writer) (io.WriteCloser, error) {
-			// One worker: the result must not depend on the number of processors.
-			return zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithEncoderConcurrency(1))
-		}},
-	} {
-		var b bytes.Buffer
-		z, err := c.open(&b)
-		if err != nil {
-			return nil, fmt.Errorf("compress %s: %w", name, err)
-		}
-		_, err = z.Write(text)
-		if err := errors.Join(err, z.Close()); err != nil {
-			return nil, fmt.Errorf("compress %s: %w", name, err)
-		}
-		formats = append(formats, indexFile{name + c.suffix, b.Bytes()})
+	var b bytes.Buffer
+	x, err := xz.WriterConfig{DictCap: windowSize(len(text))}.NewWriter(&b)
+	if err != nil {
+		return nil, fmt.Errorf("compress %s: %w", name, err)
 	}
-	return formats, nil
+	_, err = x.Write(text)
+	if err := errors.Join(err, x.Close()); err != nil {
+		return nil, fmt.Errorf("compress %s: %w", name, err)
+	}
+	z, err := zstdEncoder()
+	if err != nil {
+		return nil, fmt.Errorf("compress %s: %w", name, err)
+	}
+	return []indexFile{{name, text}, {name + ".xz", b.Bytes()}, {name + ".zst", z.EncodeAll(text, nil)}}, nil
+}
+
+// windowSize returns the window for compressing n bytes: the next power of two, between
+// 4 KiB, the smallest of xz, and its default of 8 MiB. A larger window than the text
+// saves nothing, and the encoder allocates memory for all of it.
+func windowSize(n int) int {
+	return 1 << min(max(bits.Len(uint(max(n-1, 0))), 12), 23)
 }
 
 // contents is the Contents index: for each path, the qualified names

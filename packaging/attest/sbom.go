@@ -56,8 +56,12 @@ type part struct {
 
 type fact struct{ name, value string }
 
-// factGoSum is the name of the fact with a module's hash from go.sum.
-const factGoSum = "go:sum"
+// Names of facts: a module's hash from go.sum, and the SHA-512 of an npm package's file
+// as in package-lock.json.
+const (
+	factGoSum     = "go:sum"
+	factIntegrity = "npm:integrity"
+)
 
 // complete validates the inventory and sorts its bundles by name.
 func (m Inventory) complete() (Inventory, error) {
@@ -94,6 +98,11 @@ func (m Inventory) parts() ([]part, error) {
 			}
 		case licences.GoRuntime:
 			p.purl = "pkg:generic/go@" + escapeVersion(c.Version)
+		case licences.WebPage:
+			p.purl = c.PURL
+			if c.Sum != "" {
+				p.facts = append(p.facts, fact{factIntegrity, c.Sum})
+			}
 		default:
 			return nil, fmt.Errorf("%w: linked component %s has the kind %q", ErrInventory, c.Name, c.Kind)
 		}

@@ -15,6 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/packaging/licences"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/filetree"
 	cdx "github.com/CycloneDX/cyclonedx-go"
 	"github.com/google/go-cmp/cmp"
 	spdxjson "github.com/spdx/tools-golang/json"
@@ -28,13 +29,13 @@ var update = flag.Bool("update", false, "rewrite the golden files")
 // these packages.
 func smallBundle(t *testing.T, m bundle.Manifest, packages ...bundle.Package) attest.Bundle {
 	t.Helper()
-	dir := writeTree(t, map[string]string{
+	dir := filetree.Write(t, map[string]string{
 		"llama-server":               "server " + m.Variant,
 		"licenses/llama.cpp/LICENSE": "Copyright (c) 2023 Some Authors\n",
 		"licenses/libx1/copyright":   "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nCopyright: 1999 A. Person\nLicense: GPL-3+ with X-exception\n",
 	})
 	if m.Variant == "hip" {
-		writeInto(t, dir, map[string]string{"licenses/libhip/copyright": "Copyright (c) 2020 H. Person\n"})
+		filetree.WriteTo(t, dir, map[string]string{"licenses/libhip/copyright": "Copyright (c) 2020 H. Person\n"})
 	}
 	if err := os.Chmod(filepath.Join(dir, "llama-server"), 0o755); err != nil {
 		t.Fatal(err)
@@ -69,6 +70,7 @@ func inventory(t *testing.T) attest.Inventory {
 		Linked: []licences.Component{
 			{Kind: licences.GoModule, Name: "github.com/Some/Mod", Version: "v1.2.3", Sum: "h1:Khu2En+0gcYPZ2kuIihfswbzxv/mIHXgzPZ018Oty48=", Licences: []string{"Apache-2.0", "MIT"}, Texts: text},
 			{Kind: licences.GoRuntime, Name: "go", Version: "1.26.1", Licences: []string{"BSD-3-Clause"}, Holders: []string{"2009 The Go Authors"}, Texts: text},
+			{Kind: licences.WebPage, Name: "@s/page", Version: "1.0.0", PURL: purlPage, Sum: "sha512-AAAA", Licences: []string{"MIT"}, Texts: text},
 		},
 		Bundles: []attest.Bundle{
 			smallBundle(t, bundle.Manifest{Variant: "hip", Targets: []gfx.Target{gfx.MustParse("gfx1100")}, Toolchain: bundle.Toolchain{BaseDigest: "sha256:" + strings.Repeat("b", 64)}},
@@ -87,9 +89,10 @@ const (
 	purlGo    = "pkg:generic/go@1.26.1"
 	purlLlama = "pkg:github/ggml-org/llama.cpp@v0.5.0"
 	purlMod   = "pkg:golang/github.com/some/mod@v1.2.3"
+	purlPage  = "pkg:npm/%40s/page@1.0.0"
 )
 
-var wantPURLs = []string{purlHIP, purlX1, purlGo, purlLlama, purlMod}
+var wantPURLs = []string{purlHIP, purlX1, purlGo, purlLlama, purlMod, purlPage}
 
 func golden(t *testing.T, name string, got []byte) {
 	t.Helper()
@@ -138,7 +141,7 @@ func TestCycloneDX(t *testing.T) {
 		inside[d.Ref] = *d.Dependencies
 	}
 	want := map[string][]string{
-		bom.Metadata.Component.BOMRef: {purlGo, purlMod, "bundle:llama-cpu", "bundle:llama-hip"},
+		bom.Metadata.Component.BOMRef: {purlGo, purlMod, purlPage, "bundle:llama-cpu", "bundle:llama-hip"},
 		"bundle:llama-cpu":            {purlX1, purlLlama},
 		"bundle:llama-hip":            {purlHIP, purlX1, purlLlama},
 	}
@@ -188,7 +191,7 @@ func TestSPDX(t *testing.T) {
 		}
 	}
 	want := map[string][]string{
-		"go-rocm":   {"llama-cpu", "llama-hip", "go", "github.com/Some/Mod"},
+		"go-rocm":   {"llama-cpu", "llama-hip", "go", "github.com/Some/Mod", "@s/page"},
 		"llama-cpu": {"libx1", "llama.cpp"},
 		"llama-hip": {"libhip", "libx1", "llama.cpp"},
 	}
@@ -264,25 +267,5 @@ func TestSBOMsRejectInconsistentInventories(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-func writeTree(t *testing.T, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	writeInto(t, dir, files)
-	return dir
-}
-
-func writeInto(t *testing.T, dir string, files map[string]string) {
-	t.Helper()
-	for name, body := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

@@ -87,8 +87,20 @@ func (b *unpackedBundle) description() string {
 		return fmt.Sprintf("The bundle contains llama.cpp %s with the C library. It uses the machine's ROCm %s.x, from Debian's or AMD's packages; without ROCm, models run on the CPU. It runs only on x86-64. GPU targets: %s.",
 			b.manifest.Version, major, b.targets())
 	}
-	return fmt.Sprintf("The bundle contains llama.cpp %s with all libraries that it needs, including the C library. It uses only the machine's kernel with the amdgpu driver. It runs only on x86-64. GPU targets: %s.",
-		b.manifest.Version, b.targets())
+	host := "It uses only the machine's kernel with the amdgpu driver."
+	if b.hasVulkan() {
+		host = "It uses the machine's kernel, with the amdgpu driver for HIP, and for Vulkan the machine's driver."
+		if len(b.manifest.Targets) == 0 {
+			host = "It uses the machine's kernel and its Vulkan driver."
+		}
+	}
+	return fmt.Sprintf("The bundle contains llama.cpp %s with all libraries that it needs, including the C library. %s It runs only on x86-64. GPU targets: %s.",
+		b.manifest.Version, host, b.targets())
+}
+
+// hasVulkan reports whether the bundle has the Vulkan module.
+func (b *unpackedBundle) hasVulkan() bool {
+	return slices.ContainsFunc(b.manifest.Files, func(f bundle.File) bool { return f.Path == "libggml-vulkan.so" })
 }
 
 // targets lists the GPU targets for people.
@@ -97,7 +109,10 @@ func (b *unpackedBundle) targets() string {
 	for _, t := range b.manifest.Targets {
 		names = append(names, fmt.Sprint(t))
 	}
-	if len(names) == 0 {
+	switch {
+	case len(names) == 0 && b.hasVulkan():
+		return "any with a Vulkan driver"
+	case len(names) == 0:
 		return "none (CPU only)"
 	}
 	return strings.Join(names, ", ")
@@ -121,12 +136,16 @@ func (b *unpackedBundle) entries() []entry {
 }
 
 // hostPackages returns the packages of Debian or AMD with the libraries that the
-// bundle uses from the machine.
+// bundle uses from the machine. A bundle with HIP code recommends no Vulkan driver: it
+// needs none.
 func (b *unpackedBundle) hostPackages() []string {
-	if b.manifest.Host == nil {
-		return nil
-	}
 	var out []string
+	if b.hasVulkan() && len(b.manifest.Targets) == 0 {
+		out = append(out, "mesa-vulkan-drivers | vulkan-icd")
+	}
+	if b.manifest.Host == nil {
+		return out
+	}
 	for _, l := range b.manifest.Host.Libraries {
 		alternatives := slices.DeleteFunc([]string{l.Debian, l.AMD}, func(name string) bool { return name == "" })
 		if len(alternatives) > 0 {

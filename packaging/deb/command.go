@@ -5,6 +5,8 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+
+	"forge.lthn.ai/core/go-rocm/packaging/assets"
 )
 
 // bundleProvides is the virtual package that every bundle package provides, in the
@@ -73,6 +75,13 @@ func (p *pkg) addCommand(c Command) error {
 			return err
 		}
 		p.entries = append(p.entries, entry{path: f.path, text: text, mode: f.mode, conf: f.conf})
+	}
+	for _, name := range []string{"dashboard.json", "alerts.yml"} {
+		text, err := assets.Monitoring.ReadFile("monitoring/" + name)
+		if err != nil {
+			return err
+		}
+		p.entries = append(p.entries, entry{path: path.Join("/usr/share/go-rocm/monitoring", name), text: text, mode: 0o644})
 	}
 	manual, err := manualEntries(c.Manual)
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 
 // terms is the content of a copyright file.
 type terms struct {
-	linked    []licences.Component // in the command
+	linked    []licences.Component // in the command, its web page included
 	bundled   []licences.Component // in the bundle
 	own       string               // the text of go-rocm's own licence
 	fullTexts bool                 // do not refer to /usr/share/common-licenses
@@ -33,6 +33,13 @@ func commandTerms(c Command) (terms, error) {
 	linked, err := licences.FromProgram(c.Program, c.ModuleCache, c.GoRoot)
 	if err != nil {
 		return terms{}, fmt.Errorf("%w: %w", ErrCommand, err)
+	}
+	if c.Page != "" {
+		page, err := licences.FromPage(c.Page)
+		if err != nil {
+			return terms{}, fmt.Errorf("%w: %w", ErrCommand, err)
+		}
+		linked = append(linked, page...)
 	}
 	own, err := readAsset("expat.txt")
 	return terms{linked: linked, own: string(own)}, err
@@ -69,7 +76,7 @@ func (t terms) copyright(epoch time.Time) []byte {
 		w.field("Files", "usr/bin/go-rocm")
 		w.lines("Copyright", append([]string{ours}, holders(t.linked)...))
 		w.field("License", strings.Join(names, " and "))
-		w.lines("Comment", listing("Linked into the program:", t.linked))
+		w.lines("Comment", listing("Linked into the program, or in its web page:", t.linked))
 		w.end()
 	}
 	if len(t.bundled) > 0 {

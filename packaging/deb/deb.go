@@ -72,6 +72,9 @@ type Command struct {
 	ModuleCache string
 	// GoRoot is the Go installation (`go env GOROOT`), for its licence.
 	GoRoot string
+	// Page lists the components of the web page in Program, as packaging/licences
+	// reads it; empty if Program has no page.
+	Page string
 }
 
 // DefaultMaintainer is the maintainer of packages built without a name. The

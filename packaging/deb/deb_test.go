@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"crypto/md5"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,6 +38,8 @@ func TestBuildCommand(t *testing.T) {
 		"/usr/share/doc/go-rocm/copyright":                       "644",
 		"/usr/share/fish/vendor_completions.d/go-rocm.fish":      "644",
 		"/usr/share/zsh/vendor-completions/_go-rocm":             "644",
+		"/usr/share/go-rocm/monitoring/alerts.yml":               "644",
+		"/usr/share/go-rocm/monitoring/dashboard.json":           "644",
 		"/usr/share/man/man1/go-rocm.1.gz":                       "644",
 		"/usr/share/man/man1/go-rocm-serve.1.gz":                 "644",
 		"/usr/share/man/man1/go-rocm-completion.1.gz":            "644",
@@ -279,6 +282,45 @@ func checkCopyright(t *testing.T, text string, parts ...string) {
 	}
 	if diff := cmp.Diff(used, defined); diff != "" {
 		t.Errorf("used and defined licences differ (-used +defined):\n%s", diff)
+	}
+}
+
+// A bundle with Vulkan alone recommends a driver, and one with HIP says which part of it uses one.
+func TestBuildBundlesWithVulkan(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		variant    string
+		recommends bool
+		says       string
+	}{
+		{"vulkan", true, "It uses the machine's kernel and its Vulkan driver. It runs only on x86-64. GPU targets: any with a Vulkan driver."},
+		{"hip", false, "with the amdgpu driver for HIP, and for Vulkan the machine's driver. It runs only on x86-64. GPU targets: gfx1100."},
+	} {
+		dir := writeBundle(t)
+		old, err := bundle.ReadManifest(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(filepath.Join(dir, bundle.ManifestName)), os.WriteFile(filepath.Join(dir, "libggml-vulkan.so"), []byte("module"), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		in := bundle.Manifest{
+			Name: "llama-" + tc.variant, Variant: tc.variant, Flavour: old.Flavour, Version: old.Version, Source: old.Source, Entry: old.Entry, SourceDateEpoch: old.SourceDateEpoch,
+		}
+		if tc.variant == "hip" {
+			in.Targets = old.Targets
+		}
+		m, err := bundle.Build(dir, in)
+		if err := errors.Join(err, bundle.WriteManifest(dir, m)); err != nil {
+			t.Fatal(err)
+		}
+		control := open(t, buildBundle(t, options(t), dir)).text["/control"]
+		if strings.Contains(control, "\nRecommends: mesa-vulkan-drivers | vulkan-icd\n") != tc.recommends {
+			t.Errorf("%s: recommends a driver, or none:\n%s", tc.variant, control)
+		}
+		if text := strings.Join(strings.Fields(control), " "); !strings.Contains(text, tc.says) {
+			t.Errorf("%s: control lacks %q:\n%s", tc.variant, tc.says, control)
+		}
 	}
 }
 

@@ -142,7 +142,7 @@ func TestPublishedModuleHasNoBuildSide(t *testing.T) {
 		parts := strings.Split(strings.TrimPrefix(f.Name, of.String()+"/"), "/")
 		dirs[strings.Join(parts[:min(2, len(parts)-1)], "/")] = true
 	}
-	for _, dir := range []string{"docker", "docker/engine", "packaging", "packaging/deb", "internal/build", "magefiles", "testing/e2e", "testing/install"} {
+	for _, dir := range []string{"docker", "docker/engine", "packaging", "packaging/deb", "internal/build", "magefiles", "testing/e2e", "testing/install", "testing/registry"} {
 		if dirs[dir] {
 			t.Errorf("%s is in the archive", dir)
 		}

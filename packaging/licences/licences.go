@@ -28,18 +28,23 @@ const (
 	GoModule  Kind = "go"      // a module linked into the command
 	GoRuntime Kind = "golang"  // Go's runtime and standard library
 	Bundled   Kind = "bundled" // a component of a bundle
+	WebPage   Kind = "page"    // a part of the web page in the command
 )
 
 // Component is a third-party component.
 type Component struct {
 	Kind Kind
-	// Name is the module path, or the directory name below the bundle's licenses.
+	// Name is the module path, the directory name below the bundle's licenses, or the
+	// name of an npm package.
 	Name string
 	// Version is the module's version. It is empty for bundled components, whose
 	// versions are in the bundle's manifest.
 	Version string
-	// Sum is the module's hash from go.sum ("h1:…"); empty for other kinds.
+	// Sum is a module's hash from go.sum ("h1:…"), or the SHA-512 of an npm package
+	// ("sha512-…"); empty for other components.
 	Sum string
+	// PURL is the package URL of a part of the web page; empty for other kinds.
+	PURL string
 	// Licences are the SPDX identifiers of the recognised texts, or the names that
 	// a machine-readable text contains; sorted.
 	Licences []string

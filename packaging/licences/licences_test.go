@@ -9,23 +9,9 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/packaging/licences"
+	"forge.lthn.ai/core/go-rocm/testing/filetree"
 	"github.com/google/go-cmp/cmp"
 )
-
-func writeTree(t *testing.T, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for name, body := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 const permission = `Permission is hereby granted, free of charge, to any person obtaining a copy
 of this software and associated documentation files (the "Software"), to deal
@@ -48,7 +34,7 @@ SOFTWARE.
 
 func TestFromBundle(t *testing.T) {
 	t.Parallel()
-	dir := writeTree(t, map[string]string{
+	dir := filetree.Write(t, map[string]string{
 		"licenses/llama.cpp/LICENSE": "MIT License\n\nCopyright (c) 2023-2026 Some Authors\n\n" + permission,
 		"licenses/libx1/copyright": "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n" +
 			"Upstream-Name: x\n\nFiles: *\nCopyright: 1999 A. Person\n\t2001  B. Person\nLicense: GPL-2+ with X-exception\n\n" +
@@ -97,7 +83,7 @@ func TestFromBundleRejectsMissingTexts(t *testing.T) {
 	for name, tc := range map[string]struct{ dir, want string }{
 		"no directory":     {bare, "bundle without licences"},
 		"an empty package": {empty, "licences of libx1"},
-		"files alone":      {writeTree(t, map[string]string{"licenses/README": "x"}), "bundle without licences"},
+		"files alone":      {filetree.Write(t, map[string]string{"licenses/README": "x"}), "bundle without licences"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := licences.FromBundle(tc.dir)
@@ -110,7 +96,7 @@ func TestFromBundleRejectsMissingTexts(t *testing.T) {
 
 // The test builds a program with a dependency to get real build information.
 func TestFromProgram(t *testing.T) {
-	src := writeTree(t, map[string]string{
+	src := filetree.Write(t, map[string]string{
 		"go.mod":         "module example.test/prog\n\ngo 1.26\n\nrequire example.test/Dep v1.2.3\n\nreplace example.test/Dep => ./dep\n",
 		"main.go":        "package main\n\nimport \"example.test/Dep\"\n\nfunc main() { dep.Do() }\n",
 		"dep/go.mod":     "module example.test/Dep\n\ngo 1.26\n",
@@ -125,7 +111,7 @@ func TestFromProgram(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	goroot := writeTree(t, map[string]string{"LICENSE": "Copyright 2009 The Go Authors.\n"})
+	goroot := filetree.Write(t, map[string]string{"LICENSE": "Copyright 2009 The Go Authors.\n"})
 
 	t.Chdir(src) // a replacement's path is relative to the module
 	got, err := licences.FromProgram(program, t.TempDir(), goroot)

@@ -15,9 +15,11 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/klauspost/compress/zstd"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/packaging/assets"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
@@ -43,11 +45,27 @@ func systemEntries() []entry {
 	}
 }
 
-func commandEntries(o Options) []entry {
-	return []entry{
+func commandEntries(o Options) ([]entry, error) {
+	list := []entry{
 		{path: commandPath, from: o.Command, mode: 0o755},
 		{path: copyrightPath, text: string(o.Copyright), mode: 0o644},
 	}
+	monitoring, err := fs.Sub(assets.Monitoring, "monitoring")
+	if err != nil {
+		return nil, fmt.Errorf("layer: %w", err)
+	}
+	files, err := fs.ReadDir(monitoring, ".")
+	if err != nil {
+		return nil, fmt.Errorf("layer: %w", err)
+	}
+	for _, f := range files {
+		text, err := fs.ReadFile(monitoring, f.Name())
+		if err != nil {
+			return nil, fmt.Errorf("layer: %w", err)
+		}
+		list = append(list, entry{path: path.Join(monitoringPath, f.Name()), text: string(text), mode: 0o644})
+	}
+	return list, nil
 }
 
 // withParents adds the parent directories of each entry and sorts, parents first.
@@ -131,6 +149,49 @@ func writeLayer(ctx context.Context, name string, list []entry, when time.Time) 
 		err = w.Close()
 	}
 	return errors.Join(err, z.Close(), f.Close())
+}
+
+// errContent reports a compressor that changed the content of a layer.
+var errContent = errors.New("the compressed layer has another content")
+
+// recompress compresses the layer in a file by run, and returns the name of the new file
+// beside it.
+func recompress(ctx context.Context, name string, run func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error) (string, error) {
+	src, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = src.Close() }()
+	info, err := src.Stat()
+	if err != nil {
+		return "", err
+	}
+	smaller := name + "-small"
+	dst, err := os.OpenFile(smaller, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	if err := errors.Join(run(ctx, dst, src, info.Size()), dst.Close()); err != nil {
+		return "", err
+	}
+	before, err := diffID(name)
+	if err != nil {
+		return "", err
+	}
+	after, err := diffID(smaller)
+	if err == nil && before != after {
+		err = errContent
+	}
+	return smaller, err
+}
+
+// diffID returns the digest of the uncompressed layer in a file.
+func diffID(name string) (v1.Hash, error) {
+	l, err := openLayer(name)
+	if err != nil {
+		return v1.Hash{}, err
+	}
+	return l.DiffID()
 }
 
 // checkBundleLayer checks that a layer has the manifest of the bundle where the command

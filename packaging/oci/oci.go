@@ -19,6 +19,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -55,6 +56,8 @@ const (
 	bundlePath    = "usr/lib/go-rocm/llama"
 	statePath     = "var/lib/go-rocm"
 	runPath       = "run/go-rocm"
+	// monitoringPath is that of the Debian package.
+	monitoringPath = "usr/share/go-rocm/monitoring"
 )
 
 // Options are the inputs of Build.
@@ -74,6 +77,10 @@ type Options struct {
 	// it is built and stored once for many versions of the command.
 	Bundle      *bundle.Manifest
 	BundleLayer string
+	// Recompress makes the layer of the command smaller than a compressor in Go does: it
+	// reads a zstd stream of size bytes from src and writes one with the same content to
+	// dst. nil leaves the layer as it is.
+	Recompress func(ctx context.Context, dst io.Writer, src io.Reader, size int64) error
 	// Out is the path of the tar file.
 	Out string
 }
@@ -108,21 +115,9 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 	if err := checkBundleLayer(ctx, o.BundleLayer, o.Bundle); err != nil {
 		return "", err
 	}
-	files := []string{o.BundleLayer}
-	for i, list := range [][]entry{systemEntries(), commandEntries(o)} {
-		name := filepath.Join(work, fmt.Sprintf("layer%d", i))
-		if err := writeLayer(ctx, name, list, o.Epoch); err != nil {
-			return "", err
-		}
-		files = append(files, name)
-	}
-	var layers []v1.Layer
-	for _, name := range files {
-		l, err := tarball.LayerFromFile(name, tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
-		if err != nil {
-			return "", fmt.Errorf("layer: %w", err)
-		}
-		layers = append(layers, l)
+	layers, err := o.layers(ctx, work)
+	if err != nil {
+		return "", err
 	}
 	img, err := image(o, layers)
 	if err != nil {
@@ -153,6 +148,41 @@ func Build(ctx context.Context, o Options) (digest string, err error) {
 	}
 	h, err := img.Digest()
 	return h.String(), err
+}
+
+// layers returns the layers of the image from the bottom: the bundle, what programs
+// expect of a system, and the command.
+func (o Options) layers(ctx context.Context, work string) ([]v1.Layer, error) {
+	system, command := filepath.Join(work, "system"), filepath.Join(work, "command")
+	if err := writeLayer(ctx, system, systemEntries(), o.Epoch); err != nil {
+		return nil, err
+	}
+	entries, err := commandEntries(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := writeLayer(ctx, command, entries, o.Epoch); err != nil {
+		return nil, err
+	}
+	if o.Recompress != nil {
+		if command, err = recompress(ctx, command, o.Recompress); err != nil {
+			return nil, fmt.Errorf("layer: compress: %w", err)
+		}
+	}
+	var layers []v1.Layer
+	for _, name := range []string{o.BundleLayer, system, command} {
+		l, err := openLayer(name)
+		if err != nil {
+			return nil, fmt.Errorf("layer: %w", err)
+		}
+		layers = append(layers, l)
+	}
+	return layers, nil
+}
+
+// openLayer returns the layer in a file.
+func openLayer(name string) (v1.Layer, error) {
+	return tarball.LayerFromFile(name, tarball.WithCompression(compression.ZStd), tarball.WithMediaType(types.OCILayerZStd))
 }
 
 // writeDockerManifest adds Docker's own manifest list to the layout, as `docker

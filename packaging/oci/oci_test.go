@@ -2,14 +2,13 @@ package oci_test
 
 import (
 	"archive/tar"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,192 +16,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
 
+	"forge.lthn.ai/core/go-rocm/packaging/assets"
 	"forge.lthn.ai/core/go-rocm/packaging/oci"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
-
-var epoch = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
-
-// options returns those of a small image.
-func options(t *testing.T) oci.Options {
-	t.Helper()
-	dir := t.TempDir()
-	o := oci.Options{
-		Version: "0.2.0+llama.0.5.0", Epoch: epoch,
-		Command: filepath.Join(dir, "program"), Copyright: []byte("Terms.\n"), BundleLayer: filepath.Join(dir, "layer"), Out: filepath.Join(dir, "out.tar"),
-	}
-	bundleDir := filepath.Join(dir, "bundle")
-	for name, f := range map[string]struct {
-		body string
-		mode os.FileMode
-	}{
-		"program":                     {"command", 0o700},
-		"bundle/llama-server":         {"server", 0o755},
-		"bundle/rocblas/library/a.co": {strings.Repeat("\x00", 1<<20) + "code", 0o644},
-	} {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(f.body), f.mode); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chmod(path, f.mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m, err := bundle.Build(bundleDir, bundle.Manifest{
-		Name: "llama-cpu", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0.5.0",
-		Source: bundle.Source{Tag: "v0.5.0", Tree: strings.Repeat("ab", 20)}, SourceDateEpoch: epoch.Unix(),
-		Entry: bundle.Entry{Program: "llama-server"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := bundle.WriteManifest(bundleDir, m); err != nil {
-		t.Fatal(err)
-	}
-	o.Bundle = m
-	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		return os.Chtimes(path, time.Now(), time.Unix(rand.Int64N(1<<32), 0))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeLayer(t, o.BundleLayer, bundleDir, m)
-	return o
-}
-
-// writeLayer writes a layer as the data archive of a bundle's Debian package is: with
-// names that begin with "./".
-func writeLayer(t *testing.T, name, dir string, m *bundle.Manifest) {
-	t.Helper()
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	z, err := zstd.NewWriter(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := tar.NewWriter(z)
-	list := []string{bundle.ManifestName}
-	for _, file := range m.Files {
-		list = append(list, file.Path)
-	}
-	for _, file := range list {
-		b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(file)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := &tar.Header{Typeflag: tar.TypeReg, Name: "./usr/lib/go-rocm/llama/" + file, Mode: 0o644, Size: int64(len(b)), ModTime: epoch}
-		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(b); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := errors.Join(w.Close(), z.Close(), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// open reads the image like other tools: it unpacks the tar file and reads the
-// layout.
-func open(t *testing.T, path string) (v1.Image, v1.Descriptor) {
-	t.Helper()
-	dir := t.TempDir()
-	if out, err := exec.CommandContext(t.Context(), "tar", "-xf", path, "-C", dir).CombinedOutput(); err != nil {
-		t.Fatalf("tar: %v\n%s", err, out)
-	}
-	index, err := layout.ImageIndexFromPath(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, err := index.IndexManifest()
-	if err != nil || len(list.Manifests) != 1 {
-		t.Fatalf("index: %+v, %v", list, err)
-	}
-	img, err := index.Image(list.Manifests[0].Digest)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img, list.Manifests[0]
-}
-
-// entries lists the entries of the layers from the bottom, one a line, and checks
-// the digests of the layers in the manifest and the configuration.
-func entries(t *testing.T, img v1.Image) string {
-	t.Helper()
-	layers, err := img.Layers()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	digestOf := func(r io.ReadCloser, err error) string {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		sum := sha256.New()
-		if _, err := io.Copy(sum, r); err != nil {
-			t.Fatal(err)
-		}
-		return fmt.Sprintf("sha256:%x", sum.Sum(nil))
-	}
-	var b strings.Builder
-	for i, l := range layers {
-		named, err := l.Digest()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if packed, plain := digestOf(l.Compressed()), digestOf(l.Uncompressed()); packed != named.String() || plain != c.RootFS.DiffIDs[i].String() {
-			t.Errorf("layer %d is %s of %s, recorded as %s of %s", i, packed, plain, named, c.RootFS.DiffIDs[i])
-		}
-		r, err := l.Uncompressed()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for tr := tar.NewReader(r); ; {
-			h, err := tr.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !h.ModTime.Equal(epoch) || h.Uid != h.Gid || h.Uname != "" {
-				t.Errorf("%s: %v, %d:%d, %q", h.Name, h.ModTime, h.Uid, h.Gid, h.Uname)
-			}
-			body, err := io.ReadAll(tr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if len(body) > 100 || h.Typeflag == tar.TypeReg && strings.HasSuffix(h.Name, bundle.ManifestName) {
-				body = fmt.Appendf(nil, "%d bytes", len(body))
-				if strings.HasSuffix(h.Name, bundle.ManifestName) {
-					body = []byte("manifest")
-				}
-			}
-			fmt.Fprintf(&b, "%d %c %04o %d %s %q\n", i, h.Typeflag, h.Mode, h.Uid, h.Name, body)
-		}
-		if err := r.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.String()
-}
 
 func TestBuildWritesThreeLayers(t *testing.T) {
 	t.Parallel()
@@ -215,7 +35,14 @@ func TestBuildWritesThreeLayers(t *testing.T) {
 	if desc.Digest.String() != digest || desc.Platform.String() != "linux/amd64" || desc.Annotations["org.opencontainers.image.ref.name"] != "0.2.0-llama.0.5.0" {
 		t.Errorf("got %+v, digest %s", desc, digest)
 	}
-	const want = `0 0 0644 0 ./usr/lib/go-rocm/llama/manifest.json "manifest"
+	sizeOf := func(name string) string {
+		text, err := assets.Monitoring.ReadFile("monitoring/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d bytes", len(text))
+	}
+	want := fmt.Sprintf(`0 0 0644 0 ./usr/lib/go-rocm/llama/manifest.json "manifest"
 0 0 0644 0 ./usr/lib/go-rocm/llama/llama-server "server"
 0 0 0644 0 ./usr/lib/go-rocm/llama/rocblas/library/a.co "1048580 bytes"
 1 5 0755 0 etc/ ""
@@ -234,7 +61,11 @@ func TestBuildWritesThreeLayers(t *testing.T) {
 2 5 0755 0 usr/share/doc/ ""
 2 5 0755 0 usr/share/doc/go-rocm/ ""
 2 0 0644 0 usr/share/doc/go-rocm/copyright "Terms.\n"
-`
+2 5 0755 0 usr/share/go-rocm/ ""
+2 5 0755 0 usr/share/go-rocm/monitoring/ ""
+2 0 0644 0 usr/share/go-rocm/monitoring/alerts.yml %q
+2 0 0644 0 usr/share/go-rocm/monitoring/dashboard.json %q
+`, sizeOf("alerts.yml"), sizeOf("dashboard.json"))
 	if diff := cmp.Diff(want, entries(t, img)); diff != "" {
 		t.Errorf("entries (-want +got):\n%s", diff)
 	}
@@ -337,6 +168,57 @@ func TestLayersAreZstd(t *testing.T) {
 		if err := h.Decode(head[:n]); err != nil {
 			t.Errorf("layer %d: %v", i, err)
 		}
+	}
+}
+
+// The layer of the command is what the compressor writes, and has the same content.
+func TestRecompressesTheCommand(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	if _, err := oci.Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	digests := func(img v1.Image) (list []string) {
+		m, err := img.Manifest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range m.Layers {
+			list = append(list, l.Digest.String())
+		}
+		return list
+	}
+	img, _ := open(t, o.Out)
+	want, before := entries(t, img), digests(img)
+	fastest := func(content string) func(context.Context, io.Writer, io.Reader, int64) error {
+		return func(_ context.Context, dst io.Writer, src io.Reader, _ int64) error {
+			r, err := zstd.NewReader(src)
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			w, err := zstd.NewWriter(dst, zstd.WithEncoderLevel(zstd.SpeedFastest))
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(w, io.MultiReader(r, strings.NewReader(content)))
+			return errors.Join(err, w.Close())
+		}
+	}
+	o.Recompress = fastest("")
+	if _, err := oci.Build(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	other, _ := open(t, o.Out)
+	if diff := cmp.Diff(want, entries(t, other)); diff != "" {
+		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+	if after := digests(other); before[0] != after[0] || before[1] != after[1] || before[2] == after[2] {
+		t.Errorf("layers %v, were %v", after, before)
+	}
+	o.Recompress = fastest("more")
+	if _, err := oci.Build(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another content") {
+		t.Errorf("a compressor that changes the content: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"debug/elf"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -167,5 +168,37 @@ func TestScanStringsAcrossBlocks(t *testing.T) {
 		if err != nil || len(got) != 1 || got[0].Offset != int64(at) || got[0].Text != "/build/tree/file.c" {
 			t.Errorf("at %d: %v, %v", at, got, err)
 		}
+	}
+}
+
+// A renamed library is the same for the loader under its new name: with its symbols, its versions and
+// the files that need it.
+func TestRenameLibrary(t *testing.T) {
+	const from, to = "libLLVM.so.21.1", "libLLVMr.so.21"
+	user := elfgen.WriteFile(t, "libamd_comgr.so.3", elfgen.Spec{
+		SONAME: "libamd_comgr.so.3", Needed: []string{from, "libc.so.6"}, Wants: []elfgen.Versions{{Library: from, Names: []string{"LLVM_21.1"}}},
+		Symbols: []elfgen.Symbol{{Name: "LLVMStart", Undefined: true, Version: "LLVM_21.1"}},
+	})
+	library := elfgen.WriteFile(t, from, elfgen.Spec{SONAME: from, Defines: []string{"LLVM_21.1"}, Symbols: []elfgen.Symbol{{Name: "LLVMStart", Version: "LLVM_21.1"}}})
+	for _, path := range []string{user, library} {
+		if ok, err := elfdep.RenameLibrary(path, from, to); !ok || err != nil {
+			t.Fatalf("%s: %t, %v", path, ok, err)
+		}
+		if ok, err := elfdep.RenameLibrary(path, from, to); ok || err != nil {
+			t.Errorf("%s again: %t, %v", path, ok, err)
+		}
+	}
+	dir := t.TempDir()
+	for name, path := range map[string]string{to: library, "libamd_comgr.so.3": user} {
+		if err := os.Rename(path, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	libs, err := elfdep.Closure([]string{filepath.Join(dir, "libamd_comgr.so.3")}, elfdep.Options{Root: t.TempDir(), Stage: []string{dir}, Stop: []string{"libc.so.6"}})
+	if err != nil || len(libs) != 2 || libs[1].SONAME != to || libs[0].Versions[0].Library != to {
+		t.Errorf("%+v, %v", libs, err)
+	}
+	if _, err := elfdep.RenameLibrary(filepath.Join(dir, to), to, to+".1"); err == nil {
+		t.Error("a longer name was accepted")
 	}
 }

@@ -12,26 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"forge.lthn.ai/core/go-rocm/pkg/release"
+	"forge.lthn.ai/core/go-rocm/testing/filetree"
 )
-
-func writeTree(t *testing.T, files map[string]string) string {
-	t.Helper()
-	dir := t.TempDir()
-	for name, body := range files {
-		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(body), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 func TestChecksumsVerifyWithSha256sum(t *testing.T) {
 	t.Parallel()
-	dir := writeTree(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
+	dir := filetree.Write(t, map[string]string{"b": "two", "a": "one", "sub/c d": "", ".hidden": "x", ".dir/e": "x"})
 	for range 2 { // the second time, the list itself exists
 		if err := release.WriteChecksums(t.Context(), dir); err != nil {
 			t.Fatal(err)
@@ -66,7 +52,7 @@ func TestChecksumsVerifyWithSha256sum(t *testing.T) {
 
 func TestVerifyListsDifferences(t *testing.T) {
 	t.Parallel()
-	dir := writeTree(t, map[string]string{"a": "one", "b": "two", "c": "three"})
+	dir := filetree.Write(t, map[string]string{"a": "one", "b": "two", "c": "three"})
 	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +82,7 @@ func TestVerifyListsDifferences(t *testing.T) {
 
 func TestComputeChecksumsRejectsSymlinks(t *testing.T) {
 	t.Parallel()
-	dir := writeTree(t, map[string]string{"a": "one"})
+	dir := filetree.Write(t, map[string]string{"a": "one"})
 	if err := os.Symlink("a", filepath.Join(dir, "link")); err != nil {
 		t.Fatal(err)
 	}

@@ -13,13 +13,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
 	"forge.lthn.ai/core/go-rocm/testing/ctxtest"
+	"forge.lthn.ai/core/go-rocm/testing/filetree"
 )
 
 // published writes a release of three files with a minisign signature and a
 // provenance.
 func published(t *testing.T) (dir string, keys release.TrustedKeys) {
 	t.Helper()
-	dir = writeTree(t, map[string]string{"go-rocm": "program", "go-rocm.deb": "package", "apt/Release": "index"})
+	dir = filetree.Write(t, map[string]string{"go-rocm": "program", "go-rocm.deb": "package", "apt/Release": "index"})
 	sums, err := release.ComputeChecksums(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +93,7 @@ func TestVerifyReportsFilesAndSignatures(t *testing.T) {
 // Cancelling the context stops the reading within a large file.
 func TestVerifyStopsWhenCancelled(t *testing.T) {
 	t.Parallel()
-	dir := writeTree(t, map[string]string{"large": strings.Repeat("x", 1<<20)})
+	dir := filetree.Write(t, map[string]string{"large": strings.Repeat("x", 1<<20)})
 	if err := release.WriteChecksums(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}

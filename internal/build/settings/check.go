@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/mod/semver"
 
+	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/internal/benchpage"
 )
 
@@ -21,8 +22,8 @@ func (s *Settings) check() error {
 		errs = append(errs, fmt.Errorf("settings: "+name+": "+format, args...))
 	}
 	for i, v := range s.Variants {
-		if v != "hip" && v != "cpu" {
-			bad("GOROCM_VARIANTS", "%q is not a variant; choose from hip, cpu", v)
+		if _, err := recipe.VariantByName(v); err != nil {
+			bad("GOROCM_VARIANTS", "%q is not a variant; choose from %s", v, strings.Join(variantNames(), ", "))
 		}
 		if slices.Contains(s.Variants[:i], v) {
 			bad("GOROCM_VARIANTS", "%s is listed twice", v)
@@ -46,8 +47,9 @@ func (s *Settings) check() error {
 		bad("GOROCM_REPRODUCE", "%q is not a value; choose from signed, always, never", s.Reproduce)
 	}
 	for _, name := range s.Reuse {
-		if name != "compile-core" && name != "compile-hip" && name != "none" {
-			bad("GOROCM_REPRODUCE_REUSE", "%q is not a stage; choose from compile-core, compile-hip, none", name)
+		component, ok := strings.CutPrefix(name, "compile-")
+		if name != "none" && (!ok || !slices.Contains(recipe.ComponentNames(), component)) {
+			bad("GOROCM_REPRODUCE_REUSE", "%q is not a stage; choose from compile-%s, none", name, strings.Join(recipe.ComponentNames(), ", compile-"))
 		}
 	}
 	if s.Toolchain != "debian" && s.Toolchain != "amd" {
@@ -73,8 +75,8 @@ func (s *Settings) check() error {
 		switch {
 		case !ok || option == "" || strings.HasPrefix(name, "-"):
 			bad("GOROCM_CMAKE", "%q is not of the form NAME=VALUE", o)
-		case only && component != "core" && component != "hip":
-			bad("GOROCM_CMAKE", "%q: %q is not a component; write NAME=VALUE, or core:NAME=VALUE or hip:NAME=VALUE for one component", o, component)
+		case only && !slices.Contains(recipe.ComponentNames(), component):
+			bad("GOROCM_CMAKE", "%q: %q is not a component; write NAME=VALUE, or COMPONENT:NAME=VALUE for one of %s", o, component, strings.Join(recipe.ComponentNames(), ", "))
 		case strings.Contains(option, ":"):
 			bad("GOROCM_CMAKE", "%q has a type; write NAME=VALUE", o)
 		}
@@ -120,6 +122,15 @@ func (s *Settings) check() error {
 		bad("GOROCM_APT_VALID", "%s is not a positive duration; set one such as 2160h", s.AptValid)
 	}
 	return errors.Join(errs...)
+}
+
+// variantNames returns the names of all variants.
+func variantNames() []string {
+	var names []string
+	for _, v := range recipe.Variants() {
+		names = append(names, v.Name)
+	}
+	return names
 }
 
 // CheckVersion checks that a version is valid for a Go module.

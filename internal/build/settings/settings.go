@@ -20,23 +20,24 @@ import (
 
 // Settings are the settings of a build, one field for each variable.
 type Settings struct {
-	Variants         []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, cpu"`
+	Variants         []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, vulkan, cuda, sycl, cpu"`
 	Flavours         []string      `env:"GOROCM_FLAVOURS" envDefault:"hermetic" help:"flavours of the hip bundle: hermetic, system (uses the host's ROCm); of both, the first is embedded in the command"`
 	Targets          []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
 	Embed            string        `env:"GOROCM_EMBED" envDefault:"hip" help:"variant of the bundle in the command, the container image and the Go module"`
+	Page             bool          `env:"GOROCM_PAGE" envDefault:"true" help:"build llama.cpp's web page into the command; its packages come from npm's registry"`
 	Toolchain        string        `env:"GOROCM_TOOLCHAIN" envDefault:"debian" help:"debian, or amd (AMD's own image)"`
 	Suite            string        `env:"GOROCM_SUITE" envDefault:"forky" help:"Debian suite of the debian toolchain"`
 	BaseImage        string        `env:"GOROCM_BASE_IMAGE" help:"image to compile in, by digest or ID, instead of the toolchain's own"`
 	MmdebstrapImage  string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image with mmdebstrap, if it is not installed on this machine"`
 	Locked           bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"reject toolchain packages that differ from the locked ones"`
 	Source           string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
-	CMake            []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, or core:NAME=VALUE and hip:NAME=VALUE for one component"`
+	CMake            []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, or COMPONENT:NAME=VALUE for one of core, hip, vulkan, cuda, sycl"`
 	Jobs             int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: the number of processors)"`
 	Memory           Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, such as 16GiB (0: no limit)"`
 	Cache            string        `env:"GOROCM_CACHE" help:"cache directory (default: go-rocm in the user's cache directory)"`
 	Dist             string        `env:"GOROCM_DIST" envDefault:"dist" help:"directory for the deliverables; a directory with other files in it is rejected"`
 	Reproduce        string        `env:"GOROCM_REPRODUCE" envDefault:"signed" help:"when a release must be proven reproducible by a second build: signed (if a key is set), always, never"`
-	Reuse            []string      `env:"GOROCM_REPRODUCE_REUSE" envDefault:"compile-hip" help:"stages that the second build reuses: compile-core, compile-hip (none: everything is built twice)"`
+	Reuse            []string      `env:"GOROCM_REPRODUCE_REUSE" envDefault:"compile-hip" help:"stages that the second build reuses: compile-core, compile-hip, compile-vulkan (none: everything is built twice)"`
 	Vary             bool          `env:"GOROCM_VARY" envDefault:"false" help:"compile with another user, host name, clock and directory order; mage reproduce sets it for its second build"`
 	Version          string        `env:"GOROCM_VERSION" help:"version to release (default: the newest in CHANGELOG.md)"`
 	Maintainer       string        `env:"GOROCM_MAINTAINER" help:"maintainer of the Debian packages, as NAME <ADDRESS>; required for a signed release"`
@@ -62,7 +63,7 @@ type Settings struct {
 
 // otherVariables are the variables with the prefix GOROCM_ that other parts of the
 // project read.
-var otherVariables = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_SYSTEM_BUNDLE", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_TEST_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK"}
+var otherVariables = []string{"GOROCM_BUNDLE", "GOROCM_HIP_BUNDLE", "GOROCM_SYSTEM_BUNDLE", "GOROCM_BACKEND_OPS", "GOROCM_DEB", "GOROCM_SMALL_DEB", "GOROCM_SMALL_IMAGE", "GOROCM_TORTURE", "GOROCM_CLI", "GOROCM_MODELS", "GOROCM_TEST_MODELS", "GOROCM_LLAMA_SOURCE", "GOROCM_API_KEY", "GOROCM_E2E_WORK", "GOROCM_BENCH_PACK", "GOROCM_CHROMIUM", "GOROCM_SOAK", "GOROCM_VULKAN_DEB", "GOROCM_EMULATE", "GOROCM_OBJDUMP"}
 
 // Secret is a string that is never printed.
 type Secret string

@@ -25,6 +25,7 @@ func TestParse(t *testing.T) {
 		}},
 		{"one variant", []string{"GOROCM_VARIANTS=cpu", "GOROCM_EMBED=cpu"}, "", func(s *Settings) bool { return len(s.Variants) == 1 }},
 		{"empty means unset", []string{"GOROCM_VARIANTS="}, "", func(s *Settings) bool { return len(s.Variants) == 2 }},
+		{"another backend", []string{"GOROCM_VARIANTS=hip,cuda", "GOROCM_CMAKE=cuda:GGML_CUDA_FA=OFF", "GOROCM_REPRODUCE_REUSE=compile-vulkan"}, "", func(s *Settings) bool { return s.Variants[1] == "cuda" }},
 		{"memory", []string{"GOROCM_MEMORY=16GiB"}, "", func(s *Settings) bool { return s.Memory == 16<<30 }},
 		{"options", []string{"GOROCM_CMAKE=A=1;hip:B=2;3"}, "\"3\" is not of the form NAME=VALUE", nil},
 		{"options of a component", []string{"GOROCM_CMAKE=hip:B=2;core:C=a:b"}, "", func(s *Settings) bool { return len(s.CMake) == 2 }},

@@ -1,6 +1,8 @@
-// Package disk measures packing and unpacking of bundles against tar and zstd.
+// Package disk measures packing and unpacking of bundles against tar and zstd, and
+// downloads of models against curl and sha256sum.
 //
-// Both sides process the same bytes with the same level, window and number of threads.
+// Both sides process the same bytes; for bundles, with the same level, window and number
+// of threads.
 // Our additional work (hashing each file, making it durable, recording the result) is
 // part of the measurement; where the peer can do it too, a further row shows its time.
 package disk

@@ -16,10 +16,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
 
-// TestMain also runs the child process that unpacks once.
+// TestMain also runs the child processes that measure once.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == Inner {
-		if err := Once(context.Background(), os.Stdout, os.Args[2:]); err != nil {
+	for name, run := range map[string]func(context.Context, io.Writer, []string) error{Inner: Once, InnerDownload: DownloadOnce} {
+		if len(os.Args) < 2 || os.Args[1] != name {
+			continue
+		}
+		if err := run(context.Background(), os.Stdout, os.Args[2:]); err != nil {
 			_, _ = io.WriteString(os.Stderr, err.Error())
 			os.Exit(1)
 		}
@@ -89,6 +92,28 @@ func TestExtractionRunsBothSides(t *testing.T) {
 	left, err := filepath.Glob(filepath.Join(in.Work, "bundle-*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("remains: %v, %v", left, err)
+	}
+}
+
+// TestDownloadRunsBothSides measures a small file: every side has the right digest, and
+// each download runs in a process of its own.
+func TestDownloadRunsBothSides(t *testing.T) {
+	in := input(t, "")
+	s, err := Download(t.Context(), in, 3<<20+1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Rows) != 4 || len(s.Goals) != 2 || s.Goals[0].Got <= 0 || s.Goals[1].Got < 0 {
+		t.Errorf("%+v", s)
+	}
+	if left, err := os.ReadDir(in.Work); err != nil || len(left) != 0 {
+		t.Errorf("remains: %v, %v", left, err)
+	}
+	other := strings.Repeat("00", 32)
+	for _, args := range [][]string{nil, {"http://127.0.0.1:1/m", other, t.TempDir()}} {
+		if err := DownloadOnce(t.Context(), io.Discard, args); err == nil {
+			t.Errorf("%q is accepted", args)
+		}
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -83,24 +82,9 @@ func Extraction(ctx context.Context, in Input) (page.Section, error) {
 	}
 	var memory []float64
 	ours := in.fresh("extract for "+in.Target.String(), func(ctx context.Context, dir string) (float64, error) {
-		self, err := os.Executable()
-		if err != nil {
-			return 0, err
-		}
-		start := time.Now()
-		cmd := exec.CommandContext(ctx, self, Inner, in.Pack, dir, in.Target.String())
-		cmd.Stderr = os.Stderr
-		out, err := cmd.Output()
-		took := time.Since(start).Seconds()
-		if err != nil {
-			return 0, fmt.Errorf("extract in a process of its own: %w", err)
-		}
-		var o once
-		if err := json.Unmarshal(out, &o); err != nil {
-			return 0, err
-		}
+		o, took, err := inner(ctx, Inner, in.Pack, dir, in.Target.String())
 		memory = append(memory, float64(o.End-o.Start)/1024)
-		return took, nil
+		return took, err
 	})
 	peer := func(after string) func(context.Context, string) (float64, error) {
 		return timed(func(ctx context.Context, dir string) error {

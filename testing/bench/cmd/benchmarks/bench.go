@@ -14,6 +14,7 @@ import (
 	streams "forge.lthn.ai/core/go-rocm/testing/bench"
 	"forge.lthn.ai/core/go-rocm/testing/bench/child"
 	"forge.lthn.ai/core/go-rocm/testing/bench/disk"
+	"forge.lthn.ai/core/go-rocm/testing/bench/several"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -24,6 +25,7 @@ type need int
 const (
 	packs need = 1 << iota
 	modelFiles
+	command // the program go-rocm
 )
 
 // benchmark is one row of the table.
@@ -39,13 +41,17 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{page.Tokens, "cost of a token against other clients", 9, 0, false, tokens},
 		{page.Ready, "warm start against the bare program", 21, packs | modelFiles, false, ready},
+		{page.Choice, "a load with auto against one with a named backend", 41, packs | modelFiles, false, choice},
 		{page.First, "time to the first token against a raw reader", 25, packs | modelFiles, false, first},
 		{page.Flow, "tokens per second of concurrent streams against a raw reader", 15, packs | modelFiles, false, flow},
 		{page.Cancel, "time until the slot of a cancelled stream is free, against other clients", 51, packs | modelFiles, false, cancel},
 		{page.Batch, "BatchGenerate against a loop", 3, packs | modelFiles, false, batch},
 		{page.Memory, "memory of a stream against other clients", 3, packs | modelFiles, false, memory},
+		{page.Models, "several models behind one address against llama-server's router", 5, packs | modelFiles | command, false, severalModels},
+		{page.CPU, "generation on the CPU against the plain llama-server", 7, packs | modelFiles | command, false, cpuGeneration},
 		{page.Extract, "cold extraction against zstd and tar", 5, packs, false, extraction},
 		{page.Pack, "packing and unpacking against tar and zstd", 3, packs, false, packing},
+		{page.Download, "download and verification of a model against curl and sha256sum", 7, 0, false, downloading},
 		{page.Go, "every Go benchmark of the modules, printed as the go command does", 5, packs, true, goTest},
 	}
 }
@@ -56,6 +62,7 @@ type bench struct {
 	out        io.Writer
 	real, tiny child.Model
 	work, run  string // temporary directories
+	command    string // the path of go-rocm
 }
 
 // prepare creates a new cache and a new directory for sockets, so that the run neither
@@ -101,6 +108,11 @@ func (b *bench) need(ctx context.Context, n need) error {
 			}
 		}
 	}
+	if n&command != 0 && b.command == "" {
+		if err := b.buildCommand(ctx); err != nil {
+			return err
+		}
+	}
 	if n&modelFiles == 0 || b.tiny.Path != "" {
 		return nil
 	}
@@ -123,6 +135,18 @@ func (b *bench) need(ctx context.Context, n need) error {
 	return nil
 }
 
+// buildCommand builds go-rocm from this checkout.
+func (b *bench) buildCommand(ctx context.Context) error {
+	path := filepath.Join(b.work, "go-rocm")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/go-rocm")
+	cmd.Dir = filepath.Join("..", "..")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build go-rocm: %w\n%s", err, out)
+	}
+	b.command = path
+	return nil
+}
+
 func (b *bench) child(rounds int) child.Input {
 	return child.Input{Bundle: b.options.cpu, Real: b.real, Tiny: b.tiny, Rounds: rounds, Log: b.out}
 }
@@ -137,6 +161,10 @@ func tokens(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 
 func ready(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	return child.Ready(ctx, b.child(rounds), b.options.cpu, b.options.hip)
+}
+
+func choice(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return child.Choice(ctx, b.child(rounds), b.options.cpu, b.options.hip)
 }
 
 func first(ctx context.Context, b *bench, rounds int) (page.Section, error) {
@@ -166,6 +194,24 @@ func memory(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	return child.Memory(ctx, b.child(rounds), 64, 1000)
 }
 
+func (b *bench) several(rounds int) several.Input {
+	return several.Input{
+		Command: b.command, Bundle: b.options.cpu, Real: b.real.Path, Tiny: b.tiny.Path, RealName: b.real.Name, TinyName: b.tiny.Name,
+		Work: b.work, Rounds: rounds, Idle: 5000, Log: b.out,
+	}
+}
+
+func severalModels(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	in := b.several(rounds)
+	in.Levels = []several.Level{{Streams: 1, Tokens: 64, Rounds: 2 * rounds}, {Streams: 4, Tokens: 24, Rounds: 2 * rounds}, {Streams: 16, Tokens: 12, Rounds: rounds}, {Streams: 64, Tokens: 6, Rounds: rounds}}
+	in.TinyLevels = []several.Level{{Streams: 1, Tokens: 96, Rounds: 4 * rounds}, {Streams: 64, Tokens: 32, Rounds: rounds}}
+	return several.Models(ctx, in)
+}
+
+func cpuGeneration(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return several.CPU(ctx, b.several(rounds))
+}
+
 func (b *bench) disk(pack string, rounds int) disk.Input {
 	return disk.Input{Pack: pack, Target: gfx.GFX1100, Work: b.work, Rounds: rounds, Threads: b.options.jobs, Log: b.out}
 }
@@ -176,6 +222,10 @@ func extraction(ctx context.Context, b *bench, rounds int) (page.Section, error)
 
 func packing(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 	return disk.Packing(ctx, disk.Job{Input: b.disk(b.options.cpu, rounds), Level: 19}, disk.Job{Input: b.disk(b.options.hip, rounds), Level: 3})
+}
+
+func downloading(ctx context.Context, b *bench, rounds int) (page.Section, error) {
+	return disk.Download(ctx, b.disk("", rounds), 1<<30)
 }
 
 // goTest runs the Go benchmarks of the modules.

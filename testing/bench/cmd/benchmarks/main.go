@@ -42,6 +42,9 @@ func start(args []string) error {
 	if len(args) > 0 && args[0] == disk.Inner {
 		return disk.Once(ctx, os.Stdout, args[1:])
 	}
+	if len(args) > 0 && args[0] == disk.InnerDownload {
+		return disk.DownloadOnce(ctx, os.Stdout, args[1:])
+	}
 	return run(ctx, args, os.Stdout)
 }
 

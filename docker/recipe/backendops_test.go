@@ -1,0 +1,122 @@
+package recipe
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/docker/stage"
+	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+)
+
+// coreResult is the result of a compile of the core with two libraries.
+func coreResult(t *testing.T, output string) *stage.Result {
+	t.Helper()
+	dir := t.TempDir()
+	for _, name := range []string{"libggml.so.0", "libggml-base.so.0"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return &stage.Result{Dir: dir, Output: output}
+}
+
+// inputFiles returns the names of the files in an input of a job.
+func inputFiles(t *testing.T, in engine.Input) []string {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	if err := errors.Join(in.Write(w), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for r := tar.NewReader(&b); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+	}
+}
+
+// TestBackendOpsUsesTheCore compiles the test with the core's options in the core's toolchain, beside
+// the core's libraries; a core with another output compiles it again.
+func TestBackendOpsUsesTheCore(t *testing.T) {
+	t.Parallel()
+	var ran []engine.Job
+	r, _, list, src := twoComponents(t, func(_ context.Context, job engine.Job) error {
+		if job.Name == backendOpsName {
+			ran = append(ran, job)
+		}
+		return nil
+	})
+	lock, err := SourceLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Lock = lock
+	first := coreResult(t, "one")
+	for _, core := range []*stage.Result{first, first, coreResult(t, "two")} {
+		if _, err := r.backendOps(t.Context(), src, core); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(ran) != 2 {
+		t.Fatalf("compiled %d times, want once for each core", len(ran))
+	}
+	job := ran[0]
+	tool, err := toolchain.Describe(t.Context(), r.Engine, r.Cache, r.toolchainSpec(list[0].Set), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := r.compileInputs(components(r.Lock, r.Targets)["core"], src, tool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := job.Cmd[5:], slices.Concat(in.Options, []string{"-DLLAMA_BUILD_TESTS=ON"}); !slices.Equal(got, want) || job.Image != tool.ID {
+		t.Errorf("compiled in %s with %q, want %s and %q", job.Image, got, tool.ID, want)
+	}
+	if len(job.In) != 2 || job.In[1].Dir != "/core" || !slices.Equal(inputFiles(t, job.In[1]), []string{"libggml-base.so.0", "libggml.so.0"}) {
+		t.Errorf("the inputs are %v", job.In)
+	}
+	for _, name := range inputFiles(t, job.In[1]) {
+		if !strings.Contains(backendOpsScript, "/core/"+name) {
+			t.Errorf("the script does not link with %s", name)
+		}
+	}
+}
+
+// TestBackendOpsIsInNoBundle checks that no variant has the test among its components, and that no
+// component builds it: bundles and packages contain nothing else.
+func TestBackendOpsIsInNoBundle(t *testing.T) {
+	t.Parallel()
+	lock, err := SourceLock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := components(lock, targets(t, "gfx1100"))
+	for _, v := range Variants() {
+		for _, name := range v.Components {
+			c := all[name]
+			for _, file := range slices.Concat(c.Build, c.Programs, c.Libraries, c.Modules, []string{compileStage(c)}) {
+				if strings.Contains(file, "backend-ops") {
+					t.Errorf("%s of the variant %s builds %s", name, v.Name, file)
+				}
+			}
+			if slices.Contains(c.arguments(nil, func(string) bool { return true }), "-DLLAMA_BUILD_TESTS=ON") {
+				t.Errorf("%s of the variant %s is configured with llama.cpp's tests", name, v.Name)
+			}
+		}
+	}
+}

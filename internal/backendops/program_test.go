@@ -1,0 +1,212 @@
+package backendops
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// envFake makes the test's own program act as test-backend-ops.
+const envFake = "GOROCM_FAKE_BACKEND_OPS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envFake) != "" {
+		os.Exit(fake(os.Args[1:]))
+	}
+	os.Exit(m.Run())
+}
+
+// fakeCases are the cases of the fake in its order. The parameters say what happens.
+var fakeCases = []string{
+	"ADD(type=f32,n=1)", "ADD(type=f32,n=2,crash=1)", "ADD(type=f16,n=3)", "MUL(type=f32,nan=1)", "MUL(type=q4_0,unsupported=1)",
+	"MUL(type=f16,unallocated=1)", "MUL(type=f16,n=1)", "SQR(type=f32,hang=1)", "SQR(type=f32,n=1)", "SQR(type=f32,n=1)", "FUSED(n=1)", "FUSED(n=2)",
+}
+
+// fake prints as test-backend-ops does: the status of a case follows its name, and is lost with the
+// process if that crashes in the next case.
+func fake(args []string) int {
+	mode, filter, lost, code := args[0], "", "", 0
+	for i, a := range args {
+		if a == "-o" {
+			filter = args[i+1]
+		}
+	}
+	if !slices.Equal(args[len(args)-2:], []string{"-b", "Vulkan0"}) {
+		return 2
+	}
+	fmt.Print("Testing 2 devices\n\nBackend 1/2: Vulkan0\n  Device description: llvmpipe (LLVM 19.1.7, 256 bits)\n\n")
+	for _, name := range fakeCases {
+		operation, _, _ := strings.Cut(name, "(")
+		if mode == "support" {
+			status := "\x1b[1;32mSUPPORTED\x1b[0m"
+			if strings.Contains(name, "unsupported") {
+				status = "\x1b[1;31mNOT SUPPORTED\x1b[0m"
+			}
+			if operation != "FUSED" {
+				fmt.Printf("  %s: %s\n", name, status)
+			}
+			continue
+		}
+		if filter != operation && !strings.Contains(","+filter+",", ","+name+",") {
+			continue
+		}
+		if strings.Contains(name, "crash") {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		}
+		if strings.Contains(name, "crash") || strings.Contains(name, "hang") {
+			time.Sleep(time.Hour)
+		}
+		fmt.Print(lost)
+		switch {
+		case strings.Contains(name, "unallocated"):
+			lost = "failed to allocate tensors [Vulkan0] "
+		case strings.Contains(name, "unsupported"):
+			lost = fmt.Sprintf("  %s: not supported [Vulkan0] \n", name)
+		case strings.Contains(name, "nan"):
+			fmt.Printf("[MUL] NaN at index 3 (Vulkan0=nan CPU=0.5)   %s: ", name)
+			lost, code = "\x1b[1;31mFAIL\x1b[0m\n", 1
+		default:
+			fmt.Printf("  %s: ", name)
+			lost = "\x1b[1;32mOK\x1b[0m\n"
+		}
+	}
+	fmt.Print(lost)
+	fmt.Print("  5/6 tests passed\n\nFailing tests:\n  MUL(type=f32,nan=1)\n  Backend Vulkan0: \x1b[1;31mFAIL\x1b[0m\n")
+	return code
+}
+
+func fakeProgram(t *testing.T) Program {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Program{Argv: []string{self}, Dir: t.TempDir(), Env: []string{envFake + "=1"}, Device: "Vulkan0", CaseLimit: 3 * time.Second}
+}
+
+func TestListReportsWhatTheDeviceSupports(t *testing.T) {
+	t.Parallel()
+	supported, unsupported, err := fakeProgram(t).List(t.Context())
+	if err != nil || len(supported) != 8 || len(unsupported) != 1 || supported[0] != (Case{"ADD", "type=f32,n=1"}) || unsupported[0].Operation != "MUL" {
+		t.Errorf("supported %v, unsupported %v: %v", supported, unsupported, err)
+	}
+}
+
+// TestRunContinuesAfterACrash runs cases of which one crashes, one hangs, one differs and one cannot be
+// allocated. The others have their own results.
+func TestRunContinuesAfterACrash(t *testing.T) {
+	t.Parallel()
+	p := fakeProgram(t)
+	supported, unsupported, err := p.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]Result{}
+	err = p.Run(t.Context(), append(supported, unsupported...), func(r Result) error {
+		if old, ok := got[r.String()]; ok {
+			t.Errorf("two results: %v and %v", old, r)
+		}
+		got[r.String()] = r
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	outcomes := map[string]Outcome{}
+	for name, r := range got {
+		outcomes[name] = r.Outcome
+	}
+	want := map[string]Outcome{
+		"ADD(type=f32,n=1)": Equal, "ADD(type=f32,n=2,crash=1)": Crashed, "ADD(type=f16,n=3)": Equal, "MUL(type=f32,nan=1)": Different,
+		"MUL(type=q4_0,unsupported=1)": Unsupported, "MUL(type=f16,unallocated=1)": Different, "MUL(type=f16,n=1)": Equal,
+		"SQR(type=f32,hang=1)": Crashed, "SQR(type=f32,n=1)": Equal,
+	}
+	if d := cmp.Diff(want, outcomes); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	for name, reason := range map[string]string{
+		"MUL(type=f32,nan=1)": "NaN at index 3", "MUL(type=f16,unallocated=1)": "not allocated", "SQR(type=f32,hang=1)": "no result after 3s",
+		"ADD(type=f32,n=2,crash=1)": "signal: killed", "MUL(type=q4_0,unsupported=1)": "by Vulkan0",
+	} {
+		if !strings.Contains(got[name].Reason, reason) {
+			t.Errorf("the reason of %s is %q", name, got[name].Reason)
+		}
+	}
+}
+
+func TestRunOperationNeedsACase(t *testing.T) {
+	t.Parallel()
+	var got []string
+	report := func(r Result) error { got = append(got, r.String()+" "+string(r.Outcome)); return nil }
+	if err := fakeProgram(t).RunOperation(t.Context(), "FUSED", "n=", report); err != nil || !slices.Equal(got, []string{"FUSED(n=1) equal", "FUSED(n=2) equal"}) {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if err := fakeProgram(t).RunOperation(t.Context(), "NOTHING", "", report); err == nil {
+		t.Error("an operation without cases is no error")
+	}
+}
+
+func TestShortHasEveryTypeAndKernel(t *testing.T) {
+	t.Parallel()
+	cases := []Case{
+		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=1,k=4096,bs=[1,1]"},
+		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=1,k=256,bs=[1,1]"}, // the smallest for one column
+		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=8,k=256,bs=[1,1]"},
+		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=7,k=256,bs=[1,1]"},
+		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=9,k=256,bs=[1,1]"},
+		{"MUL_MAT", "type_a=f16,type_b=f32,m=16,n=9,k=256,bs=[3,2]"},
+		{"SOFT_MAX", "type=f32,ne=[16,16,1,1],mask=0,sinks=0,scale=1.000000"},
+		{"SOFT_MAX", "type=f32,ne=[15,15,1,1],mask=1,sinks=0,scale=0.100000"},
+		{"SOFT_MAX", "type=f32,ne=[1024,15,1,1],mask=1,sinks=0,scale=0.100000"},
+		{"ADD", "type=f32,ne=[99999,99999,99999,99999],nr=[99999,1,1,1]"}, // too large, and the only one
+	}
+	var got []string
+	for _, c := range Short(cases) {
+		got = append(got, c.String())
+	}
+	var want []string
+	for _, i := range []int{1, 3, 4, 5, 6, 7, 9} {
+		want = append(want, cases[i].String())
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestWriteTableNamesEachDifference(t *testing.T) {
+	t.Parallel()
+	results := Merge([]Result{
+		{Case{"ADD", "type=f32,n=1"}, Equal, ""},
+		{Case{"ADD", "type=f16,n=1"}, Unsupported, "by Vulkan0"},
+		{Case{"ADD", "type=f32,n=2"}, Unsupported, "by CPU"},
+		{Case{"MUL", "type=f32,n=1"}, Equal, ""},
+		{Case{"MUL", "type=f32,n=1"}, Different, "ERR = 0.1 > 0.0 | NaN"},
+		{Case{"MUL", "type=f32,n=2"}, Crashed, "signal: aborted"},
+	})
+	var b strings.Builder
+	if err := WriteTable(&b, results); err != nil {
+		t.Fatal(err)
+	}
+	want := `| operation | types | equal | different | unsupported | types that are never supported |
+|---|---|---|---|---|---|
+| ADD | f32 | 1 | 0 | 2 | f16 |
+| MUL |  | 0 | 2 | 0 |  |
+
+| case | outcome | reason |
+|---|---|---|
+| ` + "`MUL(type=f32,n=1)`" + ` | different | ERR = 0.1 > 0.0 \| NaN |
+| ` + "`MUL(type=f32,n=2)`" + ` | crashed | signal: aborted |
+`
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	if Count(results, Equal) != 1 || Count(results, Unsupported) != 2 {
+		t.Errorf("counts of %v", results)
+	}
+}

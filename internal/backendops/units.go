@@ -1,0 +1,111 @@
+package backendops
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+)
+
+// SoftwareEnv returns the environment in which the only device is that of a Vulkan driver that computes
+// on the CPU, with the driver's manifest.
+func SoftwareEnv(manifest string) []string {
+	return append(gpu.VulkanEnv([]gpu.Device{{Vulkan: &gpu.Vulkan{Software: true}}}), "VK_DRIVER_FILES="+manifest,
+		// The CPU's threads share the processors with the driver's. No debugger is started after a crash.
+		"OMP_WAIT_POLICY=passive", "GGML_NO_BACKTRACE=1")
+}
+
+// Unit is what one process runs: listed cases, or fused operations, separated by commas.
+type Unit struct {
+	Cases             []Case
+	Operation, Params string // of fused cases
+}
+
+// perUnit limits the cases of a unit. Shaders are compiled once in a process; what was interrupted is
+// lost from the case on that was running.
+const perUnit = 200
+
+// Units returns the units of listed cases, in which the cases of an operation are together.
+func Units(cases []Case) []Unit {
+	var units []Unit
+	for i, c := range cases {
+		last := len(units) - 1
+		if i == 0 || c.Operation != cases[i-1].Operation && len(units[last].Cases) >= perUnit/4 || len(units[last].Cases) == perUnit {
+			units = append(units, Unit{})
+			last++
+		}
+		units[last].Cases = append(units[last].Cases, c)
+	}
+	return units
+}
+
+// FusedUnits returns the units of the fused operations: all their cases, or those of the short form.
+func FusedUnits(short bool) []Unit {
+	if short {
+		return shortFused
+	}
+	var units []Unit
+	for _, name := range FusedOperations {
+		units = append(units, Unit{Operation: name})
+	}
+	return units
+}
+
+// RunUnits runs units in several processes at a time. It calls report with each result, and done, which
+// may be nil, with each unit that is complete; neither is called twice at a time.
+func (p Program) RunUnits(ctx context.Context, processes int, units []Unit, report func(Result) error, done func(Unit) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var mu sync.Mutex
+	locked := func(r Result) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return report(r)
+	}
+	queue := make(chan Unit, len(units))
+	for _, u := range units {
+		queue <- u
+	}
+	close(queue)
+	errs := make([]error, processes)
+	var wg sync.WaitGroup
+	for i := range processes {
+		wg.Go(func() {
+			for u := range queue {
+				if errs[i] = p.runUnit(ctx, u, locked); errs[i] != nil {
+					cancel()
+					return
+				}
+				if done == nil {
+					continue
+				}
+				mu.Lock()
+				errs[i] = done(u)
+				mu.Unlock()
+				if errs[i] != nil {
+					cancel()
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	var first error
+	for _, err := range errs {
+		if err != nil && (first == nil || errors.Is(first, context.Canceled)) {
+			first = err
+		}
+	}
+	return first
+}
+
+func (p Program) runUnit(ctx context.Context, u Unit, report func(Result) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if u.Operation != "" {
+		return p.RunOperation(ctx, u.Operation, u.Params, report)
+	}
+	return p.Run(ctx, u.Cases, report)
+}

@@ -1,0 +1,150 @@
+package several
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	page "forge.lthn.ai/core/go-rocm/internal/benchpage"
+)
+
+const prompt = "Once upon a time there was a town"
+
+// client asks one model at one address, and reads the bytes of the answers.
+type client struct {
+	hc               *http.Client
+	base, model, key string
+}
+
+// through returns a client that asks a model through a service.
+func (s *service) through(file string) *client {
+	return &client{hc: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxStreams}}, base: s.base, model: s.ids[modelName(file)]}
+}
+
+// direct returns a client that asks the child of a service that has loaded a model.
+func (s *service) direct(file string) (*client, error) {
+	c, err := s.child(file)
+	if err != nil {
+		return nil, err
+	}
+	out := &client{key: c.key(), model: modelName(file)}
+	transport := &http.Transport{MaxIdleConnsPerHost: maxStreams}
+	if host := c.value("--host"); strings.HasPrefix(host, "/") {
+		out.base = "http://llama"
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", host)
+		}
+	} else {
+		out.base = "http://" + net.JoinHostPort(host, c.value("--port"))
+	}
+	out.hc = &http.Client{Transport: transport}
+	return out, nil
+}
+
+// fresh returns the client with a connection for each request.
+func (c *client) fresh() *client {
+	out := *c
+	if t, ok := c.hc.Transport.(*http.Transport); ok {
+		t = t.Clone()
+		t.DisableKeepAlives = true
+		out.hc = &http.Client{Transport: t}
+	}
+	return &out
+}
+
+func (c *client) close() { c.hc.CloseIdleConnections() }
+
+// open sends a request for a stream of n tokens.
+func (c *client) open(ctx context.Context, n int) (*http.Response, error) {
+	body := fmt.Appendf(nil, `{"model":%q,"prompt":%q,"n_predict":%d,"stream":true,"temperature":0,"ignore_eos":true,"cache_prompt":false}`, c.model, prompt, n)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+"/completion", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header["Idempotency-Key"] = nil // retries if the server has just closed an idle connection
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
+	}
+	res, err := c.hc.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+		return nil, errors.Join(fmt.Errorf("status %d: %s", res.StatusCode, text), err, res.Body.Close())
+	}
+	return res, nil
+}
+
+// stream reads a stream of n tokens and returns the time until its first byte.
+func (c *client) stream(ctx context.Context, n int) (first time.Duration, err error) {
+	begin := time.Now()
+	res, err := c.open(ctx, n)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, res.Body.Close()) }()
+	var all bytes.Buffer
+	buf := make([]byte, 16<<10)
+	for {
+		got, err := res.Body.Read(buf)
+		if got > 0 && first == 0 {
+			first = time.Since(begin)
+		}
+		all.Write(buf[:got])
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	if want := fmt.Sprintf(`"tokens_predicted":%d,`, n); !bytes.Contains(all.Bytes(), []byte(want)) {
+		return 0, fmt.Errorf("no %s in an answer of %d bytes", want, all.Len())
+	}
+	return first, nil
+}
+
+// firstToken measures the time to the first token, in milliseconds: the median of a few
+// requests.
+func (c *client) firstToken() page.Variant {
+	const requests = 9
+	return func(ctx context.Context) (float64, error) {
+		var samples []float64
+		for range requests {
+			first, err := c.stream(ctx, 2)
+			if err != nil {
+				return 0, err
+			}
+			samples = append(samples, ms(first))
+		}
+		return page.Median(samples), nil
+	}
+}
+
+// speed measures the tokens per second of concurrent streams, prompts included.
+func (c *client) speed(streams, tokens int) page.Variant {
+	return func(ctx context.Context) (float64, error) {
+		begin := time.Now()
+		g, ctx := errgroup.WithContext(ctx)
+		for range streams {
+			g.Go(func() error {
+				_, err := c.stream(ctx, tokens)
+				return err
+			})
+		}
+		err := g.Wait()
+		return float64(streams*tokens) / time.Since(begin).Seconds(), err
+	}
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
