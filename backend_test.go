@@ -93,8 +93,8 @@ func TestLoadFailures(t *testing.T) {
 
 // A directory with one model is loaded as that model.
 func TestLoadDirectory(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{Reply: "ok"})
-	m, err := inference.LoadModel(filepath.Dir(path), inference.WithBackend(rocm.Name))
+	b := fakebundle.New(t, fakellama.Script{Reply: "ok"})
+	m, err := (&rocm.Backend{Defaults: rocm.Settings{Bundle: b.Dir}}).LoadModel(filepath.Dir(b.Model))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,9 +114,10 @@ func TestConformance(t *testing.T) {
 		"single bytes":               {Slots: 2, Faults: []fakellama.Fault{{Kind: fakellama.KindTrickle}}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			b := fakebundle.New(t, script)
 			conformance.Run(t, conformance.Subject{
 				// A Close that waits for readers would not return before the check ends.
-				Backend: &rocm.Backend{Defaults: rocm.Settings{Timeouts: rocm.Timeouts{Drain: time.Hour}}}, Model: fakebundle.Use(t, script),
+				Backend: &rocm.Backend{Defaults: rocm.Settings{Bundle: b.Dir, Timeouts: rocm.Timeouts{Drain: time.Hour}}}, Model: b.Model,
 				Logits: true, Chat: true, Steady: true, TooLong: strings.Repeat("word ", 2000),
 			})
 		})
@@ -125,9 +126,9 @@ func TestConformance(t *testing.T) {
 
 // The contract's options change the defaults that they name, and no others.
 func TestLoadOptionsChangeDefaults(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
-	b := &rocm.Backend{Defaults: rocm.Settings{Options: plan.Options{Context: 600, Slots: 3, Layers: plan.CPUOnly}}}
-	loaded, err := b.LoadModel(model, inference.WithParallelSlots(2))
+	fake := fakebundle.New(t, fakellama.Script{})
+	b := &rocm.Backend{Defaults: rocm.Settings{Bundle: fake.Dir, Options: plan.Options{Context: 600, Slots: 3, Layers: plan.CPUOnly}}}
+	loaded, err := b.LoadModel(fake.Model, inference.WithParallelSlots(2))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,13 +145,13 @@ func TestLoadOptionsChangeDefaults(t *testing.T) {
 // A number of layers asks for a GPU. Without a GPU that is an error: the model does not
 // run on the CPU silently.
 func TestGPULayersNeedAGPU(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
-	b := &rocm.Backend{Defaults: rocm.Settings{SysRoot: t.TempDir()}}
-	if _, err := b.LoadModel(model, inference.WithGPULayers(10)); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "default") {
+	fake := fakebundle.New(t, fakellama.Script{})
+	b := &rocm.Backend{Defaults: rocm.Settings{Bundle: fake.Dir, SysRoot: t.TempDir()}}
+	if _, err := b.LoadModel(fake.Model, inference.WithGPULayers(10)); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "default") {
 		t.Errorf("10 layers: %v; want ErrNoGPU and the remedy", err)
 	}
 	for _, n := range []int{0, -1} {
-		m, err := b.LoadModel(model, inference.WithGPULayers(n))
+		m, err := b.LoadModel(fake.Model, inference.WithGPULayers(n))
 		if err != nil {
 			t.Fatalf("%d layers: %v", n, err)
 		}

@@ -16,7 +16,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
-	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
@@ -44,10 +43,7 @@ func TestTokenizer(t *testing.T) {
 func TestEmbedAndRerank(t *testing.T) {
 	s := rocm.Settings{}
 	s.Embeddings, s.Pooling = true, "mean"
-	m, err := (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s)
-	if err != nil {
-		t.Fatal(err)
-	}
+	m := loadWith(t, fakellama.Script{}, s)
 	vectors, err := m.Embed(t.Context(), []string{"a river", "a mountain", "a river"})
 	if err != nil || len(vectors) != 3 || len(vectors[0]) == 0 {
 		t.Fatalf("%d vectors, %v", len(vectors), err)
@@ -60,16 +56,10 @@ func TestEmbedAndRerank(t *testing.T) {
 	if args := strings.Join(m.Server().Child.Diagnose().Argv, " "); !strings.Contains(args, "--embeddings --pooling mean") {
 		t.Errorf("started as %s", args)
 	}
-	if err := m.Close(); err != nil {
-		t.Error(err)
-	}
 
 	s = rocm.Settings{}
 	s.Reranking = true
-	if m, err = (&rocm.Backend{}).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), s); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
+	m = loadWith(t, fakellama.Script{}, s)
 	ranked, err := m.Rerank(t.Context(), "water", []string{"a river", "a mountain", "a desert"}, 2)
 	if err != nil || len(ranked) != 2 || ranked[0].Score < ranked[1].Score {
 		t.Errorf("%+v, %v", ranked, err)
@@ -127,17 +117,9 @@ func TestEmbedWithoutPooling(t *testing.T) {
 }
 
 func TestErrorsNameThePosition(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{})
-	s := rocm.Settings{}
-	s.Embeddings = true
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
-
+	m := loadWith(t, fakellama.Script{}, rocm.Settings{Embeddings: true})
 	var said *llamaapi.APIError
-	_, err = m.Embed(t.Context(), []string{"a", "bb", ""})
+	_, err := m.Embed(t.Context(), []string{"a", "bb", ""})
 	if !errors.Is(err, rocm.ErrInvalidOption) || !errors.As(err, &said) || said.Status != http.StatusBadRequest || !strings.Contains(err.Error(), "text 2") {
 		t.Errorf("an empty text: %v; want ErrInvalidOption, the server's message and the text's position", err)
 	}
@@ -156,7 +138,7 @@ func TestErrorsNameThePosition(t *testing.T) {
 func TestSlotIsSavedAndRestored(t *testing.T) {
 	s := rocm.Settings{}
 	s.SlotDir, s.Slots = t.TempDir(), 2
-	m := loadWith(t, s)
+	m := loadWith(t, fakellama.Script{}, s)
 	if argv := m.Server().Child.Diagnose().Argv; !slices.Contains(argv, s.SlotDir) || argv[slices.Index(argv, s.SlotDir)-1] != "--slot-save-path" {
 		t.Errorf("no directory for slots in %q", argv)
 	}
@@ -196,11 +178,11 @@ func TestAdaptersAreSet(t *testing.T) {
 	}
 	s := rocm.Settings{}
 	s.Adapters = []string{"one.gguf"}
-	one := loadWith(t, s)
+	one := loadWith(t, fakellama.Script{}, s)
 	holdsAdapters(t, one, llamaapi.LoRA{ID: 0, Path: filepath.Join(dir, "one.gguf"), Scale: 1})
 
 	s.Adapters = []string{filepath.Join(dir, "two.gguf"), "one.gguf"}
-	both := loadWith(t, s)
+	both := loadWith(t, fakellama.Script{}, s)
 	if err := both.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 1, Scale: 0.25}, {ID: 0, Scale: -2}}); err != nil {
 		t.Fatal(err)
 	}
@@ -220,14 +202,9 @@ func holdsAdapters(t *testing.T, m *rocm.Model, want ...llamaapi.LoRA) {
 
 // llama-server itself accepts any slot number, by its remainder, and any adapter.
 func TestSlotsAndAdaptersOutOfRange(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{Slots: 2, SlotSave: true, Adapters: []string{"a.gguf", "b.gguf"}})
 	s := rocm.Settings{}
 	s.SlotDir, s.Slots = t.TempDir(), 2
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
+	m := loadWith(t, fakellama.Script{Slots: 2, SlotSave: true, Adapters: []string{"a.gguf", "b.gguf"}}, s)
 	ctx := t.Context()
 	for _, slot := range []int{-1, 2, 9} {
 		if f, err := m.SaveSlot(ctx, slot, "x"); !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), "0 to 1") {
@@ -264,7 +241,7 @@ func TestAdapterScalesOutliveACrash(t *testing.T) {
 	if err := b.WriteFile(adapter); err != nil {
 		t.Fatal(err)
 	}
-	m := loadWith(t, rocm.Settings{Options: plan.Options{Adapters: []string{adapter}}, Restart: rocm.Restart{MinBackoff: time.Millisecond}})
+	m := loadWith(t, fakellama.Script{}, rocm.Settings{Options: plan.Options{Adapters: []string{adapter}}, Restart: rocm.Restart{MinBackoff: time.Millisecond}})
 	if err := m.SetAdapters(t.Context(), []llamaapi.LoRAScale{{ID: 0, Scale: 0.25}}); err != nil {
 		t.Fatal(err)
 	}

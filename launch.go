@@ -17,9 +17,11 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
-// Plan returns what Load would do with the model at path, and starts nothing. To
-// plan many models, use runtime/machine.
+// Plan returns what Load would do with the model at path. It loads nothing; where the
+// plan depends on Vulkan, llama-server is asked for Vulkan's devices. To plan many
+// models, use runtime/machine.
 func Plan(path string, s Settings) (*plan.Plan, error) {
+	ctx := context.Background()
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}
@@ -28,11 +30,30 @@ func Plan(path string, s Settings) (*plan.Plan, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	m, err := machine.Detect(s.Bundle, s.machine())
+	m, err := DetectMachine(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	return m.PlanFile(path, f, s.planOptions(f))
+	o := s.planOptions(f)
+	if err := m.ReadVulkan(ctx, f, o); err != nil {
+		return nil, err
+	}
+	return m.PlanFile(path, f, o)
+}
+
+// DetectMachine reads the machine, with the bundle or the server of the settings. It
+// asks the server for its version and its devices.
+func DetectMachine(ctx context.Context, s Settings) (*machine.Machine, error) {
+	if s.Server == "" {
+		return machine.Detect(s.Bundle, s.machine())
+	}
+	b, facts, err := s.findBundle(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := machine.New(s.machine())
+	s.useBundle(m, b, facts)
+	return m, b.Close()
 }
 
 // Launch finds the bundle, plans, starts llama-server and waits until it is ready:
@@ -60,8 +81,8 @@ func (l *Prepared) load(ctx context.Context, flags *supervise.Flags) error {
 		switch {
 		case ctx.Err() != nil:
 			return failure
-		case errors.Is(err, supervise.ErrNoDevice) && l.srv.Plan.GPU:
-			err = l.retryOnCPU(failure)
+		case l.srv.Plan.GPU && isBackendFailure(err):
+			err = l.useNextBackend(ctx, err, failure)
 		case errors.Is(err, supervise.ErrHostMemory):
 			return failure // less memory on the GPU means more in the host
 		case errors.Is(err, supervise.ErrOutOfMemory):
@@ -94,20 +115,6 @@ func (l *Prepared) retryWithLess(ctx context.Context, ladder *plan.Ladder, failu
 	return l.replan(step.Options, "memory ran out while loading: "+step.Reason, failure)
 }
 
-// retryOnCPU plans again for the CPU, after llama-server found no device where the
-// plan has one. It returns the failure where the user required a GPU or a number
-// of layers.
-func (l *Prepared) retryOnCPU(failure error) error {
-	o := l.srv.Plan.Request.Options
-	if o.Devices.Required || o.Layers != plan.AutoLayers {
-		return failure
-	}
-	o.Layers = plan.CPUOnly
-	const reason = "running on the CPU: the GPU was chosen, but llama-server's GPU code did not start on it"
-	l.settings.logger().Warn(reason, "cause", failure.Error())
-	return l.replan(o, reason, failure)
-}
-
 // replan replaces the plan by one with other options.
 func (l *Prepared) replan(o plan.Options, reason string, failure error) error {
 	p, err := l.machine.PlanFile(l.srv.Path, l.Header, o)
@@ -115,7 +122,7 @@ func (l *Prepared) replan(o plan.Options, reason string, failure error) error {
 		return errors.Join(failure, err)
 	}
 	p.Reasons = append([]string{reason}, p.Reasons...)
-	l.srv.Plan, l.srv.devices = p, p.Chosen
+	l.srv.setPlan(p)
 	return nil
 }
 
@@ -127,15 +134,17 @@ const envMediaMarker = "LLAMA_MEDIA_MARKER"
 // spec returns how to run the current plan.
 func (l *Prepared) spec() supervise.Spec {
 	s, srv := &l.settings, l.srv
+	current := srv.CurrentPlan()
 	restart := s.Restart.policy()
-	if len(srv.devices) > 0 {
+	if len(current.Chosen) > 0 {
 		restart.BeforeRestart = srv.waitVRAMFree
+		restart.Revise = (&revision{prepared: l}).revise
 	}
 	return supervise.Spec{
-		Argv: srv.program.Argv, Args: append(slices.Clone(srv.Plan.Args), s.serverArgs(srv.Path)...),
-		Env: append(slices.Concat(threadEnv(os.Environ(), host.ReadCPUs("/")), srv.Plan.Env), envMediaMarker+"="+srv.mediaMarker), Dir: srv.program.Dir, ExtraFiles: srv.program.LeaseFiles(),
-		TCPAddr: s.TCP, ModelBytes: l.Header.Size(), CPUOnly: !srv.Plan.GPU, Restart: restart, Log: s.logger(), OnEvent: s.onEvent(),
-		LoadingMemory: loadingMemory(srv.Plan, l.Header.Size()), StartTimeout: s.Timeouts.Start, DrainTimeout: s.Timeouts.Drain, StopTimeout: s.Timeouts.Stop, StallTimeout: stallTimeout(srv.Plan, s.Timeouts.Stall),
+		Argv: srv.program.Argv, Args: append(slices.Clone(current.Args), s.serverArgs(srv.Path)...),
+		Env: append(slices.Concat(threadEnv(os.Environ(), host.ReadCPUs("/")), current.Env), envMediaMarker+"="+srv.mediaMarker), Dir: srv.program.Dir, ExtraFiles: srv.program.LeaseFiles(),
+		TCPAddr: s.TCP, ModelBytes: l.size, CPUOnly: !current.GPU || current.Software(), Restart: restart, Log: s.logger(), OnEvent: s.onEvent(),
+		LoadingMemory: loadingMemory(current, l.size), HostMemory: hostMemory(s.sysRoot()), StartTimeout: s.Timeouts.Start, DrainTimeout: s.Timeouts.Drain, StopTimeout: s.Timeouts.Stop, StallTimeout: stallTimeout(current, s.Timeouts.Stall),
 	}
 }
 
@@ -191,6 +200,14 @@ func loadingMemory(p *plan.Plan, size int64) int64 {
 	}
 	expected := int64(min(p.Host.Used(), math.MaxInt64/4))
 	return expected + expected/2 + size + 2<<30
+}
+
+// hostMemory returns a function that reads the main memory that this program may use.
+func hostMemory(root string) func() (usable, available uint64) {
+	return func() (usable, available uint64) {
+		m := host.ReadMemory(root)
+		return m.Usable(), m.Available
+	}
 }
 
 // partialStallTimeout is how long requests may run without a token where the CPU

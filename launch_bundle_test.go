@@ -14,38 +14,41 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
-	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
-// packSelf packs this test binary as a bundle's llama-server.
-func packSelf(t *testing.T) string {
+// pack packs a bundle whose llama-server runs the script, and then that of the fake bundle.
+func pack(t *testing.T, fake *fakebundle.Bundle, script string) string {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	program, err := os.ReadFile(self)
-	if err != nil {
-		t.Fatal(err)
-	}
+	return packFiles(t, fake, script, nil, bundle.Manifest{Variant: "cpu"})
+}
+
+// packFiles is pack with further files and what the manifest says of them.
+func packFiles(t *testing.T, fake *fakebundle.Bundle, script string, files map[string]string, m bundle.Manifest) string {
+	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "llama-server"), program, 0o755); err != nil {
+	for name, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	server := "#!/bin/sh\n" + script + "\nexec " + fake.Server() + ` "$@"` + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "llama-server"), []byte(server), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m, err := bundle.Build(dir, bundle.Manifest{
-		Name: "llama-fake", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0", Entry: bundle.Entry{Program: "llama-server"},
-	})
+	m.Name, m.Flavour, m.Version, m.Entry.Program = "llama-fake", bundle.FlavourSystem, "v0", "llama-server"
+	built, err := bundle.Build(dir, m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var packed bytes.Buffer
-	if _, err := bundle.Pack(t.Context(), &packed, dir, m, bundle.PackOptions{Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)}); err != nil {
+	if _, err := bundle.Pack(t.Context(), &packed, dir, built, bundle.PackOptions{Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)}); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "fake.tar.zst")
@@ -55,12 +58,18 @@ func packSelf(t *testing.T) string {
 	return file
 }
 
+// ownCache gives a test a cache of its own.
+func ownCache(t *testing.T) {
+	t.Helper()
+	t.Setenv(userdirs.EnvCache, filepath.Join(t.TempDir(), "cache"))
+}
+
 // While a model is loaded, Prune keeps the bundle that its server runs from;
 // afterwards Prune removes it.
 func TestServerLeasesItsBundle(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
-	t.Setenv(locate.EnvBundle, packSelf(t))
-	m, err := (&rocm.Backend{}).Load(t.Context(), model, rocm.Settings{})
+	ownCache(t)
+	fake := fakebundle.New(t, fakellama.Script{})
+	m, err := new(rocm.Backend).Load(t.Context(), fake.Model, rocm.Settings{Bundle: pack(t, fake, "")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,29 +101,17 @@ const (
 )
 
 // splitPack packs a bundle for gfx1100 and gfx1101: one library has code for both,
-// and one file is for each alone. Its llama-server runs the script, and then this
-// test binary.
-func splitPack(t *testing.T, script string) string {
+// and one file is for each alone. Its llama-server runs the script, and then that of the
+// fake bundle.
+func splitPack(t *testing.T, fake *fakebundle.Bundle, script string) string {
 	t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	fat := make([]byte, 98_304)
 	copy(fat, "\x7fELF")
 	copy(fat[fatOf1100:], bytes.Repeat([]byte("a"), fatSize))
 	copy(fat[fatOf1101:], bytes.Repeat([]byte("b"), fatSize))
-	dir := t.TempDir()
-	for name, data := range map[string]string{
-		"llama-server": "#!/bin/sh\n" + script + "\nexec " + self + ` "$@"` + "\n", "libfat.so": string(fat), "k_gfx1100.co": "a", "k_gfx1101.co": "b",
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	m, err := bundle.Build(dir, bundle.Manifest{
-		Name: "llama-fake", Variant: "hip", Flavour: bundle.FlavourSystem, Version: "v0", Entry: bundle.Entry{Program: "llama-server"},
-		Targets: []gfx.Target{gfx.GFX1100, gfx.GFX1101},
+	files := map[string]string{"libfat.so": string(fat), "k_gfx1100.co": "a", "k_gfx1101.co": "b"}
+	return packFiles(t, fake, script, files, bundle.Manifest{
+		Variant: "hip", Targets: []gfx.Target{gfx.GFX1100, gfx.GFX1101},
 		Files: []bundle.File{
 			{Path: "libfat.so", Parts: []bundle.Part{
 				{Target: gfx.GFX1100, Extents: bundle.Extents{{Offset: fatOf1100, Size: fatSize}}},
@@ -124,18 +121,6 @@ func splitPack(t *testing.T, script string) string {
 			{Path: "k_gfx1101.co", Target: gfx.GFX1101},
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var packed bytes.Buffer
-	if _, err := bundle.Pack(t.Context(), &packed, dir, m, bundle.PackOptions{Encoder: bundle.GoEncoder(zstd.SpeedFastest, 1<<20)}); err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "split.tar.zst")
-	if err := os.WriteFile(file, packed.Bytes(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }
 
 // codeFor lists the targets whose code is in the directory of a split pack.
@@ -177,13 +162,13 @@ func TestUnpacksCodeOfThePlannedTarget(t *testing.T) {
 		"no card":                     {"none", plan.OverrideOff, "", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			model := fakebundle.Use(t, fakellama.Script{})
+			fake := fakebundle.New(t, fakellama.Script{})
 			if c.env != "" {
 				t.Setenv("HSA_OVERRIDE_GFX_VERSION", c.env)
 			}
 			s := rocm.Settings{}
-			s.Bundle, s.SysRoot, s.Devices.Override = splitPack(t, ""), sysRoot(t, c.machine), c.override
-			srv, err := rocm.Launch(t.Context(), model, s)
+			s.Bundle, s.SysRoot, s.Devices.Override = splitPack(t, fake, ""), sysRoot(t, c.machine), c.override
+			srv, err := rocm.Launch(t.Context(), fake.Model, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -211,11 +196,12 @@ func TestUnpacksCodeOfThePlannedTarget(t *testing.T) {
 // Memory runs out on one card, because another program allocates it. The next plan is
 // for the other card, whose code is unpacked before the server starts again.
 func TestOtherCardAfterOutOfMemory(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
+	ownCache(t)
+	fake := fakebundle.New(t, fakellama.Script{})
 	root, once := sysRoot(t, "two-cards"), filepath.Join(t.TempDir(), "once")
 	s := rocm.Settings{}
 	s.SysRoot = root
-	s.Bundle = splitPack(t, fmt.Sprintf(`case "$*" in *--help*) ;; *)
+	s.Bundle = splitPack(t, fake, fmt.Sprintf(`case "$*" in *--help*) ;; *)
 if mkdir %s 2>/dev/null; then
 	ls k_*.co >%s/first
 	echo 25000000000 >%s
@@ -224,7 +210,7 @@ if mkdir %s 2>/dev/null; then
 fi
 ls k_*.co >%s/second;;
 esac`, once, once, filepath.Join(root, vramUsed), once))
-	srv, err := rocm.Launch(t.Context(), model, s)
+	srv, err := rocm.Launch(t.Context(), fake.Model, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,8 +239,8 @@ esac`, once, once, filepath.Join(root, vramUsed), once))
 
 // A directory that was unpacked for one target is not used on a card of another.
 func TestPartlyUnpackedDirectory(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
-	pack, err := bundle.OpenFile(splitPack(t, ""))
+	fake := fakebundle.New(t, fakellama.Script{})
+	pack, err := bundle.OpenFile(splitPack(t, fake, ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +261,7 @@ func TestPartlyUnpackedDirectory(t *testing.T) {
 		}
 		s := rocm.Settings{}
 		s.Bundle, s.SysRoot = in.Dir, sysRoot(t, c.machine)
-		srv, err := rocm.Launch(t.Context(), model, s)
+		srv, err := rocm.Launch(t.Context(), fake.Model, s)
 		if err != nil {
 			t.Fatal(err)
 		}

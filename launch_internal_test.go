@@ -44,7 +44,7 @@ func TestSpecFollowsPlanAndSettings(t *testing.T) {
 	defer func() { _ = header.Close() }()
 	for name, p := range map[string]plan.Plan{"on the CPU": {}, "on the GPU": {GPU: true}} {
 		l := &Prepared{
-			Header:   header,
+			Header: header, size: header.Size(),
 			settings: Settings{Timeouts: Timeouts{Start: 1, Stall: 2, Drain: 3, Stop: 4}, Restart: Restart{MaxFailures: 5}},
 			srv:      &Server{Path: path, Plan: &p, program: &locate.Program{Dir: "dir", Argv: []string{"llama-server"}}},
 		}

@@ -80,15 +80,17 @@ func TestOutOfMemoryWhileLoading(t *testing.T) {
 		"the GPU's, then the host's": {"[ $n = 1 ] && no_vram; no_ram", false, 2, supervise.ErrHostMemory, false},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			script, recorded := starts(t, c.body)
-			model := fakebundle.Use(t, fakellama.Script{})
-			withGPUCode(t, script)
+			fake := fakebundle.New(t, fakellama.Script{})
+			fake.AddGPUModule(t)
+			fake.Before(t, script)
 			var logged bytes.Buffer
-			s := rocm.Settings{}
+			s := rocm.Settings{Bundle: fake.Dir}
 			s.Restart = rocm.Restart{Disabled: !c.restart, MinBackoff: time.Millisecond}
 			s.Devices.Required = c.gpu
 			s.SysRoot, s.Log = sysRoot(t, "rx7900xtx"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
-			srv, err := rocm.Launch(t.Context(), model, s)
+			srv, err := rocm.Launch(t.Context(), fake.Model, s)
 			if !errors.Is(err, c.err) || (c.err == nil && err != nil) {
 				t.Errorf("got %v, want %v", err, c.err)
 			}

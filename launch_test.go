@@ -17,7 +17,6 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
@@ -32,36 +31,19 @@ func sysRoot(t *testing.T, name string) string {
 	return sysroot.Write(t, name, map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\n"})
 }
 
-// withGPUCode adds a GPU module to the bundle's directory. Where script is not empty,
-// the bundle's llama-server runs script first.
-func withGPUCode(t *testing.T, script string) {
-	t.Helper()
-	fakebundle.AddGPUModule(t)
-	if script == "" {
-		return
-	}
-	server := filepath.Join(os.Getenv(locate.EnvBundle), "llama-server")
-	if err := os.Remove(server); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(server, []byte("#!/bin/sh\n"+script+"\nexec "+os.Args[0]+` "$@"`+"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-}
-
 const vramUsed = "sys/class/drm/renderD128/device/mem_info_vram_used"
 
 // Card, masks and device are those of the machine, the environment's mask is
 // translated, the cache's limit is passed on, and the metrics have the memory that the
 // kernel reports as used.
 func TestLaunchUsesTheCardOfTheMachine(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{Reply: "a b c"})
-	withGPUCode(t, "")
+	fake := fakebundle.New(t, fakellama.Script{Reply: "a b c"})
+	fake.AddGPUModule(t)
 	root := sysRoot(t, "dgpu-raphael")
 	t.Setenv("HIP_VISIBLE_DEVICES", "0")
-	s := rocm.Settings{}
+	s := rocm.Settings{Bundle: fake.Dir}
 	s.SysRoot, s.Cache.HostLimit = root, 100<<20+1
-	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+	m, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,12 +74,14 @@ func TestLaunchUsesTheCardOfTheMachine(t *testing.T) {
 // The model runs on the CPU with one warning, unless the settings require a GPU or a
 // number of layers.
 func TestFallsBackToCPUWhenGPUCodeFails(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
-	withGPUCode(t, `case "$*" in *ROCm0*) echo 'error while handling argument "--device": invalid device: ROCm0' >&2; exit 1;; esac`)
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{Reply: "a"})
+	fake.AddGPUModule(t)
+	fake.Before(t, `case "$*" in *ROCm0*) echo 'error while handling argument "--device": invalid device: ROCm0' >&2; exit 1;; esac`)
 	var logged bytes.Buffer
-	s := rocm.Settings{}
+	s := rocm.Settings{Bundle: fake.Dir}
 	s.SysRoot, s.Log = sysRoot(t, "rx7900xtx"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+	m, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +97,7 @@ func TestFallsBackToCPUWhenGPUCodeFails(t *testing.T) {
 		"by count": {Layers: plan.AllLayers},
 	} {
 		s.Options = o
-		if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, supervise.ErrNoDevice) {
+		if _, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s); !errors.Is(err, supervise.ErrNoDevice) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -122,12 +106,13 @@ func TestFallsBackToCPUWhenGPUCodeFails(t *testing.T) {
 // Without a usable GPU the reason is logged; if the settings require a GPU, the reason
 // is the error.
 func TestFallbackIsLogged(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{Reply: "a"})
-	withGPUCode(t, "")
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{Reply: "a"})
+	fake.AddGPUModule(t)
 	var logged bytes.Buffer
-	s := rocm.Settings{}
+	s := rocm.Settings{Bundle: fake.Dir}
 	s.SysRoot, s.Log = sysRoot(t, "container-no-render"), slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+	m, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +123,7 @@ func TestFallbackIsLogged(t *testing.T) {
 		t.Errorf("said %s", said)
 	}
 	s.Devices.Required = true
-	if _, err := (&rocm.Backend{}).Load(t.Context(), model, s); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "--device /dev/dri") {
+	if _, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "--device /dev/dri") {
 		t.Errorf("required: %v", err)
 	}
 }
@@ -150,11 +135,11 @@ func TestSlowPromptIsNoStallOnCPU(t *testing.T) {
 		t.Skip("it takes ten seconds of stalls; TestSpecFollowsPlanAndSettings and the tests of runtime/supervise check the parts; run mage test")
 	}
 	for name, want := range map[string]error{"none": nil, "rx7900xtx": supervise.ErrStalled} {
-		model := fakebundle.Use(t, fakellama.Script{Reply: "done", PromptDelay: 6 * time.Second, PromptBusy: true})
-		withGPUCode(t, "")
-		s := rocm.Settings{}
+		fake := fakebundle.New(t, fakellama.Script{Reply: "done", PromptDelay: 6 * time.Second, PromptBusy: true})
+		fake.AddGPUModule(t)
+		s := rocm.Settings{Bundle: fake.Dir}
 		s.SysRoot, s.Timeouts.Stall = sysRoot(t, name), 2*time.Second
-		m, err := (&rocm.Backend{}).Load(t.Context(), model, s)
+		m, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,7 +155,8 @@ func TestSlowPromptIsNoStallOnCPU(t *testing.T) {
 
 // llama-server computes the text of an embedding in one batch, by default of 512 tokens.
 func TestEmbeddingsFillTheContext(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{})
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
 	for name, tt := range map[string]struct {
 		change func(*rocm.Settings)
 		want   string
@@ -183,9 +169,9 @@ func TestEmbeddingsFillTheContext(t *testing.T) {
 			s.Embeddings, s.Args = true, []string{"--ubatch-size", "700"}
 		}, "--ubatch-size 700"},
 	} {
-		s := rocm.Settings{}
+		s := rocm.Settings{Bundle: fake.Dir}
 		tt.change(&s)
-		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+		m, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s)
 		if err != nil {
 			t.Fatal(name, err)
 		}
@@ -201,10 +187,11 @@ func TestEmbeddingsFillTheContext(t *testing.T) {
 
 // No argument of the user is ignored silently.
 func TestUnknownArgumentsAreRejected(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{})
-	var s rocm.Settings
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	s := rocm.Settings{Bundle: fake.Dir}
 	s.Args = []string{"--threads", "1", "--no-such-flag", "7", "--ctx-sise=5", "--metrics", "on"}
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+	m, err := (&rocm.Backend{}).Load(t.Context(), fake.Model, s)
 	if m != nil {
 		_ = m.Close()
 	}
@@ -215,10 +202,10 @@ func TestUnknownArgumentsAreRejected(t *testing.T) {
 
 // llama-server splits some values at commas; names with commas arrive whole.
 func TestNamesWithCommas(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
+	fake := fakebundle.New(t, fakellama.Script{})
 	dir := t.TempDir()
 	named := filepath.Join(dir, "zephyr,v2.gguf")
-	if err := os.Rename(model, named); err != nil {
+	if err := os.Rename(fake.Model, named); err != nil {
 		t.Fatal(err)
 	}
 	adapters := []string{filepath.Join(dir, "a,b.gguf"), filepath.Join(dir, `c"d,"e.gguf`), filepath.Join(dir, "plain.gguf")}
@@ -238,7 +225,7 @@ func TestNamesWithCommas(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var s rocm.Settings
+	s := rocm.Settings{Bundle: fake.Dir}
 	s.Adapters = adapters
 	m, err := new(rocm.Backend).Load(t.Context(), named, s)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -39,18 +38,8 @@ func projector(t *testing.T) string {
 // loadWithProjector loads the fake model with a tiny projector.
 func loadWithProjector(t *testing.T, s rocm.Settings) *rocm.Model {
 	t.Helper()
-	path := fakebundle.Use(t, fakellama.Script{})
 	s.Projector = projector(t)
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return m
+	return loadWith(t, fakellama.Script{}, s)
 }
 
 func images(seeds ...uint64) []rocm.Media {
@@ -193,9 +182,7 @@ func TestImagesAfterARestart(t *testing.T) {
 		return text(collect(m.GenerateMedia(t.Context(), "What?", images(1), inference.WithMaxTokens(10))))
 	}
 	want := say()
-	if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	kill(t, m)
 	if got := say(); got != want || m.Err() != nil {
 		t.Errorf("after a death %q, before %q: %v", got, want, m.Err())
 	}
@@ -206,22 +193,22 @@ func TestImagesAfterARestart(t *testing.T) {
 }
 
 func TestProjectorFile(t *testing.T) {
-	model, mmproj := fakebundle.Use(t, fakellama.Script{}), projector(t)
+	b, mmproj := fakebundle.New(t, fakellama.Script{}), projector(t)
 	dir := t.TempDir()
 	noise := filepath.Join(dir, "noise.gguf")
 	if err := os.WriteFile(noise, []byte("noise"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct{ model, projector, says string }{
-		"missing":      {model, filepath.Join(dir, "absent.gguf"), "no such file"},
-		"directory":    {model, dir, "name the .gguf file in it"},
-		"noise":        {model, noise, "projector"},
-		"a model":      {model, model, "not a projector"},
+		"missing":      {b.Model, filepath.Join(dir, "absent.gguf"), "no such file"},
+		"directory":    {b.Model, dir, "name the .gguf file in it"},
+		"noise":        {b.Model, noise, "projector"},
+		"a model":      {b.Model, b.Model, "not a projector"},
 		"as the model": {mmproj, "", "Settings.Projector"},
 		"both":         {mmproj, mmproj, "load its model"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := rocm.Settings{}
+			s := rocm.Settings{Bundle: b.Dir}
 			s.Projector = tt.projector
 			_, err := (&rocm.Backend{}).Load(t.Context(), tt.model, s)
 			_, planned := rocm.Plan(tt.model, s)
@@ -234,7 +221,7 @@ func TestProjectorFile(t *testing.T) {
 	}
 	// The estimate includes the projector, and its path becomes absolute.
 	t.Chdir(filepath.Dir(mmproj))
-	p, err := rocm.Plan(model, rocm.Settings{Options: plan.Options{Projector: filepath.Base(mmproj)}})
+	p, err := rocm.Plan(b.Model, rocm.Settings{Bundle: b.Dir, Options: plan.Options{Projector: filepath.Base(mmproj)}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -125,14 +125,7 @@ func TestCloseEndsStreams(t *testing.T) {
 // ended.
 func draining(t *testing.T) *rocm.Model {
 	t.Helper()
-	path := fakebundle.Use(t, fakellama.Script{NeverEnds: true, Slots: 4, TokenDelay: time.Millisecond})
-	s := rocm.Settings{}
-	s.Timeouts.Drain = time.Hour
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return loadWith(t, fakellama.Script{NeverEnds: true, Slots: 4, TokenDelay: time.Millisecond}, rocm.Settings{Timeouts: rocm.Timeouts{Drain: time.Hour}})
 }
 
 func endless(ctx context.Context, m *rocm.Model, progress func(llamaapi.Progress)) *rocm.Stream {
@@ -234,6 +227,7 @@ func TestContextCauseIsReported(t *testing.T) {
 	check("a batch's result", out[0].Err)
 	_, err = m.Tokenize(ctx, "x")
 	check("Tokenize", err)
-	_, err = new(rocm.Backend).Load(ctx, fakebundle.Use(t, fakellama.Script{}), rocm.Settings{})
+	b := fakebundle.New(t, fakellama.Script{})
+	_, err = new(rocm.Backend).Load(ctx, b.Model, rocm.Settings{Bundle: b.Dir})
 	check("Load", err)
 }

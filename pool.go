@@ -9,10 +9,10 @@ import (
 	"os"
 	"slices"
 	"sync"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/scheduler"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
 // Conditions that errors of a Pool wrap, besides those of loading a model.
@@ -31,6 +31,8 @@ var (
 	ErrPinned = scheduler.ErrPinned
 	// ErrNotLoaded reports that a model is not loaded and must not be loaded.
 	ErrNotLoaded = scheduler.ErrNotLoaded
+	// ErrUnloaded reports that a model was unloaded on request while it loaded.
+	ErrUnloaded = scheduler.ErrUnloaded
 )
 
 // Pool loads models by name when they are asked for, and unloads them when their
@@ -108,18 +110,24 @@ func (p *Pool) Configure(s PoolSettings) ([]string, error) {
 
 func (p *Pool) configure(s PoolSettings, names map[string]string, models map[string]*poolModel) {
 	specs := map[string]scheduler.Spec{}
+	added := map[string]*poolModel{}
 	p.mu.Lock()
 	p.settings, p.names = s, names
 	for key, m := range models {
 		if old := p.models[key]; old != nil {
 			old.rename(m)
 			m = old
+		} else {
+			added[key] = m
 		}
 		p.models[key] = m
 		specs[key] = scheduler.Spec{Pinned: m.pinned, IdleUnload: m.idleUnload}
 	}
 	p.mu.Unlock()
 	p.sched.Configure(maps.Clone(names), specs)
+	for _, m := range added {
+		m.forgetPlan() // the scheduler did not know the model yet
+	}
 	pinnedFirst := slices.SortedFunc(maps.Keys(models), func(a, b string) int {
 		if models[a].pinned != models[b].pinned {
 			if models[a].pinned {
@@ -139,142 +147,8 @@ func (p *Pool) configure(s PoolSettings, names map[string]string, models map[str
 	})
 }
 
-// AcquireRequest asks for a lease.
-type AcquireRequest struct {
-	// Name is a model's name or alias; empty: the default, or the only model.
-	Name string
-	// Priority orders requests that wait; higher ones go first.
-	Priority int
-	// Deadline is when to give up; zero: when the context ends.
-	Deadline time.Time
-	// LoadedOnly returns ErrNotLoaded where the model is not loaded.
-	LoadedOnly bool
-	// Progress is called while the model loads; nil: not called. It must not block.
-	Progress func(LoadProgress)
-}
-
-// Lease keeps a model loaded until Release.
-type Lease struct {
-	model   *Model
-	name    string
-	release func()
-}
-
-// Model returns the model. It must not be closed, nor used after Release.
-func (l *Lease) Model() *Model { return l.model }
-
-// Name returns the model's name, never an alias.
-func (l *Lease) Name() string { return l.name }
-
-// Release ends the lease. Further calls do nothing.
-func (l *Lease) Release() { l.release() }
-
-// Acquire is AcquireWith for a request with only a name.
-func (p *Pool) Acquire(ctx context.Context, name string) (*Lease, error) {
-	return p.AcquireWith(ctx, AcquireRequest{Name: name})
-}
-
-// AcquireWith waits until a model is loaded, and returns a lease on it. Its error
-// wraps ErrUnknownModel, ErrNoModelName, ErrNotLoaded, ErrNoRoom, ErrQueueFull, the
-// cause of ctx, the cause of a failed load (as a *scheduler.FailedError, which has
-// the time of the next attempt), or ErrClosed.
-func (p *Pool) AcquireWith(ctx context.Context, r AcquireRequest) (*Lease, error) {
-	name, err := p.resolve(r.Name)
-	if err != nil {
-		return nil, err
-	}
-	stop, err := p.prepareLoad(name, r)
-	if err != nil {
-		return nil, err
-	}
-	defer stop()
-	l, err := p.sched.Acquire(ctx, scheduler.Request{Name: name, Priority: r.Priority, Deadline: r.Deadline})
-	if err != nil {
-		return nil, p.acquireError(name, err)
-	}
-	p.mu.Lock()
-	i, m := p.instances[l.Model()], p.models[l.Model()]
-	p.mu.Unlock()
-	if i == nil || m == nil { // its process ended in this moment
-		l.Release()
-		return nil, fmt.Errorf("model %s: its process ended; retry", name)
-	}
-	return &Lease{model: i.model, name: m.name(), release: l.Release}, nil
-}
-
-// prepareLoad plans a model that is not loaded, and lets progress be told. The
-// caller calls stop.
-func (p *Pool) prepareLoad(name string, r AcquireRequest) (stop func(), err error) {
-	p.mu.Lock()
-	key := p.names[name]
-	m := p.models[key]
-	if m == nil {
-		p.mu.Unlock()
-		return nil, fmt.Errorf("%w: %s", ErrUnknownModel, name)
-	}
-	phase := m.phase
-	fails := phase == scheduler.Failed && time.Now().Before(m.retryAt) // the scheduler rejects the request
-	stop = func() {}
-	if r.Progress != nil && phase != scheduler.Ready {
-		l := &progressListener{call: r.Progress}
-		m.listeners[l] = true
-		stop = func() {
-			l.stop()
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			delete(m.listeners, l)
-		}
-	}
-	p.mu.Unlock()
-	switch {
-	case r.LoadedOnly && phase != scheduler.Ready && phase != scheduler.Restarting:
-		err = fmt.Errorf("%w: %s", ErrNotLoaded, name)
-	case phase == scheduler.Unloaded, phase == scheduler.Failed && !fails:
-		err = p.plan(key)
-	}
-	if err != nil {
-		stop()
-		return nil, err
-	}
-	return stop, nil
-}
-
-// resolve returns the name that an empty name stands for.
-func (p *Pool) resolve(name string) (string, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch {
-	case p.closed:
-		return "", ErrClosed
-	case name != "":
-	case p.settings.Default != "":
-		name = p.settings.Default
-	default:
-		only := ""
-		for _, key := range p.names {
-			if only != "" && key != only {
-				return "", ErrNoModelName
-			}
-			only = key
-		}
-		if m := p.models[only]; m != nil {
-			return m.name(), nil
-		}
-		return "", ErrUnknownModel
-	}
-	if p.names[name] == "" {
-		return "", fmt.Errorf("%w: %s", ErrUnknownModel, name)
-	}
-	return name, nil
-}
-
-// acquireError adds the model's name to an error of the scheduler.
-func (p *Pool) acquireError(name string, err error) error {
-	if errors.Is(err, scheduler.ErrClosed) {
-		return ErrClosed
-	}
-	return fmt.Errorf("model %s: %w", name, err)
-}
+// errProcessEnded reports that a model's process ended after the lease was given.
+var errProcessEnded = errors.New("the model's process ended")
 
 // Load loads a model without a lease, and waits for it, with the errors of
 // AcquireWith.
@@ -312,6 +186,22 @@ func (p *Pool) Unload(ctx context.Context, name string) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// Child returns the process of a loaded model without a lease, for those who observe
+// it: it can end at any time, and is never started by this call.
+func (p *Pool) Child(name string) (*supervise.Child, bool) {
+	name, err := p.resolve(name)
+	if err != nil {
+		return nil, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := p.instances[p.names[name]]
+	if i == nil {
+		return nil, false
+	}
+	return i.model.srv.Child, true
 }
 
 // Restart kills the process of a loaded model, which is then started again. Its error

@@ -70,7 +70,7 @@ func (p *Pool) root() string {
 
 // cards returns the GPUs with their memory as it is now.
 func (p *Pool) cards() []gpu.Device {
-	all, err := gpu.NewFS(p.root()).Devices()
+	all, err := gpu.NewFS(p.root()).Cards()
 	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
 		p.log.Debug("some GPUs could not be read", "cause", err.Error())
 	}
@@ -231,7 +231,11 @@ func (e poolEffects) Changed(key string, s scheduler.Model) {
 		e.mu.Unlock()
 		return
 	}
+	begins := s.Phase == scheduler.Unloading && m.phase != scheduler.Unloading
 	m.phase, m.retryAt = s.Phase, s.RetryAt
+	if told := e.settings.OnUnload; begins && told != nil {
+		told(m.name(), s.UnloadCause)
+	}
 	if s.Phase != scheduler.Loading {
 		m.progress = LoadProgress{}
 	}

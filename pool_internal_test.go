@@ -5,10 +5,15 @@ package rocm
 import (
 	"maps"
 	"math"
+	"strings"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/runtime/host"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/scheduler"
+	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 func TestHostPlace(t *testing.T) {
@@ -35,5 +40,43 @@ func TestGrowth(t *testing.T) {
 	got := growth(map[string]uint64{"a": 5, "b": 5, "gone": 1}, map[string]uint64{"a": 7, "b": 5, "new": 3})
 	if !maps.Equal(got, map[string]uint64{"a": 2}) {
 		t.Error(got)
+	}
+}
+
+// The prompt cache of a model that leaves it open is bounded, and a part of what it
+// needs on the host; llama-server's own limit of 8 GiB is neither.
+func TestPoolBoundsPromptCaches(t *testing.T) {
+	const gib = 1 << 30
+	for host, want := range map[uint64]int64{
+		0: gib, 64 * gib: gib, 8 * gib: gib / 2, 16 * plan.MiB: plan.MiB, 50 * plan.MiB: 3 * plan.MiB, 15 * plan.MiB: -1,
+	} {
+		if got := poolCacheLimit(host); got != want {
+			t.Errorf("of %d: %d, want %d", host, got, want)
+		}
+	}
+	fake := fakebundle.New(t, fakellama.Script{})
+	root := sysroot.Write(t, "none", map[string]string{"proc/meminfo": "MemTotal: 8388608 kB\n"})
+	need := func(limit int64) (uint64, string) {
+		var m PoolModel
+		m.Path, m.Bundle, m.Context, m.Cache.HostLimit = fake.Model, fake.Dir, 1024, limit
+		p, err := NewPool(PoolSettings{Models: map[string]PoolModel{"a": m}, SysRoot: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = p.Close() }()
+		for _, m := range p.models {
+			best, placements, _, err := p.placements(m)
+			if err != nil || len(placements) != 1 {
+				t.Fatal(placements, err)
+			}
+			return placements[0][len(placements[0])-1].Bytes, strings.Join(best.Args, " ")
+		}
+		return 0, ""
+	}
+	none, _ := need(-1)
+	open, args := need(0)
+	given, _ := need(100 * plan.MiB)
+	if open-none != gib/2 || given-none != 100*plan.MiB || !strings.Contains(args, "--cache-ram 512") {
+		t.Errorf("%d bytes without a cache, %d with the pool's, %d with 100 MiB; %s", none, open, given, args)
 	}
 }

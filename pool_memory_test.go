@@ -64,11 +64,11 @@ func (f *usedFile) set(name string, bytes uint64) {
 }
 
 // needOf returns what a model needs on a card.
-func needOf(t *testing.T, file string, m rocm.PoolModel, root string) uint64 {
+func needOf(t *testing.T, m rocm.PoolModel, root string) uint64 {
 	t.Helper()
 	s := m.Settings
 	s.SysRoot = root
-	p, err := rocm.Plan(file, s)
+	p, err := rocm.Plan(m.Path, s)
 	if err != nil || !p.Fits {
 		t.Fatal(p, err)
 	}
@@ -78,18 +78,23 @@ func needOf(t *testing.T, file string, m rocm.PoolModel, root string) uint64 {
 const cardTotal, cardPlace = 25753026560, "0000:03:00.0"
 
 func TestPoolEvictsAndWaitsForTheMemory(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
-	fakebundle.AddGPUModule(t)
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	fake.AddGPUModule(t)
 	root := sysRoot(t, "rx7900xtx")
-	models := poolModels(file, "a", "b")
-	need := needOf(t, file, models["a"], root)
+	models := poolModels(fake, "a", "b")
+	need := needOf(t, models["a"], root)
 	f := &usedFile{t: t, path: filepath.Join(root, vramUsed), own: map[string]uint64{}, base: cardTotal - plan.DefaultMargin - need*3/2}
 	f.set("", 0)
 	taken := need * 11 / 10 // more than expected
 	for name, m := range models {
 		models[name] = f.count(name, taken, m)
 	}
-	p := openPool(t, rocm.PoolSettings{Models: models, SysRoot: root, MinResidency: -1, YieldMemory: 1})
+	unloads := make(chan string, 10)
+	p := openPool(t, rocm.PoolSettings{
+		Models: models, SysRoot: root, MinResidency: -1, YieldMemory: 1,
+		OnUnload: func(model string, cause scheduler.UnloadCause) { unloads <- model + ": " + string(cause) },
+	})
 	for range 2 {
 		for _, name := range []string{"a", "b"} {
 			l := lease(t, p, name)
@@ -104,6 +109,11 @@ func TestPoolEvictsAndWaitsForTheMemory(t *testing.T) {
 	}
 	if a := state(t, p, "a"); a.State != rocm.ModelUnloaded {
 		t.Errorf("a is %s", a.State)
+	}
+	for _, want := range []string{"a: room", "b: room", "a: room"} {
+		if got := <-unloads; got != want {
+			t.Errorf("unloaded %s, want %s", got, want)
+		}
 	}
 	// Now other programs leave room for what the plan expects, and not for what the
 	// models took.
@@ -120,10 +130,11 @@ func TestPoolEvictsAndWaitsForTheMemory(t *testing.T) {
 }
 
 func TestPoolRefusesWhatCannotFit(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
-	fakebundle.AddGPUModule(t)
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	fake.AddGPUModule(t)
 	root := sysRoot(t, "rx7900xtx")
-	models := poolModels(file, "small", "large", "parts")
+	models := poolModels(fake, "small", "large", "parts")
 	large := models["large"]
 	large.Context = 1 << 21
 	models["large"] = large
@@ -143,11 +154,12 @@ func TestPoolRefusesWhatCannotFit(t *testing.T) {
 }
 
 func TestPoolUsesEveryCard(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
-	fakebundle.AddGPUModule(t)
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	fake.AddGPUModule(t)
 	root := sysRoot(t, "two-equal")
-	models := poolModels(file, "a", "b")
-	need := needOf(t, file, models["b"], root)
+	models := poolModels(fake, "a", "b")
+	need := needOf(t, models["b"], root)
 	second := strings.Replace(vramUsed, "renderD128", "renderD129", 1)
 	for path, base := range map[string]uint64{vramUsed: need * 5 / 4, second: need * 3 / 2} {
 		f := &usedFile{t: t, path: filepath.Join(root, path), own: map[string]uint64{}, base: cardTotal - plan.DefaultMargin - base}

@@ -2,6 +2,7 @@ package rocm
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -17,6 +18,11 @@ import (
 // settings leave it open. A model alone gets the largest context that fits; in a
 // pool that would leave no memory for a second model.
 const poolContext = 32768
+
+// poolCache is the main memory in bytes for the prompt cache of a model whose settings
+// leave it open; it is no more than a sixteenth of the host's memory. llama-server's own
+// limit of 8 GiB would let a few models exhaust the host.
+const poolCache = 1 << 30
 
 // correctionKey names a model on a place.
 type correctionKey struct{ model, place string }
@@ -45,6 +51,13 @@ func (p *Pool) plan(key string) error {
 	return m.planErr
 }
 
+// forgetPlan makes the next plan a new one.
+func (m *poolModel) forgetPlan() {
+	m.planning.Lock()
+	defer m.planning.Unlock()
+	m.plannedAt = time.Time{}
+}
+
 func (p *Pool) replan(key string, m *poolModel) error {
 	planned, placements, options, err := p.placements(m)
 	p.mu.Lock()
@@ -66,7 +79,7 @@ func (p *Pool) replan(key string, m *poolModel) error {
 // placements returns the ways to place a model, all equally good, with the options
 // that lead to each, by the place of the first card.
 func (p *Pool) placements(m *poolModel) (best *plan.Plan, all []scheduler.Placement, options map[string]plan.Options, err error) {
-	now, err := p.machineFor(m.settings.Bundle)
+	now, err := p.machineFor(&m.settings)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -75,6 +88,9 @@ func (p *Pool) placements(m *poolModel) (best *plan.Plan, all []scheduler.Placem
 		return nil, nil, nil, err
 	}
 	defer func() { _ = f.Close() }()
+	if err := now.ReadVulkan(context.Background(), f, m.settings.planOptions(f)); err != nil {
+		return nil, nil, nil, err
+	}
 	best, err = planInPool(now, m, f, m.settings.planOptions(f))
 	if cause := errors.Unwrap(err); errors.Is(cause, plan.ErrDoesNotFit) {
 		err = cause // without the path, which is not for clients
@@ -99,8 +115,12 @@ func (p *Pool) placements(m *poolModel) (best *plan.Plan, all []scheduler.Placem
 }
 
 // planInPool plans a model. A context that the settings leave open is the one that
-// fits, at most poolContext.
+// fits, at most poolContext, and a prompt cache that they leave open is limited by
+// poolCache.
 func planInPool(now *machine.Machine, m *poolModel, f *gguf.File, o plan.Options) (*plan.Plan, error) {
+	if o.Cache.HostLimit == 0 {
+		o.Cache.HostLimit = poolCacheLimit(now.HostMemory)
+	}
 	p, err := now.PlanFile(m.path, f, o)
 	if err != nil || o.Context != 0 {
 		return p, err
@@ -109,11 +129,24 @@ func planInPool(now *machine.Machine, m *poolModel, f *gguf.File, o plan.Options
 	return now.PlanFile(m.path, f, o)
 }
 
+// poolCacheLimit returns plan.Cache.HostLimit for a machine with that much main memory
+// for all models; 0: unknown.
+func poolCacheLimit(host uint64) int64 {
+	limit := uint64(poolCache)
+	if host > 0 {
+		limit = min(limit, host/16)
+	}
+	if limit < plan.MiB {
+		return -1
+	}
+	return int64(limit / plan.MiB * plan.MiB)
+}
+
 // alternatives returns the plan for each card that is of the same kind as that of
 // the best plan. A model that the settings place has one plan.
 func (p *Pool) alternatives(now *machine.Machine, m *poolModel, f *gguf.File, best *plan.Plan) []*plan.Plan {
 	o := m.settings.planOptions(f)
-	if !best.GPU || o.Devices.ID != "" || o.Devices.Count > 1 {
+	if !best.GPU || best.Software() || o.Devices.ID != "" || o.Devices.Count > 1 {
 		return []*plan.Plan{best}
 	}
 	var all []*plan.Plan
@@ -145,7 +178,7 @@ func (m *poolModel) refuse(p *plan.Plan) string {
 
 // firstCard returns the place of a plan's first card, scheduler.Host without one.
 func firstCard(p *plan.Plan) string {
-	if len(p.Devices) > 0 {
+	if len(p.Devices) > 0 && !p.Software() {
 		return p.Devices[0].Place
 	}
 	return scheduler.Host
@@ -154,10 +187,14 @@ func firstCard(p *plan.Plan) string {
 // placementOf returns what a plan takes on each place.
 func placementOf(p *plan.Plan) scheduler.Placement {
 	var all scheduler.Placement
+	host := p.Host.Used()
 	for _, e := range p.Devices {
+		if p.Software() {
+			host += e.Used() // a software driver computes in main memory
+			continue
+		}
 		all = append(all, scheduler.Need{Place: e.Place, Bytes: e.Used()})
 	}
-	host := p.Host.Used()
 	if limit := p.Request.Options.Cache.HostLimit; limit > 0 {
 		host += uint64(limit)
 	}
@@ -218,19 +255,20 @@ func growth(before, after map[string]uint64) map[string]uint64 {
 	return grown
 }
 
-// machineFor returns a machine for a bundle, as it is now, whose cards have the
-// memory free that our own models hold.
-func (p *Pool) machineFor(bundle string) (*machine.Machine, error) {
+// machineFor returns a machine for the bundle or server of a model's settings, as it is
+// now, whose cards have the memory free that our own models hold.
+func (p *Pool) machineFor(s *Settings) (*machine.Machine, error) {
+	key := s.Bundle + "\x00" + s.Server
 	p.mu.Lock()
-	m := p.machines[bundle]
+	m := p.machines[key]
 	p.mu.Unlock()
 	if m == nil {
 		var err error
-		if m, err = machine.Detect(bundle, machine.Config{SysRoot: p.sysRoot, Log: p.log}); err != nil {
+		if m, err = DetectMachine(context.Background(), Settings{Bundle: s.Bundle, Server: s.Server, SysRoot: p.sysRoot, Log: p.log}); err != nil {
 			return nil, err
 		}
 		p.mu.Lock()
-		p.machines[bundle] = m
+		p.machines[key] = m
 		p.mu.Unlock()
 	}
 	now := *m

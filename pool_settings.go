@@ -51,6 +51,9 @@ type PoolSettings struct {
 	// HostMemory limits the main memory of all models, in bytes; default: what the
 	// machine, or the control group, has.
 	HostMemory uint64
+	// OnUnload is called when a model begins to be unloaded, with its name and the
+	// cause; nil: not called. It must not block.
+	OnUnload func(model string, cause scheduler.UnloadCause)
 	// SysRoot is Settings.SysRoot for the pool and all its models.
 	SysRoot string
 	// Log receives what happens; nil: nothing is logged. It is the log of models
@@ -64,11 +67,11 @@ func (s *PoolSettings) limits() scheduler.Limits {
 		MinBackoff: s.MinBackoff, MaxBackoff: s.MaxBackoff, Poll: 5 * time.Second,
 	}
 	for _, d := range []struct {
-		value *time.Duration
-		usual time.Duration
+		value    *time.Duration
+		standard time.Duration
 	}{{&l.MinResidency, 15 * time.Second}, {&l.Patience, 30 * time.Second}, {&l.MinBackoff, 2 * time.Second}, {&l.MaxBackoff, 5 * time.Minute}} {
 		if *d.value == 0 {
-			*d.value = d.usual
+			*d.value = d.standard
 		}
 	}
 	l.MinResidency = max(l.MinResidency, 0)

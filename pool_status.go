@@ -83,17 +83,19 @@ func (p *Pool) Status(name string) (ModelStatus, error) {
 	if err != nil {
 		return ModelStatus{}, err
 	}
-	p.mu.Lock()
-	key := p.names[name]
-	p.mu.Unlock()
-	known := p.sched.Model(key)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	m := p.models[key]
-	if m == nil {
-		return ModelStatus{}, fmt.Errorf("%w: %s", ErrUnknownModel, name)
-	}
-	return p.status(m, known), nil
+	var status ModelStatus
+	err = p.lookUp(name, func(key string) error {
+		known := p.sched.Model(key)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		m := p.models[key]
+		if m == nil {
+			return fmt.Errorf("%w: %s", ErrUnknownModel, name)
+		}
+		status = p.status(m, known)
+		return nil
+	})
+	return status, err
 }
 
 // Resolve returns the name of the model that a client's name stands for. Its error

@@ -18,17 +18,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
-
-// newPool makes a pool with models that differ in their context, all of the same
-// file, on a machine of package sysroot.
-func newPool(t *testing.T, s rocm.PoolSettings, names ...string) *rocm.Pool {
-	t.Helper()
-	file := fakebundle.Use(t, fakellama.Script{Reply: "a b c"})
-	s.Models = poolModels(file, names...)
-	return openPool(t, s)
-}
 
 func openPool(t *testing.T, s rocm.PoolSettings) *rocm.Pool {
 	t.Helper()
@@ -44,11 +36,12 @@ func openPool(t *testing.T, s rocm.PoolSettings) *rocm.Pool {
 	return p
 }
 
-func poolModels(file string, names ...string) map[string]rocm.PoolModel {
+// poolModels returns models of the same file and bundle that differ in their context.
+func poolModels(b *fakebundle.Bundle, names ...string) map[string]rocm.PoolModel {
 	models := map[string]rocm.PoolModel{}
 	for i, name := range names {
-		m := rocm.PoolModel{Path: file}
-		m.Context, m.Slots = 1024*(i+1), 2
+		m := rocm.PoolModel{Path: b.Model}
+		m.Bundle, m.Context, m.Slots = b.Dir, 1024*(i+1), 2
 		models[name] = m
 	}
 	return models
@@ -96,12 +89,13 @@ func waitState(t *testing.T, p *rocm.Pool, name string, want rocm.ModelState) ro
 }
 
 func TestPoolNamesOfOneModelShareAProcess(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
 	link := filepath.Join(t.TempDir(), "link.gguf")
-	if err := os.Symlink(file, link); err != nil {
+	if err := os.Symlink(fake.Model, link); err != nil {
 		t.Fatal(err)
 	}
-	models := poolModels(file, "a", "b")
+	models := poolModels(fake, "a", "b")
 	same := models["a"]
 	same.Path = link
 	models["c"] = same
@@ -129,8 +123,9 @@ func TestPoolNamesOfOneModelShareAProcess(t *testing.T) {
 }
 
 func TestPoolModelFailsAlone(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
-	models := poolModels(file, "a", "b")
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	models := poolModels(fake, "a", "b")
 	for name, m := range models {
 		m.Restart.Disabled = true
 		models[name] = m
@@ -152,13 +147,24 @@ func TestPoolModelFailsAlone(t *testing.T) {
 		t.Fatalf("in the backoff: %v", err)
 	}
 	lease(t, p, "b").Release()
-	time.Sleep(time.Until(failed.RetryAt))
-	lease(t, p, "a").Release()
+	poll.Until(t, "the end of the backoff", func() bool {
+		retry, err := p.Acquire(t.Context(), "a")
+		if err != nil {
+			return false
+		}
+		retry.Release()
+		return true
+	})
+	if now := time.Now(); now.Before(failed.RetryAt) {
+		t.Errorf("retried %v before the end of the backoff", failed.RetryAt.Sub(now))
+	}
 	a.Release()
 }
 
 func TestPoolKilledProcessIsRestarted(t *testing.T) {
-	p := newPool(t, rocm.PoolSettings{SysRoot: sysRoot(t, "none")}, "a")
+	t.Parallel()
+	b := fakebundle.New(t, fakellama.Script{Reply: "a b c"})
+	p := openPool(t, rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(b, "a")})
 	l := lease(t, p, "")
 	defer l.Release()
 	before := pid(l)
@@ -174,8 +180,9 @@ func TestPoolKilledProcessIsRestarted(t *testing.T) {
 }
 
 func TestPoolConfigure(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
-	s := rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(file, "same", "changed", "removed")}
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	s := rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(fake, "same", "changed", "removed")}
 	p := openPool(t, s)
 	leases := map[string]*rocm.Lease{}
 	pids := map[string]int{}
@@ -184,11 +191,11 @@ func TestPoolConfigure(t *testing.T) {
 		pids[name] = pid(leases[name])
 	}
 	next := s
-	next.Models = poolModels(file, "same", "changed")
+	next.Models = poolModels(fake, "same", "changed")
 	changed := next.Models["changed"]
 	changed.Context = 512
 	next.Models["changed"] = changed
-	next.Models["broken"] = rocm.PoolModel{Path: file + ".missing"}
+	next.Models["broken"] = rocm.PoolModel{Path: fake.Model + ".missing"}
 	var mistake *rocm.PoolModelError
 	if _, err := p.Configure(next); !errors.As(err, &mistake) || mistake.Name != "broken" || !errors.Is(err, rocm.ErrModelFile) || len(p.List()) != 3 {
 		t.Fatalf("%v, %d models", err, len(p.List()))
@@ -215,17 +222,14 @@ func TestPoolConfigure(t *testing.T) {
 		l.Release()
 	}
 	for _, name := range []string{"changed", "removed"} {
-		for deadline := time.Now().Add(time.Minute); syscall.Kill(pids[name], 0) == nil; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%s still runs as %d", name, pids[name])
-			}
-		}
+		poll.Until(t, "the end of "+name, func() bool { return syscall.Kill(pids[name], 0) != nil })
 	}
 }
 
 func TestPoolPinnedAndIdle(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
-	models := poolModels(file, "pinned", "idle")
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	models := poolModels(fake, "pinned", "idle")
 	pinned, idle := models["pinned"], models["idle"]
 	pinned.Pinned, pinned.IdleUnload = true, time.Millisecond
 	idle.IdleUnload = time.Second
@@ -250,9 +254,56 @@ func TestPoolPinnedAndIdle(t *testing.T) {
 	}
 }
 
+// OnUnload is called once for each model that is unloaded, with the cause, before the
+// model is gone.
+func TestPoolReportsUnloads(t *testing.T) {
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
+	models := poolModels(fake, "idle", "request", "settings")
+	idle := models["idle"]
+	idle.IdleUnload = time.Second
+	models["idle"] = idle
+	unloads := make(chan string, 10)
+	s := rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: models, OnUnload: func(model string, cause scheduler.UnloadCause) { unloads <- model + ": " + string(cause) }}
+	p := openPool(t, s)
+	expect := func(want string) {
+		t.Helper()
+		select {
+		case got := <-unloads:
+			if got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		case <-time.After(time.Minute):
+			t.Fatalf("no unload was reported, want %s", want)
+		}
+	}
+	for name := range models {
+		if err := p.Load(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("idle: " + string(scheduler.UnloadIdle))
+	if err := p.Unload(t.Context(), "request"); err != nil {
+		t.Fatal(err)
+	}
+	expect("request: " + string(scheduler.UnloadRequest))
+	s.Models = map[string]rocm.PoolModel{"idle": models["idle"], "request": models["request"]}
+	if _, err := p.Configure(s); err != nil {
+		t.Fatal(err)
+	}
+	expect("settings: " + string(scheduler.UnloadSettings))
+	waitState(t, p, "idle", rocm.ModelUnloaded)
+	select {
+	case got := <-unloads:
+		t.Errorf("one more: %s", got)
+	default:
+	}
+}
+
 func TestPoolClose(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{LoadTime: time.Minute})
-	p, err := rocm.NewPool(rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(file, "a")})
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{LoadTime: time.Minute})
+	p, err := rocm.NewPool(rocm.PoolSettings{SysRoot: sysRoot(t, "none"), Models: poolModels(fake, "a")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -280,13 +331,14 @@ func TestPoolClose(t *testing.T) {
 // Clients use three models, of which two fit, while processes are killed: every
 // client is answered by the model that it asked for.
 func TestPoolUnderLoad(t *testing.T) {
-	file := fakebundle.Use(t, fakellama.Script{})
+	t.Parallel()
+	fake := fakebundle.New(t, fakellama.Script{})
 	root := sysroot.Write(t, "none", map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\n"})
-	models := poolModels(file, "a", "b", "c")
+	models := poolModels(fake, "a", "b", "c")
 	names := []string{"a", "b", "c"}
 	s := models["c"].Settings
 	s.SysRoot = root
-	planned, err := rocm.Plan(file, s)
+	planned, err := rocm.Plan(fake.Model, s)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ type Prepared struct {
 	Header *gguf.File
 
 	settings Settings
+	size     int64 // of the model, in bytes
 	bundle   *locate.Bundle
 	machine  *machine.Machine
 	srv      *Server
@@ -56,10 +57,10 @@ func prepare(ctx context.Context, path string, s Settings) (*Prepared, error) {
 	}
 	l := &Prepared{settings: s, srv: &Server{sysfs: gpu.NewFS(s.sysRoot()), mediaMarker: "<__media_" + rand.Text() + "__>"}}
 	err := s.validateServer()
-	if readErr := l.read(path); readErr != nil {
+	if readErr := l.read(ctx, path); readErr != nil {
 		err = errors.Join(s.Options.Validate(), err, readErr)
 	} else {
-		err = errors.Join(l.plan(), err) // planning validates the options, and the files in them
+		err = errors.Join(l.plan(ctx), err) // planning validates the options, and the files in them
 	}
 	if err == nil && (len(s.Args) > 0 || s.ChatTemplateFile != "") {
 		err = l.checkArgs(ctx)
@@ -72,36 +73,68 @@ func prepare(ctx context.Context, path string, s Settings) (*Prepared, error) {
 
 // read reads the model's header, the machine and, at the same time, the bundle's
 // manifest.
-func (l *Prepared) read(path string) error {
+func (l *Prepared) read(ctx context.Context, path string) error {
 	var bundleErr error
+	var facts locate.ServerFacts
 	var reading sync.WaitGroup
-	reading.Go(func() {
-		if l.bundle, bundleErr = locate.Find(l.settings.Bundle); bundleErr != nil && l.settings.Bundle != "" {
-			bundleErr = &plan.OptionError{Option: "Bundle", Err: bundleErr}
-		}
-	})
+	reading.Go(func() { l.bundle, facts, bundleErr = l.settings.findBundle(ctx) })
 	var err error
 	if l.Path, l.Header, err = machine.OpenModel(path); err == nil {
-		l.machine = machine.New(l.settings.machine())
+		l.size, l.machine = l.Header.Size(), machine.New(l.settings.machine())
 	}
 	reading.Wait()
 	if err = errors.Join(err, bundleErr); err != nil {
 		return err
 	}
-	l.machine.UseBundle(l.bundle)
+	l.settings.useBundle(l.machine, l.bundle, facts)
 	l.srv.Path, l.srv.Info, l.srv.Origin = l.Path, modelInfo(l.Header), l.bundle.Origin
 	return nil
 }
 
+// findBundle returns the bundle, or the llama-server that the settings name and what
+// it says of itself.
+func (s *Settings) findBundle(ctx context.Context) (b *locate.Bundle, facts locate.ServerFacts, err error) {
+	switch {
+	case s.Server != "" && s.Bundle != "":
+		return nil, facts, errBundleAndServer()
+	case s.Server != "":
+		if b, err = locate.FindServer(s.Server); err == nil {
+			facts, err = b.Ask(ctx, s.logger())
+		}
+		if err != nil {
+			return nil, facts, &plan.OptionError{Option: "Server", Err: err}
+		}
+		s.logger().Warn("this llama-server is not from a bundle: nothing of it is verified", "program", b.Path, "version", facts.Version)
+		return b, facts, nil
+	}
+	if b, err = locate.Find(s.Bundle); err != nil && s.Bundle != "" {
+		err = &plan.OptionError{Option: "Bundle", Err: err}
+	}
+	return b, facts, err
+}
+
+// useBundle sets what findBundle returned.
+func (s *Settings) useBundle(m *machine.Machine, b *locate.Bundle, facts locate.ServerFacts) {
+	if s.Server != "" {
+		m.UseServer(b, facts)
+		return
+	}
+	m.UseBundle(b)
+}
+
 // plan makes the first plan and logs its reasons.
-func (l *Prepared) plan() error {
-	p, err := l.machine.PlanFile(l.Path, l.Header, l.settings.planOptions(l.Header))
+func (l *Prepared) plan(ctx context.Context) error {
+	o := l.settings.planOptions(l.Header)
+	if err := l.machine.ReadVulkan(ctx, l.Header, o); err != nil {
+		return err
+	}
+	p, err := l.machine.PlanFile(l.Path, l.Header, o)
 	if err != nil {
 		return err
 	}
-	l.srv.Plan, l.srv.devices = p, p.Chosen
+	l.srv.setPlan(p)
 	log := l.settings.logger()
-	if p.Fallback != "" && l.settings.Layers != plan.CPUOnly {
+	if p.Fallback != "" && l.settings.Layers != plan.CPUOnly && l.settings.Backend != plan.BackendCPU {
 		log.Warn("running on the CPU", "reason", p.Fallback)
 	}
 	for _, reason := range p.Reasons {
@@ -142,7 +175,7 @@ func (l *Prepared) checkArgs(ctx context.Context) error {
 // already: a later plan may be for a card of another target.
 func (l *Prepared) ensureUnpacked(ctx context.Context) error {
 	targets := []gfx.Target{} // none besides the files that every machine needs
-	if l.srv.Plan.GPU {
+	if l.srv.Plan.Target != "" {
 		targets = append(targets, l.srv.Plan.Target)
 	}
 	previous := l.srv.program

@@ -16,7 +16,7 @@ import (
 
 // Prepare finds what Launch would reject, and names each setting.
 func TestPrepareNamesTheSettings(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
+	b := fakebundle.New(t, fakellama.Script{})
 	for want, change := range map[string]func(s *rocm.Settings, path *string){
 		"Model":                            func(_ *rocm.Settings, path *string) { *path += ".absent" },
 		"Bundle":                           func(s *rocm.Settings, _ *string) { s.Bundle = "absent" },
@@ -31,8 +31,8 @@ func TestPrepareNamesTheSettings(t *testing.T) {
 		"Slots, Batch, Devices.Count":      func(s *rocm.Settings, _ *string) { s.Slots, s.Batch, s.Devices.Count = -1, -1, -1 },
 		"Cache.ValueType, Cache.HostLimit": func(s *rocm.Settings, _ *string) { s.Cache.ValueType, s.Cache.HostLimit = "q9", math.MaxInt64 },
 	} {
-		var s rocm.Settings
-		path := model
+		s := rocm.Settings{Bundle: b.Dir}
+		path := b.Model
 		change(&s, &path)
 		p, err := rocm.Prepare(t.Context(), path, s)
 		if p != nil {
@@ -44,11 +44,11 @@ func TestPrepareNamesTheSettings(t *testing.T) {
 			}
 		}
 	}
-	p, err := rocm.Prepare(t.Context(), model, rocm.Settings{Args: []string{"--threads", "1"}})
+	p, err := rocm.Prepare(t.Context(), b.Model, rocm.Settings{Bundle: b.Dir, Args: []string{"--threads", "1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p.Path != model || p.Header.Architecture() != "llama" {
+	if p.Path != b.Model || p.Header.Architecture() != "llama" {
 		t.Errorf("prepared %+v", p)
 	}
 	if err := p.Close(); err != nil {

@@ -11,7 +11,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
-	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 )
 
@@ -41,14 +41,7 @@ func TestLimitsAreClampedTo32Bits(t *testing.T) {
 }
 
 func TestOptionsOutOfRangeAreRejected(t *testing.T) {
-	path := fakebundle.Use(t, fakellama.Script{Slots: 2})
-	s := rocm.Settings{}
-	s.Slots = 2
-	m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = m.Close() }()
+	m := loadWith(t, fakellama.Script{Slots: 2}, rocm.Settings{Options: plan.Options{Slots: 2}})
 	for name, tt := range map[string]struct {
 		req  rocm.Request
 		says string

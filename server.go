@@ -3,6 +3,7 @@ package rocm
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -18,7 +19,8 @@ import (
 type Server struct {
 	// Child is the supervised process.
 	Child *supervise.Child
-	// Plan has the arguments of the process and the reasons for them.
+	// Plan has the arguments of the process and the reasons for them. It is the plan
+	// that loading ended with; see CurrentPlan.
 	Plan *plan.Plan
 	// Path is the model's file, Info the contract's facts from its header.
 	Path string
@@ -28,10 +30,33 @@ type Server struct {
 	Origin    locate.Origin
 	BundleDir string
 
-	devices     []gpu.Device
+	current     atomic.Pointer[plan.Plan] // of the process that runs now
 	program     *locate.Program
 	sysfs       gpu.FS
 	mediaMarker string // stands for an image or a sound in a prompt to the server
+}
+
+// setPlan sets the plan of a start that has not ended.
+func (srv *Server) setPlan(p *plan.Plan) {
+	srv.Plan = p
+	srv.current.Store(p)
+}
+
+// CurrentPlan returns the plan of the process that runs now. It differs from Plan
+// after a backend failed repeatedly and another one took over.
+func (srv *Server) CurrentPlan() *plan.Plan {
+	if p := srv.current.Load(); p != nil {
+		return p
+	}
+	return srv.Plan
+}
+
+// devices returns the devices in use.
+func (srv *Server) devices() []gpu.Device {
+	if p := srv.CurrentPlan(); p != nil {
+		return p.Chosen
+	}
+	return nil
 }
 
 // waitVRAMFree waits until the GPU memory of a dead child is free again.
@@ -39,7 +64,10 @@ func (srv *Server) waitVRAMFree(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	const slack = 16 << 20
-	for _, d := range srv.devices {
+	for _, d := range srv.devices() {
+		if !d.MemoryKnown {
+			continue // the kernel has no counters of it
+		}
 		if _, err := srv.sysfs.WaitVRAMFree(ctx, d, 100*time.Millisecond, slack); err != nil {
 			return err
 		}
@@ -50,7 +78,7 @@ func (srv *Server) waitVRAMFree(ctx context.Context) error {
 // usedMemory returns the memory in use on the plan's devices, 0 without a GPU.
 func (srv *Server) usedMemory() uint64 {
 	var sum uint64
-	for _, d := range srv.devices {
+	for _, d := range srv.devices() {
 		s := srv.sysfs.Sample(d)
 		if s.Err != nil {
 			continue

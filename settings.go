@@ -28,6 +28,11 @@ type Settings struct {
 	// Bundle is the path of a bundle to use instead of the one that is found: a
 	// directory or a packed file.
 	Bundle string
+	// Server is the path of a llama-server that is not from a bundle, such as that of a
+	// distribution, or its name in $PATH. It is asked once for its version, its flags and
+	// its devices, nothing of it is verified, and flags that it does not have are left
+	// out. Bundle must be empty.
+	Server string
 	// Download lets loading download the model that a reference such as
 	// hf:OWNER/REPO names, if the store of runtime/modelstore does not have it. Without
 	// it, that is an error that wraps ErrNotFound of that package.
@@ -167,6 +172,9 @@ func (s *Settings) validateServer() error {
 		errs = append(errs, plan.InvalidOption(option, format, args...))
 	}
 	t, r := s.Timeouts, s.Restart
+	if s.Bundle != "" && s.Server != "" {
+		errs = append(errs, errBundleAndServer())
+	}
 	if s.Embeddings && s.Reranking {
 		invalid("Reranking", "Embeddings and Reranking; a server is for one of them")
 	}
@@ -194,6 +202,10 @@ func (s *Settings) validateServer() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func errBundleAndServer() error {
+	return plan.InvalidOption("Server", "a bundle and a llama-server; set one of them (Settings.Bundle, Settings.Server, --bundle, --server)")
 }
 
 func poolings() []string { return []string{"none", "mean", "cls", "last", "rank"} }

@@ -22,7 +22,7 @@ import (
 
 // Settings that cannot work are errors before a process is started.
 func TestInvalidSettingsAreRejected(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
+	b := fakebundle.New(t, fakellama.Script{})
 	dir := t.TempDir()
 	fifo, file, marked, huge := filepath.Join(dir, "fifo"), filepath.Join(dir, "file"), filepath.Join(dir, "marked"), filepath.Join(dir, "huge")
 	err := errors.Join(
@@ -49,10 +49,10 @@ func TestInvalidSettingsAreRejected(t *testing.T) {
 		"context of -1":       func(s *rocm.Settings) { s.Context = -1 },
 		"cache type":          func(s *rocm.Settings) { s.Cache.KeyType = "q9" },
 	} {
-		var s rocm.Settings
+		s := rocm.Settings{Bundle: b.Dir}
 		change(&s)
-		_, loadErr := new(rocm.Backend).Load(t.Context(), model, s)
-		_, planErr := rocm.Plan(model, s)
+		_, loadErr := new(rocm.Backend).Load(t.Context(), b.Model, s)
+		_, planErr := rocm.Plan(b.Model, s)
 		for _, err := range []error{s.Validate(), loadErr, planErr} {
 			if !errors.Is(err, rocm.ErrInvalidOption) || !strings.Contains(err.Error(), says) {
 				t.Errorf("%v; want an ErrInvalidOption that says %q", err, says)
@@ -66,11 +66,11 @@ func TestInvalidSettingsAreRejected(t *testing.T) {
 
 // Progress reports loading only, and ends when the model is ready.
 func TestProgressEndsWithLoading(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{})
+	b := fakebundle.New(t, fakellama.Script{})
 	var mu sync.Mutex
 	var stages []rocm.LoadStage
 	var states []supervise.State
-	s := rocm.Settings{Bundle: packSelf(t)}
+	s := rocm.Settings{Bundle: pack(t, b, "")}
 	s.Progress = func(p rocm.LoadProgress) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -86,7 +86,7 @@ func TestProgressEndsWithLoading(t *testing.T) {
 		defer mu.Unlock()
 		states = append(states, e.To)
 	}
-	m, err := new(rocm.Backend).Load(t.Context(), model, s)
+	m, err := new(rocm.Backend).Load(t.Context(), b.Model, s)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,19 +117,10 @@ func TestCrashDoesNotEndTheModel(t *testing.T) {
 // With a restart policy the next request finds a new process.
 func TestRestart(t *testing.T) {
 	torture.Rounds(t, func(t *testing.T) {
-		path := fakebundle.Use(t, fakellama.Script{})
-		s := rocm.Settings{}
-		s.Restart.MinBackoff = time.Millisecond
-		m, err := (&rocm.Backend{}).Load(t.Context(), path, s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = m.Close() }()
+		m := loadWith(t, fakellama.Script{}, rocm.Settings{Restart: rocm.Restart{MinBackoff: time.Millisecond}})
 		want := text(collect(m.Generate(t.Context(), "Tell me")))
 		for range 3 {
-			if err := syscall.Kill(m.Server().Child.Pid(), syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
+			kill(t, m)
 			if got := text(collect(m.Generate(t.Context(), "Tell me"))); m.Err() != nil || got != want {
 				t.Errorf("after a death: %q, %v; want %q", got, m.Err(), want)
 			}
@@ -140,10 +131,7 @@ func TestRestart(t *testing.T) {
 func TestRestartsAreBounded(t *testing.T) {
 	s := rocm.Settings{Restart: rocm.Restart{MaxFailures: 1}}
 	for name, restart := range map[string]rocm.Restart{"after one failure": s.Restart, "disabled": {Disabled: true}} {
-		m, err := new(rocm.Backend).Load(t.Context(), fakebundle.Use(t, fakellama.Script{}), rocm.Settings{Restart: restart})
-		if err != nil {
-			t.Fatal(err)
-		}
+		m := loadWith(t, fakellama.Script{}, rocm.Settings{Restart: restart})
 		kill(t, m)
 		<-m.Server().Child.Done()
 		collect(m.Generate(t.Context(), "x"))
@@ -151,6 +139,5 @@ func TestRestartsAreBounded(t *testing.T) {
 		if err := m.Err(); !errors.As(err, &exit) || exit.Signal != syscall.SIGKILL || errors.Is(err, supervise.ErrCrashLoop) == restart.Disabled {
 			t.Errorf("%s: %v; want the end by SIGKILL", name, err)
 		}
-		_ = m.Close()
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
 // Stream is one generation with an error and metrics of its own. One goroutine
@@ -124,6 +125,8 @@ func (s *Stream) send() error {
 
 // applyTemplate returns the messages as text, formatted with the model's chat template.
 func (m *Model) applyTemplate(ctx context.Context, messages []llamaapi.Message, vars map[string]any) (string, error) {
+	// A template may loop for these messages: supervise.Work says how that is found.
+	ctx = supervise.WithWork(ctx, supervise.Work{Judged: true, NoSlot: true})
 	text, err := m.api.ApplyTemplate(ctx, messages, llamaapi.TemplateOptions{Vars: vars})
 	if err != nil {
 		return "", fmt.Errorf("chat template of %s: %w", m.srv.Path, err)

@@ -5,6 +5,7 @@ package rocm_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 	"forge.lthn.ai/core/go-rocm/testing/torture"
 )
 
@@ -41,6 +43,60 @@ func TestBreakFreesTheSlot(t *testing.T) {
 		}
 		waitIdle(t, m)
 	})
+}
+
+// A call whose context has ended frees its slot beside the stream of another, which
+// llama-server alone would not notice.
+func TestAbandonedCallsFreeTheirSlots(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits four seconds, as a caller would; mage test runs it")
+	}
+	m := load(t, fakellama.Script{Slots: 2, NeverEnds: true, ContextLen: 1 << 20, TokenDelay: 5 * time.Millisecond, KeepsAbandoned: true})
+	busy := func(n int) {
+		t.Helper()
+		poll.Until(t, fmt.Sprintf("%d busy slots", n), func() bool {
+			slots, err := m.API().Slots(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			computing := 0
+			for _, s := range slots {
+				if s.Processing {
+					computing++
+				}
+			}
+			return computing == n
+		})
+	}
+	stream := m.Stream(t.Context(), rocm.Request{Prompt: rocm.TextPrompt("Go on"), GenerateConfig: inference.GenerateConfig{MaxTokens: 1 << 20}})
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for range stream.All() {
+		}
+	}()
+	busy(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	called := make(chan error, 1)
+	go func() {
+		_, err := m.API().Complete(ctx, &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt("And on")}})
+		called <- err
+	}()
+	busy(2)
+	cancel()
+	if err := <-called; !errors.Is(err, context.Canceled) {
+		t.Errorf("the call returned %v", err)
+	}
+	busy(1)
+	select {
+	case <-read:
+		t.Errorf("the other stream ended: %v", stream.Err())
+	default:
+	}
+	if err := stream.Close(); err != nil {
+		t.Error(err)
+	}
+	<-read
 }
 
 // A stream may be closed by another goroutine while it is read.
@@ -172,8 +228,8 @@ func TestFault21_CrashedServerEndsStream(t *testing.T) {
 // BenchmarkStream measures one token from a real child process to the caller's loop,
 // including the work of the imitation.
 func BenchmarkStream(b *testing.B) {
-	path := fakebundle.Use(b, fakellama.Script{NeverEnds: true, ContextLen: 1 << 30})
-	m, err := (&rocm.Backend{}).Load(b.Context(), path, rocm.Settings{})
+	fake := fakebundle.New(b, fakellama.Script{NeverEnds: true, ContextLen: 1 << 30})
+	m, err := new(rocm.Backend).Load(b.Context(), fake.Model, rocm.Settings{Bundle: fake.Dir})
 	if err != nil {
 		b.Fatal(err)
 	}
