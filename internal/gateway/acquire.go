@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm"
 )
 
 // servedModel is what the gateway keeps for a model.
@@ -15,11 +17,6 @@ type servedModel struct {
 	heavy    *queue     // requests that need a slot
 	light    *queue     // other ones
 	checking sync.Mutex // held by checkBackend
-
-	mu      sync.Mutex
-	active  map[*exchange]struct{} // that have a slot
-	freeing bool                   // freeSlots is at work
-	again   bool                   // and has to begin again
 }
 
 // servedModel returns what is kept for the model of a lease.
@@ -29,9 +26,8 @@ func (g *Gateway) servedModel(l Lease) *servedModel {
 	s := g.served[l.Model()]
 	if s == nil {
 		s = &servedModel{
-			active: map[*exchange]struct{}{},
-			heavy:  newQueue(defaultSlots, g.limits.Queue, g.limits.QueuePerClient),
-			light:  newQueue(lightRequests, g.limits.Queue, g.limits.QueuePerClient),
+			heavy: newQueue(defaultSlots, g.limits.Queue, g.limits.QueuePerClient),
+			light: newQueue(lightRequests, g.limits.Queue, g.limits.QueuePerClient),
 		}
 		g.served[l.Model()] = s
 	}
@@ -48,7 +44,7 @@ func (g *Gateway) acquireModel(next http.Handler) http.Handler {
 		x := exchangeOf(r.Context())
 		ctx, cancel := context.WithTimeoutCause(r.Context(), g.limits.LoadWait, errLoadWait)
 		defer cancel()
-		request := AcquireRequest{
+		request := rocm.AcquireRequest{
 			Name: x.model.Name, Client: x.client, Priority: x.key.priority(), LoadedOnly: loadedOnly(r), Progress: x.waiting.report,
 		}
 		var lease Lease
@@ -92,6 +88,9 @@ func (g *Gateway) rejectModel(w http.ResponseWriter, r *http.Request, err error)
 	case errors.Is(err, errLoadWait):
 		setRetryAfter(w, 10*time.Second)
 		writeError(w, http.StatusServiceUnavailable, "unavailable_error", err.Error())
+	case errors.Is(err, ErrUnloaded):
+		setRetryAfter(w, time.Second)
+		writeError(w, http.StatusServiceUnavailable, "unavailable_error", err.Error())
 	case errors.Is(err, ErrUnknownModel):
 		writeError(w, http.StatusNotFound, "not_found_error", err.Error())
 	case errors.Is(err, ErrNoModelName):
@@ -113,7 +112,7 @@ func (g *Gateway) rejectModel(w http.ResponseWriter, r *http.Request, err error)
 		writeError(w, http.StatusServiceUnavailable, "unavailable_error", fmt.Sprintf("the model %q could not be loaded; the log of the service says why", load.Model))
 	default:
 		g.log.Warn("model not available", "path", r.URL.Path, "cause", err.Error())
-		writeError(w, http.StatusServiceUnavailable, "unavailable_error", "the model is not available")
+		writeError(w, http.StatusServiceUnavailable, "unavailable_error", "the model is not available; the log of the service says why")
 	}
 }
 

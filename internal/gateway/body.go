@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -100,6 +101,7 @@ func (g *Gateway) readBody(next http.Handler) http.Handler {
 // rejectBody answers a request whose body cannot be forwarded.
 func (g *Gateway) rejectBody(w http.ResponseWriter, r *http.Request, err error) {
 	status := statusFor(err)
+	noteError(w, cmp.Or(status, http.StatusBadRequest), bodyReason(err))
 	switch {
 	case status == http.StatusTooManyRequests:
 		writeBusy(w, err)
@@ -217,7 +219,7 @@ func (x *exchange) readFields(body []byte, accepted fields) {
 			prompts = countPrompts(value)
 		}
 	}
-	x.answers = prompts * choices
+	x.prompts, x.answers = prompts, prompts*choices
 }
 
 // setBody replaces the body of a request. It can be sent again, should

@@ -39,7 +39,7 @@ func (g *Gateway) limitResponse(next http.Handler) http.Handler {
 			if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint,err113 // a panic's value
 				panic(p)
 			}
-			exchangeOf(ctx).ended = true
+			exchangeOf(ctx).ended = cause
 			g.log.Warn("request ended", "path", r.URL.Path, "cause", cause.Error())
 			b.end(cause)
 			if errors.Is(cause, errNoToken) {
@@ -100,7 +100,7 @@ func (b *budgetWriter) hasToken(p []byte) bool {
 	return found
 }
 
-// end reports the cause to the client: as the answer if it has not begun, or as the last
+// end reports the cause to the client: as the answer if nothing was sent yet, or as the last
 // event of a stream. Another answer is cut off.
 func (b *budgetWriter) end(cause error) {
 	stream := strings.HasPrefix(b.Header().Get("Content-Type"), "text/event-stream")
@@ -167,10 +167,14 @@ type crashRecord struct {
 }
 
 // recordCrash counts a crash or hang of llama-server for the client of a request
-// that it broke off. A process that was killed from outside counts for nobody.
-func (g *Gateway) recordCrash(ctx context.Context, err error) {
+// that it broke off. A process that was killed from outside counts for nobody, and a
+// request without a response only for the clients of such requests.
+func (g *Gateway) recordCrash(ctx context.Context, err error, began bool) {
 	var exit *supervise.ExitError
 	var hang *supervise.HangError
+	if errors.As(err, &hang) && hang.Unanswered && began {
+		return
+	}
 	if (errors.As(err, &exit) || errors.As(err, &hang)) && supervise.IsSuspect(err) {
 		g.crashes.record(exchangeOf(ctx).client, time.Now())
 	}
@@ -212,7 +216,7 @@ func (c *crashes) pause(client string, now time.Time) time.Duration {
 func (g *Gateway) limitCrashers(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rt, _ := g.findRoute(r.URL.Path)
-		if wait := g.crashes.pause(g.clientID(r), time.Now()); wait > 0 && !rt.light {
+		if wait := g.crashes.pause(exchangeOf(r.Context()).client, time.Now()); wait > 0 && !rt.light {
 			w.Header().Set("Retry-After", fmt.Sprintf("%.0f", wait.Seconds()+1))
 			writeError(w, http.StatusTooManyRequests, "rate_limit_error", "llama-server crashed repeatedly while it handled your requests; retry later")
 			return

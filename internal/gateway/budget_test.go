@@ -54,12 +54,15 @@ func TestEndsRequestsWithoutToken(t *testing.T) {
 			}
 		}, 200, "grew too large"},
 	} {
-		g := newGateway(t, newBackend(t, tt.backend))
-		g.limits.FirstByte, g.limits.Idle, g.limits.ResponseBytes = tt.first, tt.idle, 1<<20
-		got := send(t, "POST", serveGateway(t, g)+"/completion", `{"prompt":"x","stream":true}`)
-		if got.status != tt.status || !strings.Contains(got.body, tt.says) {
-			t.Errorf("%s: %d ...%s", name, got.status, got.body[max(0, len(got.body)-200):])
-		}
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newGateway(t, newBackend(t, tt.backend))
+			g.limits.FirstByte, g.limits.Idle, g.limits.ResponseBytes = tt.first, tt.idle, 1<<20
+			got := send(t, "POST", serveGateway(t, g)+"/completion", `{"prompt":"x","stream":true}`)
+			if got.status != tt.status || !strings.Contains(got.body, tt.says) {
+				t.Errorf("%d ...%s", got.status, got.body[max(0, len(got.body)-200):])
+			}
+		})
 	}
 }
 

@@ -5,9 +5,12 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/tls"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"os/signal"
 	"slices"
@@ -47,18 +50,21 @@ type credential struct {
 	named *Key
 }
 
-// find returns the limits of a key, and whether it is accepted. It compares with
-// every key in constant time.
-func (c *credentials) find(key string) (named *Key, ok bool) {
+// clientID names the client that requests with the key count for.
+func (c credential) clientID() string { return hex.EncodeToString(c.sum[:8]) }
+
+// find returns an accepted key, and whether it is one. It compares with every key in
+// constant time.
+func (c *credentials) find(key string) (credential, bool) {
 	sum := sha256.Sum256([]byte(key))
 	found := -1
 	for i, k := range c.keys {
 		found = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(sum[:], k.sum[:]), i, found)
 	}
 	if found < 0 {
-		return nil, false
+		return credential{}, false
 	}
-	return c.keys[found].named, true
+	return c.keys[found], true
 }
 
 // CredentialError is an error about one source of credentials.
@@ -151,6 +157,9 @@ type CredentialStore struct {
 
 	mu    sync.Mutex
 	files CredentialFiles
+	// needsKey and isTLS describe the listener of the service; known is false before
+	// there is one.
+	known, needsKey, isTLS bool
 }
 
 // LoadCredentials reads the files.
@@ -191,8 +200,52 @@ func (s *CredentialStore) Replace(files CredentialFiles) error {
 	return err
 }
 
+// Adopt uses what another store has read, and its files. The caller has asked Accepts.
+func (s *CredentialStore) Adopt(other *CredentialStore) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = other.files
+	s.current.Store(other.current.Load())
+}
+
+// Accepts reports why the service cannot use what another store has read.
+func (s *CredentialStore) Accepts(other *CredentialStore) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.check(other.current.Load())
+}
+
+// Protect notes the address on which the service listens from now on. As long as it
+// does, no reload removes the last key or the certificate that the address needs.
+func (s *CredentialStore) Protect(address string) error {
+	local, err := IsLocal(address)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known, s.needsKey, s.isTLS = true, !local, s.HasCertificate()
+	return s.check(s.current.Load())
+}
+
+// check reports what the listener of the service needs and c has not.
+func (s *CredentialStore) check(c *credentials) error {
+	switch {
+	case !s.known:
+		return nil
+	case s.needsKey && len(c.keys) == 0:
+		return errors.New("no API key would be left, and other machines can reach the address on which the service listens: keep a key, or change the address and restart the service")
+	case s.isTLS != (c.cert != nil):
+		return errors.New("the service begins or ends the use of TLS only when it starts: restart it")
+	}
+	return nil
+}
+
 func (s *CredentialStore) use(files CredentialFiles) error {
 	c, err := files.load(s.log)
+	if err == nil {
+		err = s.check(c)
+	}
 	if err == nil {
 		s.current.Store(c)
 	}
@@ -231,21 +284,35 @@ func (s *CredentialStore) ReloadOn(signals []os.Signal, named func() ([]Key, err
 	return func() { signal.Stop(received); close(received); done.Wait() }
 }
 
-// authenticate rejects requests without an accepted key, where there are keys.
+// authenticate rejects requests without an accepted key, where there are keys. A
+// browser that has signed in has the rights of its key. One that has not gets the
+// sign-in page, where a person opens an address.
 func (g *Gateway) authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r.Context())
-		if c := g.credentials.current.Load(); len(c.keys) > 0 {
-			named, ok := c.find(apiKey(r))
-			if !ok {
-				w.Header().Set("WWW-Authenticate", "Bearer")
-				writeError(w, http.StatusUnauthorized, "authentication_error", "the API key is missing or wrong")
-				return
-			}
-			x.key = named
+		c := g.credentials.current.Load()
+		if len(c.keys) == 0 {
+			x.client = clientAddress(r)
+			next.ServeHTTP(w, r)
+			return
 		}
-		x.client = g.clientID(r)
-		next.ServeHTTP(w, r)
+		sent := apiKey(r)
+		key, ok := c.find(sent)
+		if !ok && sent == "" && g.hasPages() {
+			key, ok = g.sessions.find(sessionToken(r), c)
+			x.signedIn = ok
+		}
+		switch {
+		case ok:
+			x.credential, x.key, x.client = key, key.named, key.clientID()
+			next.ServeHTTP(w, r)
+		case g.hasPages() && sent == "" && isVisit(r):
+			w.Header().Set("Cache-Control", "no-store")
+			http.Redirect(w, r, signInPath+"?next="+url.QueryEscape(localPath(r.URL.RequestURI())), http.StatusSeeOther)
+		default:
+			w.Header().Set("WWW-Authenticate", "Bearer")
+			writeError(w, http.StatusUnauthorized, "authentication_error", "the API key is missing or wrong")
+		}
 	})
 }
 

@@ -138,3 +138,58 @@ func TestCredentialFilesWithByteOrderMark(t *testing.T) {
 		t.Errorf("UTF-16: %v", err)
 	}
 }
+
+// A reload that would remove the last key of an address which other machines can reach,
+// or begin or end TLS, changes nothing.
+func TestReloadLeavesNoAddressOpen(t *testing.T) {
+	t.Parallel()
+	_, sum := NewKey()
+	keys := []Key{{Name: "alice", SHA256: sum}}
+	cert, key := writeCertificate(t, t.TempDir(), "")
+	plain, secure := CredentialFiles{Named: keys}, CredentialFiles{Named: keys, TLSCert: cert, TLSKey: key}
+	for name, tt := range map[string]struct {
+		address       string
+		before, after CredentialFiles
+		accepted      bool
+	}{
+		"loopback":            {"127.0.0.1:8080", plain, CredentialFiles{}, true},
+		"unix":                {"unix:/run/go-rocm.sock", plain, CredentialFiles{}, true},
+		"every address":       {"0.0.0.0:8080", plain, CredentialFiles{}, false},
+		"no host":             {":8080", plain, CredentialFiles{}, false},
+		"IPv6":                {"[::]:8080", plain, CredentialFiles{}, false},
+		"another key remains": {"0.0.0.0:8080", plain, CredentialFiles{Key: "other"}, true},
+		"end of TLS":          {"127.0.0.1:8080", secure, plain, false},
+		"begin of TLS":        {"127.0.0.1:8080", plain, secure, false},
+		"the same TLS":        {"0.0.0.0:8080", secure, secure, true},
+	} {
+		log := slog.New(slog.DiscardHandler)
+		store, err := LoadCredentials(tt.before, log)
+		if err == nil {
+			err = store.Protect(tt.address)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := LoadCredentials(tt.after, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := store.current.Load()
+		if err := store.Accepts(next); err == nil != tt.accepted {
+			t.Errorf("%s: accepted with %v", name, err)
+		}
+		if err := store.Replace(tt.after); err == nil != tt.accepted {
+			t.Errorf("%s: replaced with %v", name, err)
+		}
+		if !tt.accepted && store.current.Load() != before {
+			t.Errorf("%s: the credentials have changed", name)
+		}
+	}
+	empty, err := LoadCredentials(CredentialFiles{}, slog.New(slog.DiscardHandler))
+	if err == nil {
+		_, err = Listen(t.Context(), "0.0.0.0:0", empty)
+	}
+	if err == nil || !strings.Contains(err.Error(), "API key") {
+		t.Errorf("listening on every address without a key: %v", err)
+	}
+}

@@ -18,6 +18,14 @@ var (
 	errRemoteMedia = errors.New("remote media are not fetched; send the image or sound inline as data:image/png;base64,…")
 )
 
+// invalidBody returns the errors that are answered 400.
+func invalidBody() []error {
+	return []error{errTooDeep, errEncoded, errForm, errNotJSON, errRemoteMedia, errField, errDuplicate, errGrammar}
+}
+
+// bodyErrors returns all of them.
+func bodyErrors() []error { return append(invalidBody(), errTooLarge, errTooSlow, errBusy) }
+
 // statusFor returns the HTTP status for an error in a request's body, 0 for other
 // errors.
 func statusFor(err error) int {
@@ -29,12 +37,23 @@ func statusFor(err error) int {
 	case errors.Is(err, errBusy):
 		return http.StatusTooManyRequests
 	}
-	for _, bad := range []error{errTooDeep, errEncoded, errForm, errNotJSON, errRemoteMedia, errField, errDuplicate, errGrammar} {
+	for _, bad := range invalidBody() {
 		if errors.Is(err, bad) {
 			return http.StatusBadRequest
 		}
 	}
 	return 0
+}
+
+// bodyReason returns the text of an error in a request's body without what it quotes
+// of the body.
+func bodyReason(err error) string {
+	for _, bad := range bodyErrors() {
+		if errors.Is(err, bad) {
+			return bad.Error()
+		}
+	}
+	return "the body could not be read"
 }
 
 // writeError answers with an error object as OpenAI's API and llama-server have
@@ -44,6 +63,7 @@ func writeError(w http.ResponseWriter, status int, kind, message string) {
 	if err != nil {
 		raw = []byte(`{}`)
 	}
+	noteError(w, status, message)
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = w.Write(raw)

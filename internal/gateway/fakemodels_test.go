@@ -9,9 +9,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // fakeModels are Models whose backends answer with their name and the body.
@@ -20,17 +21,17 @@ type fakeModels struct {
 
 	mu      sync.Mutex
 	models  map[string]*fakeModel
-	changes []chan ModelStatus
+	changes []chan rocm.ModelStatus
 	leases  int
 }
 
 type fakeModel struct {
-	status  ModelStatus
+	status  rocm.ModelStatus
 	backend Backend
 	slots   int
 	gate    chan struct{} // Acquire waits until it is closed; nil: it does not
 	err     error         // of Acquire and Load
-	asked   []AcquireRequest
+	asked   []rocm.AcquireRequest
 }
 
 // newModels returns loaded models of these names.
@@ -39,7 +40,7 @@ func newModels(t *testing.T, names ...string) *fakeModels {
 	f := &fakeModels{t: t, models: map[string]*fakeModel{}}
 	for _, name := range names {
 		f.models[name] = &fakeModel{
-			status: ModelStatus{Name: name, Path: "/models/" + name, State: ModelLoaded, Process: supervise.Ready, Fits: true},
+			status: rocm.ModelStatus{Name: name, Path: "/models/" + name, State: rocm.ModelLoaded, Process: supervise.Ready, Fits: true},
 			backend: newBackend(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", "text/event-stream")
 				_, _ = io.WriteString(w, "data: "+name+" ")
@@ -78,18 +79,18 @@ func (f *fakeModels) find(name string) (*fakeModel, error) {
 }
 
 // Resolve implements Models.
-func (f *fakeModels) Resolve(name string) (ModelStatus, error) {
+func (f *fakeModels) Resolve(name string) (rocm.ModelStatus, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, err := f.find(name)
 	if err != nil {
-		return ModelStatus{}, err
+		return rocm.ModelStatus{}, err
 	}
 	return m.status, nil
 }
 
 // Acquire implements Models.
-func (f *fakeModels) Acquire(ctx context.Context, r AcquireRequest) (Lease, error) {
+func (f *fakeModels) Acquire(ctx context.Context, r rocm.AcquireRequest) (Lease, error) {
 	f.mu.Lock()
 	m, err := f.find(r.Name)
 	if err != nil {
@@ -97,13 +98,13 @@ func (f *fakeModels) Acquire(ctx context.Context, r AcquireRequest) (Lease, erro
 		return nil, err
 	}
 	m.asked = append(m.asked, r)
-	gate, err, loaded := m.gate, m.err, m.status.State == ModelLoaded
+	gate, err, loaded := m.gate, m.err, m.status.State == rocm.ModelLoaded
 	f.mu.Unlock()
 	if r.LoadedOnly && !loaded {
 		return nil, ErrNotLoaded
 	}
 	if gate != nil {
-		r.Progress(LoadProgress{Model: m.status.Name, State: ModelLoading, Fraction: 0.42})
+		r.Progress(rocm.LoadProgress{Stage: rocm.StageLoad, Done: 0.42})
 		select {
 		case <-gate:
 		case <-ctx.Done():
@@ -137,22 +138,19 @@ func (l *fakeLease) Release() {
 
 // waitReleased waits until no request has a lease.
 func (f *fakeModels) waitReleased() {
-	for {
+	f.t.Helper()
+	poll.Until(f.t, "the release of every lease", func() bool {
 		f.mu.Lock()
-		n := f.leases
-		f.mu.Unlock()
-		if n == 0 {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+		defer f.mu.Unlock()
+		return f.leases == 0
+	})
 }
 
 // List implements Models.
-func (f *fakeModels) List() []ModelStatus {
+func (f *fakeModels) List() []rocm.ModelStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var list []ModelStatus
+	var list []rocm.ModelStatus
 	for _, name := range slices.Sorted(maps.Keys(f.models)) {
 		list = append(list, f.models[name].status)
 	}
@@ -160,7 +158,7 @@ func (f *fakeModels) List() []ModelStatus {
 }
 
 // set changes the state of a model.
-func (f *fakeModels) set(name string, state ModelState) error {
+func (f *fakeModels) set(name string, state rocm.ModelState) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	m, err := f.find(name)
@@ -178,16 +176,18 @@ func (f *fakeModels) set(name string, state ModelState) error {
 }
 
 // Load implements Models.
-func (f *fakeModels) Load(_ context.Context, name string) error { return f.set(name, ModelLoaded) }
+func (f *fakeModels) Load(_ context.Context, name string) error { return f.set(name, rocm.ModelLoaded) }
 
 // Unload implements Models.
-func (f *fakeModels) Unload(_ context.Context, name string) error { return f.set(name, ModelUnloaded) }
+func (f *fakeModels) Unload(_ context.Context, name string) error {
+	return f.set(name, rocm.ModelUnloaded)
+}
 
 // Watch implements Models. The channel has room for all changes of a test.
-func (f *fakeModels) Watch(context.Context) <-chan ModelStatus {
+func (f *fakeModels) Watch(context.Context) <-chan rocm.ModelStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	c := make(chan ModelStatus, 100)
+	c := make(chan rocm.ModelStatus, 100)
 	f.changes = append(f.changes, c)
 	return c
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/request"
 )
 
 // testBackend is a Backend within the test's process.
@@ -92,26 +94,29 @@ type response struct {
 // send sends a request; header contains names and values alternately.
 func send(t *testing.T, method, url, body string, header ...string) response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	got, err := request.Send(t.Context(), method, url, body, header...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i+1 < len(header); i += 2 {
-		if header[i] == "Host" {
-			req.Host = header[i+1]
-		}
-		req.Header.Add(header[i], header[i+1])
+	return response{got.Status, got.Header, got.Body}
+}
+
+// getAs asks with a key and returns the answer, whose body the test reads as it comes.
+func getAs(t *testing.T, url, key string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key != "" {
+		req.Header.Set("Authorization", "Bearer "+key)
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = res.Body.Close() }()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response{res.StatusCode, res.Header, string(raw)}
+	t.Cleanup(func() { _ = res.Body.Close() })
+	return res
 }
 
 func TestForwardsOnlyOfferedRoutes(t *testing.T) {
@@ -160,6 +165,20 @@ func TestWithoutKeysOnlyThisMachineIsServed(t *testing.T) {
 	} {
 		if got := send(t, "GET", url+"/v1/models", "", tt.header...); got.status != tt.status {
 			t.Errorf("%s: %d, want %d: %s", name, got.status, tt.status, got.body)
+		}
+	}
+}
+
+// A program may write any Host: without keys the address counts that the request came to.
+func TestWithoutKeysNoOtherAddressIsServed(t *testing.T) {
+	t.Parallel()
+	g := newGateway(t, newFakeBackend(t, fakellama.Script{}))
+	for address, want := range map[string]int{"127.0.0.1": 200, "::1": 200, "192.0.2.1": 403, "2001:db8::1": 403} {
+		r := httptest.NewRequest(http.MethodGet, "http://localhost/v1/models", nil)
+		w := httptest.NewRecorder()
+		g.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), http.LocalAddrContextKey, &net.TCPAddr{IP: net.ParseIP(address), Port: 8080})))
+		if w.Code != want {
+			t.Errorf("%s: %d, want %d: %s", address, w.Code, want, w.Body)
 		}
 	}
 }
@@ -236,6 +255,7 @@ func TestForwardsAllowedHeaders(t *testing.T) {
 		w.Header().Set("Access-Control-Allow-Origin", "*")
 		w.Header().Set("Set-Cookie", "a=b")
 		w.Header().Set("X-Accel-Buffering", "no")
+		w.Header().Set("X-Request-Id", "of llama-server")
 	}))
 	url := serveGateway(t, newGateway(t, b, "secret"))
 	res := send(t, "POST", url+"/completion?conv_id=a&action=b", `{"prompt":"x"}`, "Authorization", "Bearer secret", "X-Api-Key", "secret",
@@ -255,6 +275,10 @@ func TestForwardsAllowedHeaders(t *testing.T) {
 	for name := range res.header {
 		switch name {
 		case "Content-Length", "Content-Type", "Date", "X-Accel-Buffering":
+		case "X-Request-Id":
+			if values := res.header[name]; len(values) != 1 || values[0] == "of llama-server" {
+				t.Errorf("X-Request-Id %q", values)
+			}
 		default:
 			t.Errorf("%s: %q came back", name, res.header[name])
 		}

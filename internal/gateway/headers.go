@@ -66,22 +66,30 @@ func forwardedQuery(u *url.URL) string {
 func (g *Gateway) filterResponse(res *http.Response) error {
 	keepHeaders(res.Header, responseHeaders())
 	res.Trailer = nil
-	res.Body = &watchedBody{res.Body, func(err error) { g.recordCrash(res.Request.Context(), err) }}
+	o := &exchangeOf(res.Request.Context()).observed
+	res.Body = &watchedBody{res.Body, func(err error) {
+		if errors.Is(err, io.EOF) {
+			o.whole = true
+			return
+		}
+		o.broken = err
+		g.recordCrash(res.Request.Context(), err, true)
+	}}
 	return nil
 }
 
-// watchedBody reports the error that breaks off an answer.
+// watchedBody reports the end of an answer, io.EOF or the error that breaks it off.
 type watchedBody struct {
 	io.ReadCloser
 
-	failed func(error)
+	ended func(error)
 }
 
 // Read implements io.Reader.
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		b.failed(err)
+	if err != nil {
+		b.ended(err)
 	}
 	return n, err
 }

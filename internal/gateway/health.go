@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -38,16 +39,16 @@ func writeHealthy(w http.ResponseWriter) {
 
 // writeModelHealth answers for one model. One that is not loaded is healthy: the
 // next request loads it.
-func writeModelHealth(w http.ResponseWriter, m ModelStatus) {
+func writeModelHealth(w http.ResponseWriter, m rocm.ModelStatus) {
 	switch {
-	case m.State == ModelUnloaded, m.State == ModelUnloading, m.State == ModelLoaded && m.Process == supervise.Ready:
+	case m.State == rocm.ModelUnloaded, m.State == rocm.ModelUnloading, m.State == rocm.ModelLoaded && m.Process == supervise.Ready:
 		writeHealthy(w)
-	case m.State == ModelLoading, m.State == ModelLoaded && (m.Process == supervise.Starting || m.Process == supervise.Loading):
+	case m.State == rocm.ModelLoading, m.State == rocm.ModelLoaded && (m.Process == supervise.Starting || m.Process == supervise.Loading):
 		writeLoading(w)
-	case m.State == ModelFailed:
+	case m.State == rocm.ModelFailed:
 		text := "the model could not be loaded"
-		if m.Cause != "" {
-			text += ": " + m.Cause
+		if cause := publicCause(m.Cause); cause != "" {
+			text += ": " + cause
 		}
 		writeError(w, http.StatusServiceUnavailable, "unavailable_error", text)
 	default:

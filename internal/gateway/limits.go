@@ -1,8 +1,6 @@
 package gateway
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"net"
 	"net/http"
 	"time"
@@ -30,10 +28,6 @@ type Limits struct {
 	// FirstComment is how long a client waits silently that asked for a stream,
 	// Comments the time between the comments that follow. Defaults 5 and 10 s.
 	FirstComment, Comments time.Duration
-	// Abandoned is how long a request whose client has left may keep its slot,
-	// PauseInterval the shortest time between two pauses of llama-server that make it
-	// free such slots. Defaults 3 and 10 s.
-	Abandoned, PauseInterval time.Duration
 	// Reclaim is how long llama-server may take to react after a request was ended
 	// that exceeded them. Default 5 minutes.
 	Reclaim time.Duration
@@ -69,8 +63,6 @@ func (l Limits) withDefaults() Limits {
 	duration(&l.LoadWait, 10*time.Minute)
 	duration(&l.FirstComment, 5*time.Second)
 	duration(&l.Comments, 10*time.Second)
-	duration(&l.Abandoned, 3*time.Second)
-	duration(&l.PauseInterval, 10*time.Second)
 	duration(&l.Reclaim, 5*time.Minute)
 	return l
 }
@@ -85,13 +77,9 @@ const defaultSlots = 4
 // than slots (server-http.cpp), to whoever watches it.
 const lightRequests = 2
 
-// clientID names the client that a request counts for: by its key, or else by its
-// address. Programs on one machine without keys are one client.
-func (g *Gateway) clientID(r *http.Request) string {
-	if g.credentials.HasKeys() {
-		sum := sha256.Sum256([]byte(apiKey(r)))
-		return hex.EncodeToString(sum[:8])
-	}
+// clientAddress names the client that a request without a key counts for. Programs on
+// one machine are one client.
+func clientAddress(r *http.Request) string {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		return host
 	}
@@ -104,8 +92,7 @@ func (g *Gateway) limitRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r.Context())
 		q := x.served.heavy
-		rt, _ := g.findRoute(r.URL.Path)
-		if rt.light {
+		if rt, _ := g.findRoute(r.URL.Path); rt.light {
 			q = x.served.light
 		}
 		var err error
@@ -117,15 +104,6 @@ func (g *Gateway) limitRequests(next http.Handler) http.Handler {
 			return
 		}
 		defer q.release(x.client)
-		if !rt.light {
-			x.served.begin(x)
-			defer func() {
-				x.served.end(x)
-				if x.ended || r.Context().Err() != nil {
-					g.freeSlots(x.lease.Backend(), x.served)
-				}
-			}()
-		}
 		next.ServeHTTP(w, r)
 	})
 }

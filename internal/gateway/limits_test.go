@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 func TestQueueSharesPlacesBetweenClients(t *testing.T) {
@@ -156,21 +157,18 @@ func TestBodiesShareMemory(t *testing.T) {
 	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 200 {
 		t.Errorf("a small one: %d %s", got.status, got.body)
 	}
-	g.memory.waitEmpty()
+	g.memory.waitEmpty(t)
 }
 
 // waitEmpty waits until nothing is reserved: the gateway releases the memory of a
 // body after the client has its answer.
-func (m *bodyMemory) waitEmpty() {
-	for {
+func (m *bodyMemory) waitEmpty(t *testing.T) {
+	t.Helper()
+	poll.Until(t, "the release of all memory", func() bool {
 		m.mu.Lock()
-		empty := m.used == 0 && len(m.client) == 0
-		m.mu.Unlock()
-		if empty {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
+		defer m.mu.Unlock()
+		return m.used == 0 && len(m.client) == 0
+	})
 }
 
 // A waiting client does not block other clients.
@@ -191,15 +189,11 @@ func TestRequestsBeyondTheQueueAre429(t *testing.T) {
 	}
 	<-arrived
 	heavy := g.servedModel(&singleLease{slots: 1}).heavy
-	for {
+	poll.Until(t, "the second request to wait", func() bool {
 		heavy.mu.Lock()
-		n := len(heavy.waiting)
-		heavy.mu.Unlock()
-		if n == 1 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+		defer heavy.mu.Unlock()
+		return len(heavy.waiting) == 1
+	})
 	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 429 || got.header.Get("Retry-After") == "" {
 		t.Errorf("%d %v, want 429", got.status, got.header)
 	}

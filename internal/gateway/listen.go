@@ -10,9 +10,13 @@ import (
 	"strings"
 )
 
-// Listen listens on host:port or unix:PATH, with TLS if there is a certificate.
+// Listen listens on host:port or unix:PATH, with TLS if there is a certificate. It
+// fails for an address that other machines can reach if there is no key.
 func Listen(ctx context.Context, address string, credentials *CredentialStore) (net.Listener, error) {
-	l, err := listenPlain(ctx, address)
+	if err := credentials.Protect(address); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	l, err := ListenPlain(ctx, address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w; choose another address with --listen", address, err)
 	}
@@ -22,7 +26,8 @@ func Listen(ctx context.Context, address string, credentials *CredentialStore) (
 	return tls.NewListener(l, &tls.Config{GetCertificate: credentials.certificate, MinVersion: tls.VersionTLS12}), nil
 }
 
-func listenPlain(ctx context.Context, address string) (net.Listener, error) {
+// ListenPlain listens on host:port or unix:PATH, without TLS.
+func ListenPlain(ctx context.Context, address string) (net.Listener, error) {
 	path, isUnix := strings.CutPrefix(address, "unix:")
 	if !isUnix {
 		return new(net.ListenConfig).Listen(ctx, "tcp", address)

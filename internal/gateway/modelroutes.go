@@ -3,13 +3,15 @@ package gateway
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm"
 )
 
 // The routes of this file have the shapes of llama-server's router in v0.5.0
@@ -93,18 +95,19 @@ type modelEntry struct {
 	Architecture architecture `json:"architecture"`
 	CanRemove    bool         `json:"can_remove"`
 
-	State        ModelState   `json:"state"`
-	Capabilities []Capability `json:"capabilities"`
-	Size         int64        `json:"size"`
-	Context      int          `json:"context,omitempty"`
-	Fits         bool         `json:"fits"`
-	Why          []string     `json:"why,omitempty"`
-	Cause        string       `json:"cause,omitempty"`
-	LoadSeconds  float64      `json:"load_seconds,omitempty"`
-	LastUse      int64        `json:"last_use,omitempty"`
-	Running      int          `json:"running"`
-	Waiting      int          `json:"waiting"`
-	Pinned       bool         `json:"pinned"`
+	State        rocm.ModelState `json:"state"`
+	Capabilities []Capability    `json:"capabilities"`
+	File         string          `json:"file"` // without its directory
+	Size         int64           `json:"size"`
+	Context      int             `json:"context,omitempty"`
+	Fits         bool            `json:"fits"`
+	Why          []string        `json:"why,omitempty"`
+	Cause        string          `json:"cause,omitempty"`
+	LoadSeconds  float64         `json:"load_seconds,omitempty"`
+	LastUse      int64           `json:"last_use,omitempty"`
+	Running      int             `json:"running"`
+	Waiting      int             `json:"waiting"`
+	Pinned       bool            `json:"pinned"`
 }
 
 // entryStatus is the router's member "status".
@@ -123,33 +126,33 @@ type architecture struct {
 
 // routerState returns a state in the words of the router, which has no states for
 // a model that unloads or has failed.
-func routerState(s ModelState) string {
+func routerState(s rocm.ModelState) string {
 	switch s {
-	case ModelUnloading:
-		return string(ModelLoaded)
-	case ModelFailed:
-		return string(ModelUnloaded)
-	case ModelUnloaded, ModelLoading, ModelLoaded:
+	case rocm.ModelUnloading:
+		return string(rocm.ModelLoaded)
+	case rocm.ModelFailed:
+		return string(rocm.ModelUnloaded)
+	case rocm.ModelUnloaded, rocm.ModelLoading, rocm.ModelLoaded:
 	}
 	return string(s)
 }
 
-// entry describes a model.
-func (m *ModelStatus) entry(now time.Time) modelEntry {
+// newModelEntry describes a model.
+func newModelEntry(m rocm.ModelStatus, now time.Time) modelEntry {
 	e := modelEntry{
 		ID: m.Name, Aliases: append([]string{}, m.Aliases...), Tags: []string{}, Object: "model", OwnedBy: "llamacpp", Created: now.Unix(),
-		Status:       entryStatus{Value: routerState(m.State), Args: []string{}, Failed: m.State == ModelFailed},
+		Status:       entryStatus{Value: routerState(m.State), Args: []string{}, Failed: m.State == rocm.ModelFailed},
 		Architecture: architecture{Inputs: []string{"text"}, Outputs: []string{"text"}},
-		State:        m.State, Capabilities: append([]Capability{}, m.Capabilities...), Size: m.Size, Context: m.Context,
-		Fits: m.Fits, Why: m.Why, Cause: m.Cause, LoadSeconds: m.LoadTime.Seconds(), Running: m.Running, Waiting: m.Waiting, Pinned: m.Pinned,
+		State:        m.State, Capabilities: capabilities(m), File: filepath.Base(m.Path), Size: m.Size, Context: m.Context,
+		Fits: m.Fits, Why: m.Why, Cause: publicCause(m.Cause), LoadSeconds: m.LoadTime.Seconds(), Running: m.Leases, Waiting: m.Waiting, Pinned: m.Pinned,
 	}
 	if e.Status.Failed {
 		e.Status.ExitCode = 1
 	}
-	if slices.Contains(m.Capabilities, CanSee) {
+	if slices.Contains(e.Capabilities, CanSee) {
 		e.Architecture.Inputs = append(e.Architecture.Inputs, "image")
 	}
-	if slices.Contains(m.Capabilities, CanHear) {
+	if slices.Contains(e.Capabilities, CanHear) {
 		e.Architecture.Inputs = append(e.Architecture.Inputs, "audio")
 	}
 	if !m.LastUse.IsZero() {
@@ -158,17 +161,21 @@ func (m *ModelStatus) entry(now time.Time) modelEntry {
 	return e
 }
 
-// listModels answers GET /models, /v1/models and /v1/models/NAME.
+// listModels answers GET /models, /v1/models and /v1/models/NAME. With ?reload=1 it
+// reads the settings again before, for keys without limits.
 func (g *Gateway) listModels(w http.ResponseWriter, r *http.Request) {
 	key := exchangeOf(r.Context()).key
 	wanted, one := modelName(r.URL.Path)
+	if !one && key == nil && g.reload != nil && r.URL.Query().Get("reload") != "" {
+		g.reload(r.Context())
+	}
 	data := []modelEntry{}
 	for _, m := range g.visibleModels(key) {
 		if one && (m.Name == wanted || slices.Contains(m.Aliases, wanted)) {
-			writeJSON(w, m.entry(time.Now()))
+			writeJSON(w, newModelEntry(m, time.Now()))
 			return
 		}
-		data = append(data, m.entry(time.Now()))
+		data = append(data, newModelEntry(m, time.Now()))
 	}
 	if one {
 		writeError(w, http.StatusNotFound, "not_found_error", g.describeUnknown(key, wanted))
@@ -181,7 +188,7 @@ func (g *Gateway) listModels(w http.ResponseWriter, r *http.Request) {
 // "wait": true when the model is loaded.
 func (g *Gateway) loadModel(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r.Context())
-	running := x.model.State == ModelLoaded || x.model.State == ModelLoading
+	running := x.model.State == rocm.ModelLoaded || x.model.State == rocm.ModelLoading
 	switch {
 	case x.wait:
 		ctx, cancel := context.WithTimeoutCause(r.Context(), g.limits.LoadWait, errLoadWait)
@@ -207,7 +214,7 @@ func (g *Gateway) unloadModel(w http.ResponseWriter, r *http.Request) {
 	case x.key != nil:
 		writeError(w, http.StatusForbidden, "permission_error", fmt.Sprintf("the key %q must not unload models; use a key of the key file", x.key.Name))
 		return
-	case x.model.State != ModelLoaded && x.model.State != ModelLoading:
+	case x.model.State != rocm.ModelLoaded && x.model.State != rocm.ModelLoading:
 		writeError(w, http.StatusBadRequest, "invalid_request_error", "model is not running")
 		return
 	case x.wait:
@@ -237,27 +244,19 @@ func (g *Gateway) background(what, name string, f func(context.Context, string) 
 	})
 }
 
-const (
-	// maxWatchers is how many clients may watch the models at once.
-	maxWatchers = 256
-	// watchComments is the time between the comments that keep a silent
-	// connection open.
-	watchComments = 15 * time.Second
-)
-
 // modelEvent is an event of /models/sse.
 type modelEvent struct {
 	Model string     `json:"model"`
 	Event string     `json:"event"`
-	Data  *eventData `json:"data"`
+	Data  *eventData `json:"data,omitempty"`
 }
 
 type eventData struct {
-	Status   string         `json:"status"`
-	Progress *eventProgress `json:"progress,omitempty"`
-	ExitCode *int           `json:"exit_code,omitempty"`
-	State    ModelState     `json:"state"`
-	Cause    string         `json:"cause,omitempty"`
+	Status   string          `json:"status"`
+	Progress *eventProgress  `json:"progress,omitempty"`
+	ExitCode *int            `json:"exit_code,omitempty"`
+	State    rocm.ModelState `json:"state"`
+	Cause    string          `json:"cause,omitempty"`
 }
 
 type eventProgress struct {
@@ -266,61 +265,112 @@ type eventProgress struct {
 	Value   float64  `json:"value"`
 }
 
-// event describes a change of a model.
-func (m *ModelStatus) event() modelEvent {
-	data := &eventData{Status: routerState(m.State), State: m.State, Cause: m.Cause}
+// newModelEvent describes a change of a model.
+func newModelEvent(m rocm.ModelStatus) modelEvent {
+	data := &eventData{Status: routerState(m.State), State: m.State, Cause: publicCause(m.Cause)}
 	switch m.State {
-	case ModelLoading:
-		data.Progress = &eventProgress{Stages: []string{"text_model"}, Current: "text_model", Value: m.Progress}
-	case ModelUnloaded, ModelFailed:
+	case rocm.ModelLoading:
+		data.Progress = &eventProgress{Stages: []string{"text_model"}, Current: "text_model", Value: loadedFraction(m.Progress)}
+	case rocm.ModelUnloaded, rocm.ModelFailed:
 		code := 0
-		if m.State == ModelFailed {
+		if m.State == rocm.ModelFailed {
 			code = 1
 		}
 		data.ExitCode = &code
-	case ModelLoaded, ModelUnloading:
+	case rocm.ModelLoaded, rocm.ModelUnloading:
 	}
 	return modelEvent{Model: m.Name, Event: "model_status", Data: data}
+}
+
+// ModelsReloaded tells the clients of /models/sse that the settings of the models were
+// read again.
+func (g *Gateway) ModelsReloaded() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	close(g.reloaded)
+	g.reloaded = make(chan struct{})
+}
+
+// nextReload returns the channel that the next ModelsReloaded closes.
+func (g *Gateway) nextReload() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reloaded
+}
+
+// visibleNames returns the names of the models that a key may use.
+func (g *Gateway) visibleNames(k *Key) []string {
+	var names []string
+	for _, m := range g.visibleModels(k) {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// reloadEvents returns the events after the settings were read again: one for each
+// model that is gone, and one that makes clients list the models again.
+func reloadEvents(before, now []string) []modelEvent {
+	var events []modelEvent
+	for _, name := range before {
+		if !slices.Contains(now, name) {
+			events = append(events, modelEvent{Model: name, Event: "model_remove"})
+		}
+	}
+	return append(events, modelEvent{Model: "*", Event: "models_reload"})
+}
+
+// writeEvents writes events to a stream.
+func writeEvents(w io.Writer, events ...modelEvent) error {
+	for _, e := range events {
+		raw, err := json.Marshal(e)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, "data: %s\n\n", raw); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // watchModels answers GET /models/sse with an event for each change of a model
 // that the key may use.
 func (g *Gateway) watchModels(w http.ResponseWriter, r *http.Request) {
-	if g.watchers.Add(1) > maxWatchers {
-		g.watchers.Add(-1)
-		writeBusy(w, errors.New("too many clients watch the models; retry later"))
+	ctx, out, stop := g.startWatching(w, r)
+	if stop == nil {
 		return
 	}
-	defer g.watchers.Add(-1)
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(g.closing, cancel)()
-	changes := g.models.Watch(ctx)
-	key, control := exchangeOf(ctx).key, http.NewResponseController(w)
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.WriteHeader(http.StatusOK)
-	comments := time.NewTicker(watchComments)
+	defer stop()
+	changes, reloaded := g.models.Watch(ctx), g.nextReload()
+	key := exchangeOf(ctx).key
+	names := g.visibleNames(key)
+	comments, rights := time.NewTicker(watchComments), time.NewTicker(activityInterval)
 	defer comments.Stop()
-	for err := control.Flush(); err == nil; err = control.Flush() {
+	defer rights.Stop()
+	for err := out.flush(); err == nil; err = out.flush() {
 		select {
 		case <-ctx.Done():
 			return
 		case m, ok := <-changes:
-			if !ok {
+			switch {
+			case !ok:
 				return
+			case key.allows(m):
+				err = writeEvents(out, newModelEvent(m))
 			}
-			raw, err := json.Marshal(m.event())
-			if err != nil || !key.allows(m) {
-				continue
-			}
-			if _, err := fmt.Fprintf(w, "data: %s\n\n", raw); err != nil {
+		case <-reloaded:
+			before := names
+			names, reloaded = g.visibleNames(key), g.nextReload()
+			err = writeEvents(out, reloadEvents(before, names)...)
+		case <-rights.C:
+			if !g.mayWatch(r) {
 				return
 			}
 		case <-comments.C:
-			if _, err := io.WriteString(w, ":\n\n"); err != nil {
-				return
-			}
+			_, err = io.WriteString(out, ":\n\n")
+		}
+		if err != nil {
+			return
 		}
 	}
 }

@@ -2,15 +2,18 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -18,9 +21,9 @@ import (
 func TestListsModels(t *testing.T) {
 	t.Parallel()
 	f := newModels(t, "a", "org/b")
-	f.models["a"].status = ModelStatus{
-		Name: "a", Aliases: []string{"x"}, Path: "/secret/a.gguf", Size: 9, State: ModelFailed, Cause: "it crashed", Err: fmt.Errorf("open /secret"),
-		Capabilities: []Capability{CanChat, CanSee}, Why: []string{"too large"}, LastUse: time.Unix(5, 0),
+	f.models["a"].status = rocm.ModelStatus{
+		Name: "a", Aliases: []string{"x"}, Path: "/secret/a.gguf", Size: 9, State: rocm.ModelFailed, Cause: fmt.Errorf("open /secret: %w", supervise.ErrModelInvalid),
+		ChatTemplate: true, Vision: true, Why: []string{"too large"}, LastUse: time.Unix(5, 0),
 	}
 	url := f.serve(Options{})
 	var list struct {
@@ -38,8 +41,8 @@ func TestListsModels(t *testing.T) {
 		"id": "a", "aliases": []any{"x"}, "tags": []any{}, "object": "model", "owned_by": "llamacpp", "can_remove": false,
 		"status":       map[string]any{"value": "unloaded", "args": []any{}, "failed": true, "exit_code": 1.0},
 		"architecture": map[string]any{"input_modalities": []any{"text", "image"}, "output_modalities": []any{"text"}},
-		"state":        "failed", "capabilities": []any{"chat", "vision"}, "size": 9.0, "fits": false, "why": []any{"too large"},
-		"cause": "it crashed", "last_use": 5.0, "running": 0.0, "waiting": 0.0, "pinned": false,
+		"state":        "failed", "capabilities": []any{"completion", "chat", "vision"}, "file": "a.gguf", "size": 9.0, "fits": false, "why": []any{"too large"},
+		"cause": "model cannot be loaded", "last_use": 5.0, "running": 0.0, "waiting": 0.0, "pinned": false,
 	}
 	if got, wanted := fmt.Sprint(list.Data[0]), fmt.Sprint(want); got != wanted {
 		t.Errorf("%s, want %s", got, wanted)
@@ -58,7 +61,7 @@ func TestLoadsAndUnloadsOnRequest(t *testing.T) {
 	t.Parallel()
 	f := newModels(t, "a", "b")
 	f.models["b"].err = &NoRoomError{Model: "b", Reasons: []string{"too large"}}
-	f.models["b"].status.State = ModelUnloaded
+	f.models["b"].status.State = rocm.ModelUnloaded
 	url := f.serve(Options{})
 	for _, tt := range []struct {
 		path, body string
@@ -79,7 +82,7 @@ func TestLoadsAndUnloadsOnRequest(t *testing.T) {
 		}
 	}
 	watch := f.Watch(t.Context())
-	for path, state := range map[string]ModelState{"/models/load": ModelLoaded} {
+	for path, state := range map[string]rocm.ModelState{"/models/load": rocm.ModelLoaded} {
 		if got := send(t, "POST", url+path, `{"model":"a"}`); got.status != 200 {
 			t.Errorf("%s: %d %s", path, got.status, got.body)
 		}
@@ -104,23 +107,14 @@ func TestStreamsChangesOfModels(t *testing.T) {
 	f := newModels(t, "a", "b")
 	key, sum := NewKey()
 	url := f.serve(Options{}, Key{Name: "alice", SHA256: sum, Models: []string{"a"}})
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/models/sse", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+key)
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
+	res := getAs(t, url+"/models/sse", key) //nolint:bodyclose // closed when the test ends
 	f.mu.Lock()
-	f.models["a"].status.Progress = 0.5
+	f.models["a"].status.Progress = rocm.LoadProgress{Stage: rocm.StageLoad, Done: 0.5}
 	f.mu.Unlock()
 	for _, change := range []struct {
 		name  string
-		state ModelState
-	}{{"b", ModelLoading}, {"a", ModelLoading}, {"a", ModelLoaded}, {"a", ModelUnloading}, {"a", ModelUnloaded}, {"a", ModelFailed}} {
+		state rocm.ModelState
+	}{{"b", rocm.ModelLoading}, {"a", rocm.ModelLoading}, {"a", rocm.ModelLoaded}, {"a", rocm.ModelUnloading}, {"a", rocm.ModelUnloaded}, {"a", rocm.ModelFailed}} {
 		if err := f.set(change.name, change.state); err != nil {
 			t.Fatal(err)
 		}
@@ -140,6 +134,65 @@ func TestStreamsChangesOfModels(t *testing.T) {
 	}
 }
 
+// ?reload=1 reads the settings again before the list is written, for keys without limits.
+func TestListOfModelsReloads(t *testing.T) {
+	t.Parallel()
+	f := newModels(t, "a", "b")
+	reloads := 0
+	reload := func(context.Context) {
+		reloads++
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.models["b"].status.Name = fmt.Sprint("b", reloads)
+	}
+	key, sum := NewKey()
+	url := f.serve(Options{Reload: reload}, Key{Name: "alice", SHA256: sum})
+	open := newModels(t, "a")
+	unlimited := open.serve(Options{Reload: reload})
+	for _, tt := range []struct {
+		url     string
+		reloads int
+	}{
+		{unlimited + "/models", 0},
+		{unlimited + "/models?reload=1", 1},
+		{unlimited + "/v1/models?reload=true", 2},
+		{unlimited + "/v1/models/a?reload=1", 2},
+		{unlimited + "/models?reload=", 2},
+		{url + "/models?reload=1", 2},
+	} {
+		if got := send(t, "GET", tt.url, "", "Authorization", "Bearer "+key); got.status != http.StatusOK || reloads != tt.reloads {
+			t.Errorf("%s: %d %s, %d reloads, want %d", tt.url, got.status, got.body, reloads, tt.reloads)
+		}
+	}
+	if got := send(t, "GET", url+"/models", "", "Authorization", "Bearer "+key); !strings.Contains(got.body, `"id":"b2"`) {
+		t.Errorf("%s", got.body)
+	}
+}
+
+// After a reload, clients learn which of the models that they may use are gone.
+func TestStreamsReloads(t *testing.T) {
+	t.Parallel()
+	f := newModels(t, "a", "b", "c")
+	log := slog.New(slog.DiscardHandler)
+	credentials, err := LoadCredentials(CredentialFiles{}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := New(Options{Models: f, Log: log, Credentials: credentials})
+	t.Cleanup(g.Close)
+	res := getAs(t, serveGateway(t, g)+"/models/sse", "") //nolint:bodyclose // closed when the test ends
+	f.mu.Lock()
+	delete(f.models, "b")
+	f.mu.Unlock()
+	g.ModelsReloaded()
+	lines := bufio.NewScanner(res.Body)
+	for _, want := range []string{`data: {"model":"b","event":"model_remove"}`, "", `data: {"model":"*","event":"models_reload"}`, ""} {
+		if !lines.Scan() || lines.Text() != want {
+			t.Errorf("%s, want %s", lines.Text(), want)
+		}
+	}
+}
+
 // A shutdown does not wait for the clients that watch.
 func TestShutdownEndsTheStreamsOfChanges(t *testing.T) {
 	t.Parallel()
@@ -148,15 +201,7 @@ func TestShutdownEndsTheStreamsOfChanges(t *testing.T) {
 	srv.Config.RegisterOnShutdown(g.Shutdown)
 	srv.Start()
 	defer srv.Close()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, srv.URL+"/models/sse", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
+	res := getAs(t, srv.URL+"/models/sse", "") //nolint:bodyclose // closed when the test ends
 	if err := srv.Config.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -172,15 +217,15 @@ func TestHealthOfModels(t *testing.T) {
 	key, sum := NewKey()
 	url := f.serve(Options{}, Key{Name: "alice", SHA256: sum, Models: []string{"a"}})
 	for _, tt := range []struct {
-		state   ModelState
+		state   rocm.ModelState
 		process supervise.State
 		status  int
 	}{
-		{ModelUnloaded, supervise.Stopped, 200},
-		{ModelLoading, supervise.Loading, 503},
-		{ModelLoaded, supervise.Ready, 200},
-		{ModelLoaded, supervise.Stalled, 503},
-		{ModelFailed, supervise.Failed, 503},
+		{rocm.ModelUnloaded, supervise.Stopped, 200},
+		{rocm.ModelLoading, supervise.Loading, 503},
+		{rocm.ModelLoaded, supervise.Ready, 200},
+		{rocm.ModelLoaded, supervise.Stalled, 503},
+		{rocm.ModelFailed, supervise.Failed, 503},
 	} {
 		f.mu.Lock()
 		f.models["a"].status.State, f.models["a"].status.Process = tt.state, tt.process

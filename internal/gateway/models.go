@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -15,16 +16,17 @@ type Models interface {
 	// Resolve returns the model that a client's name means: its name or one of its
 	// aliases; "" means the only model, or the default one. It loads nothing. The
 	// error is ErrUnknownModel or ErrNoModelName.
-	Resolve(name string) (ModelStatus, error)
+	Resolve(name string) (rocm.ModelStatus, error)
 	// Acquire returns a lease on a model. It loads the model if necessary and waits
 	// for it, in the order of priority and then of arrival, until ctx is done; the
-	// lease does not depend on ctx. The error is that of
+	// lease does not depend on ctx. Progress is called from another goroutine, never
+	// twice at once, and not after Acquire has returned. The error is that of
 	// Resolve, ErrLoading or ErrNotLoaded where the request does not wait, a
-	// QueueFullError, a NoRoomError, a LoadError, or the cause of ctx.
-	Acquire(ctx context.Context, r AcquireRequest) (Lease, error)
+	// QueueFullError, a NoRoomError, a LoadError, ErrUnloaded, or the cause of ctx.
+	Acquire(ctx context.Context, r rocm.AcquireRequest) (Lease, error)
 	// List returns all models in the order of their names.
-	List() []ModelStatus
-	// Load loads a model and returns when its state is ModelLoaded, with the errors
+	List() []rocm.ModelStatus
+	// Load loads a model and returns when its state is rocm.ModelLoaded, with the errors
 	// of Acquire.
 	Load(ctx context.Context, name string) error
 	// Unload unloads a model once its leases are released, and returns when its
@@ -33,34 +35,7 @@ type Models interface {
 	// Watch sends each change of a model's state until ctx is done, and then closes
 	// the channel. A receiver that is slow misses changes, but never the last one of
 	// a model.
-	Watch(ctx context.Context) <-chan ModelStatus
-}
-
-// AcquireRequest asks for a lease.
-type AcquireRequest struct {
-	// Name is the model's name, as for Models.Resolve.
-	Name string
-	// Client names the one who asks, for fairness between clients that wait.
-	Client string
-	// Priority orders the requests that wait: the highest first. 0 is normal.
-	Priority int
-	// LoadedOnly returns ErrNotLoaded where the model would have to be loaded.
-	LoadedOnly bool
-	// Progress is called, from another goroutine and never twice at once, while the
-	// request waits; nil: it is not. It must not block, and it is not called after
-	// Acquire has returned.
-	Progress func(LoadProgress)
-}
-
-// LoadProgress is how far the load of a model is that a request waits for.
-type LoadProgress struct {
-	Model string
-	State ModelState
-	// Fraction is the part of the model that is loaded, from 0 to 1.
-	Fraction float64
-	// Ahead is how many requests are served before this one, 0 where that is not
-	// known.
-	Ahead int
+	Watch(ctx context.Context) <-chan rocm.ModelStatus
 }
 
 // Lease keeps a model loaded until Release, which may be called more than once.
@@ -73,55 +48,6 @@ type Lease interface {
 	Model() string
 	// Release ends the lease.
 	Release()
-}
-
-// ModelState is what a model is doing.
-type ModelState string
-
-// The states of a model. A model whose load failed, or whose process ended for
-// good, is ModelFailed until the next request loads it again.
-const (
-	ModelUnloaded  ModelState = "unloaded"
-	ModelLoading   ModelState = "loading"
-	ModelLoaded    ModelState = "loaded"
-	ModelUnloading ModelState = "unloading"
-	ModelFailed    ModelState = "failed"
-)
-
-// ModelStatus describes a model.
-type ModelStatus struct {
-	Name    string
-	Aliases []string
-	// Path is the model's first file, Size the bytes of all of them.
-	Path string
-	Size int64
-	// State is what the model is doing, Progress how much of it is loaded while it
-	// is ModelLoading, from 0 to 1.
-	State    ModelState
-	Progress float64
-	// Process is the state of its llama-server, supervise.Stopped where there is
-	// none.
-	Process supervise.State
-	// Capabilities are what clients can use the model for.
-	Capabilities []Capability
-	// Context is the number of tokens of its context for each slot, 0: unknown.
-	Context int
-	// Fits reports whether the model can be loaded on this machine; Why are the
-	// plan's reasons.
-	Fits bool
-	Why  []string
-	// Err is the typed cause of the last failure, nil after a load that succeeded.
-	// It may hold paths and the log of llama-server; Cause is what clients may read
-	// of it.
-	Err   error
-	Cause string
-	// LoadTime is how long the last load took, LastUse when the last lease ended.
-	LoadTime time.Duration
-	LastUse  time.Time
-	// Running and Waiting count the requests that have a lease or wait for one.
-	Running, Waiting int
-	// Pinned models are never unloaded to make room.
-	Pinned bool
 }
 
 // Capability is a use of a model.
@@ -137,6 +63,51 @@ const (
 	CanHear     Capability = "audio"
 )
 
+// capabilities returns what clients can use a model for.
+func capabilities(m rocm.ModelStatus) []Capability {
+	list := []Capability{}
+	add := func(is bool, c Capability) {
+		if is {
+			list = append(list, c)
+		}
+	}
+	generates := !m.Embeddings && !m.Reranking
+	add(generates, CanComplete)
+	add(generates && m.ChatTemplate, CanChat)
+	add(m.Embeddings, CanEmbed)
+	add(m.Reranking, CanRerank)
+	add(generates && m.Vision, CanSee)
+	add(generates && m.Audio, CanHear)
+	return list
+}
+
+// loadedFraction returns how much of a model is loaded. Unpacking and starting are not
+// a part of it.
+func loadedFraction(p rocm.LoadProgress) float64 {
+	if p.Stage != rocm.StageLoad {
+		return 0
+	}
+	return p.Done
+}
+
+// publicCause returns what clients may read about a failure: its kind, without the
+// paths and the log that the error may hold; "" for none.
+func publicCause(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, kind := range []error{
+		supervise.ErrHostMemory, supervise.ErrOutOfMemory, supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrUnsupportedTarget,
+		supervise.ErrModelInvalid, supervise.ErrLibraryMissing, supervise.ErrPermission, supervise.ErrNoDevice, supervise.ErrBadArgument,
+		supervise.ErrStalled, supervise.ErrStartTimeout, supervise.ErrCrashLoop,
+	} {
+		if errors.Is(err, kind) {
+			return kind.Error()
+		}
+	}
+	return "the log of the service has the cause"
+}
+
 var (
 	// ErrUnknownModel rejects a name that no model has.
 	ErrUnknownModel = errors.New("there is no such model")
@@ -148,6 +119,9 @@ var (
 	ErrNotLoaded = errors.New("the model is not loaded")
 	// ErrLoading is returned for a model that loads, where requests do not wait.
 	ErrLoading = errors.New("the model is loading")
+	// ErrUnloaded is returned to requests that waited for a model while somebody
+	// unloaded it.
+	ErrUnloaded = errors.New("the model was unloaded on request while it loaded; a further request loads it again")
 	// ErrOnlyModel is returned where the only model of a service would be unloaded.
 	ErrOnlyModel = errors.New("the service has only this model, which stays loaded")
 )

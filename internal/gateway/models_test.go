@@ -2,13 +2,18 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
 func TestRoutesByModel(t *testing.T) {
@@ -72,12 +77,13 @@ func TestAnswersWhyAModelIsNotAvailable(t *testing.T) {
 		retry  string
 		says   string
 	}{
-		"queue":   {&QueueFullError{Model: "m", RetryAfter: 7 * time.Second}, 429, "7", "too many requests"},
-		"no room": {&NoRoomError{Model: "m", Reasons: []string{"it needs 20 GiB, and the card has 16 GiB"}}, 503, "", "it needs 20 GiB"},
-		"for now": {&NoRoomError{Model: "m", RetryAfter: 1500 * time.Millisecond}, 503, "2", "does not fit"},
-		"load":    {&LoadError{Model: "m", Err: fmt.Errorf("open %s", secret), RetryAfter: time.Second}, 503, "1", "could not be loaded"},
-		"loading": {ErrLoading, 503, "1", "Loading model"},
-		"other":   {fmt.Errorf("open %s", secret), 503, "", "not available"},
+		"queue":    {&QueueFullError{Model: "m", RetryAfter: 7 * time.Second}, 429, "7", "too many requests"},
+		"no room":  {&NoRoomError{Model: "m", Reasons: []string{"it needs 20 GiB, and the card has 16 GiB"}}, 503, "", "it needs 20 GiB"},
+		"for now":  {&NoRoomError{Model: "m", RetryAfter: 1500 * time.Millisecond}, 503, "2", "does not fit"},
+		"load":     {&LoadError{Model: "m", Err: fmt.Errorf("open %s", secret), RetryAfter: time.Second}, 503, "1", "could not be loaded"},
+		"unloaded": {ErrUnloaded, 503, "1", "unloaded on request"},
+		"loading":  {ErrLoading, 503, "1", "Loading model"},
+		"other":    {fmt.Errorf("open %s", secret), 503, "", "not available"},
 	} {
 		f := newModels(t, "m")
 		f.models["m"].err = tt.err
@@ -92,7 +98,7 @@ func TestAnswersWhyAModelIsNotAvailable(t *testing.T) {
 func TestLooksOnlyAtLoadedModels(t *testing.T) {
 	t.Parallel()
 	f := newModels(t, "m", "n")
-	f.models["m"].status.State = ModelUnloaded
+	f.models["m"].status.State = rocm.ModelUnloaded
 	url := f.serve(Options{})
 	for path, status := range map[string]int{
 		"/metrics?model=m": 400, "/props?model=m&autoload=false": 400, "/props?model=m&autoload=true": 200, "/props?model=n": 200,
@@ -117,7 +123,9 @@ func TestNoAnswerIsFromAnotherModel(t *testing.T) {
 	for i, name := range names {
 		f.models[name].slots = i + 1
 	}
-	url := f.serve(Options{})
+	// On a busy machine a request waits longer than the time to the first comment, which
+	// would be a part of the answer.
+	url := f.serve(Options{Limits: Limits{FirstComment: time.Hour}})
 	var clients, failing sync.WaitGroup
 	stop := make(chan struct{})
 	failing.Go(func() {
@@ -169,4 +177,41 @@ func TestNoAnswerIsFromAnotherModel(t *testing.T) {
 	close(stop)
 	failing.Wait()
 	f.waitReleased()
+}
+
+func TestCapabilities(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		status rocm.ModelStatus
+		want   []Capability
+	}{
+		{rocm.ModelStatus{}, []Capability{CanComplete}},
+		{rocm.ModelStatus{ChatTemplate: true, Vision: true, Audio: true}, []Capability{CanComplete, CanChat, CanSee, CanHear}},
+		{rocm.ModelStatus{ChatTemplate: true, Embeddings: true}, []Capability{CanEmbed}},
+		{rocm.ModelStatus{Reranking: true}, []Capability{CanRerank}},
+	} {
+		if got := capabilities(tc.status); !slices.Equal(got, tc.want) {
+			t.Errorf("%+v: %v, want %v", tc.status, got, tc.want)
+		}
+	}
+}
+
+// Clients read the kind of a failure, and no path.
+func TestPublicCause(t *testing.T) {
+	t.Parallel()
+	exit := &supervise.ExitError{Kind: supervise.ErrOutOfMemory, Log: []string{"/home/alice"}}
+	for err, want := range map[error]string{nil: "", exit: "out of memory", errors.New("/home/alice"): "the log of the service has the cause"} {
+		if got := publicCause(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}
+
+func TestLoadedFraction(t *testing.T) {
+	t.Parallel()
+	for p, want := range map[rocm.LoadProgress]float64{{Stage: rocm.StageUnpack, Done: 0.9}: 0, {Stage: rocm.StageLoad, Done: 0.5}: 0.5} {
+		if got := loadedFraction(p); got != want {
+			t.Errorf("%+v: %v, want %v", p, got, want)
+		}
+	}
 }

@@ -106,13 +106,17 @@ func (g *Gateway) checkOrigin(next http.Handler) http.Handler {
 	})
 }
 
-// isSameMachine reports whether Origin and Host name this machine.
+// isSameMachine reports whether Origin, Host and the address of the service name this
+// machine.
 func isSameMachine(r *http.Request) bool {
 	if origin := r.Header.Get("Origin"); origin != "" && !isLocalOrigin(origin) {
 		return false
 	}
-	if addr, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && addr.Network() == "unix" {
+	switch addr := r.Context().Value(http.LocalAddrContextKey).(type) {
+	case *net.UnixAddr:
 		return true // a page cannot reach a unix socket, and Host is arbitrary there
+	case *net.TCPAddr:
+		return addr.IP.IsLoopback() && isLoopbackHost(r.Host) // a program may write any Host
 	}
 	return isLoopbackHost(r.Host)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
@@ -16,7 +17,18 @@ func (f roundTripperFunc) RoundTrip(r *http.Request) (*http.Response, error) { r
 
 // roundTrip sends a request through the backend's own transport.
 func (g *Gateway) roundTrip(r *http.Request) (*http.Response, error) {
-	return exchangeOf(r.Context()).lease.Backend().HTTPClient().Transport.RoundTrip(r)
+	x := exchangeOf(r.Context())
+	return x.lease.Backend().HTTPClient().Transport.RoundTrip(r.WithContext(supervise.WithWork(r.Context(), g.workOf(r))))
+}
+
+// workOf describes to the backend what a request makes it do.
+func (g *Gateway) workOf(r *http.Request) supervise.Work {
+	x := exchangeOf(r.Context())
+	rt, _ := g.findRoute(r.URL.Path)
+	return supervise.Work{
+		Answers: x.answers, Judged: rt.steady && x.prompts <= 1, NoSlot: rt.light,
+		Hung: func() { g.crashes.record(x.client, time.Now()) },
+	}
 }
 
 // handleProxyError answers a request that the backend did not.
@@ -28,7 +40,8 @@ func (g *Gateway) handleProxyError(w http.ResponseWriter, r *http.Request, err e
 		writeError(w, status, "invalid_request_error", err.Error())
 		return
 	}
-	g.recordCrash(r.Context(), err)
+	exchangeOf(r.Context()).observed.broken = err
+	g.recordCrash(r.Context(), err, false)
 	g.log.Warn("request failed", "path", r.URL.Path, "cause", err.Error())
 	// The log's tail, which err may hold, is for the machine's owner alone.
 	var exit *supervise.ExitError

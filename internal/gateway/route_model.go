@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm"
 )
 
 // routeModel finds the model that a request is for: the one that its body names,
@@ -37,8 +39,8 @@ func (g *Gateway) routeModel(next http.Handler) http.Handler {
 }
 
 // visibleModels returns the models that a key may use.
-func (g *Gateway) visibleModels(k *Key) []ModelStatus {
-	return slices.DeleteFunc(g.models.List(), func(m ModelStatus) bool { return !k.allows(m) })
+func (g *Gateway) visibleModels(k *Key) []rocm.ModelStatus {
+	return slices.DeleteFunc(g.models.List(), func(m rocm.ModelStatus) bool { return !k.allows(m) })
 }
 
 // describeUnknown says that there is no such model, and which names are near.
@@ -55,7 +57,7 @@ const maxNearNames = 3
 
 // nearNames returns the names and aliases that a client may have meant, in quotes,
 // the nearest first.
-func nearNames(name string, models []ModelStatus) []string {
+func nearNames(name string, models []rocm.ModelStatus) []string {
 	type candidate struct {
 		name     string
 		distance int

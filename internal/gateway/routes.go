@@ -14,6 +14,9 @@ type route struct {
 	form bool
 	// light says that the request needs no slot of llama-server's.
 	light bool
+	// steady says that the request, if it has one prompt, computes in one set of slots
+	// from its beginning to its end, or in none.
+	steady bool
 }
 
 // routes returns the offered paths: the endpoints that llama-server v0.5.0 offers by
@@ -25,17 +28,18 @@ type route struct {
 func routes() map[string]route {
 	get := route{method: http.MethodGet, light: true}
 	post := func(f fields) route { return route{method: http.MethodPost, fields: f} }
-	light := func(f fields) route { return route{method: http.MethodPost, fields: f, light: true} }
+	steady := func(f fields) route { return route{method: http.MethodPost, fields: f, steady: true} }
+	light := func(f fields) route { return route{method: http.MethodPost, fields: f, light: true, steady: true} }
 	completion, chat, responses, anthropic := completionFields(), chatFields(), responsesFields(), anthropicFields()
 	embedding, rerank := embeddingFields(), rerankFields()
-	transcription := route{method: http.MethodPost, form: true}
+	transcription := route{method: http.MethodPost, form: true, steady: true}
 	return map[string]route{
-		"/health": get, "/v1/health": get, "/models/sse": get,
+		"/health": get, "/v1/health": get, "/models/sse": get, "/activity": get, "/activity/sse": get, "/status/data": get, "/status/events": get,
 		"/models/load": post(controlFields()), "/models/unload": post(controlFields()),
 		"/metrics": get, "/props": get, "/models": get, "/v1/models": get, "/slots": get, "/lora-adapters": get,
-		"/completion": post(completion), "/completions": post(completion), "/v1/completions": post(completion), "/infill": post(infillFields()),
-		"/chat/completions": post(chat), "/v1/chat/completions": post(chat),
-		"/responses": post(responses), "/v1/responses": post(responses), "/v1/messages": post(anthropic),
+		"/completion": steady(completion), "/completions": steady(completion), "/v1/completions": steady(completion), "/infill": steady(infillFields()),
+		"/chat/completions": steady(chat), "/v1/chat/completions": steady(chat),
+		"/responses": steady(responses), "/v1/responses": steady(responses), "/v1/messages": steady(anthropic),
 		"/audio/transcriptions": transcription, "/v1/audio/transcriptions": transcription,
 		"/embedding": post(embedding), "/embeddings": post(embedding), "/v1/embeddings": post(embedding),
 		"/rerank": post(rerank), "/reranking": post(rerank), "/v1/rerank": post(rerank), "/v1/reranking": post(rerank),

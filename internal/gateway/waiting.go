@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm"
 )
 
 // commentDeadline is how long a client may take to accept a comment.
@@ -25,7 +27,7 @@ func (g *Gateway) answerWhileWaiting(next http.Handler) http.Handler {
 		}
 		x.waiting = &waitingWriter{
 			ResponseWriter: w, first: time.Now().Add(g.limits.FirstComment), every: g.limits.Comments,
-			anthropic: r.URL.Path == "/v1/messages",
+			anthropic: r.URL.Path == "/v1/messages", exchange: x,
 		}
 		next.ServeHTTP(x.waiting, r)
 		x.waiting.finish()
@@ -41,20 +43,21 @@ type waitingWriter struct {
 	first     time.Time // of the comments
 	every     time.Duration
 	anthropic bool
+	exchange  *exchange // names the model that the client waits for
 
-	begun  bool         // the head is sent
-	status int          // of an answer that becomes an event, 0: none
-	answer bytes.Buffer // that answer
+	headSent bool
+	status   int          // of an answer that becomes an event, 0: none
+	answer   bytes.Buffer // that answer
 
 	mu       sync.Mutex
-	progress LoadProgress
+	progress rocm.LoadProgress // zero: the model does not load
 }
 
 // Unwrap lets http.ResponseController flush.
 func (w *waitingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// report is AcquireRequest.Progress.
-func (w *waitingWriter) report(p LoadProgress) {
+// report is the Progress of a request for a lease.
+func (w *waitingWriter) report(p rocm.LoadProgress) {
 	if w == nil {
 		return
 	}
@@ -92,8 +95,8 @@ func (w *waitingWriter) while(f func()) {
 
 // comment sends a comment.
 func (w *waitingWriter) comment() {
-	if !w.begun {
-		w.begun = true
+	if !w.headSent {
+		w.headSent = true
 		h := w.Header()
 		h.Set("Content-Type", "text/event-stream")
 		h.Set("Cache-Control", "no-cache")
@@ -101,7 +104,7 @@ func (w *waitingWriter) comment() {
 		w.ResponseWriter.WriteHeader(http.StatusOK)
 	}
 	w.mu.Lock()
-	text := w.progress.describe()
+	text := describeWait(w.exchange.model.Name, w.progress)
 	w.mu.Unlock()
 	control := http.NewResponseController(w.ResponseWriter)
 	_ = control.SetWriteDeadline(time.Now().Add(commentDeadline))
@@ -110,27 +113,24 @@ func (w *waitingWriter) comment() {
 	_ = control.SetWriteDeadline(time.Time{})
 }
 
-// describe returns the text of a comment, one line.
-func (p LoadProgress) describe() string {
+// describeWait returns the text of a comment, one line.
+func describeWait(model string, p rocm.LoadProgress) string {
+	if p == (rocm.LoadProgress{}) {
+		return "waiting"
+	}
 	name := strings.Map(func(r rune) rune {
 		if r < ' ' {
 			return -1
 		}
 		return r
-	}, p.Model)
-	switch {
-	case p.State == ModelLoading:
-		return fmt.Sprintf("loading the model %s, %.0f %%", name, 100*p.Fraction)
-	case p.Ahead > 0:
-		return fmt.Sprintf("waiting, %d requests ahead", p.Ahead)
-	}
-	return "waiting"
+	}, model)
+	return fmt.Sprintf("loading the model %s, %.0f %%", name, 100*loadedFraction(p))
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *waitingWriter) WriteHeader(status int) {
 	switch {
-	case !w.begun:
+	case !w.headSent:
 		w.ResponseWriter.WriteHeader(status)
 	case status != http.StatusOK:
 		w.status = status

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 func TestWaitsForAModelToADeadline(t *testing.T) {
@@ -99,15 +101,11 @@ func TestClientsLeaveWhileAModelLoads(t *testing.T) {
 		}
 		left <- err
 	}()
-	for {
+	poll.Until(t, "the request for a lease", func() bool {
 		f.mu.Lock()
-		n := len(f.models["m"].asked)
-		f.mu.Unlock()
-		if n == 1 {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+		defer f.mu.Unlock()
+		return len(f.models["m"].asked) == 1
+	})
 	cancel()
 	if <-left == nil {
 		t.Error("the client got an answer")

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 func TestKeysAreChecked(t *testing.T) {
@@ -56,10 +59,10 @@ func TestNewKeysAreAccepted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if named, ok := c.find(key); !ok || named == nil || named.Name != "a" {
+	if named, ok := c.find(key); !ok || named.named == nil || named.named.Name != "a" {
 		t.Errorf("%v, %t", named, ok)
 	}
-	if named, ok := c.find("plain"); !ok || named != nil {
+	if named, ok := c.find("plain"); !ok || named.named != nil {
 		t.Errorf("plain: %v, %t", named, ok)
 	}
 	if _, ok := c.find(sum); ok {
@@ -69,7 +72,7 @@ func TestNewKeysAreAccepted(t *testing.T) {
 
 func TestKeysAllowModels(t *testing.T) {
 	t.Parallel()
-	m := ModelStatus{Name: "org/qwen3-8b", Aliases: []string{"gpt-4o"}}
+	m := rocm.ModelStatus{Name: "org/qwen3-8b", Aliases: []string{"gpt-4o"}}
 	for pattern, want := range map[string]bool{
 		"*": true, "org/*": true, "*qwen3*": true, "org/qwen3-?b": true, "gpt-4o": true, "gpt": false, "qwen3-*": false, "ORG/*": false,
 	} {
@@ -193,18 +196,14 @@ func TestLimitsOfKeysAreAnswered429(t *testing.T) {
 	check(ask(busyKey, "/v1/completions"), 429, "1 requests at once")
 	close(release)
 	done.Wait()
-	for ask(busyKey, "/v1/completions").status == 429 {
-		time.Sleep(time.Millisecond) // the first one ends after its client has the answer
-	}
+	// The first one ends after its client has the answer.
+	poll.Until(t, "the end of the first request", func() bool { return ask(busyKey, "/v1/completions").status != 429 })
 
 	check(ask(paidKey, "/v1/completions"), 200, "")
-	for { // as well the tokens are counted
+	poll.Until(t, "the count of the tokens", func() bool { // as well after the client has the answer
 		raw, err := os.ReadFile(usage)
-		if err == nil && strings.Contains(string(raw), `"paid":42`) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-	}
+		return err == nil && strings.Contains(string(raw), `"paid":42`)
+	})
 	check(ask(paidKey, "/v1/completions"), 200, "")
 	for {
 		got := ask(paidKey, "/v1/completions")
