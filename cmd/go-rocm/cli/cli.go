@@ -29,6 +29,7 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitPartly  = 3  // selftest: nothing failed, and not everything was tested
 	exitConfig  = 78 // EX_CONFIG of sysexits.h
 	exitPipe    = 128 + int(syscall.SIGPIPE)
 )
@@ -68,6 +69,8 @@ func Main(version string, args []string) int {
 		return exitUsage
 	case errors.Is(err, errConfig):
 		return exitConfig
+	case errors.Is(err, errIncomplete):
+		return exitPartly
 	}
 	return exitFailure
 }
@@ -100,8 +103,8 @@ Environment variables:
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
 	root.AddCommand(
 		runCommand(), serveCommand(), versionCommand(version), verifyCommand(),
-		gpusCommand(), fitCommand(), pullCommand(), importCommand(), modelsCommand(), doctorCommand(), cacheCommand(), configCommand(),
-		psCommand(), loadCommand(), unloadCommand(),
+		gpusCommand(), fitCommand(), benchCommand(), pullCommand(), importCommand(), modelsCommand(), doctorCommand(), selftestCommand(version), cacheCommand(), configCommand(),
+		psCommand(), topCommand(), loadCommand(), unloadCommand(),
 	)
 	root.InitDefaultHelpCmd()
 	rejectUnknownHelpTopics(root)

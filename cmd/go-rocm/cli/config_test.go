@@ -5,6 +5,7 @@ package cli
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"forge.lthn.ai/core/go-rocm/internal/gateway"
 )
 
 // The Debian package installs a configuration file with every key, which
@@ -157,4 +160,41 @@ func FuzzConfig(f *testing.F) {
 			t.Fatalf("%d keys of %d", len(top), len(want))
 		}
 	})
+}
+
+// docs/serve.md has every key of a configuration file, and its tables have no other.
+func TestDocumentListsKeys(t *testing.T) {
+	raw, err := os.ReadFile("../../../docs/serve.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd, _ := newServe()
+	limits := slices.Collect(maps.Keys(keySettings(&gateway.Key{})))
+	for heading, keys := range map[string][]string{
+		"## Several models\n":   append(configKeys(cmd.Flags()), modelKey, "aliases", "pinned"),
+		"## Keys with limits\n": limits,
+	} {
+		_, section, _ := strings.Cut(string(raw), heading)
+		section, _, _ = strings.Cut(section, "\n## ")
+		for _, key := range keys {
+			if key != "alias" && !strings.Contains(section, "`"+key+"`") { // aliases is its name in a table
+				t.Errorf("docs/serve.md lacks %s below %q", key, heading)
+			}
+		}
+		rows := 0
+		for line := range strings.Lines(section) {
+			cell, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " |")
+			if !strings.HasPrefix(line, "| `") {
+				continue
+			}
+			for i, key := range strings.Split(cell, "`") {
+				if rows++; i%2 == 1 && !slices.Contains(keys, key) {
+					t.Errorf("docs/serve.md has %s below %q, which is no key", key, heading)
+				}
+			}
+		}
+		if rows == 0 {
+			t.Errorf("docs/serve.md has no table below %q", heading)
+		}
+	}
 }

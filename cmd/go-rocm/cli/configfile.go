@@ -204,7 +204,7 @@ func configKeys(fs *pflag.FlagSet) []string {
 	keys := []string{modelKey}
 	fs.VisitAll(func(f *pflag.Flag) {
 		switch f.Name {
-		case "config", "help", "verbose": // concern the command line only
+		case "config", "help", "pull", "verbose": // concern the command line only
 		default:
 			keys = append(keys, f.Name)
 		}

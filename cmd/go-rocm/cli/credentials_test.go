@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // certify writes a self-signed certificate for this machine, and its key.
@@ -83,11 +84,7 @@ func TestServeReloadsCredentials(t *testing.T) {
 		if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
-		for end := time.Now().Add(30 * time.Second); strings.Count(s.errs.String(), says) == before; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("it did not say %q", says)
-			}
-		}
+		poll.Until(t, "the message "+says, func() bool { return strings.Count(s.errs.String(), says) > before })
 	}
 	expect := func(key string, status int, serial int64) {
 		t.Helper()

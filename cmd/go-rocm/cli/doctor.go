@@ -7,12 +7,16 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/runtime/extract"
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
 func doctorCommand() *cobra.Command {
@@ -23,8 +27,8 @@ func doctorCommand() *cobra.Command {
 		Short: "find what prevents models from running, and how to fix it",
 		Long: `Checks kernel, distribution, container and memory, the GPU driver with its device
 files and permissions, the kernel's messages about the GPU, every byte of the
-bundle, the host's ROCm if the bundle uses it, the cache directory, and that
-llama-server starts.
+bundle, the host's ROCm if the bundle uses it, the Vulkan drivers, what was measured
+with "go-rocm bench", the cache directory, and that llama-server starts.
 
 Each line is ok, warning or failure. A warning costs speed or the GPU: without a
 usable GPU, models run on the CPU. A failure prevents models from running; the
@@ -87,6 +91,7 @@ func checkBundle(ctx context.Context, m doctor.Machine, path string, log *slog.L
 	if f, ok := m.CheckTargets(b.Targets()); ok {
 		findings = append(findings, f)
 	}
+	findings = append(findings, checkBackends(ctx, m, path, log)...)
 	facts, err := b.Probe(ctx, log)
 	if !b.Unpacked() {
 		findings = append(findings, checkCache(m, b, facts.Dir))
@@ -100,6 +105,23 @@ func checkBundle(ctx context.Context, m doctor.Machine, path string, log *slog.L
 	return append(findings, doctor.Finding{
 		Check: "server", Status: doctor.OK, Detail: fmt.Sprintf("llama-server starts from %s and has %d flags", facts.Dir, facts.Flags),
 	})
+}
+
+// checkBackends checks the Vulkan drivers, and reports what was measured.
+func checkBackends(ctx context.Context, m doctor.Machine, path string, log *slog.Logger) []doctor.Finding {
+	hardware, err := machine.Detect(path, machine.Config{Log: log})
+	if err == nil {
+		err = hardware.ReadVulkan(ctx, nil, plan.Options{})
+	}
+	if err != nil {
+		return nil // the bundle's finding reports it
+	}
+	findings := []doctor.Finding{m.CheckVulkan(hardware.HasVulkan, gpu.NewMask(m.Environ).Apply(hardware.Devices), hardware.VulkanProblem())}
+	records, err := hardware.Records()
+	if err != nil {
+		log.Warn("the measurements cannot be read", "cause", err.Error())
+	}
+	return append(findings, doctor.CheckSpeed(records, time.Now())...)
 }
 
 // checkIntegrity compares every byte of the bundle with its manifest.

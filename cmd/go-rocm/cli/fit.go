@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -39,7 +41,7 @@ cannot be planned, and 0 otherwise, also when layers stay on the CPU.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o := m.options()
-			hardware, err := sim.machine(m.bundle, machine.Config{Log: logger(cmd)})
+			hardware, err := sim.machine(cmd.Context(), rocm.Settings{Bundle: m.bundle, Server: m.server, Log: logger(cmd)})
 			if err != nil {
 				return err
 			}
@@ -117,8 +119,8 @@ func (s *simulation) register(fs *pflag.FlagSet) {
 }
 
 // machine reads this machine's hardware and replaces what is simulated.
-func (s *simulation) machine(bundle string, c machine.Config) (*machine.Machine, error) {
-	m, err := machine.Detect(bundle, c)
+func (s *simulation) machine(ctx context.Context, settings rocm.Settings) (*machine.Machine, error) {
+	m, err := rocm.DetectMachine(ctx, settings)
 	if err != nil {
 		return nil, err
 	}

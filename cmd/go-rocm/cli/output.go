@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -191,4 +192,75 @@ func (p *progressLine) attach(s *rocm.Settings) {
 			p.clear()
 		}
 	}
+}
+
+// pullProgress shows how a download proceeds: on a terminal in one line that is
+// overwritten, elsewhere, as in the journal or in the log of a CI, in a line now and
+// then.
+type pullProgress struct {
+	line *progressLine
+	w    io.Writer
+	now  func() time.Time
+
+	// The last line: when it was written, and for which share of the whole, in per cent.
+	written time.Time
+	percent float64
+
+	speedFrom              time.Time
+	speedBytes, speedTotal int64
+}
+
+const (
+	// lineEvery is the longest time without a line; a download that takes less writes
+	// none.
+	lineEvery = 30 * time.Second
+	// lineStep is the share, in per cent, after which a line comes earlier, but not
+	// before lineAfter.
+	lineStep  = 10
+	lineAfter = 10 * time.Second
+)
+
+func newPullProgress(cmd *cobra.Command) *pullProgress {
+	return &pullProgress{line: newProgressLine(cmd), w: cmd.ErrOrStderr(), now: time.Now, written: time.Now()}
+}
+
+// show is the Progress of a pull.Puller.
+func (p *pullProgress) show(file string, done, total int64) {
+	now := p.now()
+	percent := 100 * float64(done) / float64(max(total, 1))
+	text := fmt.Sprintf("%s: %.0f %% of %s%s", truncate(file), percent, formatSize(total), p.speed(now, done, total))
+	if p.line.enabled {
+		p.line.show("%s", text)
+		return
+	}
+	if percent < p.percent { // of the next model
+		p.percent = percent
+	}
+	passed := now.Sub(p.written)
+	if passed >= lineEvery || passed >= lineAfter && percent-p.percent >= lineStep {
+		p.written, p.percent = now, percent
+		_, _ = fmt.Fprintln(p.w, text)
+	}
+}
+
+// clear removes the line on a terminal.
+func (p *pullProgress) clear() { p.line.clear() }
+
+// speed returns the speed of the last seconds and the time that is left, as text.
+func (p *pullProgress) speed(now time.Time, done, total int64) string {
+	const window = 10 * time.Second
+	elapsed := now.Sub(p.speedFrom)
+	if p.speedTotal != total || done < p.speedBytes || elapsed > 4*window {
+		p.speedFrom, p.speedBytes, p.speedTotal = now, done, total
+		return ""
+	}
+	if elapsed < time.Second || done == p.speedBytes {
+		return ""
+	}
+	perSecond := float64(done-p.speedBytes) / elapsed.Seconds()
+	left := time.Duration(float64(total-done)/perSecond) * time.Second
+	if elapsed > window { // forget the first half of the window
+		p.speedFrom, p.speedBytes = now.Add(-elapsed/2), done-(done-p.speedBytes)/2
+	}
+	return fmt.Sprintf(", %.1f MB/s, %s left", perSecond/1e6, left)
 }

@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestPrintJSONEscapesControlCharacters(t *testing.T) {
@@ -25,5 +29,40 @@ func TestCommandLineIsReadByShell(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "bash", "-c", `printf '%s\0' `+line).Output()
 	if want := strings.Join(args, "\x00") + "\x00"; err != nil || string(out) != want {
 		t.Errorf("%q, %v, from %s", out, err, line)
+	}
+}
+
+// Without a terminal, a download writes a line every ten per cent, but not more often
+// than every ten seconds and not less often than every thirty; a short one writes none.
+func TestPullProgressWithoutATerminal(t *testing.T) {
+	for name, c := range map[string]struct {
+		seconds, bytesPerSecond int
+		want                    []string // the shares
+	}{
+		"short": {9, 100, nil},
+		"fast":  {100, 10, []string{"10", "20", "30", "40", "50", "60", "70", "80", "90", "100"}},
+		"slow":  {130, 1, []string{"3", "6", "9", "12"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			now := time.Unix(0, 0)
+			p := &pullProgress{line: &progressLine{w: &out}, w: &out, now: func() time.Time { return now }, written: now}
+			for second := 1; second <= c.seconds; second++ {
+				now = now.Add(time.Second)
+				p.show("m.gguf", int64(second*c.bytesPerSecond), 1000)
+			}
+			p.clear()
+			var got []string
+			for line := range strings.Lines(out.String()) {
+				share, rest, ok := strings.Cut(strings.TrimPrefix(line, "m.gguf: "), " % of 1000 bytes")
+				if !ok || strings.ContainsAny(line, "\r\x1b") || !strings.Contains(rest, " MB/s, ") {
+					t.Errorf("%q", line)
+				}
+				got = append(got, share)
+			}
+			if d := cmp.Diff(c.want, got); d != "" {
+				t.Errorf("%s\n%s", d, out.String())
+			}
+		})
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"os"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/modelref"
 	"forge.lthn.ai/core/go-rocm/runtime/hub"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
@@ -22,15 +22,17 @@ import (
 
 // pullFlags are the flags of pull.
 type pullFlags struct {
-	sim                    simulation
-	bundle, config         string
-	locked, mirror         string
-	context                int
-	force, noProjector     bool
-	asJSON                 bool
-	refs                   []modelref.Ref
-	speedFrom              time.Time
-	speedBytes, speedTotal int64
+	sim                simulation
+	bundle, config     string
+	locked, mirror     string
+	context            int
+	force, noProjector bool
+	asJSON             bool
+	refs               []modelref.Ref
+
+	// started and progress are called with what is pulled; nil: nothing is called.
+	started  func(name string)
+	progress func(file string, done, total int64)
 }
 
 func pullCommand() *cobra.Command {
@@ -59,8 +61,8 @@ from a hub or from a directory with the files (--mirror). --config brings the
 models that a configuration file of serve names.
 
 The environment of the hub's own tools applies: ` + hub.EnvEndpoint + ` (a mirror), ` + hub.EnvToken + ` or
-the token file of their login, HTTPS_PROXY and NO_PROXY. Logins for other servers
-are read from ~/.netrc.`,
+the token file of their login, HTTPS_PROXY and NO_PROXY. Logins for registries are
+those of "docker login"; those for other servers are read from ~/.netrc.`,
 		Example: `  go-rocm pull hf:Qwen/Qwen3-8B-GGUF
   go-rocm pull hf:Qwen/Qwen3-8B-GGUF:Q4_K_M@main
   go-rocm pull --locked=models.lock --mirror /mnt/models
@@ -96,7 +98,10 @@ func (f *pullFlags) run(cmd *cobra.Command, args []string) error {
 		if err != nil {
 			return err
 		}
-		args = append(slices.Clone(args), names...)
+		if args = append(slices.Clone(args), names...); len(args) == 0 {
+			_, err := fmt.Fprintf(stdout(cmd), "%s names no model by a reference such as hf:OWNER/REPO; there is nothing to pull\n", f.config)
+			return err
+		}
 	}
 	for _, arg := range args {
 		ref, err := modelref.Parse(arg)
@@ -108,6 +113,17 @@ func (f *pullFlags) run(cmd *cobra.Command, args []string) error {
 		}
 		f.refs = append(f.refs, ref)
 	}
+	err := withStoreUntilSignal(cmd, func(ctx context.Context, s *modelstore.Store) error { return f.pull(ctx, cmd, s) })
+	var interrupted *signalError
+	if errors.As(err, &interrupted) {
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "go-rocm: interrupted; the same command continues the download")
+	}
+	return err
+}
+
+// withStoreUntilSignal calls f with the store of models, and with a context that SIGINT or SIGTERM
+// cancels. If one did, the error is a *signalError.
+func withStoreUntilSignal(cmd *cobra.Command, f func(context.Context, *modelstore.Store) error) error {
 	s, err := modelstore.Open("")
 	if err != nil {
 		return err
@@ -115,12 +131,8 @@ func (f *pullFlags) run(cmd *cobra.Command, args []string) error {
 	defer func() { _ = s.Close() }()
 	ctx, stop := contextWithSignal(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err = f.pull(ctx, cmd, s)
-	if cause := signalCause(ctx); cause != nil {
-		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "go-rocm: interrupted; the same command continues the download")
-		return cause
-	}
-	return err
+	err = f(ctx, s)
+	return cmp.Or(signalCause(ctx), err)
 }
 
 // configReferences returns the references among the models of a configuration file.
@@ -153,35 +165,19 @@ func (f *pullFlags) newPuller(cmd *cobra.Command, hardware bool) (p *pull.Puller
 		return nil, nil, err
 	}
 	if hardware {
-		if p.Machine, err = f.sim.machine(f.bundle, machine.Config{Log: logger(cmd)}); err != nil {
+		if p.Machine, err = f.sim.machine(cmd.Context(), rocm.Settings{Bundle: f.bundle, Log: logger(cmd)}); err != nil {
 			return nil, nil, err
 		}
 	}
 	p.Options, p.NoProjector = plan.Options{Context: f.context}, f.noProjector
-	line := newProgressLine(cmd)
+	progress := newPullProgress(cmd)
 	p.Progress = func(file string, done, total int64) {
-		line.show("%s: %.0f %% of %s%s", truncate(file), 100*float64(done)/float64(max(total, 1)), formatSize(total), f.speed(time.Now(), done, total))
+		progress.show(file, done, total)
+		if f.progress != nil {
+			f.progress(file, done, total)
+		}
 	}
-	return p, line.clear, nil
-}
-
-// speed returns the speed of the last seconds and the time that is left, as text.
-func (f *pullFlags) speed(now time.Time, done, total int64) string {
-	const window = 10 * time.Second
-	elapsed := now.Sub(f.speedFrom)
-	if f.speedTotal != total || done < f.speedBytes || elapsed > 2*window {
-		f.speedFrom, f.speedBytes, f.speedTotal = now, done, total
-		return ""
-	}
-	if elapsed < time.Second || done == f.speedBytes {
-		return ""
-	}
-	perSecond := float64(done-f.speedBytes) / elapsed.Seconds()
-	left := time.Duration(float64(total-done)/perSecond) * time.Second
-	if elapsed > window { // forget the first half of the window
-		f.speedFrom, f.speedBytes = now.Add(-elapsed/2), done-(done-f.speedBytes)/2
-	}
-	return fmt.Sprintf(", %.1f MB/s, %s left", perSecond/1e6, left)
+	return p, progress.clear, nil
 }
 
 func (f *pullFlags) pull(ctx context.Context, cmd *cobra.Command, s *modelstore.Store) error {
@@ -232,6 +228,9 @@ func (f *pullFlags) pull(ctx context.Context, cmd *cobra.Command, s *modelstore.
 
 // pullOne pulls a model and says how it was chosen.
 func (f *pullFlags) pullOne(ctx context.Context, cmd *cobra.Command, p *pull.Puller, s *modelstore.Store, ref modelref.Ref) (*modelstore.Record, error) {
+	if f.started != nil {
+		f.started(ref.String())
+	}
 	found, err := p.Find(ctx, ref)
 	if err != nil {
 		return nil, err
@@ -284,6 +283,67 @@ func planModel(cmd *cobra.Command, m *machine.Machine, name string, o plan.Optio
 			return nil, err
 		}
 	}
-	o.Projector = cmp.Or(o.Projector, storedProjector(name))
+	o.Projector = cmp.Or(o.Projector, machine.FindProjector(name))
 	return m.Plan(name, o)
+}
+
+func importCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "import [DIR...]",
+		Short: "use the models that other programs have downloaded",
+		Long: `Adds the models in the caches of the hub's own tools, of LM Studio and of ollama to
+the store, without a second copy of their bytes: by a clone of the file where the
+file system has clones, else by a hard link, else by its path. Without DIR, it looks
+where these programs keep their models.
+
+Each file is read, and must be a GGUF file with the SHA-256 that the cache states.
+Nothing is downloaded, and the other programs' files are not changed. What cannot be
+imported is reported, and the exit status is 1 then.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := pull.New(nil, logger(cmd))
+			if err != nil {
+				return err
+			}
+			named := len(args) > 0
+			if !named {
+				if args = pull.CacheDirs(); len(args) == 0 {
+					return errors.New("import: no cache of another program was found; name its directory")
+				}
+			}
+			return withStoreUntilSignal(cmd, func(ctx context.Context, s *modelstore.Store) error { return importCaches(ctx, cmd, p, s, args, named) })
+		},
+	}
+}
+
+// importCaches imports the models in directories. If the user has named them, one
+// without models is an error.
+func importCaches(ctx context.Context, cmd *cobra.Command, p *pull.Puller, s *modelstore.Store, dirs []string, named bool) error {
+	var errs []error
+	n := 0
+	for _, dir := range dirs {
+		if _, err := os.ReadDir(dir); err != nil {
+			errs = append(errs, fmt.Errorf("import: %w", err))
+			continue
+		}
+		found, err := p.Candidates(dir)
+		if err == nil && len(found) == 0 && named {
+			err = fmt.Errorf("import: %s has no model in the layout of the hub's tools, LM Studio (OWNER/REPO/FILE.gguf) or ollama; a file of your own needs no import: use its path", dir)
+		}
+		errs = append(errs, err)
+		for _, c := range found {
+			r, how, err := p.Import(ctx, s, c)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			n++
+			_, err = fmt.Fprintf(stdout(cmd), "%s: %s, %s\n", printable(r.Name), formatSize(r.Bytes()), how)
+			errs = append(errs, err)
+		}
+	}
+	_, err := fmt.Fprintf(stdout(cmd), "imported %s\n", count(n, "model"))
+	return errors.Join(append(errs, err)...)
 }

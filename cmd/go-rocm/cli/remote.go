@@ -41,20 +41,14 @@ use or wait for them, and whether they fit this machine. The column NOTE has the
 cause where a model failed, and the reason where it does not fit.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var list struct {
-				Data []remoteModel `json:"data"`
-			}
-			raw, err := r.call(cmd.Context(), http.MethodGet, "/models", nil)
-			if err == nil {
-				err = json.Unmarshal(raw, &list)
-			}
+			list, err := r.models(cmd.Context())
 			if err != nil {
 				return fmt.Errorf("ps: %w", err)
 			}
 			if asJSON {
-				return printJSON(cmd.OutOrStdout(), list.Data)
+				return printJSON(cmd.OutOrStdout(), list)
 			}
-			return printRemote(stdout(cmd), list.Data, time.Now())
+			return printRemote(stdout(cmd), list, time.Now())
 		},
 	}
 	r.register(cmd.Flags())
@@ -97,6 +91,7 @@ type remoteModel struct {
 	ID      string   `json:"id"`
 	Aliases []string `json:"aliases,omitempty"`
 	State   string   `json:"state"`
+	File    string   `json:"file,omitempty"`
 	Size    int64    `json:"size,omitempty"`
 	Context int      `json:"context,omitempty"`
 	Fits    bool     `json:"fits"`
@@ -106,6 +101,18 @@ type remoteModel struct {
 	Waiting int      `json:"waiting"`
 	LastUse int64    `json:"last_use,omitempty"`
 	Pinned  bool     `json:"pinned"`
+}
+
+// models returns the models of the service.
+func (r *remote) models(ctx context.Context) ([]remoteModel, error) {
+	var list struct {
+		Data []remoteModel `json:"data"`
+	}
+	raw, err := r.call(ctx, http.MethodGet, "/models", nil)
+	if err == nil {
+		err = json.Unmarshal(raw, &list)
+	}
+	return list.Data, err
 }
 
 func printRemote(out io.Writer, list []remoteModel, now time.Time) error {
@@ -137,8 +144,64 @@ const maxRemoteAnswer = 16 << 20
 // call sends a request to the service and returns the body of its answer. Its error
 // is the service's message for a status other than 200.
 func (r *remote) call(ctx context.Context, method, path string, body any) ([]byte, error) {
+	answer, err := r.open(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = answer.Close() }()
+	return io.ReadAll(io.LimitReader(answer, maxRemoteAnswer))
+}
+
+// remoteAnswer is the body of an answer, whose connection ends with it.
+type remoteAnswer struct {
+	io.ReadCloser
+
+	client *http.Client
+}
+
+// Close implements io.Closer.
+func (a *remoteAnswer) Close() error {
+	defer a.client.CloseIdleConnections()
+	return a.ReadCloser.Close()
+}
+
+// open is call for an answer that is read as it arrives.
+func (r *remote) open(ctx context.Context, method, path string, body any) (io.ReadCloser, error) {
 	client, base := r.client()
-	defer client.CloseIdleConnections()
+	req, err := r.request(ctx, method, base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	res, err := client.Do(req) //nolint:bodyclose // the caller closes it
+	if err != nil {
+		return nil, fmt.Errorf("%w; is the service running? Set --address if it listens elsewhere", errors.Unwrap(err))
+	}
+	answer := &remoteAnswer{res.Body, client}
+	if res.StatusCode == http.StatusOK {
+		return answer, nil
+	}
+	defer func() { _ = answer.Close() }()
+	var failure struct {
+		Error struct {
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	raw, err := io.ReadAll(io.LimitReader(answer, maxRemoteAnswer))
+	if err != nil {
+		return nil, err
+	}
+	if json.Unmarshal(raw, &failure) != nil || failure.Error.Message == "" {
+		failure.Error.Message = res.Status
+	}
+	if res.StatusCode == http.StatusUnauthorized {
+		failure.Error.Message += "; name a file with the key by --api-key-file"
+	}
+	return nil, errors.New(failure.Error.Message)
+}
+
+// request returns a request with the key of the service; body is sent as JSON, nil:
+// none.
+func (r *remote) request(ctx context.Context, method, url string, body any) (*http.Request, error) {
 	var content io.Reader
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -147,7 +210,7 @@ func (r *remote) call(ctx context.Context, method, path string, body any) ([]byt
 		}
 		content = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, base+path, content)
+	req, err := http.NewRequestWithContext(ctx, method, url, content)
 	if err != nil {
 		return nil, fmt.Errorf("%w: --address: %w", errUsage, err)
 	}
@@ -159,30 +222,7 @@ func (r *remote) call(ctx context.Context, method, path string, body any) ([]byt
 	if key != "" {
 		req.Header.Set("Authorization", "Bearer "+key)
 	}
-	res, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("%w; is the service running? Set --address if it listens elsewhere", errors.Unwrap(err))
-	}
-	defer func() { _ = res.Body.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(res.Body, maxRemoteAnswer))
-	if err != nil {
-		return nil, err
-	}
-	if res.StatusCode == http.StatusOK {
-		return raw, nil
-	}
-	var failure struct {
-		Error struct {
-			Message string `json:"message"`
-		} `json:"error"`
-	}
-	if json.Unmarshal(raw, &failure) != nil || failure.Error.Message == "" {
-		failure.Error.Message = res.Status
-	}
-	if res.StatusCode == http.StatusUnauthorized {
-		failure.Error.Message += "; name a file with the key by --api-key-file"
-	}
-	return nil, errors.New(failure.Error.Message)
+	return req, nil
 }
 
 // client returns a client for the service and the URL that paths are appended to.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -24,6 +25,13 @@ func storeScriptCommands() map[string]scriptCommand {
 			ts.Setenv("HF_ENDPOINT", h.URL)
 			ts.Setenv("HUB", h.Dir)
 		},
+		// readme HEADING FILE writes the first block of commands below a heading of the
+		// README, those of lines that are indented by four spaces.
+		"readme": func(ts *testscript.TestScript, _ bool, args []string) {
+			raw, err := os.ReadFile(filepath.Join(readmeDir, "README.md"))
+			ts.Check(err)
+			ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(firstCommands(string(raw), args[0])), 0o600))
+		},
 		// small FILE writes a model of a few KiB.
 		"small": files(1, func(_ *testscript.TestScript, path string, _ []string) error { return writeSmall(path) }),
 		// damage-blob DIR changes a byte of each blob of a store.
@@ -38,6 +46,25 @@ func storeScriptCommands() map[string]scriptCommand {
 			}
 		},
 	}
+}
+
+// readmeDir is the directory of the README, seen from that of this package.
+const readmeDir = "../../.."
+
+// firstCommands returns the first indented block below a heading of a Markdown document.
+func firstCommands(markdown, heading string) string {
+	_, below, _ := strings.Cut(markdown, "\n## "+heading+"\n")
+	var block strings.Builder
+	for line := range strings.Lines(below) {
+		command, ok := strings.CutPrefix(line, "    ")
+		switch {
+		case ok:
+			block.WriteString(command)
+		case block.Len() > 0:
+			return block.String()
+		}
+	}
+	return block.String()
 }
 
 // writeSmall writes a model that can be planned, with weights of zeros.

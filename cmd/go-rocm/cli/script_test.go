@@ -21,11 +21,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"forge.lthn.ai/core/go-rocm/internal/webui"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/pkg/release"
@@ -34,6 +34,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen/fitcheck"
 	"forge.lthn.ai/core/go-rocm/testing/imagegen"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // TestScript runs the specifications of the commands in testdata/script. Each
@@ -44,8 +45,12 @@ func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script", Setup: setupScript, Cmds: scriptCommands(), RequireExplicitExec: true, RequireUniqueNames: true,
 		Condition: func(name string) (bool, error) {
-			if name == "root" {
+			switch name {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "page": // a release puts the web page into the checkout
+				_, err := webui.Embedded()
+				return err == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -117,9 +122,17 @@ func scriptCommands() map[string]scriptCommand {
 		"vocabulary": files(1, func(_ *testscript.TestScript, path string, _ []string) error {
 			return ggufgen.New("llama").WriteFile(path)
 		}),
-		// projector FILE writes a tiny multimodal projector.
-		"projector": files(1, func(_ *testscript.TestScript, path string, _ []string) error {
-			b, err := ggufgen.Projector(ggufgen.ProjectorOptions{})
+		// projector FILE [WIDTH] writes a tiny multimodal projector for models of a width.
+		"projector": files(1, func(_ *testscript.TestScript, path string, args []string) error {
+			var o ggufgen.ProjectorOptions
+			if len(args) > 0 {
+				width, err := strconv.Atoi(args[0])
+				if err != nil {
+					return err
+				}
+				o.Output = width
+			}
+			b, err := ggufgen.Projector(o)
 			if err != nil {
 				return err
 			}
@@ -278,11 +291,13 @@ func scriptRequest(ts *testscript.TestScript, neg bool, args []string) {
 		raw, err := io.ReadAll(res.Body)
 		return res.StatusCode, raw, err
 	}
-	status, raw, err := send()
-	for limit := time.Now().Add(30 * time.Second); (err != nil || status == http.StatusServiceUnavailable) && time.Now().Before(limit); {
-		time.Sleep(10 * time.Millisecond) // the server is starting
+	var status int
+	var raw []byte
+	var err error
+	poll.Holds(func() bool { // the server may be starting
 		status, raw, err = send()
-	}
+		return err == nil && status != http.StatusServiceUnavailable
+	})
 	ts.Check(err)
 	_, err = ts.Stdout().Write(raw)
 	ts.Check(err)

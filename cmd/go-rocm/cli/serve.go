@@ -21,6 +21,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
+	"forge.lthn.ai/core/go-rocm/internal/metrics"
 	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -29,19 +30,20 @@ import (
 // serveFlags are the flags of serve.
 type serveFlags struct {
 	modelFlags
-	config                 string
-	listen, keyFile, alias string
-	pooling                string
-	tlsCert, tlsKey        string
-	embeddings, reranking  bool
-	slotDir                string
-	origins                []string
-	drain                  time.Duration
-	noRestart              bool
-	usageFile              string
-	named                  []gateway.Key // of the configuration file
+	config                  string
+	listen, keyFile, alias  string
+	pooling                 string
+	tlsCert, tlsKey         string
+	embeddings, reranking   bool
+	slotDir                 string
+	origins                 []string
+	drain                   time.Duration
+	noRestart, noPage, pull bool
+	usageFile               string
+	named                   []gateway.Key // of the configuration file
 
 	severalFlags
+	observeFlags
 
 	flags         *pflag.FlagSet
 	args          []string
@@ -82,6 +84,8 @@ for the restart.
 llama-server inherits only the environment variables that "go-rocm help" describes,
 and those that $` + supervise.EnvInherit + ` names.
 
+The page /status of that address shows cards, models and requests in a browser.
+
 Requests from other machines, and from web pages of other origins, need an API
 key. Put the keys into a file, one per line, for --api-key-file, or one key into
 $` + gateway.EnvAPIKey + `. "go-rocm config key" makes keys with limits, for a
@@ -93,6 +97,9 @@ are allow-lists; bodies, grammars and schemas are limited in size and structure.
 Requests wait for a slot in a queue that clients share; more are answered with
 status 429.
 
+A browser that opens the address shows llama.cpp's web page. Where the service has
+API keys, it asks for one first, and keeps a cookie instead of the key.
+
 With --models-dir, or with tables [models.NAME] in the configuration file, serve
 offers several models. The field "model" of a request names one, which is loaded
 when it is asked for and unloaded when another needs its memory. docs/serve.md lists
@@ -103,6 +110,10 @@ SIGHUP reloads the API keys and the certificate, and with several models the who
 configuration file. If serve runs in a terminal, SIGHUP stops it, because the
 terminal was closed.
 
+Nothing is downloaded unless --pull is set, which then pulls what the command line
+and the configuration file name, before anything is served. --pull is no key of the
+file: the systemd service reaches this machine only.
+
 --config reads the model and the flags below from a TOML file. Flags on the command
 line take precedence. "go-rocm config default" prints such a file.
 
@@ -111,12 +122,14 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 		Example: `  go-rocm serve qwen3-8b-q4_k_m.gguf
   go-rocm serve model.gguf --listen 0.0.0.0:8080 --api-key-file keys
   go-rocm serve --models-dir /srv/models --idle-unload 15m
+  go-rocm serve --pull hf:Qwen/Qwen3-8B-GGUF:Q4_K_M
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages":[{"role":"user","content":"Hello"}]}'`,
 		Args: cobra.MaximumNArgs(1),
 	}
 	f.register(cmd.Flags())
 	fs := cmd.Flags()
 	fs.StringVar(&f.config, "config", "", "read the model and the flags from this TOML file")
+	fs.BoolVar(&f.pull, "pull", false, "first pull the models that are named by reference and are not in the store")
 	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on: host:port, or unix:PATH")
 	fs.StringVar(&f.keyFile, "api-key-file", "", "file with the API keys that clients must send, one per line")
 	fs.StringVar(&f.usageFile, "usage-file", "", "keep the tokens that keys with tokens-per-day have used today in this file (default: used-tokens.json in $STATE_DIRECTORY, which systemd sets)")
@@ -129,8 +142,10 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 	fs.StringVar(&f.pooling, "pooling", "", "pooling of embeddings: mean, cls, last, rank (default: the model's)")
 	fs.StringVar(&f.slotDir, "slot-dir", "", "let clients save and restore slots in this directory")
 	fs.DurationVar(&f.drain, "drain", 20*time.Second, "time to let running requests finish on shutdown")
+	fs.BoolVar(&f.noPage, "no-page", false, "offer no web page, also not /status, and no way to sign in with a browser")
 	fs.BoolVar(&f.noRestart, "no-restart", false, "exit when llama-server exits, instead of restarting it")
 	f.registerSeveral(fs)
+	f.registerObserve(fs)
 	return cmd, f
 }
 
@@ -165,6 +180,7 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 	}
 	switch {
 	case model != "":
+		f.addProjector(model)
 	case f.config != "":
 		return "", f.file.errorf(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"; or set models-dir, or write tables [models.NAME]`)
 	default:
@@ -195,7 +211,19 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	stops, reloads := onSIGHUP(hasTerminal())
 	ctx, stop := signal.NotifyContext(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
-	checked, err := f.prepare(ctx, path, f.serverSettings(cmd, log, notifier))
+	settings := f.serverSettings(cmd, log, notifier)
+	var loaded atomic.Pointer[rocm.Server]
+	name := f.singleName(path)
+	observed, err := f.newObserver(cmd, log, func() []metrics.Model { return singleMetrics(name, loaded.Load()) })
+	if err != nil {
+		return err
+	}
+	settings.OnEvent = observed.events(name, settings.OnEvent)
+	var checked *service
+	err = f.pullMissing(ctx, cmd, path, notifier)
+	if err == nil {
+		checked, err = f.prepare(ctx, path, settings)
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped by a signal
@@ -209,17 +237,26 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	if err != nil {
 		return errors.Join(err, checked.close())
 	}
-	var loaded atomic.Pointer[rocm.Server]
-	handler := gateway.New(gateway.Options{
-		Credentials: credentials, Origins: f.origins, Log: log, UsageFile: f.usagePath(),
+	stopObserving, err := observed.start(ctx, reloads)
+	if err != nil {
+		return errors.Join(err, l.Close(), checked.close())
+	}
+	defer stopObserving()
+	page := f.page(log)
+	handler := gateway.New(observed.options(gateway.Options{
+		Credentials: credentials, Origins: f.origins, Log: log, UsageFile: f.usagePath(), Page: page, NoStatusPage: f.noPage,
 		Restart: func(string) { killServer(loaded.Load()) },
-	})
+	}))
 	defer handler.Close()
 	srv := newHTTPServer(handler, log)
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 	defer func() { _ = srv.Close() }()
 
+	status := rocm.ModelStatus{
+		Name: name, ChatTemplate: checked.model.Header.ChatTemplate() != "" || settings.ChatTemplateFile != "",
+		Embeddings: settings.Embeddings, Reranking: settings.Reranking,
+	}
 	server, err := checked.model.Start(ctx)
 	if err != nil {
 		notifyStopping(notifier, 0)
@@ -229,12 +266,13 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 		return err
 	}
 	loaded.Store(server)
-	name := cmp.Or(f.alias, filepath.Base(server.Path))
-	handler.SetModel(gateway.ModelStatus{Name: name, Path: server.Path}, server.Child, server.Plan.Slots)
+	status.Path, status.Why, status.Context = server.Path, server.Plan.Reasons, server.Plan.Context
+	handler.SetModel(status, server.Child, server.Plan.Slots)
 	notifier.Ready("serving " + server.Path)
 	url := gateway.URL(l, credentials)
 	log.Info("serving", "model", server.Path, "address", url, "bundle", server.BundleDir)
 	_, _ = fmt.Fprintf(stdout(cmd), "serving %s on %s\n", server.Path, url)
+	printPage(cmd, page, url)
 	defer notifier.Watchdog(func() bool { return !server.Child.State().Final() })()
 
 	var failure error
@@ -249,6 +287,10 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	notifyStopping(notifier, f.drain)
 	return errors.Join(failure, shutdown(srv, server, f.drain))
 }
+
+// singleName returns the name of the only model: the alias, or that of its file. A
+// reference of a pulled model is its own name.
+func (f *serveFlags) singleName(path string) string { return cmp.Or(f.alias, filepath.Base(path)) }
 
 func newHTTPServer(handler *gateway.Gateway, log *slog.Logger) *http.Server {
 	srv := &http.Server{
@@ -310,7 +352,7 @@ func (f *serveFlags) modelSettings(cmd *cobra.Command, log *slog.Logger) rocm.Se
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
 	s.Pooling = f.pooling
 	s.Restart.Disabled = f.noRestart
-	s.Metrics = true      // GET /metrics is forwarded
+	s.Metrics = true      // /metrics has those of llama-server, too
 	s.Timeouts.Drain = -1 // the HTTP server drains
 	return s
 }

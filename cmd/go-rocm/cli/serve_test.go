@@ -4,7 +4,6 @@ package cli
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,32 +26,15 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
+	"forge.lthn.ai/core/go-rocm/testing/request"
+	"forge.lthn.ai/core/go-rocm/testing/syncbuffer"
 )
 
 // server is a running "go-rocm serve".
 type server struct {
 	cmd  *exec.Cmd
 	url  string
-	errs *output
-}
-
-// output is the output of a running program.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	errs *syncbuffer.Buffer
 }
 
 func (w *world) serve(t *testing.T, args ...string) *server {
@@ -64,7 +45,7 @@ func (w *world) serve(t *testing.T, args ...string) *server {
 // serveAs is like serve, but takes all arguments.
 func (w *world) serveAs(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(output)}
+	s := &server{cmd: w.command(append([]string{"serve"}, args...)...), errs: new(syncbuffer.Buffer)}
 	s.cmd.Stderr = s.errs
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // like a service, without a terminal
 	out, err := s.cmd.StdoutPipe()
@@ -105,26 +86,11 @@ func (s *server) end(t *testing.T) {
 
 func fetch(t *testing.T, method, url, body string, header ...string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	got, err := request.Send(t.Context(), method, url, body, header...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := 0; i+1 < len(header); i += 2 {
-		if header[i] == "Host" {
-			req.Host = header[i+1]
-		}
-		req.Header.Set(header[i], header[i+1])
-	}
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = res.Body.Close() }()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return res.StatusCode, string(raw)
+	return got.Status, got.Body
 }
 
 func TestServeToOpenAIClient(t *testing.T) {
@@ -153,7 +119,7 @@ func TestServeToOpenAIClient(t *testing.T) {
 	s.end(t)
 }
 
-// GET /metrics is forwarded, so llama-server is started with it.
+// /metrics has llama-server's metrics, so it is started with them.
 func TestServeStartsLlamaServerWithMetrics(t *testing.T) {
 	w := newWorld(t, fakellama.Script{})
 	s := w.serve(t)
@@ -259,9 +225,7 @@ func TestServeSurvivesKilledChild(t *testing.T) {
 		_, body := fetch(t, "POST", s.url+"/v1/chat/completions", `{"messages":[{"role":"user","content":"Hi"}]}`)
 		answered <- body
 	}()
-	for !slotBusy(t, s.url) {
-		time.Sleep(5 * time.Millisecond)
-	}
+	poll.Until(t, "a busy slot", func() bool { return slotBusy(t, s.url) })
 	if err := unix.Kill(child, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}

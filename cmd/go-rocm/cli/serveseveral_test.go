@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -19,11 +20,12 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
+	"forge.lthn.ai/core/go-rocm/testing/syncbuffer"
 )
 
 // newSeveral makes a service of several models, without its listener, from a
 // configuration file with text.
-func newSeveral(t *testing.T, path, text string, flags ...string) (*severalServer, *output) {
+func newSeveral(t *testing.T, path, text string, flags ...string) (*severalServer, *syncbuffer.Buffer) {
 	t.Helper()
 	write(t, path, text)
 	cmd, f := newServe()
@@ -34,7 +36,7 @@ func newSeveral(t *testing.T, path, text string, flags ...string) (*severalServe
 	if _, err := f.configure(cmd, nil); err != nil || !f.several {
 		t.Fatal(err, f.several)
 	}
-	log := &output{}
+	log := new(syncbuffer.Buffer)
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	checked, err := f.prepareSeveral(cmd, logger)
 	if err != nil {
@@ -45,7 +47,7 @@ func newSeveral(t *testing.T, path, text string, flags ...string) (*severalServe
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = pool.Close() })
-	return &severalServer{cmd: cmd, log: logger, current: f, pool: pool, credentials: checked.credentials}, log
+	return &severalServer{cmd: cmd, log: logger, current: f, pool: pool, credentials: checked.credentials, reloaded: func() {}}, log
 }
 
 func write(t *testing.T, path, text string) {
@@ -114,13 +116,57 @@ func TestReloadAppliesAllOrNothing(t *testing.T) {
 	}
 }
 
+// A reload that changes the address and removes the last key would leave the old address
+// open, on which the service goes on listening.
+func TestReloadLeavesNoAddressOpen(t *testing.T) {
+	model := useFake(t)
+	path := filepath.Join(t.TempDir(), "config.toml")
+	keys := "\n[keys.alice]\nsha256 = \"" + strings.Repeat("0", 64) + "\"\n"
+	s, log := newSeveral(t, path, configOf(model, "listen = \"0.0.0.0:8080\"", "a")+keys)
+	if err := s.credentials.Protect("0.0.0.0:8080"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, path, configOf(model, "listen = \"127.0.0.1:8080\"", "a", "b"))
+	s.reload()
+	if !s.credentials.HasKeys() || modelNames(s.pool) != "a" || !strings.Contains(log.String(), "no API key would be left") {
+		t.Errorf("keys: %v, models %s, log %s", s.credentials.HasKeys(), modelNames(s.pool), log.String())
+	}
+	write(t, path, configOf(model, "listen = \"127.0.0.1:8080\"", "a", "b")+keys)
+	s.reload()
+	if modelNames(s.pool) != "a b" {
+		t.Errorf("with the key: models %s, log %s", modelNames(s.pool), log.String())
+	}
+}
+
 func TestWatchedConfigurationIsReloaded(t *testing.T) {
 	model := useFake(t)
 	path := filepath.Join(t.TempDir(), "config.toml")
 	s, _ := newSeveral(t, path, configOf(model, "", "a"), "--watch-config")
-	defer s.reloadOn(t.Context(), nil)()
+	defer newReloader(s.current.version, s.watchedVersion, s.reload).run(t.Context(), nil)()
 	write(t, path, configOf(model, "", "a", "d"))
 	poll.Until(t, "the models of the changed file", func() bool { return modelNames(s.pool) == "a d" })
+}
+
+// All clients who ask for a reload at once get an answer after one that began later.
+func TestClientsRequestReloads(t *testing.T) {
+	model := useFake(t)
+	path := filepath.Join(t.TempDir(), "config.toml")
+	s, _ := newSeveral(t, path, configOf(model, "", "a"))
+	reloads := newReloader(s.current.version, s.watchedVersion, s.reload)
+	defer reloads.run(t.Context(), nil)()
+	write(t, path, configOf(model, "", "a", "d"))
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			if reloads.request(t.Context()); modelNames(s.pool) != "a d" {
+				t.Errorf("after the reload: %s", modelNames(s.pool))
+			}
+		})
+	}
+	clients.Wait()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	reloads.request(ended) // it returns
 }
 
 func TestServeReloadsModelsOnSIGHUP(t *testing.T) {

@@ -46,10 +46,10 @@ func onlySeveral() []string {
 
 // serviceKeys lists the keys that concern the service, and no single model.
 func serviceKeys() []string {
-	return []string{
-		"listen", "api-key-file", "cors-origin", "tls-cert", "tls-key", "drain",
+	return append(observeKeys(),
+		"listen", "api-key-file", "cors-origin", "tls-cert", "tls-key", "drain", "no-page",
 		"usage-file", "models-dir", "default-model", "min-residency", "yield-memory", "host-memory", "watch-config",
-	}
+	)
 }
 
 // checkSingle rejects, for one model, what concerns several.

@@ -84,3 +84,96 @@ func onSIGHUP(terminal bool) (stops, reloads []os.Signal) {
 	}
 	return nil, []os.Signal{syscall.SIGHUP}
 }
+
+const (
+	// watchInterval is how often --watch-config looks at the file.
+	watchInterval = time.Second / 2
+	// reloadPause is the shortest time between two reloads that clients ask for.
+	reloadPause = 2 * time.Second
+	// reloadShare limits these reloads to a fifth of the time, where they take long:
+	// the pause after one is reloadShare times as long as it was.
+	reloadShare = 4
+)
+
+// reloader reads the settings again: after a signal, a change of the configuration
+// file, or a request of a client, one at a time.
+type reloader struct {
+	seen     string               // version of the configuration file that was read last
+	last     string               // the one at the last look
+	version  func() string        // version of the watched file; empty: it is not watched
+	apply    func()               // reads the settings again
+	requests chan chan<- struct{} // of clients; each channel is closed after a reload
+}
+
+func newReloader(seen string, version func() string, apply func()) *reloader {
+	return &reloader{seen: seen, last: seen, version: version, apply: apply, requests: make(chan chan<- struct{})}
+}
+
+// request waits for a reload that begins later. One reload serves all clients that
+// wait, and begins after a pause since the last one, so that clients cannot make the
+// service read its files all the time.
+func (r *reloader) request(ctx context.Context) {
+	done := make(chan struct{})
+	select {
+	case r.requests <- done:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// run reloads after each of the signals, for request, and after each change of the
+// watched file, until stop or the end of ctx. A file counts as changed when two looks
+// in a row find the same: one that is half written may be valid, and have fewer models.
+func (r *reloader) run(ctx context.Context, signals []os.Signal) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	received := make(chan os.Signal, 1)
+	if len(signals) > 0 {
+		signal.Notify(received, signals...)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.loop(ctx, received)
+	}()
+	return func() { signal.Stop(received); cancel(); <-done }
+}
+
+func (r *reloader) loop(ctx context.Context, received <-chan os.Signal) {
+	look := time.NewTicker(watchInterval)
+	defer look.Stop()
+	var clients []chan<- struct{} // those that wait
+	var due <-chan time.Time      // when their reload begins
+	var free time.Time            // when the next one may begin
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case client := <-r.requests:
+			if clients = append(clients, client); due == nil {
+				due = time.After(time.Until(free))
+			}
+			continue
+		case <-due:
+		case <-received:
+		case <-look.C:
+			version := r.version()
+			rests := version == r.last
+			r.last = version
+			if version == "" || version == r.seen || !rests {
+				continue
+			}
+			r.seen = version
+		}
+		started := time.Now()
+		r.apply()
+		free = time.Now().Add(max(reloadPause, reloadShare*time.Since(started)))
+		for _, client := range clients {
+			close(client)
+		}
+		clients, due = nil, nil
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
+	"forge.lthn.ai/core/go-rocm/testing/syncbuffer"
 )
 
 // Closing the terminal stops the command and llama-server.
@@ -48,7 +50,7 @@ func TestClosedTerminalStopsCommand(t *testing.T) {
 func TestClosedPipeEndsRun(t *testing.T) {
 	w := newWorld(t, fakellama.Script{NeverEnds: true, TokenDelay: time.Millisecond})
 	cmd := w.command("run", w.model, "-p", "Hello")
-	errs := new(output)
+	errs := new(syncbuffer.Buffer)
 	cmd.Stderr = errs
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -87,14 +89,12 @@ func TestSignalEndsRun(t *testing.T) {
 			script := fakellama.Script{LoadForever: load, Faults: []fakellama.Fault{{Kind: fakellama.KindFlood, Bytes: 1}, {Kind: fakellama.KindNoAnswer}}}
 			w := newWorld(t, script)
 			cmd := w.command("run", w.model, "-p", "Hello", "-v")
-			errs := new(output)
+			errs := new(syncbuffer.Buffer)
 			cmd.Stderr = errs
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			for end := time.Now().Add(30 * time.Second); !strings.Contains(errs.String(), name) && time.Now().Before(end); {
-				time.Sleep(5 * time.Millisecond)
-			}
+			poll.Until(t, "the log line "+name, func() bool { return strings.Contains(errs.String(), name) })
 			child := childOf(t, cmd.Process.Pid)
 			if err := cmd.Process.Signal(sig); err != nil {
 				t.Fatal(err)

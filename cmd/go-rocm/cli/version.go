@@ -1,16 +1,23 @@
 package cli
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
+	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
+	"forge.lthn.ai/core/go-rocm/runtime/pull"
 )
 
 // buildInfo describes the program.
@@ -53,8 +60,10 @@ func versionCommand(version string) *cobra.Command {
 		Use:   "version",
 		Short: "print the versions of the program and its bundle",
 		Long: `Prints the versions of the program and of the bundle that it would use. --all adds
-the digests of the pulled models and of the configuration file: with the bundle's
-digest, everything that the answers of a service depend on.`,
+the digests of the pulled models, of the lock file that "go-rocm models lock" writes
+of them, and of the configuration file: with the bundle's digest, everything that the
+answers of a service depend on. The models' digests are those that were computed when
+they were pulled; "go-rocm models verify" reads the files again.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info := versionInfo{buildInfo: readBuildInfo(version)}
@@ -150,4 +159,71 @@ func (v *versionInfo) print(w io.Writer) {
 	}
 	row("toolchain", "%s, %d packages", b.Toolchain.Kind, len(b.Toolchain.Packages))
 	row("size", "%d files, %s", b.Files, formatSize(b.Bytes))
+}
+
+// provenance is what the answers of a service depend on, besides the bundle: the
+// bytes of the pulled models and of the settings.
+type provenance struct {
+	Models []modelstore.Record `json:"models"`
+	// Lock is the SHA-256 of the file that "go-rocm models lock" writes.
+	Lock     string        `json:"lock"`
+	Settings *settingsInfo `json:"settings,omitempty"`
+}
+
+// settingsInfo identifies a configuration file.
+type settingsInfo struct {
+	Path   string `json:"path"`
+	SHA256 string `json:"sha256"`
+}
+
+// readProvenance reads the records of the store and the configuration file, which
+// may be missing unless it was named.
+func readProvenance(config string) (*provenance, error) {
+	p := &provenance{}
+	if err := withStore(func(s *modelstore.Store) (err error) {
+		p.Models, err = storedRecords(s, nil)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	l, err := pull.NewLock(p.Models)
+	var raw []byte
+	if err == nil {
+		raw, err = l.Bytes()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("version: %w", err)
+	}
+	p.Lock = sumOf(raw)
+	path := config
+	if path == "" {
+		path = defaultConfig
+	}
+	raw, err = regfile.Read(path, maxConfigSize)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && config == "":
+		return p, nil
+	case err != nil:
+		return nil, fmt.Errorf("version: %w", err)
+	}
+	p.Settings = &settingsInfo{path, sumOf(raw)}
+	return p, nil
+}
+
+func sumOf(raw []byte) string {
+	sum := sha256.Sum256(raw)
+	return hex.EncodeToString(sum[:])
+}
+
+func (p *provenance) print(w io.Writer) {
+	for _, r := range p.Models {
+		_, _ = fmt.Fprintf(w, "%-10s %s\n", "model", printable(r.Name))
+		for _, f := range r.Files {
+			_, _ = fmt.Fprintf(w, "%-10s %s %s\n", "", f.SHA256, printable(f.Name))
+		}
+	}
+	_, _ = fmt.Fprintf(w, "%-10s %s\n", "lock", p.Lock)
+	if p.Settings != nil {
+		_, _ = fmt.Fprintf(w, "%-10s %s\n%-10s %s\n", "settings", printable(p.Settings.Path), "", p.Settings.SHA256)
+	}
 }

@@ -5,12 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
+	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
+	"forge.lthn.ai/core/go-rocm/internal/webui"
+	"forge.lthn.ai/core/go-rocm/pkg/modelref"
+	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
 
@@ -60,7 +68,7 @@ func (e *keyError) Unwrap() error { return e.err }
 // optionKeys maps the settings of package rocm to the keys of a configuration file.
 func optionKeys() map[string]string {
 	return map[string]string{
-		"Model": modelKey, "Bundle": "bundle", "Context": "context", "Slots": "slots", "Layers": "gpu-layers", "Adapters": "adapter",
+		"Model": modelKey, "Bundle": "bundle", "Server": "server", "Backend": "backend", "Context": "context", "Slots": "slots", "Layers": "gpu-layers", "Adapters": "adapter",
 		"Projector": "mmproj", "Draft": "draft", "Overcommit": "overcommit", "Alias": "alias",
 		"Cache.KeyType": "cache-type-k", "Cache.ValueType": "cache-type-v", "Cache.HostLimit": "cache-ram",
 		"Devices.ID": "device", "Devices.Count": "gpus", "Devices.Required": "require-gpu", "Devices.Override": "override",
@@ -131,6 +139,7 @@ func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStor
 	invalid := func(key, format string, args ...any) {
 		errs = append(errs, &keyError{key, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))})
 	}
+	errs = append(errs, f.checkObserve())
 	local, err := gateway.IsLocal(f.listen)
 	if err != nil {
 		invalid("listen", "%w", err)
@@ -163,4 +172,93 @@ func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStor
 		invalid("listen", "other machines can reach %s, so an API key is required: set --api-key-file or $%s", f.listen, gateway.EnvAPIKey)
 	}
 	return credentials, errors.Join(errs...)
+}
+
+// pullTimeout is how long systemd waits for the next sign of progress of a download:
+// longer than the download itself waits for a silent server, with its repetitions.
+const pullTimeout = 10 * time.Minute
+
+// pullMissing pulls the models that are to be served and that the store does not have,
+// if --pull is set. model is the one to serve; it is empty if there are several.
+func (f *serveFlags) pullMissing(ctx context.Context, cmd *cobra.Command, model string, n *sdnotify.Notifier) error {
+	if !f.pull {
+		return nil
+	}
+	names := []string{model}
+	if f.several && f.config != "" {
+		var err error
+		if names, err = configReferences(f.config); err != nil {
+			return err
+		}
+	}
+	p := &pullFlags{bundle: f.bundle, context: f.context}
+	for _, name := range names {
+		ref, err := modelref.Parse(name)
+		if err != nil || !ref.Remote() || slices.Contains(p.refs, ref) {
+			continue // loading the model says what is wrong with its name
+		}
+		switch _, _, err := modelstore.Resolve(name); {
+		case errors.Is(err, modelstore.ErrNotFound):
+			p.refs = append(p.refs, ref)
+		case err != nil:
+			return err
+		}
+	}
+	if len(p.refs) == 0 {
+		return nil
+	}
+	s, err := modelstore.Open("")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	p.started = func(name string) { n.Progress("pulling "+name, pullTimeout) }
+	p.progress = func(file string, done, total int64) {
+		n.Progress(fmt.Sprintf("pulling %s, %.0f %%", truncate(file), 100*float64(done)/float64(max(total, 1))), pullTimeout)
+	}
+	if err := p.pull(ctx, cmd, s); err != nil {
+		return fmt.Errorf("serve --pull: %w", err)
+	}
+	return nil
+}
+
+// page returns the web page of the service: nil with --no-page, and a page that says
+// so in a program that was built without one.
+func (f *serveFlags) page(log *slog.Logger) gateway.Page {
+	if f.noPage {
+		return nil
+	}
+	p, err := webui.Embedded()
+	switch {
+	case errors.Is(err, webui.ErrNotEmbedded):
+		log.Debug("there is no web page", "cause", err.Error())
+		return gateway.MissingPage(err)
+	case err != nil:
+		log.Error("there is no web page", "cause", err.Error())
+		return gateway.MissingPage(err)
+	}
+	return p
+}
+
+// printPage prints the addresses of the web page and of the page /status, where a
+// browser can open them.
+func printPage(cmd *cobra.Command, page gateway.Page, url string) {
+	if page == nil || strings.HasPrefix(url, "unix:") {
+		return
+	}
+	if _, embedded := page.(*webui.Page); embedded {
+		_, _ = fmt.Fprintf(stdout(cmd), "web page: %s/\n", browserURL(url))
+	}
+	_, _ = fmt.Fprintf(stdout(cmd), "status: %s/status\n", browserURL(url))
+}
+
+// browserURL replaces the address of all interfaces, which a browser cannot open, by
+// that of this machine.
+func browserURL(url string) string {
+	scheme, address, _ := strings.Cut(url, "://")
+	host, port, err := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsUnspecified() {
+		return url
+	}
+	return scheme + "://" + net.JoinHostPort("localhost", port)
 }
