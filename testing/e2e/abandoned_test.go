@@ -5,11 +5,15 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
@@ -71,4 +75,85 @@ func TestAbandonedRequestsFreeTheirSlots(t *testing.T) {
 		default:
 		}
 	}
+}
+
+// The same for a program that uses package rocm: the slot is free long before the
+// prompt of the abandoned call would have been computed.
+func TestAbandonedCallsFreeTheirSlots(t *testing.T) {
+	s := rocm.Settings{}
+	s.Context, s.Slots = 16384, 2
+	model, err := (&rocm.Backend{}).Load(t.Context(), realModel(t, models.SmolLM2()), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := model.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	busy := func(n int) func() bool {
+		return func() bool {
+			slots, err := model.API().Slots(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			computing := 0
+			for _, slot := range slots {
+				if slot.Processing {
+					computing++
+				}
+			}
+			return computing == n
+		}
+	}
+	endless := map[string]any{"ignore_eos": true}
+	other, err := model.API().Completion(t.Context(), &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt("Once")}, Extra: endless})
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		for other.Next() {
+		}
+	}()
+	poll.Until(t, "a busy slot", busy(1))
+	long := strings.Repeat("word ", 7000)
+	for name, call := range map[string]func(ctx context.Context) error{
+		"Generate": func(ctx context.Context) error {
+			stream := model.Stream(ctx, rocm.Request{Prompt: rocm.TextPrompt(long), GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
+			for range stream.All() {
+			}
+			return stream.Err()
+		},
+		"Classify": func(ctx context.Context) error {
+			_, err := model.Classify(ctx, []string{long})
+			return err
+		},
+		"API": func(ctx context.Context) error {
+			_, err := model.API().Complete(ctx, &llamaapi.CompletionRequest{Prompts: []llamaapi.Prompt{llamaapi.TextPrompt("There")}, Extra: endless})
+			return err
+		},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		called := make(chan error, 1)
+		go func() { called <- call(ctx) }()
+		poll.Until(t, "two busy slots", busy(2))
+		start := time.Now()
+		cancel()
+		if err := <-called; !errors.Is(err, context.Canceled) {
+			t.Errorf("%s returned %v", name, err)
+		}
+		poll.Until(t, "a free slot", func() bool { return busy(1)() || busy(0)() })
+		t.Logf("%s: free after %s", name, time.Since(start).Round(10*time.Millisecond))
+		select {
+		case <-read:
+			t.Fatalf("%s: only because the other stream ended: %v", name, other.Err())
+		default:
+		}
+	}
+	if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	<-read
 }

@@ -47,7 +47,7 @@ func TestMachineConfigurationIsIgnored(t *testing.T) {
 
 	// The user's file represents the system's, whose directory is fixed.
 	d := m.Server().Child.Diagnose()
-	t.Run("what we set goes before the file", func(t *testing.T) {
+	t.Run("our arguments and variables take precedence over the file", func(t *testing.T) {
 		if status, log := health(t, d.Argv, replaced(d.Env, "XDG_CONFIG_HOME", home), d.Dir); status != http.StatusOK || !strings.Contains(log, file) {
 			t.Errorf("status %d: %s", status, log)
 		}

@@ -38,7 +38,7 @@ func TestHIPBundleOnSimulatedCard(t *testing.T) {
 	if p := model.Server().Plan; p.GPU || len(p.Reasons) == 0 || !strings.Contains(p.Reasons[0], "did not start") {
 		t.Errorf("gpu %v, %q", p.GPU, p.Reasons)
 	}
-	if text := chat(t, model, question); !strings.Contains(text, answer) {
+	if text := chat(t, model); !strings.Contains(text, answer) {
 		t.Errorf("answered %q", text)
 	}
 }

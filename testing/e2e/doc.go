@@ -13,6 +13,8 @@
 // The client libraries of Python and npm, and Node itself, are installed by pip and npm at
 // the versions and hashes that the directory clients states; this takes Python 3.11.
 //
+// Web pages are opened in Chromium (packages browser and pages), which must be installed.
+//
 // No test is skipped: a missing input fails with a remedy. The tests need and use
 // no GPU: the hip bundle must start without one.
 package e2e

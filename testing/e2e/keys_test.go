@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,26 +16,17 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/testing/models"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
+	"forge.lthn.ai/core/go-rocm/testing/request"
 )
 
-// post sends a request and returns its status and body.
+// post sends a request and returns its status and body, or 0 and the error.
 func (s *served) post(ctx context.Context, t *testing.T, key, path, body string) (status int, text string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+key)
-	res, err := http.DefaultClient.Do(req)
+	got, err := request.SendJSON(ctx, http.MethodPost, s.url+path, key, body)
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer res.Body.Close()
-	raw, err := io.ReadAll(res.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return res.StatusCode, string(raw)
+	return got.Status, got.Body
 }
 
 // The tokens that are counted for a key are those that the real server's answers

@@ -75,7 +75,7 @@ func TestLeavingFreesTheSlot(t *testing.T) {
 		freed(t, model.API())
 	})
 	t.Run("the one slot answers again", func(t *testing.T) {
-		if text := chat(t, model, question); !strings.Contains(text, answer) {
+		if text := chat(t, model); !strings.Contains(text, answer) {
 			t.Errorf("answered %q", text)
 		}
 	})

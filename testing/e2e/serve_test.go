@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -35,9 +37,33 @@ var servingAt = regexp.MustCompile(` on (http://127\.0\.0\.1:[0-9]+)`)
 // serve starts the server on a free port and waits until it prints its address.
 func serve(t *testing.T, args ...string) *served {
 	t.Helper()
+	return serveTo(t, os.Stderr, args...)
+}
+
+// serveLogged is serve with the log in a buffer, which may be read when the server has
+// ended.
+func serveLogged(t *testing.T, args ...string) (*served, *bytes.Buffer) {
+	t.Helper()
+	var log bytes.Buffer
+	return serveTo(t, &log, args...), &log
+}
+
+// stop ends the server as a service manager does.
+func (s *served) stop(t *testing.T) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.cmd.Wait(); err != nil {
+		t.Errorf("serve ended with %v", err)
+	}
+}
+
+func serveTo(t *testing.T, log io.Writer, args ...string) *served {
+	t.Helper()
 	// The test's context would kill the server before the test can check its exit.
 	cmd := exec.Command(cli(t), append([]string{"serve", "--listen", "127.0.0.1:0", "--context", "2048"}, args...)...)
-	cmd.Stderr = os.Stderr
+	cmd.Stderr = log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

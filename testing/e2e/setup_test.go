@@ -155,11 +155,11 @@ func load(t *testing.T, path string, opts ...inference.LoadOption) *rocm.Model {
 	return model
 }
 
-// chat asks one question and returns the answer.
-func chat(t *testing.T, model *rocm.Model, content string) string {
+// chat asks the question and returns the answer.
+func chat(t *testing.T, model *rocm.Model) string {
 	t.Helper()
 	var text strings.Builder
-	for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: content}}, inference.WithMaxTokens(16)) {
+	for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: question}}, inference.WithMaxTokens(16)) {
 		text.WriteString(token.Text)
 	}
 	if err := model.Err(); err != nil {

@@ -5,15 +5,18 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
@@ -172,5 +175,69 @@ func TestTemplateThatLoops(t *testing.T) {
 				_ = model.Close()
 			}
 		}
+	}
+}
+
+// A template that loops or grows without end for the messages of one request ends that
+// request and the process. The next process answers the others.
+func TestTemplateThatLoopsForARequest(t *testing.T) {
+	const gib = 1 << 20 // in the unit of /proc/meminfo
+	for name, tt := range map[string]struct {
+		loop string
+		want error
+		full bool // the host's memory is
+	}{
+		"growing": {"{% for i in range(1000000000) %}{{ i }}{% endfor %}", supervise.ErrHostMemory, true},
+		"looping": {"{% for i in range(1000000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}", supervise.ErrStalled, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{
+				Seed: 1, Template: "{% if messages[0].content == 'loop' %}" + tt.loop + "{% endif %}{{ messages[0].content }}",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			root := t.TempDir()
+			meminfo := func(available int) {
+				t.Helper()
+				if err := os.MkdirAll(filepath.Join(root, "proc"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+				text := fmt.Sprintf("MemTotal: %d kB\nMemAvailable: %d kB\n", 16*gib, available)
+				if err := os.WriteFile(filepath.Join(root, "proc/meminfo"), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			meminfo(12 * gib)
+			s := rocm.Settings{SysRoot: root}
+			s.Context, s.Layers = 1024, plan.CPUOnly
+			s.Timeouts.Stall = 3 * time.Second
+			s.Restart.MinBackoff = time.Millisecond
+			model, err := (&rocm.Backend{}).Load(t.Context(), path, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := model.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if tt.full {
+				meminfo(gib / 4)
+			}
+			chat := func(content string) error {
+				for range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: content}}, inference.WithMaxTokens(1)) {
+				}
+				return model.Err()
+			}
+			start := time.Now()
+			if err := chat("loop"); !errors.Is(err, tt.want) || !errors.Is(err, supervise.ErrCrashed) || !strings.Contains(err.Error(), "--chat-template-file") {
+				t.Errorf("got %v, want %v and the remedy", err, tt.want)
+			}
+			t.Logf("ended after %s", time.Since(start).Round(10*time.Millisecond))
+			if err := chat("Hello"); err != nil {
+				t.Errorf("the next request: %v", err)
+			}
+		})
 	}
 }

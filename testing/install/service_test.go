@@ -210,10 +210,21 @@ printf '"prompt":"One"}' >&3 && timeout 60 cat <&3`)
 	b.waitForAnswer()
 }
 
-// checkSeveralModels makes the service offer two models from its configuration file, then
-// one of them under another name after a reload, and at last the only model again.
+// checkSeveralModels makes the service offer two models from its configuration file, one of
+// them by its reference in the service's store, then one under another name after a reload,
+// and at last the only model again.
 func checkSeveralModels(t *testing.T, b *box) {
 	t.Helper()
+	const store = "env GOROCM_MODELS=/var/lib/go-rocm/models "
+	b.sh(`repo=/srv/hub/models--o--m
+mkdir -p $repo/blobs $repo/snapshots/0123456789abcdef0123456789abcdef01234567
+sum=$(sha256sum /var/lib/go-rocm/models/model.gguf | cut -d' ' -f1)
+cp /var/lib/go-rocm/models/model.gguf $repo/blobs/$sum
+ln -s ../../blobs/$sum $repo/snapshots/0123456789abcdef0123456789abcdef01234567/m-Q4_1.gguf
+chown -R go-rocm: /srv/hub`)
+	if out := b.as("go-rocm", store+"go-rocm import /srv/hub"); !strings.Contains(out, "hf:o/m:Q4_1: ") {
+		t.Errorf("go-rocm import: %s", out)
+	}
 	b.sh(`cp -p /etc/go-rocm/config.toml /etc/go-rocm/single.toml
 sed -i 's|^model = .*|model = ""|' /etc/go-rocm/config.toml
 cat >>/etc/go-rocm/config.toml <<'EOF'
@@ -223,10 +234,10 @@ context = 1024
 model = "/var/lib/go-rocm/models/model.gguf"
 aliases = ["any"]
 [models.two]
-model = "/var/lib/go-rocm/models/model.gguf"
+model = "hf:o/m:Q4_1"
 slots = 1
 EOF`)
-	b.as("go-rocm", "go-rocm config check")
+	b.as("go-rocm", store+"go-rocm config check")
 	b.sh("systemctl restart go-rocm")
 	b.waitForAnswer()
 	b.sh("go-rocm load two")

@@ -84,7 +84,7 @@ dir=$(dirname "$(find /w/cache -name libamdhip64.so.6)")
 mkdir -p /w/rocm/lib /w/rocm/.info && echo 6.4.3-1 >/w/rocm/.info/version
 cd "$dir"
 mv libamdhip64.so.* libhsa-runtime64.so.* libamd_comgr.so.* libhipblas.so.* librocblas.so.* libroctx64.so.* /w/rocm/lib
-for f in rocblas libLLVM.so.* libnuma.so.* libelf.so.* libdrm*.so.* libz*.so.* libedit.so.* libbsd.so.* libmd.so.* libxml2.so.* libffi.so.* libtinfo.so.*; do
+for f in rocblas libLLVMr.so.* libnuma.so.* libelf.so.* libdrm*.so.* libz*.so.* libedit.so.* libbsd.so.* libmd.so.* libxml2.so.* libffi.so.* libtinfo.so.*; do
 	if [ -e "$f" ]; then mv "$f" /w/rocm/lib; fi
 done
 export GOROCM_BUNDLE=/w/bundle.tar.zst ROCM_PATH=/w/rocm

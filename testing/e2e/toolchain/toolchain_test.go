@@ -19,6 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/engine"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 func describe(t *testing.T, e engine.Engine, s toolchain.Spec) (*toolchain.Toolchain, error) {
@@ -80,16 +81,17 @@ func TestInterruptedMmdebstrapLeavesNothing(t *testing.T) {
 		}
 		return found
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	go func() {
-		for len(left()) == 0 && ctx.Err() == nil {
-			time.Sleep(time.Millisecond)
-		}
-		cancel()
-	}()
 	spec := toolchain.Spec{Kind: "debian", Set: toolchain.CPU, Suite: "forky", Epoch: time.Unix(1700000001, 0)}
 	var log bytes.Buffer
-	if _, err := toolchain.Describe(ctx, e, cache, spec, &log); !errors.Is(err, context.Canceled) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := toolchain.Describe(ctx, e, cache, spec, &log)
+		ended <- err
+	}()
+	poll.Until(t, "lists of packages", func() bool { return len(left()) > 0 || len(ended) > 0 })
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
 	if entries, err := os.ReadDir(tmp); err != nil || len(entries) > 0 {
