@@ -14,10 +14,13 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/install"
 )
 
-// booted is a machine with systemd as its first process.
-func booted(t *testing.T) *box {
+// booted is a machine of Debian 12 with systemd as its first process.
+func booted(t *testing.T) *box { return bootedWith(t, "bookworm") }
+
+// bootedWith is a machine with systemd as its first process and with further packages.
+func bootedWith(t *testing.T, suite string, packages ...string) *box {
 	t.Helper()
-	c, err := engine(t).Boot(t.Context(), install.Machine{Suite: "bookworm", Include: []string{"systemd", "systemd-sysv", "dbus", "procps"}})
+	c, err := engine(t).Boot(t.Context(), install.Machine{Suite: suite, Include: append([]string{"systemd", "systemd-sysv", "dbus", "procps"}, packages...)})
 	if err != nil {
 		t.Fatal(err)
 	}
