@@ -14,8 +14,12 @@ import (
 
 // isBackendFailure reports whether a failure is that of a backend for GPUs, so that
 // another backend may do better: the GPU hangs or faults, its code does not start, or a
-// driver crashes.
+// driver crashes. A request that waits while no slot computes is in no GPU's code.
 func isBackendFailure(err error) bool {
+	var hang *supervise.HangError
+	if errors.As(err, &hang) && hang.Unanswered {
+		return false
+	}
 	for _, kind := range []error{
 		supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrUnsupportedTarget, supervise.ErrNoDevice,
 		supervise.ErrStalled, supervise.ErrLibraryMissing,

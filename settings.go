@@ -106,13 +106,20 @@ type Restart struct {
 	// ResetAfter is how long a child must run without a fault to end the row of
 	// failures; default 10 minutes.
 	ResetAfter time.Duration
+	// IgnoreRequestFailures leaves out of the row the failures of a child that had
+	// received requests, so that no client of a service can end it. Requests that only
+	// read do not count.
+	IgnoreRequestFailures bool
 }
 
 func (r Restart) policy() supervise.RestartPolicy {
 	if r.Disabled {
 		return supervise.RestartPolicy{Mode: supervise.Never}
 	}
-	return supervise.RestartPolicy{Mode: supervise.OnFailure, MinBackoff: r.MinBackoff, MaxBackoff: r.MaxBackoff, MaxFailures: r.MaxFailures, ResetAfter: r.ResetAfter}
+	return supervise.RestartPolicy{
+		Mode: supervise.OnFailure, MinBackoff: r.MinBackoff, MaxBackoff: r.MaxBackoff, MaxFailures: r.MaxFailures, ResetAfter: r.ResetAfter,
+		IgnoreRequestFailures: r.IgnoreRequestFailures,
+	}
 }
 
 // LoadStage is a part of loading a model.

@@ -128,6 +128,20 @@ func TestRestart(t *testing.T) {
 	})
 }
 
+// Requests that crash the process do not end a model that is served to many.
+func TestRequestFailuresAreIgnored(t *testing.T) {
+	crash := fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGSEGV)}}}
+	for _, ignored := range []bool{true, false} {
+		m := loadWith(t, crash, rocm.Settings{Restart: rocm.Restart{MaxFailures: 2, MinBackoff: time.Millisecond, IgnoreRequestFailures: ignored}})
+		for n := range 4 {
+			collect(m.Generate(t.Context(), "x"))
+			if ended := errors.Is(m.Err(), supervise.ErrCrashLoop); ended != (!ignored && n >= 2) {
+				t.Errorf("ignored %v, request %d: %v", ignored, n, m.Err())
+			}
+		}
+	}
+}
+
 func TestRestartsAreBounded(t *testing.T) {
 	s := rocm.Settings{Restart: rocm.Restart{MaxFailures: 1}}
 	for name, restart := range map[string]rocm.Restart{"after one failure": s.Restart, "disabled": {Disabled: true}} {

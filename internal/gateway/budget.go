@@ -167,16 +167,20 @@ type crashRecord struct {
 }
 
 // recordCrash counts a crash or hang of llama-server for the client of a request
-// that it broke off. A process that was killed from outside counts for nobody, and a
-// request without a response only for the clients of such requests.
-func (g *Gateway) recordCrash(ctx context.Context, err error, began bool) {
+// that it broke off. A process that was killed from outside counts for nobody, a
+// request without a response only for the clients of such requests, and a request that
+// only reads is no cause.
+func (g *Gateway) recordCrash(r *http.Request, err error, began bool) {
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return
+	}
 	var exit *supervise.ExitError
 	var hang *supervise.HangError
 	if errors.As(err, &hang) && hang.Unanswered && began {
 		return
 	}
 	if (errors.As(err, &exit) || errors.As(err, &hang)) && supervise.IsSuspect(err) {
-		g.crashes.record(exchangeOf(ctx).client, time.Now())
+		g.crashes.record(exchangeOf(r.Context()).client, time.Now())
 	}
 }
 

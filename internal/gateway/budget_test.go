@@ -108,7 +108,9 @@ type crashingBackend struct {
 // HTTPClient implements Backend.
 func (b crashingBackend) HTTPClient() *http.Client {
 	return &http.Client{Transport: roundTripperFunc(func(r *http.Request) (*http.Response, error) {
-		_, _ = io.Copy(io.Discard, r.Body)
+		if r.Body != nil {
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
 		return nil, b.exit
 	})}
 }
@@ -127,6 +129,20 @@ func TestClientsThatCrashTheServerPause(t *testing.T) {
 	}
 	if got := ask("good"); got.status != 502 {
 		t.Errorf("another client: %d", got.status)
+	}
+}
+
+// A client that only watches has no part in a crash.
+func TestReadsCountForNoCrash(t *testing.T) {
+	t.Parallel()
+	url := serveGateway(t, newGateway(t, crashingBackend{newBackend(t, http.NotFoundHandler()), &supervise.ExitError{Code: -1}}))
+	for _, path := range []string{"/metrics", "/slots", "/props", "/lora-adapters", "/v1/models/NAME"} {
+		if got := send(t, "GET", url+path, ""); got.status != 502 {
+			t.Errorf("GET %s: %d %s", path, got.status, got.body)
+		}
+	}
+	if got := send(t, "POST", url+"/completion", `{"prompt":"x"}`); got.status != 502 {
+		t.Errorf("its first request: %d %s", got.status, got.body)
 	}
 }
 

@@ -73,7 +73,7 @@ func (g *Gateway) filterResponse(res *http.Response) error {
 			return
 		}
 		o.broken = err
-		g.recordCrash(res.Request.Context(), err, true)
+		g.recordCrash(res.Request, err, true)
 	}}
 	return nil
 }

@@ -41,7 +41,7 @@ func (g *Gateway) handleProxyError(w http.ResponseWriter, r *http.Request, err e
 		return
 	}
 	exchangeOf(r.Context()).observed.broken = err
-	g.recordCrash(r.Context(), err, false)
+	g.recordCrash(r, err, false)
 	g.log.Warn("request failed", "path", r.URL.Path, "cause", err.Error())
 	// The log's tail, which err may hold, is for the machine's owner alone.
 	var exit *supervise.ExitError

@@ -78,12 +78,12 @@ func (c *Child) freeSlots(p *process) {
 // pauseUntilFree pauses a process if it runs more tasks than there are answers to
 // wait for, and repeats that until it does not, or until maxAbandonedChecks.
 func (c *Child) pauseUntilFree(p *process) {
-	requests, step := p.requests.Load(), c.spec.abandonedAfter/2
+	requests, step := p.load.requests.Load(), c.spec.abandonedAfter/2
 	for range maxAbandonedChecks {
 		if !c.sleep(p, step) {
 			return
 		}
-		if p.inFlight.Load() == 0 && p.requests.Load() == requests {
+		if p.load.inFlight.Load() == 0 && p.load.requests.Load() == requests {
 			return // without other results llama-server has looked
 		}
 		before, awaited, err := c.tasks(p)
@@ -131,7 +131,7 @@ func (c *Child) sleep(p *process, d time.Duration) bool {
 // tasks returns the tasks that the process computes, and how many answers its
 // callers wait for.
 func (c *Child) tasks(p *process) (tasks map[int64]bool, awaited int64, err error) {
-	awaited = p.answers.Load()
+	awaited = p.load.answers.Load()
 	ctx, cancel := context.WithTimeout(context.Background(), slotsTimeout)
 	defer cancel()
 	slots, err := readSlots(ctx, &http.Client{Transport: p.probeTransport}, c.baseURL, c.key)

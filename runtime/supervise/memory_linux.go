@@ -71,7 +71,7 @@ func (c *Child) watchMemory(ctx context.Context, p *process, out chan<- excess) 
 				return
 			}
 		}
-		if p.inFlight.Load() > 0 || allocated > c.spec.LoadingMemory {
+		if p.load.inFlight.Load() > 0 || allocated > c.spec.LoadingMemory {
 			timer.Reset(memoryInterval)
 		} else {
 			timer.Reset(idleMemoryInterval)

@@ -32,9 +32,7 @@ type process struct {
 	userTransport  *http.Transport          // for requests of the child's users
 	probeTransport *http.Transport          // for /health and /slots
 	listener       atomic.Pointer[listener] // the socket found for TCP
-	requests       atomic.Int64             // of the child's users, forwarded so far
-	inFlight       atomic.Int64             // of these, neither ended nor told the cause of the exit
-	answers        atomic.Int64             // that requests in flight ask for, see Work
+	load           load                     // of the child's users
 	unanswered     unanswered               // requests without a response
 	streams        streams                  // responses that have begun
 	abandoned      abandonment              // of requests whose callers have left

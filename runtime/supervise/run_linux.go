@@ -17,7 +17,7 @@ type runResult struct {
 	stopped    bool
 	ready      bool          // the run had reached Ready
 	healthyFor time.Duration // from Ready to the exit, or to the stall that led to it
-	requests   bool          // the run had received requests
+	requests   bool          // the run had received requests that do more than read
 }
 
 // maxRequestBackoff limits the wait before a restart after a failure that requests
@@ -156,7 +156,7 @@ func (c *Child) runOnce(ready func()) runResult {
 		result = c.serve(p, events)
 	}
 	<-p.exited
-	result.requests = p.requests.Load() > 0
+	result.requests = p.load.suspects.Load() > 0
 	c.recordExit(p, result.err)
 	return *result
 }
@@ -354,10 +354,11 @@ func (c *Child) drain(p *process) {
 // flight.
 const maxRecordedExits = 16
 
-// exitRecord is why a process exited, and how many requests were in flight.
+// exitRecord is why a process exited, and how many requests that may have caused it
+// were in flight.
 type exitRecord struct {
-	err      error
-	inFlight int
+	err     error
+	running int
 }
 
 // isSuspect reports whether a request that was in flight may have caused the exit.
@@ -372,7 +373,7 @@ func (c *Child) recordExit(p *process, err error) {
 	if err == nil {
 		err = ErrStopped
 	}
-	c.exits[p.run] = exitRecord{err: err, inFlight: int(p.inFlight.Load())}
+	c.exits[p.run] = exitRecord{err: err, running: int(p.load.running.Load())}
 	delete(c.exits, p.run-maxRecordedExits)
 	close(c.changed)
 	c.changed = make(chan struct{})

@@ -201,8 +201,9 @@ type RestartPolicy struct {
 	// ResetAfter is how long a run must be healthy to end the row. Default: 10 min.
 	ResetAfter time.Duration
 	// IgnoreRequestFailures excludes from the row the failures of a process that had
-	// received requests: it is restarted however often that happens, so that no client
-	// can end the service. The wait before such a restart is at most ten seconds.
+	// received requests, other than those that only read (GET and HEAD): it is restarted
+	// however often that happens, so that no client can end the service. The wait before
+	// such a restart is at most ten seconds.
 	IgnoreRequestFailures bool
 	// BeforeRestart is called before each restart, for example to wait until the
 	// driver has freed the GPU's memory. Its error is logged and does not prevent the

@@ -40,7 +40,7 @@ func (s *streams) waiting() []*trackedBody {
 	defer s.mu.Unlock()
 	var out []*trackedBody
 	for b := range s.open {
-		if b.reading.Load() && workOf(b.ctx).Judged {
+		if b.reading.Load() && workOf(b.req.Context()).Judged {
 			out = append(out, b)
 		}
 	}

@@ -54,7 +54,8 @@ func newUserTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Tr
 // If the process was killed from outside before any part of the answer, and the
 // policy restarts it, the request is retried once. A request that was in flight when
 // the process crashed, hung or ran out of memory may be the cause and is not
-// retried; if no other was in flight, its error wraps ErrCrashed.
+// retried; if no other was in flight, its error wraps ErrCrashed. Requests that only
+// read are no causes.
 type retryTransport struct {
 	child  *Child
 	active atomic.Int64 // forwarded requests that have not ended
@@ -62,28 +63,27 @@ type retryTransport struct {
 
 // RoundTrip implements http.RoundTripper.
 func (t *retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx := req.Context()
 	for retry := 0; ; retry++ {
-		p, err := t.child.waitReady(ctx)
+		p, err := t.child.waitReady(req)
 		if err != nil {
 			closeBody(req)
 			return nil, err
 		}
 		res, err := t.send(p, req, retry > 0)
 		if err == nil {
-			body := &trackedBody{ReadCloser: res.Body, transport: t, p: p, ctx: ctx}
+			body := &trackedBody{ReadCloser: res.Body, transport: t, p: p, req: req}
 			p.streams.add(body)
 			res.Body = body
 			return res, nil
 		}
-		exit, exited := t.broken(ctx, p)
+		exit, exited := t.broken(req, p)
 		if !exited {
 			return nil, err
 		}
 		replayable := req.Body == nil || req.GetBody != nil
 		switch {
 		case exit.isSuspect() || !replayable || t.child.spec.Restart.Mode == Never:
-			return nil, exit.requestError(err)
+			return nil, exit.requestError(req, err)
 		case retry > 0:
 			return nil, fmt.Errorf("%w: %w (%w)", ErrCrashed, exit.err, err)
 		}
@@ -92,11 +92,10 @@ func (t *retryTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // broken ends a request that broke. It returns the record of the process's exit, or
 // false if the process lives on; its slot is then freed.
-func (t *retryTransport) broken(ctx context.Context, p *process) (exitRecord, bool) {
+func (t *retryTransport) broken(req *http.Request, p *process) (exitRecord, bool) {
 	t.active.Add(-1)
-	exit, exited := t.child.exitCause(ctx, p)
-	p.inFlight.Add(-1)
-	p.answers.Add(-workOf(ctx).Answers)
+	exit, exited := t.child.exitCause(req.Context(), p)
+	p.load.end(req)
 	if !exited {
 		t.child.freeSlots(p)
 	}
@@ -105,8 +104,8 @@ func (t *retryTransport) broken(ctx context.Context, p *process) (exitRecord, bo
 
 // requestError returns the error of a request that was in flight, which broke with
 // err.
-func (r exitRecord) requestError(err error) error {
-	if r.isSuspect() && r.inFlight == 1 {
+func (r exitRecord) requestError(req *http.Request, err error) error {
+	if r.isSuspect() && r.running == 1 && !onlyReads(req) {
 		return fmt.Errorf("%w: %w (%w)", ErrCrashed, r.err, err)
 	}
 	return fmt.Errorf("%w (%w)", r.err, err)
@@ -114,7 +113,6 @@ func (r exitRecord) requestError(err error) error {
 
 // send sends the request to a process once.
 func (t *retryTransport) send(p *process, req *http.Request, retry bool) (*http.Response, error) {
-	p.answers.Add(workOf(req.Context()).Answers)
 	out := req.Clone(req.Context())
 	if retry && req.GetBody != nil {
 		var err error
@@ -164,9 +162,10 @@ func closeBody(req *http.Request) {
 // running; the caller ends that. Both happen in one step under the lock of the
 // state: a drain, which follows a change of state, waits for every request that
 // was forwarded.
-func (c *Child) waitReady(ctx context.Context) (*process, error) {
+func (c *Child) waitReady(req *http.Request) (*process, error) {
+	ctx := req.Context()
 	for {
-		p, changed, err := c.tryReady()
+		p, changed, err := c.tryReady(req)
 		if p != nil || err != nil {
 			return p, err
 		}
@@ -180,7 +179,7 @@ func (c *Child) waitReady(ctx context.Context) (*process, error) {
 
 // tryReady is waitReady without the wait. If it returns neither a process nor an
 // error, the caller tries again after the next change.
-func (c *Child) tryReady() (p *process, changed <-chan struct{}, err error) {
+func (c *Child) tryReady(req *http.Request) (p *process, changed <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch c.state {
@@ -189,8 +188,7 @@ func (c *Child) tryReady() (p *process, changed <-chan struct{}, err error) {
 		// between would waste its retry on a socket that nobody reads.
 		if _, exited := c.exits[c.current.run]; !exited {
 			c.transport.active.Add(1)
-			c.current.requests.Add(1)
-			c.current.inFlight.Add(1)
+			c.current.load.begin(req)
 			return c.current, nil, nil
 		}
 	case Stopping, Stopped:
@@ -239,8 +237,8 @@ type trackedBody struct {
 	io.ReadCloser
 	transport *retryTransport
 	p         *process
-	ctx       context.Context //nolint:containedctx // of the request that the body belongs to
-	reading   atomic.Bool     // Read waits for llama-server
+	req       *http.Request // that the body answers
+	reading   atomic.Bool   // Read waits for llama-server
 	finished  atomic.Bool
 }
 
@@ -257,8 +255,8 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 		return n, err
 	}
 	b.p.streams.remove(b)
-	if exit, exited := b.transport.broken(b.ctx, b.p); exited {
-		return n, exit.requestError(err)
+	if exit, exited := b.transport.broken(b.req, b.p); exited {
+		return n, exit.requestError(b.req, err)
 	}
 	return n, err
 }
@@ -279,7 +277,6 @@ func (b *trackedBody) finish() bool {
 	}
 	b.p.streams.remove(b)
 	b.transport.active.Add(-1)
-	b.p.inFlight.Add(-1)
-	b.p.answers.Add(-workOf(b.ctx).Answers)
+	b.p.load.end(b.req)
 	return true
 }

@@ -35,6 +35,11 @@ func readyChild(p *process) *Child {
 	return c
 }
 
+// completionRequest returns a request that computes.
+func completionRequest(ctx context.Context) *http.Request {
+	return (&http.Request{Method: http.MethodPost}).WithContext(ctx)
+}
+
 func newTestProcess(gen int) *process {
 	return &process{run: gen, userTransport: newUserTransport(nil), probeTransport: newTransport(nil), exited: make(chan struct{})}
 }
@@ -47,13 +52,13 @@ func TestWaitReadySkipsExitedProcess(t *testing.T) {
 		defer cancel()
 		exited, next := newTestProcess(1), newTestProcess(2)
 		c := readyChild(exited)
-		if p, err := c.waitReady(ctx); p != exited || err != nil {
+		if p, err := c.waitReady(completionRequest(ctx)); p != exited || err != nil {
 			t.Fatalf("running: %v, %v", p, err)
 		}
 		c.recordExit(exited, errors.New("crash"))
 		got := make(chan *process, 1)
 		go func() {
-			p, err := c.waitReady(ctx)
+			p, err := c.waitReady(completionRequest(ctx))
 			if err != nil {
 				t.Error(err)
 			}
@@ -129,7 +134,7 @@ func TestDrainCountsEveryForwardedRequest(t *testing.T) {
 			ended.Go(func() {
 				started.Done()
 				for {
-					if _, err := c.waitReady(t.Context()); err != nil {
+					if _, err := c.waitReady(completionRequest(t.Context())); err != nil {
 						if !errors.Is(err, ErrStopped) {
 							t.Error(err)
 						}
@@ -309,7 +314,7 @@ func TestRequestNeverReachesNextProcess(t *testing.T) {
 		c := mustStart(t, spec)
 		events, unsubscribe := c.Subscribe()
 		defer unsubscribe()
-		first, err := c.waitReady(t.Context())
+		first, err := c.waitReady(completionRequest(t.Context()))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -351,7 +351,7 @@ func (f *serveFlags) modelSettings(cmd *cobra.Command, log *slog.Logger) rocm.Se
 	s := f.settings(cmd)
 	s.Log, s.Alias, s.Embeddings, s.Reranking, s.SlotDir = log, f.alias, f.embeddings, f.reranking, f.slotDir
 	s.Pooling = f.pooling
-	s.Restart.Disabled = f.noRestart
+	s.Restart.Disabled, s.Restart.IgnoreRequestFailures = f.noRestart, true
 	s.Metrics = true      // /metrics has those of llama-server, too
 	s.Timeouts.Drain = -1 // the HTTP server drains
 	return s

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
@@ -96,5 +97,19 @@ adapter = ["/srv/b", "/srv/c"]
 	if m.model != "/srv/m.gguf" || m.context != 100 || m.slots != 2 || m.idleUnload.Minutes() != 7 ||
 		!slices.Equal(m.adapters, []string{"/srv/b", "/srv/c"}) || !slices.Equal(m.serverArgs, []string{"--x", "--y"}) {
 		t.Errorf("%+v", m)
+	}
+}
+
+// No client can end a service by requests that crash llama-server.
+func TestServeIgnoresRequestFailures(t *testing.T) {
+	cmd, f := newServe()
+	if err := cmd.ParseFlags(nil); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	for name, s := range map[string]rocm.Settings{"one model": f.serverSettings(cmd, log, nil), "several": f.modelSettings(cmd, log)} {
+		if !s.Restart.IgnoreRequestFailures || s.Restart.Disabled {
+			t.Errorf("%s: %+v", name, s.Restart)
+		}
 	}
 }
