@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // Section is the result of one benchmark.
@@ -138,7 +140,7 @@ func Write(file string, s Section, on Machine) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+	if err := regfile.Replace(file, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("write the benchmarks page: %w", err)
 	}
 	return nil

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"forge.lthn.ai/core/go-rocm/docker/recipe"
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/docker/toolchain"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // Lock records the packages of the toolchain images, the digest of AMD's image if
@@ -55,7 +55,7 @@ func (s *Session) lockSizes(ctx context.Context, root string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(root, "docker", "recipe", "sizes.lock.json"), b, 0o644) //nolint:gosec // a file of the source tree
+	return regfile.Replace(filepath.Join(root, "docker", "recipe", "sizes.lock.json"), b, 0o644)
 }
 
 func (s *Session) lockToolchain(ctx context.Context, root string) error {
@@ -122,5 +122,5 @@ func (s *Session) lockLLVM(ctx context.Context, root string, spec toolchain.Spec
 }
 
 func (s *Session) writeLock(root, name string, b []byte) error {
-	return os.WriteFile(filepath.Join(root, "docker", "toolchain", name), b, 0o644) //nolint:gosec // a file of the source tree
+	return regfile.Replace(filepath.Join(root, "docker", "toolchain", name), b, 0o644)
 }

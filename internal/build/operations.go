@@ -15,6 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/docker/stage"
 	"forge.lthn.ai/core/go-rocm/internal/backendops"
 	"forge.lthn.ai/core/go-rocm/internal/ci"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 )
 
@@ -148,7 +149,7 @@ The end-to-end tests run a part: for each operation, types and kind of kernel th
 	if err := backendops.WriteTable(&b, results); err != nil {
 		return err
 	}
-	if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil { //nolint:gosec // a public document
+	if err := regfile.Replace(file, []byte(b.String()), 0o644); err != nil {
 		return err
 	}
 	if err := s.printf("operations: %d equal, %d different, %d unsupported: %s", equal, different, unsupported, file); err != nil {

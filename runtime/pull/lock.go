@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -88,13 +87,13 @@ func (l *Lock) Bytes() ([]byte, error) {
 	return append(raw, '\n'), err
 }
 
-// Write writes the lock file.
+// Write replaces the lock file as a whole.
 func (l *Lock) Write(name string) error {
 	raw, err := l.Bytes()
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(name, raw, 0o644) //nolint:gosec // it is committed and shared
+	return regfile.Replace(name, raw, 0o644) // it is committed and shared
 }
 
 // PullLocked brings the models of a lock file into the store. With a mirror, a

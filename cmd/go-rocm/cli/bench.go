@@ -16,6 +16,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/cmd/go-rocm/modelbench"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -197,7 +198,7 @@ func writeChart(name, path string, r speed.Record) error {
 	if err := modelbench.WriteSVG(&b, fmt.Sprintf("%s (%s, %s)", path, r.Architecture, r.Quantisation), r.Runs); err != nil {
 		return err
 	}
-	if err := os.WriteFile(name, []byte(b.String()), 0o644); err != nil { //nolint:gosec // a chart is no secret
+	if err := regfile.Replace(name, []byte(b.String()), 0o644); err != nil { // a chart is no secret
 		return fmt.Errorf("write the chart: %w", err)
 	}
 	return nil

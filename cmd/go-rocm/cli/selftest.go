@@ -14,6 +14,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/cmd/go-rocm/selftest"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
@@ -152,19 +153,20 @@ func printSelftest(w io.Writer, r *selftest.Report) {
 	_, _ = fmt.Fprintf(w, "\n%s: %s\n", r.Verdict, r.Summary())
 }
 
-// reportFiles are the files for the report. They are created before the test, so that a
-// name that cannot be written is reported at once.
-type reportFiles struct{ json, markdown *os.File }
+// reportFiles are the files for the report. They are opened before the test, so that a
+// name that cannot be written is reported at once. Files of that name keep their content
+// until the report is complete.
+type reportFiles struct{ json, markdown *regfile.Output }
 
 func (f *selftestFlags) create() (out reportFiles, err error) {
 	for _, file := range []struct {
 		name string
-		to   **os.File
+		to   **regfile.Output
 	}{{f.json, &out.json}, {f.report, &out.markdown}} {
 		if file.name == "" {
 			continue
 		}
-		if *file.to, err = os.Create(file.name); err != nil {
+		if *file.to, err = regfile.Create(file.name, 0o644); err != nil {
 			_ = out.close()
 			return out, fmt.Errorf("%w: selftest: the file for the report: %w", errUsage, err)
 		}
@@ -180,16 +182,23 @@ func (o *reportFiles) write(r *selftest.Report) error {
 	if o.markdown != nil {
 		err = errors.Join(err, r.Markdown(sanitizingWriter{o.markdown}))
 	}
-	return errors.Join(err, o.close())
+	if err != nil {
+		return errors.Join(err, o.close())
+	}
+	for _, f := range []*regfile.Output{o.json, o.markdown} {
+		if f != nil {
+			err = errors.Join(err, f.Commit())
+		}
+	}
+	return err
 }
 
-// close closes the files, once.
+// close leaves files that write has not written as they were.
 func (o *reportFiles) close() error {
 	var errs []error
-	for _, f := range []**os.File{&o.json, &o.markdown} {
-		if *f != nil {
-			errs = append(errs, (*f).Close())
-			*f = nil
+	for _, f := range []*regfile.Output{o.json, o.markdown} {
+		if f != nil {
+			errs = append(errs, f.Close())
 		}
 	}
 	return errors.Join(errs...)
