@@ -5,7 +5,8 @@
 //	hf:OWNER/REPO:Q4_K_M                the file of this quantisation
 //	hf:OWNER/REPO/DIR/FILE.gguf         this file
 //	hf:OWNER/REPO:Q4_K_M@REVISION       at a branch, a tag or a commit
-//	https://HOST/PATH.gguf#sha256=HEX   a file on a web server, and its digest
+//	https://HOST/PATH.gguf#sha256=HEX   a file on a web server, and its digest; PATH.gguf?QUERY
+//	                                    for the download alone
 //	oci:REGISTRY/NAME:TAG               a model in a registry of containers
 //	PATH                                a file or a directory of this machine
 //
@@ -59,8 +60,12 @@ type Ref struct {
 	// and Tag is its tag, or its digest as sha256:HEX (OCI).
 	Registry, Name, Tag string
 
-	// URL is the address, without a fragment (URL).
+	// URL is the address, without a query and a fragment (URL).
 	URL string
+	// Query is the query of the address, which often is a secret, such as the signature
+	// of an address that is valid for an hour. It is for the download alone: String and
+	// errors leave it out, and nothing stores it (URL).
+	Query string `json:"-"`
 	// SHA256 is the digest of the file in lower case; empty: not named (URL).
 	SHA256 string
 }
@@ -77,9 +82,28 @@ const (
 func Parse(s string) (Ref, error) {
 	ref, err := parse(s)
 	if err != nil {
-		return Ref{}, fmt.Errorf("%w: %q: %w", ErrInvalid, s, err)
+		return Ref{}, fmt.Errorf("%w: %q: %w", ErrInvalid, withoutSecrets(s), err)
 	}
 	return ref, nil
+}
+
+// withoutSecrets returns a text for messages: an address without its query and without
+// a login.
+func withoutSecrets(s string) string {
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok || scheme != "https" && scheme != "http" {
+		return s
+	}
+	address, query, hasQuery := strings.Cut(rest, "?")
+	if at := strings.LastIndexByte(address, '@'); at >= 0 {
+		address = "..." + address[at:]
+	} else if strings.Contains(query, "@") && !strings.Contains(address, "/") {
+		address = "..." // of a login with a question mark
+	}
+	if hasQuery {
+		address += "?..."
+	}
+	return scheme + "://" + address
 }
 
 func parse(s string) (Ref, error) {
@@ -96,6 +120,14 @@ func parse(s string) (Ref, error) {
 		return parseOCI(strings.TrimPrefix(s, ociPrefix))
 	}
 	return parseURL(s)
+}
+
+// Address returns the address of the file with its query, for the download (URL).
+func (r Ref) Address() string {
+	if r.Query == "" {
+		return r.URL
+	}
+	return r.URL + "?" + r.Query
 }
 
 // isRemote reports whether a text has a scheme. Names of files in the current
@@ -198,7 +230,8 @@ func parseURL(s string) (Ref, error) {
 	if u.Scheme == "http" && ref.SHA256 == "" && !isLoopback(u.Hostname()) {
 		return Ref{}, errors.New("anybody on the way can change what http:// sends; write https://, or add #sha256= and the file's digest")
 	}
-	u.Fragment, u.RawFragment = "", ""
+	ref.Query = u.RawQuery
+	u.Fragment, u.RawFragment, u.RawQuery, u.ForceQuery = "", "", "", false
 	if name := path.Base(u.Path); name == "." || name == "/" {
 		return Ref{}, errors.New("the address names no file")
 	}
@@ -214,9 +247,9 @@ func isLoopback(host string) bool {
 // Remote reports whether the model comes from another machine.
 func (r Ref) Remote() bool { return r.Scheme != Path && r.Scheme != "" }
 
-// String returns the reference in the form that Parse accepts. Two references to
-// the same model that differ in the case of the quantisation or the digest have
-// the same String.
+// String returns the reference in the form that Parse accepts, without the query of an
+// address. Two references to the same model that differ in the case of the quantisation
+// or the digest, or in the query, have the same String.
 func (r Ref) String() string {
 	switch r.Scheme {
 	case Path:

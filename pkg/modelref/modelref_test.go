@@ -1,7 +1,9 @@
 package modelref_test
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -27,7 +29,8 @@ func TestParse(t *testing.T) {
 		"oci:h:5000/a@sha256:" + digest:                 {Scheme: modelref.OCI, Registry: "h:5000", Name: "a", Tag: "sha256:" + digest},
 		"oci:h:5000/a/b:1.0@sha256:" + digest:           {Scheme: modelref.OCI, Registry: "h:5000", Name: "a/b", Tag: "sha256:" + digest},
 		"https://h/m.gguf":                              {Scheme: modelref.URL, URL: "https://h/m.gguf"},
-		"https://h:8443/a/m?x=1":                        {Scheme: modelref.URL, URL: "https://h:8443/a/m?x=1"},
+		"https://h:8443/a/m?x=1":                        {Scheme: modelref.URL, URL: "https://h:8443/a/m", Query: "x=1"},
+		"https://h/m?#sha256=" + digest:                 {Scheme: modelref.URL, URL: "https://h/m", SHA256: digest},
 		"http://127.0.0.1:1/m":                          {Scheme: modelref.URL, URL: "http://127.0.0.1:1/m"},
 		"http://h/m#sha256=" + digest:                   {Scheme: modelref.URL, URL: "http://h/m", SHA256: digest},
 		"https://h/m#sha256=" + strings.ToUpper(digest): {Scheme: modelref.URL, URL: "https://h/m", SHA256: digest},
@@ -62,6 +65,25 @@ func TestParseRejects(t *testing.T) {
 	}
 }
 
+// The query of an address and a login in it are in no name and in no message.
+func TestSecretsAreNotShown(t *testing.T) {
+	const secret = "s3cr3t"
+	for _, s := range []string{
+		"https://h/m.gguf?X-Amz-Signature=" + secret, "https://h/m.gguf?sig=" + secret + "&x=a@b#sha256=" + digest,
+		"https://h/m?sig=" + secret + "#sha256=12", "http://h/m?sig=" + secret, "https://h/?sig=" + secret, "https://[::1/m?sig=" + secret,
+		"https://u:" + secret + "@h/m", "https://u:" + secret + "@h/%zz", "https://u:" + secret + "?x@h", "https://h/m?sig=" + secret + strings.Repeat("a", 3000),
+	} {
+		ref, err := modelref.Parse(s)
+		shown := fmt.Sprintf("%v %+v %v", ref, ref, err)
+		if raw, jsonErr := json.Marshal(ref); jsonErr != nil || strings.Contains(shown+string(raw), secret) {
+			t.Errorf("%s: %s %s %v", s, shown, raw, jsonErr)
+		}
+		if err == nil && (!strings.Contains(ref.Address(), secret) || strings.Contains(ref.String(), "?")) {
+			t.Errorf("%s: downloaded from %s, named %s", s, ref.Address(), ref)
+		}
+	}
+}
+
 func TestValidFile(t *testing.T) {
 	for s, want := range map[string]bool{
 		"m.gguf": true, "a/b/m.gguf": true, ".cache/m": true, "": false, "/m": false, "../m": false, "a/../m": false, "a/./m": false, "a//m": false,
@@ -87,6 +109,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
+		ref.Query = "" // which String leaves out
 		again, err := modelref.Parse(ref.String())
 		if err != nil || again != ref {
 			t.Fatalf("%q becomes %q: %+v, %v; want %+v", s, ref.String(), again, err, ref)

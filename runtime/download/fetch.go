@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +26,12 @@ type Source struct {
 	// fetched; nil: nothing is checked. It is called again with more of the file
 	// when it read past what came. Its error ends the download.
 	Check func(r io.ReaderAt, size int64) error
+}
+
+// address returns the address for messages, without its query.
+func (s *Source) address() string {
+	address, _, _ := strings.Cut(s.URL, "?")
+	return address
 }
 
 // Target is where a file is written.

@@ -61,7 +61,7 @@ func (c *Client) FetchHeader(ctx context.Context, src Source, file *os.File) (si
 	noRanges := false
 	for have, step := int64(0), int64(firstHeaderStep); ; step *= 2 {
 		if have > maxHeader {
-			return 0, fmt.Errorf("%w: %s has a header of more than %d bytes", ErrAnswer, src.URL, maxHeader)
+			return 0, fmt.Errorf("%w: %s has a header of more than %d bytes", ErrAnswer, src.address(), maxHeader)
 		}
 		err := c.retry(ctx, func() (progress bool, err error) {
 			at := have
@@ -93,7 +93,7 @@ func (c *Client) FetchHeader(ctx context.Context, src Source, file *os.File) (si
 			return id.Size, errors.Join(err, file.Truncate(id.Size))
 		}
 		if have == id.Size {
-			return 0, fmt.Errorf("%w: %s ends within its header", ErrAnswer, src.URL)
+			return 0, fmt.Errorf("%w: %s ends within its header", ErrAnswer, src.address())
 		}
 	}
 }

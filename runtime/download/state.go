@@ -1,12 +1,15 @@
 package download
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"forge.lthn.ai/core/go-rocm/internal/fsync"
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
@@ -14,7 +17,7 @@ import (
 
 // state is what came of a file. Its JSON form is beside the partial file.
 type state struct {
-	URL string `json:"url"`
+	URL string `json:"url"` // see stateAddress
 	identity
 	Chunk int64  `json:"chunk"` // bytes of a chunk; the last may be shorter
 	Done  []byte `json:"done"`  // a bit for each chunk, the lowest first
@@ -28,7 +31,7 @@ const maxState = 1 << 20
 // loadState returns the state of an earlier transfer, or an empty one where there
 // is none that can be continued. In that case it empties the file.
 func loadState(src Source, dst Target, chunk int64) (state, error) {
-	empty := state{URL: src.URL, Chunk: chunk, identity: identity{Size: src.Size, expected: src.Size >= 0}}
+	empty := state{URL: stateAddress(&src), Chunk: chunk, identity: identity{Size: src.Size, expected: src.Size >= 0}}
 	if dst.StatePath != "" {
 		raw, err := regfile.Read(dst.StatePath, maxState)
 		var s state
@@ -42,6 +45,18 @@ func loadState(src Source, dst Target, chunk int64) (state, error) {
 		}
 	}
 	return empty, dst.empty()
+}
+
+// stateAddress returns what a state says of the address. A query often is a signature
+// that ends: it is not stored, and for a file whose digest is known an address with
+// another one continues the download. Otherwise it may name another file.
+func stateAddress(src *Source) string {
+	address, query, ok := strings.Cut(src.URL, "?")
+	if !ok || src.SHA256 != "" {
+		return address
+	}
+	sum := sha256.Sum256([]byte(query))
+	return address + "?" + hex.EncodeToString(sum[:])
 }
 
 // empty forgets the state and empties the file, in this order: a state that outlives
@@ -71,7 +86,7 @@ func syncDir(name string) error {
 // which neither the digest nor a tag is known may have changed.
 func (s *state) continues(src Source, file *os.File, chunk int64) bool {
 	info, err := file.Stat()
-	return err == nil && s.URL == src.URL && s.Chunk == chunk && s.Size > 0 && info.Size() == s.Size && (src.Size < 0 || src.Size == s.Size) &&
+	return err == nil && s.URL == stateAddress(&src) && s.Chunk == chunk && s.Size > 0 && info.Size() == s.Size && (src.Size < 0 || src.Size == s.Size) &&
 		len(s.Done) == (s.chunks()+7)/8 && (src.SHA256 != "" || s.ETag != "" || s.Modified != "")
 }
 

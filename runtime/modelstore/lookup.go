@@ -33,11 +33,18 @@ func (s *Store) Lookup(ref modelref.Ref) (*Record, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, fmt.Errorf("%w: %s; run go-rocm pull %s", ErrNotFound, ref, ref)
+		return nil, notFound(ref)
 	case 1:
 		return &found[0], nil
 	}
 	return nil, fmt.Errorf("the store has several models of %s: name one of %s", ref, strings.Join(names, ", "))
+}
+
+func notFound(ref modelref.Ref) error {
+	if ref.Query != "" {
+		return fmt.Errorf("%w: %s; run go-rocm pull with its whole address", ErrNotFound, ref)
+	}
+	return fmt.Errorf("%w: %s; run go-rocm pull %s", ErrNotFound, ref, ref)
 }
 
 func matches(ref, stored modelref.Ref) bool {
@@ -72,7 +79,7 @@ func Resolve(name string) (path string, r *Record, err error) {
 	}
 	s, err := OpenExisting("")
 	if errors.Is(err, os.ErrNotExist) {
-		return "", nil, fmt.Errorf("%w: %s; run go-rocm pull %s", ErrNotFound, ref, ref)
+		return "", nil, notFound(ref)
 	}
 	if err != nil {
 		return "", nil, err

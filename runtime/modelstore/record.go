@@ -42,7 +42,7 @@ type File struct {
 	// Verified reports that the source or the user named the digest. Otherwise it
 	// was computed from the bytes that came, which proves nothing about them.
 	Verified bool `json:"verified"`
-	// URL is where the file was downloaded; empty: it was imported.
+	// URL is where the file was downloaded, without the query; empty: it was imported.
 	URL string `json:"url,omitempty"`
 }
 
@@ -91,6 +91,8 @@ func (r *Record) Validate() error {
 			return fmt.Errorf("%w: the file %s is listed twice", ErrRecord, f.Name)
 		case !modelref.ValidSHA256(f.SHA256):
 			return fmt.Errorf("%w: %s has the digest %q", ErrRecord, f.Name, f.SHA256)
+		case hasQuery(f.URL):
+			return fmt.Errorf("%w: the address of %s has a query, which may be a secret; leave it out", ErrRecord, f.Name)
 		case f.Size <= 0:
 			return fmt.Errorf("%w: %s has %d bytes", ErrRecord, f.Name, f.Size)
 		case (f.Role == RoleModel) != (i == 0) || !slices.Contains(roles, f.Role):
@@ -101,7 +103,16 @@ func (r *Record) Validate() error {
 	if r.Name == "" || len(r.Files) == 0 {
 		return fmt.Errorf("%w: it has no name or no files", ErrRecord)
 	}
+	if ref, err := modelref.Parse(r.Name); err == nil && ref.Query != "" {
+		return fmt.Errorf("%w: the name of %s has a query, which may be a secret; leave it out", ErrRecord, ref)
+	}
 	return nil
+}
+
+// hasQuery reports whether an address has a query.
+func hasQuery(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.RawQuery != ""
 }
 
 // snapshot returns the name of the record's directory in snapshots/: equal for

@@ -18,17 +18,31 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 )
 
-func fetchHeader(ctx context.Context, client *download.Client, file modelstore.File, name string) error {
+func fetchHeader(ctx context.Context, client *download.Client, file modelstore.File, query, name string) error {
 	out, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = client.FetchHeader(ctx, source(file), out)
+	_, err = client.FetchHeader(ctx, source(file, query), out)
 	return errors.Join(err, out.Close())
 }
 
-func source(file modelstore.File) download.Source {
-	return download.Source{URL: file.URL, Size: file.Size, SHA256: file.SHA256, Check: func(r io.ReaderAt, size int64) error {
+// origin is where the files of a record come from.
+type origin struct {
+	mirror string // this directory; empty: the addresses of the record
+	query  string // of these addresses, which no record has
+}
+
+// address returns the address of a file with the query.
+func address(file *modelstore.File, query string) string {
+	if query == "" {
+		return file.URL
+	}
+	return file.URL + "?" + query
+}
+
+func source(file modelstore.File, query string) download.Source {
+	return download.Source{URL: address(&file, query), Size: file.Size, SHA256: file.SHA256, Check: func(r io.ReaderAt, size int64) error {
 		return checkHeader(r, size, file.Role)
 	}}
 }
@@ -82,16 +96,16 @@ func license(path string, size int64) string {
 	return text
 }
 
-// fetch downloads the files that the store does not have, from the directory mirror
-// where it has them, and stores the record.
-func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Record, mirror string) (_ *modelstore.Record, err error) {
+// fetch downloads the files that the store does not have, or copies them from a mirror,
+// and stores the record.
+func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Record, from origin) (_ *modelstore.Record, err error) {
 	w, err := s.Write(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
 	var client *download.Client // a registry is asked only for what the store does not have
-	if mirror == "" && len(missing(s, r.Files)) > 0 {
+	if from.mirror == "" && len(missing(s, r.Files)) > 0 {
 		if client, err = p.clientFor(ctx, r.Name); err != nil {
 			return nil, err
 		}
@@ -109,12 +123,12 @@ func (p *Puller) fetch(ctx context.Context, s *modelstore.Store, r modelstore.Re
 			}
 		}
 		if len(missing(s, r.Files[i:i+1])) > 0 {
-			if client == nil && mirror == "" { // it was removed in the meantime
+			if client == nil && from.mirror == "" { // it was removed in the meantime
 				if client, err = p.clientFor(ctx, r.Name); err != nil {
 					return nil, err
 				}
 			}
-			if err := fetchFile(ctx, client, w, f, mirror, progress); err != nil {
+			if err := fetchFile(ctx, client, w, f, from, progress); err != nil {
 				return nil, fmt.Errorf("pull %s: %s: %w", r.Name, f.Name, err)
 			}
 		} else if f.Size < 0 {
@@ -149,10 +163,10 @@ func put(w *modelstore.Writer, s *modelstore.Store, r modelstore.Record) (*model
 	return w.Put(r)
 }
 
-func fetchFile(ctx context.Context, client *download.Client, w *modelstore.Writer, f *modelstore.File, mirror string, progress func(done, total int64)) error {
+func fetchFile(ctx context.Context, client *download.Client, w *modelstore.Writer, f *modelstore.File, from origin, progress func(done, total int64)) error {
 	key := f.SHA256
 	if key == "" {
-		sum := sha256.Sum256([]byte(f.URL))
+		sum := sha256.Sum256([]byte(address(f, from.query)))
 		key = "url-" + hex.EncodeToString(sum[:])
 	}
 	part, err := w.Partial(ctx, key, f.SHA256, f.Size)
@@ -164,12 +178,12 @@ func fetchFile(ctx context.Context, client *download.Client, w *modelstore.Write
 	}
 	var got download.Result
 	switch {
-	case mirror != "":
-		got, err = copyFromMirror(ctx, part.File, mirror, f)
+	case from.mirror != "":
+		got, err = copyFromMirror(ctx, part.File, from.mirror, f)
 	case f.URL == "":
 		err = errors.New("it was imported, and its source is not known; copy it from a directory (--mirror)")
 	default:
-		got, err = client.Fetch(ctx, source(*f), download.Target{File: part.File, StatePath: part.StatePath, Progress: progress})
+		got, err = client.Fetch(ctx, source(*f, from.query), download.Target{File: part.File, StatePath: part.StatePath, Progress: progress})
 	}
 	if err != nil {
 		return errors.Join(err, part.Close())

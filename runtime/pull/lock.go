@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/modelref"
+	"forge.lthn.ai/core/go-rocm/runtime/download"
 	"forge.lthn.ai/core/go-rocm/runtime/hub"
 	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 )
@@ -111,11 +113,25 @@ func (p *Puller) PullLocked(ctx context.Context, s *modelstore.Store, l *Lock, m
 			r.Files[i].Verified = true // by the lock
 			r.Files[i].URL = p.rebase(r.Name, r.Revision, r.Files[i].URL)
 		}
-		if _, err := p.fetch(ctx, s, r, mirror); err != nil {
-			return err
+		if _, err := p.fetch(ctx, s, r, origin{mirror: mirror}); err != nil {
+			return explainAddress(err, &r)
 		}
 	}
 	return nil
+}
+
+// explainAddress says what to do when an address does not bring the file of a lock. The
+// lock does not have the query with which it may have been pulled.
+func explainAddress(err error, r *modelstore.Record) error {
+	ref, parseErr := modelref.Parse(r.Name)
+	var status *download.StatusError
+	if parseErr != nil || ref.Scheme != modelref.URL {
+		return err
+	}
+	if errors.As(err, &status) && !status.Temporary() || errors.Is(err, download.ErrDigest) || errors.Is(err, download.ErrSize) || errors.Is(err, gguf.ErrNotGGUF) {
+		return fmt.Errorf("%w; if the address needs a query, such as a signature, which no lock file has: run go-rocm pull '%s?QUERY#sha256=%s' first, or use --mirror", err, ref.URL, r.Files[0].SHA256)
+	}
+	return err
 }
 
 // rebase returns the address of a file of a hub on the hub that this machine uses.

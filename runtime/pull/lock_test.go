@@ -121,6 +121,7 @@ func TestReadLockRejects(t *testing.T) {
 	name := filepath.Join(t.TempDir(), pull.LockFile)
 	for from, to := range map[string]string{
 		"": "", `"version":1`: `"version":2`, "hf:o/r:Q8_0": "/srv/model.gguf", "m.gguf": "../m.gguf", `"size":3`: `"size":-3`, "abab": "zz", "]}]}": "]}",
+		`"role":"model"`: `"role":"model","url":"https://h/m.gguf?sig=x"`, `"name":"hf:o/r:Q8_0"`: `"name":"https://h/m.gguf?sig=x"`,
 	} {
 		content := strings.ReplaceAll(valid, from, to)
 		if from == "" {

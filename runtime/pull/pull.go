@@ -76,7 +76,8 @@ type Found struct {
 	// Why says how the model was chosen; empty: the reference names it.
 	Why string
 
-	repo *hub.Repo
+	repo  *hub.Repo
+	query string // of the address, for the download alone
 }
 
 // Find asks the source what a reference names, which is not a path.
@@ -87,7 +88,7 @@ func (p *Puller) Find(ctx context.Context, ref modelref.Ref) (*Found, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &Found{Record: modelstore.Record{Name: ref.String(), Files: []modelstore.File{{
+		return &Found{query: ref.Query, Record: modelstore.Record{Name: ref.String(), Files: []modelstore.File{{
 			Name: fileName(u.Path), Role: modelstore.RoleModel, Size: -1, SHA256: ref.SHA256, Verified: ref.SHA256 != "", URL: ref.URL,
 		}}}}, nil
 	case modelref.Hub:
@@ -222,7 +223,7 @@ func (p *Puller) Plan(ctx context.Context, f *Found) (*plan.Plan, error) {
 			continue // it needs no memory
 		}
 		name := filepath.Join(dir, file.Name)
-		if err := fetchHeader(ctx, client, file, name); err != nil {
+		if err := fetchHeader(ctx, client, file, f.query, name); err != nil {
 			return nil, p.explain(err, f)
 		}
 		switch {
@@ -259,7 +260,7 @@ func (p *Puller) Pull(ctx context.Context, s *modelstore.Store, f *Found) (*mode
 			return nil, err
 		}
 	}
-	r, err := p.fetch(ctx, s, f.Record, "")
+	r, err := p.fetch(ctx, s, f.Record, origin{query: f.query})
 	return r, p.explain(err, f)
 }
 

@@ -122,7 +122,7 @@ func storedRecords(s *modelstore.Store, names []string) ([]modelstore.Record, er
 			return nil, err
 		}
 		if s == nil {
-			return nil, fmt.Errorf("%w: %s", modelstore.ErrNotFound, name)
+			return nil, fmt.Errorf("%w: %s", modelstore.ErrNotFound, ref)
 		}
 		r, err := s.Lookup(ref)
 		if err != nil {

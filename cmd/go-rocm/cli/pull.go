@@ -47,7 +47,8 @@ verifies their SHA-256. A REFERENCE is
     hf:OWNER/REPO:Q4_K_M        this quantisation
     hf:OWNER/REPO/FILE.gguf     this file
     oci:REGISTRY/NAME:TAG       an artifact of Docker Model Runner or ollama
-    https://HOST/FILE.gguf#sha256=DIGEST
+    https://HOST/FILE.gguf?QUERY#sha256=DIGEST
+                                a file on a web server; the query is not stored
 
 with an optional @REVISION (a branch, tag or commit) after those of hf:. The parts
 of a split model and a projector for images come along. The same reference is then
