@@ -18,15 +18,17 @@ const (
 	// how long at most. The browser forgets its cookie earlier, when it is closed.
 	sessionIdle = 12 * time.Hour
 	sessionAge  = 7 * 24 * time.Hour
-	// maxSessions limits the sessions of the service; a new one ends the one that was
-	// used the longest time ago.
-	maxSessions = 1024
+	// maxSessions limits the sessions of the service, maxSessionsPerKey those of a key; a
+	// new one ends the one that was used the longest time ago, of the same key if that has
+	// as many as it may: nobody signs the others out.
+	maxSessions, maxSessionsPerKey = 1024, 128
 	// signInBurst is how many wrong keys an address may try at once, and signInPause
 	// the time until it may try another one. An address is a network of 64 bits in IPv6.
 	signInBurst = 10
 	signInPause = 6 * time.Second
-	// maxAddresses limits the addresses that wrong keys are counted for.
-	maxAddresses = 4096
+	// maxAddresses limits the addresses that wrong keys are counted for. Further ones count
+	// together, as otherAddresses.
+	maxAddresses, otherAddresses = 4096, ""
 )
 
 // sessions are the browsers that have signed in with an API key. They are in memory
@@ -56,18 +58,29 @@ func (s *sessions) create(key string) (token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire()
-	for len(s.byKey) >= maxSessions {
-		var oldest [sha256.Size]byte
-		at := s.now()
-		for id, one := range s.byKey {
-			if !one.used.After(at) {
-				oldest, at = id, one.used
-			}
+	digest := sha256.Sum256([]byte(key))
+	s.makeRoom(maxSessionsPerKey, func(one *session) bool { return one.key == digest })
+	s.makeRoom(maxSessions, func(*session) bool { return true })
+	s.byKey[sha256.Sum256([]byte(token))] = &session{key: digest, created: s.now(), used: s.now()}
+	return token
+}
+
+// makeRoom ends the session that was used the longest time ago, of those that count, if
+// limit of them or more do.
+func (s *sessions) makeRoom(limit int, counts func(*session) bool) {
+	var oldest [sha256.Size]byte
+	at, n := s.now(), 0
+	for id, one := range s.byKey {
+		if !counts(one) {
+			continue
 		}
+		if n++; !one.used.After(at) {
+			oldest, at = id, one.used
+		}
+	}
+	if n >= limit {
 		delete(s.byKey, oldest)
 	}
-	s.byKey[sha256.Sum256([]byte(token))] = &session{key: sha256.Sum256([]byte(key)), created: s.now(), used: s.now()}
-	return token
 }
 
 // expire ends the sessions whose time is over.
@@ -125,6 +138,9 @@ func (s *sessions) mayTry(address string) (wait time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.tries[address]
+	if l == nil && len(s.tries) >= maxAddresses {
+		l = s.tries[otherAddresses]
+	}
 	if l == nil || l.TokensAt(s.now()) >= 1 {
 		return 0
 	}
@@ -142,8 +158,8 @@ func (s *sessions) failed(address string) {
 			}
 		}
 	}
-	if len(s.tries) >= maxAddresses {
-		address = "" // all further ones together
+	if s.tries[address] == nil && len(s.tries) >= maxAddresses {
+		address = otherAddresses
 	}
 	if s.tries[address] == nil {
 		s.tries[address] = rate.NewLimiter(rate.Every(signInPause), signInBurst)

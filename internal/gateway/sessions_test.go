@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -153,19 +154,56 @@ func TestSessionsAreLimited(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	other := s.create("other")
 	first, second := s.create("plain"), s.create("plain")
 	if _, ok := s.find(first, c); !ok { // now the second was used the longest time ago
 		t.Fatal("the first session does not exist")
 	}
-	for range maxSessions - 1 {
+	for range maxSessionsPerKey - 1 {
 		s.create("plain")
 	}
 	_, hasFirst := s.find(first, c)
 	_, hasSecond := s.find(second, c)
-	if len(s.byKey) != maxSessions || !hasFirst || hasSecond {
-		t.Errorf("%d sessions, first %t, second %t", len(s.byKey), hasFirst, hasSecond)
+	if len(s.byKey) != maxSessionsPerKey+1 || !hasFirst || hasSecond || !s.has(other) {
+		t.Errorf("%d sessions, first %t, second %t, of another key %t", len(s.byKey), hasFirst, hasSecond, s.has(other))
+	}
+	for i := range maxSessions {
+		s.create(fmt.Sprint(i))
+	}
+	if len(s.byKey) != maxSessions || s.has(other) {
+		t.Errorf("%d sessions in all, the oldest %t", len(s.byKey), s.has(other))
 	}
 	if _, ok := s.find("", c); ok {
 		t.Error("an empty token is a session")
+	}
+}
+
+// Whoever has any number of addresses tries no more keys than the table allows: those
+// that are not in the table count together.
+func TestWrongKeysOfManyAddresses(t *testing.T) {
+	t.Parallel()
+	s := newSessions()
+	now := time.Unix(1_000_000, 0)
+	s.now = func() time.Time { return now }
+	for i := range maxAddresses {
+		s.failed(fmt.Sprint("address ", i))
+	}
+	tries := 0
+	for i := range 10 * signInBurst {
+		address := fmt.Sprint("another ", i)
+		if s.mayTry(address) > 0 {
+			break
+		}
+		s.failed(address)
+		tries++
+	}
+	if tries != signInBurst || len(s.tries) > maxAddresses+1 {
+		t.Errorf("%d tries from new addresses, %d addresses are counted", tries, len(s.tries))
+	}
+	for tries = 0; tries < 10*signInBurst && s.mayTry("address 1") == 0; tries++ {
+		s.failed("address 1")
+	}
+	if tries != signInBurst-1 { // the first one was counted above
+		t.Errorf("%d tries from an address in the table", tries)
 	}
 }
