@@ -1,15 +1,19 @@
 package selftest
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"os/user"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
+	"forge.lthn.ai/core/go-rocm/runtime/locate"
 )
 
 // redactor removes personal data from texts.
@@ -34,9 +38,15 @@ func publicDirs() []string {
 	return []string{"/dev/", "/sys/", "/proc/", "/usr/", "/etc/", "/lib/", "/lib64/", "/bin/", "/sbin/", "/boot/", "/opt/rocm"}
 }
 
+// isPublic reports whether a directory, with a slash at its end, says nothing about a
+// person.
+func isPublic(dir string) bool {
+	return slices.ContainsFunc(publicDirs(), func(public string) bool { return strings.HasPrefix(dir, public) })
+}
+
 // newRedactor returns the redactor for this user and this machine, whose files are
-// below root, with the serial numbers of the cards.
-func newRedactor(root string, devices []gpu.Device, model string) *redactor {
+// below root, with the serial numbers of the cards, for messages about files.
+func newRedactor(root string, devices []gpu.Device, files ...string) *redactor {
 	env := os.Getenv
 	names := []string{env("USER"), env("LOGNAME"), env("SUDO_USER")}
 	dirs := []string{env("HOME")}
@@ -47,7 +57,17 @@ func newRedactor(root string, devices []gpu.Device, model string) *redactor {
 		short, _, _ := strings.Cut(host, ".")
 		names = append(names, host, short)
 	}
-	dirs = append(dirs, filepath.Dir(model), env("XDG_RUNTIME_DIR"), env("XDG_CACHE_HOME"), env("GOROCM_CACHE"))
+	for _, name := range []string{"XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_DATA_HOME", "TMPDIR", userdirs.EnvCache, userdirs.EnvModels} {
+		dirs = append(dirs, env(name))
+	}
+	if dir, err := os.Getwd(); err == nil {
+		dirs = append(dirs, dir)
+	}
+	for _, file := range append(files, env(locate.EnvBundle)) {
+		if abs, err := filepath.Abs(file); file != "" && err == nil {
+			dirs = append(dirs, filepath.Dir(abs), filepath.Dir(file))
+		}
+	}
 	if root != "/" {
 		dirs = append(dirs, root)
 	}
@@ -62,9 +82,11 @@ func newRedactor(root string, devices []gpu.Device, model string) *redactor {
 
 func makeRedactor(names, dirs, serials []string) *redactor {
 	var pairs, words []string
+	// The longest first: what is below a directory may say more of a person.
+	slices.SortFunc(dirs, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
 	for _, dir := range dirs {
-		if len(dir) > 1 {
-			pairs = append(pairs, strings.TrimSuffix(dir, "/")+"/", "…/")
+		if dir = strings.TrimSuffix(dir, "/"); strings.HasPrefix(dir, "/") && !isPublic(dir+"/") {
+			pairs = append(pairs, dir, "…")
 		}
 	}
 	for _, serial := range serials {
@@ -93,10 +115,8 @@ func (r *redactor) text(s string) string {
 	s = gpuID.ReplaceAllString(s, "GPU-…")
 	s = hardwareAddress.ReplaceAllString(s, "…")
 	s = directory.ReplaceAllStringFunc(s, func(dir string) string {
-		for _, public := range publicDirs() {
-			if strings.HasPrefix(dir, public) {
-				return dir
-			}
+		if isPublic(dir) {
+			return dir
 		}
 		return "…/"
 	})

@@ -55,6 +55,9 @@ func TestAReportHasNoPersonalData(t *testing.T) {
 		"adalovelace": "adalovelace (uid 1000) is not in the group render", "alovelace2": "usermod -aG render alovelace2", "babbage": "babbage,babbage, babbage",
 		"diary":            "open /home/adalovelace/diary/model.gguf: no such file",
 		"thesis":           "read '/mnt/thesis/private/model.gguf': input/output error",
+		"My Wedding":       "stat /home/adalovelace/My Wedding: permission denied",
+		"My Wedding 2":     "open /home/adalovelace/My Wedding 2/model.gguf: no such file",
+		"Charles":          "/mnt/Charles Babbage/engine/test-backend-ops: permission denied",
 		"4711":             "dial unix /run/user/4711/go-rocm/a.sock",
 		"weddings":         "load /srv/weddings/model.gguf",
 		host:               "on " + host + ": no device",
@@ -67,7 +70,7 @@ func TestAReportHasNoPersonalData(t *testing.T) {
 		if n := fill(reflect.ValueOf(r), text); n < 40 {
 			t.Fatalf("only %d texts in the report", n)
 		}
-		newRedactor("/", devices, "/srv/weddings/model.gguf").redact(r)
+		newRedactor("/", devices, "/srv/weddings/model.gguf", "/home/adalovelace/My Wedding/model.gguf", "/home/adalovelace/My Wedding 2/model.gguf", "/mnt/Charles Babbage/engine/test-backend-ops").redact(r)
 		raw, err := json.Marshal(r)
 		if err != nil {
 			t.Fatal(err)

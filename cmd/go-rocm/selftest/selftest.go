@@ -131,7 +131,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		r.report.Ended = cause.Error()
 	}
 	r.report.finish(time.Now())
-	newRedactor(root, r.machine.Devices, r.path).redact(&r.report)
+	newRedactor(root, r.machine.Devices, r.path, r.o.Model, r.o.Operations, r.o.Settings.Bundle).redact(&r.report)
 	return &r.report, nil
 }
 
