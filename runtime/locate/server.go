@@ -46,10 +46,26 @@ func FindServer(path string) (*Bundle, error) {
 	case !info.Mode().IsRegular() || info.Mode()&0o111 == 0:
 		return nil, fmt.Errorf("%w: %s is not an executable file", ErrNotServer, abs)
 	}
+	if err := checkServerDir(filepath.Dir(abs)); err != nil {
+		return nil, err
+	}
 	return &Bundle{
 		Origin: OriginServer, Path: abs, Dir: filepath.Dir(abs), program: abs,
 		close: func() error { return nil },
 	}, nil
+}
+
+// checkServerDir rejects a directory in which every user may create files, such as
+// /tmp: llama-server loads the modules of ggml that are beside it.
+func checkServerDir(dir string) error {
+	info, err := os.Stat(dir)
+	if err == nil && info.Mode().Perm()&0o002 != 0 {
+		err = fmt.Errorf("every user may put a module beside it into %s; move it into a directory of its own", dir)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotServer, err)
+	}
+	return nil
 }
 
 // ServerFacts are what a llama-server says of itself.
