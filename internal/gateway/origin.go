@@ -106,6 +106,22 @@ func (g *Gateway) checkOrigin(next http.Handler) http.Handler {
 	})
 }
 
+// RejectPages is checkOrigin for a handler without keys that listens on an address: where
+// that is this machine's alone, web pages of other origins are rejected. Elsewhere
+// next answers everybody.
+func RejectPages(address string, next http.Handler) http.Handler {
+	if local, err := IsLocal(address); err != nil || !local {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isSameMachine(r) {
+			writeError(w, http.StatusForbidden, "permission_error", "requests from other origins are rejected")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // isSameMachine reports whether Origin, Host and the address of the service name this
 // machine.
 func isSameMachine(r *http.Request) bool {

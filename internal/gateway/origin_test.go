@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"context"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -92,6 +95,37 @@ func TestCheckOrigins(t *testing.T) {
 	for _, origin := range []string{"", "chat.example", "https://chat.example/", "https://u@chat.example", "https://chat.example?x", "null"} {
 		if CheckOrigins([]string{origin}) == nil {
 			t.Errorf("%q is accepted", origin)
+		}
+	}
+}
+
+// A web page that points its own name to this machine does not read the metrics.
+func TestRejectPages(t *testing.T) {
+	t.Parallel()
+	next := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	local := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9090}
+	for name, tt := range map[string]struct {
+		listen, host, origin string
+		at                   net.Addr
+		want                 int
+	}{
+		"Prometheus":            {"127.0.0.1:9090", "127.0.0.1:9090", "", local, 200},
+		"by name":               {"localhost:9090", "LOCALHOST:9090", "", local, 200},
+		"a socket":              {"unix:/run/m.sock", "any.example", "", &net.UnixAddr{Name: "/run/m.sock"}, 200},
+		"a rebound name":        {"127.0.0.1:9090", "rebound.example:9090", "", local, 403},
+		"a page":                {"127.0.0.1:9090", "127.0.0.1:9090", "https://page.example", local, 403},
+		"for other machines":    {"0.0.0.0:9090", "card.example:9090", "", &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1)}, 200},
+		"by the machine's name": {":9090", "card:9090", "", &net.TCPAddr{IP: net.IPv4(127, 0, 1, 1)}, 200},
+	} {
+		r := httptest.NewRequest(http.MethodGet, "/metrics", nil).WithContext(context.WithValue(t.Context(), http.LocalAddrContextKey, tt.at))
+		r.Host = tt.host
+		if tt.origin != "" {
+			r.Header.Set("Origin", tt.origin)
+		}
+		w := httptest.NewRecorder()
+		RejectPages(tt.listen, next).ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("%s: %d, want %d", name, w.Code, tt.want)
 		}
 	}
 }
