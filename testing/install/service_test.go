@@ -9,9 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/install"
+	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
 
 // booted is a machine of Debian 12 with systemd as its first process.
@@ -25,7 +25,7 @@ func bootedWith(t *testing.T, suite string, packages ...string) *box {
 		t.Fatal(err)
 	}
 	b := adopt(t, c)
-	b.eventually("systemd is up", time.Minute, func() bool {
+	b.eventually("systemd is up", func() bool {
 		state, _ := b.Run(t.Context(), "", "systemctl", "is-system-running")
 		return strings.HasPrefix(state, "running") || strings.HasPrefix(state, "degraded")
 	})
@@ -33,14 +33,12 @@ func bootedWith(t *testing.T, suite string, packages ...string) *box {
 }
 
 // eventually waits for a condition that another process makes true.
-func (b *box) eventually(what string, limit time.Duration, happened func() bool) {
+func (b *box) eventually(what string, happened func() bool) {
 	b.t.Helper()
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
-		if happened() {
-			return
-		}
+	if poll.Holds(happened) {
+		return
 	}
-	b.t.Fatalf("not within %s: %s; the journal ends:\n%s", limit, what,
+	b.t.Fatalf("this did not happen: %s; the journal ends:\n%s", what,
 		b.sh("journalctl --no-pager -n 60 2>&1 || true; systemctl status --no-pager go-rocm 2>&1 || true"))
 }
 
@@ -87,7 +85,7 @@ func (b *box) waitForAnswer() {
 	b.t.Helper()
 	var answer string
 	var err error
-	b.eventually("the service answers", 2*time.Minute, func() bool {
+	b.eventually("the service answers", func() bool {
 		answer, err = b.ask()
 		return err == nil
 	})
@@ -166,7 +164,7 @@ func (b *box) restartedBy(command string) {
 	b.t.Helper()
 	before := b.property("MainPID")
 	b.sh(command)
-	b.eventually("the service was restarted", time.Minute, func() bool {
+	b.eventually("the service was restarted", func() bool {
 		now := b.property("MainPID")
 		return now != "0" && now != before
 	})
@@ -179,7 +177,7 @@ func checkReload(t *testing.T, b *box) {
 	t.Helper()
 	pid := b.property("MainPID")
 	b.sh("systemctl reload go-rocm")
-	b.eventually("the service has reloaded its keys", time.Minute, func() bool {
+	b.eventually("the service has reloaded its keys", func() bool {
 		return strings.Contains(b.sh("journalctl --no-pager -o cat -u go-rocm"), "certificate reloaded")
 	})
 	if now := b.property("MainPID"); now != pid {
@@ -205,7 +203,7 @@ printf '"prompt":"One"}' >&3 && timeout 60 cat <&3`)
 	if err != nil || !strings.Contains(out, " 200 ") || !strings.Contains(out, `"content"`) {
 		t.Errorf("while the service ended it answered %q, %v", out, err)
 	}
-	b.eventually("the service has ended", time.Minute, func() bool { return b.property("ActiveState") == "inactive" })
+	b.eventually("the service has ended", func() bool { return b.property("ActiveState") == "inactive" })
 	if got := b.property("Result"); got != "success" {
 		t.Errorf("it ended with %q", got)
 	}
@@ -249,7 +247,7 @@ EOF`)
 	}
 	pid := b.property("MainPID")
 	b.sh(`sed -i 's|^\[models.two\]|[models.three]|' /etc/go-rocm/config.toml && systemctl reload go-rocm`)
-	b.eventually("the service has reloaded its models", time.Minute, func() bool {
+	b.eventually("the service has reloaded its models", func() bool {
 		list := b.sh("go-rocm ps")
 		return strings.Contains(list, "\nthree ") && !strings.Contains(list, "\ntwo ")
 	})
