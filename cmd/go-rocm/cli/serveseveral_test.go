@@ -208,10 +208,12 @@ func TestServeSeveralUnderChange(t *testing.T) {
 	write(t, path, configOf(w.model, settings, names...))
 	s := w.serveAs(t, "--config", path, "--listen", "127.0.0.1:0")
 	var answered [3]atomic.Int64
+	sum := func() int64 { return answered[0].Load() + answered[1].Load() + answered[2].Load() }
+	var changed atomic.Bool // the clients go on until everything was changed
 	var clients sync.WaitGroup
 	for client := range 8 {
 		clients.Go(func() {
-			for round := range 15 {
+			for round := 0; round < 15 || !changed.Load(); round++ {
 				n := (client + round) % len(names)
 				status, body := fetch(t, http.MethodPost, s.url+"/v1/chat/completions", `{"model":"`+names[n]+`","messages":[{"role":"user","content":"Hi"}]}`)
 				switch {
@@ -224,8 +226,14 @@ func TestServeSeveralUnderChange(t *testing.T) {
 			}
 		})
 	}
+	finish := func() {
+		changed.Store(true)
+		clients.Wait()
+	}
+	defer finish()
 	for round := range 6 {
-		time.Sleep(100 * time.Millisecond)
+		before := sum()
+		poll.Until(t, "answers since the last change", func() bool { return sum() >= before+int64(len(names)) })
 		switch round % 3 {
 		case 0:
 			if pids := childrenOf(t, s.cmd.Process.Pid); len(pids) > 0 {
@@ -240,7 +248,7 @@ func TestServeSeveralUnderChange(t *testing.T) {
 			}
 		}
 	}
-	clients.Wait()
+	finish()
 	for n, name := range names {
 		if answered[n].Load() == 0 {
 			t.Errorf("%s answered nothing", name)
