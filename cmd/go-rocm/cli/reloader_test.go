@@ -69,6 +69,7 @@ func TestWatchedFileIsReadWhenItRests(t *testing.T) {
 		}
 		reloads := 0
 		stop := newReloader("1", name, func() { reloads++; read.Store(version.Load()) }).run(t.Context(), nil)
+		time.Sleep(watchInterval / 2) // from here on the file changes between two checks
 		for v := range int32(5) {
 			version.Store(2 + v)
 			time.Sleep(watchInterval)
