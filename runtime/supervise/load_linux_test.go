@@ -3,6 +3,8 @@ package supervise
 import (
 	"errors"
 	"net/http"
+	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -111,4 +113,26 @@ func TestAnswersOfRequests(t *testing.T) {
 			t.Errorf("%s: %d answers, %d and %d requests are left", name, l.answers.Load(), l.inFlight.Load(), l.running.Load())
 		}
 	}
+}
+
+// A request that crashes the process and has written the line of a lasting failure into
+// its log does not end a service.
+func TestLogOfARequestEndsNoService(t *testing.T) {
+	torture.Rounds(t, func(t *testing.T) {
+		deadly := fakellama.Fault{Kind: fakellama.KindCrash, Request: 1, Signal: int(syscall.SIGABRT)}
+		spec := fakeSpec(t, roleServer, fakellama.Script{Faults: []fakellama.Fault{deadly}})
+		spec.Argv = []string{"sh", "-c", `echo "error parsing grammar: ROCm error: invalid device function" >&2; exec "$0" "$@"`, os.Args[0]}
+		spec.Restart = RestartOnFailure()
+		spec.Restart.MinBackoff = time.Millisecond
+		c := mustStart(t, spec)
+		events, done := c.Subscribe()
+		defer done()
+		for range 2 {
+			if _, err := readAll(t.Context(), c); !errors.Is(err, ErrCrashed) || !IsPermanent(err) {
+				t.Fatalf("got %v, want a crash that looks lasting", err)
+			}
+			waitForState(t, events, Ready)
+		}
+		stopClean(t, c)
+	})
 }

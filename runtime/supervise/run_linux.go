@@ -28,7 +28,8 @@ const maxRequestBackoff = 10 * time.Second
 //
 //  1. Stop was called: Stopped.
 //  2. The policy is Never, a restart cannot help, or the program exited with
-//     status 0: Failed.
+//     status 0: Failed. That a restart cannot help is read from the log, where a
+//     request may have written it: the next run shows it without a request.
 //  3. The first start lacked memory: Failed, so that the caller can ask for less.
 //  4. The run had received requests and the policy ignores that: wait, run again.
 //  5. MaxFailures in a row: Failed with ErrCrashLoop.
@@ -68,7 +69,7 @@ func (c *Child) loop(first chan<- error) {
 			wait = c.spec.Restart.backoff(failures)
 		}
 		switch {
-		case c.spec.Restart.Mode == Never || IsPermanent(err) || isCleanExit(err):
+		case c.spec.Restart.Mode == Never || IsPermanent(err) && !ignored || isCleanExit(err):
 		case !ready && errors.Is(err, ErrOutOfMemory):
 		case !ignored && failures >= c.spec.Restart.MaxFailures:
 			err = fmt.Errorf("%w: llama-server failed %d times in a row and was never healthy for %s in between: %w", ErrCrashLoop, failures, c.spec.Restart.ResetAfter, err)
