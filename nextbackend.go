@@ -21,8 +21,8 @@ func isBackendFailure(err error) bool {
 		return false
 	}
 	for _, kind := range []error{
-		supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrUnsupportedTarget, supervise.ErrNoDevice,
-		supervise.ErrStalled, supervise.ErrLibraryMissing,
+		supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrGPUIllegalInstruction, supervise.ErrUnsupportedTarget,
+		supervise.ErrNoDevice, supervise.ErrStalled, supervise.ErrLibraryMissing,
 	} {
 		if errors.Is(err, kind) {
 			return true
@@ -88,8 +88,8 @@ func nextBackend(ctx context.Context, m *machine.Machine, path string, f *gguf.F
 // briefCause returns the kind of a failure, without the log.
 func briefCause(err error) string {
 	for _, kind := range []error{
-		supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrUnsupportedTarget, supervise.ErrNoDevice,
-		supervise.ErrStalled, supervise.ErrLibraryMissing,
+		supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrGPUIllegalInstruction, supervise.ErrUnsupportedTarget,
+		supervise.ErrNoDevice, supervise.ErrStalled, supervise.ErrLibraryMissing,
 	} {
 		if errors.Is(err, kind) {
 			return kind.Error()

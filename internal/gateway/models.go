@@ -97,8 +97,8 @@ func publicCause(err error) string {
 		return ""
 	}
 	for _, kind := range []error{
-		supervise.ErrHostMemory, supervise.ErrOutOfMemory, supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrUnsupportedTarget,
-		supervise.ErrModelInvalid, supervise.ErrLibraryMissing, supervise.ErrPermission, supervise.ErrNoDevice, supervise.ErrBadArgument,
+		supervise.ErrHostMemory, supervise.ErrOutOfMemory, supervise.ErrGPUHang, supervise.ErrGPUFault, supervise.ErrGPUIllegalInstruction,
+		supervise.ErrUnsupportedTarget, supervise.ErrModelInvalid, supervise.ErrLibraryMissing, supervise.ErrPermission, supervise.ErrNoDevice, supervise.ErrBadArgument,
 		supervise.ErrStalled, supervise.ErrStartTimeout, supervise.ErrCrashLoop,
 	} {
 		if errors.Is(err, kind) {

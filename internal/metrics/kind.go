@@ -22,6 +22,7 @@ func kinds() []struct {
 		{supervise.ErrOutOfMemory, "out_of_memory"},
 		{supervise.ErrGPUHang, "gpu_hang"},
 		{supervise.ErrGPUFault, "gpu_fault"},
+		{supervise.ErrGPUIllegalInstruction, "gpu_illegal_instruction"},
 		{supervise.ErrUnsupportedTarget, "unsupported_target"},
 		{supervise.ErrModelInvalid, "model_invalid"},
 		{supervise.ErrBadTemplate, "bad_template"},

@@ -22,6 +22,8 @@ var (
 	ErrGPUHang = errors.New("gpu hang")
 	// ErrGPUFault: a kernel on the GPU accessed memory outside its own.
 	ErrGPUFault = errors.New("gpu memory fault")
+	// ErrGPUIllegalInstruction: the GPU does not have an instruction of a kernel.
+	ErrGPUIllegalInstruction = errors.New("illegal gpu instruction")
 	// ErrUnsupportedTarget: the program contains no code for this GPU.
 	ErrUnsupportedTarget = errors.New("gpu target not supported by this build")
 	// ErrModelInvalid: the model file is damaged, truncated, or of an unknown kind.
@@ -196,6 +198,7 @@ const (
 	remedyHang       = "the GPU was reset: start again; if it happens again, update the kernel and the GPU firmware"
 	remedyStall      = "the process was killed to free the GPU; if it happens again, update the kernel and the GPU firmware"
 	remedyFault      = "this is a fault in a GPU kernel: try without flash attention, and report it with the lines above"
+	remedyIllegal    = "the GPU does not have an instruction of the code that it was given: run without --override if it is set, verify the bundle with 'go-rocm verify', and report it with the lines above"
 	remedyTarget     = "this build has no code for the GPU: use a build for its target, or try --override auto, which runs code for a related one"
 	remedyModel      = "check the file against its published checksum and download it again; a new kind of model needs a newer llama.cpp"
 	remedyMMProj     = "use the projector (mmproj) that was made for this model, and check its file against its published checksum"
@@ -224,6 +227,7 @@ func logPatterns() []logPattern {
 		s(ErrGPUHang, `HSA_STATUS_ERROR_HARDWARE_EXCEPTION|hipErrorLaunchTimeOut`, "ROCR, HIP", remedyHang),
 		s(ErrGPUFault, `Memory access fault by GPU node-\d+`, "ROCR runtime", remedyFault),
 		s(ErrGPUFault, `an illegal memory access was encountered|HSA_STATUS_ERROR_MEMORY_APERTURE_VIOLATION`, "HIP, ROCR", remedyFault),
+		s(ErrGPUIllegalInstruction, `HSA_STATUS_ERROR_ILLEGAL_INSTRUCTION`, "ROCR, HIP", remedyIllegal),
 		s(ErrGPUHang, `ErrorDeviceLost|VK_ERROR_DEVICE_LOST|ggml_vulkan: .*[Dd]evice lost`, "ggml-vulkan.cpp", remedyHang),
 		s(ErrUnsupportedTarget, `rocBLAS error: Cannot read .*TensileLibrary`, "rocBLAS", remedyTarget),
 		s(ErrUnsupportedTarget, `hipErrorNoBinaryForGpu|no kernel image is available|invalid device function|HSA_STATUS_ERROR_INVALID_ISA`, "HIP, ROCR", remedyTarget),

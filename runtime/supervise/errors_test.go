@@ -17,6 +17,7 @@ func TestDiagnose(t *testing.T) {
 	}{
 		{"gpu hang", ExitError{Signal: syscall.SIGABRT, Log: []string{"HW Exception by GPU node-1 (Agent handle: 0x55dc6e221990) reason :GPU Hang"}}, false, ErrGPUHang},
 		{"gpu fault", ExitError{Signal: syscall.SIGABRT, Log: []string{"Memory access fault by GPU node-1 (Agent handle: 0x7f) on address 0x1000. Reason: Page not present or supervisor privilege."}}, false, ErrGPUFault},
+		{"illegal instruction", ExitError{Signal: syscall.SIGABRT, Log: []string{":0:rocdevice.cpp            :3006: 81237 us: [pid:7 tid:0x7f] Callback: Queue 0x7f aborting with error : HSA_STATUS_ERROR_ILLEGAL_INSTRUCTION: The agent attempted to execute an illegal shader instruction. code: 0x2a"}}, false, ErrGPUIllegalInstruction},
 		{"tensile", ExitError{Signal: syscall.SIGABRT, Log: []string{"rocBLAS error: Cannot read /opt/rocm/lib/rocblas/library/TensileLibrary.dat: Illegal seek for GPU arch : gfx1103"}}, false, ErrUnsupportedTarget},
 		{"no code object", ExitError{Signal: syscall.SIGABRT, Log: []string{"ROCm error: invalid device function", "  current device: 0, in function ggml_cuda_compute_forward"}}, false, ErrUnsupportedTarget},
 		{"kfd", ExitError{Code: 1, Log: []string{"Unable to open /dev/kfd read-write: Permission denied"}}, false, ErrPermission},
