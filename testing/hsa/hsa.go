@@ -19,12 +19,17 @@ import (
 const Library = "libhsa-runtime64.so.1"
 
 // EnvCards is the variable that names the cards of a process by their targets, with
-// commas: "gfx1100,gfx1101". Without it there is one gfx1100.
+// commas: "gfx1100,gfx1101". Without it there is one gfx1100. A colon and a number of MiB
+// give a card less memory than its model has: "gfx1100:512".
 const EnvCards = "GOROCM_EMULATED_CARDS"
 
-// EnvReport is the variable with the path of a file that gets a line for each
+// EnvReport is the variable with the paths of files, with colons, that get a line for each
 // dispatch: target, kernel, groups, instructions, lane-instructions and microseconds.
 const EnvReport = "GOROCM_EMULATED_REPORT"
+
+// EnvReset is the variable with the time after which the kernel driver resets a card
+// whose kernel does not end. Without it the kernel runs on.
+const EnvReset = "GOROCM_EMULATED_RESET"
 
 const source = "forge.lthn.ai/core/go-rocm/testing/hsa/runtime"
 

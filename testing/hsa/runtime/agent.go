@@ -149,7 +149,7 @@ func (c *card) info(attribute uint32, value unsafe.Pointer) status {
 	case 15: // queues with several writers
 		return put(value, uint32(0))
 	case 16, 0xa004: // node, the host is 0
-		return put(value, uint32(1+c.index))
+		return put(value, uint32(c.node))
 	case 17: // a GPU
 		return put(value, uint32(1))
 	case 18:
@@ -182,7 +182,7 @@ func (c *card) infoAMD(attribute uint32, value unsafe.Pointer) status {
 	case 0xa005, 0xa00f, 0xa012: // watch points, PCI domain, revision
 		return put(value, uint32(0))
 	case 0xa006: // bus, device and function
-		return put(value, uint32(3+c.index)<<8)
+		return put(value, uint32(2+c.node)<<8)
 	case 0xa007:
 		return put(value, c.busBits)
 	case 0xa008:

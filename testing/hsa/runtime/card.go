@@ -8,13 +8,16 @@ import "C"
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
 	"forge.lthn.ai/core/go-rocm/testing/rdna3"
 )
 
-// envCards names the variable with the targets of the cards.
+// envCards names the variable with the targets of the cards, each with a colon and the size of its memory in MiB if that
+// is another than the model's.
 const envCards = "GOROCM_EMULATED_CARDS"
 
 // A model is what the kernel and the ROCm runtime report of a card.
@@ -33,7 +36,8 @@ type model struct {
 // A card is a GPU agent.
 type card struct {
 	model
-	index  int
+	index  int // among the cards that the process may use
+	node   int // of the machine; the host is 0
 	memory rdna3.Memory
 
 	mu      sync.Mutex // guards what follows
@@ -73,16 +77,83 @@ var cards = sync.OnceValues(func() ([]*card, error) {
 	if wanted == "" {
 		wanted = "gfx1100"
 	}
-	var out []*card
-	for target := range strings.SplitSeq(wanted, ",") {
-		m, ok := models[target]
-		if !ok {
-			return nil, fmt.Errorf("%s has %q: use gfx1100, gfx1101 or both with a comma", envCards, target)
+	var all []*card
+	for entry := range strings.SplitSeq(wanted, ",") {
+		m, err := modelOf(entry)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, &card{model: m, index: len(out), kernels: map[uint64]*rdna3.Kernel{}})
+		c := &card{model: m, node: 1 + len(all), kernels: map[uint64]*rdna3.Kernel{}}
+		if err := c.override(); err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	out := all
+	if list, ok := os.LookupEnv(envVisible); ok {
+		out = visible(all, list)
+	}
+	for n, c := range out {
+		c.index = n
 	}
 	return out, nil
 })
+
+// modelOf returns the model of an entry of envCards.
+func modelOf(entry string) (model, error) {
+	target, size, sized := strings.Cut(entry, ":")
+	m, ok := models[target]
+	if !ok {
+		return m, fmt.Errorf("%s has %q: use gfx1100, gfx1101 or both with a comma", envCards, target)
+	}
+	if sized {
+		n, err := strconv.ParseUint(size, 10, 24)
+		if err != nil {
+			return m, fmt.Errorf("%s has the size %q: use a number of MiB: %w", envCards, size, err)
+		}
+		m.vram = n << 20
+	}
+	return m, nil
+}
+
+// envOverride names the variable with the version of the target that the ROCm runtime reports in place of a card's own,
+// such as 11.0.0 for gfx1100. With an underscore and the number of a node it is for that node, and takes precedence.
+const envOverride = "HSA_OVERRIDE_GFX_VERSION"
+
+// override changes the target of a card as the environment says.
+func (c *card) override() error {
+	version := os.Getenv(fmt.Sprintf("%s_%d", envOverride, c.node))
+	if version == "" {
+		version = os.Getenv(envOverride)
+	}
+	if version == "" {
+		return nil
+	}
+	var major, minor, stepping uint
+	if n, err := fmt.Sscanf(version, "%d.%d.%d", &major, &minor, &stepping); n != 3 {
+		return fmt.Errorf("%s has %q: %w", envOverride, version, err)
+	}
+	c.target = fmt.Sprintf("gfx%d%d%x", major, minor, stepping)
+	return nil
+}
+
+// envVisible names the variable with the cards that the process may use, by their numbers or the beginnings of
+// their UUIDs, in its own order.
+const envVisible = "ROCR_VISIBLE_DEVICES"
+
+// visible returns the cards of a list, up to its first entry that is no card or is there twice.
+func visible(all []*card, list string) (out []*card) {
+	for entry := range strings.SplitSeq(list, ",") {
+		at := slices.IndexFunc(all, func(c *card) bool {
+			return strconv.Itoa(c.node-1) == entry || strings.HasPrefix(entry, "GPU-") && strings.HasPrefix(c.uuid, entry)
+		})
+		if at < 0 || slices.Contains(out, all[at]) {
+			return out
+		}
+		out = append(out, all[at])
+	}
+	return out
+}
 
 func (c *card) agent() uint64 { return firstAgent + uint64(c.index) }
 

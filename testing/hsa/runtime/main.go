@@ -6,8 +6,8 @@
 // package hsa does both. It is part of no package.
 //
 // The cards are named by the variable GOROCM_EMULATED_CARDS, with their targets:
-// "gfx1100", "gfx1101" or "gfx1100,gfx1101". The first is the default. The file that
-// GOROCM_EMULATED_REPORT names gets a line for each dispatch.
+// "gfx1100", "gfx1101" or "gfx1100,gfx1101". The first is the default. The files that
+// GOROCM_EMULATED_REPORT names get a line for each dispatch.
 //
 // # How it works
 //

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 	"unsafe"
@@ -147,8 +148,14 @@ func (q *queue) dispatch(p *dispatchPacket) status {
 		logf("the packet for %s asks for %d work items in a group and %d bytes of LDS", k.Name, items, p.lds)
 		return errPacket
 	}
+	ctx := context.Background()
+	if after := resetAfter(); after > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, after)
+		defer cancel()
+	}
 	started := time.Now()
-	stats, err := q.card.memory.Run(context.Background(), d)
+	stats, err := q.card.memory.Run(ctx, d)
 	report(q.card, d, stats, time.Since(started))
 	if err == nil {
 		return success
@@ -156,27 +163,42 @@ func (q *queue) dispatch(p *dispatchPacket) status {
 	return q.fault(err)
 }
 
-// envReport names the variable with the file that gets a line for each dispatch.
+// envReset names the variable with the time after which the kernel driver resets a card whose kernel does not end, such as
+// 5s. Without it there is no reset.
+const envReset = "GOROCM_EMULATED_RESET"
+
+// resetAfter returns the time of envReset, or 0.
+var resetAfter = sync.OnceValue(func() time.Duration {
+	after, err := time.ParseDuration(os.Getenv(envReset))
+	if err != nil && os.Getenv(envReset) != "" {
+		logf("%s: %v", envReset, err)
+	}
+	return after
+})
+
+// envReport names the variable with the files, with colons between them, that get a line for each dispatch.
 const envReport = "GOROCM_EMULATED_REPORT"
 
-// reports is the file for the lines, or nil.
-var reports = sync.OnceValue(func() *os.File {
-	path := os.Getenv(envReport)
-	if path == "" {
-		return nil
+// reports has the files for the lines.
+var reports = sync.OnceValue(func() (out []*os.File) {
+	for _, path := range filepath.SplitList(os.Getenv(envReport)) {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			logf("%v", err)
+			continue
+		}
+		out = append(out, f)
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		logf("%v", err)
-		return nil
-	}
-	return f
+	return out
 })
 
 // report writes what a dispatch ran: target, kernel, groups, instructions, lane-instructions and microseconds.
 func report(c *card, d *rdna3.Dispatch, s rdna3.Stats, spent time.Duration) {
-	if f := reports(); f != nil {
-		fmt.Fprintln(f, c.target, d.Kernel.Name, s.Groups, s.Instructions, s.Lanes, spent.Microseconds())
+	line := fmt.Sprintln(c.target, d.Kernel.Name, s.Groups, s.Instructions, s.Lanes, spent.Microseconds())
+	for _, f := range reports() {
+		if _, err := f.WriteString(line); err != nil {
+			logf("%v", err)
+		}
 	}
 }
 
@@ -188,7 +210,10 @@ func (q *queue) fault(err error) status {
 	switch {
 	case errors.As(err, &memory):
 		fmt.Fprintf(os.Stderr, "Memory access fault by GPU node-%d (Agent handle: %#x) on address %#x. Reason: Page not present or supervisor privilege.\n",
-			1+q.card.index, q.card.agent(), memory.Addr&^(pageSize-1))
+			q.card.node, q.card.agent(), memory.Addr&^(pageSize-1))
+		C.abort()
+	case errors.Is(err, context.DeadlineExceeded):
+		fmt.Fprintf(os.Stderr, "HW Exception by GPU node-%d (Agent handle: %#x) reason :GPU Hang\n", q.card.node, q.card.agent())
 		C.abort()
 	case errors.As(err, &unknown), errors.Is(err, rdna3.ErrNotImplemented), errors.Is(err, rdna3.ErrOutside):
 		return errIllegal

@@ -23,6 +23,7 @@ import (
 type CodeObject struct {
 	File   string // its base name
 	Target gfx.Target
+	Offset int64 // of the code in the file; -1 where the file has it compressed
 	Code   []byte
 }
 
@@ -62,7 +63,7 @@ func file(path string, visit func(CodeObject) error) (err error) {
 		if err != nil || !shipped(id.Target) {
 			return err
 		}
-		return visit(CodeObject{name, id.Target, code})
+		return visit(CodeObject{name, id.Target, 0, code})
 	}
 	fb, err := offload.ReadFatBinary(f)
 	if errors.Is(err, offload.ErrNoFatBinary) {
@@ -88,7 +89,11 @@ func bundles(name string, fb *offload.FatBinary, visit func(CodeObject) error) e
 			if _, err := content.ReadAt(code, e.Offset); err != nil && !errors.Is(err, io.EOF) {
 				return err
 			}
-			if err := visit(CodeObject{name, e.ID.ID.Target, code}); err != nil {
+			offset := int64(-1)
+			if fb.Bundles[i].Compressed == nil {
+				offset = fb.Bundles[i].Offset + e.Offset
+			}
+			if err := visit(CodeObject{name, e.ID.ID.Target, offset, code}); err != nil {
 				return err
 			}
 		}
