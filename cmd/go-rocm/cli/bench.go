@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -193,9 +194,11 @@ func (f *benchFlags) print(cmd *cobra.Command, path string, r speed.Record) erro
 	return err
 }
 
+// writeChart writes a chart with the name of the model's file: charts are published, and
+// a path has the names of a person's directories.
 func writeChart(name, path string, r speed.Record) error {
 	var b strings.Builder
-	if err := modelbench.WriteSVG(&b, fmt.Sprintf("%s (%s, %s)", path, r.Architecture, r.Quantisation), r.Runs); err != nil {
+	if err := modelbench.WriteSVG(&b, fmt.Sprintf("%s (%s, %s)", filepath.Base(path), r.Architecture, r.Quantisation), r.Runs); err != nil {
 		return err
 	}
 	if err := regfile.Replace(name, []byte(b.String()), 0o644); err != nil { // a chart is no secret
