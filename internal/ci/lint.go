@@ -63,7 +63,7 @@ func (p Project) tidy(ctx context.Context, out io.Writer) error {
 		case diff != "":
 			fmt.Fprintln(out, diff)
 			failed = append(failed, fmt.Errorf("go.mod or go.sum in %s differ from the imports; run go mod tidy -e there", dir))
-		case err != nil && !strings.Contains(log.text, " tested by\n"):
+		case err != nil && !strings.Contains(string(log.text), " tested by\n"):
 			failed = append(failed, err)
 		}
 	}
@@ -105,7 +105,7 @@ func (p Project) vulnerabilities(ctx context.Context, out io.Writer) error {
 	}
 	var log tail
 	err = p.inModules(ctx, io.MultiWriter(out, &log), nil, program, "-tags", buildTags, "./...")
-	return vulnerabilityError(err, log.text)
+	return vulnerabilityError(err, string(log.text))
 }
 
 // vulnerabilityError explains the exit status of govulncheck: 3 means that it found

@@ -219,25 +219,25 @@ func (t *tally) checkFinished() error {
 
 // tail keeps the last bytes of an output, at least keptOutput of them.
 type tail struct {
-	text string
+	text []byte
 	cut  bool
 }
 
 func (t *tail) add(s string) {
-	t.text += s
+	t.text = append(t.text, s...)
 	if len(t.text) > 2*keptOutput {
-		t.text, t.cut = t.text[len(t.text)-keptOutput:], true
+		t.text, t.cut = append(t.text[:0], t.text[len(t.text)-keptOutput:]...), true
 	}
 }
 
 func (t *tail) quoted() string {
-	if t.text == "" {
+	if len(t.text) == 0 {
 		return ""
 	}
 	head := ""
 	if t.cut {
 		head = "    … (cut)\n"
 	}
-	text := strings.TrimRight(t.text, "\n")
+	text := strings.TrimRight(string(t.text), "\n")
 	return head + "    " + strings.ReplaceAll(text, "\n", "\n    ") + "\n"
 }
