@@ -40,6 +40,8 @@ func (c *Child) serve(p *process, events *startupEvents) *runResult {
 	if c.spec.LoadingMemory > 0 && c.spec.HostMemory != nil {
 		watchers.Go(func() { c.watchMemory(ctx, p, grown) })
 	}
+	lost := make(chan struct{})
+	watchers.Go(func() { c.watchDevice(ctx, p, events, lost) })
 	s := serving{readySince: p.readyAt}
 	for {
 		select {
@@ -52,6 +54,10 @@ func (c *Child) serve(p *process, events *startupEvents) *runResult {
 			c.handleObservation(&s, o)
 		case e := <-grown:
 			c.killForMemory(p, e)
+		case <-lost:
+			p.signal(unix.SIGKILL)
+			<-p.exited
+			return s.result(c.exitError(p, Ready))
 		case <-s.killTimer:
 			err := c.stallError(p, s.unanswered)
 			if s.unanswered {

@@ -142,7 +142,8 @@ func (c *Child) killStart(p *process, wrongPeer error, after time.Duration) erro
 	}
 }
 
-// startupEvents is what the child's output reports while it starts.
+// startupEvents is what the child's output reports while it starts, and later that its
+// device may be lost.
 type startupEvents struct {
 	mu        sync.Mutex
 	progress  float64
@@ -151,10 +152,11 @@ type startupEvents struct {
 	onReady   chan struct{}
 	wake      chan struct{} // capacity 1: a check is worthwhile
 	urgent    chan struct{} // capacity 1: a check is worthwhile at once
+	lost      chan struct{} // capacity 1: the device may be lost
 }
 
 func newStartupEvents(tail *logTail) *startupEvents {
-	e := &startupEvents{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1)}
+	e := &startupEvents{wake: make(chan struct{}, 1), urgent: make(chan struct{}, 1), lost: make(chan struct{}, 1)}
 	tail.onLine = e.handleLine
 	tail.onState = e.handleState
 	return e
@@ -166,6 +168,9 @@ func newStartupEvents(tail *logTail) *startupEvents {
 func (e *startupEvents) handleLine(text string) {
 	if strings.Contains(text, "model loaded") || strings.Contains(text, "listening on") {
 		notify(e.urgent)
+	}
+	if lostLine.MatchString(text) {
+		notify(e.lost)
 	}
 	notify(e.wake)
 }

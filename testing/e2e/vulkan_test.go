@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
@@ -41,11 +42,15 @@ func onLavapipe(t *testing.T, masked bool) {
 	}
 }
 
+// compileTimeout is the limit of a start on lavapipe. It compiles the shaders on the processors, which other tests
+// use too, before the first token and without a sign of progress.
+const compileTimeout = 10 * time.Minute
+
 // loadOn loads a model with a backend: with Vulkan, all its layers are on the device.
 func loadOn(t *testing.T, path string, backend plan.Backend, args ...string) *rocm.Model {
 	t.Helper()
 	var s rocm.Settings
-	s.Context, s.Slots, s.Backend, s.Args = 512, 1, backend, args
+	s.Context, s.Slots, s.Backend, s.Args, s.Timeouts.Start = 512, 1, backend, args, compileTimeout
 	model, err := new(rocm.Backend).Load(t.Context(), path, s)
 	if err != nil {
 		t.Fatalf("with %s: %v", backend, err)
