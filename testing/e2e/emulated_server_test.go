@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"math"
 	"net"
 	"net/http"
@@ -20,70 +22,123 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/syncbuffer"
 )
 
+// A probability is the logarithmic probability of a token.
+type probability struct {
+	ID      int32   `json:"id"`
+	LogProb float64 `json:"logprob"`
+}
+
 // An emulatedAnswer is what llama-server answers to a prompt without sampling.
 type emulatedAnswer struct {
 	Tokens        []int32 `json:"tokens"`
 	Probabilities []struct {
-		LogProb float64 `json:"logprob"`
+		probability
+		Top []probability `json:"top_logprobs"` // as many as were asked for, the most likely first
 	} `json:"completion_probabilities"`
 }
 
-// generate starts the rig's llama-server with layers on the card and returns what follows a prompt.
-func (r *rig) generate(t *testing.T, model, layers, report string) (out emulatedAnswer) {
+// An emulatedServer is a llama-server of a rig.
+type emulatedServer struct {
+	client *http.Client
+	stop   context.CancelFunc
+	ended  chan struct{}
+	log    syncbuffer.Buffer
+}
+
+// serve starts the rig's llama-server with a model, and returns it when it is ready.
+func (r *rig) serve(t *testing.T, model, report string, args ...string) *emulatedServer {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s.sock")
 	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	var log syncbuffer.Buffer
-	cmd := r.command(ctx, "", "-m", model, "--host", socket, "-ngl", layers, "-c", "512", "-np", "1", "--no-warmup", "-fa", "off", "-ctk", "f32", "-ctv", "f32")
-	cmd.Env = append(cmd.Env, hsa.EnvReport+"="+report)
-	cmd.Stdout, cmd.Stderr = &log, &log
+	s := &emulatedServer{stop: cancel, ended: make(chan struct{})}
+	cmd := r.command(ctx, "", append([]string{"-m", model, "--host", socket, "--no-warmup"}, args...)...)
+	cmd.Env = append(cmd.Env, reportTo(report))
+	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	if err := cmd.Start(); err != nil {
+		cancel()
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // it is killed
-		close(ended)
+		close(s.ended)
 	}()
-	defer func() {
-		cancel()
-		<-ended
-		if t.Failed() {
-			t.Logf("llama-server:\n%s", log.String())
-		}
-	}()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	s.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
-	defer client.CloseIdleConnections()
-	request := func(method, path string, body []byte) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(ctx, method, "http://server"+path, bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
+	t.Cleanup(func() {
+		s.close()
+		if t.Failed() {
+			t.Logf("llama-server:\n%s", s.log.String())
 		}
-		return client.Do(req)
-	}
+	})
 	poll.Until(t, "llama-server", func() bool {
 		select {
-		case <-ended:
-			t.Fatalf("llama-server ended:\n%s", log.String())
+		case <-s.ended:
+			t.Fatalf("llama-server ended:\n%s", s.log.String())
 		default:
 		}
-		res, err := request(http.MethodGet, "/health", nil)
+		res, err := s.request(t, http.MethodGet, "/health", nil)
 		if err != nil {
 			return false
 		}
 		defer res.Body.Close()
 		return res.StatusCode == http.StatusOK
 	})
-	body := `{"prompt": "The quick brown fox", "n_predict": 4, "temperature": 0, "return_tokens": true, "n_probs": 1, "ignore_eos": true}`
-	res, err := request(http.MethodPost, "/completion", []byte(body))
+	return s
+}
+
+// reportTo returns the variable of the environment with a report beside that of the whole run, if there is one.
+func reportTo(path string) string {
+	if all := os.Getenv(hsa.EnvReport); all != "" {
+		path += string(filepath.ListSeparator) + all
+	}
+	return hsa.EnvReport + "=" + path
+}
+
+// close kills the server and waits until it has ended.
+func (s *emulatedServer) close() {
+	s.stop()
+	<-s.ended
+	s.client.CloseIdleConnections()
+}
+
+func (s *emulatedServer) request(t *testing.T, method, path string, body []byte) (*http.Response, error) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://server"+path, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return s.client.Do(req)
+}
+
+// complete returns the tokens that follow a prompt, a text or tokens, and for each the most likely ones.
+func (s *emulatedServer) complete(t *testing.T, prompt any, tokens, top int) (out emulatedAnswer, err error) {
+	t.Helper()
+	body, err := json.Marshal(map[string]any{
+		"prompt": prompt, "n_predict": tokens, "temperature": 0, "return_tokens": true, "n_probs": top, "ignore_eos": true, "cache_prompt": false,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := s.request(t, http.MethodPost, "/completion", body)
+	if err != nil {
+		return out, err
+	}
 	defer res.Body.Close()
-	if err := json.NewDecoder(res.Body).Decode(&out); err != nil {
+	if res.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(res.Body)
+		return out, fmt.Errorf("%s: %s", res.Status, text)
+	}
+	return out, json.NewDecoder(res.Body).Decode(&out)
+}
+
+// generate starts the rig's llama-server with layers on the card and returns what follows a prompt.
+func (r *rig) generate(t *testing.T, model, layers, report string) emulatedAnswer {
+	t.Helper()
+	s := r.serve(t, model, report, "-ngl", layers, "-c", "512", "-np", "1", "-fa", "off", "-ctk", "f32", "-ctv", "f32")
+	defer s.close()
+	out, err := s.complete(t, "The quick brown fox", 4, 1)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return out
@@ -115,15 +170,21 @@ func TestEmulatedCardAnswersAsTheCPU(t *testing.T) {
 					t.Errorf("token %d has %v on the card, and %v on the CPU", n, p.LogProb, want)
 				}
 			}
-			lines, err := os.ReadFile(report)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, kernel := range []string{"mul_mat_vec_f", "rms_norm_f32", "rope_norm", "soft_max_f32", "unary_gated_op"} {
-				if !strings.Contains(string(lines), kernel) {
-					t.Errorf("the card ran no %s", kernel)
-				}
-			}
+			ranKernels(t, report, "mul_mat_vec_f", "rms_norm_f32", "rope_norm", "soft_max_f32", "unary_gated_op")
 		})
+	}
+}
+
+// ranKernels checks that a report has kernels with each of the words in their names.
+func ranKernels(t *testing.T, report string, words ...string) {
+	t.Helper()
+	lines, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range words {
+		if !strings.Contains(string(lines), word) {
+			t.Errorf("the card ran no %s", word)
+		}
 	}
 }

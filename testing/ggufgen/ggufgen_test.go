@@ -104,6 +104,7 @@ func TestTiny(t *testing.T) {
 		"loud half":   {Type: gguf.F16, Loud: 1},
 		"loud beyond": {Loud: 5},
 		"loud below":  {Loud: -1},
+		"norm below":  {AttentionNorm: -1},
 		"no tokens":   {},
 		"no tokenize": {},
 	} {

@@ -68,14 +68,19 @@ func (a *amplifier) Write(p []byte) (int, error) {
 }
 
 // ones fills with single-precision ones, the initial value of norms.
-func ones(w io.Writer, size uint64) error {
-	one := binary.LittleEndian.AppendUint32(nil, math.Float32bits(1))
-	for range size / 4 {
-		if _, err := w.Write(one); err != nil {
-			return err
+func ones(w io.Writer, size uint64) error { return constant(1)(w, size) }
+
+// constant fills with one single-precision number.
+func constant(v float32) Fill {
+	return func(w io.Writer, size uint64) error {
+		one := binary.LittleEndian.AppendUint32(nil, math.Float32bits(v))
+		for range size / 4 {
+			if _, err := w.Write(one); err != nil {
+				return err
+			}
 		}
+		return nil
 	}
-	return nil
 }
 
 // half rounds to the nearest IEEE 754 half-precision number, ties to even. Numbers that are too

@@ -20,6 +20,9 @@ type TinyOptions struct {
 	Loud    int32           // a token that is sampled after about every other prompt; 0: none
 	Type    gguf.TensorType // of matrices: F32 (which is the zero value), F16 or one of QuantisedTypes
 	Name    string          // general.name: "tiny"
+	// AttentionNorm has the weights of the norms before attention: 1. With random weights, attention is so sharp that it
+	// amplifies the rounding of its scores; with less it is not.
+	AttentionNorm float32
 	// Template is the chat template, in place of the vocabulary's.
 	Template string
 }
@@ -36,12 +39,17 @@ func (o *TinyOptions) defaults() error {
 	set(&o.KVHeads, 2)
 	set(&o.Feed, 128)
 	set(&o.Context, 2048)
+	if o.AttentionNorm == 0 {
+		o.AttentionNorm = 1
+	}
 	if o.Name == "" {
 		o.Name = "tiny"
 	}
 	switch {
 	case o.Layers < 1 || o.Width < 1 || o.Heads < 1 || o.KVHeads < 1 || o.Feed < 1 || o.Context < 1:
 		return fmt.Errorf("tiny model: sizes must be positive: %+v", *o)
+	case o.AttentionNorm < 0:
+		return fmt.Errorf("tiny model: the norm before attention is %v", o.AttentionNorm)
 	case o.Width%o.Heads != 0 || o.Heads%o.KVHeads != 0 || o.Width/o.Heads%2 != 0:
 		return fmt.Errorf("tiny model: %d wide, %d heads and %d key heads do not divide evenly", o.Width, o.Heads, o.KVHeads)
 	case o.Type != gguf.F16 && o.Type != gguf.F32 && blockScales(o.Type) == nil:
@@ -132,7 +140,7 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 	matrix(embedding, w, vocab)
 	for i := range o.Layers {
 		p := fmt.Sprintf("blk.%d.", i)
-		b.Tensor(p+"attn_norm.weight", gguf.F32, ones, w)
+		b.Tensor(p+"attn_norm.weight", gguf.F32, constant(o.AttentionNorm), w)
 		matrix(p+"attn_q.weight", w, w)
 		matrix(p+"attn_k.weight", w, kv)
 		matrix(p+"attn_v.weight", w, kv)

@@ -1,0 +1,207 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
+	"forge.lthn.ai/core/go-rocm/testing/models"
+)
+
+// An emulatedModel is a tiny model and how llama-server runs it on the card.
+type emulatedModel struct {
+	weights gguf.TensorType
+	target  string
+	flash   bool
+	cache   string // type of keys and values
+	slots   int
+}
+
+func (m emulatedModel) String() string {
+	return fmt.Sprintf("%s/%s/flash=%v/cache=%s/slots=%d", m.target, m.weights, m.flash, m.cache, m.slots)
+}
+
+// Kernels of the products of quantised matrices, with the number of the type in their names.
+const (
+	vectorKernel = "mul_mat_vec_qIL9ggml_type%dE"
+	matrixKernel = "mul_mat_qIL9ggml_type%dE"
+	flashKernel  = "flash_attn"
+)
+
+func productKernels(typ gguf.TensorType) []string {
+	return []string{fmt.Sprintf(vectorKernel, typ), fmt.Sprintf(matrixKernel, typ)}
+}
+
+// emulatedModels returns the models of CI, in which each of the types, both targets, both kinds of attention, a quantised
+// cache and two slots occur, or with GOROCM_EMULATE=all each combination.
+func emulatedModels() []emulatedModel {
+	if os.Getenv("GOROCM_EMULATE") != "all" {
+		return []emulatedModel{
+			{gguf.Q4_0, "gfx1100", true, "q8_0", 1},
+			{gguf.Q8_0, "gfx1101", false, "f16", 1},
+			{gguf.Q4_K, "gfx1101", true, "f16", 1},
+			{gguf.Q6_K, "gfx1100", false, "f16", 2},
+		}
+	}
+	var out []emulatedModel
+	for _, target := range []string{"gfx1100", "gfx1101"} {
+		for _, typ := range append([]gguf.TensorType{gguf.F32, gguf.F16}, ggufgen.QuantisedTypes()...) {
+			out = append(out,
+				emulatedModel{typ, target, false, "f16", 1}, emulatedModel{typ, target, true, "f16", 2},
+				emulatedModel{typ, target, true, "q8_0", 1}, emulatedModel{typ, target, true, "q4_0", 1})
+		}
+	}
+	return out
+}
+
+// upstreamError is the error that llama.cpp's test-backend-ops allows for one product of matrices and for one flash
+// attention (max_nmse_err of test_mul_mat and test_flash_attn_ext): the mean square of the differences, divided by the
+// mean square of the numbers.
+const upstreamError = 5e-4
+
+// modelProducts is how many products a model of two layers has: queries, keys, values, scores, the sum of the values, the
+// output of attention, and three of the feed-forward part in each layer, then the logits. Where each errs by
+// upstreamError and they do not err alike, the logits err by so many times as much at most: an error of a part of the
+// state is as large in relation to the state at most, and calmNorm keeps attention from amplifying those of its scores.
+const modelProducts = 2*9 + 1
+
+// calmNorm makes attention less sharp. With norms of one, its scores have a standard deviation of three to eight, by the
+// type of the weights, and a score that is rounded changes its weight by much more than the score.
+const calmNorm = 0.25
+
+// logitError returns the normalised mean squared error of the logits of a card. Logarithmic probabilities are logits
+// less a number that is the same for all tokens, which does not count.
+func logitError(cpu, card []probability) (float64, error) {
+	if len(cpu) != len(card) || len(cpu) == 0 {
+		return 0, fmt.Errorf("%d and %d probabilities", len(cpu), len(card))
+	}
+	numbers := func(from []probability) ([]float64, error) {
+		out, sum := make([]float64, len(from)), 0.0
+		for n := range out {
+			out[n] = math.NaN()
+		}
+		for _, p := range from {
+			if p.ID < 0 || int(p.ID) >= len(out) || !math.IsNaN(out[p.ID]) {
+				return nil, fmt.Errorf("token %d is outside the vocabulary or there twice", p.ID)
+			}
+			out[p.ID] = p.LogProb
+			sum += p.LogProb
+		}
+		for n := range out {
+			out[n] -= sum / float64(len(out))
+		}
+		return out, nil
+	}
+	want, err := numbers(cpu)
+	got, errGot := numbers(card)
+	if err := errors.Join(err, errGot); err != nil {
+		return 0, err
+	}
+	differences, squares := 0.0, 0.0
+	for n := range want {
+		differences += (got[n] - want[n]) * (got[n] - want[n])
+		squares += want[n] * want[n]
+	}
+	return differences / squares, nil
+}
+
+// emulatedPrompts are prompts of 1, 8 and 33 tokens: they run the kernels for a vector, for the most vectors that are
+// multiplied one by one, and for matrices.
+func emulatedPrompts() [][]int32 {
+	r := rand.New(rand.NewPCG(3, 4))
+	var out [][]int32
+	for _, n := range []int{1, 8, 33} {
+		prompt := make([]int32, n)
+		for i := range prompt {
+			const ordinary = 1000 // tokens before this one are bytes and words with a meaning
+			prompt[i] = ordinary + r.Int32N(30000-ordinary)
+		}
+		out = append(out, prompt)
+	}
+	return out
+}
+
+// answers returns what follows each prompt. With two slots, the prompts are computed at the same time.
+func (r *rig) answers(t *testing.T, m emulatedModel, path, layers, report string) []emulatedAnswer {
+	t.Helper()
+	flash := "off"
+	if m.flash {
+		flash = "on"
+	}
+	s := r.serve(t, path, report, "-ngl", layers, "-c", fmt.Sprint(256*m.slots), "-np", fmt.Sprint(m.slots), "-fa", flash, "-ctk", m.cache, "-ctv", m.cache)
+	defer s.close()
+	const tokens, all = 3, 1 << 20
+	prompts := emulatedPrompts()
+	out, errs := make([]emulatedAnswer, len(prompts)), make([]error, len(prompts))
+	free := make(chan bool, m.slots)
+	var wg sync.WaitGroup
+	for n, prompt := range prompts {
+		wg.Go(func() {
+			free <- true
+			out[n], errs[n] = s.complete(t, prompt, tokens, all)
+			<-free
+		})
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	for n, a := range out {
+		if len(a.Tokens) != tokens || len(a.Probabilities) != tokens {
+			t.Fatalf("after prompt %d there are %d tokens and %d probabilities", n, len(a.Tokens), len(a.Probabilities))
+		}
+	}
+	return out
+}
+
+// TestEmulatedModels runs tiny quantised models with all layers on the card: prompts for each kind of kernel, attention
+// with and without the fused kernel, a quantised cache, two slots. As long as the tokens are the CPU's, the logits of
+// all tokens are the CPU's within upstream's tolerance for each product. A token may only differ where the logits may.
+func TestEmulatedModels(t *testing.T) {
+	for _, m := range emulatedModels() {
+		t.Run(m.String(), func(t *testing.T) {
+			path, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: m.weights, AttentionNorm: calmNorm})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, report := newRig(t, m.target), filepath.Join(t.TempDir(), "report")
+			want := r.answers(t, m, path, "0", os.DevNull)
+			got := r.answers(t, m, path, "99", report)
+			worst, equal := 0.0, 0
+			for n := range want {
+				for i := range want[n].Tokens {
+					e, err := logitError(want[n].Probabilities[i].Top, got[n].Probabilities[i].Top)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if worst = max(worst, e); e > modelProducts*upstreamError {
+						t.Errorf("prompt %d, token %d: the error of the logits is %.2g, and %.2g is allowed", n, i, e, modelProducts*upstreamError)
+					}
+					if want[n].Tokens[i] != got[n].Tokens[i] {
+						break // what follows has another context
+					}
+					equal++
+				}
+			}
+			t.Logf("%d of %d tokens equal, the largest error of the logits is %.2g", equal, len(want)*len(want[0].Tokens), worst)
+			kernels := []string{}
+			if slices.Contains(ggufgen.QuantisedTypes(), m.weights) {
+				kernels = productKernels(m.weights)
+			}
+			if m.flash {
+				kernels = append(kernels, flashKernel)
+			}
+			ranKernels(t, report, kernels...)
+		})
+	}
+}
