@@ -14,13 +14,13 @@ const (
 	// only a test that fails takes that long. llama-server answers a question about its
 	// slots only between two batches of a prompt, and on a busy machine without a GPU
 	// several of them take a minute.
-	limit = 3 * time.Minute
+	limit = 5 * time.Minute
 	// shortest and longest limit the wait between two checks.
 	shortest, longest = 500 * time.Microsecond, 10 * time.Millisecond
 )
 
 // Until waits until holds returns true. It fails the test, with the stacks of all
-// goroutines, where that takes three minutes. what names the condition, such as "an idle
+// goroutines, where that takes five minutes. what names the condition, such as "an idle
 // slot".
 func Until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
@@ -35,7 +35,7 @@ func until(t testing.TB, what string, limit time.Duration, holds func() bool) {
 }
 
 // Holds is Until for code without a testing.TB: it reports whether holds returned true
-// within three minutes.
+// within five minutes.
 func Holds(holds func() bool) bool { return within(limit, holds) }
 
 func within(limit time.Duration, holds func() bool) bool {
