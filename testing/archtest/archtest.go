@@ -86,7 +86,7 @@ func Rules() []Rule {
 		{"internal/activity", own("runtime/gpu")},
 		{"internal/metrics", append(own("internal/activity", "runtime/gpu", "runtime/supervise"), "github.com/prometheus")},
 		{"internal/gateway", append(own(".", "internal/activity", "runtime/supervise", "internal/regfile", "internal/webui", "internal/statuspage"), sys, "golang.org/x/time/rate")},
-		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/activity", "internal/gateway", "internal/metrics", "internal/regfile", "internal/sdnotify", "internal/webui"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
+		{"cmd/go-rocm", append(own(".", "pkg", "runtime", "embed", "internal/activity", "internal/gateway", "internal/metrics", "internal/regfile", "internal/sdnotify", "internal/userdirs", "internal/webui"), sys, "github.com/pelletier/go-toml/v2", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term")},
 	}
 }
 
