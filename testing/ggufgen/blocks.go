@@ -40,6 +40,10 @@ func blockScales(t gguf.TensorType) []scale {
 		return []scale{{0, 0.0002}, {2, 15.5 * 0.0002}}
 	case gguf.Q6_K:
 		return []scale{{208, 0.00013}}
+	case gguf.IQ4_NL:
+		return []scale{{0, 0.0015}}
+	case gguf.IQ4_XS:
+		return []scale{{0, 0.00013}}
 	}
 	return nil
 }

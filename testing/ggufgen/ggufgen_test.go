@@ -127,7 +127,7 @@ func TestTiny(t *testing.T) {
 // twice. The end-to-end tests compute with them.
 func TestQuantisedWeights(t *testing.T) {
 	types := QuantisedTypes()
-	if len(types) < 10 {
+	if len(types) < 12 {
 		t.Errorf("only %v", types)
 	}
 	for _, typ := range types {
