@@ -37,7 +37,7 @@ func Torture() error { return build.Torture() }
 // Pages tests the web pages, one of them for an hour (GOROCM_SOAK), and writes the documentation's screenshots.
 func Pages() error { return build.Pages() }
 
-// BackendOps compares every operation of the Vulkan module with the CPU's, into docs/operations.md; it continues after an interruption.
+// BackendOps compares the operations of the Vulkan module, or some (GOROCM_OPERATIONS), with the CPU's, into docs/operations.md.
 func BackendOps() error { return build.BackendOps() }
 
 // Emulate runs the GPU code of the hip bundle on the emulated card, all of it (docs/emulated-card.md).

@@ -1,5 +1,5 @@
 // Package backendops runs llama.cpp's test-backend-ops: the program computes operations with one
-// backend and with the CPU's reference, and compares the results. The package chooses the cases,
+// backend and with the CPU's reference, and compares the results. The package lists the cases,
 // continues after a case that crashed the driver, keeps the results of an interrupted run and writes
 // them as a table.
 //

@@ -47,13 +47,14 @@ const (
 	Different   Outcome = "different"   // the results differ by more than the operation's tolerance
 	Unsupported Outcome = "unsupported" // by the device, or by the CPU that it is compared with
 	Crashed     Outcome = "crashed"     // the program did not survive the case
+	NotRun      Outcome = "not run"
 )
 
 // Result is the outcome of one case.
 type Result struct {
 	Case
 	Outcome Outcome `json:"outcome"`
-	Reason  string  `json:"reason,omitempty"` // of any outcome but Equal
+	Reason  string  `json:"reason,omitempty"` // of any outcome but Equal and NotRun
 }
 
 // line is a line of test-backend-ops: what it says of a failure, the case, and its status. A process

@@ -152,33 +152,6 @@ func TestRunOperationNeedsACase(t *testing.T) {
 	}
 }
 
-func TestShortHasEveryTypeAndKernel(t *testing.T) {
-	t.Parallel()
-	cases := []Case{
-		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=1,k=4096,bs=[1,1]"},
-		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=1,k=256,bs=[1,1]"}, // the smallest for one column
-		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=8,k=256,bs=[1,1]"},
-		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=7,k=256,bs=[1,1]"},
-		{"MUL_MAT", "type_a=q4_0,type_b=f32,m=16,n=9,k=256,bs=[1,1]"},
-		{"MUL_MAT", "type_a=f16,type_b=f32,m=16,n=9,k=256,bs=[3,2]"},
-		{"SOFT_MAX", "type=f32,ne=[16,16,1,1],mask=0,sinks=0,scale=1.000000"},
-		{"SOFT_MAX", "type=f32,ne=[15,15,1,1],mask=1,sinks=0,scale=0.100000"},
-		{"SOFT_MAX", "type=f32,ne=[1024,15,1,1],mask=1,sinks=0,scale=0.100000"},
-		{"ADD", "type=f32,ne=[99999,99999,99999,99999],nr=[99999,1,1,1]"}, // too large, and the only one
-	}
-	var got []string
-	for _, c := range Short(cases) {
-		got = append(got, c.String())
-	}
-	var want []string
-	for _, i := range []int{1, 3, 4, 5, 6, 7, 9} {
-		want = append(want, cases[i].String())
-	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
-	}
-}
-
 func TestWriteTableNamesEachDifference(t *testing.T) {
 	t.Parallel()
 	results := Merge([]Result{
@@ -188,15 +161,21 @@ func TestWriteTableNamesEachDifference(t *testing.T) {
 		{Case{"MUL", "type=f32,n=1"}, Equal, ""},
 		{Case{"MUL", "type=f32,n=1"}, Different, "ERR = 0.1 > 0.0 | NaN"},
 		{Case{"MUL", "type=f32,n=2"}, Crashed, "signal: aborted"},
+		{Case{"MUL", "type=f16,n=2"}, NotRun, ""},
+		{Case{"MUL", "type=f16,n=1"}, Unsupported, "by CPU"},
+		{Case{"ADD", "type=f32,n=1"}, NotRun, ""}, // it was run, too
+		{Case{"FUSED", "type=f32"}, Equal, ""},
+		{Case{Operation: "FUSED"}, NotRun, ""},
 	})
 	var b strings.Builder
 	if err := WriteTable(&b, results); err != nil {
 		t.Fatal(err)
 	}
-	want := `| operation | types | equal | different | unsupported | types that are never supported |
-|---|---|---|---|---|---|
-| ADD | f32 | 1 | 0 | 2 | f16 |
-| MUL |  | 0 | 2 | 0 |  |
+	want := `| operation | types that were run | equal | different | not run | unsupported | types that are never supported |
+|---|---|---|---|---|---|---|
+| ADD | f32 | 1 | 0 | 0 | 2 | f16 |
+| FUSED | f32 | 1 | 0 | some | 0 |  |
+| MUL | f32 | 0 | 2 | 1 | 1 |  |
 
 | case | outcome | reason |
 |---|---|---|
@@ -206,7 +185,7 @@ func TestWriteTableNamesEachDifference(t *testing.T) {
 	if d := cmp.Diff(want, b.String()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if Count(results, Equal) != 1 || Count(results, Unsupported) != 2 {
+	if Count(results, Equal) != 2 || Count(results, Unsupported) != 3 || Count(results, NotRun) != 2 {
 		t.Errorf("counts of %v", results)
 	}
 }

@@ -57,9 +57,9 @@ func (s *State) Close() error { return s.file.Close() }
 // Add adds a result.
 func (s *State) Add(r Result) error { return s.write(record{Result: &r}) }
 
-// Complete notes that all cases of a unit have results.
+// Complete notes that all cases of a fused operation have results, if the unit has all of them.
 func (s *State) Complete(u Unit) error {
-	if u.Operation == "" {
+	if u.Operation == "" || u.Params != "" {
 		return nil
 	}
 	return s.write(record{Done: u.Operation})
@@ -74,9 +74,9 @@ func (s *State) Left(cases []Case) []Unit {
 		}
 	}
 	units := Units(left)
-	for _, u := range FusedUnits(false) {
-		if !s.done[u.Operation] {
-			units = append(units, u)
+	for _, name := range FusedOperations {
+		if !s.done[name] {
+			units = append(units, Unit{Operation: name})
 		}
 	}
 	return units

@@ -4,14 +4,51 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
 // row sums up the results of an operation.
 type row struct {
-	equal, unsupported, different, crashed int
-	supportedTypes, unsupportedTypes       map[string]bool
+	equal, unsupported, different, notRun int
+	unlisted                              bool // cases of a fused operation were not run: nobody knows how many
+	runTypes, leftTypes, unsupportedTypes map[string]bool
+}
+
+// number matches a number; anything else, such as a type, is the name of something.
+var number = regexp.MustCompile(`^-?[0-9.]+(e-?[0-9]+)?$`)
+
+// param is one parameter of a case.
+type param struct{ name, value string }
+
+// params reads the parameters of a case. A list in brackets is one value.
+func params(c Case) []param {
+	var out []param
+	depth, start := 0, 0
+	add := func(text string) {
+		name, value, ok := strings.Cut(text, "=")
+		if !ok {
+			name, value = "", text
+		}
+		out = append(out, param{name, value})
+	}
+	for i, b := range []byte(c.Params) {
+		switch {
+		case b == '[':
+			depth++
+		case b == ']':
+			depth--
+		case b == ',' && depth == 0:
+			add(c.Params[start:i])
+			start = i + 1
+		}
+	}
+	if start < len(c.Params) {
+		add(c.Params[start:])
+	}
+	return out
 }
 
 // types returns the types of a case's operands, each once.
@@ -27,7 +64,7 @@ func types(c Case) []string {
 
 // Merge returns one result for each case: of several, the worst. They are sorted.
 func Merge(results []Result) []Result {
-	order := []Outcome{Equal, Unsupported, Different, Crashed}
+	order := []Outcome{NotRun, Equal, Unsupported, Different, Crashed}
 	worst := map[Case]Result{}
 	for _, r := range results {
 		if old, ok := worst[r.Case]; !ok || slices.Index(order, old.Outcome) < slices.Index(order, r.Outcome) {
@@ -48,45 +85,55 @@ func Count(results []Result, o Outcome) int {
 	return n
 }
 
+// add adds a result to the row.
+func (sum *row) add(r Result) {
+	into := sum.runTypes
+	switch r.Outcome {
+	case Equal:
+		sum.equal++
+	case Different, Crashed:
+		sum.different++
+	case Unsupported:
+		sum.unsupported++
+		into = sum.unsupportedTypes
+	case NotRun:
+		sum.notRun++
+		sum.unlisted = sum.unlisted || r.Params == ""
+		into = sum.leftTypes
+	}
+	for _, t := range types(r.Case) {
+		into[t] = true
+	}
+}
+
+// left returns the cell with the number of cases that were not run.
+func (sum *row) left() string {
+	if sum.unlisted {
+		return "some"
+	}
+	return strconv.Itoa(sum.notRun)
+}
+
 // WriteTable writes the results in Markdown: a row for each operation, and below it each case that
 // differs or crashed, with the reason. The results are those of Merge.
 func WriteTable(w io.Writer, results []Result) error {
 	rows := map[string]*row{}
 	var failed []Result
 	for _, r := range results {
-		sum := rows[r.Operation]
-		if sum == nil {
-			sum = &row{supportedTypes: map[string]bool{}, unsupportedTypes: map[string]bool{}}
-			rows[r.Operation] = sum
+		if rows[r.Operation] == nil {
+			rows[r.Operation] = &row{runTypes: map[string]bool{}, leftTypes: map[string]bool{}, unsupportedTypes: map[string]bool{}}
 		}
-		into := sum.supportedTypes
-		switch r.Outcome {
-		case Equal:
-			sum.equal++
-		case Unsupported:
-			sum.unsupported++
-			into = sum.unsupportedTypes
-		case Different:
-			sum.different++
-		case Crashed:
-			sum.crashed++
-		}
-		if r.Outcome != Equal && r.Outcome != Unsupported {
+		rows[r.Operation].add(r)
+		if r.Outcome == Different || r.Outcome == Crashed {
 			failed = append(failed, r)
-			continue
-		}
-		for _, t := range types(r.Case) {
-			into[t] = true
 		}
 	}
 	var b strings.Builder
-	b.WriteString("| operation | types | equal | different | unsupported | types that are never supported |\n|---|---|---|---|---|---|\n")
+	b.WriteString("| operation | types that were run | equal | different | not run | unsupported | types that are never supported |\n|---|---|---|---|---|---|---|\n")
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
 		sum := rows[name]
-		for t := range sum.supportedTypes {
-			delete(sum.unsupportedTypes, t)
-		}
-		fmt.Fprintf(&b, "| %s | %s | %d | %d | %d | %s |\n", name, names(sum.supportedTypes), sum.equal, sum.different+sum.crashed, sum.unsupported, names(sum.unsupportedTypes))
+		maps.DeleteFunc(sum.unsupportedTypes, func(t string, _ bool) bool { return sum.runTypes[t] || sum.leftTypes[t] })
+		fmt.Fprintf(&b, "| %s | %s | %d | %d | %s | %d | %s |\n", name, names(sum.runTypes), sum.equal, sum.different, sum.left(), sum.unsupported, names(sum.unsupportedTypes))
 	}
 	if len(failed) > 0 {
 		b.WriteString("\n| case | outcome | reason |\n|---|---|---|\n")

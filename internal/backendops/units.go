@@ -16,6 +16,15 @@ func SoftwareEnv(manifest string) []string {
 		"OMP_WAIT_POLICY=passive", "GGML_NO_BACKTRACE=1")
 }
 
+// FusedOperations are the operations of whose cases test-backend-ops compares whole graphs.
+var FusedOperations = []string{
+	"ROPE_SET_ROWS", "RMS_NORM_MUL_ROPE", "SOFTCAP", "NORM_MUL_ADD", "RMS_NORM_SCALE", "NORM_SCALE", "RMS_NORM_MUL_ADD",
+	"ADD_ADD", "ADD_RMS_NORM", "RELU_SQR", "GELU_MUL", "SILU_MUL", "SIGMOID_MUL", "SOFTPLUS_MUL", "SNAKE_FUSE",
+	"DSV4_HC_COMB", "DSV4_HC_PRE", "DSV4_HC_POST", "SSM_CONV_BIAS_SILU", "SSM_SCAN_ROLLBACK", "GATED_DELTA_NET_CACHE_FUSION",
+	"MUL_MAT_HADAMARD", "MUL_MAT_ID_FUSION", "TOPK_QSA", "TOPK_MOE", "MOE_REDUCE", "MUL_MAT_VEC_FUSION", "GROUP_NORM_MUL_ADD",
+	"L2_NORM_BATCH",
+}
+
 // Unit is what one process runs: listed cases, or fused operations, separated by commas.
 type Unit struct {
 	Cases             []Case
@@ -36,18 +45,6 @@ func Units(cases []Case) []Unit {
 			last++
 		}
 		units[last].Cases = append(units[last].Cases, c)
-	}
-	return units
-}
-
-// FusedUnits returns the units of the fused operations: all their cases, or those of the short form.
-func FusedUnits(short bool) []Unit {
-	if short {
-		return shortFused
-	}
-	var units []Unit
-	for _, name := range FusedOperations {
-		units = append(units, Unit{Operation: name})
 	}
 	return units
 }

@@ -1,13 +1,18 @@
 package build
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,86 +27,166 @@ import (
 // operationsPage is the document that BackendOps writes.
 const operationsPage = "docs/operations.md"
 
+// operationsVariable names the operations to run, separated by commas; empty: all. operationParamsVariable is
+// a regular expression for the parameters of their cases.
+const (
+	operationsVariable      = "GOROCM_OPERATIONS"
+	operationParamsVariable = "GOROCM_OPERATION_PARAMS"
+)
+
 // BackendOps computes every operation of llama.cpp's test-backend-ops with the shipped Vulkan module on
 // Mesa's driver for CPUs, compares the results with the CPU's, and writes them to docs/operations.md. A
-// run that was interrupted continues.
+// run that was interrupted continues. GOROCM_OPERATIONS and GOROCM_OPERATION_PARAMS select cases; the page
+// has the results of all runs.
 func BackendOps() error {
 	return withSession(withPrograms(testPrograms, func(ctx context.Context, s *Session, p ci.Project) (err error) {
-		program, key, err := s.operations(ctx)
+		program, err := s.operations(ctx)
 		if err != nil {
 			return err
 		}
-		supported, unsupported, err := program.List(ctx)
+		page := operationsReport{tag: s.Recipe.Lock.Tag, mesa: program.mesa, device: program.Device}
+		var supported []backendops.Case
+		supported, page.unsupported, err = program.List(ctx)
 		if err != nil {
 			return err
 		}
-		state, err := backendops.OpenState(filepath.Join(s.Settings.Cache, "operations-"+key+".jsonl"))
+		chosen, err := selectOperations(os.Getenv(operationsVariable), os.Getenv(operationParamsVariable), slices.Concat(supported, page.unsupported))
+		if err != nil {
+			return err
+		}
+		state, err := backendops.OpenState(filepath.Join(s.Settings.Cache, "operations-"+program.key+".jsonl"))
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, state.Close()) }()
-		if err := s.runOperations(ctx, program, supported, state); err != nil {
+		if err := s.runOperations(ctx, program.Program, chosen.units(state.Left(supported)), state); err != nil {
 			return err
 		}
-		results := state.Results
-		for _, c := range unsupported {
-			results = append(results, backendops.Result{Case: c, Outcome: backendops.Unsupported, Reason: "by " + program.Device})
-		}
-		return s.writeOperations(filepath.Join(p.Root, filepath.FromSlash(operationsPage)), backendops.Merge(results))
+		page.results, page.left = state.Results, state.Left(supported)
+		return s.writeOperations(filepath.Join(p.Root, filepath.FromSlash(operationsPage)), page)
 	}))
 }
 
-// operations returns the program beside the modules of the hip bundle, and a key of both and of the
-// driver.
-func (s *Session) operations(ctx context.Context) (p backendops.Program, key string, err error) {
+// selection is a set of operations, empty: all, and of their parameters, nil: all.
+type selection struct {
+	operations map[string]bool
+	params     *regexp.Regexp
+}
+
+// selectOperations reads names of operations that commas separate, and a regular expression for the parameters
+// of their cases.
+func selectOperations(list, params string, cases []backendops.Case) (sel selection, err error) {
+	known := map[string]bool{}
+	for _, c := range cases {
+		known[c.Operation] = true
+	}
+	for _, name := range backendops.FusedOperations {
+		known[name] = true
+	}
+	sel.operations = map[string]bool{}
+	for _, name := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' }) {
+		if !known[name] {
+			return sel, fmt.Errorf("%s: test-backend-ops has no operation %q; it has %s", operationsVariable, name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		}
+		sel.operations[name] = true
+	}
+	if params == "" {
+		return sel, nil
+	}
+	if len(sel.operations) == 0 {
+		return sel, fmt.Errorf("%s is set without %s; name the operations whose parameters it matches", operationParamsVariable, operationsVariable)
+	}
+	if sel.params, err = regexp.Compile(params); err != nil {
+		return sel, fmt.Errorf("%s: %w", operationParamsVariable, err)
+	}
+	for name := range sel.operations {
+		matches := func(c backendops.Case) bool { return c.Operation == name && sel.params.MatchString(c.Params) }
+		if !slices.Contains(backendops.FusedOperations, name) && !slices.ContainsFunc(cases, matches) {
+			return sel, fmt.Errorf("%s: no case of %s has parameters that match %q", operationParamsVariable, name, params)
+		}
+	}
+	return sel, nil
+}
+
+// units returns units of the selected cases, as few as possible: each is a process that compiles shaders.
+func (sel selection) units(all []backendops.Unit) []backendops.Unit {
+	if len(sel.operations) == 0 {
+		return all
+	}
+	var cases []backendops.Case
+	var fused []backendops.Unit
+	for _, u := range all {
+		for _, c := range u.Cases {
+			if sel.operations[c.Operation] && (sel.params == nil || sel.params.MatchString(c.Params)) {
+				cases = append(cases, c)
+			}
+		}
+		if sel.operations[u.Operation] {
+			if sel.params != nil {
+				u.Params = sel.params.String()
+			}
+			fused = append(fused, u)
+		}
+	}
+	return append(backendops.Units(cases), fused...)
+}
+
+// operationsProgram is test-backend-ops beside the modules of the hip bundle.
+type operationsProgram struct {
+	backendops.Program
+	key  string // of program, modules and driver
+	mesa string // the driver's version
+}
+
+// operations makes test-backend-ops, the hip bundle and the driver.
+func (s *Session) operations(ctx context.Context) (p operationsProgram, err error) {
 	if err := s.prepare(ctx, buildPrograms); err != nil {
-		return p, "", err
+		return p, err
 	}
 	v, err := recipe.VariantByName("hip")
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
 	b, err := s.Recipe.Bundle(ctx, v)
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
 	raw, err := os.ReadFile(filepath.Join(b.Dir, bundle.ManifestName))
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
 	m, err := bundle.ParseManifest(raw)
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
 	path, err := s.Recipe.BackendOps(ctx)
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
 	sum, err := stage.FileDigest(path)
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
-	manifests, err := filepath.Glob(lavapipe)
+	mesa, err := s.mesa(ctx)
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
-	if len(manifests) == 0 {
-		return p, "", errors.New("lavapipe, Mesa's driver for CPUs, is not installed: apt-get install mesa-vulkan-drivers")
-	}
-	driver, err := os.ReadFile(manifests[0])
+	version, err := os.ReadFile(filepath.Join(mesa, mesaVersion))
 	if err != nil {
-		return p, "", err
+		return p, err
 	}
-	digest := sha256.Sum256(fmt.Appendf(nil, "%s %s %s", sum, m.Digest(), driver))
-	return backendops.Program{
-		Argv: []string{filepath.Join(b.Dir, filepath.FromSlash(m.Entry.Loader)), "--library-path", b.Dir, path},
-		Dir:  b.Dir, Env: backendops.SoftwareEnv(manifests[0]), Device: "Vulkan0",
-	}, hex.EncodeToString(digest[:8]), nil
+	digest := sha256.Sum256(fmt.Appendf(nil, "%s %s %s", sum, m.Digest(), version))
+	p.key, p.mesa = hex.EncodeToString(digest[:8]), strings.TrimSpace(string(version))
+	p.Program = backendops.Program{
+		// The libraries of the driver are those of its release where the bundle has none.
+		Argv: []string{filepath.Join(b.Dir, filepath.FromSlash(m.Entry.Loader)), "--library-path", b.Dir + ":" + mesa, path},
+		Dir:  b.Dir, Env: backendops.SoftwareEnv(filepath.Join(mesa, mesaManifest)), Device: "Vulkan0",
+	}
+	return p, nil
 }
 
-// runOperations runs the cases that have no results yet, and prints how far it is every half a minute.
-func (s *Session) runOperations(ctx context.Context, p backendops.Program, cases []backendops.Case, state *backendops.State) error {
-	units := state.Left(cases)
+// runOperations runs units that have no results yet, and prints how far it is every half a minute.
+func (s *Session) runOperations(ctx context.Context, p backendops.Program, units []backendops.Unit, state *backendops.State) error {
 	left := 0
 	for _, u := range units {
 		left += max(len(u.Cases), 1)
@@ -129,34 +214,87 @@ func (s *Session) runOperations(ctx context.Context, p backendops.Program, cases
 	}, state.Complete)
 }
 
-// writeOperations writes the page. It is an error if an operation differs or crashed.
-func (s *Session) writeOperations(file string, results []backendops.Result) error {
-	different := backendops.Count(results, backendops.Different) + backendops.Count(results, backendops.Crashed)
-	equal, unsupported := backendops.Count(results, backendops.Equal), backendops.Count(results, backendops.Unsupported)
+// operationsReport is what the page of the operations says.
+type operationsReport struct {
+	tag, mesa, device string
+	results           []backendops.Result
+	unsupported       []backendops.Case // by the device
+	left              []backendops.Unit // without results
+}
+
+// rows returns the results, the cases that were not run and those that the device does not support, and the
+// operations that were not run at all, of which it returns no results.
+func (r operationsReport) rows() (results []backendops.Result, notRun []string) {
+	ran, skipped := map[string]bool{}, map[string]bool{}
+	for _, one := range r.results {
+		ran[one.Operation] = true
+	}
+	results = slices.Clone(r.results)
+	leave := func(c backendops.Case) {
+		if ran[c.Operation] {
+			results = append(results, backendops.Result{Case: c, Outcome: backendops.NotRun})
+			return
+		}
+		skipped[c.Operation] = true
+	}
+	for _, u := range r.left {
+		for _, c := range u.Cases {
+			leave(c)
+		}
+		if u.Operation != "" {
+			leave(backendops.Case{Operation: u.Operation})
+		}
+	}
+	for _, c := range r.unsupported {
+		if !skipped[c.Operation] {
+			results = append(results, backendops.Result{Case: c, Outcome: backendops.Unsupported, Reason: "by " + r.device})
+		}
+	}
+	return backendops.Merge(results), slices.Sorted(maps.Keys(skipped))
+}
+
+// write writes the page and returns the number of cases that differ or crashed.
+func (r operationsReport) write(w io.Writer) (different int, err error) {
+	results, notRun := r.rows()
+	different = backendops.Count(results, backendops.Different) + backendops.Count(results, backendops.Crashed)
 	var b strings.Builder
 	fmt.Fprintf(&b, `# Operations of the Vulkan module
 
 Written by `+"`mage backendOps`"+`, which runs llama.cpp's own test-backend-ops (%s) beside the files of
-the hip bundle, on Mesa's driver that computes on the CPU (lavapipe, without half floats and
+the hip bundle, on Mesa's driver that computes on the CPU (lavapipe %s, without half floats and
 cooperative matrices). Each case computes one operation, or a few that the backend may fuse, with the
 shipped Vulkan module and with the CPU's reference, and compares the results within llama.cpp's own
-tolerance. %d cases are equal, %d differ, %d are not supported by the module on this driver or by the
-CPU: llama.cpp computes these with the CPU.
+tolerance.
 
-The end-to-end tests run a part: for each operation, types and kind of kernel the smallest case.
+%d cases are equal; %d differ or crash. %d are not supported by the module on this driver or by the CPU:
+llama.cpp computes those with the CPU.
 
-`, s.Recipe.Lock.Tag, equal, different, unsupported)
+`, r.tag, r.mesa, backendops.Count(results, backendops.Equal), different, backendops.Count(results, backendops.Unsupported))
+	if len(notRun) > 0 {
+		fmt.Fprintf(&b, "These operations were not run: %s.\n\n", strings.Join(notRun, ", "))
+	}
 	if err := backendops.WriteTable(&b, results); err != nil {
+		return different, err
+	}
+	_, err = io.WriteString(w, b.String())
+	return different, err
+}
+
+// writeOperations writes the page to a file. It is an error if an operation differs or crashed.
+func (s *Session) writeOperations(file string, page operationsReport) error {
+	var b bytes.Buffer
+	different, err := page.write(&b)
+	if err != nil {
 		return err
 	}
-	if err := regfile.Replace(file, []byte(b.String()), 0o644); err != nil {
+	if err := regfile.Replace(file, b.Bytes(), 0o644); err != nil {
 		return err
 	}
-	if err := s.printf("operations: %d equal, %d different, %d unsupported: %s", equal, different, unsupported, file); err != nil {
+	if err := s.printf("operations: %d cases have results, %d of them differ: %s", len(page.results), different, file); err != nil {
 		return err
 	}
 	if different > 0 {
-		return fmt.Errorf("%d operations differ from the CPU's: see %s", different, operationsPage)
+		return fmt.Errorf("%d cases differ from the CPU's: see %s", different, operationsPage)
 	}
 	return nil
 }

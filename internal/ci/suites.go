@@ -23,9 +23,6 @@ const (
 	EnvHIPBundle = "GOROCM_HIP_BUNDLE"
 	// EnvSystemBundle is the packed hip bundle of the system flavour.
 	EnvSystemBundle = "GOROCM_SYSTEM_BUNDLE"
-	// EnvBackendOps is llama.cpp's test of the backends' operations, for the modules of
-	// the hip bundle.
-	EnvBackendOps = "GOROCM_BACKEND_OPS"
 	// EnvSource is the directory of the pinned llama.cpp source, from which the tests
 	// read tokenizers.
 	EnvSource = "GOROCM_LLAMA_SOURCE"
