@@ -60,7 +60,8 @@ func TestOperationsPageSaysWhatWasNotRun(t *testing.T) {
 		unsupported: []backendops.Case{of("ADD", "type=f64"), of("ROPE", "type=f64"), of("HARDLY", "type=f64")},
 		left: []backendops.Unit{
 			{Cases: []backendops.Case{of("MUL_MAT", "type=f16"), of("MUL_MAT", "type=q4_0"), of("ROPE", "type=f32")}},
-			{Operation: "SOFTCAP"}, {Operation: "TOPK_MOE"},
+			{Operation: "SOFTCAP"},
+			{Operation: "TOPK_MOE"},
 		},
 	}
 	var b strings.Builder
