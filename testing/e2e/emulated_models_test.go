@@ -75,6 +75,8 @@ const upstreamError = 5e-4
 // state is as large in relation to the state at most, and calmNorm keeps attention from amplifying those of its scores.
 const modelProducts = 2*9 + 1
 
+const allowedError = modelProducts * upstreamError
+
 // calmNorm makes attention less sharp. With norms of one, its scores have a standard deviation of three to eight, by the
 // type of the weights, and a score that is rounded changes its weight by much more than the score.
 const calmNorm = 0.25
@@ -132,7 +134,7 @@ func emulatedPrompts() [][]int32 {
 }
 
 // answers returns what follows each prompt. With two slots, the prompts are computed at the same time.
-func (r *rig) answers(t *testing.T, m emulatedModel, path, layers, report string) []emulatedAnswer {
+func (r *rig) answers(t *testing.T, m emulatedModel, path, layers, report string, prompts ...[]int32) []emulatedAnswer {
 	t.Helper()
 	flash := "off"
 	if m.flash {
@@ -141,7 +143,6 @@ func (r *rig) answers(t *testing.T, m emulatedModel, path, layers, report string
 	s := r.serve(t, path, report, "-ngl", layers, "-c", fmt.Sprint(256*m.slots), "-np", fmt.Sprint(m.slots), "-fa", flash, "-ctk", m.cache, "-ctv", m.cache)
 	defer s.close()
 	const tokens, all = 3, 1 << 20
-	prompts := emulatedPrompts()
 	out, errs := make([]emulatedAnswer, len(prompts)), make([]error, len(prompts))
 	free := make(chan bool, m.slots)
 	var wg sync.WaitGroup
@@ -164,34 +165,48 @@ func (r *rig) answers(t *testing.T, m emulatedModel, path, layers, report string
 	return out
 }
 
+// write writes the tiny model to a directory and returns its path.
+func (m emulatedModel) write(t *testing.T) string {
+	t.Helper()
+	path, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: m.weights, AttentionNorm: calmNorm})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// compareAnswers returns the largest error of the logits of a card, and how many tokens are the CPU's. After the first
+// token of an answer that differs, what follows has another context and does not count.
+func compareAnswers(t *testing.T, cpu, card []emulatedAnswer) (worst float64, equal int) {
+	t.Helper()
+	for n := range cpu {
+		for i := range cpu[n].Tokens {
+			e, err := logitError(cpu[n].Probabilities[i].Top, card[n].Probabilities[i].Top)
+			if err != nil {
+				t.Fatalf("prompt %d, token %d: %v", n, i, err)
+			}
+			worst = max(worst, e) // NaN if either is
+			if cpu[n].Tokens[i] != card[n].Tokens[i] {
+				break
+			}
+			equal++
+		}
+	}
+	return worst, equal
+}
+
 // TestEmulatedModels runs tiny quantised models with all layers on the card: prompts for each kind of kernel, attention
 // with and without the fused kernel, a quantised cache, two slots. As long as the tokens are the CPU's, the logits of
 // all tokens are the CPU's within upstream's tolerance for each product. A token may only differ where the logits may.
 func TestEmulatedModels(t *testing.T) {
 	for _, m := range emulatedModels() {
 		t.Run(m.String(), func(t *testing.T) {
-			path, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: m.weights, AttentionNorm: calmNorm})
-			if err != nil {
-				t.Fatal(err)
-			}
-			r, report := newRig(t, m.target), filepath.Join(t.TempDir(), "report")
-			want := r.answers(t, m, path, "0", os.DevNull)
-			got := r.answers(t, m, path, "99", report)
-			worst, equal := 0.0, 0
-			for n := range want {
-				for i := range want[n].Tokens {
-					e, err := logitError(want[n].Probabilities[i].Top, got[n].Probabilities[i].Top)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if worst = max(worst, e); e > modelProducts*upstreamError {
-						t.Errorf("prompt %d, token %d: the error of the logits is %.2g, and %.2g is allowed", n, i, e, modelProducts*upstreamError)
-					}
-					if want[n].Tokens[i] != got[n].Tokens[i] {
-						break // what follows has another context
-					}
-					equal++
-				}
+			path, r, report := m.write(t), newRig(t, m.target), filepath.Join(t.TempDir(), "report")
+			want := r.answers(t, m, path, "0", os.DevNull, emulatedPrompts()...)
+			got := r.answers(t, m, path, "99", report, emulatedPrompts()...)
+			worst, equal := compareAnswers(t, want, got)
+			if !(worst <= allowedError) {
+				t.Errorf("the error of the logits is %.2g, and %.2g is allowed", worst, allowedError)
 			}
 			t.Logf("%d of %d tokens equal, the largest error of the logits is %.2g", equal, len(want)*len(want[0].Tokens), worst)
 			kernels := []string{}

@@ -57,6 +57,20 @@ func newRig(t *testing.T, cards string) *rig {
 	return &rig{&in, build.probe, cards}
 }
 
+// alone replaces a file of the rig, which may be a link to the bundle's, by a copy that a test may change, and returns
+// its path.
+func (r *rig) alone(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(r.Dir, name)
+	if out, err := exec.CommandContext(t.Context(), "cp", "--sparse=always", path, path+".copy").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Rename(path+".copy", path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // command returns a program with the loader and the libraries of the rig; "" is the bundle's own.
 func (r *rig) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	argv := r.Command()
