@@ -156,11 +156,11 @@ func (q *queue) dispatch(p *dispatchPacket) status {
 	}
 	started := time.Now()
 	stats, err := q.card.memory.Run(ctx, d)
-	report(q.card, d, stats, time.Since(started))
-	if err == nil {
-		return success
+	if err != nil {
+		return q.fault(err)
 	}
-	return q.fault(err)
+	report(q.card, d, stats, time.Since(started))
+	return success
 }
 
 // envReset names the variable with the time after which the kernel driver resets a card whose kernel does not end, such as
@@ -192,7 +192,7 @@ var reports = sync.OnceValue(func() (out []*os.File) {
 	return out
 })
 
-// report writes what a dispatch ran: target, kernel, groups, instructions, lane-instructions and microseconds.
+// report writes what a dispatch ran to its end: target, kernel, groups, instructions, lane-instructions and microseconds.
 func report(c *card, d *rdna3.Dispatch, s rdna3.Stats, spent time.Duration) {
 	line := fmt.Sprintln(c.target, d.Kernel.Name, s.Groups, s.Instructions, s.Lanes, spent.Microseconds())
 	for _, f := range reports() {
