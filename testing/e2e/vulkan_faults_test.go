@@ -23,8 +23,8 @@ import (
 
 // The card of the machine rx7600 as its Vulkan driver describes it. HIP has no code for it.
 const (
-	vulkanCard       = "AMD Radeon RX 7600 (RADV NAVI33)"
-	vulkanCardMemory = 8573157376
+	vulkanCard             = "AMD Radeon RX 7600 (RADV NAVI33)"
+	vulkanCardMemory int64 = 8573157376
 )
 
 // Faults of the device, by the words of testdata/faulty_driver.c.
