@@ -53,7 +53,7 @@ var (
 // number is asked for. What only the second list has is a software driver, or a second
 // driver of a card.
 func (b *Bundle) Vulkan(ctx context.Context, q VulkanQuery) ([]gpu.Vulkan, error) {
-	name := b.vulkanCache(q)
+	name := vulkanCache(b.Digest(), q)
 	if found, ok := readVulkan(name); ok {
 		return found, nil
 	}
@@ -71,6 +71,12 @@ func (b *Bundle) Vulkan(ctx context.Context, q VulkanQuery) ([]gpu.Vulkan, error
 	}
 	saveVulkan(name, found)
 	return found, nil
+}
+
+// KnownVulkan returns what an earlier call of [Bundle.Vulkan] has cached for the bundle
+// with this digest. It opens no bundle, which takes milliseconds for a packed one.
+func KnownVulkan(digest string, q VulkanQuery) (found []gpu.Vulkan, ok bool) {
+	return readVulkan(vulkanCache(digest, q))
 }
 
 // vulkan returns the devices, and what the loader says of a driver that it cannot load beside
@@ -183,9 +189,9 @@ func loaderError(stderr []byte) string {
 	return first
 }
 
-// vulkanCache returns the file for a result, empty if it is not cached.
-func (b *Bundle) vulkanCache(q VulkanQuery) string {
-	digest := b.Digest()
+// vulkanCache returns the file for the result of the bundle with a digest, empty if it is
+// not cached.
+func vulkanCache(digest string, q VulkanQuery) string {
 	if digest == "" || q.State == "" {
 		return ""
 	}

@@ -65,6 +65,9 @@ func (m *Machine) askVulkan(ctx context.Context, q locate.VulkanQuery) ([]gpu.Vu
 	if len(gpu.NewFS(m.config.root()).VulkanDrivers(m.environ())) == 0 {
 		return nil, errNoDriver
 	}
+	if found, ok := locate.KnownVulkan(m.bundleDigest, q); ok {
+		return found, nil
+	}
 	b, err := m.reopen()
 	if err != nil {
 		return nil, err

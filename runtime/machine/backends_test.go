@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
@@ -70,6 +71,42 @@ func TestPlanWithVulkan(t *testing.T) {
 	}
 	if _, err := without.Plan(model, plan.Options{Backend: plan.BackendVulkan}); !errors.Is(err, plan.ErrNoGPU) || !strings.Contains(err.Error(), "install mesa-vulkan-drivers") {
 		t.Errorf("without a driver, as asked: %v", err)
+	}
+}
+
+// What the drivers offer is cached for a bundle with a manifest, and the next plan does not
+// open the bundle for it: that would take milliseconds.
+func TestKnownVulkanOpensNoBundle(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: "NVIDIA GeForce RTX 4090", MiB: 24564}}})
+	t.Setenv("VK_DRIVER_FILES", "")
+	root, dir := withVulkan(t, "nvidia", true), os.Getenv(locate.EnvBundle)
+	server := filepath.Join(dir, "llama-server")
+	if err := errors.Join(os.Remove(server), os.WriteFile(server, []byte("#!/bin/sh\nexec "+os.Args[0]+` "$@"`+"\n"), 0o700), os.Chmod(server, 0o755), os.Chmod(filepath.Join(dir, "libggml-vulkan.so"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	built, err := bundle.Build(dir, bundle.Manifest{
+		Name: "llama-fake", Variant: "cpu", Flavour: bundle.FlavourSystem, Version: "v0", Entry: bundle.Entry{Program: "llama-server"},
+	})
+	if err == nil {
+		err = bundle.WriteManifest(dir, built)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	first, second, third := detect(t, root), detect(t, root), detect(t, root)
+	if p, err := first.Plan(model, plan.Options{}); err != nil || p.Backend != plan.BackendVulkan {
+		t.Fatalf("%q, %v", reasons(p), err)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := second.Plan(model, plan.Options{}); err != nil || p.Backend != plan.BackendVulkan {
+		t.Errorf("with a known answer and without the bundle: %q, %v", reasons(p), err)
+	}
+	t.Setenv("VK_DRIVER_FILES", "/another/driver.json") // an answer that is not known
+	if p, err := third.Plan(model, plan.Options{}); err == nil && p.Backend == plan.BackendVulkan {
+		t.Errorf("with another driver: %q", reasons(p))
 	}
 }
 
