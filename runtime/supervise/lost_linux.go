@@ -20,6 +20,10 @@ const lostError = "ErrorDeviceLost"
 // lostTimeout limits a check of the device. Slots of a lost device are soon free.
 const lostTimeout = 10 * time.Second
 
+// lostPause is the time between two checks: a client can write such lines, and each check
+// takes a slot.
+const lostPause = 2 * time.Second
+
 // watchDevice reports to lost that the process has lost its device, until ctx ends. The
 // process goes on after that, and answers every request with an error.
 //
@@ -33,6 +37,11 @@ func (c *Child) watchDevice(ctx context.Context, p *process, events *startupEven
 		case <-events.lost:
 		}
 		if !c.deviceIsLost(ctx, p) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(lostPause): // lines of the pause are checked after it
+			}
 			continue
 		}
 		select {

@@ -1,10 +1,18 @@
 package supervise
 
 import (
+	"bufio"
+	"context"
 	"errors"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
@@ -79,4 +87,49 @@ func TestLostDeviceIsConfirmed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Lines that somebody forges cause a few checks, whatever their number, and the last one is
+// not forgotten.
+func TestLostDeviceIsCheckedNowAndThen(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var checks atomic.Int64
+		answer := func(conn net.Conn) {
+			for r := bufio.NewReader(conn); ; checks.Add(1) {
+				req, err := http.ReadRequest(r)
+				if err != nil {
+					return
+				}
+				_, _ = io.Copy(io.Discard, req.Body)
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+			}
+		}
+		transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			go answer(theirs)
+			return ours, nil
+		}}
+		events := &startupEvents{lost: make(chan struct{}, 1)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var watcher sync.WaitGroup
+		watcher.Go(func() {
+			(&Child{baseURL: "http://llama"}).watchDevice(ctx, &process{probeTransport: transport}, events, nil)
+		})
+		for range 100 { // ten seconds
+			notify(events.lost)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := checks.Load(); n > 6 {
+			t.Errorf("%d checks in ten seconds", n)
+		}
+		time.Sleep(lostPause)
+		synctest.Wait()
+		if n := checks.Load(); n < 6 {
+			t.Errorf("%d checks: the last line was forgotten", n)
+		}
+		cancel()
+		watcher.Wait()
+		transport.CloseIdleConnections()
+	})
 }
