@@ -27,6 +27,10 @@ const EnvCards = "GOROCM_EMULATED_CARDS"
 // dispatch: target, kernel, groups, instructions, lane-instructions and microseconds.
 const EnvReport = "GOROCM_EMULATED_REPORT"
 
+// EnvCoverage is the variable with the paths of files, with colons, that get each kernel that ran to its end, with its
+// target and its code object, once for each process. Package survey reads them.
+const EnvCoverage = "GOROCM_EMULATED_COVERAGE"
+
 // EnvReset is the variable with the time after which the kernel driver resets a card
 // whose kernel does not end. Without it the kernel runs on.
 const EnvReset = "GOROCM_EMULATED_RESET"
@@ -34,7 +38,7 @@ const EnvReset = "GOROCM_EMULATED_RESET"
 const source = "forge.lthn.ai/core/go-rocm/testing/hsa/runtime"
 
 // Build builds the library into a directory and returns its path. It needs a C
-// compiler.
+// compiler. The same source makes the same file.
 func Build(ctx context.Context, dir string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "list", "-find", "-f", "{{.Dir}}", source).Output()
 	if err != nil {
@@ -43,7 +47,7 @@ func Build(ctx context.Context, dir string) (string, error) {
 	from := strings.TrimSpace(string(out))
 	path := filepath.Join(dir, Library)
 	flags := "-extldflags '-Wl,-soname," + Library + " -Wl,--version-script=" + filepath.Join(from, "versions.map") + "'"
-	cmd := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-ldflags", flags, "-o", path, source)
+	cmd := exec.CommandContext(ctx, "go", "build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o", path, source)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if _, err := cmd.Output(); err != nil {
 		return "", fmt.Errorf("build %s: %w", Library, explain(err))

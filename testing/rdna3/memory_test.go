@@ -1,8 +1,11 @@
 package rdna3
 
 import (
+	"slices"
 	"sync"
 	"testing"
+
+	"forge.lthn.ai/core/go-rocm/testing/elfgen"
 )
 
 // TestMemoryFinds looks up addresses in and between thousands of regions.
@@ -93,5 +96,24 @@ func BenchmarkFind(b *testing.B) {
 		if n++; m.find((n*7919%4000+1)<<20, 4) == nil {
 			b.Fatal("not found")
 		}
+	}
+}
+
+// TestObjectIDIgnoresWhatFollows identifies a code object by its own bytes.
+func TestObjectIDIgnoresWhatFollows(t *testing.T) {
+	code := elfgen.CodeObject(0x41, []string{"kernel"}, 100)
+	id := ObjectID(code)
+	if got := ObjectID(append(slices.Clone(code), make([]byte, 4000)...)); got != id {
+		t.Errorf("with padding it is %s, and not %s", got, id)
+	}
+	for _, at := range []int{0, len(code) / 2, len(code) - 1} {
+		changed := slices.Clone(code)
+		changed[at] ^= 1
+		if ObjectID(changed) == id {
+			t.Errorf("another byte %d is the same object", at)
+		}
+	}
+	if ObjectID(nil) == ObjectID([]byte{0}) {
+		t.Error("no bytes and a zero are the same object")
 	}
 }

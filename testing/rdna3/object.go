@@ -2,8 +2,10 @@ package rdna3
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -36,6 +38,21 @@ type Kernel struct {
 	groupIDs  [3]bool
 	vgprs     int // registers that a wave has
 	program   *Program
+}
+
+// ObjectID returns a short digest that identifies a code object, also where bytes follow it: those of a fat binary are
+// aligned, and its reader does not know their exact size.
+func ObjectID(code []byte) string {
+	const offsetAt, sizeAt, countAt, header = 40, 58, 60, 64 // of the section headers, which are last in the file
+	if len(code) >= header {
+		le := binary.LittleEndian
+		end := le.Uint64(code[offsetAt:]) + uint64(le.Uint16(code[sizeAt:]))*uint64(le.Uint16(code[countAt:]))
+		if end >= header && end < uint64(len(code)) {
+			code = code[:end]
+		}
+	}
+	sum := sha256.Sum256(code)
+	return hex.EncodeToString(sum[:8])
 }
 
 // Registers that the kernel descriptor can ask for, in their order.

@@ -42,7 +42,7 @@ type card struct {
 
 	mu      sync.Mutex // guards what follows
 	used    uint64
-	kernels map[uint64]*rdna3.Kernel // by the address of the descriptor
+	kernels map[uint64]*kernel // by the address of the descriptor
 }
 
 // models are the cards that can be emulated.
@@ -83,7 +83,7 @@ var cards = sync.OnceValues(func() ([]*card, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := &card{model: m, node: 1 + len(all), kernels: map[uint64]*rdna3.Kernel{}}
+		c := &card{model: m, node: 1 + len(all), kernels: map[uint64]*kernel{}}
 		if err := c.override(); err != nil {
 			return nil, err
 		}

@@ -17,8 +17,14 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/rdna3"
 )
 
+// A kernel is a kernel of a code object that is in the memory of a card.
+type kernel struct {
+	*rdna3.Kernel
+	object string // the code object's rdna3.ObjectID; empty if the coverage is not recorded
+}
+
 // kernel returns the kernel whose descriptor is at an address, or nil.
-func (c *card) kernel(descriptor uint64) *rdna3.Kernel {
+func (c *card) kernel(descriptor uint64) *kernel {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.kernels[descriptor]
@@ -31,8 +37,8 @@ type symbol struct {
 	address uint64
 	size    uint64
 	card    *card
-	kernel  *rdna3.Kernel // nil for a variable
-	fixed   bool          // the variable cannot be written
+	kernel  *kernel // nil for a variable
+	fixed   bool    // the variable cannot be written
 }
 
 // An executable is a code object in the memory of a card.
@@ -186,12 +192,16 @@ func (e *executable) load(c *card, agent uint64, code []byte) error {
 	}
 	copy(a.data, o.Image)
 	o.Image = a.data
+	object := ""
+	if coverage() != nil {
+		object = rdna3.ObjectID(code)
+	}
 	syms, err := f.DynamicSymbols()
 	if err != nil {
 		return err
 	}
 	for _, s := range syms {
-		e.define(c, f, o, s)
+		e.define(c, f, o, object, s)
 	}
 	return nil
 }
@@ -214,13 +224,13 @@ func checkTarget(c *card, code []byte) error {
 }
 
 // define adds a symbol of a code object.
-func (e *executable) define(c *card, f *elf.File, o *rdna3.Object, from elf.Symbol) {
+func (e *executable) define(c *card, f *elf.File, o *rdna3.Object, object string, from elf.Symbol) {
 	if from.Section == elf.SHN_UNDEF || int(from.Section) >= len(f.Sections) {
 		return
 	}
 	s := &symbol{handle: handle(), name: from.Name, address: o.Base + from.Value, size: from.Size, card: c}
 	if name, ok := strings.CutSuffix(from.Name, ".kd"); ok {
-		s.kernel = o.Kernels[name]
+		s.kernel = &kernel{o.Kernels[name], object}
 		c.mu.Lock()
 		c.kernels[s.address] = s.kernel
 		c.mu.Unlock()

@@ -7,7 +7,8 @@
 //
 // The cards are named by the variable GOROCM_EMULATED_CARDS, with their targets:
 // "gfx1100", "gfx1101" or "gfx1100,gfx1101". The first is the default. The files that
-// GOROCM_EMULATED_REPORT names get a line for each dispatch.
+// GOROCM_EMULATED_REPORT names get a line for each dispatch, those that
+// GOROCM_EMULATED_COVERAGE names one for each kernel.
 //
 // # How it works
 //

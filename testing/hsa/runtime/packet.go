@@ -128,7 +128,7 @@ func (q *queue) dispatch(p *dispatchPacket) status {
 		logf("a packet starts a kernel at %#x, where none is", p.kernel)
 		return errCodeObject
 	}
-	k := *loaded
+	k := *loaded.Kernel
 	k.Scratch = max(k.Scratch, p.private)
 	d := &rdna3.Dispatch{
 		Kernel: &k, Kernarg: p.kernarg, Grid: p.grid,
@@ -160,6 +160,7 @@ func (q *queue) dispatch(p *dispatchPacket) status {
 		return q.fault(err)
 	}
 	report(q.card, d, stats, time.Since(started))
+	coverage().add(q.card.target, loaded.object, k.Name)
 	return success
 }
 
