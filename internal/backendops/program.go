@@ -24,6 +24,9 @@ type Program struct {
 	Device string   // the device to test, such as "Vulkan0"
 	// CaseLimit is how long one case may take; zero means [DefaultCaseLimit].
 	CaseLimit time.Duration
+	// Slow says that the device is so slow that a case without a result in its time is
+	// [TooSlow]. Otherwise it hangs, and is [Crashed].
+	Slow bool
 }
 
 // DefaultCaseLimit is more than the slowest case takes on two busy processors.
@@ -47,6 +50,7 @@ const (
 	Different   Outcome = "different"   // the results differ by more than the operation's tolerance
 	Unsupported Outcome = "unsupported" // by the device, or by the CPU that it is compared with
 	Crashed     Outcome = "crashed"     // the program did not survive the case
+	TooSlow     Outcome = "too slow"    // there was no result in the time of a case; only with Program.Slow
 	NotRun      Outcome = "not run"
 )
 
@@ -175,7 +179,7 @@ func (p Program) runNamed(ctx context.Context, cases []Case, report func(Result)
 	var crash *crashError
 	switch {
 	case errors.As(err, &crash) && len(cases) == 1:
-		return nil, report(Result{cases[0], Crashed, crash.Error()})
+		return nil, report(Result{cases[0], p.outcome(crash), crash.Error()})
 	case errors.As(err, &crash):
 		// The program prints a case when it has computed it, so the next one is suspect. It runs
 		// alone, since the lines of several cases may be lost with the process.
@@ -228,7 +232,7 @@ func (p Program) RunOperation(ctx context.Context, operation, params string, rep
 	var crash *crashError
 	switch {
 	case errors.As(err, &crash):
-		return report(Result{Case{operation, "after the cases above"}, Crashed, crash.Error()})
+		return report(Result{Case{operation, "after the cases above"}, p.outcome(crash), crash.Error()})
 	case err == nil && len(missing) > 0:
 		return fmt.Errorf("test-backend-ops has no case of %s whose parameters match %q", slices.Sorted(maps.Keys(missing)), params)
 	}
@@ -236,7 +240,18 @@ func (p Program) RunOperation(ctx context.Context, operation, params string, rep
 }
 
 // crashError reports a program that a signal ended.
-type crashError struct{ text string }
+type crashError struct {
+	text string
+	hung bool // the signal was sent because the time of a case was over
+}
+
+// outcome returns the outcome of the case that was running.
+func (p Program) outcome(e *crashError) Outcome {
+	if p.Slow && e.hung {
+		return TooSlow
+	}
+	return Crashed
+}
 
 // Error says how the program ended.
 func (e *crashError) Error() string { return e.text }
@@ -293,10 +308,10 @@ func (p Program) start(ctx context.Context, args []string, read func(string) err
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case hung.Load():
-		return &crashError{fmt.Sprintf("it had no result after %s", limit)}
+		return &crashError{fmt.Sprintf("it had no result after %s", limit), true}
 	case errors.As(err, &exit):
 		if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-			return &crashError{strings.TrimSpace(fmt.Sprintf("signal: %s; %s", status.Signal(), stderr.lastLine()))}
+			return &crashError{strings.TrimSpace(fmt.Sprintf("signal: %s; %s", status.Signal(), stderr.lastLine())), false}
 		}
 		if exit.ExitCode() == 1 {
 			return nil // some cases differ

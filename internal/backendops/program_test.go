@@ -140,6 +140,49 @@ func TestRunContinuesAfterACrash(t *testing.T) {
 	}
 }
 
+// TestSlowDeviceHasNoHang runs a case that has no result in its time, on a device that is known to be slow.
+func TestSlowDeviceHasNoHang(t *testing.T) {
+	t.Parallel()
+	p := fakeProgram(t)
+	p.Slow = true
+	var got []Result
+	cases := []Case{{"ADD", "type=f32,n=2,crash=1"}, {"SQR", "type=f32,hang=1"}, {"SQR", "type=f32,n=1"}}
+	if err := p.Run(t.Context(), cases, func(r Result) error { got = append(got, r); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 3 || got[0].Outcome != Crashed || got[1].Outcome != TooSlow || got[2].Outcome != Equal {
+		t.Errorf("the results are %v", got)
+	}
+	var b strings.Builder
+	if err := WriteTable(&b, Merge(got)); err != nil || !strings.Contains(b.String(), "| SQR | f32 | 1 | 0 | 1 | 0 |  |") || !strings.Contains(b.String(), "| too slow | it had no result after 3s |") {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+}
+
+// TestVarietyBeginsWithSmallCases returns the smallest case of each kind first.
+func TestVarietyBeginsWithSmallCases(t *testing.T) {
+	t.Parallel()
+	cases := []Case{{"ADD", "type=f32,ne=[30,1]"}, {"ADD", "type=f32,ne=[2,10]"}, {"ADD", "type=f16,ne=[40,1]"}, {"MUL", "type=f32,n=5"}, {"MUL", "type=f32,n=4"}}
+	first, rest := Variety(cases)
+	if !slices.Equal(first, []Case{cases[4], cases[1], cases[2]}) || !slices.Equal(rest, []Case{cases[3], cases[0]}) {
+		t.Errorf("first %v, then %v", first, rest)
+	}
+}
+
+func TestWorkIsTheProductOfTheSizes(t *testing.T) {
+	t.Parallel()
+	for params, want := range map[string]float64{
+		"type_a=q4_0,type_b=f32,m=16,n=8,k=256,bs=[3,2],nr=[1,1],per=[0,1,2,3],k_v=0,o=1": 16 * 8 * 256 * 6 * 6,
+		"hsk=64,hsv=64,nh=4,nr23=[1,1],kv=512,nb=3,mask=1,max_bias=0.000000":              64 * 4 * 512 * 3,
+		"type=f32,eps=0.000001,ne=[64,5,4,3]":                                             64 * 5 * 4 * 3,
+		"":                                                                                1,
+	} {
+		if got := Work(Case{"ANY", params}); got != want {
+			t.Errorf("%q is %v, and not %v", params, got, want)
+		}
+	}
+}
+
 func TestRunOperationNeedsACase(t *testing.T) {
 	t.Parallel()
 	var got []string

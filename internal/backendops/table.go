@@ -64,7 +64,7 @@ func types(c Case) []string {
 
 // Merge returns one result for each case: of several, the worst. They are sorted.
 func Merge(results []Result) []Result {
-	order := []Outcome{NotRun, Equal, Unsupported, Different, Crashed}
+	order := []Outcome{NotRun, TooSlow, Equal, Unsupported, Different, Crashed}
 	worst := map[Case]Result{}
 	for _, r := range results {
 		if old, ok := worst[r.Case]; !ok || slices.Index(order, old.Outcome) < slices.Index(order, r.Outcome) {
@@ -96,7 +96,7 @@ func (sum *row) add(r Result) {
 	case Unsupported:
 		sum.unsupported++
 		into = sum.unsupportedTypes
-	case NotRun:
+	case NotRun, TooSlow:
 		sum.notRun++
 		sum.unlisted = sum.unlisted || r.Params == ""
 		into = sum.leftTypes
@@ -115,7 +115,7 @@ func (sum *row) left() string {
 }
 
 // WriteTable writes the results in Markdown: a row for each operation, and below it each case that
-// differs or crashed, with the reason. The results are those of Merge.
+// differs, crashed or was too slow, with the reason. The results are those of Merge.
 func WriteTable(w io.Writer, results []Result) error {
 	rows := map[string]*row{}
 	var failed []Result
@@ -124,7 +124,7 @@ func WriteTable(w io.Writer, results []Result) error {
 			rows[r.Operation] = &row{runTypes: map[string]bool{}, leftTypes: map[string]bool{}, unsupportedTypes: map[string]bool{}}
 		}
 		rows[r.Operation].add(r)
-		if r.Outcome == Different || r.Outcome == Crashed {
+		if r.Outcome == Different || r.Outcome == Crashed || r.Outcome == TooSlow {
 			failed = append(failed, r)
 		}
 	}

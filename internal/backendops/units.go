@@ -1,8 +1,12 @@
 package backendops
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
@@ -14,6 +18,44 @@ func SoftwareEnv(manifest string) []string {
 	return append(gpu.VulkanEnv([]gpu.Device{{Vulkan: &gpu.Vulkan{Software: true}}}), "VK_DRIVER_FILES="+manifest,
 		// The CPU's threads share the processors with the driver's. No debugger is started after a crash.
 		"OMP_WAIT_POLICY=passive", "GGML_NO_BACKTRACE=1")
+}
+
+// EmulatedEnv returns the environment for the HIP module on an emulated card, with the variables of that card.
+func EmulatedEnv(card ...string) []string {
+	return append(append(gpu.NoVulkanEnv(), "OMP_WAIT_POLICY=passive", "GGML_NO_BACKTRACE=1"), card...)
+}
+
+// Work estimates how much a case computes: the product of its sizes. It is more than the number of elements of its
+// largest tensor.
+func Work(c Case) float64 {
+	work := 1.0
+	for _, p := range params(c) {
+		if p.name == "hsv" || p.name == "seed" { // the head size is counted already
+			continue
+		}
+		for text := range strings.FieldsFuncSeq(p.value, func(r rune) bool { return strings.ContainsRune("[], ", r) }) {
+			if n, err := strconv.ParseUint(text, 10, 62); err == nil && n > 1 {
+				work *= float64(n)
+			}
+		}
+	}
+	return work
+}
+
+// Variety returns the smallest case of each operation and types, and the others, the small ones first. A device that is
+// too slow for all cases runs them in this order.
+func Variety(cases []Case) (first, rest []Case) {
+	seen := map[string]bool{}
+	for _, c := range slices.SortedStableFunc(slices.Values(cases), func(a, b Case) int { return cmp.Compare(Work(a), Work(b)) }) {
+		kind := c.Operation + " " + strings.Join(types(c), " ")
+		if seen[kind] {
+			rest = append(rest, c)
+			continue
+		}
+		seen[kind] = true
+		first = append(first, c)
+	}
+	return first, rest
 }
 
 // FusedOperations are the operations of whose cases test-backend-ops compares whole graphs.
