@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 
+	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/scheduler"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
@@ -56,6 +57,7 @@ type Pool struct {
 	names     map[string]string     // the keys of models by name and alias
 	models    map[string]*poolModel // by key, also those that are going
 	machines  map[string]*machine.Machine
+	vulkan    []gpu.Vulkan // the devices that Vulkan reported for the newest plan that depends on them
 	instances map[string]*poolInstance
 	// corrections are the factors by which a model's memory on a place was more than
 	// estimated the last time.

@@ -38,13 +38,23 @@ func (e poolEffects) Memory() []scheduler.Place {
 	}
 	places := []scheduler.Place{hostPlace(host.ReadMemory(e.root()), hostLimit)}
 	for _, d := range e.cards() {
-		free := d.VRAMTotal // nothing better is known
-		if d.MemoryKnown {
-			free = d.VRAMFree()
+		total, used := cardMemory(d)
+		place := scheduler.Place{ID: d.ID(), Total: total, Free: total - min(used, total), Margin: plan.DefaultMargin, Yield: min(yield, plan.DefaultMargin)}
+		if !d.MemoryKnown { // nobody counts what our models hold
+			place.Mapped, place.Yield = true, 0
 		}
-		places = append(places, scheduler.Place{ID: d.PCI, Total: d.VRAMTotal, Free: free, Margin: plan.DefaultMargin, Yield: min(yield, plan.DefaultMargin)})
+		places = append(places, place)
 	}
 	return places
+}
+
+// cardMemory returns the total and the used memory of a card that models may be planned
+// in, in bytes.
+func cardMemory(d gpu.Device) (total, used uint64) {
+	if d.Vulkan != nil {
+		return d.VulkanMemory()
+	}
+	return d.VRAMTotal, d.VRAMUsed
 }
 
 // hostPlace returns main memory as a place.
@@ -68,13 +78,17 @@ func (p *Pool) root() string {
 	return s.sysRoot()
 }
 
-// cards returns the GPUs with their memory as it is now.
+// cards returns the GPUs with their memory as it is now, and with what Vulkan reported of
+// them when a model was planned.
 func (p *Pool) cards() []gpu.Device {
 	all, err := gpu.NewFS(p.root()).Cards()
 	if err != nil && !errors.Is(err, gpu.ErrNoDriver) {
 		p.log.Debug("some GPUs could not be read", "cause", err.Error())
 	}
-	return all
+	p.mu.Lock()
+	found := p.vulkan
+	p.mu.Unlock()
+	return gpu.MatchVulkan(all, found)
 }
 
 // usedMemory returns the used memory of each card, in bytes.
@@ -82,7 +96,7 @@ func (p *Pool) usedMemory() map[string]uint64 {
 	used := map[string]uint64{}
 	for _, d := range p.cards() {
 		if d.MemoryKnown {
-			used[d.PCI] = d.VRAMUsed
+			_, used[d.ID()] = cardMemory(d)
 		}
 	}
 	return used

@@ -18,6 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
+	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
 // usedFile is a card's counter of used memory, that processes change.
@@ -178,4 +179,46 @@ func TestPoolUsesEveryCard(t *testing.T) {
 	}
 	a.Release()
 	b.Release()
+}
+
+// Models are placed on cards whose memory the kernel does not report, on integrated GPUs with
+// the main memory that they may map, and on devices that only Vulkan lists.
+func TestPoolOnDevicesOfVulkan(t *testing.T) {
+	for name, c := range map[string]struct {
+		machine string
+		device  fakellama.VulkanDevice
+		place   string
+	}{
+		"NVIDIA":     {"nvidia", fakellama.VulkanDevice{Description: "NVIDIA GeForce RTX 4090", MiB: 24564}, "0000:01:00.0"},
+		"integrated": {"raphael", fakellama.VulkanDevice{Description: "AMD Radeon Graphics (RADV RAPHAEL_MENDOCINO)", MiB: 32503}, "0000:18:00.0"},
+		"virtual":    {"none", fakellama.VulkanDevice{Description: "Virtio-GPU Venus (AMD Radeon RX 7900 XTX (RADV NAVI31))", MiB: 24560}, "vulkan0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ownCache(t)
+			fake := fakebundle.New(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{c.device}})
+			if err := os.WriteFile(filepath.Join(fake.Dir, "libggml-vulkan.so"), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			root := sysroot.Write(t, c.machine, map[string]string{
+				"proc/meminfo": "MemTotal: 67108864 kB\nMemAvailable: 67108864 kB\n",
+				"usr/share/vulkan/icd.d/radeon_icd.x86_64.json": `{"ICD": {"api_version": "1.4.305", "library_path": "libvulkan_radeon.so"}}`,
+			})
+			p := openPool(t, rocm.PoolSettings{Models: poolModels(fake, "a", "b"), SysRoot: root})
+			for _, name := range []string{"a", "b"} {
+				l := lease(t, p, name)
+				if got := l.Model().Server().Plan; got.Backend != plan.BackendVulkan || !got.Fits {
+					t.Errorf("%s runs with %s: %q", name, got.Backend, got.Reasons)
+				}
+				if s := state(t, p, name); s.Memory[c.place] == 0 {
+					t.Errorf("%s holds %v, want memory on %s", name, s.Memory, c.place)
+				}
+				l.Release()
+			}
+			for _, name := range []string{"a", "b"} { // neither made room for the other
+				if s := state(t, p, name); s.State != rocm.ModelLoaded {
+					t.Errorf("%s is %s", name, s.State)
+				}
+			}
+		})
+	}
 }

@@ -91,6 +91,11 @@ func (p *Pool) placements(m *poolModel) (best *plan.Plan, all []scheduler.Placem
 	if err := now.ReadVulkan(context.Background(), f, m.settings.planOptions(f)); err != nil {
 		return nil, nil, nil, err
 	}
+	if found := now.Vulkan(); len(found) > 0 {
+		p.mu.Lock()
+		p.vulkan = found
+		p.mu.Unlock()
+	}
 	best, err = planInPool(now, m, f, m.settings.planOptions(f))
 	if cause := errors.Unwrap(err); errors.Is(cause, plan.ErrDoesNotFit) {
 		err = cause // without the path, which is not for clients
@@ -154,8 +159,8 @@ func (p *Pool) alternatives(now *machine.Machine, m *poolModel, f *gguf.File, be
 		if d.Integrated != best.Chosen[0].Integrated {
 			continue
 		}
-		o.Devices.ID = cmp.Or(d.UUID(), d.PCI)
-		if each, err := planInPool(now, m, f, o); err == nil && each.GPU && each.Chosen[0].PCI == d.PCI {
+		o.Devices.ID = cmp.Or(d.UUID(), d.ID())
+		if each, err := planInPool(now, m, f, o); err == nil && each.GPU && each.Chosen[0].ID() == d.ID() {
 			all = append(all, each)
 		}
 	}
@@ -276,8 +281,14 @@ func (p *Pool) machineFor(s *Settings) (*machine.Machine, error) {
 	held := p.heldMemory()
 	for i := range now.Devices {
 		d := &now.Devices[i]
-		d.VRAMUsed -= min(d.VRAMUsed, held[d.PCI])
-		d.ComputeUsed -= min(d.ComputeUsed, held[d.PCI])
+		if !d.MemoryKnown {
+			continue // its used memory is not that of now
+		}
+		ours := held[d.ID()]
+		d.ComputeUsed -= min(d.ComputeUsed, ours)
+		inVRAM := min(d.VRAMUsed, ours)
+		d.VRAMUsed -= inVRAM
+		d.GTTUsed -= min(d.GTTUsed, ours-inVRAM)
 	}
 	p.mu.Lock()
 	limit := p.settings.HostMemory

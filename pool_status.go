@@ -42,8 +42,8 @@ type ModelStatus struct {
 	Fits    bool
 	Why     []string
 	Refusal error
-	// Memory is what the model holds on each place, in bytes: PCI addresses, and
-	// scheduler.Host.
+	// Memory is what the model holds on each place, in bytes: PCI addresses or
+	// other IDs of devices (gpu.Device.ID), and scheduler.Host.
 	Memory map[string]uint64
 	// Leases and Waiting count the requests that use the model, or wait for it.
 	Leases, Waiting int

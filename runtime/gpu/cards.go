@@ -52,6 +52,7 @@ func (f FS) renderDevice(minor int) (d Device, ok bool) {
 		return d, false
 	}
 	f.readDRM(&d)
+	f.detectIntegratedCard(&d)
 	d.Name = f.productName(d)
 	d.UnusableReason = "the kernel's compute driver (KFD) does not list it, so HIP cannot use it"
 	if d.Vendor != VendorAMD {
@@ -69,6 +70,8 @@ func vendorName(vendor uint32) string {
 		return "NVIDIA"
 	case VendorIntel:
 		return "Intel"
+	case VendorVirtio:
+		return "virtual"
 	}
 	return "unknown"
 }

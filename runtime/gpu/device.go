@@ -3,6 +3,8 @@ package gpu
 import (
 	"errors"
 	"fmt"
+	"math"
+	"strconv"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 )
@@ -31,7 +33,7 @@ type Device struct {
 	Node       int        `json:"node"`   // KFD topology node
 	Index      int        `json:"index"`  // position in the HSA runtime's unmasked order, -1 when the runtime cannot see it
 	Name       string     `json:"name"`   // marketing name where known, else vendor:device
-	PCI        string     `json:"pci"`    // address, "0000:03:00.0"; empty for a software driver of Vulkan
+	PCI        string     `json:"pci"`    // address, "0000:03:00.0"; empty for a device that only Vulkan lists, and for an unreadable node
 	Vendor     uint32     `json:"vendor"` // PCI vendor id, VendorAMD for every device of KFD
 	DeviceID   uint32     `json:"device"` // PCI device id
 	Revision   uint32     `json:"revision"`
@@ -75,6 +77,41 @@ type Sensors struct {
 	Throttled []string `json:"throttled,omitempty"`
 	// Suspended reports that the card sleeps. Reading its sensors would wake it.
 	Suspended bool `json:"suspended,omitempty"`
+}
+
+// ID returns the name by which options, plans and records refer to the device: its PCI
+// address, else "vulkan" and Vulkan's number of it, else "node" and the number of its
+// topology node.
+func (d Device) ID() string {
+	switch {
+	case d.PCI != "":
+		return d.PCI
+	case d.Vulkan != nil:
+		return "vulkan" + strconv.Itoa(d.Vulkan.Index)
+	}
+	return "node" + strconv.Itoa(d.Node)
+}
+
+// VulkanMemory returns the total and the used memory of a device that has Vulkan set, as
+// llama.cpp counts it with Vulkan (ggml_backend_vk_get_device_memory in
+// ggml-vulkan.cpp): of an integrated GPU all heaps, of others those on the device.
+// Drivers count the memory of all programs, as the kernel does. The kernel's figures
+// are newer than the driver's, which were listed once.
+func (d Device) VulkanMemory() (total, used uint64) {
+	switch {
+	case !d.MemoryKnown:
+		return d.Vulkan.Total, d.Vulkan.Total - min(d.Vulkan.Free, d.Vulkan.Total)
+	case d.Integrated:
+		return saturatingAdd(d.VRAMTotal, d.GTTTotal), saturatingAdd(d.VRAMUsed, d.GTTUsed)
+	}
+	return d.VRAMTotal, d.VRAMUsed
+}
+
+func saturatingAdd(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
 }
 
 // VRAMFree returns the memory that no process uses.

@@ -130,7 +130,8 @@ func (f FS) readManifest(path string) (d Driver, ok bool) {
 		return d, false
 	}
 	d.Library, d.API = m.ICD.Library, m.ICD.API
-	d.Software = strings.Contains(d.Library, "lvp") || strings.Contains(d.Library, "swiftshader") || strings.Contains(d.Library, "vk_swiftshader")
+	library := filepath.Base(d.Library)
+	d.Software = strings.Contains(library, "lvp") || strings.Contains(library, "swiftshader")
 	if !strings.Contains(d.Library, "/") {
 		return d, true // the dynamic loader searches for it
 	}
@@ -147,6 +148,7 @@ func (f FS) readManifest(path string) (d Driver, ok bool) {
 const (
 	VendorIntel  = 0x8086
 	VendorNVIDIA = 0x10de
+	VendorVirtio = 0x1af4 // of virtual machines; Mesa's driver venus passes Vulkan to the host
 )
 
 // Serves reports whether a driver is one for the GPUs of a PCI vendor, as far as the name
@@ -157,6 +159,7 @@ func (d Driver) Serves(vendor uint32) bool {
 		VendorAMD:    {"radeon", "amdvlk", "amdgpu"},
 		VendorIntel:  {"intel"},
 		VendorNVIDIA: {"nvidia", "nouveau"},
+		VendorVirtio: {"virtio"},
 	}
 	return slices.ContainsFunc(names[vendor], func(name string) bool { return strings.Contains(library, name) })
 }

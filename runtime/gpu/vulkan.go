@@ -32,9 +32,15 @@ type Vulkan struct {
 }
 
 // IsSoftware reports whether a description is that of a driver that computes on the
-// CPU: Mesa's lavapipe, whose devices are called llvmpipe, or SwiftShader.
+// CPU: Mesa's lavapipe, whose devices are called llvmpipe, SwiftShader, or Windows' own
+// (Basic Render). A virtual machine's device has the name of the host's in its own.
 func IsSoftware(description string) bool {
-	return strings.HasPrefix(description, "llvmpipe") || strings.Contains(description, "SwiftShader")
+	for _, name := range []string{"llvmpipe", "SwiftShader", "Basic Render"} {
+		if strings.Contains(description, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // Listed is one line of llama-server's --list-devices. Sizes are in bytes.
@@ -129,16 +135,7 @@ func similarity(d Device, v Vulkan) int {
 		return 0
 	}
 	text := strings.ToLower(v.Description)
-	vendor := 0
-	switch d.Vendor {
-	case VendorAMD:
-		vendor = boolScore(strings.Contains(text, "amd") || strings.Contains(text, "radv") || strings.Contains(text, "radeon"))
-	case VendorNVIDIA:
-		vendor = boolScore(strings.Contains(text, "nvidia") || strings.Contains(text, "nvk"))
-	case VendorIntel:
-		vendor = boolScore(strings.Contains(text, "intel"))
-	}
-	if vendor == 0 {
+	if !offers(text, d.Vendor) {
 		return 0
 	}
 	memory := d.VRAMTotal
@@ -149,6 +146,21 @@ func similarity(d Device, v Vulkan) int {
 		return 0
 	}
 	return 1 + boolScore(near(memory, v.Total)) + 2*boolScore(d.Name != "" && strings.HasPrefix(text, strings.ToLower(d.Name)))
+}
+
+// offers reports whether a description in lower case is that of a device of a PCI vendor.
+// A device of a virtual machine, "Virtio-GPU Venus (AMD Radeon ...)", has the name of the
+// host's card in its own, which may be of any vendor.
+func offers(text string, vendor uint32) bool {
+	virtual := strings.HasPrefix(text, "virtio")
+	names := map[uint32][]string{VendorAMD: {"amd", "radv", "radeon"}, VendorNVIDIA: {"nvidia", "nvk"}, VendorIntel: {"intel"}}[vendor]
+	switch {
+	case virtual || vendor == VendorVirtio:
+		return virtual && vendor == VendorVirtio
+	case strings.HasPrefix(text, "microsoft direct3d12"):
+		return false // of the Windows that runs this system
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return strings.Contains(text, name) })
 }
 
 func boolScore(b bool) int {

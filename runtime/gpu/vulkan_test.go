@@ -145,6 +145,73 @@ func describe(cards []gpu.Device) []string {
 	return out
 }
 
+// TestCardsWithoutKFD: whether a card that only DRM lists is integrated decides which memory
+// counts as its own, and whether it is used before a card.
+func TestCardsWithoutKFD(t *testing.T) {
+	device := func(minor, vendor, pci string) map[string]string {
+		dir := "sys/class/drm/renderD" + minor + "/device/"
+		return map[string]string{dir + "vendor": vendor + "\n", dir + "device": "0x0001\n", dir + "uevent": "PCI_SLOT_NAME=" + pci + "\n"}
+	}
+	const venus = "Virtio-GPU Venus (AMD Radeon RX 7900 XTX (RADV NAVI31))"
+	for name, c := range map[string]struct {
+		machine    string
+		files      map[string]string
+		found      gpu.Vulkan
+		id         string
+		integrated bool
+		total      uint64
+	}{
+		"AMD, integrated":    {"raphael", nil, gpu.Vulkan{Description: "AMD Radeon Graphics (RADV RAPHAEL_MENDOCINO)", Total: 32000 * mib}, "0000:18:00.0", true, 536870912 + 33544736768},
+		"AMD, a card":        {"rx7900xtx", nil, gpu.Vulkan{Description: "AMD Radeon RX 7900 XTX (RADV NAVI31)", Total: 24560 * mib}, "0000:03:00.0", false, 25753026560},
+		"Intel, integrated":  {"", device("128", "0x8086", "0000:00:02.0"), gpu.Vulkan{Description: "Intel(R) UHD Graphics 770 (ADL-S GT1)", Total: 24000 * mib}, "0000:00:02.0", true, 24000 * mib},
+		"Intel, a card":      {"", device("129", "0x8086", "0000:03:00.0"), gpu.Vulkan{Description: "Intel(R) Arc(tm) A770 Graphics (DG2)", Total: 16000 * mib}, "0000:03:00.0", false, 16000 * mib},
+		"virtual":            {"", device("128", "0x1af4", "0000:00:04.0"), gpu.Vulkan{Description: venus, Total: 24560 * mib}, "0000:00:04.0", false, 24560 * mib},
+		"virtual, no device": {"", nil, gpu.Vulkan{Index: 2, Description: venus, Total: 24560 * mib}, "vulkan2", false, 24560 * mib},
+		"of a Windows host":  {"", nil, gpu.Vulkan{Index: 1, Description: "Microsoft Direct3D12 (NVIDIA GeForce RTX 4090)", Total: 24564 * mib}, "vulkan1", false, 24564 * mib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := sysroot.Write(t, c.machine, c.files)
+			if err := os.RemoveAll(filepath.Join(root, "sys/class/kfd")); err != nil {
+				t.Fatal(err)
+			}
+			cards, _ := gpu.NewFS(root).Cards()
+			matched := gpu.MatchVulkan(cards, []gpu.Vulkan{c.found})
+			if len(matched) != 1 || matched[0].Vulkan == nil {
+				t.Fatalf("%d devices: %+v", len(matched), matched)
+			}
+			d := matched[0]
+			if total, _ := d.VulkanMemory(); d.ID() != c.id || d.Integrated != c.integrated || total != c.total {
+				t.Errorf("%s, integrated %v (%s), %d bytes", d.ID(), d.Integrated, d.Evidence, total)
+			}
+		})
+	}
+	// The card of the host has the name of a vendor whose own card is here, too.
+	cards, err := gpu.NewFS(sysroot.Write(t, "rx7900xtx", nil)).Cards()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := gpu.MatchVulkan(cards, []gpu.Vulkan{{Description: venus, Total: 24560 * mib}}); len(got) != 2 || got[0].Vulkan != nil {
+		t.Errorf("the virtual device is taken for the real one: %+v", got)
+	}
+}
+
+// TestIsSoftware: a virtual machine's device may be a software driver of its host.
+func TestIsSoftware(t *testing.T) {
+	for description, want := range map[string]bool{
+		"llvmpipe (LLVM 19.1.7, 256 bits)": true, "Virtio-GPU Venus (llvmpipe (LLVM 19.1.7, 256 bits))": true,
+		"SwiftShader Device (LLVM 10.0.0)": true, "Microsoft Direct3D12 (Microsoft Basic Render Driver)": true,
+		"AMD Radeon RX 7900 XTX (RADV NAVI31)": false, "": false,
+	} {
+		if got := gpu.IsSoftware(description); got != want {
+			t.Errorf("%q: %v", description, got)
+		}
+	}
+	root := sysroot.Write(t, "", map[string]string{"opt/lvp/radeon.json": `{"ICD": {"library_path": "/home/calvpin/libvulkan_radeon.so"}}`})
+	if d := gpu.NewFS(root).VulkanDrivers([]string{"VK_DRIVER_FILES=/opt/lvp/radeon.json"}); len(d) != 1 || d[0].Software {
+		t.Errorf("a directory makes a driver one of software: %+v", d)
+	}
+}
+
 // TestVulkanEnv: the variables show exactly the chosen devices, and none to HIP.
 func TestVulkanEnv(t *testing.T) {
 	device := func(index int, software bool) gpu.Device {

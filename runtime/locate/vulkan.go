@@ -216,6 +216,9 @@ func readVulkan(name string) ([]gpu.Vulkan, bool) {
 	if err != nil || json.Unmarshal(raw, &found) != nil {
 		return nil, false
 	}
+	for i := range found {
+		found[i].Free = found[i].Total // what was free then says nothing of now
+	}
 	return found, true
 }
 

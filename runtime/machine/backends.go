@@ -121,7 +121,7 @@ func (m *Machine) SpeedKey(d gpu.Device, f *gguf.File) speed.Key {
 	}
 }
 
-// verdicts returns what is known about a model on the devices, by PCI address.
+// verdicts returns what is known about a model on the devices, by [gpu.Device.ID].
 func (m *Machine) verdicts(f *gguf.File) map[string]plan.Verdict {
 	if m.simulated {
 		return nil
@@ -129,29 +129,26 @@ func (m *Machine) verdicts(f *gguf.File) map[string]plan.Verdict {
 	var out map[string]plan.Verdict
 	var key speed.Key
 	for _, d := range m.Devices {
-		if d.PCI == "" {
-			continue
-		}
 		if key.Kernel == "" {
 			key = m.SpeedKey(d, f)
 		}
 		key.Card = speed.CardName(d)
 		record, ok := m.config.Speed.Load(key)
-		if !ok && m.failed[d.PCI] == nil {
+		if !ok && m.failed[d.ID()] == nil {
 			continue
 		}
 		v := plan.Verdict{Detail: record.Describe()}
 		if fastest := record.Fastest(); len(fastest) > 0 {
 			v.Best = plan.Backend(fastest[0].Backend)
 		}
-		v.Failed = maps.Clone(m.failed[d.PCI])
+		v.Failed = maps.Clone(m.failed[d.ID()])
 		for backend, cause := range record.Failed(time.Now()) {
 			v.Failed = withEntry(v.Failed, plan.Backend(backend), cause)
 		}
 		if out == nil {
 			out = map[string]plan.Verdict{}
 		}
-		out[d.PCI] = v
+		out[d.ID()] = v
 	}
 	return out
 }
@@ -178,10 +175,8 @@ func (m *Machine) useServer(facts locate.ServerFacts) {
 // processes, until the failure is a month old or the model is measured.
 func (m *Machine) Failed(devices []gpu.Device, f *gguf.File, backend plan.Backend, cause string, lasting bool) {
 	for _, d := range devices {
-		if m.failed[d.PCI] == nil {
-			m.failed = withEntry(m.failed, d.PCI, map[plan.Backend]string{})
-		}
-		m.failed[d.PCI] = withEntry(m.failed[d.PCI], backend, cause)
+		id := d.ID()
+		m.failed = withEntry(m.failed, id, withEntry(m.failed[id], backend, cause))
 		if !lasting {
 			continue
 		}
@@ -198,6 +193,9 @@ func withEntry[K comparable, V any](old map[K]V, key K, value V) map[K]V {
 	out[key] = value
 	return out
 }
+
+// Vulkan returns the devices that ReadVulkan has found.
+func (m *Machine) Vulkan() []gpu.Vulkan { return m.vulkan.found }
 
 // VulkanProblem returns why ReadVulkan got no answer, nil if it got one or did not ask.
 func (m *Machine) VulkanProblem() error { return m.vulkan.err }

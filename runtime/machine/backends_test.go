@@ -74,12 +74,10 @@ func TestPlanWithVulkan(t *testing.T) {
 	}
 }
 
-// What the drivers offer is cached for a bundle with a manifest, and the next plan does not
-// open the bundle for it: that would take milliseconds.
-func TestKnownVulkanOpensNoBundle(t *testing.T) {
-	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: "NVIDIA GeForce RTX 4090", MiB: 24564}}})
-	t.Setenv("VK_DRIVER_FILES", "")
-	root, dir := withVulkan(t, "nvidia", true), os.Getenv(locate.EnvBundle)
+// writeManifest gives the bundle a manifest, so that it has a digest.
+func writeManifest(t *testing.T) {
+	t.Helper()
+	dir := os.Getenv(locate.EnvBundle)
 	server := filepath.Join(dir, "llama-server")
 	if err := errors.Join(os.Remove(server), os.WriteFile(server, []byte("#!/bin/sh\nexec "+os.Args[0]+` "$@"`+"\n"), 0o700), os.Chmod(server, 0o755), os.Chmod(filepath.Join(dir, "libggml-vulkan.so"), 0o644)); err != nil {
 		t.Fatal(err)
@@ -93,6 +91,15 @@ func TestKnownVulkanOpensNoBundle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// What the drivers offer is cached for a bundle with a manifest, and the next plan does not
+// open the bundle for it: that would take milliseconds.
+func TestKnownVulkanOpensNoBundle(t *testing.T) {
+	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: "NVIDIA GeForce RTX 4090", MiB: 24564}}})
+	t.Setenv("VK_DRIVER_FILES", "")
+	root, dir := withVulkan(t, "nvidia", true), os.Getenv(locate.EnvBundle)
+	writeManifest(t)
 
 	first, second, third := detect(t, root), detect(t, root), detect(t, root)
 	if p, err := first.Plan(model, plan.Options{}); err != nil || p.Backend != plan.BackendVulkan {
@@ -107,6 +114,54 @@ func TestKnownVulkanOpensNoBundle(t *testing.T) {
 	t.Setenv("VK_DRIVER_FILES", "/another/driver.json") // an answer that is not known
 	if p, err := third.Plan(model, plan.Options{}); err == nil && p.Backend == plan.BackendVulkan {
 		t.Errorf("with another driver: %q", reasons(p))
+	}
+}
+
+// What failed or was measured on a device that no kernel driver lists counts as that of a card.
+func TestFailedDeviceWithoutAddress(t *testing.T) {
+	for name, description := range map[string]string{
+		"virtual":           "Virtio-GPU Venus (AMD Radeon RX 7900 XTX (RADV NAVI31))",
+		"of a Windows host": "Microsoft Direct3D12 (NVIDIA GeForce RTX 4090)",
+	} {
+		t.Run(name, func(t *testing.T) {
+			model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: description, MiB: 24560}}})
+			root := withVulkan(t, "none", true)
+			path, f, err := machine.OpenModel(model)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = f.Close() }()
+			for _, lasting := range []bool{false, true} {
+				m := detect(t, root)
+				first, err := m.Plan(model, plan.Options{})
+				if err != nil || first.Backend != plan.BackendVulkan || first.Devices[0].Place != "vulkan0" {
+					t.Fatalf("%q, %v", reasons(first), err)
+				}
+				m.Failed(first.Chosen, f, first.Backend, "the device was lost", lasting)
+				if p, err := m.PlanFile(path, f, plan.Options{}); err != nil || p.GPU || !strings.Contains(strings.Join(p.Reasons, "\n"), "the device was lost") {
+					t.Errorf("lasting %v: %q, %v", lasting, reasons(p), err)
+				}
+				if p, err := detect(t, root).Plan(model, plan.Options{}); err != nil || p.GPU == lasting {
+					t.Errorf("lasting %v, another process: %q, %v", lasting, reasons(p), err)
+				}
+			}
+		})
+	}
+}
+
+// A cached answer of Vulkan's drivers says which devices there are, and not how much of their
+// memory is free: it may be days old.
+func TestKnownVulkanHasNoFreeMemory(t *testing.T) {
+	d := fakellama.VulkanDevice{Description: "NVIDIA GeForce RTX 4090", MiB: 24564, FreeMiB: 1000}
+	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{d}})
+	t.Setenv("VK_DRIVER_FILES", "")
+	root := withVulkan(t, "nvidia", true)
+	writeManifest(t)
+	for _, free := range []uint64{1000, 24564} {
+		p, err := detect(t, root).Plan(model, plan.Options{Backend: plan.BackendVulkan})
+		if err != nil || p.Devices[0].Free != free*plan.MiB {
+			t.Errorf("%q, %v, want %d MiB free", reasons(p), err, free)
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ type Machine struct {
 	bundleDigest string
 	reopen       func() (*locate.Bundle, error) // the bundle, once more
 	vulkan       vulkanState
-	failed       map[string]map[plan.Backend]string // with the cause, by PCI address
+	failed       map[string]map[plan.Backend]string // with the cause, by [gpu.Device.ID]
 }
 
 // New reads the GPUs and the memory, without a bundle.

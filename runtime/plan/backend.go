@@ -60,6 +60,12 @@ type Verdict struct {
 // empty reports whether nothing is known.
 func (v Verdict) empty() bool { return v.Best == "" && len(v.Failed) == 0 }
 
+// hasFailed reports whether a backend failed on a candidate and may not be used there:
+// options that name a backend use it all the same.
+func (r *Request) hasFailed(c candidate, b Backend) bool {
+	return r.Options.auto() && r.Verdicts[c.ID()].Failed[b] != ""
+}
+
 // auto reports whether the options leave the backend open.
 func (o Options) auto() bool { return o.Backend == "" || o.Backend == BackendAuto }
 
@@ -83,7 +89,7 @@ func NeedsVulkan(r Request) bool {
 	if err != nil || len(sel.devices) == 0 || sel.devices[0].Integrated {
 		return true
 	}
-	v := r.Verdicts[sel.devices[0].PCI]
+	v := r.Verdicts[sel.devices[0].ID()]
 	return v.Best == BackendVulkan || v.Failed[BackendHIP] != ""
 }
 
@@ -111,7 +117,7 @@ func selectDevices(r *Request) (selection, error) {
 	switch {
 	case err != nil:
 		return hip, err
-	case !r.Vulkan && (len(hip.devices) == 0 || r.Verdicts[hip.devices[0].PCI].empty()):
+	case !r.Vulkan && (len(hip.devices) == 0 || r.Verdicts[hip.devices[0].ID()].empty()):
 		return orCPU(hip), nil
 	case len(hip.devices) > 0 && (!hip.devices[0].Integrated || !r.Vulkan):
 		return preferred(r, hip), nil
@@ -145,7 +151,7 @@ func orCPU(s selection) selection {
 
 // preferred returns HIP or Vulkan on the card that HIP would use.
 func preferred(r *Request, hip selection) selection {
-	v := r.Verdicts[hip.devices[0].PCI]
+	v := r.Verdicts[hip.devices[0].ID()]
 	failed := v.Failed[BackendHIP]
 	if v.Best == BackendCPU && r.Options.mayUseCPU() {
 		return selection{backend: BackendCPU, why: "the CPU is faster: " + v.Detail, reasons: hip.reasons}
@@ -190,10 +196,10 @@ func withoutDiscreteHIP(r *Request, hip, vulkan selection) selection {
 			s.why += "; Vulkan: " + vulkan.why
 		}
 		return s
-	case len(vulkan.devices) == 0, len(hip.devices) > 0 && vulkan.devices[0].Integrated && len(r.Verdicts[hip.devices[0].PCI].Failed) == 0:
+	case len(vulkan.devices) == 0, len(hip.devices) > 0 && vulkan.devices[0].Integrated && len(r.Verdicts[hip.devices[0].ID()].Failed) == 0:
 		return preferred(r, hip)
 	}
-	v := r.Verdicts[vulkan.devices[0].PCI]
+	v := r.Verdicts[vulkan.devices[0].ID()]
 	if v.Best == BackendCPU && r.Options.mayUseCPU() {
 		return selection{backend: BackendCPU, why: "the CPU is faster: " + v.Detail, reasons: vulkan.reasons}
 	}
@@ -236,14 +242,14 @@ func selectVulkan(r *Request, among []gpu.Device) (selection, error) {
 		if o.Devices.ID != "" && !hasID(d, o.Devices.ID) {
 			continue
 		}
-		if among != nil && !slices.ContainsFunc(among, func(other gpu.Device) bool { return other.PCI == d.PCI }) {
+		if among != nil && !slices.ContainsFunc(among, func(other gpu.Device) bool { return other.ID() == d.ID() }) {
 			continue
 		}
 		if why := vulkanProblem(d, o); why != "" {
 			rejected = append(rejected, describeDevice(d)+": "+why)
 			continue
 		}
-		d.VRAMTotal, d.VRAMUsed = vulkanMemory(d)
+		d.VRAMTotal, d.VRAMUsed = d.VulkanMemory()
 		cands = append(cands, candidate{Device: d, native: true})
 	}
 	if len(cands) == 0 {
@@ -257,6 +263,7 @@ func selectVulkan(r *Request, among []gpu.Device) (selection, error) {
 		return cmp.Or(
 			boolFirst(!a.Vulkan.Software, !b.Vulkan.Software),
 			boolFirst(!a.Integrated, !b.Integrated),
+			boolFirst(!r.hasFailed(a, BackendVulkan), !r.hasFailed(b, BackendVulkan)),
 			cmp.Compare(b.VRAMFree(), a.VRAMFree()),
 			cmp.Compare(a.Vulkan.Index, b.Vulkan.Index),
 		)
@@ -268,7 +275,7 @@ func selectVulkan(r *Request, among []gpu.Device) (selection, error) {
 	for _, c := range chosen {
 		sel.devices = append(sel.devices, c.Device)
 	}
-	sel.addReasons(cands, chosen, rejected, mask)
+	sel.addReasons(r, cands, chosen, rejected, mask)
 	return sel, nil
 }
 
@@ -291,23 +298,5 @@ func vulkanProblem(d gpu.Device, o Options) string {
 
 // describeDevice names a device and its place.
 func describeDevice(d gpu.Device) string {
-	if d.PCI == "" {
-		return d.Name
-	}
-	return d.Name + " at " + d.PCI
-}
-
-// vulkanMemory returns the total and the used memory of a device as llama.cpp counts it
-// with Vulkan (ggml_backend_vk_get_device_memory in ggml-vulkan.cpp): of an integrated
-// GPU all heaps, of others those on the device. Drivers count the memory of all
-// programs, as the kernel does. The kernel's figures are newer than the driver's, which
-// were listed once.
-func vulkanMemory(d gpu.Device) (total, used uint64) {
-	if !d.MemoryKnown {
-		return d.Vulkan.Total, reduced(d.Vulkan.Total, d.Vulkan.Free)
-	}
-	if d.Integrated {
-		return plus(d.VRAMTotal, d.GTTTotal), plus(d.VRAMUsed, d.GTTUsed)
-	}
-	return d.VRAMTotal, d.VRAMUsed
+	return d.Name + " at " + d.ID()
 }

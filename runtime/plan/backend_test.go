@@ -16,6 +16,13 @@ func withVulkan(d gpu.Device, index int) gpu.Device {
 	return d
 }
 
+// venus returns a device that only Vulkan lists: a virtual machine's, or the one of a
+// machine without /sys.
+func venus(index int) gpu.Device {
+	v := gpu.Vulkan{Index: index, Description: "Virtio-GPU Venus (AMD Radeon RX 7900 XTX)", Total: 24 * gib, Free: 23 * gib}
+	return gpu.MatchVulkan(nil, []gpu.Vulkan{v})[0]
+}
+
 // lavapipe returns Mesa's software driver; requested if the environment names it.
 func lavapipe(requested bool) gpu.Device {
 	v := gpu.Vulkan{Description: "llvmpipe (LLVM 19.1.7, 256 bits)", Total: 30 * gib, Free: 30 * gib, Software: true, Requested: requested}
@@ -71,14 +78,20 @@ func TestBackendOfPlan(t *testing.T) {
 		"a software driver that is requested":      {devices: []gpu.Device{lavapipe(true)}, want: plan.BackendCPU, why: "it computes on the CPU"},
 		"a software driver and its backend":        {devices: []gpu.Device{lavapipe(true)}, options: plan.Options{Backend: plan.BackendVulkan}, want: plan.BackendVulkan, why: "as the options ask"},
 		"the backend without its driver requested": {devices: []gpu.Device{lavapipe(false)}, options: plan.Options{Backend: plan.BackendVulkan}, err: plan.ErrNoGPU, why: "set GGML_VK_VISIBLE_DEVICES"},
-		"vulkan":                     {devices: []gpu.Device{withVulkan(xtx(0), 0)}, options: plan.Options{Backend: plan.BackendVulkan}, want: plan.BackendVulkan},
-		"vulkan without a card":      {options: plan.Options{Backend: plan.BackendVulkan}, err: plan.ErrNoGPU, why: "no Vulkan driver offers a GPU"},
-		"vulkan without the module":  {devices: []gpu.Device{xtx(0)}, options: plan.Options{Backend: plan.BackendVulkan}, noModule: true, err: plan.ErrNoGPU, why: "the bundle has no Vulkan module"},
-		"hip without a card":         {devices: []gpu.Device{withVulkan(navi21(0), 0)}, options: plan.Options{Backend: plan.BackendHIP}, err: plan.ErrNoGPU, why: "no code for gfx1030"},
-		"cpu":                        {devices: []gpu.Device{withVulkan(xtx(0), 0)}, options: plan.Options{Backend: plan.BackendCPU}, want: plan.BackendCPU},
-		"cpu, and a GPU is required": {options: plan.Options{Backend: plan.BackendCPU, Devices: plan.Devices{Required: true}}, err: plan.ErrInvalidOption},
-		"hip without layers":         {options: plan.Options{Backend: plan.BackendHIP, Layers: plan.CPUOnly}, err: plan.ErrInvalidOption},
-		"a name that does not exist": {options: plan.Options{Backend: "rocm"}, err: plan.ErrInvalidOption, why: "use auto, hip, vulkan or cpu"},
+		"a device that only Vulkan lists":          {devices: []gpu.Device{venus(2)}, want: plan.BackendVulkan, why: "using Virtio-GPU Venus (AMD Radeon RX 7900 XTX) at vulkan2"},
+		"it failed":                                {devices: []gpu.Device{venus(2)}, verdicts: map[string]plan.Verdict{"vulkan2": failed(plan.BackendVulkan)}, want: plan.BackendCPU, why: "Vulkan failed on this card"},
+		"the CPU is faster than it":                {devices: []gpu.Device{venus(2)}, verdicts: map[string]plan.Verdict{"vulkan2": measured(plan.BackendCPU)}, want: plan.BackendCPU, why: "the CPU is faster"},
+		"it failed, and there is another":          {devices: []gpu.Device{venus(0), venus(2)}, verdicts: map[string]plan.Verdict{"vulkan0": failed(plan.BackendVulkan)}, want: plan.BackendVulkan, why: "not using Virtio-GPU Venus (AMD Radeon RX 7900 XTX) at vulkan0: Vulkan failed on it: gpu hang"},
+		"it is named":                              {devices: []gpu.Device{venus(0), venus(2)}, options: plan.Options{Devices: plan.Devices{ID: "vulkan2"}}, want: plan.BackendVulkan, why: "at vulkan2"},
+		"HIP failed on one of two cards":           {devices: []gpu.Device{xtx(0), xt(1)}, verdicts: map[string]plan.Verdict{first: failed(plan.BackendHIP)}, want: plan.BackendHIP, why: "using RX 7800 XT"},
+		"vulkan":                                   {devices: []gpu.Device{withVulkan(xtx(0), 0)}, options: plan.Options{Backend: plan.BackendVulkan}, want: plan.BackendVulkan},
+		"vulkan without a card":                    {options: plan.Options{Backend: plan.BackendVulkan}, err: plan.ErrNoGPU, why: "no Vulkan driver offers a GPU"},
+		"vulkan without the module":                {devices: []gpu.Device{xtx(0)}, options: plan.Options{Backend: plan.BackendVulkan}, noModule: true, err: plan.ErrNoGPU, why: "the bundle has no Vulkan module"},
+		"hip without a card":                       {devices: []gpu.Device{withVulkan(navi21(0), 0)}, options: plan.Options{Backend: plan.BackendHIP}, err: plan.ErrNoGPU, why: "no code for gfx1030"},
+		"cpu":                                      {devices: []gpu.Device{withVulkan(xtx(0), 0)}, options: plan.Options{Backend: plan.BackendCPU}, want: plan.BackendCPU},
+		"cpu, and a GPU is required":               {options: plan.Options{Backend: plan.BackendCPU, Devices: plan.Devices{Required: true}}, err: plan.ErrInvalidOption},
+		"hip without layers":                       {options: plan.Options{Backend: plan.BackendHIP, Layers: plan.CPUOnly}, err: plan.ErrInvalidOption},
+		"a name that does not exist":               {options: plan.Options{Backend: "rocm"}, err: plan.ErrInvalidOption, why: "use auto, hip, vulkan or cpu"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(t, "smollm2-135m-Q8_0", c.devices...)
@@ -142,6 +155,7 @@ func TestVulkanMemory(t *testing.T) {
 		"integrated": {apu, apu.VRAMTotal + 32*gib, apu.VRAMFree() + 31*gib},
 		"NVIDIA":     {nvidia, 24 * gib, 20 * gib},
 		"software":   {lavapipe(true), 30 * gib, 16 * gib},
+		"Intel":      {gpu.Device{Name: "Intel", PCI: "0000:00:02.0", Vendor: gpu.VendorIntel, Index: -1, Integrated: true, Vulkan: &gpu.Vulkan{Total: 24 * gib, Free: 24 * gib}}, 24 * gib, 16 * gib},
 	} {
 		r := request(t, "smollm2-135m-Q8_0", c.device)
 		r.Vulkan, r.Options.Backend, r.HostTotal = true, plan.BackendVulkan, 16*gib

@@ -71,11 +71,11 @@ func (p *Plan) deviceRow(d gpu.Device) Estimate {
 	if margin == 0 {
 		margin = DefaultMargin
 	}
-	e := Estimate{Name: strings.TrimSpace(d.Name + " " + d.PCI), Place: d.PCI, Margin: margin, Free: d.VRAMFree(), Total: d.VRAMTotal}
+	e := Estimate{Name: strings.TrimSpace(d.Name + " " + d.PCI), Place: d.ID(), Margin: margin, Free: d.VRAMFree(), Total: d.VRAMTotal}
 	if p.Backend == BackendHIP {
 		e.Hidden = d.NonComputeUsed() // Vulkan's drivers count all programs
 	}
-	if d.Vulkan != nil && d.Vulkan.Software && p.Request.HostTotal > 0 {
+	if v := d.Vulkan; v != nil && (v.Software || d.Integrated && !d.MemoryKnown) && p.Request.HostTotal > 0 {
 		e.Free = min(e.Free, p.Request.HostTotal)
 	}
 	return e

@@ -96,7 +96,8 @@ type Cache struct {
 // Devices selects GPUs. The zero value selects the best one, or the CPU if no GPU
 // can be used.
 type Devices struct {
-	// ID is the PCI address or the unique id of the GPU to use; empty: the best one.
+	// ID is the [gpu.Device.ID] (the PCI address, if there is one) or the unique id of the
+	// GPU to use; empty: the best one.
 	ID string
 	// Count is the number of GPUs with the same target to use together. 0: one.
 	Count int
@@ -133,7 +134,7 @@ type Request struct {
 	Vulkan        bool         // the bundle has the Vulkan module; Devices then have what Vulkan reports, see NeedsVulkan
 	HostTotal     uint64       // bytes of memory of the host (or its limit), 0: unknown
 	NoGPU         string       // why HIP can use no GPU, whatever Devices contains; empty: it can
-	// Verdicts are what is known of the model on the devices, by PCI address.
+	// Verdicts are what is known of the model on the devices, by [gpu.Device.ID].
 	Verdicts map[string]Verdict
 	Options  Options
 }

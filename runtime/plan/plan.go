@@ -12,7 +12,7 @@ import (
 // Estimate is the expected memory of one place, in bytes.
 type Estimate struct {
 	Name      string `json:"name"`            // product and address, or "host"
-	Place     string `json:"place,omitempty"` // PCI address
+	Place     string `json:"place,omitempty"` // gpu.Device.ID: the PCI address, if there is one
 	Weights   uint64 `json:"weights"`
 	KV        uint64 `json:"kv"` // attention cache and recurrent state
 	Compute   uint64 `json:"compute"`

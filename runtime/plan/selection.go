@@ -30,7 +30,7 @@ type candidate struct {
 }
 
 // selectHIP chooses devices for HIP: visible ones that the bundle has code for, in the
-// order of compareCandidates. Options limit the choice.
+// order of [Request.compareCandidates]. Options limit the choice.
 func selectHIP(r *Request) (selection, error) {
 	sel := selection{backend: BackendHIP}
 	o := r.Options
@@ -63,7 +63,7 @@ func selectHIP(r *Request) (selection, error) {
 		sel.why, sel.reasons = noneReason(o, devices, rejected), dropped
 		return sel, nil
 	}
-	slices.SortStableFunc(cands, compareCandidates)
+	slices.SortStableFunc(cands, r.compareCandidates)
 	chosen, err := bestEqual(cands, o.Devices.Count)
 	if err != nil {
 		return sel, err
@@ -72,14 +72,14 @@ func selectHIP(r *Request) (selection, error) {
 		sel.devices = append(sel.devices, c.Device)
 	}
 	sel.override, sel.target = chosen[0].override, chosen[0].target
-	sel.addReasons(cands, chosen, rejected, mask)
+	sel.addReasons(r, cands, chosen, rejected, mask)
 	sel.reasons = append(sel.reasons, dropped...)
 	return sel, nil
 }
 
-// hasID reports whether id is the PCI address or the unique id of a device.
+// hasID reports whether id is the ID or the unique id of a device.
 func hasID(d gpu.Device, id string) bool {
-	return strings.EqualFold(d.PCI, id) || (d.UUID() != "" && strings.EqualFold(d.UUID(), id))
+	return strings.EqualFold(d.ID(), id) || (d.UUID() != "" && strings.EqualFold(d.UUID(), id))
 }
 
 // evaluate returns a device as a candidate, or why it cannot be used. Its error is that
@@ -132,11 +132,13 @@ func overrideTarget(v string) (gfx.Target, error) {
 	return gfx.Parse(fmt.Sprintf("gfx%d%x%x", n[0], n[1], n[2]))
 }
 
-// compareCandidates sorts discrete before integrated devices, then native before
-// overridden ones, then by free memory, then in the runtime's own order.
-func compareCandidates(a, b candidate) int {
+// compareCandidates sorts discrete before integrated devices, then those on which HIP
+// has not failed first, then native before overridden ones, then by free memory, then in
+// the runtime's own order.
+func (r *Request) compareCandidates(a, b candidate) int {
 	return cmp.Or(
 		boolFirst(!a.Integrated, !b.Integrated),
+		boolFirst(!r.hasFailed(a, BackendHIP), !r.hasFailed(b, BackendHIP)),
 		boolFirst(a.native, b.native),
 		cmp.Compare(b.VRAMFree(), a.VRAMFree()),
 		cmp.Compare(a.Index, b.Index),
@@ -173,7 +175,7 @@ func bestEqual(cands []candidate, want int) ([]candidate, error) {
 }
 
 // addReasons adds the reasons for the choice.
-func (s *selection) addReasons(cands, chosen []candidate, rejected []string, mask gpu.Mask) {
+func (s *selection) addReasons(r *Request, cands, chosen []candidate, rejected []string, mask gpu.Mask) {
 	for _, c := range chosen {
 		s.reasons = append(s.reasons, fmt.Sprintf("using %s (%s, %s of %s free)",
 			describeDevice(c.Device), describeKind(c.Device), size(c.VRAMFree()), size(c.VRAMTotal)))
@@ -182,7 +184,7 @@ func (s *selection) addReasons(cands, chosen []candidate, rejected []string, mas
 		}
 	}
 	for _, c := range cands[len(chosen):] {
-		s.reasons = append(s.reasons, fmt.Sprintf("not using %s: %s", describeDevice(c.Device), whyNotBest(chosen[0], c)))
+		s.reasons = append(s.reasons, fmt.Sprintf("not using %s: %s", describeDevice(c.Device), r.whyNotBest(s.backend, chosen[0], c)))
 	}
 	for _, why := range rejected {
 		s.reasons = append(s.reasons, "not using "+why)
@@ -218,10 +220,12 @@ func droppedOverrides(overrides []string) []string {
 }
 
 // whyNotBest returns why c was not chosen before best.
-func whyNotBest(best, c candidate) string {
+func (r *Request) whyNotBest(backend Backend, best, c candidate) string {
 	switch {
 	case c.Integrated && !best.Integrated:
 		return "it is integrated, and there is a discrete card"
+	case r.hasFailed(c, backend) && !r.hasFailed(best, backend):
+		return fmt.Sprintf("%s failed on it: %s", backend, r.Verdicts[c.ID()].Failed[backend])
 	case !c.native && best.native:
 		return "it needs an override and another card does not"
 	case c.VRAMFree() < best.VRAMFree():

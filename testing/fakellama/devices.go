@@ -1,6 +1,7 @@
 package fakellama
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 type VulkanDevice struct {
 	Description string `json:"description"`
 	MiB         int    `json:"mib"`
+	FreeMiB     int    `json:"free_mib,omitempty"` // 0: all of it
 	// Software devices are listed only if the mask names them, as are those of CPUs.
 	Software bool `json:"software,omitempty"`
 	// Crash ends the process with SIGSEGV when a mask names the device.
@@ -28,7 +30,7 @@ func listDevices(w io.Writer, s Script, getenv func(string) string, lookup func(
 		}
 	}
 	for i, d := range visibleVulkan(s.Vulkan, lookup) {
-		lines = append(lines, fmt.Sprintf("Vulkan%d: %s (%d MiB, %d MiB free)", i, d.Description, d.MiB, d.MiB))
+		lines = append(lines, fmt.Sprintf("Vulkan%d: %s (%d MiB, %d MiB free)", i, d.Description, d.MiB, cmp.Or(d.FreeMiB, d.MiB)))
 	}
 	if len(lines) == 0 {
 		lines = []string{"(none)"}

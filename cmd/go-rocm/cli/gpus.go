@@ -98,7 +98,7 @@ func printGPUs(out io.Writer, devices []gpu.Device, targets []gfx.Target) error 
 		return err
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "PCI\tTARGET\tNAME\tKIND\tMEMORY IN USE\tFREE\tTOTAL\tNOW\tUSABLE")
+	_, _ = fmt.Fprintln(w, "DEVICE\tTARGET\tNAME\tKIND\tMEMORY IN USE\tFREE\tTOTAL\tNOW\tUSABLE")
 	for _, d := range devices {
 		kind := "discrete"
 		switch {
@@ -107,7 +107,7 @@ func printGPUs(out io.Writer, devices []gpu.Device, targets []gfx.Target) error 
 		case d.Integrated:
 			kind = "integrated"
 		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.PCI, d.Target, printable(d.Name), kind,
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", d.ID(), d.Target, printable(d.Name), kind,
 			usageBar(d.VRAMUsed, d.VRAMTotal), formatSize(d.VRAMFree()), formatSize(d.VRAMTotal), formatSensors(d.Sensors), usableWith(d, targets))
 	}
 	return w.Flush()

@@ -19,12 +19,12 @@ func TestGPUTable(t *testing.T) {
 		{PCI: "0000:0c:00.0", Target: "gfx1030", Name: "RX 6800", VRAMTotal: 16 << 30, Visible: true},
 		{Name: "llvmpipe", Integrated: true, VRAMTotal: 16 << 30, Vulkan: &gpu.Vulkan{Software: true, Unused: "it computes on the CPU"}},
 	}, []gfx.Target{gfx.GFX1100})
-	want := `PCI           TARGET   NAME         KIND        MEMORY IN USE           FREE      TOTAL     NOW          USABLE
+	want := `DEVICE        TARGET   NAME         KIND        MEMORY IN USE           FREE      TOTAL     NOW          USABLE
 0000:03:00.0  gfx1100  RX 7900 XTX  discrete    [#####...............]  18.0 GiB  24.0 GiB  41 °C, 31 W  HIP
 0000:18:00.0  gfx1036  Raphael      integrated  [#...................]  512 MiB   512 MiB                no: hidden by HIP_VISIBLE_DEVICES in the environment
 0000:0b:00.0  gfx1030  RX 6800      discrete    [....................]  16.0 GiB  16.0 GiB               Vulkan
 0000:0c:00.0  gfx1030  RX 6800      discrete    [....................]  16.0 GiB  16.0 GiB               no: the bundle has no code for gfx1030, and no Vulkan driver offers it
-                       llvmpipe     software    [....................]  16.0 GiB  16.0 GiB               no: it computes on the CPU; set GGML_VK_VISIBLE_DEVICES to use it all the same
+vulkan0                llvmpipe     software    [....................]  16.0 GiB  16.0 GiB               no: it computes on the CPU; set GGML_VK_VISIBLE_DEVICES to use it all the same
 `
 	if err != nil || b.String() != want {
 		t.Errorf("%v\n%s", err, cmp.Diff(want, b.String()))

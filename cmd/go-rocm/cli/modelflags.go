@@ -53,7 +53,7 @@ func (f *modelFlags) registerPlan(fs *pflag.FlagSet) {
 	fs.IntVar(&f.slots, "slots", 0, "number of requests processed in parallel (0: 4)")
 	fs.IntVar(&f.layers, "gpu-layers", -2, "number of layers on the GPU (-2: as many as fit, -1: all, 0: none)")
 	fs.IntVar(&f.gpus, "gpus", 0, "number of identical GPUs to split the model over (0: one)")
-	fs.StringVar(&f.device, "device", "", "GPU to use, by PCI address or GPU- id")
+	fs.StringVar(&f.device, "device", "", "GPU to use, by PCI address, GPU- id or its name in the list of gpus")
 	fs.BoolVar(&f.requireGPU, "require-gpu", false, "fail instead of running on the CPU; HIP or Vulkan will do")
 	fs.BoolVar(&f.overcommit, "overcommit", false, "accept a model larger than main memory; it is read from disk repeatedly")
 	fs.StringVar(&f.override, "override", string(plan.OverrideOff), "run code built for a related GPU target: off, auto, or a version such as 11.0.0")

@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -203,7 +204,8 @@ func (o *observer) events(name string, next func(supervise.Event)) func(supervis
 // readCards returns the cards of this machine, with the memory that the models hold.
 func (o *observer) readCards() []activity.Card {
 	fs := gpu.NewFS("/")
-	devices, _ := fs.Devices() // what can be read
+	all, _ := fs.Cards() // what can be read
+	devices := slices.DeleteFunc(all, func(d gpu.Device) bool { return d.VRAMTotal == 0 })
 	if len(devices) == 0 {
 		return nil
 	}

@@ -64,7 +64,7 @@ ended early. With --backend cpu or vulkan, no card is needed for status 0.`,
 	fs := cmd.Flags()
 	fs.StringVar(&f.bundle, "bundle", "", "test this bundle instead of the default one")
 	fs.StringVar(&f.backend, "backend", string(plan.BackendAuto), "what is tested: auto (every backend that works here), hip, vulkan or cpu")
-	fs.StringVar(&f.device, "device", "", "GPU to test, by PCI address or GPU- id (default: the one that is chosen for models)")
+	fs.StringVar(&f.device, "device", "", "GPU to test, by PCI address, GPU- id or its name in the list of gpus (default: the one that is chosen for models)")
 	fs.StringVar(&f.override, "override", string(plan.OverrideOff), "run code built for a related GPU target: off, auto, or a version such as 11.0.0")
 	fs.StringVar(&f.operations, "operations", "", "path of "+selftest.OperationsName)
 	fs.StringVar(&f.report, "report", "", "write the report as Markdown to this file")
