@@ -38,6 +38,10 @@ func serveTwoModels(t *testing.T) *served {
 	return serve(t, "--config", config, "--api-key-file", keys)
 }
 
+// knownViolations returns the rules of axe-core that llama.cpp's page violates: the page
+// is shown as upstream wrote it. docs/serve.md says what they mean for its users.
+func knownViolations() []string { return []string{"nested-interactive", "page-has-heading-one"} }
+
 // chatPage is llama.cpp's page in a tab.
 type chatPage struct {
 	*browser.Page
@@ -142,9 +146,7 @@ func TestWebPage(t *testing.T) {
 			p.choose("second")
 			p.ask("second", "And you?")
 			p.stopAnswer()
-			for _, violation := range p.Violations() {
-				t.Logf("llama.cpp's page: %s", violation)
-			}
+			p.CheckAccessible(knownViolations()...)
 			if browser.Eval[bool](p.Page, "document.documentElement.scrollWidth > innerWidth") {
 				t.Error("the page is wider than the window")
 			}

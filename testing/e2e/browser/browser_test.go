@@ -83,6 +83,11 @@ func TestSeesWhatPagesDoWrong(t *testing.T) {
 		if text := strings.Join(found.messages, "\n"); !strings.Contains(text, "image-alt") || !strings.Contains(text, "label") {
 			t.Errorf("axe-core found %s", text)
 		}
+		found.messages = nil
+		p.CheckAccessible("image-alt")
+		if text := strings.Join(found.messages, "\n"); strings.Contains(text, "image-alt") || !strings.Contains(text, "label") {
+			t.Errorf("with a known violation, axe-core found %s", text)
+		}
 	})
 }
 
