@@ -37,13 +37,14 @@ func Unit(ctx context.Context, out io.Writer, p Project) error {
 	return Run(ctx, out, Step{Name: "unit tests", Limit: 10 * time.Minute, Run: p.unit})
 }
 
-// Test runs all tests: those on the sources, under the race detector, the fuzz tests,
-// and the tests on the real artifacts.
+// Test runs all tests with all of their cases: those on the sources, under the race
+// detector, the fuzz tests, and the tests on the real artifacts.
 func Test(ctx context.Context, out io.Writer, p Project, h Hooks) error {
 	p, err := p.withDefaults()
 	if err != nil {
 		return err
 	}
+	p.AllCases = true
 	products, suites := p.ProductSteps(h)
 	return Run(ctx, out, slices.Concat(products, p.SourceSteps(), suites)...)
 }

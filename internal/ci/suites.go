@@ -85,10 +85,11 @@ func (p Project) ProductSteps(h Hooks) (products, suites []Step) {
 	}
 	for _, suite := range []struct {
 		name, tag, lane string
-		needs           []string
+		needs, flags    []string
 	}{
-		{"end to end", "e2e", "", []string{EnvBundle, EnvSource}},
-		{"install tests", "install", laneBeside, []string{EnvDeb, EnvSmallDeb, EnvSmallImage}},
+		{"end to end", "e2e", "", []string{EnvBundle, EnvSource}, nil},
+		// Four machines at a time: each waits for its disk and for its services.
+		{"install tests", "install", laneBeside, []string{EnvDeb, EnvSmallDeb, EnvSmallImage}, []string{"-parallel=4"}},
 	} {
 		var needs []string
 		for _, e := range suite.needs {
@@ -102,7 +103,8 @@ func (p Project) ProductSteps(h Hooks) (products, suites []Step) {
 		suites = append(suites, Step{
 			Name: suite.name, Lane: suite.lane, Needs: needs, Limit: 30 * time.Minute,
 			Run: func(ctx context.Context, out io.Writer) (Count, error) {
-				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, "-count=1", "-timeout=28m", "-tags", suite.tag, "./...")
+				args := append([]string{"-count=1", "-timeout=28m", "-tags", suite.tag}, suite.flags...)
+				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, append(args, "./...")...)
 			},
 		})
 	}
@@ -148,10 +150,18 @@ func (p Project) unit(ctx context.Context, out io.Writer) (Count, error) {
 // race runs the tests of every module under the race detector. The steps of lint have
 // vetted them.
 func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
-	// The race detector needs cgo. Without this, CGO_ENABLED=0 would fail late. Its
-	// processes wait a second before they exit, which tests that start many would add up.
+	return p.testModules(ctx, out, p.raceEnv(), "-race", "-vet=off", "-timeout=20m")
+}
+
+// raceEnv returns the environment of the race tests. The race detector needs cgo; without
+// this, CGO_ENABLED=0 would fail late. Its processes wait a second before they exit, which
+// tests that start many would add up.
+func (p Project) raceEnv() []string {
 	env := []string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}
-	return p.testModules(ctx, out, env, "-race", "-vet=off", "-timeout=20m")
+	if p.AllCases {
+		env = append(env, "GOROCM_CASES=all") // read by testing/cases
+	}
+	return env
 }
 
 // testModules runs the tests of every module. Those of the main module take longest;

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 )
 
 // The suites get the paths of the products that were made, and a suite whose product
@@ -89,5 +92,14 @@ func TestSuitesThatWaitRunBesideTheOthers(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, lanes); diff != "" {
 		t.Errorf("lanes (-want +got):\n%s", diff)
+	}
+}
+
+// `mage test` tries every case of the race tests, `mage ci` fewer of those that are alike.
+func TestAllCasesIsAskedOfTheRaceTests(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		if got := slices.Contains(Project{AllCases: all}.raceEnv(), cases.Env+"=all"); got != all {
+			t.Errorf("AllCases %v: %q", all, Project{AllCases: all}.raceEnv())
+		}
 	}
 }
