@@ -206,7 +206,7 @@ func (p Project) testModules(ctx context.Context, out io.Writer, env []string, a
 // longest returns the packages of the main module whose tests take longest. The go
 // command begins with the packages that are named first.
 func (p Project) longest() []string {
-	return slices.DeleteFunc([]string{"./runtime/extract", "./runtime/supervise", ".", "./cmd/go-rocm/cli", "./internal/gateway"}, func(dir string) bool {
+	return slices.DeleteFunc([]string{"./runtime/extract", "./runtime/supervise", ".", "./cmd/go-rocm/cli", "./cmd/go-rocm/selftest", "./internal/gateway"}, func(dir string) bool {
 		tests, err := filepath.Glob(filepath.Join(p.Root, dir, "*_test.go"))
 		return err != nil || len(tests) == 0
 	})
