@@ -40,7 +40,7 @@ func Pages() error { return build.Pages() }
 // BackendOps compares the operations of the Vulkan module, or some (GOROCM_OPERATIONS), with the CPU's, into docs/operations.md.
 func BackendOps() error { return build.BackendOps() }
 
-// Emulate runs the GPU code of the hip bundle on the emulated card, all of it (docs/emulated-card.md).
+// Emulate runs the GPU code of the hip bundle on the emulated card, all of it, into docs/emulated-*.md.
 func Emulate() error { return build.Emulate() }
 
 // Reproduce builds twice in different environments and compares every artifact.

@@ -39,32 +39,81 @@ const (
 // run that was interrupted continues. GOROCM_OPERATIONS and GOROCM_OPERATION_PARAMS select cases; the page
 // has the results of all runs.
 func BackendOps() error {
-	return withSession(withPrograms(testPrograms, func(ctx context.Context, s *Session, p ci.Project) (err error) {
+	return withSession(withPrograms(testPrograms, func(ctx context.Context, s *Session, p ci.Project) error {
 		program, err := s.operations(ctx)
 		if err != nil {
 			return err
 		}
-		page := operationsReport{tag: s.Recipe.Lock.Tag, mesa: program.mesa, device: program.Device}
-		var supported []backendops.Case
-		supported, page.unsupported, err = program.List(ctx)
+		run := operationsRun{Program: program.Program, state: filepath.Join(s.Settings.Cache, "operations-"+program.key+".jsonl")}
+		report, err := s.compute(ctx, run)
 		if err != nil {
 			return err
 		}
-		chosen, err := selectOperations(os.Getenv(operationsVariable), os.Getenv(operationParamsVariable), slices.Concat(supported, page.unsupported))
-		if err != nil {
-			return err
-		}
-		state, err := backendops.OpenState(filepath.Join(s.Settings.Cache, "operations-"+program.key+".jsonl"))
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, state.Close()) }()
-		if err := s.runOperations(ctx, program.Program, chosen.units(state.Left(supported)), state); err != nil {
-			return err
-		}
-		page.results, page.left = state.Results, state.Left(supported)
-		return s.writeOperations(filepath.Join(p.Root, filepath.FromSlash(operationsPage)), page)
+		return s.writeOperations(p.Root, operationsPage, vulkanOperations(s.Recipe.Lock.Tag, program.mesa, report))
 	}))
+}
+
+// operationsRun is a device whose operations are computed.
+type operationsRun struct {
+	backendops.Program
+	state string    // the file with the results
+	until time.Time // no case begins after it, and the one that runs is stopped; zero: no limit
+	most  float64   // cases with more work are not run; zero: no limit
+}
+
+// compute runs the cases of a device that the environment selects, those that have no result yet, and returns the
+// results of all runs.
+func (s *Session) compute(ctx context.Context, run operationsRun) (report operationsReport, err error) {
+	supported, unsupported, err := run.List(ctx)
+	if err != nil {
+		return report, err
+	}
+	chosen, err := selectOperations(os.Getenv(operationsVariable), os.Getenv(operationParamsVariable), slices.Concat(supported, unsupported))
+	if err != nil {
+		return report, err
+	}
+	state, err := backendops.OpenState(run.state)
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, state.Close()) }()
+	limited := ctx
+	if !run.until.IsZero() {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithDeadline(ctx, run.until)
+		defer cancel()
+	}
+	units := chosen.units(run.order(state, supported))
+	listed(units, supported)
+	err = s.runOperations(limited, run.Program, units, state)
+	if err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+		return report, err
+	}
+	return operationsReport{device: run.Device, results: state.Results, unsupported: unsupported, left: state.Left(supported)}, nil
+}
+
+// order returns the units without results. On a slow device, the smallest case of each kind comes first, then come the fused
+// operations, then the others.
+func (run operationsRun) order(state *backendops.State, supported []backendops.Case) []backendops.Unit {
+	if !run.Slow {
+		return state.Left(supported)
+	}
+	first, rest := backendops.Variety(slices.DeleteFunc(slices.Clone(supported), func(c backendops.Case) bool {
+		return run.most > 0 && backendops.Work(c) > run.most
+	}))
+	return append(state.Left(first), slices.DeleteFunc(state.Left(rest), func(u backendops.Unit) bool { return u.Operation != "" })...)
+}
+
+// listed sorts the cases of each unit as the program lists and runs them: after a crash, the case after the last one that
+// has a result is the suspect.
+func listed(units []backendops.Unit, cases []backendops.Case) {
+	at := map[backendops.Case]int{}
+	for n, c := range cases {
+		at[c] = n
+	}
+	for _, u := range units {
+		slices.SortFunc(u.Cases, func(a, b backendops.Case) int { return at[a] - at[b] })
+	}
 }
 
 // selection is a set of operations, empty: all, and of their parameters, nil: all.
@@ -131,6 +180,24 @@ func (sel selection) units(all []backendops.Unit) []backendops.Unit {
 	return append(backendops.Units(cases), fused...)
 }
 
+// bundleOf returns the unpacked bundle of a variant, with its manifest.
+func (s *Session) bundleOf(ctx context.Context, variant string) (dir string, m *bundle.Manifest, err error) {
+	v, err := recipe.VariantByName(variant)
+	if err != nil {
+		return "", nil, err
+	}
+	b, err := s.Recipe.Bundle(ctx, v)
+	if err != nil {
+		return "", nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(b.Dir, bundle.ManifestName))
+	if err != nil {
+		return "", nil, err
+	}
+	m, err = bundle.ParseManifest(raw)
+	return b.Dir, m, err
+}
+
 // operationsProgram is test-backend-ops beside the modules of the hip bundle.
 type operationsProgram struct {
 	backendops.Program
@@ -143,19 +210,7 @@ func (s *Session) operations(ctx context.Context) (p operationsProgram, err erro
 	if err := s.prepare(ctx, buildPrograms); err != nil {
 		return p, err
 	}
-	v, err := recipe.VariantByName("hip")
-	if err != nil {
-		return p, err
-	}
-	b, err := s.Recipe.Bundle(ctx, v)
-	if err != nil {
-		return p, err
-	}
-	raw, err := os.ReadFile(filepath.Join(b.Dir, bundle.ManifestName))
-	if err != nil {
-		return p, err
-	}
-	m, err := bundle.ParseManifest(raw)
+	dir, m, err := s.bundleOf(ctx, "hip")
 	if err != nil {
 		return p, err
 	}
@@ -179,8 +234,8 @@ func (s *Session) operations(ctx context.Context) (p operationsProgram, err erro
 	p.key, p.mesa = hex.EncodeToString(digest[:8]), strings.TrimSpace(string(version))
 	p.Program = backendops.Program{
 		// The libraries of the driver are those of its release where the bundle has none.
-		Argv: []string{filepath.Join(b.Dir, filepath.FromSlash(m.Entry.Loader)), "--library-path", b.Dir + ":" + mesa, path},
-		Dir:  b.Dir, Env: backendops.SoftwareEnv(filepath.Join(mesa, mesaManifest)), Device: "Vulkan0",
+		Argv: []string{filepath.Join(dir, filepath.FromSlash(m.Entry.Loader)), "--library-path", dir + ":" + mesa, path},
+		Dir:  dir, Env: backendops.SoftwareEnv(filepath.Join(mesa, mesaManifest)), Device: "Vulkan0",
 	}
 	return p, nil
 }
@@ -199,7 +254,7 @@ func (s *Session) runOperations(ctx context.Context, p backendops.Program, units
 		if err := state.Add(r); err != nil {
 			return err
 		}
-		if r.Outcome == backendops.Different || r.Outcome == backendops.Crashed {
+		if r.Outcome == backendops.Different || r.Outcome == backendops.Crashed || r.Outcome == backendops.TooSlow {
 			if err := s.printf("operations: %s %s: %s", r.Case, r.Outcome, r.Reason); err != nil {
 				return err
 			}
@@ -214,12 +269,30 @@ func (s *Session) runOperations(ctx context.Context, p backendops.Program, units
 	}, state.Complete)
 }
 
-// operationsReport is what the page of the operations says.
+// operationsReport is the results of a device.
 type operationsReport struct {
-	tag, mesa, device string
-	results           []backendops.Result
-	unsupported       []backendops.Case // by the device
-	left              []backendops.Unit // without results
+	name, device string // the heading, if there are several, and the name that llama.cpp gives it
+	results      []backendops.Result
+	unsupported  []backendops.Case // by the device
+	left         []backendops.Unit // without results
+}
+
+// operationsDocument is a page with the results of one device or of several.
+type operationsDocument struct {
+	intro   string
+	reports []operationsReport
+}
+
+// vulkanOperations returns the page of the Vulkan module.
+func vulkanOperations(tag, mesa string, report operationsReport) operationsDocument {
+	return operationsDocument{intro: `# Operations of the Vulkan module
+
+Written by ` + "`mage backendOps`" + `, which runs llama.cpp's own test-backend-ops (` + tag + `) beside the files of
+the hip bundle, on Mesa's driver that computes on the CPU (lavapipe ` + mesa + `, without half floats and
+cooperative matrices). Each case computes one operation, or a few that the backend may fuse, with the
+shipped Vulkan module and with the CPU's reference, and compares the results within llama.cpp's own
+tolerance.
+`, reports: []operationsReport{report}}
 }
 
 // rows returns the results, the cases that were not run and those that the device does not support, and the
@@ -254,47 +327,51 @@ func (r operationsReport) rows() (results []backendops.Result, notRun []string) 
 }
 
 // write writes the page and returns the number of cases that differ or crashed.
-func (r operationsReport) write(w io.Writer) (different int, err error) {
-	results, notRun := r.rows()
-	different = backendops.Count(results, backendops.Different) + backendops.Count(results, backendops.Crashed)
+func (d operationsDocument) write(w io.Writer) (different int, err error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, `# Operations of the Vulkan module
-
-Written by `+"`mage backendOps`"+`, which runs llama.cpp's own test-backend-ops (%s) beside the files of
-the hip bundle, on Mesa's driver that computes on the CPU (lavapipe %s, without half floats and
-cooperative matrices). Each case computes one operation, or a few that the backend may fuse, with the
-shipped Vulkan module and with the CPU's reference, and compares the results within llama.cpp's own
-tolerance.
-
+	b.WriteString(d.intro)
+	for _, r := range d.reports {
+		results, notRun := r.rows()
+		wrong := backendops.Count(results, backendops.Different) + backendops.Count(results, backendops.Crashed)
+		different += wrong
+		if r.name != "" {
+			fmt.Fprintf(&b, "\n## %s\n", r.name)
+		}
+		fmt.Fprintf(&b, `
 %d cases are equal; %d differ or crash. %d are not supported by the module on this driver or by the CPU:
 llama.cpp computes those with the CPU.
 
-`, r.tag, r.mesa, backendops.Count(results, backendops.Equal), different, backendops.Count(results, backendops.Unsupported))
-	if len(notRun) > 0 {
-		fmt.Fprintf(&b, "These operations were not run: %s.\n\n", strings.Join(notRun, ", "))
-	}
-	if err := backendops.WriteTable(&b, results); err != nil {
-		return different, err
+`, backendops.Count(results, backendops.Equal), wrong, backendops.Count(results, backendops.Unsupported))
+		if len(notRun) > 0 {
+			fmt.Fprintf(&b, "These operations were not run: %s.\n\n", strings.Join(notRun, ", "))
+		}
+		if err := backendops.WriteTable(&b, results); err != nil {
+			return different, err
+		}
 	}
 	_, err = io.WriteString(w, b.String())
 	return different, err
 }
 
-// writeOperations writes the page to a file. It is an error if an operation differs or crashed.
-func (s *Session) writeOperations(file string, page operationsReport) error {
+// writeOperations writes a page of the documentation. It is an error if an operation differs or crashed.
+func (s *Session) writeOperations(root, page string, d operationsDocument) error {
 	var b bytes.Buffer
-	different, err := page.write(&b)
+	different, err := d.write(&b)
 	if err != nil {
 		return err
 	}
-	if err := regfile.Replace(file, b.Bytes(), 0o644); err != nil {
+	if err := regfile.Replace(filepath.Join(root, filepath.FromSlash(page)), b.Bytes(), 0o644); err != nil {
 		return err
 	}
-	if err := s.printf("operations: %d cases have results, %d of them differ: %s", len(page.results), different, file); err != nil {
+	n := 0
+	for _, r := range d.reports {
+		n += len(r.results)
+	}
+	if err := s.printf("operations: %d cases have results, %d of them differ: %s", n, different, page); err != nil {
 		return err
 	}
 	if different > 0 {
-		return fmt.Errorf("%d cases differ from the CPU's: see %s", different, operationsPage)
+		return fmt.Errorf("%d cases differ from the CPU's: see %s", different, page)
 	}
 	return nil
 }

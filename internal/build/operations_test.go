@@ -1,7 +1,9 @@
 package build
 
 import (
+	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +45,33 @@ func TestSelectOperationsChoosesCases(t *testing.T) {
 	}
 }
 
+// TestUnitsAreInTheOrderOfTheProgram begins with the smallest case of each kind, and has the cases of each process in the
+// order in which the program runs them. Cases that are too large are not run.
+func TestUnitsAreInTheOrderOfTheProgram(t *testing.T) {
+	t.Parallel()
+	cases := []backendops.Case{
+		{Operation: "MUL_MAT", Params: "type=f32,n=30"}, {Operation: "MUL_MAT", Params: "type=f32,n=2000"}, {Operation: "ADD", Params: "type=f32,n=5"},
+		{Operation: "ADD", Params: "type=f32,n=3"}, {Operation: "MUL_MAT", Params: "type=f32,n=20"},
+	}
+	state, err := backendops.OpenState(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := state.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	run := operationsRun{most: 1000}
+	run.Slow = true
+	units := slices.DeleteFunc(run.order(state, cases), func(u backendops.Unit) bool { return u.Operation != "" })
+	listed(units, cases)
+	want := []backendops.Unit{{Cases: []backendops.Case{cases[3], cases[4]}}, {Cases: []backendops.Case{cases[0], cases[2]}}}
+	if !reflect.DeepEqual(units, want) {
+		t.Errorf("the units are %v", units)
+	}
+}
+
 // TestOperationsPageSaysWhatWasNotRun writes a row for each operation that was run, with the number of cases
 // that were not, and names the operations of which no case was run.
 func TestOperationsPageSaysWhatWasNotRun(t *testing.T) {
@@ -50,8 +79,8 @@ func TestOperationsPageSaysWhatWasNotRun(t *testing.T) {
 	of := func(operation, params string) backendops.Case {
 		return backendops.Case{Operation: operation, Params: params}
 	}
-	page := operationsReport{
-		tag: "v0.5.0", mesa: "25.0.7-2", device: "Vulkan0",
+	report := operationsReport{
+		device: "Vulkan0",
 		results: []backendops.Result{
 			{Case: of("ADD", "type=f32"), Outcome: backendops.Equal},
 			{Case: of("MUL_MAT", "type=f32"), Outcome: backendops.Different, Reason: "ERR = 2"},
@@ -65,7 +94,7 @@ func TestOperationsPageSaysWhatWasNotRun(t *testing.T) {
 		},
 	}
 	var b strings.Builder
-	different, err := page.write(&b)
+	different, err := vulkanOperations("v0.5.0", "25.0.7-2", report).write(&b)
 	if err != nil || different != 1 {
 		t.Fatalf("%d cases differ: %v", different, err)
 	}
@@ -78,7 +107,7 @@ func TestOperationsPageSaysWhatWasNotRun(t *testing.T) {
 			t.Errorf("the page lacks %q:\n%s", part, text)
 		}
 	}
-	if strings.Contains(text, "| ROPE") || len(page.results) != 3 {
+	if strings.Contains(text, "| ROPE") || len(report.results) != 3 {
 		t.Errorf("the page has a row of an operation that was not run, or writing changed the results:\n%s", text)
 	}
 }

@@ -40,16 +40,21 @@ func (r *rig) machineOf(t *testing.T) string {
 	return sysroot.Write(t, name, nil)
 }
 
-// settings returns how the library runs the rig: the machine with its cards, and the rig as a llama.cpp without a
-// manifest, since it is not what the manifest says. The child inherits the variables of the emulated card as those of
-// a user, with GOROCM_INHERIT_ENV.
-func (r *rig) settings(t *testing.T) rocm.Settings {
+// asOwnBuild makes the rig a llama.cpp without a manifest, since it is not what the manifest says. A child inherits the
+// variables of the emulated card as those of a user, with GOROCM_INHERIT_ENV.
+func (r *rig) asOwnBuild(t *testing.T) {
 	t.Helper()
 	if err := os.Remove(filepath.Join(r.Dir, bundle.ManifestName)); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv(supervise.EnvInherit, strings.Join([]string{hsa.EnvCards, hsa.EnvReport, hsa.EnvReset}, ","))
+	t.Setenv(supervise.EnvInherit, strings.Join([]string{hsa.EnvCards, hsa.EnvCoverage, hsa.EnvReport, hsa.EnvReset}, ","))
 	t.Setenv(hsa.EnvCards, r.cards)
+}
+
+// settings returns how the library runs the rig, on the machine with its cards.
+func (r *rig) settings(t *testing.T) rocm.Settings {
+	t.Helper()
+	r.asOwnBuild(t)
 	var s rocm.Settings
 	s.Bundle, s.SysRoot = r.Dir, r.machineOf(t)
 	s.Backend, s.Context, s.Slots = plan.BackendHIP, 512, 1
@@ -208,9 +213,7 @@ func TestEmulatedCardMemoryExhausted(t *testing.T) {
 func TestEmulatedCardOfSeveral(t *testing.T) {
 	r := newRig(t, "gfx1100,gfx1101")
 	s := r.settings(t)
-	report := filepath.Join(t.TempDir(), "report")
-	_, reports, _ := strings.Cut(reportTo(report), "=")
-	t.Setenv(hsa.EnvReport, reports)
+	report := fileOf(t, hsa.EnvReport)
 	path := tiny(t, "llama-spm", 1)
 	s.Devices.ID, s.Devices.Required = "GPU-398a3f843a146602", true
 	card, err := loadSettings(t, path, s)
@@ -228,11 +231,24 @@ func TestEmulatedCardOfSeveral(t *testing.T) {
 	if got, want := greedy(t, card, shortPrompt, 4), greedy(t, cpu, shortPrompt, 4); !slices.Equal(got, want) {
 		t.Errorf("the card answers %v, and the CPU %v", got, want)
 	}
+	ranOnlyOn(t, report, "gfx1101")
+}
+
+// ranOnlyOn checks that kernels ran on the card of a target, and on no other.
+func ranOnlyOn(t *testing.T, report, target string) {
+	t.Helper()
 	lines, err := os.ReadFile(report)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(string(lines), "gfx1101 "); n == 0 || strings.Contains(string(lines), "gfx1100 ") {
-		t.Errorf("%d kernels ran on the second card, and others elsewhere:\n%s", n, lines)
+	n := 0
+	for line := range strings.Lines(string(lines)) {
+		if !strings.HasPrefix(line, target+" ") {
+			t.Errorf("a kernel ran elsewhere: %s", line)
+		}
+		n++
+	}
+	if n == 0 {
+		t.Errorf("no kernel ran on %s", target)
 	}
 }

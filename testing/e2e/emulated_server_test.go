@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/http"
@@ -17,8 +18,10 @@ import (
 	"strings"
 	"testing"
 
+	"forge.lthn.ai/core/go-rocm/pkg/gfx"
 	"forge.lthn.ai/core/go-rocm/testing/hsa"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
+	"forge.lthn.ai/core/go-rocm/testing/rdna3/survey"
 	"forge.lthn.ai/core/go-rocm/testing/syncbuffer"
 )
 
@@ -52,7 +55,7 @@ func (r *rig) serve(t *testing.T, model, report string, args ...string) *emulate
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &emulatedServer{stop: cancel, ended: make(chan struct{})}
 	cmd := r.command(ctx, "", append([]string{"-m", model, "--host", socket, "--no-warmup"}, args...)...)
-	cmd.Env = append(cmd.Env, reportTo(report))
+	cmd.Env = append(cmd.Env, hsa.EnvReport+"="+beside(hsa.EnvReport, report))
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	if err := cmd.Start(); err != nil {
 		cancel()
@@ -87,12 +90,20 @@ func (r *rig) serve(t *testing.T, model, report string, args ...string) *emulate
 	return s
 }
 
-// reportTo returns the variable of the environment with a report beside that of the whole run, if there is one.
-func reportTo(path string) string {
-	if all := os.Getenv(hsa.EnvReport); all != "" {
+// beside returns a variable of the environment with a file beside that of the whole run, if there is one.
+func beside(name, path string) string {
+	if all := os.Getenv(name); all != "" {
 		path += string(filepath.ListSeparator) + all
 	}
-	return hsa.EnvReport + "=" + path
+	return path
+}
+
+// fileOf adds a file of the test to a variable of the environment with files, and returns its path.
+func fileOf(t *testing.T, name string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	t.Setenv(name, beside(name, path))
+	return path
 }
 
 // close kills the server and waits until it has ended.
@@ -159,7 +170,7 @@ func TestEmulatedCardAnswersAsTheCPU(t *testing.T) {
 			if err != nil || !strings.Contains(string(out), "ROCm0: "+device) {
 				t.Errorf("--list-devices: %v\n%s", err, out)
 			}
-			report := filepath.Join(t.TempDir(), "report")
+			report, coverage := filepath.Join(t.TempDir(), "report"), fileOf(t, hsa.EnvCoverage)
 			card := r.generate(t, model, "99", report)
 			if !slices.Equal(card.Tokens, cpu.Tokens) {
 				t.Errorf("the card answers %v, and the CPU %v", card.Tokens, cpu.Tokens)
@@ -171,6 +182,7 @@ func TestEmulatedCardAnswersAsTheCPU(t *testing.T) {
 				}
 			}
 			ranKernels(t, report, "mul_mat_vec_f", "rms_norm_f32", "rope_norm", "soft_max_f32", "unary_gated_op")
+			coversReport(t, r, coverage, report)
 		})
 	}
 }
@@ -186,5 +198,52 @@ func ranKernels(t *testing.T, report string, words ...string) {
 		if !strings.Contains(string(lines), word) {
 			t.Errorf("the card ran no %s", word)
 		}
+	}
+}
+
+// coversReport checks that the coverage of a run has the kernels of its report, each of which is in the bundle or is the
+// HIP runtime's own.
+func coversReport(t *testing.T, r *rig, coverage, report string) {
+	t.Helper()
+	executed, err := survey.ReadExecuted(coverage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := survey.Cover([]string{r.Dir}, executed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	covered := map[string]bool{}
+	for k := range executed {
+		covered[string(k.Target)+" "+k.Kernel] = true
+	}
+	lines, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	reported := map[string]bool{}
+	for line := range strings.Lines(string(lines)) {
+		fields := strings.Fields(line)
+		reported[fields[0]+" "+fields[1]] = true
+	}
+	if !maps.Equal(covered, reported) {
+		t.Errorf("the coverage has %d kernels, and the report %d", len(covered), len(reported))
+	}
+	for _, k := range c.Others {
+		if !strings.HasPrefix(k.Kernel, "__amd_rocclr_") {
+			t.Errorf("%s of the code object %s is not in the bundle", k.Kernel, k.Object)
+		}
+	}
+	for _, target := range []gfx.Target{"gfx1100", "gfx1101"} {
+		for _, part := range []string{survey.PartGGML, survey.PartRocBLAS, survey.PartTensile} {
+			ran, all := c.Total(part, target)
+			t.Logf("%s for %s: %d of %d kernels", part, target, ran, all)
+			if fewest := map[string]int{survey.PartGGML: 1000, survey.PartRocBLAS: 100, survey.PartTensile: 100}[part]; all < fewest {
+				t.Errorf("%s has %d kernels for %s", part, all, target)
+			}
+		}
+	}
+	if ran, _ := c.Total(survey.PartGGML, gfx.Target(r.cards)); ran < len(reported)-len(c.Others) || ran == 0 {
+		t.Errorf("%d kernels of libggml-hip were executed, and the report has %d", ran, len(reported))
 	}
 }
