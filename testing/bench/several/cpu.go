@@ -27,25 +27,11 @@ func CPU(ctx context.Context, in Input) (s page.Section, err error) {
 		Head: []string{"processors", "rounds", "go-rocm", "llama-server", "ratio"},
 	}
 	in.Levels, in.TinyLevels = []Level{{1, cpuTokens, in.Rounds}}, nil
-	if err := in.prepare(); err != nil {
-		return s, err
-	}
-	host, err := in.hostMiB()
-	if err != nil {
-		return s, err
-	}
-	ours, err := in.startOurs(ctx, host)
+	ours, c, err := in.start(ctx, fileA)
 	if err != nil {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, ours.stop()) }()
-	if _, err := ours.through(fileA).stream(ctx, 1); err != nil {
-		return s, err
-	}
-	c, err := ours.child(fileA)
-	if err != nil {
-		return s, err
-	}
 	plain, err := in.startPlain(ctx, c.untuned(), fileA)
 	if err != nil {
 		return s, err

@@ -109,6 +109,28 @@ func (in *Input) hostMiB() (uint64, error) {
 	return p.Host.Used() / plan.MiB * 3 / 2, nil
 }
 
+// start starts the service with the directory of models and loads one of them. It returns
+// the service, which the caller stops, and the model's llama-server.
+func (in *Input) start(ctx context.Context, file string) (ours *service, c *child, err error) {
+	if err := in.prepare(); err != nil {
+		return nil, nil, err
+	}
+	host, err := in.hostMiB()
+	if err != nil {
+		return nil, nil, err
+	}
+	if ours, err = in.startOurs(ctx, host); err != nil {
+		return nil, nil, err
+	}
+	if _, err = ours.through(file).stream(ctx, 1); err == nil {
+		c, err = ours.child(file)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, ours.stop())
+	}
+	return ours, c, nil
+}
+
 // Models measures the service and its peer.
 func Models(ctx context.Context, in Input) (s page.Section, err error) {
 	s = page.Section{
@@ -122,25 +144,11 @@ func Models(ctx context.Context, in Input) (s page.Section, err error) {
 		},
 		Head: []string{"", "rounds", "go-rocm", "its child", "go-rocm to its child", "router", "its child", "router to its child"},
 	}
-	if err := in.prepare(); err != nil {
-		return s, err
-	}
-	host, err := in.hostMiB()
-	if err != nil {
-		return s, err
-	}
-	ours, err := in.startOurs(ctx, host)
+	ours, c, err := in.start(ctx, fileTiny)
 	if err != nil {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, ours.stop()) }()
-	if _, err := ours.through(fileTiny).stream(ctx, 1); err != nil {
-		return s, err
-	}
-	c, err := ours.child(fileTiny)
-	if err != nil {
-		return s, err
-	}
 	if in.peer == nil {
 		in.peer = in.startRouter
 	}
