@@ -12,8 +12,12 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+)
 
-	"forge.lthn.ai/core/go-rocm/testing/cases"
+// The number of schedules, unless -rapid.checks sets it. `mage torture` draws 100 000.
+const (
+	schedules      = 4_000
+	shortSchedules = 1_000
 )
 
 func TestMain(m *testing.M) {
@@ -21,8 +25,11 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	if !given {
-		// `mage torture` draws 100 000 schedules.
-		if err := flag.Set("rapid.checks", fmt.Sprint(cases.Of(1000, 2000, 4000))); err != nil {
+		n := schedules
+		if testing.Short() {
+			n = shortSchedules
+		}
+		if err := flag.Set("rapid.checks", fmt.Sprint(n)); err != nil {
 			panic(err)
 		}
 	}

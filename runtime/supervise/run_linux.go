@@ -208,8 +208,7 @@ func (r exitRecord) isSuspect() bool { return IsSuspect(r.err) }
 
 // recordExit stores the exit cause for requests that were in flight.
 func (c *Child) recordExit(p *process, err error) {
-	p.userTransport.CloseIdleConnections()
-	p.probeTransport.CloseIdleConnections()
+	p.closeIdle()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {

@@ -128,6 +128,7 @@ func (c *Child) shutDown(p *process, drain bool) {
 	if drain && c.spec.DrainTimeout > 0 {
 		c.drain(p)
 	}
+	p.closeIdle()
 	if !drain || !p.requestExit() {
 		p.signal(unix.SIGTERM)
 	}
