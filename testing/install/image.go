@@ -18,6 +18,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"sync"
 
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/client"
@@ -63,11 +64,21 @@ func (m Machine) arguments() []string {
 	return append(args, m.Suite, "-")
 }
 
+// creating has a mutex for the reference of each image.
+var creating sync.Map
+
 // image returns the reference of the machine's image. It creates the image if the engine
-// does not have it.
+// does not have it; of several tests that need it, one does.
 func (e *Engine) image(ctx context.Context, m Machine) (string, error) {
 	digest := sha256.Sum256([]byte(strings.Join(m.arguments(), "\x00")))
 	ref := "go-rocm-install:" + m.Suite + "-" + hex.EncodeToString(digest[:6])
+	mutex, _ := creating.LoadOrStore(ref, &sync.Mutex{})
+	one, ok := mutex.(*sync.Mutex)
+	if !ok {
+		return "", fmt.Errorf("creating holds a %T", mutex)
+	}
+	one.Lock()
+	defer one.Unlock()
 	if _, err := e.api.ImageInspect(ctx, ref); err == nil {
 		return ref, nil
 	}
