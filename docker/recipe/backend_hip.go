@@ -27,5 +27,5 @@ var hip = Backend{
 	},
 	With:    []string{"vulkan"},
 	Devices: "KFD nodes of the kernel's driver amdgpu (/dev/kfd); everything else is in the bundle",
-	Limits:  Limits{Packed: 115_000_000, File: 120_000_000, OneTarget: 800_000_000, AllTargets: 1_150_000_000},
+	Limits:  Limits{Packed: 115_000_000, Package: 112_000_000, Image: 118_000_000, OneTarget: 800_000_000, AllTargets: 1_150_000_000},
 }

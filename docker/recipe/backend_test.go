@@ -26,7 +26,7 @@ var madeUp = Backend{
 		return []Option{{Name: "GGML_MADEUP", Value: "ON"}}
 	},
 	Opened: []elfdep.Decision{{Name: "libmadeup-driver.so.1", In: "libggml-madeup.so", Reason: "the host's driver"}},
-	Limits: Limits{Packed: 1000, File: 2000},
+	Limits: Limits{Packed: 1000, Package: 1500, Image: 2000},
 }
 
 func withMadeUp(t *testing.T) Variant {
@@ -57,7 +57,7 @@ func TestMadeUpBackendIsDataAlone(t *testing.T) {
 	if err := CheckSize(nil, "madeup", Sizes{Packed: 1001}); err == nil || CheckSize(nil, "madeup", Sizes{Packed: 1000}) != nil {
 		t.Errorf("its limit is not applied: %v", err)
 	}
-	if err := CheckFileSize("madeup", nil, "as a Debian package", 2001); err == nil {
+	if err := CheckImageSize("madeup", nil, 2001); err == nil {
 		t.Error("the limit of its package is not applied")
 	}
 

@@ -14,5 +14,5 @@ var vulkan = Backend{
 		return []Option{{Name: "GGML_VULKAN", Value: "ON"}}
 	},
 	Devices: "the host's Vulkan drivers by their manifests (/usr/share/vulkan/icd.d and the other directories of the Vulkan loader)",
-	Limits:  Limits{Packed: 18_000_000, File: 26_000_000},
+	Limits:  Limits{Packed: 18_000_000, Package: 18_000_000, Image: 26_000_000},
 }

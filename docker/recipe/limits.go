@@ -15,8 +15,9 @@ const growth = 0.03
 // apply to bundles for gfx1100 and gfx1101.
 type Limits struct {
 	Packed int64
-	// File limits the files that contain the bundle: its Debian package and the container image.
-	File int64
+	// Package and Image limit the files that contain the bundle: its Debian package, and the container
+	// image, which has the command, too.
+	Package, Image int64
 	// OneTarget and AllTargets limit the space on disk.
 	OneTarget, AllTargets int64
 }
@@ -25,7 +26,7 @@ type Limits struct {
 // backend are part of it. The system flavour has none.
 func limitsOf(label string) Limits {
 	if label == "cpu" {
-		return Limits{Packed: 12_000_000, File: 20_000_000}
+		return Limits{Packed: 12_000_000, Package: 12_000_000, Image: 20_000_000}
 	}
 	b, _ := backendByName(label)
 	return b.Limits
@@ -76,10 +77,17 @@ func hasOtherTargets(targets []string) bool {
 	return slices.ContainsFunc(targets, func(t string) bool { return t != gfx.GFX1100.String() && t != gfx.GFX1101.String() })
 }
 
-// CheckFileSize compares a file that contains a bundle for targets, such as its Debian
-// package, with the fixed limit. what says how the file contains it, for the error.
-func CheckFileSize(variant string, targets []string, what string, size int64) error {
-	limit := limitsOf(variant).File
+// CheckPackageSize compares the Debian package of a bundle for targets with the fixed limit.
+func CheckPackageSize(variant string, targets []string, size int64) error {
+	return checkFileSize(variant, targets, "as a Debian package", limitsOf(variant).Package, size)
+}
+
+// CheckImageSize compares the container image with a bundle for targets with the fixed limit.
+func CheckImageSize(variant string, targets []string, size int64) error {
+	return checkFileSize(variant, targets, "as a container image", limitsOf(variant).Image, size)
+}
+
+func checkFileSize(variant string, targets []string, what string, limit, size int64) error {
 	if limit == 0 || hasOtherTargets(targets) || size <= limit {
 		return nil
 	}

@@ -12,11 +12,12 @@ import (
 )
 
 // recompressLevel and recompressWindow are the level and the binary logarithm of the
-// window of a Recompressor: 32 MiB, as for the large frames of a pack. dpkg accepts
-// 27 (128 MiB, the limit of libzstd's decoder), and so do the container engines.
+// window of a Recompressor: 128 MiB, the largest that dpkg accepts (the limit of
+// libzstd's decoder), and so do the container engines. An archive has the holes of a
+// pack as zeros, so that equal code is farther apart than in the pack.
 const (
 	recompressLevel  = 19
-	recompressWindow = 25
+	recompressWindow = 27
 )
 
 // RecompressCommand returns the arguments of the zstd program for one frame of unknown
@@ -25,7 +26,7 @@ const (
 func RecompressCommand(threads int) []string {
 	return []string{
 		"zstd", "-q", "-c", "--no-progress", "-T" + strconv.Itoa(max(threads, 1)), "--check",
-		"-" + strconv.Itoa(recompressLevel), "--zstd=wlog=" + strconv.Itoa(recompressWindow), "-",
+		"-" + strconv.Itoa(recompressLevel), "--long=" + strconv.Itoa(recompressWindow), "-",
 	}
 }
 
@@ -47,7 +48,7 @@ func (r *Recipe) Recompressor(ctx context.Context) (*Recompressor, error) {
 
 // Key identifies the result for a given input.
 func (c *Recompressor) Key() string {
-	return fmt.Sprintf("zstd %s, level %d, window %d", c.t.Version("zstd"), recompressLevel, recompressWindow)
+	return fmt.Sprintf("zstd %s, level %d, long window %d", c.t.Version("zstd"), recompressLevel, recompressWindow)
 }
 
 // Run reads a zstd stream of size bytes from src and writes one frame with the same

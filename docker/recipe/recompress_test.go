@@ -11,7 +11,7 @@ import (
 )
 
 // The bytes do not depend on the number of threads, which is that of the machine, and a
-// repetition at a distance of 20 MiB is found.
+// repetition at a distance of 100 MiB is found.
 func TestRecompressCommandIsReproducible(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it runs the zstd program; `mage test` runs this test")
@@ -22,7 +22,7 @@ func TestRecompressCommandIsReproducible(t *testing.T) {
 	if _, err := random.Read(noise); err != nil {
 		t.Fatal(err)
 	}
-	content := bytes.Join([][]byte{noise, make([]byte, 20<<20), noise}, nil)
+	content := bytes.Join([][]byte{noise, make([]byte, 100<<20), noise}, nil)
 	var first []byte
 	for _, threads := range []int{1, 2, 5} {
 		argv := RecompressCommand(threads)

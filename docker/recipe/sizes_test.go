@@ -195,28 +195,33 @@ func TestRecordedSizes(t *testing.T) {
 func TestCheckFileSize(t *testing.T) {
 	both, third := []string{"gfx1100", "gfx1101"}, []string{"gfx1100", "gfx1101", "gfx1102"}
 	for _, tc := range []struct {
-		variant string
-		targets []string
-		size    int64
-		ok      bool
+		variant    string
+		targets    []string
+		deb, image int64 // the largest sizes that are accepted, 0: any
 	}{
-		{"hip", both, 120_000_000, true},
-		{"hip", both, 120_000_001, false},
-		{"hip", both[:1], 120_000_001, false},
-		{"hip", third, 200_000_000, true},
-		{"hip-system", both, 200_000_000, true},
-		{"vulkan", nil, 26_000_000, true},
-		{"vulkan", nil, 26_000_001, false},
-		{"cpu", nil, 20_000_000, true},
-		{"cpu", nil, 20_000_001, false},
+		{"hip", both, 112_000_000, 118_000_000},
+		{"hip", both[:1], 112_000_000, 118_000_000},
+		{"hip", third, 0, 0},
+		{"hip-system", both, 0, 0},
+		{"vulkan", nil, 18_000_000, 26_000_000},
+		{"cpu", nil, 12_000_000, 20_000_000},
 	} {
-		err := CheckFileSize(tc.variant, tc.targets, "as a Debian package", tc.size)
-		if (err == nil) != tc.ok {
-			t.Errorf("%s for %v with %d bytes: %v", tc.variant, tc.targets, tc.size, err)
-		}
-		var size *SizeError
-		if err != nil && (!errors.As(err, &size) || !size.Fixed || size.Size != tc.size || !strings.Contains(err.Error(), "as a Debian package")) {
-			t.Errorf("%s: %v", tc.variant, err)
+		for what, check := range map[string]struct {
+			limit int64
+			size  func(string, []string, int64) error
+		}{"Debian package": {tc.deb, CheckPackageSize}, "container image": {tc.image, CheckImageSize}} {
+			if check.limit == 0 {
+				if err := check.size(tc.variant, tc.targets, 1<<40); err != nil {
+					t.Errorf("%s for %v as a %s: %v", tc.variant, tc.targets, what, err)
+				}
+				continue
+			}
+			if err := check.size(tc.variant, tc.targets, check.limit); err != nil {
+				t.Errorf("%s as a %s: %v", tc.variant, what, err)
+			}
+			if err := check.size(tc.variant, tc.targets, check.limit+1); err == nil || !strings.Contains(err.Error(), "as a "+what) {
+				t.Errorf("%s as a %s with a byte more: %v", tc.variant, what, err)
+			}
 		}
 	}
 }

@@ -80,8 +80,8 @@ func (s *Session) hasOwnSizes() bool {
 	return len(s.Settings.CMake) > 0 || s.Recipe.Toolchain.HasBaseImage()
 }
 
-// checkFileSize compares the file of a deliverable that contains a bundle with its limit.
-func (s *Session) checkFileSize(p *recipe.Packed, what, pattern, dir string) error {
+// checkFileSize compares the file of a deliverable that contains a bundle with its limit, by check.
+func (s *Session) checkFileSize(p *recipe.Packed, check func(label string, targets []string, size int64) error, pattern, dir string) error {
 	if s.hasOwnSizes() || llvm.IsWhole(p.Manifest) {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (s *Session) checkFileSize(p *recipe.Packed, what, pattern, dir string) err
 	for _, t := range p.Manifest.Targets {
 		targets = append(targets, t.String())
 	}
-	return recipe.CheckFileSize(p.Label, targets, what, info.Size())
+	return check(p.Label, targets, info.Size())
 }
 
 // findBundle returns the bundle of a variant, in the first flavour of the settings.

@@ -165,12 +165,12 @@ func (s *Session) hooks(root string) ci.Hooks {
 			return findOne(dir, "*.oci.tar")
 		})},
 	}, More: []ci.Step{
-		{Name: "reproduce", Needs: []string{"release"}, Limit: 40 * time.Minute, Run: func(ctx context.Context, _ io.Writer) (ci.Count, error) {
+		{Name: "reproduce", Needs: []string{"release"}, Limit: 40 * time.Minute, Run: func(ctx context.Context, out io.Writer) (ci.Count, error) {
 			reuse, err := s.reusedInCI()
 			if err != nil {
 				return ci.Count{}, err
 			}
-			return ci.Count{}, s.reproduce(ctx, root, s.dist(root), reuse)
+			return ci.Count{}, s.writingTo(out).reproduce(ctx, root, s.dist(root), reuse)
 		}},
 	}}
 }

@@ -35,7 +35,7 @@ func (s *Session) imageInto(ctx context.Context, d *delivery) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkFileSize(chosen, "as a container image", "*.oci.tar", dir); err != nil {
+	if err := s.checkFileSize(chosen, recipe.CheckImageSize, "*.oci.tar", dir); err != nil {
 		return err
 	}
 	return copyAll(dir, d.dir)

@@ -44,7 +44,7 @@ func (s *Session) packageInto(ctx context.Context, d *delivery) error {
 		if dir, err = s.bundleDeb(ctx, d.root, d.version, p); err != nil {
 			return err
 		}
-		if err := s.checkFileSize(p, "as a Debian package", "*.deb", dir); err != nil {
+		if err := s.checkFileSize(p, recipe.CheckPackageSize, "*.deb", dir); err != nil {
 			return err
 		}
 		if err := copyAll(dir, d.dir); err != nil {

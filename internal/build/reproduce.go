@@ -258,7 +258,7 @@ func (s *Session) secondBuild(ctx context.Context, checkout, work, published str
 		return err
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = checkout, os.Stderr, os.Stderr
+	cmd.Dir, cmd.Stdout, cmd.Stderr = checkout, s.Out, s.Out
 	cmd.Env = append(os.Environ(), s.variations(work, modules, published)...)
 	return procgroup.Run(ctx, cmd, shutdownGrace)
 }

@@ -66,7 +66,7 @@ func Open() (*Session, error) {
 		return nil, err
 	}
 	cache.Waiting = func(name string) { fmt.Fprintf(os.Stderr, "%s: waiting for another build of it\n", name) }
-	logs := filepath.Join(s.Cache, "logs")
+	logs := logDir(s)
 	b := &Session{Settings: s, Epoch: epoch, Out: os.Stderr, started: time.Now()}
 	display := progress.New(os.Stderr, logs)
 	b.engine = &lazyEngine{display: display, vary: s.Vary, options: engine.ConnectOptions{
@@ -86,6 +86,21 @@ func Open() (*Session, error) {
 	}
 	b.recompressor = b.Recipe.Recompressor
 	return b, nil
+}
+
+// logDir returns the directory with the logs of the stages.
+func logDir(s *settings.Settings) string { return filepath.Join(s.Cache, "logs") }
+
+// writingTo returns a session that writes what it does to out, and shares everything else
+// with s. It serves a step that runs beside others.
+func (s *Session) writingTo(out io.Writer) *Session {
+	session, r := *s, *s.Recipe
+	r.Log, r.Progress = out, progress.New(out, logDir(s.Settings))
+	session.Out, session.Recipe = out, &r
+	if s.recompressor != nil {
+		session.recompressor = r.Recompressor
+	}
+	return &session
 }
 
 // Close disconnects from the container engine.

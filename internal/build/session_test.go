@@ -3,6 +3,7 @@ package build
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -44,5 +45,40 @@ func TestPublishWaitsForABuild(t *testing.T) {
 	}
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "nothing is published") {
 		t.Errorf("without a delivery: %v", err)
+	}
+}
+
+// A step that runs beside others writes to its own output, and to no terminal.
+func TestSessionWritesToTheStepsOutput(t *testing.T) {
+	t.Setenv("GOROCM_CACHE", t.TempDir())
+	s, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var out strings.Builder
+	step := s.writingTo(&out)
+	w, err := step.Recipe.Progress.Open("compile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprint(step.Recipe.Log, "recipe\n")
+	if err := errors.Join(err, step.printf("session"), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"compile: log in ", "recipe\n", "session\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the output lacks %q: %q", want, &out)
+		}
+	}
+	if s.Out != os.Stderr || s.Recipe.Log != os.Stderr {
+		t.Error("the first session writes elsewhere")
+	}
+	if step.recompressor == nil || step.Settings != s.Settings {
+		t.Error("the sessions differ in more")
 	}
 }

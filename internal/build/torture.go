@@ -67,7 +67,7 @@ func Torture() error {
 		}
 		schedules := []string{"test", "-count=1", "-timeout=0", "./runtime/scheduler", "-rapid.checks=" + strconv.Itoa(n*schedulesPerRound)}
 		for _, args := range [][]string{schedules, faults, models} {
-			if err := runGo(ctx, p.Root, []string{"GOROCM_TORTURE=" + rounds}, args...); err != nil {
+			if err := runGo(ctx, p.Root, []string{"GOROCM_TORTURE=" + rounds, "GOROCM_CASES=all"}, args...); err != nil {
 				return err
 			}
 		}

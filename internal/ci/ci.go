@@ -14,6 +14,7 @@ package ci
 import (
 	"context"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -36,25 +37,28 @@ func Unit(ctx context.Context, out io.Writer, p Project) error {
 	return Run(ctx, out, Step{Name: "unit tests", Limit: 10 * time.Minute, Run: p.unit})
 }
 
-// Test runs all tests: those under the race detector, the fuzz tests, and the tests
-// on the real artifacts.
+// Test runs all tests with all of their cases: those on the sources, under the race
+// detector, the fuzz tests, and the tests on the real artifacts.
 func Test(ctx context.Context, out io.Writer, p Project, h Hooks) error {
 	p, err := p.withDefaults()
 	if err != nil {
 		return err
 	}
-	return Run(ctx, out, append(p.SourceSteps(), p.ProductSteps(h)...)...)
+	p.AllCases = true
+	products, suites := p.ProductSteps(h)
+	return Run(ctx, out, slices.Concat(products, p.SourceSteps(), suites)...)
 }
 
-// All runs lint, all tests and the vulnerability check, the quickest checks first.
+// All runs lint, all tests and the vulnerability check. The products are made before the
+// first test, so that steps which wait for containers run beside all tests.
 func All(ctx context.Context, out io.Writer, p Project, h Hooks) error {
 	p, err := p.withDefaults()
 	if err != nil {
 		return err
 	}
-	steps := append(p.LintSteps(), p.SourceSteps()...)
-	steps = append(steps, Step{
+	products, suites := p.ProductSteps(h)
+	source := append(p.SourceSteps(), Step{
 		Name: "vulnerabilities", Limit: 15 * time.Minute, Run: uncounted(p.vulnerabilities),
 	})
-	return Run(ctx, out, append(steps, p.ProductSteps(h)...)...)
+	return Run(ctx, out, slices.Concat(p.LintSteps(), products, source, suites)...)
 }

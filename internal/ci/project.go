@@ -22,6 +22,8 @@ type Project struct {
 	// duration: a run that reaches its time limit while the engine minimises an input
 	// fails with "context deadline exceeded".
 	FuzzRuns int
+	// AllCases makes the race tests try every case of those that are many and alike.
+	AllCases bool
 }
 
 func (p Project) withDefaults() (Project, error) {

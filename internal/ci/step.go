@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -18,8 +20,12 @@ var ErrNotDone = errors.New("not done")
 type Step struct {
 	// Name is short and unique within the run.
 	Name string
-	// Needs names the steps whose products this step uses. If one of them fails, this
-	// step is reported as failed and does not run.
+	// Lane names the steps that this step does not run beside: the steps of a lane run
+	// one after the other, those of different lanes side by side. A step that mostly
+	// waits belongs into a lane of its own.
+	Lane string
+	// Needs names earlier steps whose products this step uses. It starts when they have
+	// ended. If one of them fails, this step is reported as failed and does not run.
 	Needs []string
 	// Limit is the time limit of the step; zero means no limit.
 	Limit time.Duration
@@ -68,30 +74,67 @@ type result struct {
 
 func (r result) failed() bool { return r.err != nil && !errors.Is(r.err, ErrNotDone) }
 
-// Run runs the steps in order. It then prints a table of results, the reason of each
-// failure and the count of tests. The error is a [*FailedError] if a step failed.
+// Run runs the steps, each after those of its lane and those that it needs. It then
+// prints a table of results in the order of steps, the reason of each failure and the
+// count of tests. The output of each step stays whole: see [console]. The error is a
+// [*FailedError] if a step failed.
 func Run(ctx context.Context, out io.Writer, steps ...Step) error {
-	results := make([]result, 0, len(steps))
-	broken := map[string]bool{}
+	start := time.Now()
+	r := &run{steps: steps, results: make([]result, len(steps)), ended: make([]chan struct{}, len(steps)), console: &console{out: out}}
+	lanes := map[string][]int{}
 	for i, s := range steps {
-		fmt.Fprintf(out, "==> %s (%d of %d)\n", s.Name, i+1, len(steps))
-		r := runStep(ctx, out, s, broken)
-		if r.err != nil {
-			broken[s.Name] = true
-			fmt.Fprintf(out, "<== %s: %v\n", s.Name, r.err)
-		}
-		results = append(results, r)
+		r.ended[i] = make(chan struct{})
+		lanes[s.Lane] = append(lanes[s.Lane], i)
 	}
-	return report(out, results)
+	var all sync.WaitGroup
+	for _, lane := range lanes {
+		all.Go(func() {
+			for _, i := range lane {
+				r.do(ctx, i)
+			}
+		})
+	}
+	all.Wait()
+	return report(out, r.results, time.Since(start))
 }
 
-func runStep(ctx context.Context, out io.Writer, s Step, broken map[string]bool) result {
-	r := result{step: s}
-	for _, n := range s.Needs {
-		if broken[n] {
-			r.err = fmt.Errorf("not run: it needs %q, which failed", n)
-			return r
+// run is a run of steps. Only the lane of a step writes its result, and others read it
+// after the step's channel was closed.
+type run struct {
+	steps   []Step
+	results []result
+	ended   []chan struct{}
+	console *console
+}
+
+// do waits for the steps that step i needs, and runs it. It waits for earlier steps
+// alone, so that no two steps wait for each other.
+func (r *run) do(ctx context.Context, i int) {
+	defer close(r.ended[i])
+	s := r.steps[i]
+	failed := ""
+	for j, earlier := range r.steps[:i] {
+		if slices.Contains(s.Needs, earlier.Name) {
+			<-r.ended[j]
+			if r.results[j].err != nil && failed == "" {
+				failed = earlier.Name
+			}
 		}
+	}
+	out := r.console.open(fmt.Sprintf("==> %s (%d of %d)", s.Name, i+1, len(r.steps)))
+	defer out.close()
+	r.results[i] = runStep(ctx, out, s, failed)
+	if err := r.results[i].err; err != nil {
+		fmt.Fprintf(out, "<== %s: %v\n", s.Name, err)
+	}
+}
+
+// runStep runs a step, unless failed is the name of a step that it needs and that failed.
+func runStep(ctx context.Context, out io.Writer, s Step, failed string) result {
+	r := result{step: s}
+	if failed != "" {
+		r.err = fmt.Errorf("not run: it needs %q, which failed", failed)
+		return r
 	}
 	if err := ctx.Err(); err != nil {
 		r.err = fmt.Errorf("not run: %w", err)
@@ -114,10 +157,15 @@ func runStep(ctx context.Context, out io.Writer, s Step, broken map[string]bool)
 	return r
 }
 
-func report(out io.Writer, results []result) error {
+// total is the name of the table's last line.
+const total = "total"
+
+// report prints the results of a run that took a time, which is less than the sum of its
+// steps' times if some of them ran side by side.
+func report(out io.Writer, results []result, took time.Duration) error {
 	var sum Count
 	failed := &FailedError{Total: len(results)}
-	width := 0
+	width := len(total)
 	for _, r := range results {
 		width = max(width, len(r.step.Name))
 	}
@@ -138,6 +186,7 @@ func report(out io.Writer, results []result) error {
 		line := fmt.Sprintf("%-*s  %-8s  %8s  %s", width, r.step.Name, word, r.took.Round(100*time.Millisecond), tests)
 		fmt.Fprintln(out, strings.TrimRight(line, " "))
 	}
+	fmt.Fprintf(out, "%-*s  %-8s  %8s\n", width, total, "", took.Round(100*time.Millisecond))
 	for _, r := range results {
 		switch {
 		case r.failed():

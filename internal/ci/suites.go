@@ -53,9 +53,14 @@ type Product struct {
 type Hooks struct {
 	// Products are made in this order, before the tests that run on them.
 	Products []Product
-	// More are steps that run after all others, such as a comparison of two builds.
+	// More are steps that run after the install tests and beside the others, such as a
+	// comparison of two builds.
 	More []Step
 }
+
+// laneBeside is the lane of steps that mostly wait: for containers, for the disk. The
+// other steps keep the processors busy and have the unnamed lane.
+const laneBeside = "beside"
 
 // SourceSteps returns the steps that need no bundle: the tests of every module under
 // the race detector and a short run of every fuzz test.
@@ -66,24 +71,25 @@ func (p Project) SourceSteps() []Step {
 	}
 }
 
-// ProductSteps returns the steps that make the products and run the tests on them. The
-// end-to-end tests run without the hip bundle too; the tests that need it then fail.
-func (p Project) ProductSteps(h Hooks) []Step {
-	var steps []Step
+// ProductSteps returns the steps that make the products, and those that run the tests on
+// them. The end-to-end tests run without the hip bundle too; the tests that need it then
+// fail.
+func (p Project) ProductSteps(h Hooks) (products, suites []Step) {
 	env := &productEnv{}
 	names := map[string]string{}
 	for _, product := range h.Products {
 		names[product.Env] = product.Name
-		steps = append(steps, Step{Name: product.Name, Run: uncounted(func(ctx context.Context, _ io.Writer) error {
+		products = append(products, Step{Name: product.Name, Run: uncounted(func(ctx context.Context, _ io.Writer) error {
 			return env.add(ctx, product)
 		})})
 	}
 	for _, suite := range []struct {
-		name, tag string
-		needs     []string
+		name, tag, lane string
+		needs, flags    []string
 	}{
-		{"end to end", "e2e", []string{EnvBundle, EnvSource}},
-		{"install tests", "install", []string{EnvDeb, EnvSmallDeb, EnvSmallImage}},
+		{"end to end", "e2e", "", []string{EnvBundle, EnvSource}, nil},
+		// Four machines at a time: each waits for its disk and for its services.
+		{"install tests", "install", laneBeside, []string{EnvDeb, EnvSmallDeb, EnvSmallImage}, []string{"-parallel=4"}},
 	} {
 		var needs []string
 		for _, e := range suite.needs {
@@ -94,14 +100,19 @@ func (p Project) ProductSteps(h Hooks) []Step {
 		if len(needs) == 0 {
 			continue
 		}
-		steps = append(steps, Step{
-			Name: suite.name, Needs: needs, Limit: 30 * time.Minute,
+		suites = append(suites, Step{
+			Name: suite.name, Lane: suite.lane, Needs: needs, Limit: 30 * time.Minute,
 			Run: func(ctx context.Context, out io.Writer) (Count, error) {
-				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, "-count=1", "-timeout=28m", "-tags", suite.tag, "./...")
+				args := append([]string{"-count=1", "-timeout=28m", "-tags", suite.tag}, suite.flags...)
+				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, append(args, "./...")...)
 			},
 		})
 	}
-	return append(steps, h.More...)
+	for _, s := range h.More {
+		s.Lane = laneBeside
+		suites = append(suites, s)
+	}
+	return products, suites
 }
 
 // productEnv collects the environment of the test steps from the make steps.
@@ -139,10 +150,18 @@ func (p Project) unit(ctx context.Context, out io.Writer) (Count, error) {
 // race runs the tests of every module under the race detector. The steps of lint have
 // vetted them.
 func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
-	// The race detector needs cgo. Without this, CGO_ENABLED=0 would fail late. Its
-	// processes wait a second before they exit, which tests that start many would add up.
+	return p.testModules(ctx, out, p.raceEnv(), "-race", "-vet=off", "-timeout=20m")
+}
+
+// raceEnv returns the environment of the race tests. The race detector needs cgo; without
+// this, CGO_ENABLED=0 would fail late. Its processes wait a second before they exit, which
+// tests that start many would add up.
+func (p Project) raceEnv() []string {
 	env := []string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}
-	return p.testModules(ctx, out, env, "-race", "-vet=off", "-timeout=20m")
+	if p.AllCases {
+		env = append(env, "GOROCM_CASES=all") // read by testing/cases
+	}
+	return env
 }
 
 // testModules runs the tests of every module. Those of the main module take longest;
@@ -187,7 +206,7 @@ func (p Project) testModules(ctx context.Context, out io.Writer, env []string, a
 // longest returns the packages of the main module whose tests take longest. The go
 // command begins with the packages that are named first.
 func (p Project) longest() []string {
-	return slices.DeleteFunc([]string{"./runtime/extract", "./runtime/supervise", ".", "./cmd/go-rocm/cli", "./internal/gateway"}, func(dir string) bool {
+	return slices.DeleteFunc([]string{"./runtime/extract", "./runtime/supervise", ".", "./cmd/go-rocm/cli", "./cmd/go-rocm/selftest", "./internal/gateway"}, func(dir string) bool {
 		tests, err := filepath.Glob(filepath.Join(p.Root, dir, "*_test.go"))
 		return err != nil || len(tests) == 0
 	})

@@ -4,8 +4,13 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 )
 
 // The suites get the paths of the products that were made, and a suite whose product
@@ -44,14 +49,15 @@ func TestSees(t *testing.T) {
 		return Product{Name: name, Env: env, Make: func(context.Context) (string, error) { return path, err }}
 	}
 	var out strings.Builder
-	err := Run(t.Context(), &out, p.ProductSteps(Hooks{
+	products, suites := p.ProductSteps(Hooks{
 		Products: []Product{
 			product("cpu bundle", EnvBundle, filepath.Join(p.Root, "bundle")+":"+filepath.Join(p.Root, "other"), nil),
 			product("hip bundle", EnvHIPBundle, "", errors.New("compiler said no")),
 			product("deb", EnvDeb, filepath.Join(p.Root, "absent.deb"), nil),
 		},
 		More: []Step{{Name: "more", Run: returns(Count{}, nil)}},
-	})...)
+	})
+	err := Run(t.Context(), &out, append(products, suites...)...)
 	if want := "3 of 6 steps failed: hip bundle, deb, install tests"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s\n%s", err, want, &out)
 	}
@@ -63,7 +69,37 @@ func TestSees(t *testing.T) {
 }
 
 func TestProductStepsWithoutProductsAreEmpty(t *testing.T) {
-	if steps := (Project{}).ProductSteps(Hooks{}); len(steps) != 0 {
-		t.Errorf("got %d steps", len(steps))
+	if products, suites := (Project{}).ProductSteps(Hooks{}); len(products)+len(suites) != 0 {
+		t.Errorf("got %d products and %d suites", len(products), len(suites))
+	}
+}
+
+// Products are made one after the other. Install tests and what follows them run beside
+// the tests that keep the processors busy, and never beside each other.
+func TestSuitesThatWaitRunBesideTheOthers(t *testing.T) {
+	h := Hooks{More: []Step{{Name: "reproduce"}}}
+	for _, env := range []string{EnvBundle, EnvSource, EnvDeb, EnvSmallDeb, EnvSmallImage} {
+		h.Products = append(h.Products, Product{Name: env, Env: env})
+	}
+	products, suites := Project{}.ProductSteps(h)
+	lanes := map[string][]string{}
+	for _, s := range append(products, suites...) {
+		lanes[s.Lane] = append(lanes[s.Lane], s.Name)
+	}
+	want := map[string][]string{
+		"":         {EnvBundle, EnvSource, EnvDeb, EnvSmallDeb, EnvSmallImage, "end to end"},
+		laneBeside: {"install tests", "reproduce"},
+	}
+	if diff := cmp.Diff(want, lanes); diff != "" {
+		t.Errorf("lanes (-want +got):\n%s", diff)
+	}
+}
+
+// `mage test` tries every case of the race tests, `mage ci` fewer of those that are alike.
+func TestAllCasesIsAskedOfTheRaceTests(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		if got := slices.Contains(Project{AllCases: all}.raceEnv(), cases.Env+"=all"); got != all {
+			t.Errorf("AllCases %v: %q", all, Project{AllCases: all}.raceEnv())
+		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/packaging/apt"
 	"forge.lthn.ai/core/go-rocm/packaging/debgen"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 )
 
 // TestMain runs the publisher that TestPublishSurvivesKill kills.
@@ -185,10 +186,7 @@ func TestPublishSurvivesKill(t *testing.T) {
 	c := client{dir: site, keys: openpgp.EntityList{key}}
 	seen := map[string]int{}
 	last := first
-	minRounds, maxRounds := 12, 90
-	if testing.Short() {
-		minRounds = 3 // one of each kind; a round takes a second
-	}
+	minRounds, maxRounds := cases.Of(3, 6, 12), 90 // three are one of each kind; a round takes a second
 	for round := 0; round < minRounds || seen[packages] == 0 || seen[generation] == 0; round++ {
 		if round == maxRounds {
 			t.Fatalf("killed %d times, interrupted after: %v", maxRounds, seen)

@@ -11,6 +11,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/pkg/bundle"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 )
 
 func TestOpenRejects(t *testing.T) {
@@ -62,10 +63,7 @@ func TestFindsFlippedBytes(t *testing.T) {
 	t.Parallel()
 	good, m := packed(t, bundle.PackOptions{Encoder: fast(), FrameSize: 60_000})
 	found := 0
-	flips := 60
-	if testing.Short() {
-		flips = 20
-	}
+	flips := cases.Of(20, 30, 60)
 	for i := range flips {
 		bad := bytes.Clone(good)
 		at := (len(bad) - 1) * i / (flips - 1)

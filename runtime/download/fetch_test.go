@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/runtime/download"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/netcut"
 )
 
@@ -165,10 +166,7 @@ func TestFetchSurvivesACutAnywhere(t *testing.T) {
 		var cut netcut.Cutter
 		c := client()
 		c.Transport = cut.Transport()
-		n, step := 0, 1
-		if testing.Short() {
-			step = 7 // `mage test` cuts after every byte
-		}
+		n, step := 0, cases.Of(7, 3, 1) // bytes between two cuts
 		for ; ; n += step {
 			cut.After(n)
 			dst := targetIn(t, t.TempDir())

@@ -68,10 +68,11 @@ type testBundle struct {
 }
 
 // bundleSize is the size of the data in the bundle of newBundle, without programs.
-const bundleSize = 3 * 512 << 10
+const bundleSize = 3 * 384 << 10
 
-// newBundle returns a bundle of a few MiB. Its programs are small scripts, or with runs
-// programs that can be started. All tests share its pack, which they must not change.
+// newBundle returns a bundle of some MiB, more than the smallest disk of a test has. Its
+// programs are small scripts, or with runs programs that can be started. All tests share
+// its pack, which they must not change.
 func newBundle(t testing.TB, runs bool) testBundle {
 	t.Helper()
 	pack := packScripts
@@ -131,12 +132,12 @@ func sharedBundle(name string, runs bool) (testBundle, error) {
 // is whole.
 func makeBundle(dir string, runs bool) (testBundle, error) {
 	files := map[string][]byte{
-		"libcore.so":                       data(1, 512<<10),
-		"libcore.so.1":                     data(1, 512<<10),
-		"libholes.so":                      append(make([]byte, 3<<20), data(2, 100_000)...),
-		"rocblas/library/a_gfx1100.co":     data(3, 512<<10),
+		"libcore.so":                       data(1, 384<<10),
+		"libcore.so.1":                     data(1, 384<<10),
+		"libholes.so":                      append(make([]byte, 1<<20), data(2, 100_000)...),
+		"rocblas/library/a_gfx1100.co":     data(3, 384<<10),
 		"rocblas/library/b_gfx1100.dat":    data(4, 1000),
-		"rocblas/library/a_gfx1101.co":     data(5, 512<<10),
+		"rocblas/library/a_gfx1101.co":     data(5, 384<<10),
 		"rocblas/library/fallback.dat":     data(6, 5000),
 		"licenses/rocblas/copyright":       []byte("text\n"),
 		loaderName:                         []byte("#!/bin/true\n"),

@@ -23,6 +23,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/runtime/hub"
 	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 	"forge.lthn.ai/core/go-rocm/runtime/pull"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/fakehub"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/netcut"
@@ -265,10 +266,7 @@ func TestPullSurvivesCuts(t *testing.T) {
 	h := fakehub.Start(t)
 	repo(t, h)
 	var cut netcut.Cutter
-	stride := 509 // prime, so that the cuts fall everywhere in lines and chunks
-	if testing.Short() {
-		stride = 4093
-	}
+	stride := cases.Of(4093, 1021, 509) // primes, so that the cuts fall everywhere in lines and chunks
 	n, cuts, base := 0, 0, t.TempDir()
 	for ; ; n += max(1, stride/rounds()) {
 		cuts++

@@ -12,12 +12,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
-)
 
-// The number of schedules, unless -rapid.checks sets it. `mage torture` draws 100 000.
-const (
-	schedules      = 4_000
-	shortSchedules = 1_000
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 )
 
 func TestMain(m *testing.M) {
@@ -25,11 +21,8 @@ func TestMain(m *testing.M) {
 	given := false
 	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "rapid.checks" })
 	if !given {
-		n := schedules
-		if testing.Short() {
-			n = shortSchedules
-		}
-		if err := flag.Set("rapid.checks", fmt.Sprint(n)); err != nil {
+		// `mage torture` draws 100 000 schedules.
+		if err := flag.Set("rapid.checks", fmt.Sprint(cases.Of(1000, 2000, 4000))); err != nil {
 			panic(err)
 		}
 	}

@@ -33,8 +33,9 @@ type Display struct {
 }
 
 // New returns a Display that writes to out and creates log files in dir.
-func New(out *os.File, dir string) *Display {
-	return &Display{out: out, dir: dir, isTerm: term.IsTerminal(int(out.Fd()))}
+func New(out io.Writer, dir string) *Display {
+	f, ok := out.(*os.File)
+	return &Display{out: out, dir: dir, isTerm: ok && term.IsTerminal(int(f.Fd()))}
 }
 
 // Open starts a step and returns a writer for the step's output. A line that begins
