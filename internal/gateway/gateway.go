@@ -38,6 +38,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/http/httputil"
 	"sync"
 
 	"forge.lthn.ai/core/go-rocm"
@@ -148,7 +149,15 @@ func New(o Options) *Gateway {
 		g.single = newSingleModel()
 		g.models = g.single
 	}
-	g.handler = chain(http.HandlerFunc(g.proxy),
+	proxy := &httputil.ReverseProxy{
+		Rewrite:        g.rewrite,
+		ModifyResponse: g.filterResponse,
+		FlushInterval:  -1, // tokens reach the client at once
+		ErrorHandler:   g.handleProxyError,
+		Transport:      roundTripperFunc(g.roundTrip),
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	g.handler = chain(proxy,
 		g.observe,
 		g.allowOrigins,
 		g.checkOrigin,

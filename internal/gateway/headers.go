@@ -1,8 +1,12 @@
 package gateway
 
 import (
+	"errors"
+	"io"
 	"net/http"
+	"net/http/httputil"
 	"net/url"
+	"slices"
 )
 
 // requestHeaders returns the headers that reach llama-server. It needs no other:
@@ -21,13 +25,29 @@ func responseHeaders() []string {
 	return []string{"Cache-Control", "Content-Length", "Content-Type", "Process-Start-Time-Unix", "X-Accel-Buffering"}
 }
 
-// copyHeaders adds the allowed headers of from to a header.
-func copyHeaders(to, from http.Header, allowed []string) {
-	for _, name := range allowed {
-		if values := from[name]; len(values) > 0 {
-			to[name] = append(to[name], values...)
+// keepHeaders deletes all headers but those in allowed.
+func keepHeaders(h http.Header, allowed []string) {
+	for name := range h {
+		if !slices.Contains(allowed, name) {
+			h.Del(name)
+			delete(h, name) // a name that is not in its canonical form
 		}
 	}
+}
+
+// rewrite addresses the request to the backend.
+func (g *Gateway) rewrite(p *httputil.ProxyRequest) {
+	target, err := url.Parse(exchangeOf(p.In.Context()).lease.Backend().BaseURL())
+	if err != nil {
+		return // the transport reports the request without a host
+	}
+	p.SetURL(target)
+	p.Out.Host = target.Host
+	p.Out.URL.RawQuery = forwardedQuery(p.In.URL)
+	p.Out.GetBody = p.In.GetBody
+	p.Out.Trailer = nil
+	keepHeaders(p.Out.Header, requestHeaders())
+	p.Out.Header["User-Agent"] = nil // not net/http's default either
 }
 
 // forwardedQuery returns the parameters of a query that llama-server reads on the
@@ -40,4 +60,36 @@ func forwardedQuery(u *url.URL) string {
 		}
 	}
 	return out.Encode()
+}
+
+// filterResponse is ReverseProxy.ModifyResponse.
+func (g *Gateway) filterResponse(res *http.Response) error {
+	keepHeaders(res.Header, responseHeaders())
+	res.Trailer = nil
+	o := &exchangeOf(res.Request.Context()).observed
+	res.Body = &watchedBody{res.Body, func(err error) {
+		if errors.Is(err, io.EOF) {
+			o.whole = true
+			return
+		}
+		o.broken = err
+		g.recordCrash(res.Request, err, true)
+	}}
+	return nil
+}
+
+// watchedBody reports the end of an answer, io.EOF or the error that breaks it off.
+type watchedBody struct {
+	io.ReadCloser
+
+	ended func(error)
+}
+
+// Read implements io.Reader.
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.ended(err)
+	}
+	return n, err
 }

@@ -72,28 +72,25 @@ func (w *waitingWriter) while(f func()) {
 		f()
 		return
 	}
-	var commenting sync.Mutex // held while a comment is sent
-	var timer *time.Timer
-	returned := false
-	commenting.Lock()
-	timer = time.AfterFunc(max(time.Until(w.first), 0), func() {
-		commenting.Lock()
-		defer commenting.Unlock()
-		if returned {
-			return
+	stop := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		timer := time.NewTimer(max(time.Until(w.first), 0))
+		defer timer.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-timer.C:
+			}
+			w.comment()
+			w.first = time.Now().Add(w.every)
+			timer.Reset(w.every)
 		}
-		w.comment()
-		w.first = time.Now().Add(w.every)
-		timer.Reset(w.every)
 	})
-	commenting.Unlock()
-	defer func() {
-		timer.Stop()
-		commenting.Lock()
-		returned = true
-		commenting.Unlock()
-	}()
 	f()
+	close(stop)
+	done.Wait()
 }
 
 // comment sends a comment.

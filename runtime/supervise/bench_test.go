@@ -4,13 +4,11 @@ package supervise
 
 import (
 	"context"
-	"io"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -57,47 +55,6 @@ func BenchmarkReady(b *testing.B) {
 			b.StartTimer()
 		}
 	})
-}
-
-// BenchmarkRequest sends a request for one token and reads its stream, through the client
-// of the child's users and through net/http's own transport, which needs a new connection
-// for each stream.
-func BenchmarkRequest(b *testing.B) {
-	env, err := fakellama.Script{NeverEnds: true}.Env()
-	if err != nil {
-		b.Fatal(err)
-	}
-	c, err := Start(b.Context(), Spec{Argv: []string{os.Args[0]}, Env: []string{roleName + "=" + roleServer, env}, SocketDir: filepath.Join(b.TempDir(), "run"), DrainTimeout: -1})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = c.Stop(context.Background()) }()
-	bare := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", c.Addr())
-	}}
-	for _, bb := range []struct {
-		name   string
-		client *http.Client
-	}{{"supervised", c.HTTPClient()}, {"bare", &http.Client{Transport: bare}}} {
-		b.Run(bb.name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, c.BaseURL()+"/completion", strings.NewReader(`{"prompt":"Once","n_predict":1,"stream":true}`))
-				if err != nil {
-					b.Fatal(err)
-				}
-				req.Header.Set("Authorization", "Bearer "+c.APIKey())
-				res, err := bb.client.Do(req)
-				if err != nil {
-					b.Fatal(err)
-				}
-				if n, err := io.Copy(io.Discard, res.Body); err != nil || n == 0 {
-					b.Fatal(n, err)
-				}
-				_ = res.Body.Close()
-			}
-		})
-	}
 }
 
 func pollBare(path string) {

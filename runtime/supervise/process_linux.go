@@ -29,7 +29,7 @@ type process struct {
 
 	// Both transports reach this process and no other. A request that is under way
 	// when the process is replaced breaks and never reaches the next process.
-	userTransport  *userTransport           // for requests of the child's users
+	userTransport  *http.Transport          // for requests of the child's users
 	probeTransport *http.Transport          // for /health and /slots
 	listener       atomic.Pointer[listener] // the socket found for TCP
 	load           load                     // of the child's users
@@ -46,16 +46,6 @@ type process struct {
 	excess          excess        // set when it was killed for its memory; used by the loop alone
 	readyAt         time.Time     // when /health first answered 200; used by the loop alone
 	oomKillsAtStart func() uint64 // the control group's count of OOM kills
-}
-
-// closeIdle closes the connections that no request uses, each of which occupies a thread
-// of the server. No further one is made ahead of a request.
-func (p *process) closeIdle() {
-	if p.userTransport == nil {
-		return // nobody has connected
-	}
-	p.userTransport.Close()
-	p.probeTransport.CloseIdleConnections()
 }
 
 type exitStatus struct {

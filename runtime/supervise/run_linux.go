@@ -208,7 +208,8 @@ func (r exitRecord) isSuspect() bool { return IsSuspect(r.err) }
 
 // recordExit stores the exit cause for requests that were in flight.
 func (c *Child) recordExit(p *process, err error) {
-	p.closeIdle()
+	p.userTransport.CloseIdleConnections()
+	p.probeTransport.CloseIdleConnections()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {

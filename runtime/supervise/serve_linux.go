@@ -128,7 +128,6 @@ func (c *Child) shutDown(p *process, drain bool) {
 	if drain && c.spec.DrainTimeout > 0 {
 		c.drain(p)
 	}
-	p.closeIdle()
 	if !drain || !p.requestExit() {
 		p.signal(unix.SIGTERM)
 	}

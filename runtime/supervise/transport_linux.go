@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"sync/atomic"
 	"time"
 )
@@ -33,6 +33,18 @@ func newTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transp
 		DisableCompression: true,
 		IdleConnTimeout:    idleConnTimeout,
 	}
+}
+
+// newUserTransport returns a transport for the requests of users. It uses each
+// connection once: llama-server v0.5.0 closes a connection after a stream without
+// saying so (tools/server/server-http.cpp: the provider of the content returns false
+// at its end, which cpp-httplib takes for a failure), and a request that is sent
+// before the close is seen would be lost. An idle connection also occupies one of the
+// server's threads.
+func newUserTransport(dial func(ctx context.Context) (net.Conn, error)) *http.Transport {
+	t := newTransport(dial)
+	t.DisableKeepAlives = true
+	return t
 }
 
 // retryTransport is the http.RoundTripper of a child's users. It delays requests
@@ -101,11 +113,7 @@ func (r exitRecord) requestError(req *http.Request, err error) error {
 
 // send sends the request to a process once.
 func (t *retryTransport) send(p *process, req *http.Request, retry bool) (*http.Response, error) {
-	out := req.WithContext(req.Context()) // a copy
-	if out.Header = maps.Clone(req.Header); out.Header == nil {
-		out.Header = http.Header{}
-	}
-	out.Close = true
+	out := req.Clone(req.Context())
 	if retry && req.GetBody != nil {
 		var err error
 		if out.Body, err = req.GetBody(); err != nil {
@@ -116,13 +124,27 @@ func (t *retryTransport) send(p *process, req *http.Request, retry bool) (*http.
 		out.Header.Set("Authorization", "Bearer "+t.child.key)
 	}
 	sent := p.unanswered.add(out)
-	res, conn, err := p.userTransport.roundTrip(out, func(conn net.Conn) {
-		sent()
-		if l, ok := conn.(*lingeringConn); ok {
-			l.await(func() { p.unanswered.remove(out) })
-		}
-	})
-	if l, ok := conn.(*lingeringConn); err != nil && req.Context().Err() != nil && ok && l.isAwaited() {
+	var conn atomic.Pointer[lingeringConn]
+	trace := &httptrace.ClientTrace{
+		GotConn: func(i httptrace.GotConnInfo) {
+			if l, ok := i.Conn.(*lingeringConn); ok {
+				conn.Store(l)
+			}
+		},
+		WroteRequest: func(i httptrace.WroteRequestInfo) {
+			sent()
+			if l := conn.Load(); l != nil && i.Err == nil {
+				l.await(func() { p.unanswered.remove(out) })
+			}
+		},
+		GotFirstResponseByte: func() {
+			if l := conn.Load(); l != nil {
+				l.answered()
+			}
+		},
+	}
+	res, err := p.userTransport.RoundTrip(out.WithContext(httptrace.WithClientTrace(out.Context(), trace)))
+	if l := conn.Load(); err != nil && req.Context().Err() != nil && l != nil && l.isAwaited() {
 		p.unanswered.leave(out)
 	} else {
 		p.unanswered.remove(out)
