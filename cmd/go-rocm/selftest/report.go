@@ -160,5 +160,11 @@ func (r *Report) finish(now time.Time) {
 	}
 }
 
-// seconds returns a duration in seconds, to milliseconds.
-func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }
+// seconds returns a duration in seconds, to milliseconds. What took less took one: a report
+// leaves out what is zero.
+func seconds(d time.Duration) float64 {
+	if d <= 0 {
+		return 0
+	}
+	return max(d.Round(time.Millisecond), time.Millisecond).Seconds()
+}
