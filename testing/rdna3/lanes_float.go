@@ -95,13 +95,17 @@ func (f family) arithmetic() {
 	set("fmac", func(e *env, a, b, _ float64) uint64 { return t.fma(e, a, b, t.get(e.old)) })
 	set("fmaak", func(e *env, a, b, _ float64) uint64 { return t.fma(e, a, b, t.get(uint64(e.inst.Literal))) })
 	set("fmamk", func(e *env, a, b, _ float64) uint64 { return t.fma(e, a, t.get(uint64(e.inst.Literal)), b) })
-	set("div_fmas", func(e *env, a, b, c float64) uint64 {
-		r := t.fma(e, a, b, c)
-		if e.flag {
-			return t.put(t.get(r)*math.Ldexp(1, t.bits), e.rounding(t.bits))
+	lanes["v_div_fmas"+f.suffix] = func(e *env, a, b, c uint64) uint64 {
+		r := t.fma(e, t.get(a), t.get(b), t.get(c))
+		if !e.flag {
+			return r
 		}
-		return r
-	})
+		n := t.divScaling()
+		if t.get(c) < 1 && t.get(c) > -1 {
+			n = -n // v_div_scale has made a tiny quotient larger, and a huge one smaller
+		}
+		return t.put(math.Ldexp(t.get(r), n), e.rounding(t.bits))
+	}
 	lanes["v_div_fixup"+f.suffix] = func(_ *env, a, b, c uint64) uint64 { return t.divFixup(a, b, c) }
 }
 
@@ -332,8 +336,11 @@ func (t *floatType) divFixup(a, b, c uint64) uint64 {
 		return sign | infinity
 	case math.IsInf(x, 0), y == 0:
 		return sign
-	case t.bits != 16 && t.exponent(c)-t.exponent(b) < t.underflow():
+	case t.bits == 16:
+	case t.exponent(c)-t.exponent(b) < t.underflow():
 		return sign
+	case t.exponent(a) == t.exponent(infinity):
+		return sign | infinity // the steps end with a NaN where the quotient is too large
 	}
 	return sign | a&^t.sign()
 }
@@ -351,11 +358,14 @@ func (t *floatType) exponent(a uint64) int {
 // underflow returns the difference of exponents below which a quotient is zero.
 func (t *floatType) underflow() int { return map[int]int{32: -150, 64: -1075}[t.bits] }
 
+// divScaling returns the power of two by which v_div_scale scales, and v_div_fmas scales back.
+func (t *floatType) divScaling() int { return 2 * t.bits }
+
 // divScale returns the numerator or denominator of a division, scaled so that the steps of the division neither
 // overflow nor lose bits. The carry tells v_div_fmas that the quotient has to be scaled back.
 func (t *floatType) divScale(e *env, a, b, c uint64) uint64 {
 	den, num := t.get(b), t.get(c)
-	by := t.bits * 2
+	by := t.divScaling()
 	scaled := func(n int) uint64 { return t.put(math.Ldexp(t.get(a), n), toNearest) }
 	tiny := func(x float64) bool { return x != 0 && t.denormal(t.put(x, toNearest)) }
 	equal := func(x, y uint64) bool { return t.get(x) == t.get(y) }
@@ -370,7 +380,7 @@ func (t *floatType) divScale(e *env, a, b, c uint64) uint64 {
 		return scaled(by)
 	case tiny(1/den) && tiny(num/den):
 		e.out = true
-		return pick(equal(a, b), scaled(by), a)
+		return pick(equal(a, b), scaled(-by), a)
 	case tiny(1 / den):
 		return scaled(-by)
 	case tiny(num / den):

@@ -103,11 +103,35 @@ def corrected(name, v):
         v["D0"] = Int(from_number(math.sin(turn) if "_sin_" in name else math.cos(turn), kind).bits, 64, False)
 
 
+def divisions():
+    """Returns for the steps of a division the text that makes quotients right, and what it replaces: AMD's scales a
+    denominator up that is huge, scales the quotient by another power than the operands, and looks for an overflow in the
+    denominator instead of the quotient."""
+    out = {}
+    for kind, one, by, scale in (("f32", 127, 64, "2.0F ** 32"), ("f64", 1023, 128, "2.0 ** 64")):
+        out[f"v_div_fixup_{kind}"] = (f"elsif exponent(S1.{kind}) ==", f"elsif exponent(S0.{kind}) ==")
+        fma = f"fma(S0.{kind}, S1.{kind}, S2.{kind})"
+        out[f"v_div_fmas_{kind}"] = (f"D0.{kind} = {scale} * {fma}\n", f"""D0.{kind} = {fma};
+if exponent(S2.{kind}) >= {one} then
+D0.{kind} = ldexp(D0.{kind}, {by})
+else
+D0.{kind} = ldexp(D0.{kind}, -{by})
+endif
+""")
+        branch = f"DENORM.{kind})) then\nVCC = 0x1LL;\nif S0.{kind} == S1.{kind} then\n// Only scale the denominator\nD0.{kind} = ldexp(S0.{kind}, "
+        out[f"v_div_scale_{kind}"] = (f"{branch}{by})", f"{branch}-{by})")
+    return out
+
+
 def library():
     out = {}
     for op, text in PCODE.items():
         name = op.name.lower().removesuffix("_e32").removesuffix("_e64")
         out.setdefault(name, text)
+    for name, (old, new) in divisions().items():
+        if out[name].count(old) != 1:
+            raise ValueError(f"{name} has another text than expected")
+        out[name] = out[name].replace(old, new)
     return out
 
 
