@@ -126,7 +126,11 @@ func (w *Wave) scalar(i *Inst, r Reg, k Kind) uint64 {
 	case r <= lastPos:
 		return uint64(r - zero)
 	case r <= lastNeg:
-		return uint64(-int64(r - lastPos))
+		n := uint64(-int64(r - lastPos))
+		if k.Bits == 32 && k.Count == 1 {
+			return uint64(uint32(n)) // as wide as a register
+		}
+		return n
 	case r >= half && r <= inv2Pi:
 		return inlineFloat(r, k)
 	}
