@@ -53,13 +53,13 @@ type Product struct {
 type Hooks struct {
 	// Products are made in this order, before the tests that run on them.
 	Products []Product
-	// More are steps that run after the install tests and beside the others, such as a
-	// comparison of two builds.
+	// More are steps that run after the end-to-end tests, such as a comparison of two
+	// builds: its compile would take the processors from tests that wait for answers.
 	More []Step
 }
 
-// laneBeside is the lane of steps that mostly wait: for containers, for the disk. The
-// other steps keep the processors busy and have the unnamed lane.
+// laneBeside is the lane of the install tests, which mostly wait: for containers, for the
+// disk. The other steps keep the processors busy and have the unnamed lane.
 const laneBeside = "beside"
 
 // SourceSteps returns the steps that need no bundle: the tests of every module under
@@ -108,11 +108,7 @@ func (p Project) ProductSteps(h Hooks) (products, suites []Step) {
 			},
 		})
 	}
-	for _, s := range h.More {
-		s.Lane = laneBeside
-		suites = append(suites, s)
-	}
-	return products, suites
+	return products, append(suites, h.More...)
 }
 
 // productEnv collects the environment of the test steps from the make steps.
