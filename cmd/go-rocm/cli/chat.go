@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -34,19 +32,12 @@ type session struct {
 	pending  []rocm.Media // to be sent with the next message
 }
 
-// chat answers lines of input until the input ends.
-func chat(cmd *cobra.Command, model *rocm.Model, g *generationFlags, base rocm.Request, media []rocm.Media) error {
+// chat answers lines of input until the input or ctx ends. An interrupt stops an answer.
+func chat(ctx context.Context, cmd *cobra.Command, model *rocm.Model, g *generationFlags, base rocm.Request, media []rocm.Media, interrupts <-chan os.Signal) error {
 	s := &session{cmd: cmd, model: model, flags: g, base: base, pending: media}
-	// Returning on these signals, instead of dying, lets the caller stop llama-server.
-	stops, _ := onSIGHUP(true)
-	ctx, stop := contextWithSignal(cmd.Context(), append(stops, syscall.SIGTERM)...)
-	defer stop()
 	lines := make(chan string)
 	inputDone := make(chan error, 1)
 	go func() { inputDone <- readMessages(cmd.InOrStdin(), cmd.ErrOrStderr(), lines) }()
-	interrupts := make(chan os.Signal, 1)
-	signal.Notify(interrupts, os.Interrupt)
-	defer signal.Stop(interrupts)
 	s.print("%s, /help for help\n", truncate(model.Info().Architecture))
 	for {
 		s.print("> ")

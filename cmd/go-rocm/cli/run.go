@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"time"
@@ -108,7 +109,10 @@ func run(cmd *cobra.Command, path string, m *modelFlags, g *generationFlags) err
 	line.attach(&settings)
 
 	stops, _ := onSIGHUP(true)
-	ctx, stop := contextWithSignal(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
+	// Returning on these signals, instead of dying, lets the model be closed.
+	untilEnd, stopSignals := contextWithSignal(cmd.Context(), append(stops, syscall.SIGTERM)...)
+	defer stopSignals()
+	ctx, stop := contextWithSignal(untilEnd, os.Interrupt)
 	defer stop()
 	defer withoutSIGPIPE()()
 	model, err := (&rocm.Backend{}).Load(ctx, path, settings)
@@ -118,8 +122,11 @@ func run(cmd *cobra.Command, path string, m *modelFlags, g *generationFlags) err
 	}
 	defer func() { _ = model.Close() }()
 	if prompt == "" {
+		interrupts := make(chan os.Signal, 1)
+		signal.Notify(interrupts, os.Interrupt)
+		defer signal.Stop(interrupts)
 		stop() // from here on, Ctrl-C stops an answer instead of the program
-		return chat(cmd, model, g, base, media)
+		return chat(untilEnd, cmd, model, g, base, media, interrupts)
 	}
 	req := base
 	if g.raw {

@@ -75,11 +75,16 @@ func hasTerminal() bool {
 // signals that make a service reload its files: a terminal that closes stops the
 // program, a service reloads. A program started with SIGHUP ignored, as nohup
 // does, keeps ignoring it.
+//
+// From now on, SIGHUP does not have its default effect, until raise: a terminal that
+// closes may send it more than once, and a reload may come while a service stops. Either
+// would end the program before it has stopped llama-server.
 func onSIGHUP(terminal bool) (stops, reloads []os.Signal) {
-	switch {
-	case signal.Ignored(syscall.SIGHUP):
+	if signal.Ignored(syscall.SIGHUP) {
 		return nil, nil
-	case terminal:
+	}
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	if terminal {
 		return []os.Signal{syscall.SIGHUP}, nil
 	}
 	return nil, []os.Signal{syscall.SIGHUP}

@@ -45,6 +45,56 @@ func TestClosedTerminalStopsCommand(t *testing.T) {
 	}
 }
 
+// A terminal that closes may send SIGHUP more than once, and a reload may come while a
+// service stops. A further one ends nothing before llama-server has stopped.
+func TestFurtherSIGHUPsWaitForTheStop(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args  []string
+		shows string
+		first syscall.Signal
+	}{
+		"run":     {[]string{"run", "-p", "Hello", "-v"}, "flood", syscall.SIGHUP},
+		"serve":   {[]string{"serve", "--listen", "127.0.0.1:0"}, "serving ", syscall.SIGTERM},
+		"several": {[]string{"serve", "--listen", "127.0.0.1:0", "--models-dir"}, "serving ", syscall.SIGTERM},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, fakellama.Script{Faults: []fakellama.Fault{{Kind: fakellama.KindFlood, Bytes: 1}, {Kind: fakellama.KindNoAnswer}}})
+			path := w.model
+			if name == "several" {
+				path = filepath.Dir(path)
+			}
+			cmd := w.command(append(tt.args, path)...)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal: SIGHUP reloads a service
+			errs := new(syncbuffer.Buffer)
+			cmd.Stderr = errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			poll.Until(t, "the line "+tt.shows, func() bool { return strings.Contains(errs.String(), tt.shows) })
+			if err := cmd.Process.Signal(tt.first); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_ = cmd.Wait() // the test checks what is left, not the status
+			}()
+			for alive := true; alive; {
+				_ = cmd.Process.Signal(syscall.SIGHUP) // until it has ended
+				select {
+				case <-ended:
+					alive = false
+				case <-time.After(time.Millisecond):
+				}
+			}
+			w.nothingLeft(t)
+			if tt.first == syscall.SIGTERM && !cmd.ProcessState.Exited() {
+				t.Errorf("the service ended with %v: %s", cmd.ProcessState, errs)
+			}
+		})
+	}
+}
+
 // If a reader such as head closes the pipe, run stops llama-server properly and prints no
 // error.
 func TestClosedPipeEndsRun(t *testing.T) {

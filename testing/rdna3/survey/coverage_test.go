@@ -44,10 +44,14 @@ func TestCoverage(t *testing.T) {
 		file string
 		Executed
 	}{
-		{"libggml-hip.so", Executed{"gfx1100", "aa", "_ZL3addv"}}, {"libggml-hip.so", Executed{"gfx1100", "aa", "_ZL3addv"}},
-		{"libggml-hip.so", Executed{"gfx1100", "ab", "_ZL3addv"}}, {"libggml-hip.so", Executed{"gfx1101", "ac", "_ZL3addv"}},
-		{"libggml-hip.so", Executed{"gfx1101", "ac", "_ZL3mulv"}}, {"Tensile_gfx1100.co", Executed{"gfx1100", "dd", "Cijk_A_MT1"}},
-		{"Tensile_gfx1100.co", Executed{"gfx1100", "dd", "Cijk_A_MT2"}}, {"librocblas.so.5", Executed{"gfx1100", "ee", "_Z4gemvv"}},
+		{"libggml-hip.so", Executed{"gfx1100", "aa", "_ZL3addv"}},
+		{"libggml-hip.so", Executed{"gfx1100", "aa", "_ZL3addv"}},
+		{"libggml-hip.so", Executed{"gfx1100", "ab", "_ZL3addv"}},
+		{"libggml-hip.so", Executed{"gfx1101", "ac", "_ZL3addv"}},
+		{"libggml-hip.so", Executed{"gfx1101", "ac", "_ZL3mulv"}},
+		{"Tensile_gfx1100.co", Executed{"gfx1100", "dd", "Cijk_A_MT1"}},
+		{"Tensile_gfx1100.co", Executed{"gfx1100", "dd", "Cijk_A_MT2"}},
+		{"librocblas.so.5", Executed{"gfx1100", "ee", "_Z4gemvv"}},
 	} {
 		n.add(k.file, k.Executed)
 	}
