@@ -126,7 +126,8 @@ func TestCoveragePages(t *testing.T) {
 		Targets:  []gfx.Target{"gfx1100", "gfx1101"},
 		Families: []survey.Family{family("Tensile", "Cijk", 9, 0), family("libggml-hip", "add", 3, 3), family("libggml-hip", "mul", 3, 1)},
 		Others: []survey.Executed{
-			{Target: "gfx1100", Object: "a", Kernel: "__amd_rocclr_copyBuffer"}, {Target: "gfx1101", Object: "b", Kernel: "__amd_rocclr_copyBuffer"},
+			{Target: "gfx1100", Object: "a", Kernel: "__amd_rocclr_copyBuffer"},
+			{Target: "gfx1101", Object: "b", Kernel: "__amd_rocclr_copyBuffer"},
 			{Target: "gfx1101", Object: "b", Kernel: "_Zdamaged"},
 		},
 	}

@@ -50,8 +50,11 @@ func TestSelectOperationsChoosesCases(t *testing.T) {
 func TestUnitsAreInTheOrderOfTheProgram(t *testing.T) {
 	t.Parallel()
 	cases := []backendops.Case{
-		{Operation: "MUL_MAT", Params: "type=f32,n=30"}, {Operation: "MUL_MAT", Params: "type=f32,n=2000"}, {Operation: "ADD", Params: "type=f32,n=5"},
-		{Operation: "ADD", Params: "type=f32,n=3"}, {Operation: "MUL_MAT", Params: "type=f32,n=20"},
+		{Operation: "MUL_MAT", Params: "type=f32,n=30"},
+		{Operation: "MUL_MAT", Params: "type=f32,n=2000"},
+		{Operation: "ADD", Params: "type=f32,n=5"},
+		{Operation: "ADD", Params: "type=f32,n=3"},
+		{Operation: "MUL_MAT", Params: "type=f32,n=20"},
 	}
 	state, err := backendops.OpenState(filepath.Join(t.TempDir(), "state"))
 	if err != nil {
