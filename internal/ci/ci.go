@@ -27,8 +27,7 @@ func Lint(ctx context.Context, out io.Writer, p Project) error {
 	return Run(ctx, out, p.LintSteps()...)
 }
 
-// Unit runs the tests that need no bundle, container or network. It takes about a
-// minute on two processors.
+// Unit runs the tests that need no bundle, container or network.
 func Unit(ctx context.Context, out io.Writer, p Project) error {
 	p, err := p.withDefaults()
 	if err != nil {
