@@ -169,6 +169,33 @@ func TestVarietyBeginsWithSmallCases(t *testing.T) {
 	}
 }
 
+// TestVarietyHasOneAndManyVectors has a product by one vector, by some and by many.
+func TestVarietyHasOneAndManyVectors(t *testing.T) {
+	t.Parallel()
+	var cases []Case
+	for _, n := range []int{16, 9, 8, 2, 1} {
+		cases = append(cases, Case{"MUL_MAT", fmt.Sprintf("type_a=q4_0,type_b=f32,m=16,n=%d,k=256", n)})
+	}
+	cases = append(cases, Case{"FLASH_ATTN_EXT", "hsk=64,nb=35,type_K=f16"}, Case{"FLASH_ATTN_EXT", "hsk=64,nb=1,type_K=f16"}, Case{"GET_ROWS", "type=f32,n=256"}, Case{"GET_ROWS", "type=f32,n=1"})
+	first, rest := Variety(cases)
+	if want := []Case{cases[8], cases[6], cases[5], cases[4], cases[3], cases[1]}; !slices.Equal(first, want) || !slices.Equal(rest, []Case{cases[7], cases[2], cases[0]}) {
+		t.Errorf("first %v, then %v", first, rest)
+	}
+}
+
+// TestSamplesHaveEachKind splits cases into two parts: both have each operation, and together they have each kind, once.
+func TestSamplesHaveEachKind(t *testing.T) {
+	t.Parallel()
+	cases := []Case{{"CPY", "type=q8_0,n=4"}, {"CPY", "type=f32,n=2"}, {"CPY", "type=f32,n=3"}, {"CPY", "type=f16,n=3"}, {"CPY", "type=q4_0,n=5"}, {"ADD", "type=f32,n=1"}, {"MUL", "type=f32,n=1000"}}
+	even, odd := Sample(cases, 0, 2, 100), Sample(cases, 1, 2, 100)
+	if !slices.Equal(even, []Case{cases[1], cases[3], cases[4], cases[5]}) || !slices.Equal(odd, []Case{cases[0], cases[1], cases[5]}) {
+		t.Errorf("the parts are %v and %v", even, odd)
+	}
+	if all := Sample(cases, 0, 1, 1000); len(all) != 6 {
+		t.Errorf("the whole is %v", all)
+	}
+}
+
 func TestWorkIsTheProductOfTheSizes(t *testing.T) {
 	t.Parallel()
 	for params, want := range map[string]float64{

@@ -42,20 +42,57 @@ func Work(c Case) float64 {
 	return work
 }
 
-// Variety returns the smallest case of each operation and types, and the others, the small ones first. A device that is
-// too slow for all cases runs them in this order.
+// Variety returns the smallest case of each kind, and the others, the small ones first. A device that is too slow for all
+// cases runs them in this order.
 func Variety(cases []Case) (first, rest []Case) {
 	seen := map[string]bool{}
 	for _, c := range slices.SortedStableFunc(slices.Values(cases), func(a, b Case) int { return cmp.Compare(Work(a), Work(b)) }) {
-		kind := c.Operation + " " + strings.Join(types(c), " ")
-		if seen[kind] {
+		if seen[kind(c)] {
 			rest = append(rest, c)
 			continue
 		}
-		seen[kind] = true
+		seen[kind(c)] = true
 		first = append(first, c)
 	}
 	return first, rest
+}
+
+// mostVectors is the number of vectors up to which backends multiply a matrix by one vector after the other.
+const mostVectors = 8
+
+// kind returns the operation and the types of a case, and for products of matrices and attention whether there are one,
+// some or many vectors: backends have other kernels for each.
+func kind(c Case) string {
+	name := c.Operation + " " + strings.Join(types(c), " ")
+	if !strings.HasPrefix(c.Operation, "MUL_MAT") && c.Operation != "FLASH_ATTN_EXT" {
+		return name
+	}
+	for _, p := range params(c) {
+		n, err := strconv.ParseUint(p.value, 10, 62)
+		switch {
+		case err != nil || p.name != "n" && p.name != "nb":
+		case n > mostVectors:
+			return name + " many"
+		case n > 1:
+			return name + " some"
+		}
+	}
+	return name
+}
+
+// Sample returns cases for a device that has time for few: the smallest one of each operation, and a part of the smallest
+// ones of each kind. Each of these is in one of the parts at least; the parts have the numbers from 0. Cases with more work
+// than most are left out. The order is that of cases.
+func Sample(cases []Case, part, parts int, most float64) []Case {
+	first, _ := Variety(slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return Work(c) > most }))
+	seen, chosen := map[string]bool{}, map[Case]bool{}
+	for n, c := range first {
+		if !seen[c.Operation] || n%parts == part {
+			chosen[c] = true
+		}
+		seen[c.Operation] = true
+	}
+	return slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return !chosen[c] })
 }
 
 // FusedOperations are the operations of whose cases test-backend-ops compares whole graphs.

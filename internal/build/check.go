@@ -122,6 +122,12 @@ func (s *Session) hooks(root string) ci.Hooks {
 			}
 			return src.Dir, nil
 		}},
+		{Name: "test-backend-ops", Env: ci.EnvBackendOps, Make: func(ctx context.Context) (string, error) {
+			if err := s.prepare(ctx, buildPrograms); err != nil {
+				return "", err
+			}
+			return s.Recipe.BackendOps(ctx)
+		}},
 		{Name: "release", Env: ci.EnvCLI, Make: func(ctx context.Context) (string, error) {
 			// If every stage is cached, nothing has started the engine yet. The tests
 			// need it, several at once, and must not each start one.

@@ -150,6 +150,10 @@ func (e *emulation) runTests(ctx context.Context, work string) error {
 	if err != nil {
 		return err
 	}
+	operations, err := e.Recipe.BackendOps(ctx)
+	if err != nil {
+		return err
+	}
 	dir, tests := filepath.Join(e.root, "testing", "e2e"), filepath.Join(work, "e2e.test")
 	if err := runGo(ctx, dir, nil, "test", "-c", "-tags=e2e", "-trimpath", "-o", tests, "."); err != nil {
 		return err
@@ -162,6 +166,7 @@ func (e *emulation) runTests(ctx context.Context, work string) error {
 		program: tests, dir: dir, passed: filepath.Join(e.Settings.Cache, "emulated-"+shortKey(sum, e.key)+".passed"), out: os.Stdout, errors: os.Stderr,
 		env: []string{
 			emulateVariable + "=" + emulateAll, ci.EnvBundle + "=" + packs[0], ci.EnvHIPBundle + "=" + packs[1], ci.EnvSource + "=" + source,
+			ci.EnvBackendOps + "=" + operations,
 			hsa.EnvCoverage + "=" + e.coverage(),
 		},
 	}
@@ -223,7 +228,8 @@ func emulatedOperations(tag string, reports []operationsReport) operationsDocume
 Written by ` + "`mage emulate`" + `, which runs llama.cpp's own test-backend-ops (` + tag + `) beside the files of
 the hip bundle, on the [emulated card](emulated-card.md) of each target. Each case computes one operation,
 or a few that the backend may fuse, with the shipped HIP module and with the CPU's reference, and compares
-the results within llama.cpp's own tolerance. The smallest case of each operation and types comes first;
-cases the product of whose sizes is more than 10⁹ are too large for this card, and count as not run.
+the results within llama.cpp's own tolerance. The smallest case of each operation, its types and its number of
+vectors comes first; cases the product of whose sizes is more than 10⁹ are too large for this card, and count as
+not run.
 `, reports: reports}
 }

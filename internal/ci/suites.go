@@ -23,6 +23,9 @@ const (
 	EnvHIPBundle = "GOROCM_HIP_BUNDLE"
 	// EnvSystemBundle is the packed hip bundle of the system flavour.
 	EnvSystemBundle = "GOROCM_SYSTEM_BUNDLE"
+	// EnvBackendOps is llama.cpp's test-backend-ops, which the end-to-end tests run on the
+	// hip bundle.
+	EnvBackendOps = "GOROCM_BACKEND_OPS"
 	// EnvSource is the directory of the pinned llama.cpp source, from which the tests
 	// read tokenizers.
 	EnvSource = "GOROCM_LLAMA_SOURCE"
