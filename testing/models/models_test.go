@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // wheelOf returns a wheel with one member.
@@ -97,6 +98,44 @@ func TestFetchReplacesADamagedFile(t *testing.T) {
 	}
 	if err := m.check(path); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFetchHashesAgainAfterAChange damages the file in the ways that leave its size: in place,
+// and by another file under its name.
+func TestFetchHashesAgainAfterAChange(t *testing.T) {
+	dir, m := t.TempDir(), helloWorld()
+	path := filepath.Join(dir, m.File)
+	get, asked := index(t, map[string]string{"one": "hello ", "two": "world"})
+	damage := map[string]func() error{
+		"in place": func() error {
+			return errors.Join(os.WriteFile(path, []byte("hello w0rld"), 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(time.Second)))
+		},
+		"by another file": func() error {
+			info, err := os.Stat(path)
+			if err != nil {
+				return err
+			}
+			other := path + ".other"
+			return errors.Join(os.WriteFile(other, []byte("hello w0rld"), 0o600), os.Chtimes(other, time.Time{}, info.ModTime()), os.Rename(other, path))
+		},
+	}
+	for name, damage := range damage {
+		for range 2 { // the second call finds the file hashed
+			if _, err := fetchInto(t.Context(), dir, m, get); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := asked.Load()
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fetchInto(t.Context(), dir, m, get); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != "hello world" || asked.Load() == before {
+			t.Errorf("%s: got %q, %v", name, b, err)
+		}
 	}
 }
 
