@@ -117,6 +117,29 @@ func TestKnownVulkanOpensNoBundle(t *testing.T) {
 	}
 }
 
+// plansAroundFailure plans the model, reports that the backend failed on the card, and plans
+// again: in this process, and in another one.
+func plansAroundFailure(t *testing.T, root, model, cause string, lasting bool) (first, again, elsewhere *plan.Plan) {
+	t.Helper()
+	_, f, err := machine.OpenModel(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	m := detect(t, root)
+	if first, err = m.Plan(model, plan.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	m.Failed(first.Chosen, f, first.Backend, cause, lasting)
+	if again, err = m.Plan(model, plan.Options{}); err != nil {
+		t.Fatalf("lasting %v: %v", lasting, err)
+	}
+	if elsewhere, err = detect(t, root).Plan(model, plan.Options{}); err != nil {
+		t.Fatalf("lasting %v, another process: %v", lasting, err)
+	}
+	return first, again, elsewhere
+}
+
 // What failed or was measured on a device that no kernel driver lists counts as that of a card.
 func TestFailedDeviceWithoutAddress(t *testing.T) {
 	for name, description := range map[string]string{
@@ -126,23 +149,16 @@ func TestFailedDeviceWithoutAddress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: description, MiB: 24560}}})
 			root := withVulkan(t, "none", true)
-			path, f, err := machine.OpenModel(model)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() { _ = f.Close() }()
 			for _, lasting := range []bool{false, true} {
-				m := detect(t, root)
-				first, err := m.Plan(model, plan.Options{})
-				if err != nil || first.Backend != plan.BackendVulkan || first.Devices[0].Place != "vulkan0" {
-					t.Fatalf("%q, %v", reasons(first), err)
+				first, again, elsewhere := plansAroundFailure(t, root, model, "the device was lost", lasting)
+				if first.Backend != plan.BackendVulkan || first.Devices[0].Place != "vulkan0" {
+					t.Fatalf("%q", reasons(first))
 				}
-				m.Failed(first.Chosen, f, first.Backend, "the device was lost", lasting)
-				if p, err := m.PlanFile(path, f, plan.Options{}); err != nil || p.GPU || !strings.Contains(strings.Join(p.Reasons, "\n"), "the device was lost") {
-					t.Errorf("lasting %v: %q, %v", lasting, reasons(p), err)
+				if again.GPU || !strings.Contains(strings.Join(again.Reasons, "\n"), "the device was lost") {
+					t.Errorf("lasting %v: %q", lasting, reasons(again))
 				}
-				if p, err := detect(t, root).Plan(model, plan.Options{}); err != nil || p.GPU == lasting {
-					t.Errorf("lasting %v, another process: %q, %v", lasting, reasons(p), err)
+				if elsewhere.GPU == lasting {
+					t.Errorf("lasting %v, another process: %q", lasting, reasons(elsewhere))
 				}
 			}
 		})
@@ -171,30 +187,22 @@ func TestFailedBackend(t *testing.T) {
 	model := fakebundle.Use(t, fakellama.Script{Vulkan: []fakellama.VulkanDevice{{Description: "AMD Radeon RX 7900 XTX (RADV NAVI31)", MiB: 24560}}})
 	fakebundle.AddGPUModule(t)
 	root := withVulkan(t, "rx7900xtx", true)
-	path, f, err := machine.OpenModel(model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }()
 	for _, lasting := range []bool{false, true} {
-		m := detect(t, root)
-		first, err := m.PlanFile(path, f, plan.Options{})
-		if err != nil || first.Backend != plan.BackendHIP {
-			t.Fatalf("%q, %v", reasons(first), err)
+		first, again, elsewhere := plansAroundFailure(t, root, model, "gpu hang", lasting)
+		if first.Backend != plan.BackendHIP {
+			t.Fatalf("%q", reasons(first))
 		}
-		m.Failed(first.Chosen, f, first.Backend, "gpu hang", lasting)
-		if p, err := m.Plan(model, plan.Options{}); err != nil || p.Backend != plan.BackendVulkan || !strings.Contains(strings.Join(p.Reasons, "\n"), "HIP failed on this card: gpu hang") {
-			t.Errorf("lasting %v: %q, %v", lasting, reasons(p), err)
+		if again.Backend != plan.BackendVulkan || !strings.Contains(strings.Join(again.Reasons, "\n"), "HIP failed on this card: gpu hang") {
+			t.Errorf("lasting %v: %q", lasting, reasons(again))
 		}
 		want := plan.BackendHIP
 		if lasting {
 			want = plan.BackendVulkan
 		}
-		other := detect(t, root)
-		if p, err := other.Plan(model, plan.Options{}); err != nil || p.Backend != want {
-			t.Errorf("lasting %v, another process: %q, %v", lasting, reasons(p), err)
+		if elsewhere.Backend != want {
+			t.Errorf("lasting %v, another process: %q", lasting, reasons(elsewhere))
 		}
-		records, err := other.Records()
+		records, err := detect(t, root).Records()
 		if err != nil || (len(records) == 1) != lasting {
 			t.Errorf("lasting %v: records %+v, %v", lasting, records, err)
 		}
