@@ -55,7 +55,8 @@ type Bundle struct {
 	// Model is the path of the model.
 	Model string
 
-	env map[string]string // of the server
+	env    map[string]string // of the server
+	before string            // the script of Before
 }
 
 // New creates a bundle for the duration of a test, and leaves the environment alone: sockets
@@ -74,19 +75,21 @@ func New(t testing.TB, s fakellama.Script) *Bundle {
 // Server is the path of the bundle's llama-server.
 func (b *Bundle) Server() string { return filepath.Join(b.Dir, "llama-server") }
 
-// Before lets llama-server run a shell script first.
+// Before lets llama-server run a shell script first, which sees the server's environment and
+// may change it.
 func (b *Bundle) Before(t testing.TB, script string) {
 	t.Helper()
+	b.before = script
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var text strings.Builder
-	text.WriteString("#!/bin/sh\n" + script + "\n")
+	text.WriteString("#!/bin/sh\n")
 	for _, name := range []string{envRole, fakellama.EnvScript} {
 		text.WriteString("export " + name + "=" + quote(b.env[name]) + "\n")
 	}
-	text.WriteString("exec " + quote(self) + ` "$@"` + "\n")
+	text.WriteString(script + "\nexec " + quote(self) + ` "$@"` + "\n")
 	// A process that another test starts meanwhile would inherit the open file, which the
 	// kernel then does not execute (ETXTBSY).
 	syscall.ForkLock.RLock()
@@ -95,6 +98,17 @@ func (b *Bundle) Before(t testing.TB, script string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// SetScript replaces the script of the servers that are started from now on.
+func (b *Bundle) SetScript(t testing.TB, s fakellama.Script) {
+	t.Helper()
+	script, err := s.Env()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, b.env[fakellama.EnvScript], _ = strings.Cut(script, "=")
+	b.Before(t, b.before)
 }
 
 // quote quotes a word for the shell.

@@ -5,19 +5,21 @@ package selftest
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 	"forge.lthn.ai/core/go-rocm/runtime/doctor"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
-	"forge.lthn.ai/core/go-rocm/runtime/locate"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakebundle"
@@ -25,7 +27,27 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/sysroot"
 )
 
-func TestMain(m *testing.M) { os.Exit(fakebundle.Main(m.Run)) }
+// TestMain makes this binary the llama-server of a bundle, where it is started as one. The
+// tests share directories for sockets and caches.
+func TestMain(m *testing.M) {
+	os.Exit(fakebundle.Main(func() (code int) {
+		dir, err := os.MkdirTemp("", "")
+		for name, sub := range map[string]string{"HOME": "home", "XDG_RUNTIME_DIR": "run", userdirs.EnvCache: "cache"} {
+			path := filepath.Join(dir, sub)
+			err = errors.Join(err, os.Mkdir(path, 0o700), os.Setenv(name, path))
+		}
+		// The parallel tests mostly wait for child processes.
+		err = errors.Join(err, flag.Set("test.parallel", "6"))
+		if err == nil {
+			code = m.Run()
+		}
+		if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}))
+}
 
 // healthy is a server that answers as long as it is asked to.
 func healthy() fakellama.Script {
@@ -35,6 +57,7 @@ func healthy() fakellama.Script {
 // world is a machine with a bundle and a model.
 type world struct {
 	t       *testing.T
+	bundle  *fakebundle.Bundle
 	root    string
 	options Options
 }
@@ -45,26 +68,19 @@ const usedFile = "sys/class/drm/renderD128/device/mem_info_vram_used"
 // run by a shell before each start of llama-server, with $n, the number of the start.
 func newWorld(t *testing.T, machine string, s fakellama.Script, body string) *world {
 	t.Helper()
-	model := fakebundle.Use(t, s)
-	t.Setenv("HOME", t.TempDir())
-	fakebundle.AddGPUModule(t)
+	fake := fakebundle.New(t, s)
+	fake.AddGPUModule(t)
 	root := sysroot.Write(t, machine, map[string]string{"proc/meminfo": "MemTotal: 67108864 kB\nMemAvailable: 60000000 kB\n", "proc/sys/kernel/osrelease": "6.12.48\n"})
 	starts := filepath.Join(t.TempDir(), "starts")
-	server := filepath.Join(os.Getenv(locate.EnvBundle), "llama-server")
-	text := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *--help*|*--version*|*--list-devices*) ;; *)\necho >>%s\nn=$(($(wc -l <%s)))\nROOT=%s\n%s\n;; esac\nexec %s \"$@\"\n", starts, starts, root, body, os.Args[0])
-	if err := errors.Join(os.Remove(server), os.WriteFile(server, []byte(text), 0o700)); err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, root: root, options: Options{
-		Version: "v0", Model: model,
+	fake.Before(t, fmt.Sprintf("case \"$*\" in *--help*|*--version*|*--list-devices*) ;; *)\necho >>%s\nn=$(($(wc -l <%s)))\nROOT=%s\n%s\n;; esac", starts, starts, root, body))
+	w := &world{t: t, bundle: fake, root: root, options: Options{
+		Version: "v0", Model: fake.Model,
 		Diagnose: func(context.Context) []doctor.Finding {
 			return []doctor.Finding{{Check: "kernel", Status: doctor.OK, Detail: "6.12.48"}, {Check: "gpu", Status: doctor.Warning, Detail: "busy", Remedy: "wait"}}
 		},
-		Memory:    func([]gpu.Device) (hostFree, gpuFree uint64) { return 8 << 30, 8 << 30 },
-		slotLimit: 300 * time.Millisecond, unloadLimit: 300 * time.Millisecond,
+		Memory: func([]gpu.Device) (hostFree, gpuFree uint64) { return 8 << 30, 8 << 30 },
 	}}
-	w.options.Settings.SysRoot = root
-	w.options.Settings.Timeouts.Stall = 500 * time.Millisecond
+	w.options.Settings.Bundle, w.options.Settings.SysRoot = fake.Dir, root
 	w.options.Settings.Restart = rocm.Restart{MinBackoff: time.Millisecond, MaxFailures: 2}
 	w.reportBuffers(1)
 	return w
@@ -89,16 +105,14 @@ func (w *world) reportBuffers(factor float64) {
 	}
 	script := healthy()
 	script.Process.Log = strings.Join(lines, "\n")
-	w.setScript(script)
+	w.bundle.SetScript(w.t, script)
 }
 
-func (w *world) setScript(s fakellama.Script) {
-	env, err := s.Env()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	_, value, _ := strings.Cut(env, "=")
-	w.t.Setenv(fakellama.EnvScript, value)
+// reachLimits makes the limits short that this test reaches. The others do not: a busy machine
+// may take long to do what works.
+func (w *world) reachLimits() {
+	w.options.slotLimit, w.options.unloadLimit = 300*time.Millisecond, 300*time.Millisecond
+	w.options.Settings.Timeouts.Stall = 500 * time.Millisecond
 }
 
 // countMemory makes the card's used memory grow while a model is loaded.
@@ -159,11 +173,12 @@ func check(t *testing.T, r *Report, b plan.Backend, name StepName, want Outcome,
 
 // TestEveryStepPassesOnASimulatedCard runs the whole test where everything works.
 func TestEveryStepPassesOnASimulatedCard(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "rx7900xtx", healthy(), `case "$*" in *ROCm0*)
 mkdir -p $ROOT/proc/$$/fdinfo
 printf 'drm-pdev:\t0000:03:00.0\ndrm-client-id:\t7\ndrm-memory-vram:\t300000 KiB\n' >$ROOT/proc/$$/fdinfo/9;; esac`)
 	w.countMemory(310<<20, true)
-	writeOperations(t, "  ADD(type=f32): OK", "  MUL(type=f32): not supported [ROCm0] ")
+	w.writeOperations("  ADD(type=f32): OK", "  MUL(type=f32): not supported [ROCm0] ")
 	var shown []string
 	w.options.Progress = func(step StepName, b plan.Backend, left time.Duration) {
 		if left < 0 || left > MaxTime {
@@ -207,6 +222,7 @@ printf 'drm-pdev:\t0000:03:00.0\ndrm-client-id:\t7\ndrm-memory-vram:\t300000 KiB
 
 // TestWithoutACardTheTestIsIncomplete: what is not tested is said, and is no success.
 func TestWithoutACardTheTestIsIncomplete(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "none", healthy(), "")
 	r := w.run()
 	if r.Verdict != Incomplete || r.CardTested {
@@ -222,6 +238,7 @@ func TestWithoutACardTheTestIsIncomplete(t *testing.T) {
 
 // TestTheCPUAlone passes where it is asked for.
 func TestTheCPUAlone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "none", healthy(), "")
 	w.options.Settings.Backend = plan.BackendCPU
 	r := w.run()
@@ -234,6 +251,7 @@ func TestTheCPUAlone(t *testing.T) {
 
 // TestABackendThatWasAskedForAndIsMissing is no success either.
 func TestABackendThatWasAskedForAndIsMissing(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "none", healthy(), "")
 	w.options.Settings.Backend = plan.BackendVulkan
 	if r := w.run(); r.Verdict != Incomplete {
@@ -243,6 +261,7 @@ func TestABackendThatWasAskedForAndIsMissing(t *testing.T) {
 
 // TestFailuresOfEachStep: every step can fail, and the others are tested all the same.
 func TestFailuresOfEachStep(t *testing.T) {
+	t.Parallel()
 	hip := func(body string) string { return `case "$*" in *ROCm0*) ` + body + ";; esac" }
 	replace := func(script string) string { return "export " + fakellama.EnvScript + "='" + script + "'" }
 	for name, c := range map[string]struct {
@@ -265,20 +284,20 @@ func TestFailuresOfEachStep(t *testing.T) {
 		"the CPU's answers":     {replace(`{"faults":[{"kind":"status","status":500,"message":"broken"}]}`), nil, StepAnswers, plan.BackendCPU, Failed, "the CPU does not answer", Failed},
 		"a slot stays in use": {
 			hip(`case "$*" in *verbosity*) ` + replace(`{"never_ends":true,"token_delay":1000000,"keeps_abandoned":true,"faults":[{"kind":"stall","request":5,"after_tokens":4}]}`) + ";; esac"),
-			nil, StepCancel, plan.BackendHIP, Failed, "still in use after 300ms", Passed,
+			(*world).reachLimits, StepCancel, plan.BackendHIP, Failed, "still in use after 300ms", Passed,
 		},
 		"slots do not answer": {
 			hip(`case "$*" in *verbosity*) ` + replace(`{"never_ends":true,"token_delay":1000000,"keeps_abandoned":true,"faults":[{"kind":"wedge","request":5,"after_tokens":4}]}`) + ";; esac"),
-			nil, StepCancel, plan.BackendHIP, Failed, "still in use after 300ms: ", Passed,
+			(*world).reachLimits, StepCancel, plan.BackendHIP, Failed, "still in use after 300ms: ", Passed,
 		},
 		"not started again":           {hip(`case "$*" in *verbosity*) mkdir $ROOT/once || exit 1;; esac`), nil, StepKill, plan.BackendHIP, Failed, "was not started again", Passed},
 		"another answer after a kill": {hip(`case "$*" in *verbosity*) mkdir $ROOT/once || ` + replace(`{"reply":"x","never_ends":true}`) + ";; esac"), nil, StepKill, plan.BackendHIP, Failed, "the new one answers something else", Passed},
-		"memory is not freed":         {"", func(w *world) { w.countMemory(400<<20, false) }, StepUnload, plan.BackendHIP, Failed, "MiB of the card's memory are still in use 300ms after", Passed},
+		"memory is not freed":         {"", func(w *world) { w.reachLimits(); w.countMemory(400<<20, false) }, StepUnload, plan.BackendHIP, Failed, "MiB of the card's memory are still in use 300ms after", Passed},
 		"no memory to measure":        {"", func(w *world) { w.options.Memory = func([]gpu.Device) (uint64, uint64) { return 1, 1 } }, StepSpeed, plan.BackendHIP, NotPossible, "memory became short", NotPossible},
 		"operations differ": {"", func(w *world) {
-			writeOperations(w.t, "  ADD(a): OK", "[MUL] ERR = 0.1 > 0.01   MUL(b): \x1b[1;31mFAIL\x1b[0m", "exit 1")
+			w.writeOperations("  ADD(a): OK", "[MUL] ERR = 0.1 > 0.01   MUL(b): \x1b[1;31mFAIL\x1b[0m", "exit 1")
 		}, StepOperations, plan.BackendHIP, Failed, "1 cases equal the CPU's, 1 differ", Passed},
-		"operations crash": {"", func(w *world) { writeOperations(w.t, "  ADD(a): OK", "exit 9") }, StepOperations, plan.BackendHIP, Failed, "ended with an error", Passed},
+		"operations crash": {"", func(w *world) { w.writeOperations("  ADD(a): OK", "exit 9") }, StepOperations, plan.BackendHIP, Failed, "ended with an error", Passed},
 		"no operations":    {"", nil, StepOperations, plan.BackendHIP, NotPossible, "test-backend-ops is not installed", Passed},
 		"the machine": {"", func(w *world) {
 			w.options.Diagnose = func(context.Context) []doctor.Finding {
@@ -287,6 +306,7 @@ func TestFailuresOfEachStep(t *testing.T) {
 		}, StepMachine, "", Failed, "cache: no disk", Passed},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, "rx7900xtx", healthy(), c.body)
 			if c.prepare != nil {
 				c.prepare(w)
@@ -303,8 +323,8 @@ func TestFailuresOfEachStep(t *testing.T) {
 
 // writeOperations writes a test-backend-ops that prints lines into the bundle. A line
 // "exit N" is its exit status.
-func writeOperations(t *testing.T, lines ...string) {
-	t.Helper()
+func (w *world) writeOperations(lines ...string) {
+	w.t.Helper()
 	var script strings.Builder
 	script.WriteString("#!/bin/sh\ncase \"$*\" in 'test -b ROCm0') ;; *) echo \"arguments: $*\" >&2; exit 3;; esac\n")
 	for _, line := range lines {
@@ -314,16 +334,20 @@ func writeOperations(t *testing.T, lines ...string) {
 		}
 		fmt.Fprintf(&script, "echo '%s'\n", line)
 	}
-	if err := os.WriteFile(filepath.Join(os.Getenv(locate.EnvBundle), OperationsName), []byte(script.String()), 0o700); err != nil {
-		t.Fatal(err)
+	syscall.ForkLock.RLock() // no other test's process inherits the open file (ETXTBSY)
+	err := os.WriteFile(filepath.Join(w.bundle.Dir, OperationsName), []byte(script.String()), 0o700)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
 
 // TestTheLimitEndsTheTest: the report has what was tested until then, and the server ends.
 func TestTheLimitEndsTheTest(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "rx7900xtx", healthy(), "")
-	writeOperations(t, "  ADD(a): OK", "sleep 600")
-	w.options.operationsLimit = 300 * time.Millisecond
+	w.writeOperations("  ADD(a): OK", "sleep 600")
+	w.options.operationsLimit = time.Second
 	w.options.Settings.Backend = plan.BackendHIP
 	r := w.run()
 	check(t, r, plan.BackendHIP, StepOperations, Passed, "in the time that was left; there are more cases")
@@ -340,6 +364,7 @@ func TestTheLimitEndsTheTest(t *testing.T) {
 
 // TestACancelledTestReports: Ctrl-C in the middle of a step.
 func TestACancelledTestReports(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "rx7900xtx", healthy(), "")
 	cause := errors.New("terminated by signal: interrupt")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -361,6 +386,7 @@ func TestACancelledTestReports(t *testing.T) {
 
 // TestAModelThatCannotBeRead is an error, not a report.
 func TestAModelThatCannotBeRead(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, "none", healthy(), "")
 	w.options.Model = filepath.Join(t.TempDir(), "none.gguf")
 	if r, err := Run(t.Context(), w.options); !errors.Is(err, ErrModel) || r != nil {
