@@ -4,8 +4,13 @@ import (
 	"context"
 	"debug/elf"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -90,6 +95,44 @@ func TestMadeUpBackendIsDataAlone(t *testing.T) {
 	backends[len(backends)-1].Opened = nil
 	if key() == before {
 		t.Error("its decisions are not part of its bundle's key")
+	}
+}
+
+// otherCode matches a text that names a backend which only its own file and the table have to know. ggml-cuda is a directory
+// of llama.cpp that the module of HIP is compiled from.
+var otherCode = regexp.MustCompile(`(^|[^-\w])(cuda|sycl)($|[^-\w])`)
+
+// TestNoOtherCodeNamesABackend reads the texts in the sources of the build: those that are not about one backend name none,
+// so that a further one needs its file and its entry in the table alone.
+func TestNoOtherCodeNamesABackend(t *testing.T) {
+	t.Parallel()
+	var files, found []string
+	for _, dir := range []string{"docker", "packaging", "internal", "magefiles"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			if text, ok := n.(*ast.BasicLit); ok && text.Kind == token.STRING && otherCode.MatchString(text.Value) {
+				found = append(found, filepath.Base(path))
+			}
+			return true
+		})
+	}
+	slices.Sort(found)
+	if want := []string{"backend_cuda.go", "backend_sycl.go"}; !slices.Equal(slices.Compact(found), want) {
+		t.Errorf("backends are named by %q, want %q", found, want)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 // Settings are the settings of a build, one field for each variable.
 type Settings struct {
-	Variants         []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: hip, vulkan, cuda, sycl, cpu"`
+	Variants         []string      `env:"GOROCM_VARIANTS" envDefault:"hip,cpu" help:"bundles to build: cpu, and the backends that docs/drivers.md lists"`
 	Flavours         []string      `env:"GOROCM_FLAVOURS" envDefault:"hermetic" help:"flavours of the hip bundle: hermetic, system (uses the host's ROCm); of both, the first is embedded in the command"`
 	Targets          []gfx.Target  `env:"GOROCM_TARGETS" envDefault:"gfx1100,gfx1101" help:"GPU targets of the hip bundle"`
 	Embed            string        `env:"GOROCM_EMBED" envDefault:"hip" help:"variant of the bundle in the command, the container image and the Go module"`
@@ -31,7 +31,7 @@ type Settings struct {
 	MmdebstrapImage  string        `env:"GOROCM_MMDEBSTRAP_IMAGE" help:"image with mmdebstrap, if it is not installed on this machine"`
 	Locked           bool          `env:"GOROCM_LOCKED" envDefault:"false" help:"reject toolchain packages that differ from the locked ones"`
 	Source           string        `env:"GOROCM_SOURCE" help:"llama.cpp as a git repository, git bundle or tarball on this machine"`
-	CMake            []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, or COMPONENT:NAME=VALUE for one of core, hip, vulkan, cuda, sycl"`
+	CMake            []string      `env:"GOROCM_CMAKE" envSeparator:";" help:"further CMake options, NAME=VALUE;NAME=VALUE, or COMPONENT:NAME=VALUE for core or one backend"`
 	Jobs             int           `env:"GOROCM_JOBS" help:"parallel compile jobs (default: the number of processors)"`
 	Memory           Bytes         `env:"GOROCM_MEMORY" envDefault:"0" help:"memory limit of a compile, such as 16GiB (0: no limit)"`
 	Cache            string        `env:"GOROCM_CACHE" help:"cache directory (default: go-rocm in the user's cache directory)"`
