@@ -6,7 +6,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -206,32 +205,6 @@ func TestEmulatedCardMemoryExhausted(t *testing.T) {
 	if n, err := answerLength(t, model, shortPrompt); err != nil || n != 2 {
 		t.Errorf("there are %d tokens, %v", n, err)
 	}
-}
-
-// TestEmulatedCardOfSeveral runs a model on the second of two cards: the plan hides the first one, and the kernels that
-// run are those for the second one's target. The answer is the CPU's.
-func TestEmulatedCardOfSeveral(t *testing.T) {
-	r := newRig(t, "gfx1100,gfx1101")
-	s := r.settings(t)
-	report := fileOf(t, hsa.EnvReport)
-	path := tiny(t, "llama-spm", 1)
-	s.Devices.ID, s.Devices.Required = "GPU-398a3f843a146602", true
-	card, err := loadSettings(t, path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p := card.Server().Plan; len(p.Chosen) != 1 || p.Chosen[0].Target != "gfx1101" || p.Layers != p.TotalLayers {
-		t.Errorf("the plan has %d of %d layers on %v", p.Layers, p.TotalLayers, p.Chosen)
-	}
-	s.Options = plan.Options{Backend: plan.BackendCPU, Slots: 1, Context: s.Context}
-	cpu, err := loadSettings(t, path, s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, want := greedy(t, card, shortPrompt, 4), greedy(t, cpu, shortPrompt, 4); !slices.Equal(got, want) {
-		t.Errorf("the card answers %v, and the CPU %v", got, want)
-	}
-	ranOnlyOn(t, report, "gfx1101")
 }
 
 // ranOnlyOn checks that kernels ran on the card of a target, and on no other.

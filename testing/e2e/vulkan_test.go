@@ -111,13 +111,13 @@ func TestVulkanComputesWhatTheCPUDoes(t *testing.T) {
 	}
 }
 
-// buffer is a line of llama-server's log about the memory of the device.
-var buffer = regexp.MustCompile(`Vulkan0 (model|KV|compute) buffer size = +([0-9.]+) MiB`)
-
-// checkMemory compares the memory that the plan expects on the device with the server's own report:
-// weights and cache within 1 %, the sum within 5 %.
-func checkMemory(t *testing.T, model *rocm.Model) {
+// checkMemory compares the memory that the plan expects on the device, Vulkan0 or ROCm0, with the server's own report in
+// its log: weights and cache within 1 %, the sum within 5 %. Of a tiny model, the sum may differ by slack more, and the cache
+// by what the log rounds.
+func checkMemory(t *testing.T, model *rocm.Model, device string, slack float64) {
 	t.Helper()
+	const rounding = 1 << 20 / 200. // half of the log's last digit
+	buffer := regexp.MustCompile(device + ` (model|KV|compute) buffer size = +([0-9.]+) MiB`)
 	reported := map[string]float64{}
 	for _, m := range buffer.FindAllStringSubmatch(strings.Join(model.Server().Child.LogTail(), "\n"), -1) {
 		size, err := strconv.ParseFloat(m[2], 64)
@@ -129,15 +129,15 @@ func checkMemory(t *testing.T, model *rocm.Model) {
 	e := model.Server().Plan.Devices[0]
 	t.Logf("weights %d, cache %d, computation %d; the server reports %v", e.Weights, e.KV, e.Compute, reported)
 	for _, c := range []struct {
-		what           string
-		expected       uint64
-		got, tolerance float64
+		what                  string
+		expected              uint64
+		got, tolerance, slack float64
 	}{
-		{"weights", e.Weights, reported["model"], 0.01},
-		{"cache", e.KV, reported["KV"], 0.01},
-		{"sum", e.Used(), reported["model"] + reported["KV"] + reported["compute"], 0.05},
+		{"weights", e.Weights, reported["model"], 0.01, 0},
+		{"cache", e.KV, reported["KV"], 0.01, min(slack, rounding)},
+		{"sum", e.Used(), reported["model"] + reported["KV"] + reported["compute"], 0.05, slack},
 	} {
-		if difference := math.Abs(float64(c.expected) - c.got); c.got == 0 || difference > c.tolerance*c.got {
+		if difference := math.Abs(float64(c.expected) - c.got); c.got == 0 || difference > c.tolerance*c.got+c.slack {
 			t.Errorf("%s: the plan expects %d bytes, the server reports %.0f", c.what, c.expected, c.got)
 		}
 	}
@@ -148,7 +148,7 @@ func checkMemory(t *testing.T, model *rocm.Model) {
 func TestVulkanAnswers(t *testing.T) {
 	onLavapipe(t, true)
 	model := loadOn(t, realModel(t, models.SmolLM2()), plan.BackendVulkan, "--log-verbosity", "4")
-	checkMemory(t, model)
+	checkMemory(t, model, "Vulkan0", 0)
 	if text := chat(t, model); !strings.Contains(text, answer) {
 		t.Errorf("answered %q", text)
 	}
