@@ -88,6 +88,16 @@ func (b *budgetWriter) Write(p []byte) (int, error) {
 	return b.ResponseWriter.Write(p)
 }
 
+// FlushError lets http.ResponseController flush, but not the head of an answer alone, which
+// httputil.ReverseProxy asks for in a goroutine of its own: llama-server sends the head
+// together with the first token, and so does the gateway.
+func (b *budgetWriter) FlushError() error {
+	if b.written == 0 {
+		return nil
+	}
+	return http.NewResponseController(b.ResponseWriter).Flush()
+}
+
 // hasToken reports whether there is more than comments in a piece of a stream:
 // llama-server sends ": ping" while it computes nothing.
 func (b *budgetWriter) hasToken(p []byte) bool {

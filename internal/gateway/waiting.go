@@ -72,25 +72,27 @@ func (w *waitingWriter) while(f func()) {
 		f()
 		return
 	}
-	stop := make(chan struct{})
-	var done sync.WaitGroup
-	done.Go(func() {
-		timer := time.NewTimer(max(time.Until(w.first), 0))
-		defer timer.Stop()
-		for {
-			select {
-			case <-stop:
-				return
-			case <-timer.C:
-			}
-			w.comment()
-			w.first = time.Now().Add(w.every)
-			timer.Reset(w.every)
+	var mu sync.Mutex // held while a comment is sent
+	ended := false
+	var timer *time.Timer
+	mu.Lock()
+	timer = time.AfterFunc(max(time.Until(w.first), 0), func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if ended {
+			return
 		}
+		w.comment()
+		w.first = time.Now().Add(w.every)
+		timer.Reset(w.every)
 	})
+	mu.Unlock()
 	f()
-	close(stop)
-	done.Wait()
+	timer.Stop()
+	mu.Lock()
+	defer mu.Unlock()
+	ended = true
+	timer.Stop() // a comment has set it again
 }
 
 // comment sends a comment.

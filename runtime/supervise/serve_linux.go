@@ -128,6 +128,7 @@ func (c *Child) shutDown(p *process, drain bool) {
 	if drain && c.spec.DrainTimeout > 0 {
 		c.drain(p)
 	}
+	p.probeTransport.CloseIdleConnections() // llama-server waits for the threads that keep them, which look every 10 ms
 	if !drain || !p.requestExit() {
 		p.signal(unix.SIGTERM)
 	}

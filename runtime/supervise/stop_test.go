@@ -52,6 +52,7 @@ func TestFault22_SecondSIGTERM(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		p.probeTransport = newTransport(nil) // nobody connects
 		<-up
 		c := childWithoutProcess()
 		c.spec.StopTimeout = 3 * time.Second

@@ -35,23 +35,39 @@ func (b *both) row(cells ...string) {
 
 func (b *both) goal(g page.Goal) { b.section.Goals = append(b.section.Goals, g) }
 
-// clients returns the ways to a model: through each service, and to its child.
-func (b *both) clients(ctx context.Context, file string) (all []*client, err error) {
+// clients returns the ways to a model: through each service, and to a llama-server
+// without it. The caller calls stop.
+func (b *both) clients(ctx context.Context, file string) (all []*client, stop func() error, err error) {
+	var stops []func() error
+	stop = func() error {
+		var errs []error
+		for _, s := range stops {
+			errs = append(errs, s())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, stop())
+		}
+	}()
 	for _, s := range b.services {
 		through := s.through(file)
+		stops = append(stops, through.close)
 		if _, err := through.stream(ctx, 2); err != nil { // it loads the model
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", s.name, err)
 		}
-		direct, err := s.direct(file)
+		direct, err := b.in.direct(ctx, s, file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		stops = append(stops, direct.close)
 		if _, err := direct.stream(ctx, 2); err != nil {
-			return nil, fmt.Errorf("the child of %s: %w", s.name, err)
+			return nil, nil, fmt.Errorf("the child of %s: %w", s.name, err)
 		}
 		all = append(all, through, direct)
 	}
-	return all, nil
+	return all, stop, nil
 }
 
 // compare measures the ways in turn and adds a row. With difference the columns
@@ -91,12 +107,12 @@ func (b *both) compare(ctx context.Context, what string, rounds int, clients []*
 
 // firstToken measures the time to the first token, and what a connection for each
 // request costs.
-func (b *both) firstToken(ctx context.Context) error {
-	clients, err := b.clients(ctx, fileTiny)
+func (b *both) firstToken(ctx context.Context) (err error) {
+	clients, stop, err := b.clients(ctx, fileTiny)
 	if err != nil {
 		return err
 	}
-	defer closeAll(clients)
+	defer func() { err = errors.Join(err, stop()) }()
 	rounds := 5 * b.in.Rounds
 	difference, err := b.compare(ctx, "ms to the first token, "+b.in.TinyName, rounds, clients, (*client).firstToken, true)
 	if err != nil {
@@ -120,12 +136,6 @@ func (b *both) firstToken(ctx context.Context) error {
 	return err
 }
 
-func closeAll(clients []*client) {
-	for _, c := range clients {
-		c.close()
-	}
-}
-
 // speeds measures the tokens per second of concurrent streams.
 func (b *both) speeds(ctx context.Context) error {
 	for _, c := range []struct {
@@ -133,21 +143,29 @@ func (b *both) speeds(ctx context.Context) error {
 		levels     []Level
 		goal       bool
 	}{{fileTiny, b.in.TinyName, b.in.TinyLevels, false}, {fileA, b.in.RealName, b.in.Levels, true}} {
-		clients, err := b.clients(ctx, c.file)
+		if err := b.speedsOf(ctx, c.file, c.name, c.levels, c.goal); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// speedsOf measures them of one model.
+func (b *both) speedsOf(ctx context.Context, file, name string, levels []Level, goal bool) (err error) {
+	clients, stop, err := b.clients(ctx, file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	for _, l := range levels {
+		speed := func(c *client) page.Variant { return c.speed(l.Streams, l.Tokens) }
+		ratio, err := b.compare(ctx, fmt.Sprintf("tokens per second, %d streams of %d, %s", l.Streams, l.Tokens, name), l.Rounds, clients, speed, false)
 		if err != nil {
 			return err
 		}
-		for _, l := range c.levels {
-			speed := func(c *client) page.Variant { return c.speed(l.Streams, l.Tokens) }
-			ratio, err := b.compare(ctx, fmt.Sprintf("tokens per second, %d streams of %d, %s", l.Streams, l.Tokens, c.name), l.Rounds, clients, speed, false)
-			if err != nil {
-				return err
-			}
-			if c.goal {
-				b.goal(page.Goal{What: fmt.Sprintf("the gateway, tokens per second of %d streams, of the child's:", l.Streams), Got: ratio, Limit: 0.99, AtLeast: true})
-			}
+		if goal {
+			b.goal(page.Goal{What: fmt.Sprintf("the gateway, tokens per second of %d streams, of the child's:", l.Streams), Got: ratio, Limit: 0.99, AtLeast: true})
 		}
-		closeAll(clients)
 	}
 	return nil
 }
@@ -271,7 +289,7 @@ func (b *both) memory(ctx context.Context) error {
 		after, err := s.residentKiB()
 		cancel()
 		_ = open.Wait()
-		c.close()
+		_ = c.close()
 		if cause, ok := failed.Load().(error); ok {
 			err = errors.Join(err, cause)
 		}

@@ -22,31 +22,39 @@ const prompt = "Once upon a time there was a town"
 type client struct {
 	hc               *http.Client
 	base, model, key string
+	double           *service // that it alone asks; nil: none
 }
 
 // through returns a client that asks a model through a service.
 func (s *service) through(file string) *client {
-	return &client{hc: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxStreams}}, base: s.base, model: s.ids[modelName(file)]}
+	return &client{hc: newHTTPClient(), base: s.base, model: s.ids[modelName(file)]}
 }
 
-// direct returns a client that asks the child of a service that has loaded a model.
-func (s *service) direct(file string) (*client, error) {
+// direct returns a client that asks llama-server without a service, over TCP as it asks
+// the service. A child that listens on a TCP port is asked itself. One that listens on a
+// unix socket, which is faster, has a plain llama-server with its program, its environment
+// and its arguments as its double.
+func (in *Input) direct(ctx context.Context, s *service, file string) (*client, error) {
 	c, err := s.child(file)
 	if err != nil {
 		return nil, err
 	}
-	out := &client{key: c.key(), model: modelName(file)}
-	transport := &http.Transport{MaxIdleConnsPerHost: maxStreams}
-	if host := c.value("--host"); strings.HasPrefix(host, "/") {
-		out.base = "http://llama"
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", host)
-		}
-	} else {
-		out.base = "http://" + net.JoinHostPort(host, c.value("--port"))
+	host := c.value("--host")
+	if !strings.HasPrefix(host, "/") {
+		base := "http://" + net.JoinHostPort(host, c.value("--port"))
+		return &client{key: c.key(), model: modelName(file), base: base, hc: newHTTPClient()}, nil
 	}
-	out.hc = &http.Client{Transport: transport}
+	double, err := in.startPlain(ctx, c, file)
+	if err != nil {
+		return nil, err
+	}
+	out := double.through(file)
+	out.double = double
 	return out, nil
+}
+
+func newHTTPClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxStreams}}
 }
 
 // fresh returns the client with a connection for each request.
@@ -60,7 +68,14 @@ func (c *client) fresh() *client {
 	return &out
 }
 
-func (c *client) close() { c.hc.CloseIdleConnections() }
+// close closes the connections of the client, and stops what was started for it.
+func (c *client) close() error {
+	c.hc.CloseIdleConnections()
+	if c.double == nil {
+		return nil
+	}
+	return c.double.stop()
+}
 
 // open sends a request for a stream of n tokens.
 func (c *client) open(ctx context.Context, n int) (*http.Response, error) {

@@ -18,8 +18,8 @@ func CPU(ctx context.Context, in Input) (s page.Section, err error) {
 	s = page.Section{
 		Name: page.CPU, Title: "Generation on the CPU",
 		Text: []string{
-			fmt.Sprintf("Tokens per second of one stream of %d tokens, %s, prompt included: the child that `go-rocm serve` starts, and the plain llama-server with the same bundle and model, "+
-				"to which neither `--threads` nor `OMP_WAIT_POLICY` and `GOMP_SPINCOUNT` are given. Both are asked directly and in turn. "+
+			fmt.Sprintf("Tokens per second of one stream of %d tokens, %s, prompt included: llama-server with the arguments and the environment that `go-rocm serve` gives its child, and the plain llama-server with the same bundle and model, "+
+				"to which neither `--threads` nor `OMP_WAIT_POLICY` and `GOMP_SPINCOUNT` are given. Both are asked directly, over TCP and in turn. "+
 				"Busy means that a program computes on each of the %d processors of this machine without end.", cpuTokens, in.RealName, runtime.NumCPU()),
 			"OpenMP's threads spin at every barrier, so the plain server loses what it gives to other programs twice. llama.cpp's own thread pool (`GGML_OPENMP=OFF`) is another compile of the CPU modules, " +
 				"which a bundle does not contain; it is not measured.",
@@ -37,13 +37,12 @@ func CPU(ctx context.Context, in Input) (s page.Section, err error) {
 		return s, err
 	}
 	defer func() { err = errors.Join(err, plain.stop()) }()
-	direct, err := ours.direct(fileA)
+	direct, err := in.direct(ctx, ours, fileA)
 	if err != nil {
 		return s, err
 	}
-	defer direct.close()
+	defer func() { err = errors.Join(err, direct.close()) }()
 	peer := plain.through(fileA)
-	defer peer.close()
 	variants := []page.Variant{direct.speed(1, cpuTokens), peer.speed(1, cpuTokens)}
 	for _, warm := range variants {
 		if _, err := warm(ctx); err != nil {

@@ -3,8 +3,8 @@
 // cost in memory. The peer is llama-server's own router with the same bundle, whose
 // children have the arguments and the environment of ours.
 //
-// Services and children are processes, as users run them. Each service is compared with
-// its own child, which the same client asks directly.
+// Services and children are processes, as users run them. Each service is compared with a
+// llama-server without it, which the same client asks over the same kind of socket.
 package several
 
 import (
@@ -137,7 +137,7 @@ func Models(ctx context.Context, in Input) (s page.Section, err error) {
 		Name: page.Models, Title: "Several models behind one address",
 		Text: []string{
 			fmt.Sprintf("`go-rocm serve --models-dir` and llama-server's router (`--models-dir --models-max 1`) with the same bundle, on TCP of the loopback interface. Their children have the same arguments and %d slots. "+
-				"Each is compared with its own child, which the same client asks directly; a ratio or a difference is the median of those of the rounds, with its confidence interval of 95 %%. The client reads the bytes of `/completion` and does not parse them.", slotCount(in)),
+				"The column of the child is that child itself, which the same client asks directly, or a plain llama-server with the child's program, environment and arguments where the child listens on a unix socket: both ways of a comparison begin with TCP. A ratio or a difference is the median of those of the rounds, with its confidence interval of 95 %%. The client reads the bytes of `/completion` and does not parse them.", slotCount(in)),
 			fmt.Sprintf("The %s shows the cost of the gateway at its worst, because its tokens cost the server next to nothing; the goals of the streams are about %s. "+
 				"A swap is a request of one token to the model that is not loaded, where there is room for one: the other one is unloaded, this one is loaded from the page cache and answers. "+
 				"Memory is the growth of the anonymous memory of the service's own process. Idle connections have sent one request of `/health`.", in.TinyName, in.RealName),

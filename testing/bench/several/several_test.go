@@ -82,6 +82,44 @@ func TestModelsWithoutARouter(t *testing.T) {
 	}
 }
 
+// A service and what it is compared with are asked over the same kind of socket, although
+// the child of a service listens on a unix socket.
+func TestComparisonsBeginWithTCP(t *testing.T) {
+	in := input(t)
+	ours, c, err := in.start(t.Context(), fileTiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := ours.stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if !strings.HasPrefix(c.value("--host"), "/") {
+		t.Errorf("the child listens on %q", c.value("--host"))
+	}
+	direct, err := in.direct(t.Context(), ours, fileTiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := direct.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := direct.stream(t.Context(), 2); err != nil {
+		t.Error(err)
+	}
+	for _, base := range []string{ours.base, direct.base} {
+		if !strings.HasPrefix(base, "http://127.0.0.1:") || base == "http://127.0.0.1:" {
+			t.Errorf("asked at %s", base)
+		}
+	}
+	if ours.base == direct.base {
+		t.Error("the service is compared with itself")
+	}
+}
+
 func TestCPUIsMeasuredQuietAndBusy(t *testing.T) {
 	in := input(t)
 	s, err := CPU(t.Context(), in)
