@@ -61,6 +61,12 @@ type PoolSettings struct {
 	Log *slog.Logger
 }
 
+// Validate checks the settings, the files of the models and their names, as NewPool does.
+func (s *PoolSettings) Validate() error {
+	_, _, err := readModels(*s)
+	return err
+}
+
 func (s *PoolSettings) limits() scheduler.Limits {
 	l := scheduler.Limits{
 		MinResidency: s.MinResidency, Patience: s.Patience, Queue: s.Queue,

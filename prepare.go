@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -56,14 +57,18 @@ func prepare(ctx context.Context, path string, s Settings) (*Prepared, error) {
 		return nil, err
 	}
 	l := &Prepared{settings: s, srv: &Server{sysfs: gpu.NewFS(s.sysRoot()), mediaMarker: "<__media_" + rand.Text() + "__>"}}
-	err := s.validateServer()
-	if readErr := l.read(ctx, path); readErr != nil {
-		err = errors.Join(s.Options.Validate(), err, readErr)
+	// Whatever is wrong, the rest is checked as well: a person corrects all of it at once.
+	templateErr := s.checkTemplate()
+	err := errors.Join(s.validateServer(), templateErr)
+	readErr := l.read(ctx, path)
+	if readErr == nil {
+		readErr = l.plan(ctx) // planning validates the options, and the files in them
 	} else {
-		err = errors.Join(l.plan(ctx), err) // planning validates the options, and the files in them
+		readErr = errors.Join(s.Options.Validate(), readErr, machine.CheckCompanions(l.Header, s.Options))
 	}
-	if err == nil && (len(s.Args) > 0 || s.ChatTemplateFile != "") {
-		err = l.checkArgs(ctx)
+	err = errors.Join(readErr, err)
+	if len(s.Args) > 0 || s.ChatTemplateFile != "" && templateErr == nil {
+		err = errors.Join(err, l.checkArgs(ctx, err == nil, templateErr == nil))
 	}
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
@@ -80,13 +85,16 @@ func (l *Prepared) read(ctx context.Context, path string) error {
 	reading.Go(func() { l.bundle, facts, bundleErr = l.settings.findBundle(ctx) })
 	var err error
 	if l.Path, l.Header, err = machine.OpenModel(path); err == nil {
-		l.size, l.machine = l.Header.Size(), machine.New(l.settings.machine())
+		l.size = l.Header.Size()
 	}
+	l.machine = machine.New(l.settings.machine())
 	reading.Wait()
+	if bundleErr == nil {
+		l.settings.useBundle(l.machine, l.bundle, facts)
+	}
 	if err = errors.Join(err, bundleErr); err != nil {
 		return err
 	}
-	l.settings.useBundle(l.machine, l.bundle, facts)
 	l.srv.Path, l.srv.Info, l.srv.Origin = l.Path, modelInfo(l.Header), l.bundle.Origin
 	return nil
 }
@@ -143,32 +151,78 @@ func (l *Prepared) plan(ctx context.Context) error {
 	return nil
 }
 
-// checkArgs rejects arguments of the user that llama-server would not accept.
-func (l *Prepared) checkArgs(ctx context.Context) error {
-	invalid := func(err error) error { return plan.InvalidOption("Args", "%w", err) }
+// checkArgs rejects arguments of the user, and a chat template in a file, that
+// llama-server would not accept. planned says that there is a plan, template that the
+// file of the template can be read.
+func (l *Prepared) checkArgs(ctx context.Context, planned, template bool) error {
+	parts := map[string]Settings{}
+	if len(l.settings.Args) > 0 {
+		parts["Args"] = Settings{Args: l.settings.Args}
+	}
+	if template && l.settings.ChatTemplateFile != "" {
+		parts["ChatTemplateFile"] = Settings{ChatTemplateFile: l.settings.ChatTemplateFile}
+	}
+	var errs []error
+	reject := func(option, format string, args ...any) {
+		delete(parts, option)
+		errs = append(errs, plan.InvalidOption(option, format, args...))
+	}
 	if err := supervise.CheckArgs(l.settings.Args); err != nil {
-		return invalid(err)
+		reject("Args", "%w", err)
 	}
-	if err := l.ensureUnpacked(ctx); err != nil {
-		return err
+	if l.bundle == nil {
+		return errors.Join(errs...)
 	}
-	flags, err := l.srv.program.Flags(ctx)
+	if l.srv.Plan == nil {
+		l.srv.setPlan(&plan.Plan{})
+	}
+	err := l.ensureUnpacked(ctx)
+	var flags *supervise.Flags
+	if err == nil {
+		flags, err = l.srv.program.Flags(ctx)
+	}
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	if unknown := flags.Unknown(l.settings.Args); len(unknown) > 0 {
-		return plan.InvalidOption("Args", "this llama-server has no %s; correct or remove these arguments (Settings.Args, --server-arg)", strings.Join(unknown, ", "))
+	if unknown := flags.Unknown(l.settings.Args); len(unknown) > 0 && len(errs) == 0 {
+		reject("Args", "this llama-server has no %s; correct or remove these arguments (Settings.Args, --server-arg)", strings.Join(unknown, ", "))
 	}
+	options := slices.Sorted(maps.Keys(parts))
 	spec := l.spec()
 	spec.Flags = flags
-	err = supervise.TryArgs(ctx, spec)
-	switch {
-	case l.settings.ChatTemplateFile != "" && (errors.Is(err, supervise.ErrMemoryLimit) || errors.Is(err, supervise.ErrBadTemplate)):
-		return plan.InvalidOption("ChatTemplateFile", "%w", err)
-	case errors.Is(err, supervise.ErrBadArgument) || errors.Is(err, supervise.ErrStartTimeout):
-		return invalid(err)
+	var whole error
+	if planned && len(errs) == 0 {
+		whole = checkedArgs(supervise.TryArgs(ctx, spec))
+		if whole == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if len(options) == 1 {
+			return plan.InvalidOption(options[0], "%w", whole)
+		}
 	}
-	return ctx.Err() // other errors are those of a start, which may have a remedy
+	// llama-server reports the first mistake only: each part is tried alone.
+	for _, option := range options {
+		part := parts[option]
+		spec.Args, spec.TCPAddr = part.serverArgs("model"), ""
+		if err := checkedArgs(supervise.TryArgs(ctx, spec)); err != nil {
+			reject(option, "%w", err)
+		}
+	}
+	if len(errs) == 0 && whole != nil { // only together are they wrong
+		reject("Args", "%w", whole)
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// checkedArgs returns err if it is one about arguments. Other errors are those of a
+// start, which may have a remedy.
+func checkedArgs(err error) error {
+	for _, kind := range []error{supervise.ErrMemoryLimit, supervise.ErrBadTemplate, supervise.ErrBadArgument, supervise.ErrStartTimeout} {
+		if errors.Is(err, kind) {
+			return err
+		}
+	}
+	return nil
 }
 
 // ensureUnpacked unpacks the files that the plan needs, unless they are unpacked

@@ -18,11 +18,19 @@ import (
 func TestPrepareNamesTheSettings(t *testing.T) {
 	b := fakebundle.New(t, fakellama.Script{})
 	for want, change := range map[string]func(s *rocm.Settings, path *string){
-		"Model":                            func(_ *rocm.Settings, path *string) { *path += ".absent" },
-		"Bundle":                           func(s *rocm.Settings, _ *string) { s.Bundle = "absent" },
-		"Context, Cache.KeyType":           func(s *rocm.Settings, _ *string) { s.Context, s.Cache.KeyType = -1, "q9" },
-		"Adapters, Projector, Draft":       func(s *rocm.Settings, _ *string) { s.Adapters, s.Projector, s.Draft = []string{"a"}, "a", "a" },
-		"ChatTemplateFile, SlotDir":        func(s *rocm.Settings, _ *string) { s.ChatTemplateFile, s.SlotDir = "a", "a" },
+		"Model":                      func(_ *rocm.Settings, path *string) { *path += ".absent" },
+		"Bundle":                     func(s *rocm.Settings, _ *string) { s.Bundle = "absent" },
+		"Context, Cache.KeyType":     func(s *rocm.Settings, _ *string) { s.Context, s.Cache.KeyType = -1, "q9" },
+		"Adapters, Projector, Draft": func(s *rocm.Settings, _ *string) { s.Adapters, s.Projector, s.Draft = []string{"a"}, "a", "a" },
+		"ChatTemplateFile, SlotDir":  func(s *rocm.Settings, _ *string) { s.ChatTemplateFile, s.SlotDir = "a", "a" },
+		"Model, Slots, Adapters, Pooling, Args": func(s *rocm.Settings, path *string) {
+			*path, s.Slots, s.Adapters, s.Pooling, s.Args = "absent", -1, []string{"a"}, "x", []string{"--no-such-flag"}
+		},
+		"Bundle, Slots, Draft":             func(s *rocm.Settings, _ *string) { s.Bundle, s.Slots, s.Draft = "absent", -1, "a" },
+		"Context, Args":                    func(s *rocm.Settings, _ *string) { s.Context, s.Args = -1, []string{"--ctx-size", "many"} },
+		"Alias, Timeouts.Start":            func(s *rocm.Settings, _ *string) { s.Alias, s.Timeouts.Start = "a\nb", math.MaxInt64 },
+		"Timeouts.Stall, Timeouts.Drain":   func(s *rocm.Settings, _ *string) { s.Timeouts.Stall, s.Timeouts.Drain = math.MaxInt64, math.MaxInt64 },
+		"Devices.ID":                       func(s *rocm.Settings, _ *string) { s.Devices.ID, s.SysRoot = "0000:99:00.0", t.TempDir() },
 		"Draft, SlotDir, Slots, TCP":       func(s *rocm.Settings, _ *string) { s.Draft, s.SlotDir, s.Slots, s.TCP = "a", "a", -1, "a" },
 		"Pooling, Timeouts.Stop":           func(s *rocm.Settings, _ *string) { s.Pooling, s.Timeouts.Stop = "x", -1 },
 		"Args":                             func(s *rocm.Settings, _ *string) { s.Args = []string{"--ctx-size", "many"} },

@@ -3,13 +3,14 @@ package rocm
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
@@ -169,12 +170,12 @@ func (s Settings) withLoadConfig(cfg inference.LoadConfig) (Settings, error) {
 // Its error joins a [plan.OptionError], which wraps [ErrInvalidOption], for each invalid
 // setting.
 func (s *Settings) Validate() error {
-	return errors.Join(s.Options.Validate(), s.validateServer())
+	return errors.Join(s.Options.Validate(), s.validateServer(), s.checkTemplate())
 }
 
-// validateServer is Validate without the options of the plan.
+// validateServer is Validate without the options of the plan and the chat template.
 func (s *Settings) validateServer() error {
-	errs := []error{s.checkFiles()}
+	errs := []error{s.checkSlotDir()}
 	invalid := func(option, format string, args ...any) {
 		errs = append(errs, plan.InvalidOption(option, format, args...))
 	}
@@ -187,6 +188,20 @@ func (s *Settings) validateServer() error {
 	}
 	if strings.Contains(s.Alias, ",") || strings.TrimSpace(s.Alias) != s.Alias {
 		invalid("Alias", "the alias %q: llama-server would cut it; use one without commas and without spaces at its ends", s.Alias)
+	}
+	if strings.ContainsFunc(s.Alias, unicode.IsControl) {
+		invalid("Alias", "the alias %q has control characters", s.Alias)
+	}
+	if slices.ContainsFunc(s.Args, func(arg string) bool { return strings.ContainsRune(arg, 0) }) {
+		invalid("Args", "an argument for llama-server with a NUL character, which no program can get")
+	}
+	for _, limit := range []struct {
+		option string
+		value  time.Duration
+	}{{"Timeouts.Start", t.Start}, {"Timeouts.Stall", t.Stall}, {"Timeouts.Drain", t.Drain}, {"Timeouts.Stop", t.Stop}} {
+		if limit.value > maxTimeout {
+			invalid(limit.option, "a time of %v; use at most %v", limit.value, maxTimeout)
+		}
 	}
 	if s.Pooling != "" && !slices.Contains(poolings(), s.Pooling) {
 		invalid("Pooling", "pooling %q; use one of %s", s.Pooling, strings.Join(poolings(), ", "))
@@ -228,33 +243,42 @@ func checkAddress(address string) error {
 	return err
 }
 
+// maxTimeout limits timeouts: sums of them must not overflow.
+const maxTimeout = 365 * 24 * time.Hour
+
 // maxTemplate limits a chat template, in bytes; real ones have at most some 30 KB.
 const maxTemplate = 1 << 20
 
-// checkFiles checks the paths that llama-server opens: it reports a missing file
-// with the text of its usage only. The files of the plan are read by package
-// machine.
-func (s *Settings) checkFiles() error {
-	var errs []error
-	if s.ChatTemplateFile != "" {
-		raw, err := regfile.Read(s.ChatTemplateFile, maxTemplate)
-		if text, textErr := regfile.Text(raw); err == nil && (textErr != nil || len(text) != len(raw)) {
-			err = fmt.Errorf("%s begins with a byte order mark, which would become a part of every prompt; save it as UTF-8 without one", s.ChatTemplateFile)
-		}
-		if err != nil {
-			errs = append(errs, plan.InvalidOption("ChatTemplateFile", "the chat template file: %w; name a readable file (Settings.ChatTemplateFile, --chat-template-file)", err))
-		}
+// checkTemplate checks the file of the chat template, and checkSlotDir the directory of
+// slots: llama-server reports a missing file with the text of its usage only, and a
+// directory that it cannot write to when a client saves a slot. The files of the plan
+// are read by package machine.
+func (s *Settings) checkTemplate() error {
+	if s.ChatTemplateFile == "" {
+		return nil
 	}
-	if s.SlotDir != "" {
-		info, err := os.Stat(s.SlotDir)
-		if err == nil && !info.IsDir() {
-			err = fmt.Errorf("%s is not a directory", s.SlotDir)
-		}
-		if err != nil {
-			errs = append(errs, plan.InvalidOption("SlotDir", "the directory of saved slots: %w; create it (Settings.SlotDir, --slot-dir)", err))
-		}
+	raw, err := regfile.Read(s.ChatTemplateFile, maxTemplate)
+	if text, textErr := regfile.Text(raw); err == nil && (textErr != nil || len(text) != len(raw)) {
+		err = fmt.Errorf("%s begins with a byte order mark, which would become a part of every prompt; save it as UTF-8 without one", s.ChatTemplateFile)
 	}
-	return errors.Join(errs...)
+	if err != nil {
+		return plan.InvalidOption("ChatTemplateFile", "the chat template file: %w; name a readable file (Settings.ChatTemplateFile, --chat-template-file)", err)
+	}
+	return nil
+}
+
+func (s *Settings) checkSlotDir() error {
+	if s.SlotDir == "" {
+		return nil
+	}
+	err := regfile.CheckDir(s.SlotDir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return plan.InvalidOption("SlotDir", "the directory of saved slots: %w; create it (Settings.SlotDir, --slot-dir)", err)
+	case err != nil:
+		return plan.InvalidOption("SlotDir", "the directory of saved slots: %w; name a directory that can be written to (Settings.SlotDir, --slot-dir)", err)
+	}
+	return nil
 }
 
 func (s *Settings) logger() *slog.Logger {

@@ -82,25 +82,22 @@ func (e *CredentialError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *CredentialError) Unwrap() error { return e.Err }
 
-// load reads the files. Its error is a CredentialError.
+// load reads the files. Its error joins a CredentialError for each source that is wrong.
 func (f CredentialFiles) load(log *slog.Logger) (*credentials, error) {
 	keys, err := readKeys(f.KeyFile, f.Key, log)
-	if err != nil {
-		return nil, err
-	}
+	errs := []error{err}
 	c := &credentials{}
 	for _, k := range keys {
 		c.keys = append(c.keys, credential{sum: sha256.Sum256([]byte(k))})
 	}
-	if err := c.addNamed(f.Named); err != nil {
-		return nil, err
-	}
+	errs = append(errs, c.addNamed(f.Named))
 	if f.TLSCert != "" {
 		cert, err := loadCertificate(f.TLSCert, f.TLSKey, log)
-		if err != nil {
-			return nil, err
-		}
+		errs = append(errs, err)
 		c.cert = &cert
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -134,13 +131,17 @@ func warnTo(log *slog.Logger) func(text string) { return func(text string) { log
 // loadCertificate is tls.LoadX509KeyPair for regular files of limited size, of which
 // the key is private.
 func loadCertificate(cert, key string, log *slog.Logger) (tls.Certificate, error) {
+	var errs []error
 	certPEM, err := regfile.ReadPublic(cert, maxSecret)
 	if err != nil {
-		return tls.Certificate{}, &CredentialError{"tls-cert", fmt.Errorf("tls: %w", err)}
+		errs = append(errs, &CredentialError{"tls-cert", fmt.Errorf("tls: %w", err)})
 	}
 	keyPEM, err := regfile.ReadSecret(key, maxSecret, warnTo(log))
 	if err != nil {
-		return tls.Certificate{}, &CredentialError{"tls-key", fmt.Errorf("tls: %w", err)}
+		errs = append(errs, &CredentialError{"tls-key", fmt.Errorf("tls: %w", err)})
+	}
+	if len(errs) > 0 {
+		return tls.Certificate{}, errors.Join(errs...)
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
@@ -333,20 +334,21 @@ func apiKey(r *http.Request) string {
 // readKeys returns the key of the environment and those of a file.
 func readKeys(file, env string, log *slog.Logger) ([]string, error) {
 	var keys []string
+	var errs []error
 	if env = strings.TrimSpace(env); env != "" {
 		if err := checkKey(env); err != nil {
-			return nil, &CredentialError{"", fmt.Errorf("api keys: $%s: %w", EnvAPIKey, err)}
+			errs = append(errs, &CredentialError{"", fmt.Errorf("api keys: $%s: %w", EnvAPIKey, err)})
 		}
 		keys = append(keys, env)
 	}
-	if file == "" {
-		return keys, nil
+	if file != "" {
+		fileKeys, err := readKeyFile(file, log)
+		if err != nil {
+			errs = append(errs, &CredentialError{"api-key-file", fmt.Errorf("api keys: %w", err)})
+		}
+		keys = append(keys, fileKeys...)
 	}
-	fileKeys, err := readKeyFile(file, log)
-	if err != nil {
-		return nil, &CredentialError{"api-key-file", fmt.Errorf("api keys: %w", err)}
-	}
-	return append(keys, fileKeys...), nil
+	return keys, errors.Join(errs...)
 }
 
 // readKeyFile returns the lines of a file, except for empty ones and comments.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"golang.org/x/time/rate"
 
@@ -42,25 +43,50 @@ type Key struct {
 // priorities are the values of Key.Priority, as numbers for AcquireRequest.
 func priorities() map[string]int { return map[string]int{"low": -1, "": 0, "normal": 0, "high": 1} }
 
-// Check reports what is wrong with a key's settings.
+// KeySettingError is a mistake in a setting of a key.
+type KeySettingError struct {
+	// Setting is the setting's name in the configuration file, such as "priority".
+	Setting string
+	// Err is what is wrong with it.
+	Err error
+}
+
+// Error returns the text of Err.
+func (e *KeySettingError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *KeySettingError) Unwrap() error { return e.Err }
+
+// Check reports what is wrong with a key's settings: its error joins a KeySettingError
+// for each mistake.
 func (k *Key) Check() error {
-	_, err := k.sum()
-	switch _, known := priorities()[k.Priority]; {
-	case k.Name == "":
-		return errors.New("a key needs a name")
-	case err != nil:
-		return err
-	case k.RequestsPerMinute < 0, k.TokensPerDay < 0, k.Concurrent < 0:
-		return errors.New("a limit must not be negative; leave it out for no limit")
-	case !known:
-		return fmt.Errorf("unknown priority %q: write low, normal or high", k.Priority)
+	var errs []error
+	invalid := func(setting, format string, args ...any) {
+		errs = append(errs, &KeySettingError{setting, fmt.Errorf(format, args...)})
+	}
+	if k.Name == "" || strings.ContainsFunc(k.Name, unicode.IsControl) {
+		invalid("name", "a key needs a name without control characters")
+	}
+	if _, err := k.sum(); err != nil {
+		invalid("sha256", "%w", err)
+	}
+	for _, limit := range []struct {
+		setting string
+		value   int64
+	}{{"requests-per-minute", int64(k.RequestsPerMinute)}, {"tokens-per-day", k.TokensPerDay}, {"concurrent", int64(k.Concurrent)}} {
+		if limit.value < 0 {
+			invalid(limit.setting, "a limit must not be negative; leave it out for no limit")
+		}
+	}
+	if _, known := priorities()[k.Priority]; !known {
+		invalid("priority", "unknown priority %q: write low, normal or high", k.Priority)
 	}
 	for _, pattern := range k.Models {
 		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-			return fmt.Errorf("%q is not a pattern; write a model's name, in which * matches any text", pattern)
+			invalid("models", "%q is not a pattern; write a model's name, in which * matches any text", pattern)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // sum decodes SHA256.

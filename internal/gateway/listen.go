@@ -5,9 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
+
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 )
 
 // Listen listens on host:port or unix:PATH, with TLS if there is a certificate. It
@@ -51,6 +55,24 @@ func URL(l net.Listener, credentials *CredentialStore) string {
 		return "https://" + l.Addr().String()
 	}
 	return "http://" + l.Addr().String()
+}
+
+// CheckSocket reports what keeps the service from listening on an address that is the path
+// of a socket. A socket that is there is replaced, or its service is running.
+func CheckSocket(address string) error {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix {
+		return nil
+	}
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s is a %s and no socket; remove it, or choose another path", path, regfile.Kind(info.Mode()))
+	}
+	return regfile.CheckDir(filepath.Dir(path))
 }
 
 // maxSocketPath is the longest path of a socket: 108 bytes with the final zero

@@ -18,6 +18,8 @@ import (
 type Stat struct {
 	// Start is when the process started, in clock ticks since boot.
 	Start uint64
+	// CPU is the time for which the process has computed, in clock ticks.
+	CPU   uint64
 	state byte   // its letter
 	flags uint64 // PF_* of the kernel
 }
@@ -38,19 +40,27 @@ func parse(stat []byte) (Stat, error) {
 		return Stat{}, fmt.Errorf("no process name in %q", stat)
 	}
 	fields := strings.Fields(string(stat[i+1:]))
-	const state, flags, start = 0, 9 - 3, 22 - 3 // fields 3, 9 and 22 of proc(5)
+	const state, flags, user, system, start = 0, 9 - 3, 14 - 3, 15 - 3, 22 - 3 // fields 3, 9, 14, 15 and 22 of proc(5)
 	if len(fields) <= start {
 		return Stat{}, fmt.Errorf("only %d fields after the process name", len(fields))
 	}
 	s := Stat{state: fields[state][0]}
-	var flagsErr, startErr error
-	s.flags, flagsErr = strconv.ParseUint(fields[flags], 10, 64)
-	s.Start, startErr = strconv.ParseUint(fields[start], 10, 64)
-	return s, errors.Join(flagsErr, startErr)
+	var errs []error
+	number := func(field int) uint64 {
+		n, err := strconv.ParseUint(fields[field], 10, 64)
+		errs = append(errs, err)
+		return n
+	}
+	s.flags, s.CPU, s.Start = number(flags), number(user)+number(system), number(start)
+	return s, errors.Join(errs...)
 }
 
 // IsZombie reports whether the process waits only to be reaped.
 func (s Stat) IsZombie() bool { return s.state == 'Z' || s.state == 'X' }
+
+// IsSleeping reports whether the process waits for something other than a processor or a
+// disk.
+func (s Stat) IsSleeping() bool { return s.state == 'S' }
 
 // IsExiting reports whether the kernel is already releasing what the process owned
 // (PF_EXITING in include/linux/sched.h).

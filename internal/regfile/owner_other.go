@@ -8,3 +8,5 @@ import (
 )
 
 func keepOwner(*os.File, fs.FileInfo) error { return nil }
+
+func checkAccess(string, bool) error { return nil }

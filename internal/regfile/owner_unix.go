@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // keepOwner gives a file the owner of the one that it replaces: root may write the file
@@ -16,4 +18,17 @@ func keepOwner(f *os.File, info fs.FileInfo) error {
 		return nil
 	}
 	return f.Chown(int(st.Uid), int(st.Gid))
+}
+
+// checkAccess reports whether the effective user can write to a file, or create files in a
+// directory.
+func checkAccess(name string, dir bool) error {
+	mode := uint32(unix.W_OK)
+	if dir {
+		mode |= unix.X_OK
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, name, mode, unix.AT_EACCESS); err != nil {
+		return &fs.PathError{Op: "write to", Path: name, Err: err}
+	}
+	return nil
 }

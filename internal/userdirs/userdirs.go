@@ -91,11 +91,11 @@ func find(env func(string) string, home func() string, euid int) ([]Dir, error) 
 	add("CACHE_DIRECTORY", systemd, "go-rocm")
 	add("XDG_CACHE_HOME", env("XDG_CACHE_HOME"), "go-rocm")
 	add("HOME", env("HOME"), ".cache", "go-rocm")
-	passwd := home()
-	add("/etc/passwd", passwd, ".cache", "go-rocm")
+	own := home()
+	add("/etc/passwd", own, ".cache", "go-rocm")
 	add("XDG_DATA_HOME", env("XDG_DATA_HOME"), "go-rocm")
 	add("HOME", env("HOME"), ".local", "share", "go-rocm")
-	add("/etc/passwd", passwd, ".local", "share", "go-rocm")
+	add("/etc/passwd", own, ".local", "share", "go-rocm")
 	if len(l.dirs) > 0 {
 		return l.dirs, nil
 	}
@@ -147,10 +147,17 @@ func isShared(dir string) bool {
 	return false
 }
 
+// passwd is the file of users.
+var passwd = "/etc/passwd"
+
+// UsePasswd replaces /etc/passwd by another file. It is for tests of whole programs,
+// which must not find the directories of the user who runs the tests.
+func UsePasswd(path string) { passwd = path }
+
 // passwdHome returns the user's home directory in /etc/passwd. os/user would
 // answer from $HOME when it is built without cgo, which is what is missing.
 func passwdHome() string {
-	f, err := os.Open("/etc/passwd")
+	f, err := os.Open(passwd)
 	if err != nil {
 		return ""
 	}

@@ -155,8 +155,8 @@ func openProjector(path string) (string, *gguf.File, error) {
 	return abs, f, nil
 }
 
-// openAdapter reads the header of a LoRA adapter for a model of an architecture, and
-// returns its absolute path. llama.cpp rejects an adapter of another architecture
+// openAdapter reads the header of a LoRA adapter for a model of an architecture, of any
+// if it is empty, and returns its absolute path. llama.cpp rejects an adapter of another architecture
 // (llama-adapter.cpp).
 func openAdapter(path, architecture string) (string, *gguf.File, error) {
 	abs, err := absolute(path)
@@ -171,7 +171,7 @@ func openAdapter(path, architecture string) (string, *gguf.File, error) {
 		_ = f.Close()
 		return "", nil, fmt.Errorf("%w: %s is a %.80q, not an adapter", ErrModelFile, abs, kind)
 	}
-	if own := f.Architecture(); own != architecture {
+	if own := f.Architecture(); architecture != "" && own != architecture {
 		_ = f.Close()
 		return "", nil, fmt.Errorf("%w: %s is an adapter for models of the architecture %.80q, and the model's is %.80q", ErrModelFile, abs, own, architecture)
 	}

@@ -39,7 +39,7 @@ func (m *Machine) PlanFile(path string, f *gguf.File, o plan.Options) (*plan.Pla
 		return nil, err
 	}
 	p, err := plan.Make(req)
-	if err != nil && o.Backend == plan.BackendVulkan && m.vulkan.err != nil {
+	if err != nil && (o.Backend == plan.BackendVulkan || o.Devices.ID != "") && m.vulkan.err != nil {
 		err = fmt.Errorf("%w (%w)", err, m.vulkan.err)
 	}
 	if err != nil {
@@ -74,8 +74,12 @@ func openCompanions(req *plan.Request) (closeFiles func(), err error) {
 		open = append(open, f)
 	}
 	o := &req.Options
+	architecture := ""
+	if req.Model != nil {
+		architecture = req.Model.Architecture()
+	}
 	for i := range o.Adapters {
-		path, f, err := openAdapter(o.Adapters[i], req.Model.Architecture())
+		path, f, err := openAdapter(o.Adapters[i], architecture)
 		add("Adapters", f, err)
 		o.Adapters[i], req.Adapters = path, append(req.Adapters, f)
 	}
@@ -92,6 +96,16 @@ func openCompanions(req *plan.Request) (closeFiles func(), err error) {
 			_ = f.Close()
 		}
 	}, errors.Join(errs...)
+}
+
+// CheckCompanions reads the headers of the files that are loaded beside a model whose
+// header is f, or nil where the model cannot be read. Its error joins a
+// [plan.OptionError] for each file that is wrong.
+func CheckCompanions(f *gguf.File, o plan.Options) error {
+	o.Adapters = slices.Clone(o.Adapters)
+	closeFiles, err := openCompanions(&plan.Request{Model: f, Options: o})
+	closeFiles()
+	return err
 }
 
 // absolute returns the absolute path of a file that has a purpose.

@@ -71,7 +71,7 @@ func (o Options) auto() bool { return o.Backend == "" || o.Backend == BackendAut
 
 // mayUseCPU reports whether the options allow a plan without a GPU.
 func (o Options) mayUseCPU() bool {
-	return o.auto() && !o.Devices.Required && (o.Layers == AutoLayers || o.Layers == CPUOnly)
+	return o.auto() && !o.Devices.Required && o.Devices.Count <= 1 && (o.Layers == AutoLayers || o.Layers == CPUOnly)
 }
 
 // NeedsVulkan reports whether the plan for r depends on what Vulkan reports of the
@@ -95,7 +95,8 @@ func NeedsVulkan(r Request) bool {
 
 // selectDevices chooses the backend and the devices, in this order:
 //
-//  1. The options ask for the CPU: no device.
+//  1. The options ask for the CPU: no device. Otherwise it is an error if they name a
+//     device that does not exist.
 //  2. The options name a backend: its devices, or none.
 //  3. HIP can use a discrete card: HIP, unless it failed on that card before or Vulkan
 //     was measured to be faster, and Vulkan can use the card.
@@ -108,10 +109,16 @@ func selectDevices(r *Request) (selection, error) {
 		return selection{backend: BackendCPU, why: "the options ask for the CPU (0 layers on the GPU)"}, nil
 	case o.Backend == BackendCPU:
 		return selection{backend: BackendCPU, why: "the options ask for the CPU"}, nil
-	case o.Backend == BackendHIP:
+	}
+	if err := r.checkDevice(); err != nil {
+		return selection{}, err
+	}
+	switch r.Options.Backend {
+	case BackendHIP:
 		return fixed(selectHIP(r))
-	case o.Backend == BackendVulkan:
+	case BackendVulkan:
 		return fixed(selectVulkan(r, nil))
+	case "", BackendAuto, BackendCPU:
 	}
 	hip, err := selectHIP(r)
 	switch {
@@ -253,7 +260,7 @@ func selectVulkan(r *Request, among []gpu.Device) (selection, error) {
 		cands = append(cands, candidate{Device: d, native: true})
 	}
 	if len(cands) == 0 {
-		sel.why = noneReason(o, devices, rejected)
+		sel.why = noneReason(devices, rejected)
 		if len(devices) == 0 {
 			sel.why = "no Vulkan driver offers a GPU"
 		}

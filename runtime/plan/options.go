@@ -36,7 +36,8 @@ const (
 
 // Conditions that errors of this package wrap.
 var (
-	// ErrNoGPU reports that Devices.Required is set and no device can be used.
+	// ErrNoGPU reports that the options need a device, and that there is none, or not
+	// enough of them.
 	ErrNoGPU = errors.New("no usable GPU")
 	// ErrDoesNotFit reports that the model does not even fit the host's memory.
 	ErrDoesNotFit = errors.New("model does not fit")
@@ -97,9 +98,11 @@ type Cache struct {
 // can be used.
 type Devices struct {
 	// ID is the [gpu.Device.ID] (the PCI address, if there is one) or the unique id of the
-	// GPU to use; empty: the best one.
+	// GPU to use; empty: the best one. If no device has it, planning fails; if the
+	// device cannot be used, the model runs on the CPU unless Required is set.
 	ID string
-	// Count is the number of GPUs with the same target to use together. 0: one.
+	// Count is the number of GPUs with the same target to use together. 0: one. If
+	// it is 2 or more and there are fewer, planning fails.
 	Count int
 	// Required makes planning fail if no GPU can be used.
 	Required bool

@@ -59,8 +59,9 @@ type Plan struct {
 }
 
 // Make returns the plan for r. Its error wraps ErrInvalidOption if an option is out
-// of range, ErrNoGPU if no GPU can be used and the options require one or set a
-// number of layers, and ErrDoesNotFit if the host has too little memory.
+// of range, ErrNoGPU if no GPU can be used and the options require one, or set a number
+// of layers or of GPUs, or if no device has the name in Devices.ID, and ErrDoesNotFit if
+// the host has too little memory.
 func Make(r Request) (*Plan, error) {
 	if err := r.Options.Validate(); err != nil {
 		return nil, err
@@ -76,6 +77,8 @@ func Make(r Request) (*Plan, error) {
 	p := &Plan{Request: r}
 	if len(sel.devices) == 0 {
 		switch n := r.Options.Layers; {
+		case r.Options.Devices.Count > 1 && n != CPUOnly && r.Options.Backend != BackendCPU:
+			return nil, &OptionError{"Devices.Count", fmt.Errorf("%w: %d equal cards requested, none found: %s", ErrNoGPU, r.Options.Devices.Count, sel.why)}
 		case r.Options.Devices.Required:
 			return nil, &OptionError{"Devices.Required", fmt.Errorf("%w: %s", ErrNoGPU, sel.why)}
 		case n > 0 || n == AllLayers:

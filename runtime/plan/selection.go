@@ -60,7 +60,7 @@ func selectHIP(r *Request) (selection, error) {
 		cands = append(cands, c)
 	}
 	if len(cands) == 0 {
-		sel.why, sel.reasons = noneReason(o, devices, rejected), dropped
+		sel.why, sel.reasons = noneReason(devices, rejected), dropped
 		return sel, nil
 	}
 	slices.SortStableFunc(cands, r.compareCandidates)
@@ -80,6 +80,24 @@ func selectHIP(r *Request) (selection, error) {
 // hasID reports whether id is the ID or the unique id of a device.
 func hasID(d gpu.Device, id string) bool {
 	return strings.EqualFold(d.ID(), id) || (d.UUID() != "" && strings.EqualFold(d.UUID(), id))
+}
+
+// checkDevice reports a device that the options name and that does not exist. A device
+// that exists and cannot be used is no error.
+func (r *Request) checkDevice() error {
+	id := r.Options.Devices.ID
+	if id == "" || slices.ContainsFunc(r.Devices, func(d gpu.Device) bool { return hasID(d, id) }) {
+		return nil
+	}
+	have := "this machine has no GPU"
+	if len(r.Devices) > 0 {
+		var names []string
+		for _, d := range r.Devices {
+			names = append(names, describeDevice(d))
+		}
+		have = "there are: " + strings.Join(names, ", ")
+	}
+	return &OptionError{"Devices.ID", fmt.Errorf("%w is called %q; %s", ErrNoGPU, id, have)}
 }
 
 // evaluate returns a device as a candidate, or why it cannot be used. Its error is that
@@ -236,12 +254,10 @@ func (r *Request) whyNotBest(backend Backend, best, c candidate) string {
 }
 
 // noneReason returns why no device was chosen.
-func noneReason(o Options, devices []gpu.Device, rejected []string) string {
+func noneReason(devices []gpu.Device, rejected []string) string {
 	switch {
 	case len(rejected) > 0:
 		return strings.Join(rejected, "; ")
-	case o.Devices.ID != "":
-		return fmt.Sprintf("no device is called %s", o.Devices.ID)
 	case len(devices) == 0:
 		return "no AMD GPU was found"
 	default:

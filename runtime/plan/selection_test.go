@@ -31,7 +31,6 @@ func TestSelection(t *testing.T) {
 		{"free, not total", []gpu.Device{busy, xt(1)}, nil, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
 		{"named by address", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Devices.ID = "0000:04:00.0" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
 		{"named by id", []gpu.Device{xtx(0), xt(1)}, nil, func(o *plan.Options) { o.Devices.ID = "gpu-B85E402C0FB37501" }, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "using RX 7800 XT", true},
-		{"named and absent", []gpu.Device{xtx(0)}, nil, func(o *plan.Options) { o.Devices.ID = "0000:99:00.0" }, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "no device is called 0000:99:00.0", false},
 		{"inherited mask", []gpu.Device{xtx(0), xt(1)}, []string{"ROCR_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501", "HIP_VISIBLE_DEVICES=0"}, "hidden by ROCR_VISIBLE_DEVICES", true},
 		{"inherited mask by position", []gpu.Device{raphael(0), xtx(1)}, []string{"HIP_VISIBLE_DEVICES=1"}, nil, []string{"ROCR_VISIBLE_DEVICES=GPU-b85e402c0fb37501"}, "masks in the environment", true},
 		{"mask hides all", []gpu.Device{xtx(0)}, []string{"ROCR_VISIBLE_DEVICES="}, nil, []string{"ROCR_VISIBLE_DEVICES=", "HIP_VISIBLE_DEVICES="}, "hidden by ROCR_VISIBLE_DEVICES", false},
@@ -77,6 +76,52 @@ func TestSelection(t *testing.T) {
 	r.Options.Devices.Count = 2
 	if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) {
 		t.Errorf("two equal cards of two different ones: %v", err)
+	}
+}
+
+// TestNamedDeviceMustExist checks that a device which does not exist is an error that lists
+// those that do, whatever the backend, unless the options ask for the CPU.
+func TestNamedDeviceMustExist(t *testing.T) {
+	for name, c := range map[string]struct {
+		devices []gpu.Device
+		change  func(*plan.Options)
+		want    string // empty: no error
+	}{
+		"another card": {devices: []gpu.Device{xtx(0), xt(1)}, want: "there are: RX 7900 XTX at 0000:03:00.0, RX 7800 XT at 0000:04:00.0"},
+		"no card":      {want: "this machine has no GPU"},
+		"hip":          {devices: []gpu.Device{xtx(0)}, change: func(o *plan.Options) { o.Backend = plan.BackendHIP }, want: "at 0000:03:00.0"},
+		"vulkan":       {devices: []gpu.Device{xtx(0)}, change: func(o *plan.Options) { o.Backend = plan.BackendVulkan }, want: "at 0000:03:00.0"},
+		"no layers":    {devices: []gpu.Device{xtx(0)}, change: func(o *plan.Options) { o.Layers = plan.CPUOnly }},
+		"cpu":          {devices: []gpu.Device{xtx(0)}, change: func(o *plan.Options) { o.Backend = plan.BackendCPU }},
+	} {
+		r := request(t, "smollm2-135m-Q8_0", c.devices...)
+		r.Options.Devices.ID = "0000:99:00.0"
+		if c.change != nil {
+			c.change(&r.Options)
+		}
+		p, err := plan.Make(r)
+		var option *plan.OptionError
+		switch {
+		case c.want == "" && (err != nil || p.GPU):
+			t.Errorf("%s: %v, want a plan for the CPU", name, err)
+		case c.want != "" && (!errors.Is(err, plan.ErrNoGPU) || !errors.As(err, &option) || option.Option != "Devices.ID" || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: %v, want ErrNoGPU about Devices.ID with %q", name, err, c.want)
+		}
+	}
+}
+
+// TestSeveralGPUsAreNeverNone checks that two cards are an error on a machine without any,
+// as they are on one with a single card.
+func TestSeveralGPUsAreNeverNone(t *testing.T) {
+	r := request(t, "smollm2-135m-Q8_0")
+	r.Options.Devices.Count = 2
+	var option *plan.OptionError
+	if _, err := plan.Make(r); !errors.Is(err, plan.ErrNoGPU) || !errors.As(err, &option) || option.Option != "Devices.Count" {
+		t.Errorf("two cards of none: %v", err)
+	}
+	r.Options.Layers = plan.CPUOnly // the last step of a ladder
+	if p := make1(t, r); p.GPU {
+		t.Errorf("on the CPU: %q", p.Reasons)
 	}
 }
 

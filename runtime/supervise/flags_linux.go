@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm/internal/ctxio"
+	"forge.lthn.ai/core/go-rocm/internal/procstat"
 	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 )
 
@@ -126,37 +127,70 @@ func checkFileArgs(args []string, dir string) error {
 	return nil
 }
 
-// helpTimeout limits how long the program may take for --help. On a busy machine it
-// needs seconds.
-const helpTimeout = 30 * time.Second
+// briefLimits limit a program that exits by itself. The time is that of its own work: on a
+// machine whose processors have other work, a program that needs a second of them may take
+// minutes, and is not hung.
+type briefLimits struct {
+	cpu   time.Duration // for which it computes
+	idle  time.Duration // without computing, while it waits for no processor and no disk
+	total time.Duration
+}
+
+func standardLimits() briefLimits {
+	return briefLimits{cpu: 30 * time.Second, idle: 30 * time.Second, total: 10 * time.Minute}
+}
 
 // helpMemory limits what the program may allocate for --help, in bytes. A chat
 // template in a file is run then, and may allocate without end.
 const helpMemory = 1 << 30
 
-// killAbove kills the process group of pid once the process has allocated more than
-// limit bytes, until the returned function is called, which reports whether it did.
-// The caller has not reaped the process before that.
-func killAbove(limit int64, pid int) (exceeded func() bool) {
-	stop, result := make(chan struct{}), make(chan bool, 1)
+// clockTick is the unit of the times in /proc: USER_HZ is 100 on every architecture that
+// Linux has for Go (proc(5)).
+const clockTick = 10 * time.Millisecond
+
+// killBeyond kills the process group of pid once the process has allocated more than
+// helpMemory bytes or is beyond the limits, until the returned function is called, which
+// returns why it did; nil if it did not. The caller has not reaped the process before that.
+func killBeyond(limits briefLimits, pid int) (why func() error) {
+	stop, result := make(chan struct{}), make(chan error, 1)
 	go func() {
 		tick := time.NewTicker(maxPoll)
 		defer tick.Stop()
+		started := time.Now()
+		worked, cpu := started, uint64(0) // when it was last seen at work
 		for {
 			select {
 			case <-stop:
-				result <- false
+				result <- nil
 				return
 			case <-tick.C:
 			}
-			if anonymousMemory(pid) > limit {
+			if s, err := procstat.Read(pid); err != nil || s.CPU != cpu || !s.IsSleeping() {
+				worked, cpu = time.Now(), s.CPU
+			}
+			if err := limits.check(anonymousMemory(pid), time.Duration(cpu)*clockTick, time.Since(worked), time.Since(started)); err != nil {
 				_ = syscall.Kill(-pid, syscall.SIGKILL)
-				result <- true
+				result <- err
 				return
 			}
 		}
 	}()
-	return func() bool { close(stop); return <-result }
+	return func() error { close(stop); return <-result }
+}
+
+// check returns the limit that a program is beyond.
+func (l briefLimits) check(allocated int64, cpu, idle, total time.Duration) error {
+	switch {
+	case allocated > helpMemory:
+		return fmt.Errorf("%w: it had allocated more than %d MiB when it had parsed its arguments; %s", ErrMemoryLimit, helpMemory>>20, remedyLimit)
+	case cpu > l.cpu:
+		return fmt.Errorf("%w: it computed for more than %s", ErrStartTimeout, l.cpu)
+	case idle > l.idle:
+		return fmt.Errorf("%w: it waited for more than %s", ErrStartTimeout, l.idle)
+	case total > l.total:
+		return fmt.Errorf("%w: it ran for more than %s", ErrStartTimeout, l.total)
+	}
+	return nil
 }
 
 // runHelp runs the program with args and --help, and returns its output.
@@ -167,7 +201,7 @@ func runHelp(ctx context.Context, argv []string, dir string, env []string, args 
 
 // Output runs a program that exits by itself, such as llama-server --list-devices, and
 // returns what it wrote, to 4 MiB each. It has the child's environment with env added,
-// and the limits of a probe: 30 seconds and 1 GiB. The error of a program that failed
+// and the limits of a probe: 30 seconds of work and 1 GiB. The error of a program that failed
 // is an *[ExitError].
 func Output(ctx context.Context, p Probe, env []string, args ...string) (stdout, stderr []byte, err error) {
 	if len(p.Argv) == 0 {
@@ -193,30 +227,32 @@ func childCommand(ctx context.Context, argv []string, dir string, env []string) 
 
 // runBriefly runs the program with args and returns what it wrote.
 func runBriefly(ctx context.Context, argv []string, dir string, env, args []string) (stdout, stderr []byte, err error) {
-	limited, cancel := context.WithTimeout(ctx, helpTimeout)
-	defer cancel()
+	return runWithin(ctx, standardLimits(), argv, dir, env, args)
+}
+
+func runWithin(ctx context.Context, limits briefLimits, argv []string, dir string, env, args []string) (stdout, stderr []byte, err error) {
 	argv = slices.Concat(argv, args)
-	cmd := childCommand(limited, argv, dir, env)
+	cmd := childCommand(ctx, argv, dir, env)
 	out, errs := ctxio.LimitedBuffer{Limit: maxHelp}, ctxio.LimitedBuffer{Limit: maxHelp}
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Start()
-	exceeded := func() bool { return false }
+	killed := func() error { return nil }
 	if err == nil {
-		exceeded = killAbove(helpMemory, cmd.Process.Pid)
+		killed = killBeyond(limits, cmd.Process.Pid)
 		err = cmd.Wait()
 	}
-	grew := exceeded()
+	beyond := killed()
 	if err == nil {
 		return out.Bytes(), errs.Bytes(), nil
 	}
 	var exit *exec.ExitError
 	switch {
-	case grew:
-		return nil, nil, fmt.Errorf("%w: it had allocated more than %d MiB when it had parsed its arguments; %s", ErrMemoryLimit, helpMemory>>20, remedyLimit)
 	case ctx.Err() != nil:
 		return nil, nil, context.Cause(ctx)
-	case limited.Err() != nil:
-		return nil, nil, fmt.Errorf("%w: llama-server %s did not exit within %s", ErrStartTimeout, args[len(args)-1], helpTimeout)
+	case errors.Is(beyond, ErrMemoryLimit):
+		return nil, nil, beyond
+	case beyond != nil:
+		return nil, nil, fmt.Errorf("llama-server %s did not exit: %w", args[len(args)-1], beyond)
 	case !errors.As(err, &exit):
 		return nil, nil, startError(argv[0], dir, err)
 	}

@@ -51,7 +51,7 @@ func Rules() []Rule {
 		{"pkg/modelref", nil},
 		{"internal/ctxio", nil},
 		{"internal/userdirs", []string{sys}},
-		{"internal/regfile", nil},
+		{"internal/regfile", []string{sys}},
 		{"pkg/inference", own("pkg/gguf")},
 		{"pkg/llamaapi", nil},
 		{"internal/sparse", nil},

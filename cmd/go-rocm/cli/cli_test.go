@@ -13,12 +13,17 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"forge.lthn.ai/core/go-rocm/internal/userdirs"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 	"forge.lthn.ai/core/go-rocm/testing/fakellama"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 )
 
 const envRunMain = "CLI_TEST_RUN_MAIN"
+
+// envPasswd names the file of users of the program under test, which must not find the
+// directories of the user who runs the test.
+const envPasswd = "CLI_TEST_PASSWD"
 
 // exitAtOnce is for programs under the race detector, which otherwise wait a second before
 // they exit.
@@ -27,7 +32,12 @@ const exitAtOnce = "GORACE=atexit_sleep_ms=0"
 // TestMain makes the test binary also act as go-rocm, and as the llama-server of
 // its bundle.
 func TestMain(m *testing.M) {
-	goROCm := func() { os.Exit(Main("1.2.3-test", os.Args[1:])) }
+	goROCm := func() {
+		if path := os.Getenv(envPasswd); path != "" {
+			userdirs.UsePasswd(path)
+		}
+		os.Exit(Main("1.2.3-test", os.Args[1:]))
+	}
 	if os.Getenv(envRunMain) != "" && filepath.Base(os.Args[0]) != "llama-server" {
 		goROCm()
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -35,12 +36,15 @@ with limits: see "go-rocm config key".`,
 		Use:   "check [FILE]",
 		Short: "check a configuration file",
 		Long: `Reads FILE (default ` + defaultConfig + `) and does everything that "go-rocm
-serve --config FILE" does before it starts llama-server: it checks every value,
-reads the headers of the models, the keys and the certificate, plans the memory,
-and, if there are server-args, has llama-server parse them. Every mistake is
-reported with its line, and the exit status is 78 if the file needs a change; serve
-fails with the same text and status. The check needs the rights of the service: run
-it as the user go-rocm.`,
+serve --config FILE" does before it listens: it checks every value, reads the
+headers of the models, the keys and the certificate, looks whether the files that
+the service writes can be written, plans the memory, and, if there are server-args
+or a chat template in a file, has llama-server parse them. All mistakes are
+reported with their lines, and the exit status is 78 if the file needs a change;
+serve fails with the same text and status. A GPU that is required or named and not
+there has status 1, since its driver may be loaded later. The check needs the rights
+and the GPUs of the service: run it as the user go-rocm, on the same machine. Whether
+another program uses the address shows when serve starts.`,
 		Example: "  sudo -u go-rocm go-rocm config check",
 		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -205,22 +209,35 @@ func (c *configFile) namedKeys() ([]gateway.Key, error) {
 		}
 		k := gateway.Key{Name: t.path[1]}
 		before := len(errs)
+		lines := map[string]int{}
 		for _, e := range t.entries {
 			if err := setKey(keySettings(&k), e); err != nil {
 				errs = append(errs, c.errorAt(e.line, "%v", err))
+				lines[e.key] = 0 // reported
+				continue
+			}
+			lines[e.key] = e.line
+		}
+		for _, err := range joined(k.Check()) {
+			line := t.line
+			var setting *gateway.KeySettingError
+			if errors.As(err, &setting) {
+				if at, there := lines[setting.Setting]; there {
+					line = at
+				}
+			}
+			if line > 0 {
+				errs = append(errs, c.errorAt(line, "keys.%s: %v", k.Name, err))
 			}
 		}
-		if len(errs) > before {
-			continue
-		}
 		digest := strings.ToLower(k.SHA256)
-		if err := k.Check(); err != nil {
-			errs = append(errs, c.errorAt(t.line, "keys.%s: %v", k.Name, err))
-		} else if digests[digest] {
-			errs = append(errs, c.errorAt(t.line, "keys.%s: another name has the same sha256", k.Name))
+		if digest != "" && digests[digest] {
+			errs = append(errs, c.errorAt(cmp.Or(lines["sha256"], t.line), "keys.%s: another name has the same sha256", k.Name))
 		}
 		digests[digest] = true
-		keys = append(keys, k)
+		if len(errs) == before {
+			keys = append(keys, k)
+		}
 	}
 	return keys, errors.Join(errs...)
 }

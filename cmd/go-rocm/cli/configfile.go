@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -233,6 +235,10 @@ func applyConfig(fs *pflag.FlagSet, c *configFile, keys []string, describe func(
 			if !ok {
 				report("model must be a string in quotes, the path of a GGUF file")
 			}
+			if err := checkText(text); err != nil {
+				report("model: %v", err)
+				continue
+			}
 			model = text
 		case flag.Changed:
 		default:
@@ -281,7 +287,7 @@ func flagValues(flag *pflag.Flag, value any) ([]string, error) {
 		}
 	case string:
 		if kind == "string" || kind == "duration" {
-			return []string{v}, nil
+			return []string{v}, checkText(v)
 		}
 	case []any:
 		if kind != "stringArray" {
@@ -293,6 +299,9 @@ func flagValues(flag *pflag.Flag, value any) ([]string, error) {
 			if !ok {
 				return nil, fmt.Errorf("every element must be a string in quotes, not %v", element)
 			}
+			if err := checkText(text); err != nil {
+				return nil, err
+			}
 			texts = append(texts, text)
 		}
 		return texts, nil
@@ -302,4 +311,68 @@ func flagValues(flag *pflag.Flag, value any) ([]string, error) {
 		"duration":    `a duration in quotes, such as "20s" or "5m"`,
 		"stringArray": `a list of strings, such as ["a", "b"]`,
 	}[kind])
+}
+
+// checkText rejects what no file name and no argument of a program can have.
+func checkText(text string) error {
+	if strings.ContainsRune(text, 0) {
+		return fmt.Errorf("%q contains a NUL character; remove it", text)
+	}
+	return nil
+}
+
+// mistakenKeys returns the keys outside of tables that an error of applyConfig is about.
+func (c *configFile) mistakenKeys(err error) []string {
+	var keys []string
+	for _, err := range joined(err) {
+		var mistake *configError
+		if !errors.As(err, &mistake) {
+			continue
+		}
+		for _, e := range c.entries {
+			if e.line == mistake.line {
+				keys = append(keys, e.key)
+			}
+		}
+	}
+	return keys
+}
+
+// joined returns the errors that errors.Join has joined, also in several steps; err
+// itself if it is another one, and none if it is nil.
+func joined(err error) []error {
+	list, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a wrapped one is another error
+	switch {
+	case err == nil:
+		return nil
+	case !ok || reflect.TypeOf(err) != reflect.TypeOf(errors.Join(err)):
+		return []error{err}
+	}
+	var out []error
+	for _, each := range list.Unwrap() {
+		out = append(out, joined(each)...)
+	}
+	return out
+}
+
+// byLine joins errors: those of a configuration file by line, then the others. Of equal
+// ones, such as a mistake in [defaults] that every model has, one is left.
+func byLine(errs []error) error {
+	var all []error
+	seen := map[string]bool{}
+	for _, err := range joined(errors.Join(errs...)) {
+		if text := err.Error(); !seen[text] {
+			seen[text] = true
+			all = append(all, err)
+		}
+	}
+	line := func(err error) int {
+		var mistake *configError
+		if errors.As(err, &mistake) {
+			return mistake.line
+		}
+		return math.MaxInt
+	}
+	slices.SortStableFunc(all, func(a, b error) int { return cmp.Compare(line(a), line(b)) })
+	return errors.Join(all...)
 }

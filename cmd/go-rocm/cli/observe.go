@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -61,6 +60,8 @@ func (f *observeFlags) checkObserve() error {
 	if f.metricsListen != "" {
 		if _, err := gateway.IsLocal(f.metricsListen); err != nil {
 			invalid("metrics-listen", "%w", err)
+		} else if err := gateway.CheckSocket(f.metricsListen); err != nil {
+			errs = append(errs, &keyError{"metrics-listen", err})
 		}
 	}
 	if f.accessLog != "" && f.accessLog != "-" {
@@ -90,8 +91,8 @@ type observer struct {
 	running sync.WaitGroup
 }
 
-// newObserver opens the access log. models returns the models.
-func (f *serveFlags) newObserver(cmd *cobra.Command, log *slog.Logger, models func() []metrics.Model) (*observer, error) {
+// newObserver returns an observer without an access log. models returns the models.
+func (f *serveFlags) newObserver(log *slog.Logger, models func() []metrics.Model) *observer {
 	size := f.activity
 	if size == 0 {
 		size = -1 // none; activity.Options has a default for 0
@@ -106,13 +107,18 @@ func (f *serveFlags) newObserver(cmd *cobra.Command, log *slog.Logger, models fu
 		Cards:    func() []activity.Card { last, _, _ := o.sampler.Latest(); return last.Cards },
 		Requests: func() []activity.Record { return o.store.Snapshot(func(*activity.Record) bool { return true }).Running },
 	})
-	if f.accessLog != "" {
-		var err error
-		if o.access, err = openAccessLog(f.accessLog, cmd, log); err != nil {
-			return nil, f.locate(&keyError{"access-log", err})
-		}
+	return o
+}
+
+// openAccessLog opens the access log, if there is one.
+func (f *serveFlags) openAccessLog(o *observer, cmd *cobra.Command) (err error) {
+	if f.accessLog == "" {
+		return nil
 	}
-	return o, nil
+	if o.access, err = openAccessLog(f.accessLog, cmd, o.log); err != nil {
+		return f.locate(&keyError{"access-log", err})
+	}
+	return nil
 }
 
 // programVersion returns the version of this program, as the build recorded it.
@@ -270,13 +276,10 @@ func openAccessLog(path string, cmd *cobra.Command, log *slog.Logger) (*accessLo
 // checkAccessLog reports why a file cannot be an access log. A FIFO would block the
 // start until somebody reads it, and requests as long as nobody does.
 func checkAccessLog(path string) error {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		_, err := os.Stat(filepath.Dir(path))
-		return err
-	}
-	if err == nil && !info.Mode().IsRegular() && info.Mode()&fs.ModeCharDevice == 0 {
-		return fmt.Errorf("%s is a %s; name a regular file, or - for standard output", path, regfile.Kind(info.Mode()))
+	err := regfile.CheckAppend(path)
+	if errors.Is(err, regfile.ErrNotRegular) {
+		text := strings.TrimSuffix(err.Error(), ": "+regfile.ErrNotRegular.Error())
+		return fmt.Errorf("%s; name a regular file, or - for standard output", text)
 	}
 	return err
 }

@@ -89,7 +89,11 @@ func setupScript(e *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	e.Vars = append(e.Vars, env, exitAtOnce, supervise.EnvInherit+"="+fakellama.EnvScript, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
+	passwd := fmt.Sprintf("me:x:%d:%d::%s:/bin/sh\n", os.Geteuid(), os.Getegid(), at("home"))
+	if err := os.WriteFile(at("home/passwd"), []byte(passwd), 0o600); err != nil {
+		return err
+	}
+	e.Vars = append(e.Vars, env, envPasswd+"="+at("home/passwd"), exitAtOnce, supervise.EnvInherit+"="+fakellama.EnvScript, "HOME="+at("home"), "XDG_RUNTIME_DIR="+at("run"), "XDG_CACHE_HOME="+at("home/.cache"),
 		"GOROCM_BUNDLE="+at("bundle"), "MODEL="+at("weights/smollm2-135m-Q8_0.gguf"), "ESC=\x1b", "BEL=\a", "CSI=\u009b", "BOM=\ufeff", "KEYS="+testdata)
 	return writeModel(at("weights/smollm2-135m-Q8_0.gguf"), "smollm2-135m-Q8_0")
 }

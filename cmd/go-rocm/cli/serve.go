@@ -23,7 +23,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
 	"forge.lthn.ai/core/go-rocm/internal/metrics"
 	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
-	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
 )
 
@@ -51,6 +51,9 @@ type serveFlags struct {
 	version       string      // of the file
 	onCommandLine []string    // the keys that the command line sets
 	several       bool        // models by name
+	mistakes      []error     // in the file and the command line, that configure has found
+	mistaken      []string    // the keys of the file whose values cannot be read
+	noModel       bool        // the mistakes say that there is no model
 }
 
 func serveCommand() *cobra.Command {
@@ -150,17 +153,17 @@ Under systemd, serve reports readiness and status, and feeds the watchdog
 }
 
 // configure reads the configuration file, if any, into the flags. It returns the
-// model, or sets several.
-func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error) {
+// model, or sets several. What is wrong becomes one of the mistakes, so that prepare and
+// prepareSeveral report everything at once; the error is only about a file that cannot be
+// read, and about a command line that names nothing to serve.
+func (f *serveFlags) configure(cmd *cobra.Command, args []string) (model string, err error) {
 	f.flags, f.args = cmd.Flags(), args
 	if f.config == "" && len(args) == 0 && f.modelsDir == "" {
 		if _, err := os.Stat(defaultConfig); err == nil {
 			f.config = defaultConfig
 		}
 	}
-	model := ""
 	if f.config != "" {
-		var err error
 		if model, err = f.readFile(); err != nil {
 			return "", err
 		}
@@ -169,23 +172,21 @@ func (f *serveFlags) configure(cmd *cobra.Command, args []string) (string, error
 	if len(args) > 0 {
 		model = args[0]
 	}
-	if f.several {
+	switch {
+	case f.several:
 		if model != "" {
-			return "", f.excludeModel(args)
+			f.mistakes = append(f.mistakes, f.excludeModel(args))
 		}
 		return "", nil
-	}
-	if err := f.checkSingle(); err != nil {
-		return "", err
-	}
-	switch {
 	case model != "":
 		f.addProjector(model)
-	case f.config != "":
-		return "", f.file.errorf(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"; or set models-dir, or write tables [models.NAME]`)
-	default:
+	case f.config == "":
 		return "", fmt.Errorf("%w: serve: name a model, a directory with --models-dir, or a configuration file with --config", errUsage)
+	case !slices.Contains(f.mistaken, modelKey):
+		f.mistakes = append(f.mistakes, f.file.errorf(modelKey, `model is empty: set it to the path of a GGUF file, for example model = "/var/lib/go-rocm/models/model.gguf"; or set models-dir, or write tables [models.NAME]`))
 	}
+	f.noModel = model == ""
+	f.mistakes = append(f.mistakes, f.checkSingle()...)
 	return model, nil
 }
 
@@ -200,9 +201,13 @@ func (f *serveFlags) readFile() (model string, err error) {
 		f.onCommandLine = append(f.onCommandLine, modelKey)
 	}
 	model, err = applyConfig(f.flags, f.file, configKeys(f.flags), nil)
+	f.mistaken = f.file.mistakenKeys(err)
 	var keysErr error
-	f.named, keysErr = f.file.namedKeys()
-	return model, errors.Join(err, keysErr)
+	if f.named, keysErr = f.file.namedKeys(); keysErr != nil {
+		f.mistaken = append(f.mistaken, keysTable)
+	}
+	f.mistakes = append(f.mistakes, err, keysErr)
+	return model, nil
 }
 
 func serve(cmd *cobra.Command, path string, f *serveFlags) error {
@@ -214,13 +219,10 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 	settings := f.serverSettings(cmd, log, notifier)
 	var loaded atomic.Pointer[rocm.Server]
 	name := f.singleName(path)
-	observed, err := f.newObserver(cmd, log, func() []metrics.Model { return singleMetrics(name, loaded.Load()) })
-	if err != nil {
-		return err
-	}
+	observed := f.newObserver(log, func() []metrics.Model { return singleMetrics(name, loaded.Load()) })
 	settings.OnEvent = observed.events(name, settings.OnEvent)
 	var checked *service
-	err = f.pullMissing(ctx, cmd, path, notifier)
+	err := f.pullMissing(ctx, cmd, path, settings, notifier)
 	if err == nil {
 		checked, err = f.prepare(ctx, path, settings)
 	}
@@ -229,6 +231,9 @@ func serve(cmd *cobra.Command, path string, f *serveFlags) error {
 			return nil // stopped by a signal
 		}
 		return err
+	}
+	if err := f.openAccessLog(observed, cmd); err != nil {
+		return errors.Join(err, checked.close())
 	}
 	credentials := checked.credentials
 	defer credentials.ReloadOn(reloads, f.readNamedKeys)()
@@ -314,10 +319,15 @@ func killServer(server *rocm.Server) {
 // checkPooling reports an embedding server that could not serve embeddings: a model
 // that was not made for them has no pooling of its own (llama.cpp then takes none),
 // and llama-server answers each request of OpenAI's API with status 400.
-func (f *serveFlags) checkPooling(model *gguf.File) error {
-	if !f.embeddings || f.pooling != "" || slices.ContainsFunc(f.serverArgs, func(arg string) bool { return strings.HasPrefix(arg, "--pooling") }) {
+func (f *serveFlags) checkPooling(path string) error {
+	if !f.embeddings || f.reranking || f.pooling != "" || slices.ContainsFunc(f.serverArgs, func(arg string) bool { return strings.HasPrefix(arg, "--pooling") }) {
 		return nil
 	}
+	_, model, err := machine.OpenModel(path)
+	if err != nil {
+		return nil //nolint:nilerr // preparing the model reports it
+	}
+	defer func() { _ = model.Close() }()
 	if kind, ok := model.ArchUint("pooling_type"); ok && kind != 0 {
 		return nil
 	}

@@ -328,7 +328,7 @@ func TestServeOnUnixSocket(t *testing.T) {
 
 	// Another file in its place is not removed.
 	file := w.file(t, "front.sock", []byte("precious"))
-	if _, errs, status := w.output(t, "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "address already in use") {
+	if _, errs, status := w.output(t, "serve", w.model, "--listen", "unix:"+file); status != exitFailure || !strings.Contains(errs, "is a regular file and no socket") {
 		t.Errorf("over a file: status %d, %s", status, errs)
 	}
 	if raw, err := os.ReadFile(file); err != nil || string(raw) != "precious" {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"slices"
@@ -15,9 +16,11 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/internal/gateway"
+	"forge.lthn.ai/core/go-rocm/internal/regfile"
 	"forge.lthn.ai/core/go-rocm/internal/sdnotify"
 	"forge.lthn.ai/core/go-rocm/internal/webui"
 	"forge.lthn.ai/core/go-rocm/pkg/modelref"
+	"forge.lthn.ai/core/go-rocm/runtime/machine"
 	"forge.lthn.ai/core/go-rocm/runtime/modelstore"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 )
@@ -34,15 +37,29 @@ type service struct {
 func (f *serveFlags) prepare(ctx context.Context, model string, s rocm.Settings) (*service, error) {
 	out := &service{}
 	var credentialsErr, modelErr error
-	out.credentials, credentialsErr = f.checkCredentials(s.Log)
+	out.credentials, credentialsErr = f.checkService(s.Log)
 	out.model, modelErr = rocm.Prepare(ctx, model, s)
-	if modelErr == nil {
-		modelErr = f.checkPooling(out.model.Header)
-	}
-	if err := errors.Join(credentialsErr, modelErr); err != nil {
-		return nil, errors.Join(f.locate(err), out.close())
+	if err := f.report(credentialsErr, modelErr, f.checkModel(model)); err != nil {
+		return nil, errors.Join(err, out.close())
 	}
 	return out, nil
+}
+
+// checkModel checks what package rocm does not know of a model that is served.
+func (f *serveFlags) checkModel(path string) error {
+	errs := []error{f.checkPooling(path)}
+	if f.cacheRAM < -1 {
+		errs = append(errs, &keyError{"cache-ram", fmt.Errorf("%d MiB; use -1 for none", f.cacheRAM)})
+	}
+	if f.idleUnload < 0 || f.idleUnload > maxDuration {
+		errs = append(errs, &keyError{"idle-unload", fmt.Errorf("%v; use 0s to keep the model loaded, and at most %v", f.idleUnload, maxDuration)})
+	}
+	return errors.Join(errs...)
+}
+
+// report returns the mistakes that configure has found, and others, by line.
+func (f *serveFlags) report(errs ...error) error {
+	return byLine(append(slices.Clone(f.mistakes), f.locate(errors.Join(errs...))))
 }
 
 // close releases the resources of a service that was not started.
@@ -83,19 +100,14 @@ func (f *serveFlags) locate(err error) error {
 	if f.file == nil {
 		return err
 	}
-	found := keyErrors(err)
-	if len(found) == 0 {
-		return err
-	}
-	line := func(e *keyError) int { return f.file.line(e.key) }
-	slices.SortStableFunc(found, func(a, b *keyError) int { return line(a) - line(b) })
-	var errs []error
+	found, errs := splitKeyErrors(err)
 	for _, e := range found {
 		text := e.err.Error()
 		for _, prefix := range []error{errUsage, rocm.ErrInvalidOption} {
 			text = strings.TrimPrefix(text, prefix.Error()+": ")
 		}
 		switch {
+		case e.key == modelKey && f.noModel:
 		case slices.Contains(f.onCommandLine, e.key):
 			errs = append(errs, e)
 		default:
@@ -104,7 +116,20 @@ func (f *serveFlags) locate(err error) error {
 			errs = append(errs, c)
 		}
 	}
-	return errors.Join(errs...)
+	return byLine(errs)
+}
+
+// splitKeyErrors returns the errors in err that are about one key, and the joined ones
+// that are not.
+func splitKeyErrors(err error) (found []*keyError, rest []error) {
+	for _, each := range joined(err) {
+		if keyed := keyErrors(each); len(keyed) > 0 {
+			found = append(found, keyed...)
+		} else {
+			rest = append(rest, each)
+		}
+	}
+	return found, rest
 }
 
 // keyErrors returns the errors in err that are about one key.
@@ -115,6 +140,10 @@ func keyErrors(err error) []*keyError {
 	case *plan.OptionError:
 		if key := optionKeys()[e.Option]; key != "" {
 			return []*keyError{{key, e.Err}}
+		}
+	case *gateway.CredentialError:
+		if e.Flag != "" {
+			return []*keyError{{e.Flag, e.Err}}
 		}
 	case interface{ Unwrap() []error }:
 		var out []*keyError
@@ -132,9 +161,15 @@ func (f *serveFlags) credentialFiles() gateway.CredentialFiles {
 	return gateway.CredentialFiles{KeyFile: f.keyFile, Key: os.Getenv(gateway.EnvAPIKey), TLSCert: f.tlsCert, TLSKey: f.tlsKey, Named: f.named}
 }
 
-// checkCredentials reads the API keys and the certificate, and checks that the
-// address may be listened on with them.
-func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStore, error) {
+// maxDuration limits durations: sums of them must not overflow.
+const maxDuration = 365 * 24 * time.Hour
+
+// maxMemory limits memory, in MiB.
+const maxMemory = math.MaxInt32
+
+// checkService reads the API keys and the certificate, and checks that the address may
+// be listened on with them. It checks the other settings of the service, too.
+func (f *serveFlags) checkService(log *slog.Logger) (*gateway.CredentialStore, error) {
 	var errs []error
 	invalid := func(key, format string, args ...any) {
 		errs = append(errs, &keyError{key, fmt.Errorf("%w: %w", errUsage, fmt.Errorf(format, args...))})
@@ -143,25 +178,43 @@ func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStor
 	local, err := gateway.IsLocal(f.listen)
 	if err != nil {
 		invalid("listen", "%w", err)
+		local = true // no more about it
+	} else if err := gateway.CheckSocket(f.listen); err != nil {
+		errs = append(errs, &keyError{"listen", err})
+	}
+	if f.drain < 0 || f.drain > maxDuration {
+		invalid("drain", "%v; use 0s to wait for no request, and at most %v", f.drain, maxDuration)
+	}
+	if f.minResidency > maxDuration {
+		invalid("min-residency", "%v; use at most %v", f.minResidency, maxDuration)
+	}
+	for key, amount := range map[string]int{"yield-memory": f.yieldMemory, "host-memory": f.hostMemory} {
+		if amount < 0 || amount > maxMemory {
+			invalid(key, "%d MiB; use 0 for the default, and at most %d", amount, maxMemory)
+		}
+	}
+	if f.usageFile != "" {
+		if err := regfile.CheckReplace(f.usageFile); err != nil {
+			invalid("usage-file", "%w; name a file in a directory that can be written to", err)
+		}
 	}
 	files := f.credentialFiles()
+	known := func(key string) bool { return !slices.Contains(f.mistaken, key) }
 	switch {
 	case f.tlsCert == "" && f.tlsKey != "":
-		invalid("tls-key", "--tls-cert and --tls-key must be set together")
+		if known("tls-cert") {
+			invalid("tls-key", "--tls-cert and --tls-key must be set together")
+		}
 		files.TLSKey = ""
 	case f.tlsCert != "" && f.tlsKey == "":
-		invalid("tls-cert", "--tls-cert and --tls-key must be set together")
+		if known("tls-key") {
+			invalid("tls-cert", "--tls-cert and --tls-key must be set together")
+		}
 		files.TLSCert = ""
 	}
 	credentials, err := gateway.LoadCredentials(files, log)
-	var wrong *gateway.CredentialError
-	switch {
-	case errors.As(err, &wrong) && wrong.Flag != "":
-		errs = append(errs, &keyError{wrong.Flag, wrong.Err})
-	case err != nil:
-		errs = append(errs, err)
-	}
-	hasKeys := f.keyFile != "" || strings.TrimSpace(files.Key) != "" || len(f.named) > 0
+	errs = append(errs, err)
+	hasKeys := f.keyFile != "" || strings.TrimSpace(files.Key) != "" || len(f.named) > 0 || !known("api-key-file") || !known(keysTable)
 	if err := gateway.CheckOrigins(f.origins); err != nil {
 		invalid("cors-origin", "%w", err)
 	}
@@ -179,10 +232,15 @@ func (f *serveFlags) checkCredentials(log *slog.Logger) (*gateway.CredentialStor
 const pullTimeout = 10 * time.Minute
 
 // pullMissing pulls the models that are to be served and that the store does not have,
-// if --pull is set. model is the one to serve; it is empty if there are several.
-func (f *serveFlags) pullMissing(ctx context.Context, cmd *cobra.Command, model string, n *sdnotify.Notifier) error {
+// if --pull is set. model is the one to serve; it is empty if there are several. What is
+// wrong without the models is reported before anything is downloaded.
+func (f *serveFlags) pullMissing(ctx context.Context, cmd *cobra.Command, model string, settings rocm.Settings, n *sdnotify.Notifier) error {
 	if !f.pull {
 		return nil
+	}
+	_, serviceErr := f.checkService(settings.Log)
+	if err := f.report(serviceErr, settings.Validate(), machine.CheckCompanions(nil, settings.Options)); err != nil {
+		return err
 	}
 	names := []string{model}
 	if f.several && f.config != "" {

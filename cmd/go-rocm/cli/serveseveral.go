@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,7 +31,7 @@ func serveSeveral(cmd *cobra.Command, f *serveFlags) error {
 	stops, reloadSignals := onSIGHUP(hasTerminal())
 	ctx, stop := signal.NotifyContext(cmd.Context(), append(stops, os.Interrupt, syscall.SIGTERM)...)
 	defer stop()
-	if err := f.pullMissing(ctx, cmd, "", notifier); err != nil {
+	if err := f.pullMissing(ctx, cmd, "", f.modelSettings(cmd, log), notifier); err != nil {
 		if ctx.Err() != nil {
 			return nil // stopped by a signal
 		}
@@ -41,8 +42,8 @@ func serveSeveral(cmd *cobra.Command, f *serveFlags) error {
 		return err
 	}
 	var pool *rocm.Pool // set before anything is observed
-	observed, err := f.newObserver(cmd, log, func() []metrics.Model { return poolMetrics(pool) })
-	if err != nil {
+	observed := f.newObserver(log, func() []metrics.Model { return poolMetrics(pool) })
+	if err := f.openAccessLog(observed, cmd); err != nil {
 		return err
 	}
 	observed.attach(&checked.pool)
@@ -163,7 +164,7 @@ func (s *severalServer) reload() {
 		_, err = next.configure(cmd, s.current.args)
 	}
 	if err == nil && !next.several {
-		err = errors.New("one model instead of several needs a restart of the service")
+		err = byLine(append(slices.Clone(next.mistakes), errors.New("one model instead of several needs a restart of the service")))
 	}
 	if err != nil {
 		fail(err)

@@ -7,7 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -53,7 +55,7 @@ func serviceKeys() []string {
 }
 
 // checkSingle rejects, for one model, what concerns several.
-func (f *serveFlags) checkSingle() error {
+func (f *serveFlags) checkSingle() []error {
 	var errs []error
 	for _, t := range f.file.tablesOf(defaultsTable) {
 		errs = append(errs, f.file.errorAt(t.line, "[defaults] is for models-dir and for tables [models.NAME]; write its keys above the tables"))
@@ -66,7 +68,7 @@ func (f *serveFlags) checkSingle() error {
 			errs = append(errs, f.file.errorf(name, "%s is for several models: set models-dir, or write tables [models.NAME]", name))
 		}
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // excludeModel rejects one model beside several.
@@ -113,7 +115,8 @@ func (f *serveFlags) readTable(c *configFile, keys ...string) (*tableFlags, erro
 			err = errors.Join(err, copyFlag(fs.Lookup(from.Name), from))
 		}
 	})
-	t.file, t.onCommandLine = c, f.onCommandLine
+	t.file, t.onCommandLine, t.mistaken = c, f.onCommandLine, c.mistakenKeys(err)
+	t.noModel = t.model == ""
 	return t, err
 }
 
@@ -146,9 +149,9 @@ type severalService struct {
 func (f *serveFlags) prepareSeveral(cmd *cobra.Command, log *slog.Logger) (*severalService, error) {
 	out := &severalService{}
 	var credentialsErr, modelsErr error
-	out.credentials, credentialsErr = f.checkCredentials(log)
+	out.credentials, credentialsErr = f.checkService(log)
 	out.pool, modelsErr = f.poolSettings(cmd, log)
-	if err := errors.Join(f.locate(credentialsErr), modelsErr); err != nil {
+	if err := byLine([]error{f.report(credentialsErr), modelsErr}); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -161,54 +164,55 @@ func (f *serveFlags) poolSettings(cmd *cobra.Command, log *slog.Logger) (rocm.Po
 		Models: map[string]rocm.PoolModel{}, Default: f.defaultModel, MinResidency: f.minResidency, Log: log,
 		YieldMemory: uint64(max(f.yieldMemory, 0)) * plan.MiB, HostMemory: uint64(max(f.hostMemory, 0)) * plan.MiB,
 	}
-	var errs []error
-	errs = append(errs, f.wrongTopLevel()...)
+	errs := f.wrongTopLevel()
 	for _, table := range f.file.tablesOf(defaultsTable) {
-		if _, err := f.readTable(f.file.asFile(table)); err != nil {
-			return s, errors.Join(append(errs, err)...)
-		}
-	}
-	taken := map[string]string{}
-	for _, table := range f.file.tablesOf(modelsTable) {
-		t, err := f.readTable(f.file.withDefaults(table), modelKey, "aliases", "pinned")
-		if err == nil && t.model == "" {
-			err = t.file.errorf(modelKey, "[models.%s] has no model: set it to the path of a GGUF file", table.path[1])
-		}
-		if err == nil {
-			m := t.poolModel(cmd, log, t.model)
-			if err = t.check(cmd, m); err == nil {
-				err = t.claim(taken, table.path[1])
-			}
-			s.Models[table.path[1]] = m
-		}
+		_, err := f.readTable(f.file.asFile(table))
 		errs = append(errs, err)
 	}
+	errs = append(errs, f.checkDefaults(cmd, log))
+	taken := map[string]string{}
+	for _, table := range f.file.tablesOf(modelsTable) {
+		if len(table.path) != 2 {
+			continue // applyConfig reports it
+		}
+		t, err := f.readTable(f.file.withDefaults(table), modelKey, "aliases", "pinned")
+		if t.noModel && !slices.Contains(t.mistaken, modelKey) {
+			errs = append(errs, t.file.errorf(modelKey, "[models.%s] has no model: set it to the path of a GGUF file", table.path[1]))
+		}
+		m := t.poolModel(cmd, log, t.model)
+		errs = append(errs, err, t.check(cmd, m), t.claim(taken, table.path[1]))
+		s.Models[table.path[1]] = m
+	}
 	if f.modelsDir != "" {
-		errs = append(errs, f.addDirectory(cmd, log, s.Models))
+		err := f.addDirectory(cmd, log, s.Models)
+		errs = append(errs, err)
+		if len(s.Models) == 0 && err == nil {
+			errs = append(errs, f.locate(&keyError{"models-dir", fmt.Errorf("%s contains no model that can be served", f.modelsDir)}))
+		}
 	}
-	if err := errors.Join(unique(errs)...); err != nil {
-		return s, err
+	if len(s.Models) > 0 {
+		errs = append(errs, f.locate(f.checkDefault(s)))
 	}
-	if len(s.Models) == 0 {
-		return s, f.locate(&keyError{"models-dir", fmt.Errorf("%s contains no model that can be served", f.modelsDir)})
+	err := byLine(errs)
+	if err == nil {
+		err = s.Validate() // as the pool does
 	}
-	if err := f.checkDefault(s); err != nil {
-		return s, f.locate(err)
-	}
-	return s, nil
+	return s, err
 }
 
-// unique returns the errors with different texts: a mistake in [defaults] is one of
-// every model.
-func unique(errs []error) []error {
-	seen := map[string]bool{}
-	return slices.DeleteFunc(errs, func(err error) bool {
-		if err == nil || seen[err.Error()] {
-			return true
-		}
-		seen[err.Error()] = true
-		return false
-	})
+// checkDefaults checks the settings that all models have, also those of a directory,
+// which are read when they are loaded.
+func (f *serveFlags) checkDefaults(cmd *cobra.Command, log *slog.Logger) error {
+	defaults := &configFile{path: f.config}
+	if f.file != nil {
+		defaults = f.file.withDefaults(configTable{})
+	}
+	t, _ := f.readTable(defaults) // the error is that of [defaults]
+	if f.file == nil {
+		t.file = nil
+	}
+	s := t.modelSettings(cmd, log)
+	return t.locate(errors.Join(s.Validate(), machine.CheckCompanions(nil, s.Options), t.checkModel("")))
 }
 
 // wrongTopLevel returns an error for each key about models that stands above the
@@ -218,8 +222,9 @@ func (f *serveFlags) wrongTopLevel() []error {
 		return nil
 	}
 	var errs []error
+	known := configKeys(f.flags)
 	for _, e := range f.file.entries {
-		if e.key != modelKey && !slices.Contains(serviceKeys(), e.key) {
+		if e.key != modelKey && slices.Contains(known, e.key) && !slices.Contains(serviceKeys(), e.key) {
 			errs = append(errs, f.file.errorf(e.key, "%s is for models: write it into [defaults] or [models.NAME]", e.key))
 		}
 	}
@@ -231,27 +236,30 @@ func (f *serveFlags) wrongTopLevel() []error {
 func (t *tableFlags) check(cmd *cobra.Command, m rocm.PoolModel) error {
 	m.Log = nil // the plan is logged when the model is loaded
 	p, err := rocm.Prepare(cmd.Context(), m.Path, m.Settings)
-	if errors.Is(err, plan.ErrDoesNotFit) {
-		return nil
-	}
 	if err == nil {
-		err = errors.Join(t.checkPooling(p.Header), p.Close())
+		err = p.Close()
 	}
-	if err == nil && t.idleUnload < 0 {
-		err = &keyError{"idle-unload", fmt.Errorf("%v; use 0s to keep the model loaded", t.idleUnload)}
-	}
-	return t.locate(err)
+	errs := slices.DeleteFunc(joined(err), func(err error) bool { return errors.Is(err, plan.ErrDoesNotFit) })
+	return t.locate(errors.Join(append(errs, t.checkModel(m.Path))...))
 }
 
-// claim rejects names that another model has.
+// claim rejects names that another model has, and those that are none.
 func (t *tableFlags) claim(taken map[string]string, name string) error {
-	for _, each := range append([]string{name}, t.aliases...) {
+	var errs []error
+	for i, each := range append([]string{name}, t.aliases...) {
+		if each == "" || strings.ContainsFunc(each, unicode.IsControl) {
+			line := t.file.header // of the table
+			if i > 0 {
+				line = t.file.line("aliases")
+			}
+			errs = append(errs, t.file.errorAt(line, "the name %q: a model's name must not be empty and must not contain control characters", each))
+		}
 		if other, ok := taken[each]; ok && other != name {
-			return t.file.errorf("aliases", "the name %q belongs to [models.%s], too", each, other)
+			errs = append(errs, t.file.errorf("aliases", "the name %q belongs to [models.%s], too", each, other))
 		}
 		taken[each] = name
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (f *serveFlags) checkDefault(s rocm.PoolSettings) error {
@@ -294,10 +302,7 @@ func (f *serveFlags) addDirectory(cmd *cobra.Command, log *slog.Logger, models m
 		case found.Format != "gguf" || found.Kind != "model" || found.Architecture == "clip" || configured[path]:
 			continue
 		}
-		t, err := f.readTable(defaults)
-		if err != nil {
-			return err
-		}
+		t, _ := f.readTable(defaults) // checkDefaults reports the error
 		_, header, err := machine.OpenModel(path)
 		if err != nil {
 			log.Warn("not served", "path", found.Path, "cause", err.Error())
