@@ -183,6 +183,15 @@ func TestVarietyHasOneAndManyVectors(t *testing.T) {
 	}
 }
 
+// TestSmallestHasOneOfEachOperation leaves out an operation whose smallest case has too much work.
+func TestSmallestHasOneOfEachOperation(t *testing.T) {
+	t.Parallel()
+	cases := []Case{{"CPY", "type=q8_0,n=4"}, {"CPY", "type=f32,n=2"}, {"CPY", "type=f16,n=2"}, {"ROPE", "type=f32,n=100"}, {"MUL", "type=f32,n=1000"}}
+	if got := Smallest(cases, 100); !slices.Equal(got, []Case{cases[1], cases[3]}) {
+		t.Errorf("the smallest are %v", got)
+	}
+}
+
 // TestSamplesHaveEachKind splits cases into two parts: both have each operation, and together they have each kind, once.
 func TestSamplesHaveEachKind(t *testing.T) {
 	t.Parallel()

@@ -95,6 +95,18 @@ func Sample(cases []Case, part, parts int, most float64) []Case {
 	return slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return !chosen[c] })
 }
 
+// Smallest returns the case of each operation that has the least work, unless that is more than most. The order is that of
+// cases.
+func Smallest(cases []Case, most float64) []Case {
+	smallest := map[string]Case{}
+	for _, c := range cases {
+		if best, ok := smallest[c.Operation]; Work(c) <= most && (!ok || Work(c) < Work(best)) {
+			smallest[c.Operation] = c
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(cases), func(c Case) bool { return smallest[c.Operation] != c })
+}
+
 // FusedOperations are the operations of whose cases test-backend-ops compares whole graphs.
 var FusedOperations = []string{
 	"ROPE_SET_ROWS", "RMS_NORM_MUL_ROPE", "SOFTCAP", "NORM_MUL_ADD", "RMS_NORM_SCALE", "NORM_SCALE", "RMS_NORM_MUL_ADD",

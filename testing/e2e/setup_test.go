@@ -25,8 +25,10 @@ import (
 const (
 	envBundle    = locate.EnvBundle
 	envHIPBundle = "GOROCM_HIP_BUNDLE"
-	envCLI       = "GOROCM_CLI"
-	envCache     = "GOROCM_CACHE"
+	// envBackendOps is the variable with the path of llama.cpp's test-backend-ops.
+	envBackendOps = "GOROCM_BACKEND_OPS"
+	envCLI        = "GOROCM_CLI"
+	envCache      = "GOROCM_CACHE"
 	// envWork is the variable with the directory of a run, which TestMain sets for the tests.
 	envWork = "GOROCM_E2E_WORK"
 )
