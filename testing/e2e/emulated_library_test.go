@@ -209,12 +209,13 @@ func leaveStream(t *testing.T, model *rocm.Model) {
 
 // A timedModel is a model whose speed on the emulated card TestEmulatedCardAnswersAChat logs.
 type timedModel struct {
-	name  string
-	path  func(t *testing.T) string
-	slack float64 // of checkMemory
+	name   string
+	path   func(t *testing.T) string
+	answer string  // what a chat answers to question; empty for a random model
+	slack  float64 // of checkMemory
 }
 
-// timedModels returns a tiny model.
+// timedModels returns a tiny model for CI, or with GOROCM_EMULATE=all also SmolLM2.
 func timedModels() []timedModel {
 	random := func(typ gguf.TensorType) timedModel {
 		return timedModel{"tiny " + typ.String(), func(t *testing.T) string {
@@ -224,17 +225,24 @@ func timedModels() []timedModel {
 				t.Fatal(err)
 			}
 			return path
-		}, tinySlack}
+		}, "", tinySlack}
 	}
-	return []timedModel{random(gguf.Q4_K)}
+	out := []timedModel{random(gguf.Q4_K)}
+	if os.Getenv("GOROCM_EMULATE") == "all" {
+		out = append(out, timedModel{"SmolLM2", func(t *testing.T) string {
+			t.Helper()
+			return realModel(t, models.SmolLM2())
+		}, answer, 0})
+	}
+	return out
 }
 
 // slowCard is how long a start of llama-server, and a request without a token, may take on the emulated card: it computes
 // on the processors, which other tests use too.
 const slowCard = 20 * time.Minute
 
-// TestEmulatedCardAnswersAChat asks models with all layers on the card. The log has the time for
-// each token, and how many lane-instructions the kernels execute in a second.
+// TestEmulatedCardAnswersAChat asks models with all layers on the card. The trained one answers rightly. The log has the
+// time for each token, and how many lane-instructions the kernels execute in a second.
 func TestEmulatedCardAnswersAChat(t *testing.T) {
 	for _, m := range timedModels() {
 		t.Run(m.name, func(t *testing.T) {
@@ -252,6 +260,9 @@ func TestEmulatedCardAnswersAChat(t *testing.T) {
 			}
 			checkMemory(t, model, "ROCm0", m.slack)
 			text := chat(t, model)
+			if !strings.Contains(text, m.answer) {
+				t.Errorf("answered %q", text)
+			}
 			f := model.Metrics()
 			if f.PromptTokens == 0 || f.GeneratedTokens == 0 {
 				t.Errorf("the metrics are %+v", f)
