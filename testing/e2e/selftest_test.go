@@ -5,8 +5,10 @@ package e2e
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -18,13 +20,23 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
-// selfTest runs the command with a model, and returns its report.
+// selfTest runs the command with a model, and returns its report, in which all steps passed and no card was tested.
 func selfTest(t *testing.T, model string, args ...string) selftest.Report {
+	t.Helper()
+	r := selfTestBy(t, func(args ...string) (string, string, error) { return command(t, args...) }, model, args...)
+	if r.CardTested {
+		t.Error("a card was tested")
+	}
+	return r
+}
+
+// selfTestBy is selfTest with a way to run the command, for a machine that may have a card.
+func selfTestBy(t *testing.T, run func(args ...string) (out, said string, err error), model string, args ...string) selftest.Report {
 	t.Helper()
 	dir := t.TempDir()
 	name, markdown := filepath.Join(dir, "report.json"), filepath.Join(dir, "report.md")
 	args = append([]string{"selftest", model, "--json", name, "--report", markdown}, args...)
-	out, said, err := command(t, args...)
+	out, said, err := run(args...)
 	t.Logf("%s%s", out, said)
 	if err != nil {
 		t.Errorf("selftest: %v", err)
@@ -38,19 +50,57 @@ func selfTest(t *testing.T, model string, args ...string) selftest.Report {
 	if err != nil {
 		t.Fatal(err)
 	}
+	checkMarkdown(t, r, string(text))
+	checkNothingPersonal(t, string(raw)+string(text), dir)
+	if r.Verdict != selftest.AllPassed || len(r.Checks) == 0 {
+		t.Errorf("%s, %d checks", r.Verdict, len(r.Checks))
+	}
+	return r
+}
+
+// checkMarkdown checks that a text has the verdict, the cards and each step of a report.
+func checkMarkdown(t *testing.T, r selftest.Report, text string) {
+	t.Helper()
+	wanted := []string{"# go-rocm selftest: " + string(r.Verdict), "| model | " + r.Model.Name + " ("}
+	for _, c := range r.Cards {
+		wanted = append(wanted, "| card | "+c.Name)
+	}
+	for _, res := range r.Results {
+		wanted = append(wanted, fmt.Sprintf("| %s | %s | %s | ", res.Step, string(res.Backend), res.Outcome))
+	}
+	for _, want := range wanted {
+		if !strings.Contains(text, want) {
+			t.Errorf("the Markdown has no %q:\n%s", want, text)
+		}
+	}
+}
+
+// checkNothingPersonal checks that a report has no directory of the user or of the test, no name of the user or of the
+// machine, and no serial number of a card of testing/sysroot.
+func checkNothingPersonal(t *testing.T, report, dir string) {
+	t.Helper()
 	home, err := os.UserHomeDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, secret := range []string{home + "/", dir, os.Getenv(envWork)} {
-		if strings.Contains(string(raw)+string(text), secret) {
+	for _, secret := range []string{home + "/", dir, os.Getenv(envWork), "13285126508775699839", "b85e402c0fb3757f", "4146196244090611202", secondCard} {
+		if strings.Contains(report, secret) {
 			t.Errorf("%s is in the report", secret)
 		}
 	}
-	if r.Verdict != selftest.AllPassed || r.CardTested || len(r.Checks) == 0 {
-		t.Errorf("%s, card tested: %v, %d checks", r.Verdict, r.CardTested, len(r.Checks))
+	names := []string{os.Getenv("USER"), os.Getenv("LOGNAME")}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return r
+	for _, name := range append(names, host) {
+		if name == "" || name == "root" || name == "localhost" {
+			continue
+		}
+		if regexp.MustCompile(`(^|[^\pL\pN])` + regexp.QuoteMeta(name) + `($|[^\pL\pN])`).MatchString(report) {
+			t.Errorf("the name %s is in the report", name)
+		}
+	}
 }
 
 // checkSteps checks that the steps of a backend passed.
