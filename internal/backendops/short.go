@@ -23,10 +23,10 @@ type Known struct {
 	Reason  string
 }
 
-// FusedShort are small cases of every fused operation, and of MUL_MAT_VEC_FUSION each type. The units with many cases
-// come first.
+// FusedShort are small cases of every fused operation. A product with a bias and a gate compiles the most shaders, so
+// few types of weights are among its cases.
 var FusedShort = []Unit{
-	{Operation: "MUL_MAT_VEC_FUSION", Params: `glu_op=2,m=1,n=32,.*b=0,with_bias=1,with_gate=1`},
+	{Operation: "MUL_MAT_VEC_FUSION", Params: `type=(f16|q4_0|q8_0|q4_K),glu_op=2,m=1,n=32,.*use_id=0,.*b=0,with_bias=1,with_gate=1`},
 	{Operation: "NORM_MUL_ADD,RMS_NORM_SCALE,NORM_SCALE,RMS_NORM_MUL_ADD,ADD_ADD,ADD_RMS_NORM,L2_NORM_BATCH", Params: `ne=\[64,`},
 	{
 		Operation: "RELU_SQR,GELU_MUL,SILU_MUL,SIGMOID_MUL,SOFTPLUS_MUL,SNAKE_FUSE,ROPE_SET_ROWS,RMS_NORM_MUL_ROPE,SSM_CONV_BIAS_SILU",
@@ -34,7 +34,7 @@ var FusedShort = []Unit{
 	},
 	{
 		Operation: "SOFTCAP,DSV4_HC_COMB,DSV4_HC_PRE,DSV4_HC_POST,SSM_SCAN_ROLLBACK,GATED_DELTA_NET_CACHE_FUSION,MUL_MAT_HADAMARD,MUL_MAT_ID_FUSION,TOPK_QSA,TOPK_MOE,MOE_REDUCE,GROUP_NORM_MUL_ADD",
-		Params:    `softcap=|n_tokens=17,|n_seqs=[12],K=|m=64,n=1,|m=32,n=32,|n_blocks=64,|ne=\[32,22,1,1\]|n_embd=63,|ne=\[9,`,
+		Params:    `softcap=|n_tokens=17,|n_seqs=[12],K=|m=64,n=1,|m=32,n=32,|n_blocks=64,|ne=\[32,22,1,1\],n_expert_used=8,with_norm=1,bias_probs=0,|n_embd=63,|ne=\[9,`,
 	},
 }
 

@@ -128,6 +128,7 @@ func (s *Session) hooks(root string) ci.Hooks {
 			}
 			return s.Recipe.BackendOps(ctx)
 		}},
+		{Name: "lavapipe", Env: ci.EnvLavapipe, Make: s.mesa},
 		{Name: "release", Env: ci.EnvCLI, Make: func(ctx context.Context) (string, error) {
 			// If every stage is cached, nothing has started the engine yet. The tests
 			// need it, several at once, and must not each start one.

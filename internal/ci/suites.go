@@ -26,6 +26,9 @@ const (
 	// EnvBackendOps is llama.cpp's test-backend-ops, which the end-to-end tests run on the
 	// hip bundle.
 	EnvBackendOps = "GOROCM_BACKEND_OPS"
+	// EnvLavapipe is the directory with Mesa's lavapipe of Debian 13 and the libraries
+	// that it needs.
+	EnvLavapipe = "GOROCM_LAVAPIPE"
 	// EnvSource is the directory of the pinned llama.cpp source, from which the tests
 	// read tokenizers.
 	EnvSource = "GOROCM_LLAMA_SOURCE"

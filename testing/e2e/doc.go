@@ -8,6 +8,7 @@
 //	GOROCM_BUNDLE        the packed cpu bundle, or the directory of an unpacked one
 //	GOROCM_HIP_BUNDLE    the packed hip bundle
 //	GOROCM_BACKEND_OPS   llama.cpp's test-backend-ops, built from the same source
+//	GOROCM_LAVAPIPE      the directory with Mesa's lavapipe of Debian 13
 //	GOROCM_LLAMA_SOURCE  the llama.cpp source, for the tokenizers of tiny models
 //	GOROCM_CLI           the go-rocm command; built from the source if unset
 //

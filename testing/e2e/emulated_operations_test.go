@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -16,16 +15,6 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/hsa"
 	"forge.lthn.ai/core/go-rocm/testing/rdna3/survey"
 )
-
-// backendOps returns the path of llama.cpp's test-backend-ops.
-func backendOps(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv(envBackendOps)
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%s has to name llama.cpp's test-backend-ops: %v; `mage test` builds it and sets the variable", envBackendOps, err)
-	}
-	return path
-}
 
 // operations returns test-backend-ops with the libraries and the modules of the rig. Variables are added to its
 // environment.
@@ -96,18 +85,10 @@ func TestEmulatedOperations(t *testing.T) {
 					})
 				},
 				Fused:    []backendops.Unit{{Operation: strings.Join(fused, ","), Params: fusedCases}},
-				Required: append(fused, coreOperations()...),
+				Required: append(fused, usedByModels...),
 			}
 			coverage := filepath.Join(t.TempDir(), "coverage")
-			results, err := short.Run(t.Context(), r.operations(t, hsa.EnvCoverage+"="+beside(hsa.EnvCoverage, coverage)))
-			if err != nil {
-				t.Error(err)
-			}
-			count := map[backendops.Outcome]int{}
-			for _, one := range results {
-				count[one.Outcome]++
-			}
-			t.Logf("results: %v", count)
+			shortOperations(t, r.operations(t, hsa.EnvCoverage+"="+beside(hsa.EnvCoverage, coverage)), short)
 			addFamilies(t, r, coverage, executed)
 		})
 	}
@@ -115,14 +96,6 @@ func TestEmulatedOperations(t *testing.T) {
 		if !executed[name] {
 			t.Errorf("no kernel of the family %s was executed", name)
 		}
-	}
-}
-
-// coreOperations are the operations of which each model that generates text needs some.
-func coreOperations() []string {
-	return []string{
-		"ADD", "ARGSORT", "CONT", "CPY", "FLASH_ATTN_EXT", "GET_ROWS", "MUL", "MUL_MAT", "MUL_MAT_ID", "NORM", "RMS_NORM", "ROPE", "SCALE", "SET_ROWS",
-		"SILU", "SOFT_MAX", "SWIGLU",
 	}
 }
 

@@ -27,8 +27,10 @@ const (
 	envHIPBundle = "GOROCM_HIP_BUNDLE"
 	// envBackendOps is the variable with the path of llama.cpp's test-backend-ops.
 	envBackendOps = "GOROCM_BACKEND_OPS"
-	envCLI        = "GOROCM_CLI"
-	envCache      = "GOROCM_CACHE"
+	// envLavapipe is the variable with the directory of Mesa's lavapipe of Debian 13.
+	envLavapipe = "GOROCM_LAVAPIPE"
+	envCLI      = "GOROCM_CLI"
+	envCache    = "GOROCM_CACHE"
 	// envWork is the variable with the directory of a run, which TestMain sets for the tests.
 	envWork = "GOROCM_E2E_WORK"
 )
