@@ -108,7 +108,7 @@ func TestNoOtherCodeNamesABackend(t *testing.T) {
 	t.Parallel()
 	var files, found []string
 	for _, dir := range []string{"docker", "packaging", "internal", "magefiles"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(filepath.Join("..", "..", dir), func(path string, _ fs.DirEntry, err error) error {
 			if err == nil && strings.HasSuffix(path, ".go") && !strings.HasSuffix(path, "_test.go") {
 				files = append(files, path)
 			}

@@ -32,7 +32,8 @@ func TestShortReportsWhatIsNotKnown(t *testing.T) {
 		t.Errorf("it reports %v", err)
 	}
 	short.Known = []Known{
-		{Case{"MUL", "type=f16,unallocated=1"}, Different, "there is no memory"}, {Case{"MUL", "type=f32,nan=1"}, Different, "by the driver"},
+		{Case{"MUL", "type=f16,unallocated=1"}, Different, "there is no memory"},
+		{Case{"MUL", "type=f32,nan=1"}, Different, "by the driver"},
 		{Case{"SQR", "type=f32,hang=1"}, Crashed, "by the driver"},
 	}
 	if _, err := short.Run(t.Context(), fakeProgram(t)); err != nil {
@@ -47,14 +48,20 @@ func TestShortChecksWhatIsKnown(t *testing.T) {
 	short := Short{
 		Required: []string{"ADD", "MUL", "ROPE"},
 		Known: []Known{
-			{Case{"MUL", "n=1"}, Different, "it rounds twice"}, {Case{"MUL", "n=2"}, Different, "it rounds twice"},
-			{Case{"MUL", "n=3"}, Different, "it rounds twice"}, {Case{"MUL", "n=4"}, Different, "it rounds twice"},
+			{Case{"MUL", "n=1"}, Different, "it rounds twice"},
+			{Case{"MUL", "n=2"}, Different, "it rounds twice"},
+			{Case{"MUL", "n=3"}, Different, "it rounds twice"},
+			{Case{"MUL", "n=4"}, Different, "it rounds twice"},
 		},
 	}
 	err := short.check([]Result{
-		{Case{"ADD", "n=1"}, Equal, ""}, {Case{"ADD", "n=2"}, Unsupported, "by CPU"}, {Case{"ADD", "n=3"}, Different, "ERR = 2"},
+		{Case{"ADD", "n=1"}, Equal, ""},
+		{Case{"ADD", "n=2"}, Unsupported, "by CPU"},
+		{Case{"ADD", "n=3"}, Different, "ERR = 2"},
 		{Case{"ADD", "n=4"}, TooSlow, "it had no result"},
-		{Case{"MUL", "n=1"}, Different, "ERR = 1"}, {Case{"MUL", "n=2"}, Crashed, "signal: aborted"}, {Case{"MUL", "n=3"}, Equal, ""},
+		{Case{"MUL", "n=1"}, Different, "ERR = 1"},
+		{Case{"MUL", "n=2"}, Crashed, "signal: aborted"},
+		{Case{"MUL", "n=3"}, Equal, ""},
 		{Case{"ROPE", "n=1"}, Unsupported, "by Vulkan0"},
 	})
 	want := []string{

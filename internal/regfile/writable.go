@@ -67,7 +67,7 @@ func checkJSON(name string) error {
 	head := make([]byte, 64)
 	n, err := f.Read(head)
 	if n == 0 {
-		return nil //nolint:nilerr // an empty file; a damaged one is replaced
+		return nil // an empty file; a damaged one is replaced
 	}
 	if head = bytes.TrimLeft(head[:n], " \t\r\n\x00"); len(head) > 0 && head[0] != '{' {
 		return fmt.Errorf("%s has other content, which would be lost", name)

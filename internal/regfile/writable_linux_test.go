@@ -26,7 +26,7 @@ func TestCheckWritable(t *testing.T) {
 	}
 	root := os.Geteuid() == 0 // may write everywhere
 	other := errors.New("any error")
-	locked := error(fs.ErrPermission)
+	locked := fs.ErrPermission
 	if root {
 		locked = nil
 	}

@@ -341,7 +341,7 @@ func (c *configFile) mistakenKeys(err error) []string {
 // joined returns the errors that errors.Join has joined, also in several steps; err
 // itself if it is another one, and none if it is nil.
 func joined(err error) []error {
-	list, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // a wrapped one is another error
+	list, ok := err.(interface{ Unwrap() []error }) // not errors.As: a wrapped one is another error
 	switch {
 	case err == nil:
 		return nil

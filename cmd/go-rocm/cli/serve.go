@@ -325,7 +325,7 @@ func (f *serveFlags) checkPooling(path string) error {
 	}
 	_, model, err := machine.OpenModel(path)
 	if err != nil {
-		return nil //nolint:nilerr // preparing the model reports it
+		return nil // preparing the model reports it
 	}
 	defer func() { _ = model.Close() }()
 	if kind, ok := model.ArchUint("pooling_type"); ok && kind != 0 {
