@@ -107,9 +107,9 @@ func (p Project) ProductSteps(h Hooks) (products, suites []Step) {
 			continue
 		}
 		suites = append(suites, Step{
-			Name: suite.name, Lane: suite.lane, Needs: needs, Limit: 30 * time.Minute,
+			Name: suite.name, Lane: suite.lane, Needs: needs, Limit: 45 * time.Minute,
 			Run: func(ctx context.Context, out io.Writer) (Count, error) {
-				args := append([]string{"-count=1", "-timeout=28m", "-tags", suite.tag}, suite.flags...)
+				args := append([]string{"-count=1", "-timeout=43m", "-tags", suite.tag}, suite.flags...)
 				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, append(args, "./...")...)
 			},
 		})
