@@ -293,15 +293,18 @@ func (a *accessLog) open() error {
 	if err := checkAccessLog(a.path); err != nil {
 		return err
 	}
-	// The file may have been replaced by a FIFO in the meantime.
+	// What is written after the new file can be seen is written to it. The file may have
+	// been replaced by a FIFO in the meantime.
+	a.mu.Lock()
+	before := a.file
 	f, err := os.OpenFile(a.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY|syscall.O_NONBLOCK, 0o640) //nolint:gosec // a group may read the log
+	if err == nil {
+		a.file, a.out = f, f
+	}
+	a.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	before := a.file
-	a.file, a.out = f, f
-	a.mu.Unlock()
 	if before != nil {
 		_ = before.Close()
 	}
