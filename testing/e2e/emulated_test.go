@@ -21,6 +21,9 @@ import (
 	"forge.lthn.ai/core/go-rocm/testing/rdna3/survey"
 )
 
+// secondCard is how a person names the second card of the machine two-cards: by its unique id.
+const secondCard = "GPU-398a3f843a146602"
+
 // emulatedBuild builds the library and the probe once for each run.
 var emulatedBuild = sync.OnceValues(func() (out struct{ library, probe string }, err error) {
 	dir := filepath.Join(os.Getenv(envWork), "hsa")

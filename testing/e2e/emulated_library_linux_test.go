@@ -28,9 +28,6 @@ import (
 // tinySlack is how much more than planned a tiny model may need on a card, in bytes: the plan is made for real ones.
 const tinySlack = 5 << 20
 
-// secondCard is how a person names the second card of the machine two-cards: by its unique id.
-const secondCard = "GPU-398a3f843a146602"
-
 // TestEmulatedCardRunsTheLibrary takes a model through the whole library on the second of two cards: the cards as the
 // kernel's files describe them, the plan, the masks, llama-server with its memory, streams that end and that are left,
 // and the end of the process.
