@@ -57,11 +57,23 @@ func (s *Session) benchRunSide(ctx context.Context, root string, names []string)
 	if err != nil {
 		return err
 	}
-	if err := runGo(ctx, filepath.Join(root, "testing", "bench"), nil, "run", "./cmd/benchmarks", "-cpu", packs[0], "-hip", packs[1], "-source", source,
+	router := ""
+	if needsRouter(names) {
+		if router, err = s.Recipe.Router(ctx); err != nil {
+			return err
+		}
+	}
+	if err := runGo(ctx, filepath.Join(root, "testing", "bench"), nil, "run", "./cmd/benchmarks", "-cpu", packs[0], "-hip", packs[1], "-source", source, "-router", router,
 		"-jobs", strconv.Itoa(s.Settings.Jobs), "-work", s.Settings.Cache, "-only", strings.Join(names, ",")); err != nil {
 		return fmt.Errorf("benchmarks of testing/bench: %w", err)
 	}
 	return nil
+}
+
+// needsRouter reports whether one of the benchmarks, all if names is empty, has
+// llama-server's router as its peer. The router is compiled for it alone.
+func needsRouter(names []string) bool {
+	return len(names) == 0 || slices.Contains(names, benchpage.Models)
 }
 
 // subjects builds what a test or benchmark on the real artifacts needs, and returns

@@ -23,3 +23,15 @@ func TestBenchmarksPageHasASectionForEach(t *testing.T) {
 		}
 	}
 }
+
+// TestRouterIsCompiledForTheModelsAlone compiles it for the benchmark whose peer it is.
+func TestRouterIsCompiledForTheModelsAlone(t *testing.T) {
+	for _, name := range benchpage.RunSide() {
+		if got := needsRouter([]string{name}); got != (name == benchpage.Models) {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if !needsRouter(nil) || !needsRouter([]string{benchpage.Tokens, benchpage.Models}) {
+		t.Error("a run with others lacks it")
+	}
+}

@@ -149,17 +149,26 @@ func (c *client) firstToken() page.Variant {
 // speed measures the tokens per second of concurrent streams, prompts included.
 func (c *client) speed(streams, tokens int) page.Variant {
 	return func(ctx context.Context) (float64, error) {
-		begin := time.Now()
-		g, ctx := errgroup.WithContext(ctx)
-		for range streams {
-			g.Go(func() error {
-				_, err := c.stream(ctx, tokens)
-				return err
-			})
-		}
-		err := g.Wait()
-		return float64(streams*tokens) / time.Since(begin).Seconds(), err
+		speed, _, err := c.streams(ctx, streams, tokens)
+		return speed, err
 	}
+}
+
+// streams reads concurrent streams, and returns their tokens per second, prompts included,
+// and the median of their times to the first token, in milliseconds.
+func (c *client) streams(ctx context.Context, streams, tokens int) (speed, first float64, err error) {
+	firsts := make([]float64, streams)
+	begin := time.Now()
+	g, ctx := errgroup.WithContext(ctx)
+	for i := range firsts {
+		g.Go(func() error {
+			took, err := c.stream(ctx, tokens)
+			firsts[i] = ms(took)
+			return err
+		})
+	}
+	err = g.Wait()
+	return float64(streams*tokens) / time.Since(begin).Seconds(), page.Median(firsts), err
 }
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }

@@ -85,9 +85,10 @@ func (in *Input) startOurs(ctx context.Context, hostMiB uint64) (*service, error
 var errNoRouter = errors.New("llama-server was compiled without subprocesses")
 
 // startRouter starts llama-server's router with the program, the environment and the
-// arguments of a child of ours. Its error is errNoRouter where the program is none.
+// arguments of a child of ours, and with the libraries that make it a router. Its error is
+// errNoRouter where there are none and the program is not one without them.
 func (in *Input) startRouter(ctx context.Context, of *child) (*service, error) {
-	s, err := in.startServer(ctx, of, "--models-dir", in.dir, "--models-max", "1")
+	s, err := in.startServer(ctx, of.withLibraries(in.Router), "--models-dir", in.dir, "--models-max", "1")
 	if err != nil {
 		return nil, fmt.Errorf("start the router: %w", err)
 	}
@@ -116,7 +117,7 @@ func (in *Input) startServer(ctx context.Context, of *child, args ...string) (*s
 	if err != nil {
 		return nil, err
 	}
-	program := slices.IndexFunc(of.argv, func(arg string) bool { return filepath.Base(arg) == "llama-server" })
+	program := of.program()
 	if program < 0 {
 		return nil, fmt.Errorf("no llama-server in %q", of.argv)
 	}
@@ -134,7 +135,10 @@ func (in *Input) startServer(ctx context.Context, of *child, args ...string) (*s
 	// it inserts LLAMA_APP_CMD as the first argument (server-models.cpp), and the loader
 	// finds the libraries by LD_LIBRARY_PATH.
 	if program > 0 {
-		cmd.Env = append(cmd.Env, "LLAMA_APP_CMD="+of.argv[program], "LD_LIBRARY_PATH="+of.dir)
+		cmd.Env = append(cmd.Env, "LLAMA_APP_CMD="+of.argv[program])
+	}
+	if path := of.libraryPath(); path != "" {
+		cmd.Env = append(cmd.Env, "LD_LIBRARY_PATH="+path)
 	}
 	procgroup.Configure(cmd, syscall.SIGKILL, 0) // a router has children
 	log, err := os.CreateTemp(in.Work, "llama-server-*.log")
@@ -230,81 +234,4 @@ func (s *service) list(ctx context.Context) error {
 		return errors.New("the service has no models")
 	}
 	return nil
-}
-
-// child is a llama-server that a service has started.
-type child struct {
-	argv, env []string
-	dir       string
-}
-
-// child returns the process that has loaded a model.
-func (s *service) child(file string) (*child, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
-		}
-		proc := filepath.Join("/proc", e.Name())
-		stat, _ := os.ReadFile(filepath.Join(proc, "stat")) // processes end while they are listed
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		if fields := strings.Fields(rest); len(fields) < 2 || fields[1] != strconv.Itoa(s.cmd.Process.Pid) {
-			continue
-		}
-		argv, _ := os.ReadFile(filepath.Join(proc, "cmdline"))
-		if !bytes.Contains(argv, []byte("/"+file+"\x00")) {
-			continue
-		}
-		env, err := os.ReadFile(filepath.Join(proc, "environ"))
-		if err != nil {
-			return nil, err
-		}
-		dir, err := os.Readlink(filepath.Join(proc, "cwd"))
-		if err != nil {
-			return nil, err
-		}
-		return &child{argv: splitZero(argv), env: splitZero(env), dir: dir}, nil
-	}
-	return nil, fmt.Errorf("no child of %s has loaded %s", s.name, file)
-}
-
-func splitZero(raw []byte) []string {
-	return strings.Split(strings.TrimSuffix(string(raw), "\x00"), "\x00")
-}
-
-// value returns the value of the last of an argument.
-func (c *child) value(flag string) string {
-	for i := len(c.argv) - 2; i > 0; i-- {
-		if c.argv[i] == flag {
-			return c.argv[i+1]
-		}
-	}
-	return ""
-}
-
-// key returns the API key that the child requires.
-func (c *child) key() string {
-	for _, e := range c.env {
-		if key, ok := strings.CutPrefix(e, "LLAMA_API_KEY="); ok {
-			return key
-		}
-	}
-	return ""
-}
-
-// residentKiB returns the resident anonymous memory of the service itself, in KiB.
-func (s *service) residentKiB() (float64, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(raw)) {
-		if rest, ok := strings.CutPrefix(line, "RssAnon:"); ok {
-			return strconv.ParseFloat(strings.Fields(rest)[0], 64)
-		}
-	}
-	return 0, errors.New("no RssAnon in /proc/PID/status")
 }

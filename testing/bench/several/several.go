@@ -1,7 +1,8 @@
 // Package several measures the service of several models: what the gateway costs a
 // request, how fast one model replaces another, and what streams and idle connections
 // cost in memory. The peer is llama-server's own router with the same bundle, whose
-// children have the arguments and the environment of ours.
+// children have the arguments and the environment of ours. The llama-server of a bundle
+// cannot start programs; two libraries that are compiled for this benchmark make it a router.
 //
 // Services and children are processes, as users run them. Each service is compared with a
 // llama-server without it, which the same client asks over the same kind of socket.
@@ -29,6 +30,9 @@ type Input struct {
 	Command string
 	// Bundle is a packed bundle or a directory with a llama-server.
 	Bundle string
+	// Router is a directory with the libraries that make the bundle's llama-server a router.
+	// Empty means that the bundle's own are tried.
+	Router string
 	// Real is the path of a usable model; Tiny that of one so small that a token takes
 	// the server almost no time.
 	Real, Tiny string
@@ -136,13 +140,13 @@ func Models(ctx context.Context, in Input) (s page.Section, err error) {
 	s = page.Section{
 		Name: page.Models, Title: "Several models behind one address",
 		Text: []string{
-			fmt.Sprintf("`go-rocm serve --models-dir` and llama-server's router (`--models-dir --models-max 1`) with the same bundle, on TCP of the loopback interface. Their children have the same arguments and %d slots. "+
-				"The column of the child is that child itself, which the same client asks directly, or a plain llama-server with the child's program, environment and arguments where the child listens on a unix socket: both ways of a comparison begin with TCP. A ratio or a difference is the median of those of the rounds, with its confidence interval of 95 %%. The client reads the bytes of `/completion` and does not parse them.", slotCount(in)),
+			fmt.Sprintf("`go-rocm serve --models-dir` and llama-server's router (`--models-dir --models-max 1`) with the same bundle, on TCP of the loopback interface. Their children have the same arguments, the same environment and %d slots. "+
+				"The column of the child is that child itself, which the same client asks directly, or a plain llama-server with the child's program, environment and arguments where the child listens on a unix socket: both ways of a comparison begin with TCP. All are measured in turn, round after round. A ratio or a difference is the median of those of the rounds, with its confidence interval of 95 %%. The client reads the bytes of `/completion` and does not parse them.", slotCount(in)),
 			fmt.Sprintf("The %s shows the cost of the gateway at its worst, because its tokens cost the server next to nothing; the goals of the streams are about %s. "+
 				"A swap is a request of one token to the model that is not loaded, where there is room for one: the other one is unloaded, this one is loaded from the page cache and answers. "+
-				"Memory is the growth of the anonymous memory of the service's own process. Idle connections have sent one request of `/health`.", in.TinyName, in.RealName),
+				"Memory is that of the service's own process, without its children; that of streams and connections is the growth of its anonymous memory. Idle connections have sent one request of `/health`.", in.TinyName, in.RealName),
 		},
-		Head: []string{"", "rounds", "go-rocm", "its child", "go-rocm to its child", "router", "its child", "router to its child"},
+		Head: []string{"", "rounds", "go-rocm", "its child", "go-rocm to its child", "router", "its child", "router to its child", "go-rocm to router"},
 	}
 	ours, c, err := in.start(ctx, fileTiny)
 	if err != nil {
@@ -161,6 +165,10 @@ func Models(ctx context.Context, in Input) (s page.Section, err error) {
 	case peerErr != nil:
 		return s, peerErr
 	default:
+		if in.Router != "" {
+			s.Text = append(s.Text, "The llama-server of a bundle is compiled without subprocesses, so that it cannot be a router. Here the router and its children use two libraries, libllama-common and libllama-server-impl, "+
+				"that are compiled for this benchmark alone: of the same source, with the options of the bundle and `LLAMA_SUBPROCESS=ON`. The program, all other libraries and the modules are those of the bundle.")
+		}
 		defer func() { err = errors.Join(err, router.stop()) }()
 		b.services = append(b.services, router)
 	}

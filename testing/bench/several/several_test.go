@@ -65,7 +65,7 @@ func TestModelsHasARowForEachMeasurement(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, s, 1+3+3+1+3, 1+2+1+1)
+	check(t, s, 3+3+2*3+1+3, 1+2+2+1)
 }
 
 // A bundle without a router is measured, too.
@@ -76,7 +76,7 @@ func TestModelsWithoutARouter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	check(t, s, 1+3+3+1+3, 1+2+1+1)
+	check(t, s, 3+3+2*3+1+3, 1+2+1+1)
 	if text := s.Text[len(s.Text)-1]; !strings.Contains(text, "without subprocesses") {
 		t.Error(text)
 	}
@@ -145,5 +145,28 @@ func TestPeerHasTheArgumentsOfTheChild(t *testing.T) {
 	}
 	if c.key() != "secret" || c.value("--host") != "/s" || c.value("--port") != "" {
 		t.Errorf("%q %q", c.key(), c.value("--host"))
+	}
+}
+
+// The libraries that make llama-server a router come before those of the bundle, for the
+// router by its loader's argument and for its children by the environment.
+func TestRouterHasItsOwnLibraries(t *testing.T) {
+	for _, test := range []struct {
+		argv               []string
+		dir, wantArgv, env string
+	}{
+		{[]string{"/b/ld.so", "--library-path", "/b", "/b/llama-server", "--threads", "2"}, "/r", "/b/ld.so --library-path /r:/b /b/llama-server --threads 2", "/r:/b"},
+		{[]string{"/b/ld.so", "--library-path", "/b", "/b/llama-server"}, "", "/b/ld.so --library-path /b /b/llama-server", "/b"},
+		{[]string{"/b/llama-server", "--library-path", "x"}, "/r", "/b/llama-server --library-path x", "/r"},
+		{[]string{"/b/llama-server"}, "", "/b/llama-server", ""},
+	} {
+		before := strings.Join(test.argv, " ")
+		c := (&child{argv: test.argv, dir: "/b"}).withLibraries(test.dir)
+		if got := strings.Join(c.argv, " "); got != test.wantArgv || c.libraryPath() != test.env {
+			t.Errorf("%s with %q: %s, LD_LIBRARY_PATH=%s", before, test.dir, got, c.libraryPath())
+		}
+		if strings.Join(test.argv, " ") != before {
+			t.Errorf("the arguments of the child became %q", test.argv)
+		}
 	}
 }

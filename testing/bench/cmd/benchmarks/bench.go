@@ -196,7 +196,7 @@ func memory(ctx context.Context, b *bench, rounds int) (page.Section, error) {
 
 func (b *bench) several(rounds int) several.Input {
 	return several.Input{
-		Command: b.command, Bundle: b.options.cpu, Real: b.real.Path, Tiny: b.tiny.Path, RealName: b.real.Name, TinyName: b.tiny.Name,
+		Command: b.command, Bundle: b.options.cpu, Router: b.options.router, Real: b.real.Path, Tiny: b.tiny.Path, RealName: b.real.Name, TinyName: b.tiny.Name,
 		Work: b.work, Rounds: rounds, Idle: 5000, Log: b.out,
 	}
 }

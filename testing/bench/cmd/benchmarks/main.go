@@ -50,9 +50,9 @@ func start(args []string) error {
 
 // options are the options of the command line.
 type options struct {
-	only, page, cpu, hip, source, work string
-	rounds, jobs                       int
-	list                               bool
+	only, page, cpu, hip, source, router, work string
+	rounds, jobs                               int
+	list                                       bool
 }
 
 func parse(args []string) (options, error) {
@@ -64,6 +64,7 @@ func parse(args []string) (options, error) {
 	fs.StringVar(&o.hip, "hip", "", "packed hip bundle")
 	fs.StringVar(&o.work, "work", "", "directory on the disk to measure (default: the user's cache directory)")
 	fs.StringVar(&o.source, "source", "", "directory of the llama.cpp source, which has the tokenizer of the tiny model")
+	fs.StringVar(&o.router, "router", "", "directory of the libraries that make the llama-server of the cpu bundle a router, the peer of "+page.Models+" (default: none, so that it has no router as its peer)")
 	fs.IntVar(&o.jobs, "jobs", runtime.NumCPU(), "threads for packing and unpacking")
 	fs.IntVar(&o.rounds, "rounds", 0, "rounds of each benchmark (default: see -list)")
 	fs.BoolVar(&o.list, "list", false, "list the benchmarks")
