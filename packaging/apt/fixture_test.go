@@ -2,14 +2,19 @@ package apt_test
 
 import (
 	"bytes"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +43,29 @@ func newKey(t testing.TB, change func(*packet.Config)) *openpgp.Entity {
 	}
 	return e
 }
+
+// withRSA makes newKey return an RSA key of 3072 bits. All of them have the same primes,
+// which take seconds to find under the race detector.
+func withRSA(t testing.TB) func(*packet.Config) {
+	t.Helper()
+	primes, err := rsaPrimes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *packet.Config) {
+		c.Algorithm, c.RSABits, c.RSAPrimes = packet.PubKeyAlgoRSA, rsaBits, slices.Concat(primes, primes) // and of a subkey
+	}
+}
+
+const rsaBits = 3072
+
+var rsaPrimes = sync.OnceValues(func() ([]*big.Int, error) {
+	k, err := rsa.GenerateKey(rand.Reader, rsaBits)
+	if err != nil {
+		return nil, err
+	}
+	return k.Primes, nil
+})
 
 func export(t testing.TB, e *openpgp.Entity, private bool) []byte {
 	t.Helper()

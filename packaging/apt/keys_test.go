@@ -76,8 +76,7 @@ func TestPublishRejectsUnusableKeys(t *testing.T) {
 			}
 		})
 	}
-	rsa := newKey(t, func(c *packet.Config) { c.Algorithm, c.RSABits = packet.PubKeyAlgoRSA, 3072 })
-	publish(t, options(t.TempDir(), keysOf(t, rsa), first))
+	publish(t, options(t.TempDir(), keysOf(t, newKey(t, withRSA(t))), first))
 }
 
 // verifier is a program that verifies a signature. argv returns its arguments; the
@@ -142,7 +141,7 @@ func TestSignaturesVerifyWithGnuPGAndSequoia(t *testing.T) {
 	}
 	for name, change := range map[string]func(*packet.Config){
 		"Ed25519": aged,
-		"RSA":     func(c *packet.Config) { aged(c); c.Algorithm, c.RSABits = packet.PubKeyAlgoRSA, 3072 },
+		"RSA":     func(c *packet.Config) { aged(c); withRSA(t)(c) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			keys := keysOf(t, newKey(t, change))

@@ -5,7 +5,10 @@ package pgpkeys
 import (
 	"bytes"
 	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
 	_ "crypto/sha1" // for the weak keys
+	"slices"
 	"testing"
 	"time"
 
@@ -39,7 +42,14 @@ func Keys(t testing.TB, at time.Time) []Key {
 	t.Helper()
 	g := generator{t, at}
 	rsa := func(bits int) func(*packet.Config) {
-		return func(c *packet.Config) { c.Algorithm, c.RSABits = packet.PubKeyAlgoRSA, bits }
+		return func(c *packet.Config) {
+			k, err := rsa.GenerateKey(rand.Reader, bits)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The key and its subkey for encryption, which is removed.
+			c.Algorithm, c.RSABits, c.RSAPrimes = packet.PubKeyAlgoRSA, bits, slices.Concat(k.Primes, k.Primes)
+		}
 	}
 	p256 := func(c *packet.Config) { c.Algorithm, c.Curve = packet.PubKeyAlgoECDSA, packet.CurveNistP256 }
 	strong := func(*packet.Signature) {}
