@@ -4,11 +4,13 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,27 +25,43 @@ import (
 
 var epoch = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
-// buildProgram compiles a static program that links an external module, so that
-// there is a licence to collect.
+// buildProgram returns the path of a static program that links an external module, so
+// that there is a licence to collect.
 func buildProgram(t *testing.T) string {
 	t.Helper()
+	program, err := compiled()
+	if err != nil {
+		t.Fatal(err)
+	}
 	out := filepath.Join(t.TempDir(), "go-rocm")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", out, "./testdata/program")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
-	if b, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, b)
+	if err := os.WriteFile(out, program, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }
 
-func goEnv(t *testing.T, name string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "env", name).Output()
+// compiled returns the program of testdata, which is compiled once.
+var compiled = sync.OnceValues(func() (program []byte, err error) {
+	dir, err := os.MkdirTemp("", "deb-program-")
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	return strings.TrimSpace(string(out))
-}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	out := filepath.Join(dir, "go-rocm")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s", "-o", out, "./testdata/program")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
+	if b, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("go build: %w\n%s", err, b)
+	}
+	return os.ReadFile(out)
+})
+
+// goDirs returns the directories of Go and of its modules.
+var goDirs = sync.OnceValues(func() (dirs [2]string, err error) {
+	out, err := exec.Command("go", "env", "GOROOT", "GOMODCACHE").Output()
+	copy(dirs[:], strings.Split(string(out), "\n"))
+	return dirs, err
+})
 
 // writeBundle writes a small bundle with the structure of a real one.
 func writeBundle(t *testing.T) string {
@@ -104,9 +122,13 @@ func command(t *testing.T) deb.Command {
 	if err := manual.Write(pages, root, manual.Options{Version: "0.2.0", Date: epoch}); err != nil {
 		t.Fatal(err)
 	}
+	dirs, err := goDirs()
+	if err != nil {
+		t.Fatal(err)
+	}
 	return deb.Command{
 		Program: buildProgram(t), LlamaVersion: "v0.5.0", Manual: pages,
-		ModuleCache: goEnv(t, "GOMODCACHE"), GoRoot: goEnv(t, "GOROOT"),
+		ModuleCache: dirs[1], GoRoot: dirs[0],
 	}
 }
 
