@@ -281,7 +281,8 @@ func TestMirrorStopsWhenCancelled(t *testing.T) {
 }
 
 // goCommand runs go in dir with a proxy and, as the source of the other modules,
-// this machine's module cache.
+// this machine's module cache. Without the path of the test's module cache in what is
+// compiled, the build cache has it for the next test.
 func goCommand(t *testing.T, dir, proxy string, args ...string) (string, error) {
 	t.Helper()
 	cache, err := exec.CommandContext(t.Context(), "go", "env", "GOMODCACHE").Output()
@@ -290,7 +291,7 @@ func goCommand(t *testing.T, dir, proxy string, args ...string) (string, error) 
 	}
 	cmd := exec.CommandContext(t.Context(), "go", args...)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -modcacherw", "GOWORK=off", "GOTOOLCHAIN=local", "CGO_ENABLED=0",
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=mod -modcacherw -trimpath -ldflags=-s", "GOWORK=off", "GOTOOLCHAIN=local", "CGO_ENABLED=0",
 		"GOMODCACHE="+filepath.Join(dir, "modcache"), "GONOSUMDB=*", "GOPRIVATE=", "GONOPROXY=",
 		"GOPROXY=file://"+proxy+",file://"+filepath.Join(strings.TrimSpace(string(cache)), "cache", "download"))
 	out, err := cmd.CombinedOutput()
