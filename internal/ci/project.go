@@ -22,7 +22,8 @@ type Project struct {
 	// duration: a run that reaches its time limit while the engine minimises an input
 	// fails with "context deadline exceeded".
 	FuzzRuns int
-	// AllCases makes the race tests try every case of those that are many and alike.
+	// AllCases makes the race, end-to-end and install tests try every case of those that are
+	// many and alike.
 	AllCases bool
 }
 

@@ -110,7 +110,8 @@ func (p Project) ProductSteps(h Hooks) (products, suites []Step) {
 			Name: suite.name, Lane: suite.lane, Needs: needs, Limit: 45 * time.Minute,
 			Run: func(ctx context.Context, out io.Writer) (Count, error) {
 				args := append([]string{"-count=1", "-timeout=43m", "-tags", suite.tag}, suite.flags...)
-				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), env.vars, append(args, "./...")...)
+				vars := slices.Concat(env.vars, p.casesEnv())
+				return p.goTest(ctx, out, filepath.Join(p.Root, "testing", suite.tag), vars, append(args, "./...")...)
 			},
 		})
 	}
@@ -164,11 +165,16 @@ func (p Project) race(ctx context.Context, out io.Writer) (Count, error) {
 // this, CGO_ENABLED=0 would fail late. Its processes wait a second before they exit, which
 // tests that start many would add up.
 func (p Project) raceEnv() []string {
-	env := []string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}
+	return append([]string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}, p.casesEnv()...)
+}
+
+// casesEnv returns the variable, read by testing/cases, that asks the tests for every case.
+// It is empty unless all are to be tried.
+func (p Project) casesEnv() []string {
 	if p.AllCases {
-		env = append(env, "GOROCM_CASES=all") // read by testing/cases
+		return []string{"GOROCM_CASES=all"}
 	}
-	return env
+	return nil
 }
 
 // testModules runs the tests of every module. Those of the main module take longest;

@@ -103,3 +103,44 @@ func TestAllCasesIsAskedOfTheRaceTests(t *testing.T) {
 		}
 	}
 }
+
+// The tests on the products get the same request.
+func TestAllCasesIsAskedOfTheProductTests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it compiles programs; `mage test` runs this test")
+	}
+	t.Setenv(cases.Env, "")
+	files := map[string]string{"all": "a product", "some": "a product"}
+	for _, suite := range []string{"e2e", "install"} {
+		files["testing/"+suite+"/go.mod"] = "module example.test/m/testing/" + suite + "\n\ngo 1.26\n"
+		files["testing/"+suite+"/c_test.go"] = `//go:build ` + suite + `
+
+package ` + suite + `
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestCases(t *testing.T) {
+	if got, all := os.Getenv("GOROCM_CASES"), filepath.Base(os.Getenv("GOROCM_BUNDLE")) == "all"; (got == "all") != all {
+		t.Errorf("all: %v, and the variable is %q", all, got)
+	}
+}
+`
+	}
+	p := writeModule(t, files)
+	for _, name := range []string{"all", "some"} {
+		p.AllCases = name == "all"
+		h := Hooks{Products: []Product{
+			{Name: "cpu bundle", Env: EnvBundle, Make: func(context.Context) (string, error) { return filepath.Join(p.Root, name), nil }},
+			{Name: "deb", Env: EnvDeb, Make: func(context.Context) (string, error) { return filepath.Join(p.Root, name), nil }},
+		}}
+		products, suites := p.ProductSteps(h)
+		var out strings.Builder
+		if err := Run(t.Context(), &out, append(products, suites...)...); err != nil || !strings.Contains(out.String(), "2 passed, 0 failed") {
+			t.Errorf("with %s: %v\n%s", name, err, &out)
+		}
+	}
+}
