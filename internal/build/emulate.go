@@ -165,7 +165,7 @@ func (e *emulation) runTests(ctx context.Context, work string) error {
 	run := emulatedTests{
 		program: tests, dir: dir, passed: filepath.Join(e.Settings.Cache, "emulated-"+shortKey(sum, e.key)+".passed"), out: os.Stdout, errors: os.Stderr,
 		env: []string{
-			emulateVariable + "=" + emulateAll, ci.EnvBundle + "=" + packs[0], ci.EnvHIPBundle + "=" + packs[1], ci.EnvSource + "=" + source,
+			emulateVariable + "=" + emulateAll, ci.EveryCase, ci.EnvBundle + "=" + packs[0], ci.EnvHIPBundle + "=" + packs[1], ci.EnvSource + "=" + source,
 			ci.EnvBackendOps + "=" + operations,
 			hsa.EnvCoverage + "=" + e.coverage(),
 		},

@@ -26,6 +26,7 @@ func Pages() error {
 		}
 		cmd := exec.CommandContext(ctx, "go", "test", "-tags=e2e", "-count=1", "-timeout=0", "-v", "./pages", "-update-screenshots", "-soak="+soak)
 		cmd.Dir, cmd.Stdout, cmd.Stderr = filepath.Join(p.Root, "testing", "e2e"), os.Stdout, os.Stderr
+		cmd.Env = append(os.Environ(), ci.EveryCase) // a screenshot of each view
 		return cmd.Run()
 	}))
 }

@@ -43,6 +43,10 @@ const (
 	EnvSmallImage = "GOROCM_SMALL_IMAGE"
 )
 
+// EveryCase is the setting, read by testing/cases, with which tests try every case of those
+// that are many and alike.
+const EveryCase = "GOROCM_CASES=all"
+
 // Product is an artifact that tests run on.
 type Product struct {
 	// Name is the name of the step that makes it, such as "cpu bundle".
@@ -168,11 +172,10 @@ func (p Project) raceEnv() []string {
 	return append([]string{"CGO_ENABLED=1", "GORACE=atexit_sleep_ms=0 " + os.Getenv("GORACE")}, p.casesEnv()...)
 }
 
-// casesEnv returns the variable, read by testing/cases, that asks the tests for every case.
-// It is empty unless all are to be tried.
+// casesEnv returns EveryCase if all are to be tried.
 func (p Project) casesEnv() []string {
 	if p.AllCases {
-		return []string{"GOROCM_CASES=all"}
+		return []string{EveryCase}
 	}
 	return nil
 }
