@@ -4,6 +4,7 @@ package containertest
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -53,5 +54,16 @@ func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ..
 	})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
+	}
+}
+
+// EnsureDebian is Debian unless the engine has an image ref, which an earlier test or run made.
+func EnsureDebian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ...string) {
+	t.Helper()
+	switch _, err := e.Image(t.Context(), ref); {
+	case errors.Is(err, engine.ErrNoImage):
+		Debian(t, e, ref, suite, setup, packages...)
+	case err != nil:
+		t.Fatal(err)
 	}
 }

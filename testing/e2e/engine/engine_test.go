@@ -9,12 +9,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
@@ -28,16 +30,26 @@ import (
 
 const image = "go-rocm/test-probe:latest"
 
-// probeImage compiles the probe and imports it as an image.
-func probeImage(t *testing.T, e engine.Engine) {
-	t.Helper()
-	bin := filepath.Join(t.TempDir(), "probe")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "./probe")
+// probe compiles the probe, once for all tests.
+var probe = sync.OnceValues(func() (program []byte, err error) {
+	dir, err := os.MkdirTemp("", "probe-")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	bin := filepath.Join(dir, "probe")
+	cmd := exec.Command("go", "build", "-o", bin, "./probe")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+		return nil, fmt.Errorf("compile the probe: %w\n%s", err, out)
 	}
-	program, err := os.ReadFile(bin)
+	return os.ReadFile(bin)
+})
+
+// probeImage imports the probe as an image.
+func probeImage(t *testing.T, e engine.Engine) {
+	t.Helper()
+	program, err := probe()
 	if err != nil {
 		t.Fatal(err)
 	}

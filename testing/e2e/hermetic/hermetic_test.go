@@ -19,6 +19,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/docker/containertest"
 	"forge.lthn.ai/core/go-rocm/docker/engine"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -27,8 +28,11 @@ import (
 // with this id.
 const user = 4321
 
-// suites are the Debian releases that the bundle must run on.
-var suites = []string{"bullseye", "bookworm", "trixie", "forky"}
+// suites returns the Debian releases that the bundle must run on: in CI the oldest and the newest.
+func suites() []string {
+	ends := []string{"bullseye", "forky"}
+	return cases.Of(ends, ends, []string{"bullseye", "bookworm", "trixie", "forky"})
+}
 
 func product(t *testing.T, env string) string {
 	t.Helper()
@@ -61,7 +65,7 @@ func TestBundleRunsOnEveryDistribution(t *testing.T) {
 		}
 		answer(t, eng, ref, inputs)
 	})
-	for _, suite := range suites {
+	for _, suite := range suites() {
 		t.Run(suite, func(t *testing.T) {
 			answer(t, eng, debian(t, eng, suite), inputs)
 		})
@@ -72,9 +76,7 @@ func TestBundleRunsOnEveryDistribution(t *testing.T) {
 func debian(t *testing.T, eng engine.Engine, suite string) string {
 	t.Helper()
 	ref := "go-rocm/test-root:" + suite
-	if _, err := eng.Image(t.Context(), ref); err != nil {
-		containertest.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
-	}
+	containertest.EnsureDebian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
 	return ref
 }
 

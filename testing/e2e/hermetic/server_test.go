@@ -17,13 +17,11 @@ import (
 func withLavapipe(t *testing.T, eng engine.Engine, suite string) string {
 	t.Helper()
 	ref := "go-rocm/test-vulkan:" + suite
-	if _, err := eng.Image(t.Context(), ref); err != nil {
-		packages := []string{"mesa-vulkan-drivers"}
-		if suite == "forky" {
-			packages = append(packages, "llama.cpp-tools")
-		}
-		containertest.Debian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`, packages...)
+	packages := []string{"mesa-vulkan-drivers"}
+	if suite == "forky" {
+		packages = append(packages, "llama.cpp-tools")
 	}
+	containertest.EnsureDebian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`, packages...)
 	return ref
 }
 
