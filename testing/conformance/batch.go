@@ -23,9 +23,9 @@ func batchChecks() []Check {
 			return nil
 		}},
 		{Name: "the end of the context stops a batch", Run: batchCancel},
-		{Name: "classify samples what generate would", Run: classify},
+		{Name: "classify samples what generate would", Run: classify, Texts: true},
 		{
-			Name: "logits span the vocabulary and agree with the token", Run: logits,
+			Name: "logits span the vocabulary and agree with the token", Run: logits, Texts: true,
 			Needs: func(s Subject) bool { return s.Logits },
 		},
 	}

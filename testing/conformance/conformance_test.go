@@ -353,6 +353,10 @@ func TestRequirements(t *testing.T) {
 			t.Errorf("without what %q needs: %q", name, got)
 		}
 	}
+	texts := names(Subject{Logits: true, Chat: true, Texts: true})
+	if !slices.Contains(texts, "texts are valid UTF-8") || slices.Contains(texts, "nothing is left behind") {
+		t.Errorf("of texts: %q", texts)
+	}
 }
 
 // TestVerifySurvivesHangingBackend checks that a check that hangs or panics is a failure.

@@ -58,10 +58,10 @@ func noModel(_ context.Context, s Subject, _ inference.TextModel) (err error) {
 
 func endChecks() []Check {
 	return []Check{
-		{Name: "it ends at MaxTokens", Run: atLimit},
-		{Name: "temperature 0 repeats itself", Run: deterministic},
-		{Name: "texts are valid UTF-8", Run: validText},
-		{Name: "a stop token ends it and is not yielded", Run: stopToken},
+		{Name: "it ends at MaxTokens", Run: atLimit, Texts: true},
+		{Name: "temperature 0 repeats itself", Run: deterministic, Texts: true},
+		{Name: "texts are valid UTF-8", Run: validText, Texts: true},
+		{Name: "a stop token ends it and is not yielded", Run: stopToken, Texts: true},
 		{Name: "nil options are skipped", Run: func(ctx context.Context, s Subject, m inference.TextModel) error {
 			toks, err := gather(ctx, m, s.Prompts[0], nil, inference.WithMaxTokens(2), nil)
 			if err != nil || len(toks) == 0 || len(toks) > 2 {
@@ -71,7 +71,7 @@ func endChecks() []Check {
 		}},
 		{Name: "metrics speak of the last operation", Run: metrics},
 		{
-			Name: "chat answers and repeats itself", Run: chat,
+			Name: "chat answers and repeats itself", Run: chat, Texts: true,
 			Needs: func(s Subject) bool { return s.Chat },
 		},
 	}

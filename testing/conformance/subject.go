@@ -33,6 +33,9 @@ type Subject struct {
 	// kernels sum in a different order for a different batch size, which can change
 	// the result of a near tie.
 	Steady bool
+	// Texts limits the checks to those whose result depends on the tokenizer, for a model
+	// that differs in it from one that passes all checks.
+	Texts bool
 	// Patience is the time limit of a check; 0 means a minute.
 	Patience time.Duration
 }
@@ -45,6 +48,8 @@ type Check struct {
 	Run func(ctx context.Context, s Subject, m inference.TextModel) error
 	// Needs reports whether the check applies to a subject; nil means always.
 	Needs func(Subject) bool
+	// Texts means that the result depends on the tokenizer.
+	Texts bool
 }
 
 // Checks returns the checks of all promises, the simple ones first.
@@ -80,7 +85,7 @@ func Run(t *testing.T, s Subject) {
 
 // checks returns the checks that apply to the subject.
 func (s Subject) checks() []Check {
-	return slices.DeleteFunc(Checks(), func(c Check) bool { return c.Needs != nil && !c.Needs(s) })
+	return slices.DeleteFunc(Checks(), func(c Check) bool { return c.Needs != nil && !c.Needs(s) || s.Texts && !c.Texts })
 }
 
 // Verify runs one check with a context that ends after Subject.Patience. A check

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
 )
@@ -51,12 +53,16 @@ func TestAbandonedRequestsFreeTheirSlots(t *testing.T) {
 		streamed <- text
 	}()
 	poll.Until(t, "a busy slot", func() bool { return s.busySlots(t) == 1 })
+	few := []string{"completion", "stream in a prompt"} // in CI: a whole answer, and a stream without a token
 	for name, tt := range map[string]struct{ path, body string }{
 		"completion":         {"/completion", `{"prompt":"There","ignore_eos":true,"n_predict":4000}`},
 		"with probabilities": {"/completion", `{"prompt":"There","ignore_eos":true,"n_predict":4000,"n_probs":3}`},
 		"chat with tools":    {"/v1/chat/completions", `{"messages":[{"role":"user","content":"Tell"}],"ignore_eos":true,"max_tokens":4000,"tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object","properties":{}}}}]}`},
 		"stream in a prompt": {"/completion", `{"prompt":"` + strings.Repeat("word ", 3900) + `","n_predict":10,"stream":true}`},
 	} {
+		if cases.Of(true, true, false) && !slices.Contains(few, name) {
+			continue
+		}
 		ctx, leave := context.WithCancel(t.Context())
 		gone := make(chan struct{})
 		go func() {
@@ -119,6 +125,7 @@ func TestAbandonedCallsFreeTheirSlots(t *testing.T) {
 	}()
 	poll.Until(t, "a busy slot", busy(1))
 	long := strings.Repeat("word ", 7000)
+	few := []string{"Generate", "API"} // in CI: a stream without a token, and a whole answer
 	for name, call := range map[string]func(ctx context.Context) error{
 		"Generate": func(ctx context.Context) error {
 			stream := model.Stream(ctx, rocm.Request{Prompt: rocm.TextPrompt(long), GenerateConfig: inference.GenerateConfig{MaxTokens: 1}})
@@ -135,6 +142,9 @@ func TestAbandonedCallsFreeTheirSlots(t *testing.T) {
 			return err
 		},
 	} {
+		if cases.Of(true, true, false) && !slices.Contains(few, name) {
+			continue
+		}
 		ctx, cancel := context.WithCancel(t.Context())
 		called := make(chan error, 1)
 		go func() { called <- call(ctx) }()

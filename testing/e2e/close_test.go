@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"forge.lthn.ai/core/go-rocm"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 )
 
 // TestCloseRightAfterLoad closes models that were never used. llama-server reports
@@ -17,7 +18,7 @@ import (
 // point could only be killed.
 func TestCloseRightAfterLoad(t *testing.T) {
 	path := tiny(t, "llama-spm", 1)
-	for range 8 {
+	for range cases.Of(3, 3, 8) {
 		var log bytes.Buffer
 		s := rocm.Settings{}
 		s.Context, s.Log = 512, slog.New(slog.NewTextHandler(&log, nil))

@@ -19,6 +19,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/runtime/gpu"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/hsa"
 	"forge.lthn.ai/core/go-rocm/testing/models"
@@ -209,6 +210,7 @@ type timedModel struct {
 	name   string
 	path   func(t *testing.T) string
 	answer string  // what a chat answers to question; empty for a random model
+	tokens int     // of the answer
 	slack  float64 // of checkMemory
 }
 
@@ -222,14 +224,14 @@ func timedModels() []timedModel {
 				t.Fatal(err)
 			}
 			return path
-		}, "", tinySlack}
+		}, "", cases.Of(4, 4, 16), tinySlack}
 	}
 	out := []timedModel{random(gguf.Q4_K)}
 	if os.Getenv("GOROCM_EMULATE") == "all" {
 		out = append(out, timedModel{"SmolLM2", func(t *testing.T) string {
 			t.Helper()
 			return realModel(t, models.SmolLM2())
-		}, answer, 0})
+		}, answer, 16, 0})
 	}
 	return out
 }
@@ -256,7 +258,7 @@ func TestEmulatedCardAnswersAChat(t *testing.T) {
 				t.Fatalf("the plan has %s with %d of %d layers", p.Backend, p.Layers, p.TotalLayers)
 			}
 			checkMemory(t, model, "ROCm0", m.slack)
-			text := chat(t, model)
+			text := shortChat(t, model, m.tokens)
 			if !strings.Contains(text, m.answer) {
 				t.Errorf("answered %q", text)
 			}

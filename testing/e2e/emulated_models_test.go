@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -142,7 +143,8 @@ func (r *rig) answers(t *testing.T, m emulatedModel, path, layers, report string
 	}
 	s := r.serve(t, path, report, "-ngl", layers, "-c", fmt.Sprint(256*m.slots), "-np", fmt.Sprint(m.slots), "-fa", flash, "-ctk", m.cache, "-ctv", m.cache)
 	defer s.close()
-	const tokens, all = 3, 1 << 20
+	const all = 1 << 20
+	tokens := cases.Of(2, 2, 3)
 	out, errs := make([]emulatedAnswer, len(prompts)), make([]error, len(prompts))
 	free := make(chan bool, m.slots)
 	var wg sync.WaitGroup

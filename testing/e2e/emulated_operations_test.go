@@ -5,6 +5,7 @@ package e2e
 import (
 	"fmt"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm/internal/backendops"
 	"forge.lthn.ai/core/go-rocm/pkg/gfx"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/hsa"
 	"forge.lthn.ai/core/go-rocm/testing/rdna3/survey"
 )
@@ -61,9 +63,39 @@ var fusedCases = "^(" + strings.Join([]string{
 	`type=f32,ne=\[9,9,1280,1\],num_groups=`,
 }, "|") + ")"
 
+// alikeTypes matches the types of weights that CI leaves out: another one of the family stands for them. CI has Q4_0 and
+// Q8_0, of the K types Q4_K and Q6_K, of those with a table IQ3_S and IQ4_NL, and MXFP4.
+var alikeTypes = regexp.MustCompile(`=(q1_0|q2_0|q4_1|q5_0|q5_1|q2_K|q3_K|q5_K|iq1_s|iq1_m|iq2_xxs|iq2_xs|iq2_s|iq3_xxs|iq4_xs|nvfp4|tq1_0|tq2_0)\b`)
+
+// onBothCards reports whether CI computes an operation on both targets: those of language models, and the one that
+// always runs a solution of Tensile.
+func onBothCards(operation string) bool {
+	return operation == "OUT_PROD" || slices.Contains(usedByModels, operation)
+}
+
+// chooseForCard returns the cases for one card of several, which has the number part.
+func chooseForCard(listed []backendops.Case, part, parts int) []backendops.Case {
+	short := cases.Of(true, true, false)
+	kinds := slices.Clone(listed)
+	if short {
+		kinds = slices.DeleteFunc(kinds, func(c backendops.Case) bool { return alikeTypes.MatchString(c.Params) || !onBothCards(c.Operation) })
+	}
+	chosen := map[backendops.Case]bool{}
+	for _, c := range backendops.Sample(kinds, part, parts, mostWorkOfAKind) {
+		chosen[c] = true
+	}
+	for n, c := range backendops.Smallest(listed, mostWork) {
+		if !short || onBothCards(c.Operation) || n%parts == part {
+			chosen[c] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(listed), func(c backendops.Case) bool { return !chosen[c] })
+}
+
 // TestEmulatedOperations computes operations of the shipped HIP module on a card of each target, by llama.cpp's own test,
 // which compares them with the CPU's within its own tolerance: the smallest case of each operation, and on one of the cards
-// that of each kind and the smallest cases of each fused operation. `mage emulate` computes the others.
+// that of each kind and the smallest cases of each fused operation. In CI an operation that language models do not use is
+// computed on one of the cards, and there is one type of weights of each family. `mage emulate` computes the others.
 func TestEmulatedOperations(t *testing.T) {
 	executed := map[string]bool{} // the families of kernels, on either card
 	targets := []string{"gfx1100", "gfx1101"}
@@ -78,14 +110,9 @@ func TestEmulatedOperations(t *testing.T) {
 			}
 			short := backendops.Short{
 				Processes: 2,
-				Choose: func(cases []backendops.Case) []backendops.Case {
-					whole, few := backendops.Sample(cases, part, len(targets), mostWorkOfAKind), backendops.Smallest(cases, mostWork)
-					return slices.DeleteFunc(slices.Clone(cases), func(c backendops.Case) bool {
-						return !slices.Contains(whole, c) && !slices.Contains(few, c)
-					})
-				},
-				Fused:    []backendops.Unit{{Operation: strings.Join(fused, ","), Params: fusedCases}},
-				Required: append(fused, usedByModels...),
+				Choose:    func(listed []backendops.Case) []backendops.Case { return chooseForCard(listed, part, len(targets)) },
+				Fused:     []backendops.Unit{{Operation: strings.Join(fused, ","), Params: fusedCases}},
+				Required:  append(fused, usedByModels...),
 			}
 			coverage := filepath.Join(t.TempDir(), "coverage")
 			shortOperations(t, r.operations(t, hsa.EnvCoverage+"="+beside(hsa.EnvCoverage, coverage)), short)

@@ -162,8 +162,14 @@ func load(t *testing.T, path string, opts ...inference.LoadOption) *rocm.Model {
 // chat asks the question and returns the answer.
 func chat(t *testing.T, model *rocm.Model) string {
 	t.Helper()
+	return shortChat(t, model, 16)
+}
+
+// shortChat asks the question and returns the first tokens of the answer.
+func shortChat(t *testing.T, model *rocm.Model, tokens int) string {
+	t.Helper()
 	var text strings.Builder
-	for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: question}}, inference.WithMaxTokens(16)) {
+	for token := range model.Chat(t.Context(), []inference.Message{{Role: "user", Content: question}}, inference.WithMaxTokens(tokens)) {
 		text.WriteString(token.Text)
 	}
 	if err := model.Err(); err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/goroutines"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 	"forge.lthn.ai/core/go-rocm/testing/poll"
@@ -82,10 +83,9 @@ func (s *served) chatAs(t *testing.T, client *http.Client, key, model string) sa
 }
 
 const (
-	// envSeveralTime is how long TestServeSeveralModels runs; `mage torture` sets ten
-	// minutes.
+	// envSeveralTime is how long the clients of TestServeSeveralModels ask; `mage torture`
+	// sets ten minutes.
 	envSeveralTime = "GOROCM_SEVERAL_TIME"
-	severalTime    = 40 * time.Second
 	severalClients = 64
 	// removable is the model that the settings sometimes leave out.
 	removable = "tiny-2"
@@ -250,7 +250,7 @@ func (s *severalModels) goroutinesAtEnd(t *testing.T) goroutines.Set {
 // the end the service has no more processes, open files, sockets and goroutines than one
 // that has answered four requests.
 func TestServeSeveralModels(t *testing.T) {
-	limit := severalTime
+	limit := cases.Of(12*time.Second, 12*time.Second, 40*time.Second) // each kind of change at least twice
 	if text := os.Getenv(envSeveralTime); text != "" {
 		var err error
 		if limit, err = time.ParseDuration(text); err != nil {
@@ -354,21 +354,26 @@ func (f *failures) String() string {
 	return b.String()
 }
 
-// change kills, loads, unloads and reconfigures until finished, and returns how often.
+// change kills, loads, unloads and reconfigures until finished, and returns how often. Of five changes each
+// is another one.
 func (s *severalModels) change(t *testing.T, client *http.Client, finished <-chan struct{}) map[string]int {
 	t.Helper()
 	random := rand.New(rand.NewPCG(1, 2)) // so that a run can be repeated
 	pause := time.NewTicker(time.Second)
 	defer pause.Stop()
 	count, stall := map[string]int{}, map[string]int{}
-	for {
+	kinds := []string{"kill", "unload", "load", "change", "remove"}
+	for n := 0; ; n++ {
 		select {
 		case <-finished:
 			return count
 		case <-pause.C:
 		}
 		name := s.names[random.IntN(len(s.names))]
-		what := []string{"kill", "unload", "load", "change", "remove"}[random.IntN(5)]
+		if n %= len(kinds); n == 0 {
+			random.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
+		}
+		what := kinds[n]
 		count[what]++
 		switch what {
 		case "kill":

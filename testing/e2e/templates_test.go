@@ -18,6 +18,7 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/llamaapi"
 	"forge.lthn.ai/core/go-rocm/runtime/plan"
 	"forge.lthn.ai/core/go-rocm/runtime/supervise"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -147,12 +148,13 @@ func TestTemplateThatRaises(t *testing.T) {
 }
 
 // A template that allocates without end is stopped: one in a file before the model
-// is loaded, one of the model while it is.
+// is loaded, one of the model while it is. CI has each template in one of the places.
 func TestTemplateThatLoops(t *testing.T) {
-	for name, template := range map[string]string{
-		"range":    "{% for i in range(1000000000) %}{{ i }}{% endfor %}",
-		"doubling": "{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+	for name, tt := range map[string]struct{ template, usual string }{
+		"range":    {"{% for i in range(1000000000) %}{{ i }}{% endfor %}", "file"},
+		"doubling": {"{% set ns = namespace(s='x') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}", "model"},
 	} {
+		template := tt.template
 		path := filepath.Join(t.TempDir(), "template.jinja")
 		if err := os.WriteFile(path, []byte(template), 0o600); err != nil {
 			t.Fatal(err)
@@ -167,6 +169,9 @@ func TestTemplateThatLoops(t *testing.T) {
 			settings rocm.Settings
 			invalid  bool
 		}{"file": {tiny(t, "llama-spm", 1), inFile, true}, "model": {hostile, rocm.Settings{}, false}} {
+			if place != cases.Of(tt.usual, tt.usual, place) {
+				continue
+			}
 			model, err := (&rocm.Backend{}).Load(t.Context(), c.model, c.settings)
 			if !errors.Is(err, supervise.ErrMemoryLimit) || errors.Is(err, rocm.ErrInvalidOption) != c.invalid || !strings.Contains(err.Error(), "--chat-template-file") {
 				t.Errorf("%s in the %s: %v; want ErrMemoryLimit and the remedy", name, place, err)

@@ -143,8 +143,9 @@ type Count struct {
 	Files       map[string]int
 }
 
-// Opcodes counts the instructions of the files by name. What is no instruction counts as "unknown".
-func Opcodes(paths []string) ([]*Count, error) {
+// Opcodes counts the instructions of the files by name, of all targets or only of some. What is no instruction counts as
+// "unknown".
+func Opcodes(paths []string, targets ...gfx.Target) ([]*Count, error) {
 	counts := map[string]*Count{}
 	add := func(file, name string, implemented bool) {
 		c := counts[name]
@@ -157,6 +158,9 @@ func Opcodes(paths []string) ([]*Count, error) {
 		c.Implemented = c.Implemented && implemented
 	}
 	err := Walk(paths, func(c CodeObject) error {
+		if len(targets) > 0 && !slices.Contains(targets, c.Target) {
+			return nil
+		}
 		return c.Text(func(_ uint64, words []uint32, i *rdna3.Inst, err error) {
 			switch {
 			case err != nil && words[0] == 0:
