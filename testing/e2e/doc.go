@@ -13,7 +13,8 @@
 //	GOROCM_CLI           the go-rocm command; built from the source if unset
 //
 // The client libraries of Python and npm, and Node itself, are installed by pip and npm at
-// the versions and hashes that the directory clients states; this takes Python 3.11.
+// the versions and hashes that the directory clients states, once, beside the test models;
+// this takes Python 3.11.
 //
 // Web pages are opened in Chromium (packages browser and pages), which must be installed.
 //
