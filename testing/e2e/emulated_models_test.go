@@ -43,16 +43,21 @@ func productKernels(typ gguf.TensorType) []string {
 	return []string{fmt.Sprintf(vectorKernel, typ), fmt.Sprintf(matrixKernel, typ)}
 }
 
-// emulatedModels returns the models of CI, in which each of the types, both targets, both kinds of attention, a quantised
-// cache and two slots occur, or with GOROCM_EMULATE=all each combination.
+// emulatedModels returns models in which two families of types, both targets, both kinds of attention, a quantised cache
+// and two slots occur: two in CI, and four in `mage test`. With GOROCM_EMULATE=all there is each combination.
+// TestEmulatedModelsNoticeWrongKernels has a model in Q8_0.
 func emulatedModels() []emulatedModel {
 	if os.Getenv("GOROCM_EMULATE") != "all" {
-		return []emulatedModel{
+		few := []emulatedModel{
+			{gguf.Q4_0, "gfx1100", true, "q8_0", 1},
+			{gguf.Q4_K, "gfx1101", false, "f16", 2},
+		}
+		return cases.Of(few, few, []emulatedModel{
 			{gguf.Q4_0, "gfx1100", true, "q8_0", 1},
 			{gguf.Q8_0, "gfx1101", false, "f16", 1},
 			{gguf.Q4_K, "gfx1101", true, "f16", 1},
 			{gguf.Q6_K, "gfx1100", false, "f16", 2},
-		}
+		})
 	}
 	var out []emulatedModel
 	for _, target := range []string{"gfx1100", "gfx1101"} {
