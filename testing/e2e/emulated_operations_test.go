@@ -64,8 +64,8 @@ var fusedCases = "^(" + strings.Join([]string{
 }, "|") + ")"
 
 // alikeTypes matches the types of weights that CI leaves out: another one of the family stands for them. CI has Q4_0 and
-// Q8_0, of the K types Q4_K and Q6_K, of those with a table IQ3_S and IQ4_NL, and MXFP4.
-var alikeTypes = regexp.MustCompile(`=(q1_0|q2_0|q4_1|q5_0|q5_1|q2_K|q3_K|q5_K|iq1_s|iq1_m|iq2_xxs|iq2_xs|iq2_s|iq3_xxs|iq4_xs|nvfp4|tq1_0|tq2_0)\b`)
+// Q8_0, of the K types Q4_K and Q6_K, of those with a table IQ3_S and IQ4_NL, TQ1_0, and MXFP4.
+var alikeTypes = regexp.MustCompile(`=(q1_0|q2_0|q4_1|q5_0|q5_1|q2_K|q3_K|q5_K|iq1_s|iq1_m|iq2_xxs|iq2_xs|iq2_s|iq3_xxs|iq4_xs|nvfp4|tq2_0)\b`)
 
 // onBothCards reports whether CI computes an operation on both targets: those of language models, and the one that
 // always runs a solution of Tensile.
