@@ -13,6 +13,7 @@ import (
 	"forge.lthn.ai/core/go-rocm"
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 	"forge.lthn.ai/core/go-rocm/pkg/inference"
+	"forge.lthn.ai/core/go-rocm/testing/cases"
 	"forge.lthn.ai/core/go-rocm/testing/ggufgen"
 	"forge.lthn.ai/core/go-rocm/testing/models"
 )
@@ -53,7 +54,7 @@ func vocabularyID(t *testing.T, tokenizer, piece string) int32 {
 // llama-server returns no probabilities. A random model of each kind of tokenizer
 // that has such tokens is biased towards one of them. The two kinds that have only
 // whole runes use a rune of three bytes, for which the server returns probabilities
-// at once.
+// at once. In CI those of UGM's 250,000 tokens are left out.
 func TestClassifyPartOfARune(t *testing.T) {
 	for kind, tt := range map[string]struct {
 		tokenizer, piece string // as in the file
@@ -72,14 +73,20 @@ func TestClassifyPartOfARune(t *testing.T) {
 			}
 			model := load(t, path)
 			prompt := loudPrompt(t, model, loud)
-			got, err := model.Classify(t.Context(), []string{prompt}, inference.WithLogits())
+			var opts []inference.GenerateOption
+			if kind != "UGM" || cases.Of(false, false, true) {
+				opts = append(opts, inference.WithLogits())
+			}
+			got, err := model.Classify(t.Context(), []string{prompt}, opts...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if r := got[0]; r.Token != (inference.Token{ID: loud, Text: tt.text}) {
 				t.Errorf("%q is classified as %+v, want token %d with the text %q", prompt, r.Token, loud, tt.text)
 			}
-			checkLogits(t, got[0], model.Info().VocabSize)
+			if len(opts) > 0 {
+				checkLogits(t, got[0], model.Info().VocabSize)
+			}
 		})
 	}
 }
