@@ -4,7 +4,9 @@ package containertest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -34,10 +36,10 @@ func Engine(t *testing.T) engine.Engine {
 	return e
 }
 
-// Debian creates an image of a minimal Debian release with mmdebstrap and imports it as
-// ref. packages are installed in addition. setup is a shell command that runs last; $1
-// is the root directory of the image.
-func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ...string) {
+// Debian returns the image of a minimal Debian release, which mmdebstrap makes unless the engine has one of the same
+// arguments. packages are installed in addition. setup is a shell command that runs last; $1 is the root directory of the
+// image.
+func Debian(t *testing.T, e engine.Engine, suite, setup string, packages ...string) string {
 	t.Helper()
 	args := []string{"--variant=minbase", "--format=tar", "--quiet", `--aptopt=Acquire::Check-Valid-Until "false"`}
 	if setup != "" {
@@ -46,7 +48,15 @@ func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ..
 	if len(packages) > 0 {
 		args = append(args, "--include="+strings.Join(packages, ","))
 	}
-	cmd := exec.CommandContext(t.Context(), "mmdebstrap", append(args, suite, "-")...)
+	args = append(args, suite, "-")
+	ref := fmt.Sprintf("go-rocm/test-debian:%s-%.6x", suite, sha256.Sum256(fmt.Appendf(nil, "%q", args)))
+	switch _, err := e.Image(t.Context(), ref); {
+	case err == nil:
+		return ref
+	case !errors.Is(err, engine.ErrNoImage):
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "mmdebstrap", args...)
 	var log bytes.Buffer
 	_, err := engine.ImportFrom(t.Context(), e, ref, func(rootfs io.Writer) error {
 		cmd.Stdout, cmd.Stderr = rootfs, &log
@@ -55,15 +65,5 @@ func Debian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ..
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log.String())
 	}
-}
-
-// EnsureDebian is Debian unless the engine has an image ref, which an earlier test or run made.
-func EnsureDebian(t *testing.T, e engine.Engine, ref, suite, setup string, packages ...string) {
-	t.Helper()
-	switch _, err := e.Image(t.Context(), ref); {
-	case errors.Is(err, engine.ErrNoImage):
-		Debian(t, e, ref, suite, setup, packages...)
-	case err != nil:
-		t.Fatal(err)
-	}
+	return ref
 }

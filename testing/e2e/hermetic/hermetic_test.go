@@ -72,12 +72,13 @@ func TestBundleRunsOnEveryDistribution(t *testing.T) {
 	}
 }
 
+// directory makes the user's directory in an image of Debian.
+const directory = `install -d -o 4321 -g 4321 "$1/w"`
+
 // debian returns the image of a release, with a directory for the user.
 func debian(t *testing.T, eng engine.Engine, suite string) string {
 	t.Helper()
-	ref := "go-rocm/test-root:" + suite
-	containertest.EnsureDebian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`)
-	return ref
+	return containertest.Debian(t, eng, suite, directory)
 }
 
 // answer runs one prompt in a container of the image.

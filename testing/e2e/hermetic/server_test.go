@@ -16,13 +16,11 @@ import (
 // Debian's llama-server, too.
 func withLavapipe(t *testing.T, eng engine.Engine, suite string) string {
 	t.Helper()
-	ref := "go-rocm/test-vulkan:" + suite
 	packages := []string{"mesa-vulkan-drivers"}
 	if suite == "forky" {
 		packages = append(packages, "llama.cpp-tools")
 	}
-	containertest.EnsureDebian(t, eng, ref, suite, `install -d -o 4321 -g 4321 "$1/w"`, packages...)
-	return ref
+	return containertest.Debian(t, eng, suite, directory, packages...)
 }
 
 // TestServerOfDebian supervises the llama-server of Debian's package, which is another release. It

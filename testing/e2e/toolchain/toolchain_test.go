@@ -47,8 +47,7 @@ func names(tc *toolchain.Toolchain) []string {
 // A host without mmdebstrap runs it in an image that has it.
 func TestMmdebstrapInAnImage(t *testing.T) {
 	e := containertest.Engine(t)
-	const ref = "go-rocm/test-mmdebstrap:latest"
-	containertest.EnsureDebian(t, e, ref, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
+	ref := containertest.Debian(t, e, "bookworm", "", "mmdebstrap", "ca-certificates", "debian-archive-keyring")
 	spec := toolchain.Spec{
 		Kind: "debian", Set: toolchain.CPU, Suite: "forky", MmdebstrapImage: ref, Epoch: time.Unix(1700000000, 0), // no build has this time: the image gets a tag of its own
 	}
@@ -163,8 +162,8 @@ func fetch(t *testing.T, e engine.Engine, spec toolchain.Spec, tc *toolchain.Too
 // install it.
 func TestImageLaidOutUnderOptRocm(t *testing.T) {
 	e := containertest.Engine(t)
-	const plain, rocm = "go-rocm/test-plain:latest", "go-rocm/test-rocm:latest"
-	containertest.EnsureDebian(t, e, plain, "trixie", "", "ca-certificates", "gcc")
+	const rocm = "go-rocm/test-rocm:latest"
+	plain := containertest.Debian(t, e, "trixie", "", "ca-certificates", "gcc")
 	spec := toolchain.Spec{Kind: "amd", Set: toolchain.HIP, BaseImage: plain}
 	if _, err := describe(t, e, spec); err == nil || !strings.Contains(err.Error(), "hipconfig is missing") {
 		t.Fatalf("an image without ROCm: %v", err)
