@@ -26,8 +26,8 @@ type event struct {
 // Report is the result of a stream of test events.
 type Report struct {
 	Count
-	// Names lists the failed tests as "package Test" in the order in which they ended,
-	// or the package if no test of it failed.
+	// Names lists the failed tests as "package Test: first line of its output" in the order
+	// in which they ended, or the package if no test of it failed.
 	Names []string
 }
 
@@ -42,9 +42,9 @@ func (r Report) Err() error {
 	shown := r.Names[:min(namesShown, len(r.Names))]
 	more := ""
 	if n := len(r.Names) - len(shown); n > 0 {
-		more = fmt.Sprintf(" and %d more", n)
+		more = fmt.Sprintf("\n  and %d more", n)
 	}
-	return fmt.Errorf("%d tests failed: %s%s", r.Failed, strings.Join(shown, ", "), more)
+	return fmt.Errorf("%d tests failed:\n  %s%s", r.Failed, strings.Join(shown, "\n  "), more)
 }
 
 // Tally reads the output of `go test -json` and counts the tests. It writes to out one
@@ -165,7 +165,7 @@ func (t *tally) fail(p *packageRun, r *testRun) {
 		return
 	}
 	p.count.Failed++
-	t.report.Names = append(t.report.Names, p.name+" "+r.name)
+	t.report.Names = append(t.report.Names, p.name+" "+r.name+r.output.first())
 	fmt.Fprintf(t.out, "FAILED %s %s\n%s", p.name, r.name, r.output.quoted())
 }
 
@@ -200,7 +200,11 @@ func (t *tally) failPackage(p *packageRun, e event) {
 		return
 	}
 	p.count.Failed++
-	t.report.Names = append(t.report.Names, p.name)
+	output := &p.output
+	if build := t.builds[e.FailedBuild]; build != nil {
+		output = build
+	}
+	t.report.Names = append(t.report.Names, p.name+output.first())
 	fmt.Fprintf(t.out, "FAILED %s\n", p.name)
 	if build := t.builds[e.FailedBuild]; build != nil {
 		fmt.Fprint(t.out, build.quoted())
@@ -228,6 +232,18 @@ func (t *tail) add(s string) {
 	if len(t.text) > 2*keptOutput {
 		t.text, t.cut = append(t.text[:0], t.text[len(t.text)-keptOutput:]...), true
 	}
+}
+
+// first returns the first line that says more than which test runs, after a colon.
+func (t *tail) first() string {
+	const most = 300
+	for line := range strings.Lines(string(t.text)) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "# ") {
+			return ": " + line[:min(most, len(line))]
+		}
+	}
+	return ""
 }
 
 func (t *tail) quoted() string {

@@ -56,13 +56,13 @@ func TestGoTestCountsTestsByOutcome(t *testing.T) {
 		"a failing subtest is one failure": {
 			body:  "func TestA(t *testing.T) {\nt.Run(\"x\", func(t *testing.T) { t.Error(\"boom\") })\nt.Run(\"y\", func(*testing.T) {})\n}\n",
 			want:  Count{Passed: 1, Failed: 1},
-			names: []string{"example.test/m/a TestA/x"},
+			names: []string{"example.test/m/a TestA/x: a_test.go:11: boom"},
 			says:  []string{"boom"},
 		},
 		"a parent may fail beside its subtests": {
 			body:  "func TestA(t *testing.T) {\nt.Run(\"x\", func(*testing.T) {})\nt.Error(\"parent\")\n}\n",
 			want:  Count{Passed: 1, Failed: 1},
-			names: []string{"example.test/m/a TestA"},
+			names: []string{"example.test/m/a TestA: a_test.go:12: parent"},
 			says:  []string{"parent"},
 		},
 		"skips are counted and reported": {
@@ -84,7 +84,7 @@ func TestGoTestCountsTestsByOutcome(t *testing.T) {
 		"does not compile": {
 			body:  "func TestA(t *testing.T) { undefinedName() }\n",
 			want:  Count{Failed: 1},
-			names: []string{"example.test/m/a"},
+			names: []string{"example.test/m/a: a/a_test.go:10:28: undefined: undefinedName"},
 			says:  []string{"undefined: undefinedName"},
 		},
 		"fails outside of any test": {
