@@ -129,10 +129,10 @@ func TestEmulatedModelsNoticeWrongKernels(t *testing.T) {
 	prompt := emulatedPrompts()[1]
 	for _, m := range wrongModels() {
 		t.Run(m.String(), func(t *testing.T) {
-			path := m.write(t)
+			path := m.write(t, false)
 			healthy := newRig(t, m.target)
-			want := healthy.answers(t, m.emulatedModel, path, "0", os.DevNull, prompt)
-			right, equal := compareAnswers(t, want, healthy.answers(t, m.emulatedModel, path, "99", os.DevNull, prompt))
+			want := healthy.answers(t, m.emulatedModel, m.write(t, true), onCPU, os.DevNull, prompt)
+			right, equal := compareAnswers(t, want, healthy.answers(t, m.emulatedModel, path, onCard, os.DevNull, prompt))
 			if !(right <= allowedError) {
 				t.Errorf("no kernel is wrong, and the error of the logits is %.2g", right)
 			}
@@ -146,7 +146,7 @@ func TestEmulatedModelsNoticeWrongKernels(t *testing.T) {
 				if n == 0 {
 					t.Fatalf("libggml-hip has no kernel %s", d.kernel)
 				}
-				wrong, equal := compareAnswers(t, want, r.answers(t, m.emulatedModel, path, "99", os.DevNull, prompt))
+				wrong, equal := compareAnswers(t, want, r.answers(t, m.emulatedModel, path, onCard, os.DevNull, prompt))
 				if !(wrong > allowedError) {
 					t.Errorf("%s: the error of the logits is only %.2g, with %d tokens equal", d.name, wrong, equal)
 				}

@@ -104,7 +104,7 @@ func TestTiny(t *testing.T) {
 		"loud half":   {Type: gguf.F16, Loud: 1},
 		"loud beyond": {Loud: 5},
 		"loud below":  {Loud: -1},
-		"norm below":  {AttentionNorm: -1},
+		"norm below":  {Norm: -1},
 		"no tokens":   {},
 		"no tokenize": {},
 	} {
@@ -141,6 +141,32 @@ func TestQuantisedWeights(t *testing.T) {
 		}
 		if !bytes.Equal(b, write(t, TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: typ})) {
 			t.Errorf("%s: two files of one seed differ", typ)
+		}
+	}
+}
+
+// TestWidenedWeights checks that the numbers of each type have the mean and deviation that random weights are meant to have.
+// The end-to-end tests compare what llama.cpp computes with the blocks and with the numbers.
+func TestWidenedWeights(t *testing.T) {
+	for _, typ := range append(QuantisedTypes(), gguf.F16) {
+		b := write(t, TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: typ, Widened: true})
+		f, err := gguf.NewReader(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := f.Quantisation(); got != "F32" {
+			t.Errorf("%s: the file has %s", typ, got)
+		}
+		m, _ := f.Tensor("blk.0.ffn_up.weight")
+		var sum, squares float64
+		n := float64(m.Bytes / 4)
+		for at := uint64(0); at < m.Bytes; at += 4 {
+			x := float64(math.Float32frombits(binary.LittleEndian.Uint32(b[uint64(m.Offset)+at:])))
+			sum += x
+			squares += x * x
+		}
+		if mean, deviation := sum/n, math.Sqrt(squares/n); math.Abs(mean) > 0.02 || deviation < 0.08 || deviation > 0.22 {
+			t.Errorf("%s: mean %.3f, deviation %.3f", typ, mean, deviation)
 		}
 	}
 }

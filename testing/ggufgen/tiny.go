@@ -19,10 +19,12 @@ type TinyOptions struct {
 	Seed    uint64          // of the weights
 	Loud    int32           // a token that is sampled after about every other prompt; 0: none
 	Type    gguf.TensorType // of matrices: F32 (which is the zero value), F16 or one of QuantisedTypes
+	Widened bool            // matrices have the numbers of Type, in F32
 	Name    string          // general.name: "tiny"
-	// AttentionNorm has the weights of the norms before attention: 1. With random weights, attention is so sharp that it
-	// amplifies the rounding of its scores; with less it is not.
-	AttentionNorm float32
+	// Norm has the weights of the norms before attention and the feed-forward part: 1. With random weights, attention is so
+	// sharp that it amplifies the rounding of its scores, and each feed-forward part is much larger than what it is added
+	// to; with less, neither is.
+	Norm float32
 	// Template is the chat template, in place of the vocabulary's.
 	Template string
 }
@@ -39,8 +41,8 @@ func (o *TinyOptions) defaults() error {
 	set(&o.KVHeads, 2)
 	set(&o.Feed, 128)
 	set(&o.Context, 2048)
-	if o.AttentionNorm == 0 {
-		o.AttentionNorm = 1
+	if o.Norm == 0 {
+		o.Norm = 1
 	}
 	if o.Name == "" {
 		o.Name = "tiny"
@@ -48,8 +50,8 @@ func (o *TinyOptions) defaults() error {
 	switch {
 	case o.Layers < 1 || o.Width < 1 || o.Heads < 1 || o.KVHeads < 1 || o.Feed < 1 || o.Context < 1:
 		return fmt.Errorf("tiny model: sizes must be positive: %+v", *o)
-	case o.AttentionNorm < 0:
-		return fmt.Errorf("tiny model: the norm before attention is %v", o.AttentionNorm)
+	case o.Norm < 0:
+		return fmt.Errorf("tiny model: the norms are %v", o.Norm)
 	case o.Width%o.Heads != 0 || o.Heads%o.KVHeads != 0 || o.Width/o.Heads%2 != 0:
 		return fmt.Errorf("tiny model: %d wide, %d heads and %d key heads do not divide evenly", o.Width, o.Heads, o.KVHeads)
 	case o.Type != gguf.F16 && o.Type != gguf.F32 && blockScales(o.Type) == nil:
@@ -58,6 +60,14 @@ func (o *TinyOptions) defaults() error {
 		return fmt.Errorf("tiny model: a loud token needs weights in F32, not %s", o.Type)
 	}
 	return nil
+}
+
+// stored returns the type of matrices in the file.
+func (o *TinyOptions) stored() gguf.TensorType {
+	if o.Widened {
+		return gguf.F32
+	}
+	return o.Type
 }
 
 // Tiny builds a small model of the llama architecture with random weights and
@@ -80,7 +90,7 @@ func Tiny(vocab *gguf.File, o TinyOptions) (*Builder, error) {
 	b := New("llama")
 	b.Text("general.type", "model")
 	b.Text("general.name", o.Name)
-	if number, ok := map[gguf.TensorType]uint32{gguf.F32: 0, gguf.F16: 1}[o.Type]; ok {
+	if number, ok := map[gguf.TensorType]uint32{gguf.F32: 0, gguf.F16: 1}[o.stored()]; ok {
 		b.Uint("general.file_type", number)
 	}
 	b.Uint("llama.block_count", uint32(o.Layers))
@@ -133,19 +143,22 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 			row := 4 * in
 			fill = amplified(fill, uint64(o.Loud)*row, row, loudness)
 		}
-		b.Tensor(name, o.Type, fill, in, out)
+		if o.stored() != o.Type {
+			fill = widened(fill, o.Type)
+		}
+		b.Tensor(name, o.stored(), fill, in, out)
 	}
 	w, f := uint64(o.Width), uint64(o.Feed)
 	kv := w / uint64(o.Heads) * uint64(o.KVHeads)
 	matrix(embedding, w, vocab)
 	for i := range o.Layers {
 		p := fmt.Sprintf("blk.%d.", i)
-		b.Tensor(p+"attn_norm.weight", gguf.F32, constant(o.AttentionNorm), w)
+		b.Tensor(p+"attn_norm.weight", gguf.F32, constant(o.Norm), w)
 		matrix(p+"attn_q.weight", w, w)
 		matrix(p+"attn_k.weight", w, kv)
 		matrix(p+"attn_v.weight", w, kv)
 		matrix(p+"attn_output.weight", w, w)
-		b.Tensor(p+"ffn_norm.weight", gguf.F32, ones, w)
+		b.Tensor(p+"ffn_norm.weight", gguf.F32, constant(o.Norm), w)
 		matrix(p+"ffn_gate.weight", w, f)
 		matrix(p+"ffn_up.weight", w, f)
 		matrix(p+"ffn_down.weight", f, w)
