@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -72,7 +73,7 @@ func newWorld(t *testing.T, s fakellama.Script) *world {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Symlink(os.Args[0], filepath.Join(bundle, "llama-server")); err != nil {
+	if err := writeServer(bundle); err != nil {
 		t.Fatal(err)
 	}
 	script, err := s.Env()
@@ -87,6 +88,22 @@ func newWorld(t *testing.T, s fakellama.Script) *world {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// writeServer writes a bundle's llama-server, which starts this binary. It is a script, for
+// go-rocm reads the whole program to recognise it.
+func writeServer(bundle string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	link := filepath.Join(bundle, "fake", "llama-server")
+	script := "#!/bin/sh\nexec '" + link + "' \"$@\"\n"
+	// A process that another test starts meanwhile would inherit the open file, which the
+	// kernel then does not execute (ETXTBSY).
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return errors.Join(os.Mkdir(filepath.Dir(link), 0o700), os.Symlink(self, link), os.WriteFile(filepath.Join(bundle, "llama-server"), []byte(script), 0o700))
 }
 
 func (w *world) command(args ...string) *exec.Cmd {

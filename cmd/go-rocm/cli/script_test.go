@@ -64,11 +64,7 @@ func setupScript(e *testscript.Env) error {
 			return err
 		}
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if err := os.Symlink(self, at("bundle/llama-server")); err != nil {
+	if err := writeServer(at("bundle")); err != nil {
 		return err
 	}
 	var script fakellama.Script
