@@ -80,6 +80,15 @@ const upstreamError = 5e-4
 // they multiply it by the sum of the activations before those are rounded.
 const allowedError = 10 * upstreamError
 
+// allowed returns allowedError, or more for a cache of four bits: keys that hardly differ may be rounded to different
+// sixteenths of their range.
+func (m emulatedModel) allowed() float64 {
+	if m.cache == "q4_0" {
+		return 2 * allowedError
+	}
+	return allowedError
+}
+
 // calmNorm keeps a model with random weights from amplifying what is rounded. With norms of one, the scores of attention
 // have a standard deviation of three to eight, by the type of the weights, and a score that is rounded changes its weight
 // by much more than the score; and a state of 0.1 is followed by a feed-forward part of 3, so that a layer leaves nothing of
@@ -209,8 +218,8 @@ func compareAnswers(t *testing.T, cpu, card []emulatedAnswer) (worst float64, eq
 
 // TestEmulatedModels runs tiny quantised models with all layers on the card: prompts for each kind of kernel, attention
 // with and without the fused kernel, a quantised cache, two slots. As long as the tokens are the CPU's, the logits of all
-// tokens are within allowedError of the CPU's, which has the same weights in F32: the CPU rounds the activations of
-// quantised models by more than the card does. A token may only differ where the logits may.
+// tokens are as near to the CPU's as allowed says. The CPU has the same weights in F32, because it rounds the activations
+// of quantised models by more than the card does. A token may only differ where the logits may.
 func TestEmulatedModels(t *testing.T) {
 	for _, m := range emulatedModels() {
 		t.Run(m.String(), func(t *testing.T) {
@@ -218,8 +227,8 @@ func TestEmulatedModels(t *testing.T) {
 			want := r.answers(t, m, m.write(t, true), onCPU, os.DevNull, emulatedPrompts()...)
 			got := r.answers(t, m, m.write(t, false), onCard, report, emulatedPrompts()...)
 			worst, equal := compareAnswers(t, want, got)
-			if !(worst <= allowedError) {
-				t.Errorf("the error of the logits is %.2g, and %.2g is allowed", worst, allowedError)
+			if !(worst <= m.allowed()) {
+				t.Errorf("the error of the logits is %.2g, and %.2g is allowed", worst, m.allowed())
 			}
 			t.Logf("%d of %d tokens equal, the largest error of the logits is %.2g", equal, len(want)*len(want[0].Tokens), worst)
 			kernels := []string{}
