@@ -93,6 +93,7 @@ type testRun struct {
 	name        string
 	parent      *testRun
 	children    bool // it has subtests
+	started     bool // the slashes in the name of a subtest do not start what is before them
 	ended       bool
 	failedBelow bool // one of its subtests failed
 	output      tail
@@ -139,6 +140,7 @@ func (p *packageRun) test(name string) *testRun {
 
 func (t *tally) addTestEvent(p *packageRun, e event) {
 	r := p.test(e.Test)
+	r.started = true
 	switch e.Action {
 	case "output":
 		r.output.add(e.Output)
@@ -192,7 +194,7 @@ func (t *tally) failPackage(p *packageRun, e event) {
 	for _, r := range slices.SortedFunc(maps.Values(p.tests), func(a, b *testRun) int {
 		return cmp.Or(cmp.Compare(len(b.name), len(a.name)), strings.Compare(a.name, b.name))
 	}) {
-		if !r.ended {
+		if r.started && !r.ended {
 			t.fail(p, r)
 		}
 	}

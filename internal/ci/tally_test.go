@@ -59,6 +59,11 @@ func TestGoTestCountsTestsByOutcome(t *testing.T) {
 			names: []string{"example.test/m/a TestA/x: a_test.go:11: boom"},
 			says:  []string{"boom"},
 		},
+		"the slashes in the name of a subtest are no subtests": {
+			body:  "func TestA(t *testing.T) {\nt.Run(\"x/y=1/z\", func(*testing.T) {})\nt.Run(\"w\", func(t *testing.T) { t.Error(\"boom\") })\n}\n",
+			want:  Count{Passed: 1, Failed: 1},
+			names: []string{"example.test/m/a TestA/w: a_test.go:12: boom"},
+		},
 		"a parent may fail beside its subtests": {
 			body:  "func TestA(t *testing.T) {\nt.Run(\"x\", func(*testing.T) {})\nt.Error(\"parent\")\n}\n",
 			want:  Count{Passed: 1, Failed: 1},
