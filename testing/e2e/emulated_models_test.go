@@ -186,10 +186,10 @@ func (r *rig) answers(t *testing.T, m emulatedModel, path, device, report string
 	return out
 }
 
-// write writes the tiny model to a directory and returns its path. A widened one has the same weights in F32.
-func (m emulatedModel) write(t *testing.T, widened bool) string {
+// write writes the tiny model to a directory and returns its path. A dequantised one has the same weights in F32.
+func (m emulatedModel) write(t *testing.T, dequantised bool) string {
 	t.Helper()
-	path, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: m.weights, Widened: widened, Norm: calmNorm})
+	path, err := models.Tiny(t.TempDir(), "llama-spm", ggufgen.TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: m.weights, Dequantised: dequantised, Norm: calmNorm})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -145,11 +145,11 @@ func TestQuantisedWeights(t *testing.T) {
 	}
 }
 
-// TestWidenedWeights checks that the numbers of each type have the mean and deviation that random weights are meant to have.
+// TestDequantisedWeights checks that the numbers of each type have the mean and deviation that random weights are meant to have.
 // The end-to-end tests compare what llama.cpp computes with the blocks and with the numbers.
-func TestWidenedWeights(t *testing.T) {
+func TestDequantisedWeights(t *testing.T) {
 	for _, typ := range append(QuantisedTypes(), gguf.F16) {
-		b := write(t, TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: typ, Widened: true})
+		b := write(t, TinyOptions{Seed: 1, Width: 256, Feed: 256, Type: typ, Dequantised: true})
 		f, err := gguf.NewReader(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			t.Fatal(err)
@@ -298,17 +298,8 @@ func TestHalf(t *testing.T) {
 	}
 	// Every half rounds to itself.
 	for h := range uint16(0x7c00) {
-		if got := half(widen(h)); got != h {
-			t.Fatalf("half of %#04x widened is %#04x", h, got)
+		if got := half(float32(fromHalf(h))); got != h {
+			t.Fatalf("half of the number of %#04x is %#04x", h, got)
 		}
 	}
-}
-
-// widen is the exact inverse of half for finite, non-negative numbers.
-func widen(h uint16) float32 {
-	exp, frac := int(h>>10), float64(h&0x3ff)
-	if exp == 0 {
-		return float32(math.Ldexp(frac, -24))
-	}
-	return float32(math.Ldexp(1024+frac, exp-25))
 }

@@ -10,17 +10,17 @@ import (
 
 // TinyOptions describe a tiny model; zero fields have the default in the comment.
 type TinyOptions struct {
-	Layers  int             // 2
-	Width   int             // of the hidden state: 64
-	Heads   int             // attention heads: 4
-	KVHeads int             // heads of keys and values: 2
-	Feed    int             // width of the feed-forward part: 128
-	Context int             // 2048
-	Seed    uint64          // of the weights
-	Loud    int32           // a token that is sampled after about every other prompt; 0: none
-	Type    gguf.TensorType // of matrices: F32 (which is the zero value), F16 or one of QuantisedTypes
-	Widened bool            // matrices have the numbers of Type, in F32
-	Name    string          // general.name: "tiny"
+	Layers      int             // 2
+	Width       int             // of the hidden state: 64
+	Heads       int             // attention heads: 4
+	KVHeads     int             // heads of keys and values: 2
+	Feed        int             // width of the feed-forward part: 128
+	Context     int             // 2048
+	Seed        uint64          // of the weights
+	Loud        int32           // a token that is sampled after about every other prompt; 0: none
+	Type        gguf.TensorType // of matrices: F32 (which is the zero value), F16 or one of QuantisedTypes
+	Dequantised bool            // matrices have the numbers of Type, in F32
+	Name        string          // general.name: "tiny"
 	// Norm has the weights of the norms before attention and the feed-forward part: 1. With random weights, attention is so
 	// sharp that it amplifies the rounding of its scores, and each feed-forward part is much larger than what it is added
 	// to; with less, neither is.
@@ -64,7 +64,7 @@ func (o *TinyOptions) defaults() error {
 
 // stored returns the type of matrices in the file.
 func (o *TinyOptions) stored() gguf.TensorType {
-	if o.Widened {
+	if o.Dequantised {
 		return gguf.F32
 	}
 	return o.Type
@@ -144,7 +144,7 @@ func (b *Builder) tinyTensors(o TinyOptions, vocab uint64) {
 			fill = amplified(fill, uint64(o.Loud)*row, row, loudness)
 		}
 		if o.stored() != o.Type {
-			fill = widened(fill, o.Type)
+			fill = dequantised(fill, o.Type)
 		}
 		b.Tensor(name, o.stored(), fill, in, out)
 	}

@@ -8,21 +8,21 @@ import (
 	"forge.lthn.ai/core/go-rocm/pkg/gguf"
 )
 
-// widened fills with the numbers of fill's blocks of a type, in single precision.
-func widened(fill Fill, t gguf.TensorType) Fill {
+// dequantised fills with the numbers of fill's blocks of a type, in single precision.
+func dequantised(fill Fill, t gguf.TensorType) Fill {
 	return func(w io.Writer, size uint64) error {
-		return fill(&widener{w: w, t: t}, size/4/t.BlockElements()*t.BlockBytes())
+		return fill(&dequantiser{w: w, t: t}, size/4/t.BlockElements()*t.BlockBytes())
 	}
 }
 
-// widener must be given whole blocks.
-type widener struct {
+// dequantiser must be given whole blocks.
+type dequantiser struct {
 	w io.Writer
 	t gguf.TensorType
 }
 
 // Write implements io.Writer.
-func (d *widener) Write(p []byte) (int, error) {
+func (d *dequantiser) Write(p []byte) (int, error) {
 	var out []byte
 	size := int(d.t.BlockBytes())
 	for at := 0; at < len(p); at += size {
@@ -39,7 +39,7 @@ func (d *widener) Write(p []byte) (int, error) {
 // weight returns a number of a block. The layouts are those of the block structures in ggml-common.h, and of the functions
 // dequantize_row in ggml-quants.c (llama.cpp v0.5.0).
 func weight(t gguf.TensorType, b []byte, i int) float64 {
-	f16 := func(at int) float64 { return wide(binary.LittleEndian.Uint16(b[at:])) }
+	f16 := func(at int) float64 { return fromHalf(binary.LittleEndian.Uint16(b[at:])) }
 	bit := func(at int) int { return int(b[at+i/8] >> (i % 8) & 1) }
 	switch t {
 	case gguf.F16:
@@ -105,8 +105,8 @@ func scaleAndMinimum(b []byte, n int) (scale, least float64) {
 	return float64(b[n+4]&15 | b[n-4]>>6<<4), float64(b[n+4]>>4 | b[n]>>6<<4)
 }
 
-// wide returns a finite half-precision number.
-func wide(h uint16) float64 {
+// fromHalf returns a finite half-precision number.
+func fromHalf(h uint16) float64 {
 	exp, frac := int(h>>10&31), float64(h&0x3ff)
 	x := math.Ldexp(frac, -24)
 	if exp > 0 {
