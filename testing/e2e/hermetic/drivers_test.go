@@ -23,10 +23,11 @@ func TestVulkanDriversOfDistributions(t *testing.T) {
 	}
 	eng := containertest.Engine(t)
 	inputs := map[string]string{"go-rocm": command, "bundle.tar.zst": packed, "model.gguf": model}
+	// On a busy machine, lavapipe compiles a shader for more than a minute.
 	const onVulkan = `
 export GGML_VK_VISIBLE_DEVICES=0
 /w/go-rocm gpus
-"$@" --backend vulkan
+"$@" --backend vulkan --start-timeout 10m --stall-timeout 10m
 `
 	// Ubuntu's manifests, and those of others, have no architecture in their name and no directory in
 	// the library's.
