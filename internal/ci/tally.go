@@ -202,16 +202,14 @@ func (t *tally) failPackage(p *packageRun, e event) {
 		return
 	}
 	p.count.Failed++
-	output := &p.output
-	if build := t.builds[e.FailedBuild]; build != nil {
-		output = build
-	}
-	t.report.Names = append(t.report.Names, p.name+output.first())
 	fmt.Fprintf(t.out, "FAILED %s\n", p.name)
+	says := p.output.first()
 	if build := t.builds[e.FailedBuild]; build != nil {
+		says = build.first()
 		fmt.Fprint(t.out, build.quoted())
 	}
 	fmt.Fprint(t.out, p.output.quoted())
+	t.report.Names = append(t.report.Names, p.name+says)
 }
 
 // checkFinished returns an error if the stream lacks the result of a package.
